@@ -1,0 +1,123 @@
+"""``order-monitor demo``: everything, with nothing configured."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, nullcontext
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import ExitCode, close_all, database_of, engine_of, health_of, layout_of, leave_soon
+from order_monitor.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill, print_verdict, watch
+from order_monitor.demo.standin import KOD, SIFRE, StandIn
+from order_monitor.demo.story import GIVE_UP_AFTER, Planned, write_story
+from order_monitor.life import Life, Stop
+from order_monitor.logs import set_up
+from order_monitor.settings import Settings
+from order_monitor.shop.migrate import Migration
+
+_PATIENCE: Final = 6
+"""How many times the story's length the demo waits for the last order, on a slow machine."""
+
+
+def run_demo(*, orders: int, seed: int, seconds: int, keep_running: bool) -> int:
+    """Run the demo; return 0 where the database agrees with the provider in every row."""
+    console = Console()
+    sink, redactor = set_up("warning" if keep_running else "error", "auto")
+    redactor.learn([SIFRE])
+    console.print("Starting a PostgreSQL of our own …", highlight=False)
+    try:
+        with EmbeddedPostgres() as server:
+            if server.runs_as:
+                console.print(f"(PostgreSQL refuses to run as root: it runs as {server.runs_as}.)", highlight=False)
+            code = asyncio.run(_play(console, server.dsn(), orders, seed, seconds, keep_running=keep_running))
+    except EmbeddedPostgresError as error:
+        console.print(f"order-monitor: {error}", style="red", highlight=False, soft_wrap=True)
+        code = ExitCode.NOT_DONE
+    else:
+        gone = not server.directory.exists()
+        console.print("Nothing is left behind." if gone else f"Left behind: {server.directory}", highlight=False)
+    sink.close()
+    leave_soon(code)
+    return code
+
+
+def demo_settings(dsn: str, url: str, count: int, seconds: float) -> Settings:
+    """Return settings with a schedule compressed to a story of ``seconds``."""
+    scale = seconds / 20
+    given: dict[str, Any] = {
+        "database": {"dsn": dsn},
+        "provider": {"base_url": url, "allow_http": True, "kod": KOD, "sifre": SIFRE, "timeout": max(1.0, 2 * scale)},
+        "schedule": {
+            "first_check": 1.0 * scale,
+            "base": 0.5 * scale,
+            "cap": 2.0 * scale,
+            "give_up_after": GIVE_UP_AFTER,
+            "scan_interval": max(0.5, scale),
+        },
+        "limits": {"calls_per_second": max(50.0, 12 * count / seconds), "gate_after": 8},
+        "health": {"port": 0},
+    }
+    return Settings(**given)
+
+
+async def _play(console: Console, dsn: str, count: int, seed: int, seconds: int, *, keep_running: bool) -> int:
+    stop = Stop()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(stop.on_signals())
+        began = time.time()
+        orders = write_story(count, seed, seconds, began)
+        scripts = {o.referans: o.script for o in orders if o.referans and o.script}
+        standin = await stack.enter_async_context(StandIn(scripts, stall=max(1.5, seconds / 8)))
+        settings = demo_settings(dsn, standin.url, count, seconds)
+        database = database_of(settings)
+        await _prepare(console, database, settings, dsn, orders)
+        engine = engine_of(settings, database)
+        stack.push_async_callback(close_all, engine, database)
+        health = health_of(settings, engine)
+        if health is not None:
+            await health.start()
+            stack.push_async_callback(health.stop)
+            host, port = health.bound()
+            console.print(f"Health: http://{host}:{port}/healthz", highlight=False)
+        life = Life(engine, SystemClock(), stop, scan_interval=settings.schedule.scan_interval, grace=5.0)
+        running = asyncio.create_task(life.forever(), name="daemon")
+        # In the middle of the story the panel is down for a moment: one outage, one closed account.
+        asyncio.get_running_loop().call_later(seconds * 0.35, _outage, standin, max(1.0, seconds / 12))
+        with Live(console=console, refresh_per_second=10) if console.is_terminal else nullcontext() as live:
+            window = LiveTable(live) if live is not None else PlainLines(console)
+            watching = asyncio.create_task(
+                watch(engine, standin, window, len(scripts), until=began + seconds * _PATIENCE), name="watch"
+            )
+            await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
+            watching.cancel()
+        verdict = await compare(dsn, orders)
+        print_verdict(console, verdict)
+        if keep_running and not running.done():
+            console.print(
+                f"Still running. The database: {dsn}\nThe panel: {standin.url}\nCtrl-C ends it.", highlight=False
+            )
+            await asyncio.wait([running])
+        stop.event.set()
+        clean = await running
+    agree = not verdict.differing and clean
+    console.print("The database agrees with znet in every row." if agree else "They do not agree.", highlight=False)
+    return ExitCode.OK if agree else ExitCode.NOT_DONE
+
+
+def _outage(standin: StandIn, seconds: float) -> None:
+    standin.outage_until = time.time() + seconds
+
+
+async def _prepare(console: Console, database: Any, settings: Settings, dsn: str, orders: list[Planned]) -> None:  # noqa: ANN401
+    async with database.plain() as connection:
+        await connection.execute(SCHEMA)
+    async for line in Migration(database, layout_of(settings), SystemClock()).apply():
+        console.print(f"migrate: {line}", highlight=False)
+    await fill(dsn, orders)
+    console.print(f"{len(orders)} orders stand open in product_orders; znet's stand-in listens.", highlight=False)

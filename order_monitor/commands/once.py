@@ -1,0 +1,85 @@
+"""``order-monitor --once``: one pass over every open order, for cron."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import ExitCode, close_all, database_of, engine_of, run_to_exit, say, settings_of
+from order_monitor.engine import Engine
+from order_monitor.life import Life, Stop
+from order_monitor.settings import Settings
+
+
+def run_once(config: Path | None, *, as_json: bool, every: float | None) -> int:
+    """Make one pass, print its summary, and return the exit code."""
+    settings, sink = settings_of(config, "database", "provider")
+    return run_to_exit(_pass(settings, as_json=as_json, every=every), sink)
+
+
+async def _pass(settings: Settings, *, as_json: bool, every: float | None) -> int:
+    began = time.monotonic()
+    stop = Stop()
+    with stop.on_signals():
+        database = database_of(settings)
+        engine = engine_of(settings, database, one_pass=True, every=every)
+        life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
+        bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json else None
+        try:
+            written = await life.once()
+        finally:
+            if bar is not None:
+                bar.cancel()
+                with suppress(asyncio.CancelledError):
+                    await bar
+            await close_all(engine, database)
+    summary = summarise(engine, time.monotonic() - began)
+    say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
+    return ExitCode.OK if written and not summary["not_asked"] and not summary["stuck"] else ExitCode.NOT_DONE
+
+
+def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
+    """Return what one pass did. ``not_asked`` are those whose turn it was and that got no answer."""
+    state = engine.state
+    return {
+        "open": state.open,
+        "asked": state.asked,
+        "completed": state.ends["completed"],
+        "failed": state.ends["failed"],
+        "waiting": state.outcomes["waiting"] - state.timeouts,
+        "refused": state.outcomes["refused"],
+        "garbled": state.outcomes["garbled"],
+        "not_asked": max(0, state.eligible - state.asked),
+        "not_written": len(engine.writer),
+        "gone": state.gone + state.resent,
+        "stuck": len(state.stuck),
+        "overdue": state.overdue,
+        "skipped": {str(reason): count for reason, count in sorted(state.skipped.items())},
+        "seconds": round(seconds, 3),
+    }
+
+
+def _in_words(summary: dict[str, Any]) -> str:
+    skipped = ", ".join(f"{reason} {count}" for reason, count in summary["skipped"].items())
+    numbers = {k: v for k, v in summary.items() if k not in ("skipped", "seconds")}
+    lines = [f"{name.replace('_', ' '):<12}{value:>8}" for name, value in numbers.items()]
+    return "\n".join([*lines, f"{'skipped':<12}{skipped or '0':>8}", f"{'seconds':<12}{summary['seconds']:>8.1f}"])
+
+
+async def _show_progress(engine: Engine) -> None:
+    """Draw a bar on stderr until cancelled."""
+    columns = (SpinnerColumn(), TextColumn("asking"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("asking", total=None)
+        while True:
+            progress.update(task, total=engine.state.eligible or None, completed=engine.state.asked)
+            await asyncio.sleep(0.1)

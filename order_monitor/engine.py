@@ -1,0 +1,439 @@
+"""The way of one order: found open, due, let through, asked about, understood, handed to the writer; then forgotten or due again.
+
+The daemon and ``--once`` are this same loop. They differ in their plan (schedule.py) and in when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+
+from order_monitor.account import Account
+from order_monitor.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
+from order_monitor.book import Book, Entry, Stage
+from order_monitor.clock import Clock
+from order_monitor.errors import SettingsError, ShopError
+from order_monitor.finding import Fate, Finding, Result
+from order_monitor.order import Order, SkipReason
+from order_monitor.providers.seam import Reply
+from order_monitor.schedule import Plan
+from order_monitor.shop.orders import Scan
+from order_monitor.state import State
+from order_monitor.writer import Recorder, Writer
+
+TICK: Final = 5.0
+"""Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
+
+BACKLOG: Final = 2000
+"""Answers waiting for the database beyond which no more are fetched."""
+
+_FIRST_HOLD: Final = 5.0
+_LONGEST_HOLD: Final = 60.0
+_REMEMBERED: Final = 20_000
+_MERGE_SLICE: Final = 2000
+
+
+class Shop(Recorder, Protocol):
+    """Where open orders are found and answers are written; `order_monitor.shop.orders.Orders` is it."""
+
+    @property
+    def records_every_check(self) -> bool:
+        """Whether a check that changed nothing is written too."""
+
+    async def scan(self) -> Scan:
+        """Return the open orders."""
+
+
+class Engine:
+    """Asks about every open order when its plan says so."""
+
+    def __init__(  # noqa: PLR0913 - the one place where the parts meet
+        self,
+        shop: Shop,
+        accounts: Mapping[str, Account],
+        plan: Plan,
+        clock: Clock,
+        *,
+        concurrency: int = 20,
+        give_up_after: float = 86_400.0,
+        give_up_blind: bool = False,
+        one_pass: bool = False,
+        patience: float | None = None,
+    ) -> None:
+        """Ask ``accounts`` about the orders of ``shop``, at most ``concurrency`` at a time.
+
+        With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate. ``patience`` is
+        how many seconds a write may be tried without progress, None for ever.
+        """
+        self.accounts = accounts
+        self.book = Book()
+        self.state = State()
+        self.writer = Writer(shop, clock, self._recorded, patience=patience)
+        self._shop = shop
+        self._plan = plan
+        self._clock = clock
+        self._concurrency = concurrency
+        self._give_up_after = give_up_after
+        self._blind = give_up_blind
+        self._one_pass = one_pass
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._skew = 0.0
+        self._ended: OrderedDict[str, float] = OrderedDict()
+        self._skips: dict[str, SkipReason] = {}
+        self._turn = 0
+        self._log = structlog.get_logger("order_monitor.engine")
+
+    def now(self) -> float:
+        """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
+        return self._clock.time() + self._skew
+
+    # --- found open
+
+    async def scan(self) -> None:
+        """Look for open orders, and take up and let go accordingly.
+
+        Raises:
+            ShopError: the database could not be asked; the orders known so far are kept.
+            SettingsError: the table is not as it must be.
+        """
+        began = self._clock.monotonic()
+        try:
+            scan = await self._shop.scan()
+        except (ShopError, SettingsError) as error:
+            self.state.scan_problem = str(error)
+            raise
+        self._skew = scan.now - self._clock.time()
+        await self._merge(scan, began)
+        self.state.scans += 1
+        self.state.scan_problem = None
+        self.state.scanned_at = self._clock.monotonic()
+        self._wake.set()
+
+    async def _merge(self, scan: Scan, began: float) -> None:
+        skips: dict[str, SkipReason] = {order.id: SkipReason.UNKNOWN_STATUS for order in scan.unknown}
+        overdue = 0
+        for n, order in enumerate(scan.orders, 1):
+            reason = order.skip_reason(scan.now)
+            if reason is not None:
+                skips[order.id] = reason
+            elif not self._ended_since(order, began):
+                self._take_up(order)
+                overdue += order.sent_at is not None and scan.now - order.sent_at > self._give_up_after
+            if n % _MERGE_SLICE == 0:
+                await asyncio.sleep(0)
+        for entry in self.book.missing_from(o.id for o in scan.orders if o.id not in skips):
+            self.state.stuck.discard(entry.order.id)
+            self.book.forget(entry.order.id)
+        self._give_up_unasked()
+        self._note_skips(skips, {o.id: o for o in (*scan.orders, *scan.unknown)})
+        self.state.open = len(scan.orders)
+        self.state.overdue = overdue
+
+    def _give_up_unasked(self) -> None:
+        """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
+        if not self._blind:
+            return
+        for entry in list(self.book):
+            is_waiting = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._is_past_deadline(entry)
+            if is_waiting and not self.accounts[entry.account].gate.is_open:
+                self._submit(entry, Unreachable("account_closed"))
+
+    def _ended_since(self, order: Order, began: float) -> bool:
+        """Whether we ended this order while the scan was reading; if we ended it before, somebody reopened it."""
+        ended = self._ended.get(order.id)
+        if ended is None:
+            return False
+        if ended >= began:
+            return True
+        del self._ended[order.id]
+        self._log.warning("order.reopened", order_id=order.id, tenant_id=order.tenant_id, status=order.status)
+        return False
+
+    def _take_up(self, order: Order) -> None:
+        entry = self.book.get(order.id)
+        if entry is None:
+            self._plan_first(self.book.add(order, self._account_of(order)))
+        elif entry.stage not in (Stage.ASKING, Stage.WRITING):
+            resent = (entry.order.referans, entry.order.sent_at) != (order.referans, order.sent_at)
+            if entry.order.status != order.status:
+                entry.written = None
+            entry.order = order
+            if resent:
+                self._plan_first(entry)
+
+    def _account_of(self, order: Order) -> str:  # noqa: ARG002 - one account serves every order of a shop with one
+        return next(iter(self.accounts))
+
+    def _plan_first(self, entry: Entry) -> None:
+        due = self._plan.first(entry.order, self.now())
+        if due is None:
+            self.book.idle(entry)
+        else:
+            self.state.eligible += 1
+            self.book.schedule(entry, due)
+
+    def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
+        for order_id, reason in skips.items():
+            if self._skips.get(order_id) is not reason:
+                order = orders[order_id]
+                self._log.warning(
+                    "order.skipped",
+                    order_id=order_id,
+                    tenant_id=order.tenant_id,
+                    reason=str(reason),
+                    status=order.status,
+                )
+        self._skips = skips
+        self.state.skipped.clear()
+        self.state.skipped.update(skips.values())
+
+    # --- due, and let through
+
+    def stop(self) -> None:
+        """Start no more calls."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Start calls as they come due, until stopped or, in one pass, until nothing is left to do."""
+        while not self._stopping and not self._is_over():
+            self._wake.clear()
+            pause = self._start_calls()
+            await self._clock.wait(self._wake, pause)
+
+    def _is_over(self) -> bool:
+        if not self._one_pass or self._calls or len(self.writer):
+            return False
+        self.book.promote(self.now())
+        return all(not self.book.due(a.name) or not a.gate.is_open for a in self.accounts.values())
+
+    def _start_calls(self) -> float:
+        """Start what may start now; return after how many seconds to look again, if nothing calls before."""
+        now = self._clock.monotonic()
+        self.state.ticked_at = now
+        self.book.promote(self.now())
+        for account in self._in_turn():
+            while self._has_room() and self.book.due(account.name) and account.may_start(now):
+                self._start(account, now)
+                if len(self.accounts) > 1:
+                    break
+        return self._pause(now)
+
+    def _in_turn(self) -> list[Account]:
+        """All accounts, another one first each time."""
+        accounts = list(self.accounts.values())
+        self._turn = (self._turn + 1) % max(1, len(accounts))
+        return accounts[self._turn :] + accounts[: self._turn]
+
+    def _has_room(self) -> bool:
+        return len(self._calls) < self._concurrency and len(self.writer) < BACKLOG
+
+    def _pause(self, now: float) -> float:
+        pause = TICK
+        wake = self.book.next_wake()
+        if wake is not None:
+            pause = min(pause, wake - self.now())
+        if self._has_room():
+            for account in self.accounts.values():
+                at = account.may_start_at() if self.book.due(account.name) else None
+                pause = pause if at is None else min(pause, at - now)
+        return max(0.0, pause)
+
+    def _start(self, account: Account, now: float) -> None:
+        entry = self.book.take(account.name)
+        if entry is None:
+            return
+        probe = account.gate.started()
+        account.pace.take(now)
+        account.in_flight += 1
+        call = asyncio.create_task(self._check(account, entry, probe=probe), name=f"check {entry.order.id}")
+        self._calls.add(call)
+        call.add_done_callback(self._called)
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._wake.set()
+        if not call.cancelled() and (error := call.exception()) is not None:
+            self._log.error("check.failed", error=type(error).__name__)
+
+    # --- asked about, and understood
+
+    async def _check(self, account: Account, entry: Entry, *, probe: bool) -> None:
+        try:
+            reply = await account.provider.ask(entry.order.referans)
+        except asyncio.CancelledError:
+            account.gate.released(probe=probe)
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault in an adapter is that call's failure, not the program's
+            self._log.error("check.failed", order_id=entry.order.id, account=account.name, error=type(error).__name__)
+            reply = Reply(Unreachable("internal_error"))
+        finally:
+            account.in_flight -= 1
+        self._understand(account, entry, reply, probe=probe)
+
+    def _understand(self, account: Account, entry: Entry, reply: Reply, *, probe: bool) -> None:
+        answer = reply.answer
+        now = self._clock.monotonic()
+        if reply.requests > 1:
+            account.pace.take(now, reply.requests - 1)
+        self.state.outcomes[answer.outcome] += 1
+        self._log.debug("order.asked", order_id=entry.order.id, account=account.name, outcome=answer.outcome)
+        if isinstance(answer, (Blocked, Busy, Unreachable)):
+            self._account_failed(account, answer, now, probe=probe)
+            self._not_answered(entry, answer)
+            return
+        if account.gate.succeeded(probe=probe):
+            self._log.info("account.opened", account=account.name)
+        account.last_error = ""
+        entry.failures = 0
+        entry.checks += 1
+        if isinstance(answer, (Waiting, Completed, Cancelled)):
+            self._answered(entry, answer)
+        else:
+            self._refused(account, entry, answer)
+
+    def _account_failed(
+        self, account: Account, answer: Blocked | Busy | Unreachable, now: float, *, probe: bool
+    ) -> None:
+        """An outage is the account's, and one line in the log; the order keeps its place."""
+        retry_after = answer.retry_after if isinstance(answer, Busy) else None
+        account.last_error = answer.why
+        if account.gate.failed(now, answer.why, probe=probe, retry_after=retry_after):
+            message = answer.message[:200] if isinstance(answer, Blocked) else ""
+            self._log.error("account.closed", account=account.name, reason=answer.why, message=message)
+
+    def _not_answered(self, entry: Entry, answer: Answer) -> None:
+        """Put the order back behind others, lest one that always fails is every probe's choice."""
+        if self._gives_up_blind(entry):
+            self._submit(entry, answer)
+        elif self._one_pass:
+            self.book.idle(entry)
+        else:
+            entry.failures += 1
+            hold = min(_FIRST_HOLD * 2 ** min(entry.failures - 1, 8), _LONGEST_HOLD)
+            self.book.schedule(entry, entry.due, wake=self.now() + hold)
+
+    def _refused(self, account: Account, entry: Entry, answer: Answer) -> None:
+        told = (answer.outcome, getattr(answer, "code", getattr(answer, "why", "")))
+        if entry.written != told:
+            self._log.warning(f"order.{told[0]}", order_id=entry.order.id, account=account.name, code=told[1])
+        if self._gives_up_blind(entry):
+            self._submit(entry, answer)
+            return
+        entry.written = told
+        self._again(entry)
+
+    def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
+        """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
+        repeated = isinstance(answer, Waiting) and entry.written == answer and not self._is_past_deadline(entry)
+        if repeated and not self._shop.records_every_check:
+            self._again(entry)
+        else:
+            self._submit(entry, answer)
+
+    def _submit(self, entry: Entry, answer: Answer) -> None:
+        self.book.writing(entry)
+        self.writer.submit(Finding(entry.order, answer, self.now(), entry.due, entry.checks))
+
+    def _is_past_deadline(self, entry: Entry) -> bool:
+        return entry.order.sent_at is not None and self.now() - entry.order.sent_at >= self._give_up_after
+
+    def _gives_up_blind(self, entry: Entry) -> bool:
+        return self._blind and self._is_past_deadline(entry)
+
+    # --- written; forgotten, or due again
+
+    def _again(self, entry: Entry) -> None:
+        due = self._plan.again(entry.order, self.now())
+        if due is None:
+            self.book.idle(entry)
+        else:
+            self.book.schedule(entry, due)
+
+    def _recorded(self, result: Result) -> None:
+        """Take note of what became of a finding."""
+        self._wake.set()
+        order = result.finding.order
+        if result.fate is not Fate.STUCK:
+            self.state.stuck.discard(order.id)
+        match result.fate:
+            case Fate.WRITTEN if result.write is not None and result.write.final:
+                self._end(result)
+            case Fate.GONE:
+                self.state.gone += 1
+                self.book.forget(order.id)
+                has_pin = isinstance(result.finding.answer, Completed) and result.finding.answer.pin is not None
+                self._log.warning(
+                    "order.gone",
+                    order_id=order.id,
+                    status=result.status,
+                    why=result.detail or "somebody else ended it first",
+                    pin_not_written=has_pin,
+                )
+            case Fate.RESENT:
+                self.state.resent += 1
+                self.book.forget(order.id)
+                self._log.info("order.resent", order_id=order.id)
+            case _:
+                self._still_open(result)
+
+    def _end(self, result: Result) -> None:
+        finding, write = result.finding, result.write
+        assert write is not None  # noqa: S101 - matched by the caller
+        outcome = "completed" if isinstance(finding.answer, Completed) else "failed"
+        self.state.ends[outcome] += 1
+        self.state.timeouts += isinstance(finding.answer, Waiting)
+        self.book.forget(finding.order.id)
+        self._ended[finding.order.id] = self._clock.monotonic()
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        self._log.info(
+            f"order.{outcome}",
+            order_id=finding.order.id,
+            tenant_id=finding.order.tenant_id,
+            status=write.status,
+            has_pin=write.pin is not None,
+            age=round(finding.age, 1),
+            checks=finding.checks,
+        )
+
+    def _still_open(self, result: Result) -> None:
+        order = result.finding.order
+        entry = self.book.get(order.id)
+        if entry is None:  # pragma: no cover - an order on its way into the database is never forgotten
+            return
+        if result.fate is Fate.STUCK:
+            self._stuck(entry, result)
+        elif result.write is not None:
+            entry.order = replace(order, status=result.write.status)
+            if order.status != result.write.status:
+                self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
+        entry.written = result.finding.answer
+        self._again(entry)
+
+    def _stuck(self, entry: Entry, result: Result) -> None:
+        reason = str(result.stuck)
+        self.state.stuck.add(entry.order.id)
+        if entry.stuck != reason:
+            self._log.error("order.stuck", order_id=entry.order.id, reason=reason, detail=result.detail)
+        entry.stuck = reason
+
+    # --- the end
+
+    async def finish_calls(self, seconds: float) -> int:
+        """Wait for the calls under way, at most ``seconds``; cut the rest and return how many those were."""
+        if not self._calls:
+            return 0
+        _, late = await asyncio.wait(set(self._calls), timeout=seconds)
+        for call in late:
+            call.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
+        return len(late)

@@ -1,0 +1,32 @@
+"""The program's own errors, by what the caller does about them. None carries a secret, a PIN or a driver's text."""
+
+from __future__ import annotations
+
+
+class OrderMonitorError(Exception):
+    """Any failure of ours; the text is fit to be shown."""
+
+
+class SettingsError(OrderMonitorError):
+    """The settings, or what they point to, must be changed by a person. Exit code 2."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Gather every mistake found, one line each."""
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class ShopError(OrderMonitorError):
+    """The shop's database did not do what was asked."""
+
+
+class ShopUnavailableError(ShopError):
+    """No connection, a cut one, a timeout, a deadlock: the outcome is unknown. Try again later. Exit code 3."""
+
+
+class RowRejectedError(ShopError):
+    """The database refuses a value. Split the batch; the row at fault stays open."""
+
+
+class ShopMisfitError(ShopError):
+    """A table, a column or a right is missing: a person must act, and the next look may find it mended."""

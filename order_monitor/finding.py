@@ -1,0 +1,54 @@
+"""What one check brought to light, on its way into the database, and what became of it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from order_monitor.answer import Answer
+from order_monitor.decide import StuckReason, Write
+from order_monitor.order import Order
+
+
+@dataclass(slots=True)
+class Finding:
+    """An answer about one order. ``seen_at`` is epoch seconds by the database's clock; ``due`` the slot it was asked for.
+
+    ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
+    when the row is read back.
+    """
+
+    order: Order
+    answer: Answer
+    seen_at: float
+    due: float = 0.0
+    checks: int = 0
+    attempted: Write | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds from ``sent_at`` to the answer."""
+        return self.seen_at - (self.order.sent_at if self.order.sent_at is not None else self.seen_at)
+
+
+class Fate(StrEnum):
+    """What became of a finding; a closed set."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+    GONE = "gone"
+    RESENT = "resent"
+    LOCKED = "locked"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The fate of one finding. ``write`` where something was written; ``detail`` is fit to be shown."""
+
+    finding: Finding
+    fate: Fate
+    write: Write | None = None
+    stuck: StuckReason | None = None
+    detail: str = ""
+    status: str = ""

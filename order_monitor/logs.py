@@ -1,0 +1,173 @@
+"""Logging: one line an event on stderr, written by a thread of its own, with every known secret blotted out.
+
+A full or closed pipe loses lines, which are counted; it never stops or breaks the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, MutableMapping
+from typing import Any, Final, TextIO
+from urllib.parse import quote, quote_plus
+
+import structlog
+
+_QUEUE: Final = 10_000
+_SHORTEST_SECRET: Final = 4
+_QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg")
+"""Libraries whose own lines may carry a URL or a value, at any level of ours."""
+
+
+class Redactor:
+    """Replaces known secret values in finished text, also as they look inside a URL."""
+
+    def __init__(self) -> None:
+        """Know no secret yet."""
+        self._forms: list[str] = []
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Hide these from now on; shorter ones than four characters would blot out the log itself."""
+        forms = {
+            form
+            for s in secrets
+            if len(s) >= _SHORTEST_SECRET
+            for form in (s, quote(s, safe=""), quote_plus(s), quote(s))
+        }
+        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` without the secrets."""
+        for form in self._forms:
+            text = text.replace(form, "****")
+        return text
+
+
+class LineSink:
+    """Writes lines to a stream from a thread, never making its caller wait."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to ``stream``."""
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Take a line, or count it as dropped."""
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what is left, for at most ``seconds``."""
+        try:
+            self._lines.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):
+                self.dropped += 1
+
+
+class _Logger:
+    """What structlog hands finished lines to."""
+
+    def __init__(self, sink: LineSink) -> None:
+        self._sink = sink
+
+    def msg(self, line: str) -> None:
+        self._sink.put(line)
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
+class _Chain:
+    """All of structlog's processors as one that cannot fail: no mistake in a log call may reach the work it tells of."""
+
+    def __init__(self, processors: list[structlog.typing.Processor], redact: Redactor) -> None:
+        self._processors = processors
+        self._redact = redact
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        try:
+            done: Any = event
+            for processor in self._processors:
+                done = processor(logger, method, done)
+            return self._redact(str(done))
+        except Exception as error:  # noqa: BLE001 - see above
+            return f'{{"event": "log.failed", "error": "{type(error).__name__}"}}'
+
+
+class _FromStdlib(logging.Handler):
+    """Passes the libraries' records on; of an exception only its type and where it came from."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger("library")
+        try:
+            fields: dict[str, Any] = {"library": record.name, "message": record.getMessage()}
+        except Exception:  # noqa: BLE001 - a library's broken format string
+            fields = {"library": record.name}
+        if record.exc_info and record.exc_info[1]:
+            fields = {"library": record.name, "error": origin(record.exc_info[1])}
+        log.log(min(record.levelno, logging.ERROR), "library.message", **fields)
+
+
+def origin(error: BaseException) -> str:
+    """Return an exception's type and the places it passed; never its text, which may hold anything."""
+    places = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]  # noqa: PTH119
+    return f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
+
+
+def set_up(
+    level: str, form: str, stream: TextIO | None = None, environ: MutableMapping[str, str] | None = None
+) -> tuple[LineSink, Redactor]:
+    """Configure structlog and the standard library's logging.
+
+    Args:
+        level: the least level told.
+        form: ``console``, ``json`` or ``auto`` (console on a terminal).
+        stream: stderr by default.
+        environ: read for ``NO_COLOR``.
+    """
+    stream = sys.stderr if stream is None else stream
+    environ = os.environ if environ is None else environ
+    is_terminal = stream.isatty()
+    sink, redact = LineSink(stream), Redactor()
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if form == "console" or (form == "auto" and is_terminal):
+        colors = is_terminal and not environ.get("NO_COLOR")
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    chain = _Chain(
+        [
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        redact,
+    )
+    structlog.configure(
+        processors=[chain],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=lambda *_: _Logger(sink),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_FromStdlib()]
+    root.setLevel(logging.WARNING)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return sink, redact

@@ -1,0 +1,106 @@
+"""Ask a znet dealer panel how an order stands.
+
+The login travels in the query string of every call: nothing here may ever show a URL. httpx's own messages carry URLs, so every
+failure is turned into an answer with a reason of ours, from a closed set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final
+
+import httpx
+import tenacity
+
+from order_monitor.answer import Answer, Unreachable
+from order_monitor.clock import Clock
+from order_monitor.providers.connections import StaleConnectionError
+from order_monitor.providers.seam import Reply
+from order_monitor.providers.znet_answer import parse
+
+_TRIES: Final = 2
+_RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout, StaleConnectionError)
+
+
+@dataclass(frozen=True, slots=True)
+class ZnetAccount:
+    """A login at a panel. Timeouts are seconds; ``timeout`` bounds a whole call, however slowly the answer drips."""
+
+    base_url: str
+    kod: str = field(repr=False)
+    sifre: str = field(repr=False)
+    status_path: str = "servis/pin_kontrol.php"
+    connect_timeout: float = 5.0
+    timeout: float = 20.0
+    max_body: int = 65_536
+    user_agent: str = "order-monitor"
+
+
+class Znet:
+    """The client of one account, with a cookie jar that takes nothing: a session never crosses accounts."""
+
+    def __init__(self, account: ZnetAccount, transport: httpx.AsyncBaseTransport, clock: Clock) -> None:
+        """Send every call through ``transport``, which is closed with this client."""
+        self._account = account
+        self._clock = clock
+        self._url = httpx.URL(f"{account.base_url.rstrip('/')}/{account.status_path.lstrip('/')}")
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            timeout=httpx.Timeout(account.timeout, connect=account.connect_timeout),
+            headers={"User-Agent": account.user_agent, "Accept": "text/plain, */*", "Accept-Encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def ask(self, referans: str) -> Reply:
+        """Ask once; where the connection cannot be made, or turns out stale, try once more."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(_TRIES), retry=tenacity.retry_if_exception_type(_RETRIED), reraise=True
+        )
+        try:
+            async with asyncio.timeout(self._account.timeout):
+                answer: Answer = await retrying(self._exchange, referans)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+            answer = _failure(error)
+        return Reply(answer, max(1, retrying.statistics.get("attempt_number", 1)))
+
+    async def _exchange(self, referans: str) -> Answer:
+        login = {"kod": self._account.kod, "sifre": self._account.sifre, "tahsilat_api_islem_id": referans}
+        async with self._client.stream("GET", self._url, params=login) as response:
+            body = await self._read(response)
+            return parse(
+                response.status_code,
+                {name.lower(): value for name, value in response.headers.items()},
+                body,
+                now=self._clock.time(),
+                max_body=self._account.max_body,
+            )
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """Read the body as it came, undecoded, and no further than one byte past the limit."""
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > self._account.max_body:
+                break
+        return bytes(body[: self._account.max_body + 1])
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _failure(error: Exception) -> Unreachable:
+    """Name a failure without its text, which may hold the URL and so the password."""
+    reasons: tuple[tuple[type[Exception], str], ...] = (
+        (httpx.ConnectTimeout, "connect_timeout"),
+        (httpx.ConnectError, "connect_error"),
+        (httpx.TimeoutException, "timeout"),
+        (TimeoutError, "timeout"),
+        (httpx.ProtocolError, "protocol_error"),
+        (httpx.TransportError, "connection_lost"),
+    )
+    return Unreachable(next((name for kind, name in reasons if isinstance(error, kind)), "client_error"))

@@ -1,0 +1,310 @@
+"""Settings: ``monitor.toml``, overridden by files in a secrets directory, overridden by the environment.
+
+An unknown key is an error wherever it stands. No message ever repeats a value: it might be the password.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import model_validator as check_section
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from order_monitor.shop.dsn import Address, parse_dsn
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
+"""The statuses known to end an order in the shops' tables."""
+
+
+def parse_seconds(value: object) -> float:
+    """Read seconds, or a number with a unit; a bool is no number here."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
+        number = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
+    else:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number < 0:
+        msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
+        raise ValueError(msg)
+    return number
+
+
+def _bytes(value: object) -> object:
+    found = re.fullmatch(r"\s*([0-9]+)\s*(B|KiB|MiB|)\s*", value) if isinstance(value, str) else None
+    return int(found[1]) * _SIZES[found[2]] if found else value
+
+
+def _list(value: object) -> object:
+    """Let the environment give a list as ``a,b`` or as JSON."""
+    if not isinstance(value, str):
+        return value
+    return _json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+
+
+def _json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        msg = "is no valid JSON"
+        raise ValueError(msg) from None
+
+
+def _not_blank(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip():
+        msg = "is empty"
+        raise ValueError(msg)
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(ge=256, le=16 * 1024 * 1024)]
+Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
+
+
+class Section(BaseModel):
+    """A table of monitor.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Database(Section):
+    """Where the shop's orders are."""
+
+    dsn: SecretStr | None = None
+    host: str | None = None
+    port: int = Field(default=5432, ge=1, le=65_535)
+    user: str | None = None
+    password: SecretStr | None = None
+    name: str | None = None
+    statement_timeout: PositiveSeconds = 30.0
+    time_zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+\-/:]+$")
+    schema_: Name = Field(default="public", alias="schema")
+    table: Name = "product_orders"
+    columns: Annotated[dict[str, Name], BeforeValidator(_json)] = {}
+    pool_size: int = Field(default=4, ge=2, le=100)
+
+    @field_validator("dsn")
+    @classmethod
+    def _dsn_is_readable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_dsn(value.get_secret_value())
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        from order_monitor.shop.columns import LOGICAL  # noqa: PLC0415 - only names are needed, and only here
+
+        unknown = sorted(set(value) - set(LOGICAL))
+        if unknown:
+            msg = f"no such column: {', '.join(unknown)}; there are {', '.join(LOGICAL)}"
+            raise ValueError(msg)
+        return value
+
+    @check_section(mode="after")
+    def _one_address(self) -> Self:
+        if self.dsn is not None and (self.host or self.user or self.password or self.name):
+            msg = "give either dsn, or host, port, user, password and name"
+            raise ValueError(msg)
+        return self
+
+    def address(self) -> Address | None:
+        """Return where to connect, None where neither ``dsn`` nor ``host`` is given."""
+        if self.dsn is not None:
+            return parse_dsn(self.dsn.get_secret_value())
+        if self.host is None:
+            return None
+        password = self.password.get_secret_value() if self.password else None
+        return Address((self.host,), (self.port,), self.user, password, self.name)
+
+
+class Provider(Section):
+    """The account at znet."""
+
+    allow_http: bool = False
+    base_url: str | None = None
+    kod: Annotated[SecretStr, Field(min_length=1)] | None = None
+    sifre: Annotated[SecretStr, Field(min_length=1)] | None = None
+    status_path: str = Field(default="servis/pin_kontrol.php", pattern=r"^[A-Za-z0-9._~/\-]+$")
+    connect_timeout: PositiveSeconds = 5.0
+    timeout: PositiveSeconds = 20.0
+    max_body: Size = 65_536
+    user_agent: str = Field(default="order-monitor", pattern=r"^[\x20-\x7e]+$")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return value if value is None else check_url(value, allow_http=bool(info.data.get("allow_http")))
+
+    @field_validator("kod", "sifre")
+    @classmethod
+    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else _not_blank(value)
+
+
+def check_url(value: str, *, allow_http: bool) -> str:
+    """Return ``value`` where it is a plain address to call.
+
+    Raises:
+        ValueError: it is not, and why, without repeating it.
+    """
+    try:
+        url = urlsplit(value.strip())
+        is_address = url.port != 0
+    except ValueError:
+        url, is_address = urlsplit(""), False
+    if not is_address or url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", value.strip()):
+        msg = "give the panel's address, like https://bayi.example.com"
+    elif url.scheme == "http" and not allow_http:
+        msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
+    elif url.username or url.password or url.query or url.fragment:
+        msg = "give the address alone, without login, ? or #"
+    else:
+        return value.strip()
+    raise ValueError(msg)
+
+
+class Schedule(Section):
+    """When an order is asked about."""
+
+    first_check: Seconds = 60.0
+    base: PositiveSeconds = 30.0
+    cap: PositiveSeconds = 600.0
+    jitter: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    give_up_after: PositiveSeconds = 86_400.0
+    give_up_blind: bool = False
+    scan_interval: PositiveSeconds = 10.0
+    record_sync: bool = True
+
+    @check_section(mode="after")
+    def _in_order(self) -> Self:
+        if self.cap < self.base:
+            msg = "cap must not be smaller than base"
+            raise ValueError(msg)
+        if self.give_up_after <= self.first_check:
+            msg = "give_up_after must be longer than first_check"
+            raise ValueError(msg)
+        return self
+
+
+class Limits(Section):
+    """How hard the provider may be asked."""
+
+    concurrency: int = Field(default=20, ge=1, le=1000)
+    calls_per_second: float = Field(default=10.0, gt=0, le=100_000, allow_inf_nan=False)
+    gate_after: int = Field(default=5, ge=1, le=1000)
+
+
+class Statuses(Section):
+    """What the shop calls the states of an order."""
+
+    open: Annotated[tuple[Status, ...], BeforeValidator(_list), Field(min_length=1)] = (
+        "sent",
+        "pending",
+        "processing",
+        "queued",
+    )
+    completed: Status = "completed"
+    failed: Status = "failed"
+    processing: Status = "processing"
+
+    @check_section(mode="after")
+    def _consistent(self) -> Self:
+        if self.processing not in self.open:
+            msg = "processing must be one of open, or an order in progress would never be asked about again"
+            raise ValueError(msg)
+        if {self.completed, self.failed} & set(self.open):
+            msg = "completed and failed must not be among open"
+            raise ValueError(msg)
+        if self.completed == self.failed:
+            msg = "completed and failed must differ"
+            raise ValueError(msg)
+        return self
+
+
+class Health(Section):
+    """The endpoint that says how the daemon is."""
+
+    LOOPBACK: ClassVar = ("127.0.0.1", "::1", "localhost")
+    enabled: bool = True
+    allow_open: bool = False
+    token: Annotated[SecretStr, Field(min_length=1)] | None = None
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65_535)
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+
+    @field_validator("token")
+    @classmethod
+    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else _not_blank(value)
+
+    @check_section(mode="after")
+    def _closed_by_default(self) -> Self:
+        if self.enabled and self.host not in self.LOOPBACK and self.token is None and not self.allow_open:
+            msg = "host is not a loopback address: set token, or allow_open = true to answer everybody"
+            raise ValueError(msg)
+        return self
+
+
+class Log(Section):
+    """What is told on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Shutdown(Section):
+    """How long a stop may take."""
+
+    grace: Seconds = 25.0
+
+
+class Settings(BaseSettings):
+    """Everything; see ``monitor.toml.example``."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    database: Database = Database()
+    provider: Provider = Provider()
+    schedule: Schedule = Schedule()
+    limits: Limits = Limits()
+    statuses: Statuses = Statuses()
+    health: Health = Health()
+    log: Log = Log()
+    shutdown: Shutdown = Shutdown()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing behind the caller's back: `order_monitor.settings_file` gathers all sources itself."""
+        return (init_settings,)
+
+    def secrets(self) -> list[str]:
+        """Return every secret value, for the log's redactor."""
+        address = self.database.address()
+        given = (self.provider.kod, self.provider.sifre, self.health.token, self.database.dsn)
+        values = [secret.get_secret_value() for secret in given if secret]
+        return [*values, *([address.password] if address and address.password else [])]
+
+
+def known_keys() -> dict[str, list[str]]:
+    """Return each section's keys, as they are written in monitor.toml."""
+    sections: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name: [field.alias or key for key, field in section.model_fields.items()] for name, section in sections.items()
+    }

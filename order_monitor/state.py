@@ -1,0 +1,33 @@
+"""What the program knows of itself, as plain numbers in memory: the health endpoint and the summaries read it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from order_monitor.order import SkipReason
+
+
+@dataclass(slots=True)
+class State:
+    """Counted since the start. Times are seconds of the monotonic clock."""
+
+    open: int = 0
+    overdue: int = 0
+    eligible: int = 0
+    stuck: set[str] = field(default_factory=set)
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    timeouts: int = 0
+    gone: int = 0
+    resent: int = 0
+    scans: int = 0
+    scan_problem: str | None = None
+    scanned_at: float | None = None
+    ticked_at: float | None = None
+
+    @property
+    def asked(self) -> int:
+        """How many questions brought an answer that was not the account's failure."""
+        return sum(self.outcomes[name] for name in ("waiting", "completed", "cancelled", "refused", "garbled"))
