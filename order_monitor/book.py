@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeAlias
 
 from order_monitor.order import Order
 
@@ -20,6 +20,9 @@ one due longest, so that no order starves however little the provider allows."""
 
 
 _STALE_ALLOWED: Final = 1000
+
+_Place: TypeAlias = tuple[tuple[float, ...], int, str]
+"""A place in a heap: (what it is sorted by), a ticket that no other place has, the order's id."""
 
 
 class Stage(Enum):
@@ -51,15 +54,15 @@ class Entry:
 class _Ready:
     """The due orders of one account, in two orders at once; entries no longer due are skipped when met."""
 
-    newest: list[tuple[float, int, str]] = field(default_factory=list)
-    longest: list[tuple[float, int, str]] = field(default_factory=list)
+    newest: list[_Place] = field(default_factory=list)
+    longest: list[_Place] = field(default_factory=list)
     turns: int = 0
 
     def clear(self) -> None:
         self.newest.clear()
         self.longest.clear()
 
-    def next_heap(self) -> list[tuple[float, int, str]]:
+    def next_heap(self) -> list[_Place]:
         self.turns += 1
         return self.longest if self.turns % LONGEST_WAITING_EVERY == 0 else self.newest
 
@@ -70,7 +73,7 @@ class Book:
     def __init__(self) -> None:
         """Start with no orders."""
         self._entries: dict[str, Entry] = {}
-        self._timers: list[tuple[float, int, str]] = []
+        self._timers: list[_Place] = []
         self._ready: dict[str, _Ready] = {}
         self._tickets = 0
         self._due_count: dict[str, int] = {}
@@ -97,13 +100,13 @@ class Book:
         self._leave(entry)
         entry.due = due
         entry.stage = Stage.SCHEDULED
-        heapq.heappush(self._timers, (due if wake is None else wake, self._ticket(entry), entry.order.id))
+        heapq.heappush(self._timers, ((due if wake is None else wake,), self._ticket(entry), entry.order.id))
 
     def next_wake(self) -> float | None:
         """When the next scheduled order becomes ready."""
         while self._timers and self._valid(self._timers[0], Stage.SCHEDULED) is None:
             heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        return self._timers[0][0][0] if self._timers else None
 
     def promote(self, now: float) -> None:
         """Make ready what has come due."""
@@ -157,8 +160,9 @@ class Book:
         entry.stage = Stage.READY
         ticket = self._ticket(entry)
         self._due_count[entry.account] = self.due(entry.account) + 1
-        heapq.heappush(ready.newest, (-(entry.order.sent_at or 0.0), ticket, entry.order.id))
-        heapq.heappush(ready.longest, (entry.due, ticket, entry.order.id))
+        # Whoever could not be asked stands behind the others: an order that always fails must not be every probe's choice.
+        heapq.heappush(ready.newest, ((entry.failures, -(entry.order.sent_at or 0.0)), ticket, entry.order.id))
+        heapq.heappush(ready.longest, ((entry.failures, entry.due), ticket, entry.order.id))
 
     def _compact(self, ready: _Ready, due: int) -> None:
         """Each order leaves a stale item in the heap it was not taken from; keep those from piling up."""
@@ -179,6 +183,6 @@ class Book:
         entry.ticket = self._tickets
         return self._tickets
 
-    def _valid(self, item: tuple[float, int, str], stage: Stage) -> Entry | None:
+    def _valid(self, item: _Place, stage: Stage) -> Entry | None:
         entry = self._entries.get(item[2])
         return entry if entry is not None and entry.ticket == item[1] and entry.stage is stage else None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
-from zlib import crc32
 
 from order_monitor.order import Order
 
@@ -76,7 +76,8 @@ class Schedule:
 
 def _unit(order_id: str, i: int) -> float:
     """Return the i-th jitter of an order, in [0, 1), the same on every machine and in every process."""
-    return crc32(f"{order_id}/{i}".encode("utf-8", "surrogatepass")) / 2**32
+    digest = blake2b(f"{order_id}/{i}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32
 
 
 class Plan(Protocol):

@@ -31,7 +31,7 @@ ACCOUNT_REFUSED: Final = "8"
 
 _REFUSAL: Final = re.compile(r"(-?[0-9]{1,6})\s*\|(.*)", re.DOTALL)
 _TURKISH: Final = re.compile(r"charset\s*=\s*[\"']?(windows-1254|cp1254|iso-8859-9|latin-?5)", re.IGNORECASE)
-_NO_PIN: Final = frozenset(" \t\r\n\u00a0-‐‑‒–—―−")  # noqa: RUF001 - the dashes people type
+_NO_PIN: Final = frozenset(" \t\r\n\u00a0-‐‑‒–—―−")
 _OK: Final = 200
 _FIELDS: Final = 4
 _BAD_URL: Final = frozenset({404, 405, 410})

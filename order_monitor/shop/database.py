@@ -19,8 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 from order_monitor.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.shop.dsn import Address
 
-CONNECT_TIMEOUT: Final = 5.0
-_MARGIN: Final = 5.0
+_CLOSING: Final = 5.0
 _BEGIN: Final = """
 BEGIN;
 SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{limit}', true),
@@ -86,13 +85,26 @@ _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Inter
 class Database:
     """A pool that connects when it is first needed, and says when the server goes away and when it is back."""
 
-    def __init__(self, address: Address, *, statement_timeout: float = 30.0, pool_size: int = 4) -> None:
-        """Connect to ``address``; no statement may take longer than ``statement_timeout`` seconds."""
+    def __init__(
+        self,
+        address: Address,
+        *,
+        statement_timeout: float = 30.0,
+        pool_size: int = 4,
+        connect_timeout: float = 5.0,
+        margin: float = 5.0,
+    ) -> None:
+        """Connect to ``address``; no statement may take longer than ``statement_timeout`` seconds.
+
+        ``margin`` is how many seconds more a whole unit of work may take: a frozen network obeys no server's timeout.
+        """
         self._address = address
         self._timeout = statement_timeout
         milliseconds = int(statement_timeout * 1000)
         self._begin = _BEGIN.format(limit=milliseconds, idle=2 * milliseconds)
         self._size = pool_size
+        self._connect_timeout = connect_timeout
+        self._margin = margin
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
         self._log = structlog.get_logger("order_monitor.database")
@@ -109,9 +121,9 @@ class Database:
             RowRejectedError: a value was refused.
         """
         try:
-            async with asyncio.timeout(self._timeout + _MARGIN):
+            async with asyncio.timeout(self._timeout + self._margin):
                 pool = await self._opened()
-                connection = await pool.acquire(timeout=CONNECT_TIMEOUT + _MARGIN)
+                connection = await pool.acquire(timeout=self._connect_timeout + self._margin)
                 try:
                     await connection.execute(self._begin)
                     yield connection
@@ -120,7 +132,7 @@ class Database:
                     await _abandon(connection, error)
                     raise
                 finally:
-                    await pool.release(connection, timeout=_MARGIN)
+                    await pool.release(connection, timeout=self._margin)
         except _FAILURES as error:
             failure = classify(error)
             if getattr(error, "sqlstate", None) == _MISPLACED and self._pool is not None:
@@ -162,7 +174,7 @@ class Database:
         """Open a connection. ``given`` is what the pool passes on to `asyncpg.connect`."""
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
             **self._address.connect_arguments(),
-            timeout=CONNECT_TIMEOUT,
+            timeout=self._connect_timeout,
             statement_cache_size=0,
             connection_class=given.get("connection_class", asyncpg.Connection),
             record_class=given.get("record_class", asyncpg.Record),

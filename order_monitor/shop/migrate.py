@@ -19,7 +19,6 @@ REFERANS: Final = Column("provider_referans", "character varying", 255)
 _LOCK_TIMEOUT: Final = "2s"
 _LOCK_TRIES: Final = 10
 _LONGEST_NAME: Final = 63
-_OLD: Final = "1 minute"
 
 _INDEX: Final = """
 SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -30,10 +29,10 @@ SELECT c.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid 
   JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND t.relname = $2 AND c.relname LIKE $3 AND c.relname <> ALL($4::text[]) ORDER BY 1
 """
-_WAITED_FOR: Final = f"""
-SELECT count(*) FROM pg_catalog.pg_stat_activity
- WHERE pid <> pg_backend_pid() AND datname = current_database() AND xact_start < clock_timestamp() - interval '{_OLD}'
-"""  # noqa: S608 - a constant
+_WAITED_FOR: Final = """
+SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()
+   AND backend_type = 'client backend' AND xact_start < clock_timestamp() - make_interval(secs => $1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,12 @@ class Change:
 class Migration:
     """Compares the table with what is needed, and adds what is missing."""
 
-    def __init__(self, database: Database, layout: Layout, clock: Clock) -> None:
-        """Work on the table that ``layout`` names."""
+    def __init__(self, database: Database, layout: Layout, clock: Clock, *, old: float = 60.0) -> None:
+        """Work on the table that ``layout`` names; transactions older than ``old`` seconds are worth a word."""
         self._database = database
         self._layout = layout
         self._clock = clock
+        self._old = old
 
     async def table(self) -> Table:
         """Look up the table, which may still be without the column that is about to be added.
@@ -160,9 +160,8 @@ class Migration:
     async def _build(self, table: Table, change: Change) -> AsyncIterator[str]:
         """Build an index beside the running shop. What an interrupted build left is invalid, and goes first."""
         async with self._database.plain() as connection:
-            old = await connection.fetchval(_WAITED_FOR)
-            if old:
-                yield f"waiting for {old} transaction{'s' if old > 1 else ''} older than {_OLD} to end"
+            if count := await connection.fetchval(_WAITED_FOR, self._old):
+                yield f"may have to wait for {count} transaction{'s' if count > 1 else ''} open for over {self._old:g} s"
             await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
             if await _is_broken(connection, table.schema, change.index):
                 await connection.execute(change.reverse)

@@ -155,7 +155,7 @@ class Orders:
         """
         await self._look_again()
         try:
-            return await self._record(findings, with_notes=True)
+            return await self._widened(await self._record(findings, with_notes=True))
         except ShopMisfitError:
             self._stale = True
             raise
@@ -164,6 +164,16 @@ class Orders:
                 middle = len(findings) // 2
                 return [*await self.record(findings[:middle]), *await self.record(findings[middle:])]
             return [await self._record_alone(findings[0], error)]
+
+    async def _widened(self, results: list[Result]) -> list[Result]:
+        """Try PINs that were too wide once more, if somebody has widened the column since it was looked up."""
+        wide = [r for r in results if r.stuck is StuckReason.PIN_TOO_WIDE]
+        known = self._rules.pin_width
+        if wide:
+            await self.prepare()
+        if self._rules.pin_width == known:
+            return results
+        return [r for r in results if r not in wide] + await self._record([r.finding for r in wide], with_notes=True)
 
     async def _record_alone(self, finding: Finding, error: RowRejectedError) -> Result:
         """Try once more without the provider's text, which matters less than the status and the PIN."""

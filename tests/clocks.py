@@ -1,0 +1,113 @@
+"""Virtual time: the program waits on it, the test moves it."""
+
+import asyncio
+import heapq
+
+from order_monitor.engine import Engine
+from tests.shops import NOW
+
+
+class ManualClock:
+    """Stands still until it is advanced."""
+
+    def __init__(self, epoch: float = NOW) -> None:
+        self.epoch = epoch
+        self.elapsed = 0.0
+        self.asleep: dict[str, int] = {}
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def time(self) -> float:
+        return self.epoch + self.elapsed
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        await self.wait(asyncio.Event(), seconds)
+
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+        if event.is_set() or (seconds is not None and seconds <= 0):
+            await asyncio.sleep(0)
+            return event.is_set()
+        alarm = asyncio.get_running_loop().create_future()
+        if seconds is not None:
+            self._count += 1
+            heapq.heappush(self._sleepers, (self.elapsed + seconds, self._count, alarm))
+        waiter = asyncio.ensure_future(event.wait())
+        name = self._task_name()
+        self.asleep[name] = self.asleep.get(name, 0) + 1
+        try:
+            await asyncio.wait({waiter, alarm}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.asleep[name] -= 1
+            waiter.cancel()
+            alarm.cancel()
+        return event.is_set()
+
+    @staticmethod
+    def _task_name() -> str:
+        task = asyncio.current_task()
+        return task.get_name() if task else ""
+
+    def next_alarm(self) -> float | None:
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return self._sleepers[0][0] if self._sleepers else None
+
+    def ring(self, at: float) -> None:
+        self.elapsed = max(self.elapsed, at)
+        while (alarm := self.next_alarm()) is not None and alarm <= self.elapsed:
+            heapq.heappop(self._sleepers)[2].set_result(None)
+
+
+class Drive:
+    """Runs an engine and its writer through virtual time; real I/O is waited for, however long it takes."""
+
+    def __init__(self, engine: Engine, clock: ManualClock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Drive":
+        self.tasks = [
+            asyncio.create_task(self.engine.writer.run(), name="writer"),
+            asyncio.create_task(self.engine.run(), name="engine"),
+        ]
+        await self.settle()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+
+    def is_settled(self) -> bool:
+        engine, asleep = self.engine, self.clock.asleep
+        if any(task.done() for task in self.tasks):
+            return True
+        resting = asleep.get("engine", 0) > 0 and not engine._wake.is_set() and not engine._calls
+        return resting and (not len(engine.writer) or asleep.get("writer", 0) > 0)
+
+    async def settle(self) -> None:
+        """Wait until nothing can happen any more without time going on."""
+        calm = 0
+        while calm < 3:
+            await asyncio.sleep(0 if calm else 0.0005)
+            calm = calm + 1 if self.is_settled() else 0
+
+    async def run(self, seconds: float, *, scan_every: float | None = None) -> None:
+        """Let ``seconds`` go by."""
+        end = self.clock.elapsed + seconds
+        next_scan = self.clock.elapsed if scan_every else float("inf")
+        while True:
+            if self.clock.elapsed >= next_scan and scan_every:
+                await self.engine.scan()
+                next_scan += scan_every
+            await self.settle()
+            alarm = self.clock.next_alarm()
+            now = min(x for x in (alarm, next_scan, end) if x is not None)
+            self.clock.ring(now)
+            if now >= end:
+                await self.settle()
+                return

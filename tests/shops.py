@@ -1,0 +1,149 @@
+"""A shop's database for tests: the table in one of its two spellings, and a second pair of hands in it."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+
+from order_monitor.decide import Rules
+from order_monitor.order import Order
+from order_monitor.settings import FINAL_STATUSES
+from order_monitor.shop.columns import LOGICAL
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.orders import Layout, Orders
+
+NOW = 1_790_000_000.0
+"""The moment at which the tests with virtual time begin."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way a shop names and types its columns."""
+
+    index: int
+    ddl: str
+
+    def name(self, logical: str) -> str:
+        return LOGICAL[logical][self.index]
+
+
+PLAIN = Spelling(
+    0,
+    """
+    CREATE TABLE product_orders (
+        id uuid PRIMARY KEY, tenant_id uuid, status varchar(20) NOT NULL DEFAULT 'pending',
+        external_status varchar(30) DEFAULT 'not_sent', sent_at timestamptz, pin_code varchar(120), note text,
+        package_id uuid, provider_referans varchar(255)
+    )
+    """,
+)
+SHOP = Spelling(
+    1,
+    """
+    CREATE TABLE product_orders (
+        id uuid PRIMARY KEY, "tenantId" uuid, status varchar(20) NOT NULL DEFAULT 'pending',
+        "externalStatus" varchar(30) DEFAULT 'not_sent', "sentAt" timestamptz, "pinCode" varchar(120),
+        "lastMessage" varchar(250), note text DEFAULT 'the customer''s own note', "packageId" uuid,
+        provider_referans varchar(255), "providerMessage" text, "lastSyncAt" timestamptz,
+        "completedAt" timestamptz, "durationMs" integer
+    )
+    """,
+)
+
+LAYOUT = Layout(
+    schema="public",
+    table="product_orders",
+    overrides={},
+    time_zone=None,
+    open=("sent", "pending", "processing", "queued"),
+    known=(*FINAL_STATUSES, "not_sent"),
+    rules=Rules(),
+)
+
+
+@dataclass
+class Shop:
+    """The shop's own connection, and helpers that speak of columns by their logical names."""
+
+    dsn: str
+    spelling: Spelling
+    connection: asyncpg.Connection
+    layout: Layout = LAYOUT
+    databases: list[Database] = field(default_factory=list)
+
+    @classmethod
+    @asynccontextmanager
+    async def create(cls, dsn: str, spelling: Spelling) -> AsyncIterator["Shop"]:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(spelling.ddl)
+        shop = cls(dsn, spelling, connection)
+        try:
+            yield shop
+        finally:
+            for database in shop.databases:
+                await database.close()
+            await connection.close()
+
+    def database(self, dsn: str | None = None, *, statement_timeout: float = 10.0, **more: Any) -> Database:
+        database = Database(parse_dsn(dsn or self.dsn), statement_timeout=statement_timeout, **more)
+        self.databases.append(database)
+        return database
+
+    def orders(self, database: Database | None = None, **changes: Any) -> Orders:
+        return Orders(database or self.database(), replace(self.layout, **changes))
+
+    async def add(
+        self,
+        status: str | None = "sent",
+        *,
+        sent_at: float | None = NOW - 100,
+        referans: str | None = None,
+        pin: str | None = None,
+        note: str | None = None,
+        tenant_id: str | None = None,
+        order_id: str | None = None,
+        **more: Any,
+    ) -> str:
+        """Add an order as the shop would, and return its id."""
+        order_id = order_id or str(uuid.uuid4())
+        values = {
+            "id": order_id,
+            "external_status": status,
+            "pin_code": pin,
+            "note": note,
+            "provider_referans": referans if referans is not None else f"r-{order_id[:8]}",
+            "tenant_id": tenant_id,
+            **more,
+        }
+        names = [f'"{self.spelling.name(n)}"' for n in values]
+        marks = [f"${i}" for i in range(1, len(values) + 1)]
+        await self.connection.execute(
+            f"INSERT INTO product_orders ({', '.join(names)}, \"{self.spelling.name('sent_at')}\") "
+            f"VALUES ({', '.join(marks)}, to_timestamp(${len(values) + 1}::float8))",
+            *values.values(),
+            sent_at,
+        )
+        return order_id
+
+    async def row(self, order_id: str) -> dict[str, Any]:
+        """Return an order's row by logical names, with the columns of no concern under their own."""
+        row = await self.connection.fetchrow("SELECT * FROM product_orders WHERE id = $1::uuid", order_id)
+        assert row is not None
+        logical = {names[self.spelling.index]: key for key, names in LOGICAL.items()}
+        own = {name: f"shop's {name}" for name in LOGICAL}
+        return {logical.get(name, own.get(name, name)): value for name, value in row.items()}
+
+    async def set(self, order_id: str, **values: Any) -> None:
+        """Change a row as the shop would."""
+        sets = ", ".join(f'"{self.spelling.name(n)}" = ${i}' for i, n in enumerate(values, 2))
+        await self.connection.execute(
+            f"UPDATE product_orders SET {sets} WHERE id = $1::uuid", order_id, *values.values()
+        )
+
+    def order(self, order_id: str, **changes: Any) -> Order:
+        """Return the order as a scan would, for an order added with the defaults."""
+        return replace(Order(order_id, "sent", NOW - 100, f"r-{order_id[:8]}"), **changes)
