@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from order_monitor.gate import Gate, Pace
 from order_monitor.providers.seam import Provider
+
+SLOW_AFTER: Final = 2.0
+"""Seconds that a call may take before its account counts as slow."""
 
 
 @dataclass(slots=True)
@@ -16,8 +20,23 @@ class Account:
     provider: Provider
     gate: Gate = field(default_factory=Gate)
     pace: Pace = field(default_factory=lambda: Pace(10.0))
-    in_flight: int = 0
     last_error: str = ""
+    calls: dict[object, float] = field(default_factory=dict)
+    """The calls under way and when each began, oldest first."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self.calls)
+
+    def slow_at(self) -> float | None:
+        """When this account counts as slow unless its oldest call ends before; None while it has no call."""
+        return next(iter(self.calls.values())) + SLOW_AFTER if self.calls else None
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it keeps a call waiting for long, or failed last: then it must not take room from those that are well."""
+        slow_at = self.slow_at()
+        return self.gate.streak > 0 or (slow_at is not None and now >= slow_at)
 
     def may_start(self, now: float) -> bool:
         """Whether one more call may start at ``now`` (monotonic seconds)."""

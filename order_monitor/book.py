@@ -35,7 +35,7 @@ class Stage(Enum):
     WRITING = auto()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """One open order and what this process remembers of it; lost at a restart, and missed by nobody."""
 

@@ -6,10 +6,9 @@ The daemon and ``--once`` are this same loop. They differ in their plan (schedul
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -17,14 +16,13 @@ from order_monitor.account import Account
 from order_monitor.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
 from order_monitor.book import Book, Entry, Stage
 from order_monitor.clock import Clock
-from order_monitor.errors import SettingsError, ShopError
+from order_monitor.directory import Directory, OneAccount
 from order_monitor.finding import Fate, Finding, Result
-from order_monitor.order import Order, SkipReason
-from order_monitor.providers.seam import Reply
+from order_monitor.intake import Intake, Shop
+from order_monitor.providers.seam import Provider, Reply
 from order_monitor.schedule import Plan
-from order_monitor.shop.orders import Scan
 from order_monitor.state import State
-from order_monitor.writer import Recorder, Writer
+from order_monitor.writer import Writer
 
 TICK: Final = 5.0
 """Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
@@ -34,19 +32,6 @@ BACKLOG: Final = 2000
 
 _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 60.0
-_REMEMBERED: Final = 20_000
-_MERGE_SLICE: Final = 2000
-
-
-class Shop(Recorder, Protocol):
-    """Where open orders are found and answers are written; `order_monitor.shop.orders.Orders` is it."""
-
-    @property
-    def records_every_check(self) -> bool:
-        """Whether a check that changed nothing is written too."""
-
-    async def scan(self) -> Scan:
-        """Return the open orders."""
 
 
 class Engine:
@@ -55,7 +40,7 @@ class Engine:
     def __init__(  # noqa: PLR0913 - the one place where the parts meet
         self,
         shop: Shop,
-        accounts: Mapping[str, Account],
+        accounts: Mapping[str, Account] | Directory,
         plan: Plan,
         clock: Clock,
         *,
@@ -67,32 +52,36 @@ class Engine:
     ) -> None:
         """Ask ``accounts`` about the orders of ``shop``, at most ``concurrency`` at a time.
 
+        Accounts that keep calls waiting share that many places among themselves; those that answer have as many of their own.
         With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate. ``patience`` is
         how many seconds a write may be tried without progress, None for ever.
         """
-        self.accounts = accounts
+        self._directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
         self.book = Book()
         self.state = State()
+        self._intake = Intake(shop, self._directory, self.book, plan, clock, self.state, give_up_after=give_up_after)
         self.writer = Writer(shop, clock, self._recorded, patience=patience)
         self._shop = shop
         self._plan = plan
         self._clock = clock
         self._concurrency = concurrency
-        self._give_up_after = give_up_after
         self._blind = give_up_blind
         self._one_pass = one_pass
         self._stopping = False
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
-        self._skew = 0.0
-        self._ended: OrderedDict[str, float] = OrderedDict()
-        self._skips: dict[str, SkipReason] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._turn = 0
         self._log = structlog.get_logger("order_monitor.engine")
 
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """The accounts that may be asked, by name."""
+        return self._directory.accounts
+
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
-        return self._clock.time() + self._skew
+        return self._intake.now()
 
     # --- found open
 
@@ -103,96 +92,26 @@ class Engine:
             ShopError: the database could not be asked; the orders known so far are kept.
             SettingsError: the table is not as it must be.
         """
-        began = self._clock.monotonic()
-        try:
-            scan = await self._shop.scan()
-        except (ShopError, SettingsError) as error:
-            self.state.scan_problem = str(error)
-            raise
-        self._skew = scan.now - self._clock.time()
-        await self._merge(scan, began)
-        self.state.scans += 1
-        self.state.scan_problem = None
-        self.state.scanned_at = self._clock.monotonic()
+        for provider in await self._intake.scan():
+            task = asyncio.create_task(self._close(provider), name="close account")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._give_up_unasked()
         self._wake.set()
 
-    async def _merge(self, scan: Scan, began: float) -> None:
-        skips: dict[str, SkipReason] = {order.id: SkipReason.UNKNOWN_STATUS for order in scan.unknown}
-        overdue = 0
-        for n, order in enumerate(scan.orders, 1):
-            reason = order.skip_reason(scan.now)
-            if reason is not None:
-                skips[order.id] = reason
-            elif not self._ended_since(order, began):
-                self._take_up(order)
-                overdue += order.sent_at is not None and scan.now - order.sent_at > self._give_up_after
-            if n % _MERGE_SLICE == 0:
-                await asyncio.sleep(0)
-        for entry in self.book.missing_from(o.id for o in scan.orders if o.id not in skips):
-            self.state.stuck.discard(entry.order.id)
-            self.book.forget(entry.order.id)
-        self._give_up_unasked()
-        self._note_skips(skips, {o.id: o for o in (*scan.orders, *scan.unknown)})
-        self.state.open = len(scan.orders)
-        self.state.overdue = overdue
+    async def _close(self, provider: Provider) -> None:
+        """Close a client that is no longer needed, once the calls under way have ended."""
+        if self._calls:
+            await asyncio.wait(set(self._calls))
+        await provider.aclose()
 
     def _give_up_unasked(self) -> None:
         """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
-        if not self._blind:
-            return
-        for entry in list(self.book):
-            is_waiting = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._is_past_deadline(entry)
-            if is_waiting and not self.accounts[entry.account].gate.is_open:
+        for entry in list(self.book) if self._blind else []:
+            waits = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._intake.is_past_deadline(entry.order)
+            account = self.accounts.get(entry.account)
+            if waits and account is not None and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
-
-    def _ended_since(self, order: Order, began: float) -> bool:
-        """Whether we ended this order while the scan was reading; if we ended it before, somebody reopened it."""
-        ended = self._ended.get(order.id)
-        if ended is None:
-            return False
-        if ended >= began:
-            return True
-        del self._ended[order.id]
-        self._log.warning("order.reopened", order_id=order.id, tenant_id=order.tenant_id, status=order.status)
-        return False
-
-    def _take_up(self, order: Order) -> None:
-        entry = self.book.get(order.id)
-        if entry is None:
-            self._plan_first(self.book.add(order, self._account_of(order)))
-        elif entry.stage not in (Stage.ASKING, Stage.WRITING):
-            resent = (entry.order.referans, entry.order.sent_at) != (order.referans, order.sent_at)
-            if entry.order.status != order.status:
-                entry.written = None
-            entry.order = order
-            if resent:
-                self._plan_first(entry)
-
-    def _account_of(self, order: Order) -> str:  # noqa: ARG002 - one account serves every order of a shop with one
-        return next(iter(self.accounts))
-
-    def _plan_first(self, entry: Entry) -> None:
-        due = self._plan.first(entry.order, self.now())
-        if due is None:
-            self.book.idle(entry)
-        else:
-            self.state.eligible += 1
-            self.book.schedule(entry, due)
-
-    def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
-        for order_id, reason in skips.items():
-            if self._skips.get(order_id) is not reason:
-                order = orders[order_id]
-                self._log.warning(
-                    "order.skipped",
-                    order_id=order_id,
-                    tenant_id=order.tenant_id,
-                    reason=str(reason),
-                    status=order.status,
-                )
-        self._skips = skips
-        self.state.skipped.clear()
-        self.state.skipped.update(skips.values())
 
     # --- due, and let through
 
@@ -219,12 +138,16 @@ class Engine:
         now = self._clock.monotonic()
         self.state.ticked_at = now
         self.book.promote(self.now())
-        for account in self._in_turn():
-            while self._has_room() and self.book.due(account.name) and account.may_start(now):
-                self._start(account, now)
-                if len(self.accounts) > 1:
-                    break
+        waiting = self._in_turn()
+        while waiting:
+            waiting = [a for a in waiting if self._may_start(a, now)]
+            for account in waiting:
+                if self._may_start(account, now):
+                    self._start(account, now)
         return self._pause(now)
+
+    def _may_start(self, account: Account, now: float) -> bool:
+        return bool(self.book.due(account.name)) and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:
         """All accounts, another one first each time."""
@@ -232,18 +155,25 @@ class Engine:
         self._turn = (self._turn + 1) % max(1, len(accounts))
         return accounts[self._turn :] + accounts[: self._turn]
 
-    def _has_room(self) -> bool:
-        return len(self._calls) < self._concurrency and len(self.writer) < BACKLOG
+    def _has_room(self, account: Account, now: float) -> bool:
+        """Whether a place is free: for an account that is well, among those that are; for a slow one, among all."""
+        if len(self.writer) >= BACKLOG:
+            return False
+        if len(self._calls) < self._concurrency:
+            return True
+        well = sum(other.in_flight for other in self.accounts.values() if not other.is_slow(now))
+        return not account.is_slow(now) and well < self._concurrency
 
     def _pause(self, now: float) -> float:
         pause = TICK
         wake = self.book.next_wake()
         if wake is not None:
             pause = min(pause, wake - self.now())
-        if self._has_room():
-            for account in self.accounts.values():
-                at = account.may_start_at() if self.book.due(account.name) else None
-                pause = pause if at is None else min(pause, at - now)
+        for account in self.accounts.values():
+            # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
+            has_room = self._has_room(account, now)
+            at = (account.may_start_at() if self.book.due(account.name) else None) if has_room else account.slow_at()
+            pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
         return max(0.0, pause)
 
     def _start(self, account: Account, now: float) -> None:
@@ -252,7 +182,7 @@ class Engine:
             return
         probe = account.gate.started()
         account.pace.take(now)
-        account.in_flight += 1
+        account.calls[entry] = now
         call = asyncio.create_task(self._check(account, entry, probe=probe), name=f"check {entry.order.id}")
         self._calls.add(call)
         call.add_done_callback(self._called)
@@ -275,7 +205,7 @@ class Engine:
             self._log.error("check.failed", order_id=entry.order.id, account=account.name, error=type(error).__name__)
             reply = Reply(Unreachable("internal_error"))
         finally:
-            account.in_flight -= 1
+            del account.calls[entry]
         self._understand(account, entry, reply, probe=probe)
 
     def _understand(self, account: Account, entry: Entry, reply: Reply, *, probe: bool) -> None:
@@ -332,7 +262,9 @@ class Engine:
 
     def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
         """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
-        repeated = isinstance(answer, Waiting) and entry.written == answer and not self._is_past_deadline(entry)
+        repeated = (
+            isinstance(answer, Waiting) and entry.written == answer and not self._intake.is_past_deadline(entry.order)
+        )
         if repeated and not self._shop.records_every_check:
             self._again(entry)
         else:
@@ -342,11 +274,8 @@ class Engine:
         self.book.writing(entry)
         self.writer.submit(Finding(entry.order, answer, self.now(), entry.due, entry.checks))
 
-    def _is_past_deadline(self, entry: Entry) -> bool:
-        return entry.order.sent_at is not None and self.now() - entry.order.sent_at >= self._give_up_after
-
     def _gives_up_blind(self, entry: Entry) -> bool:
-        return self._blind and self._is_past_deadline(entry)
+        return self._blind and self._intake.is_past_deadline(entry.order)
 
     # --- written; forgotten, or due again
 
@@ -391,9 +320,9 @@ class Engine:
         self.state.ends[outcome] += 1
         self.state.timeouts += isinstance(finding.answer, Waiting)
         self.book.forget(finding.order.id)
-        self._ended[finding.order.id] = self._clock.monotonic()
-        while len(self._ended) > _REMEMBERED:
-            self._ended.popitem(last=False)
+        self._intake.ended(finding.order)
+        if result.repeat:
+            self._log.warning("order.repeated", order_id=finding.order.id, status=write.status)
         self._log.info(
             f"order.{outcome}",
             order_id=finding.order.id,

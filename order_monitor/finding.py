@@ -44,7 +44,10 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The fate of one finding. ``write`` where something was written; ``detail`` is fit to be shown."""
+    """The fate of one finding. ``write`` where something was written; ``detail`` is fit to be shown.
+
+    ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back.
+    """
 
     finding: Finding
     fate: Fate
@@ -52,3 +55,4 @@ class Result:
     stuck: StuckReason | None = None
     detail: str = ""
     status: str = ""
+    repeat: bool = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import tenacity
@@ -55,14 +55,25 @@ class Life:
     """Runs an engine from its first scan to its last write."""
 
     def __init__(
-        self, engine: Engine, clock: Clock, stop: Stop, *, grace: float = 25.0, scan_interval: float = 10.0
+        self,
+        engine: Engine,
+        clock: Clock,
+        stop: Stop,
+        *,
+        grace: float = 25.0,
+        scan_interval: float = 10.0,
+        beside: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] | None = None,
     ) -> None:
-        """Stop within ``grace`` seconds once asked to; look for orders every ``scan_interval`` seconds."""
+        """Stop within ``grace`` seconds once asked to; look for orders every ``scan_interval`` seconds.
+
+        ``beside`` are tasks that run as long as the daemon does, by name; if one ends, so does the program.
+        """
         self._engine = engine
         self._clock = clock
         self._stop = stop
         self._grace = grace
         self._interval = scan_interval
+        self._beside = beside or {}
         self._log = structlog.get_logger("order_monitor.life")
 
     async def once(self) -> bool:
@@ -87,8 +98,9 @@ class Life:
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
         scanning = asyncio.create_task(self._scan_for_ever(), name="scanner")
-        failed = await self._watch([writing, asking, scanning])
-        clean = await self._drain(writing, [asking, scanning])
+        beside = [asyncio.create_task(make(), name=name) for name, make in self._beside.items()]
+        failed = await self._watch([writing, asking, scanning, *beside])
+        clean = await self._drain(writing, [asking, scanning, *beside])
         if failed is not None and isinstance(failed, SettingsError):
             raise failed
         return clean and failed is None
@@ -145,7 +157,7 @@ class Life:
         end = loop.time() + self._grace
         self._engine.stop()
         for task in others:
-            if task.get_name() == "scanner":
+            if task.get_name() != "engine":
                 task.cancel()
         cut = await self._engine.finish_calls(self._grace * _CALLS_SHARE)
         self._engine.writer.close()

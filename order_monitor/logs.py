@@ -5,6 +5,7 @@ A full or closed pipe loses lines, which are counted; it never stops or breaks t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import queue
@@ -36,7 +37,9 @@ class Redactor:
             form
             for s in secrets
             if len(s) >= _SHORTEST_SECRET
-            for form in (s, quote(s, safe=""), quote_plus(s), quote(s))
+            for url in (s, quote(s, safe=""), quote_plus(s), quote(s))
+            for once in _escaped(url)
+            for form in _escaped(once)
         }
         self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
 
@@ -45,6 +48,11 @@ class Redactor:
         for form in self._forms:
             text = text.replace(form, "****")
         return text
+
+
+def _escaped(text: str) -> set[str]:
+    """Return ``text`` as it looks inside JSON and inside a ``repr`` of either quote."""
+    return {text, json.dumps(text, ensure_ascii=False)[1:-1], repr("'" + text)[2:-1], repr('"' + text)[2:-1]}
 
 
 class LineSink:
@@ -74,12 +82,15 @@ class LineSink:
         self._thread.join(seconds)
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
+        line: str | None = ""
+        while line is not None:
+            line = self._lines.get()
             try:
-                self._stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
-                if self._lines.empty():
+                if line is not None:
+                    self._stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
+                if line is None or self._lines.empty():
                     self._stream.flush()
-            except (OSError, ValueError):
+            except Exception:  # noqa: BLE001 - whatever ails the stream, the next line gets its chance
                 self.dropped += 1
 
 
@@ -123,7 +134,9 @@ class _FromStdlib(logging.Handler):
             fields = {"library": record.name}
         if record.exc_info and record.exc_info[1]:
             fields = {"library": record.name, "error": origin(record.exc_info[1])}
-        log.log(min(record.levelno, logging.ERROR), "library.message", **fields)
+        # structlog knows the five levels alone; a library may have its own in between.
+        level = max(logging.DEBUG, min(record.levelno // 10 * 10, logging.ERROR))
+        log.log(level, "library.message", **fields)
 
 
 def origin(error: BaseException) -> str:

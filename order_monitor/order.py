@@ -58,7 +58,11 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock."""
+    """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
+
+    ``integration`` is the id of the provider account that took the order, where accounts are the shop's own; ``routed`` tells
+    whether the shop has any routing for it.
+    """
 
     id: str
     status: str
@@ -66,6 +70,8 @@ class Order:
     referans: str
     tenant_id: str | None = None
     last_sync_at: float | None = None
+    integration: str | None = None
+    routed: bool = True
 
     def skip_reason(self, now: float) -> SkipReason | None:
         """Say why this order cannot be asked about at ``now``, or None where it can.

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from order_monitor.shop.dsn import Address, parse_dsn
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_FOREVER = 100 * 366 * 86_400.0
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
 """The statuses known to end an order in the shops' tables."""
@@ -29,8 +30,9 @@ def parse_seconds(value: object) -> float:
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
         number = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
     else:
-        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or number < 0:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _FOREVER
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    if not 0 <= number < _FOREVER:
         msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
         raise ValueError(msg)
     return number
@@ -56,6 +58,14 @@ def _json(value: object) -> object:
         raise ValueError(msg) from None
 
 
+def _number(value: object) -> object:
+    """Refuse true and false, which pydantic would take for 1 and 0."""
+    if isinstance(value, bool):
+        msg = "should be a number"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
+    return value
+
+
 def _not_blank(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         msg = "is empty"
@@ -63,6 +73,8 @@ def _not_blank(value: SecretStr) -> SecretStr:
     return value
 
 
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=256, le=16 * 1024 * 1024)]
@@ -80,17 +92,18 @@ class Database(Section):
     """Where the shop's orders are."""
 
     dsn: SecretStr | None = None
-    host: str | None = None
-    port: int = Field(default=5432, ge=1, le=65_535)
-    user: str | None = None
+    host: str | None = Field(default=None, min_length=1)
+    port: Integer = Field(default=5432, ge=1, le=65_535)
+    user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = None
-    name: str | None = None
-    statement_timeout: PositiveSeconds = 30.0
+    name: str | None = Field(default=None, min_length=1)
+    # PostgreSQL counts in whole milliseconds, takes 0 for "never", and holds twice this in 31 bits.
+    statement_timeout: Seconds = Field(default=30.0, ge=0.001, le=1_000_000)
     time_zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+\-/:]+$")
     schema_: Name = Field(default="public", alias="schema")
     table: Name = "product_orders"
     columns: Annotated[dict[str, Name], BeforeValidator(_json)] = {}
-    pool_size: int = Field(default=4, ge=2, le=100)
+    pool_size: Integer = Field(default=4, ge=2, le=100)
 
     @field_validator("dsn")
     @classmethod
@@ -98,6 +111,11 @@ class Database(Section):
         if value is not None:
             parse_dsn(value.get_secret_value())
         return value
+
+    @field_validator("password")
+    @classmethod
+    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else _not_blank(value)
 
     @field_validator("columns")
     @classmethod
@@ -112,7 +130,7 @@ class Database(Section):
 
     @check_section(mode="after")
     def _one_address(self) -> Self:
-        if self.dsn is not None and (self.host or self.user or self.password or self.name):
+        if self.dsn is not None and self.model_fields_set & {"host", "port", "user", "password", "name"}:
             msg = "give either dsn, or host, port, user, password and name"
             raise ValueError(msg)
         return self
@@ -130,10 +148,13 @@ class Database(Section):
 class Provider(Section):
     """The account at znet."""
 
+    source: Literal["config", "database"] = "config"
     allow_http: bool = False
+    allow_private: bool = False
+    refresh: Seconds = 60.0
     base_url: str | None = None
-    kod: Annotated[SecretStr, Field(min_length=1)] | None = None
-    sifre: Annotated[SecretStr, Field(min_length=1)] | None = None
+    kod: SecretStr | None = None
+    sifre: SecretStr | None = None
     status_path: str = Field(default="servis/pin_kontrol.php", pattern=r"^[A-Za-z0-9._~/\-]+$")
     connect_timeout: PositiveSeconds = 5.0
     timeout: PositiveSeconds = 20.0
@@ -162,11 +183,12 @@ def check_url(value: str, *, allow_http: bool) -> str:
         is_address = url.port != 0
     except ValueError:
         url, is_address = urlsplit(""), False
-    if not is_address or url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", value.strip()):
+    has_blank = re.search(r"[\s\x00-\x1f\x7f]", value.strip())
+    if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:
         msg = "give the panel's address, like https://bayi.example.com"
     elif url.scheme == "http" and not allow_http:
         msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
-    elif url.username or url.password or url.query or url.fragment:
+    elif "@" in url.netloc or "?" in value or "#" in value:
         msg = "give the address alone, without login, ? or #"
     else:
         return value.strip()
@@ -179,7 +201,7 @@ class Schedule(Section):
     first_check: Seconds = 60.0
     base: PositiveSeconds = 30.0
     cap: PositiveSeconds = 600.0
-    jitter: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    jitter: Number = Field(default=0.1, ge=0, le=1)
     give_up_after: PositiveSeconds = 86_400.0
     give_up_blind: bool = False
     scan_interval: PositiveSeconds = 10.0
@@ -199,9 +221,9 @@ class Schedule(Section):
 class Limits(Section):
     """How hard the provider may be asked."""
 
-    concurrency: int = Field(default=20, ge=1, le=1000)
-    calls_per_second: float = Field(default=10.0, gt=0, le=100_000, allow_inf_nan=False)
-    gate_after: int = Field(default=5, ge=1, le=1000)
+    concurrency: Integer = Field(default=20, ge=1, le=1000)
+    calls_per_second: Number = Field(default=10.0, gt=0, le=100_000)
+    gate_after: Integer = Field(default=5, ge=1, le=1000)
 
 
 class Statuses(Section):
@@ -237,10 +259,10 @@ class Health(Section):
     LOOPBACK: ClassVar = ("127.0.0.1", "::1", "localhost")
     enabled: bool = True
     allow_open: bool = False
-    token: Annotated[SecretStr, Field(min_length=1)] | None = None
+    token: SecretStr | None = None
     host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=8080, ge=0, le=65_535)
-    hosts: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    port: Integer = Field(default=8080, ge=0, le=65_535)
+    hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_list)] = ()
 
     @field_validator("token")
     @classmethod
@@ -299,7 +321,7 @@ class Settings(BaseSettings):
         address = self.database.address()
         given = (self.provider.kod, self.provider.sifre, self.health.token, self.database.dsn)
         values = [secret.get_secret_value() for secret in given if secret]
-        return [*values, *([address.password] if address and address.password else [])]
+        return [*values, *(address.secrets() if address else [])]
 
 
 def known_keys() -> dict[str, list[str]]:

@@ -45,15 +45,18 @@ def load(config: Path | None, environ: Mapping[str, str] | None = None, *, need:
     tree = _read_toml(path) if path else {}
     _merge(tree, _secret_files(environ, problems), places, problems)
     _merge(tree, _variables(environ), places, problems)
+    # Unknown sections never reach pydantic-settings: some names would be arguments of its own.
+    sections = {name: tree.pop(name) for name in known_keys() if name in tree}
+    problems += [f"{_where((name,), places, path)}: unknown key{_did_you_mean((name,))}" for name in tree]
+    problems += _missing(sections, need, path)
     try:
-        settings = Settings(**tree)
+        settings = Settings(**sections)
     except ValidationError as error:
         problems += [_explain(e, places, path) for e in error.errors(include_url=False, include_input=False)]
-        raise SettingsError(problems) from None
-    problems += _missing(settings, need, path)
-    if problems:
-        raise SettingsError(problems)
-    return settings
+    else:
+        if not problems:
+            return settings
+    raise SettingsError(problems) from None
 
 
 def _find(config: Path | None) -> Path | None:
@@ -72,6 +75,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError([f"{path}: not valid TOML {where[0] if where else ''}".rstrip()]) from None
     except UnicodeDecodeError:
         raise SettingsError([f"{path}: not valid UTF-8"]) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        raise SettingsError([f"{path}: not valid TOML"]) from None
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
 
@@ -90,15 +95,17 @@ def _secret_files(environ: Mapping[str, str], problems: list[str]) -> dict[tuple
     """Read ``order_monitor_<section>__<key>`` files; a directory that was named must be there."""
     named = environ.get(SECRETS_DIR) or environ.get("CREDENTIALS_DIRECTORY")
     directory = Path(named) if named else DEFAULT_SECRETS
-    if not directory.is_dir():
+    try:
+        files = sorted(directory.iterdir())
+    except OSError:
         if named:
-            problems.append(f"{directory}: there is no such directory of secrets")
+            problems.append(f"{directory}: there is no such directory of secrets, or it cannot be read")
         return {}
     found: dict[tuple[str, ...], tuple[str, str]] = {}
-    for file in sorted(directory.iterdir()):
-        if file.name.upper().startswith(PREFIX) and file.is_file():
+    for file in files:
+        if file.name.upper().startswith(PREFIX) and not file.is_dir():
             try:
-                value = file.read_text("utf-8").rstrip("\r\n")
+                value = file.read_text("utf-8-sig").rstrip("\r\n")
             except (OSError, UnicodeDecodeError):
                 problems.append(f"{file}: cannot be read as text")
                 continue
@@ -109,12 +116,15 @@ def _secret_files(environ: Mapping[str, str], problems: list[str]) -> dict[tuple
 def _merge(
     tree: dict[str, Any], flat: dict[tuple[str, ...], tuple[str, str]], places: Place, problems: list[str]
 ) -> None:
-    for keys, (value, place) in flat.items():
-        node = tree
-        for key in keys[:-1]:
-            node = node.setdefault(key, {}) if isinstance(node.get(key, {}), dict) else {}
+    for keys, (value, place) in sorted(flat.items(), key=lambda item: len(item[0])):
         if len(keys) < 2 and keys[0] not in known_keys():  # noqa: PLR2004 - section and key
             problems.append(f"{place}: unknown; names are {PREFIX}<SECTION>__<KEY>{_nearest(keys[0])}")
+            continue
+        node: Any = tree
+        for key in keys[:-1]:
+            node = node.setdefault(key, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            problems.append(f"{place}: unknown key; {'.'.join(keys[:-1])} has no keys below it")
             continue
         node[keys[-1]] = value
         places[keys] = place
@@ -129,12 +139,18 @@ def _nearest(wrong: str) -> str:
 
 def _explain(error: ErrorDetails, places: Place, path: Path | None) -> str:
     keys = tuple(str(part) for part in error["loc"])
-    place = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), None)
-    where = place or (f"{path}: {'.'.join(keys)}" if path else ".".join(keys))
+    where = _where(keys, places, path)
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key{_did_you_mean(keys)}"
     text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{where}: {text}"
+
+
+def _where(keys: tuple[str, ...], places: Place, path: Path | None) -> str:
+    """Return where ``keys`` were set; for a whole section all that was set in it from outside the file."""
+    place = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), None)
+    below = ", ".join(place for found, place in places.items() if found[: len(keys)] == keys)
+    return place or below or (f"{path}: {'.'.join(keys)}" if path else ".".join(keys))
 
 
 def _did_you_mean(keys: tuple[str, ...]) -> str:
@@ -144,12 +160,13 @@ def _did_you_mean(keys: tuple[str, ...]) -> str:
     return f"; did you mean {'.'.join((*keys[:-1], close[0]))}?" if close else f"; there are {', '.join(names)}"
 
 
-def _missing(settings: Settings, need: tuple[str, ...], path: Path | None) -> list[str]:
+def _missing(sections: Mapping[str, Any], need: tuple[str, ...], path: Path | None) -> list[str]:
     lacking = []
-    if "database" in need and settings.database.address() is None:
+    database, provider = (sections.get(name, {}) for name in ("database", "provider"))
+    if "database" in need and isinstance(database, dict) and not {"dsn", "host"} & set(database):
         lacking.append("database.dsn")
-    if "provider" in need:
-        lacking += [f"provider.{k}" for k in ("base_url", "kod", "sifre") if getattr(settings.provider, k) is None]
+    if "provider" in need and isinstance(provider, dict) and provider.get("source") != "database":
+        lacking += [f"provider.{key}" for key in ("base_url", "kod", "sifre") if key not in provider]
     home = path or DEFAULT_PATHS[0]
     return [
         f"{home}: {key}: missing; set it there, or as {PREFIX}{key.upper().replace('.', '__')}, "

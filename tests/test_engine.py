@@ -363,11 +363,11 @@ async def test_an_order_put_back_by_a_stale_save_is_written_again(
 async def test_a_scan_that_began_before_our_write_does_not_ask_again(plain_shop: Shop) -> None:
     await plain_shop.add(sent_at=NOW - 100)
     bench = Bench(plain_shop, lambda _: text("OK|2|PIN-1|x"))
-    stale = await bench.engine._shop.scan()
+    stale = await bench.orders.scan()
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(5, scan_every=10)
         assert len(bench.calls) == 1
-        await bench.engine._merge(stale, began=-1.0)
+        await bench.engine._intake.merge(stale, began=-1.0)
         await drive.run(5)
     assert len(bench.calls) == 1
 

@@ -15,6 +15,7 @@ from order_monitor.decide import Rules, StuckReason, Write
 from order_monitor.errors import RowRejectedError, SettingsError, ShopMisfitError, ShopUnavailableError
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.order import Order, Pin
+from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.orders import Orders
 from tests.shops import LAYOUT, NOW, SHOP, Shop
 
@@ -125,7 +126,7 @@ async def test_discovery_uses_its_index_and_not_the_final_rows(shop: Shop) -> No
         assert "_om_" in plan, plan
         assert "Seq Scan" not in plan
     ids = [o.id for o in (await orders.scan()).orders[:5]]
-    lock = orders._lock_sql().replace("$1", f"ARRAY{ids}")
+    lock = orders.ledger.lock_sql().replace("$1", f"ARRAY{ids}")
     plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {lock}"))
     assert "Seq Scan" not in plan
 
@@ -405,13 +406,14 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
 def test_arrays_are_built_from_whole_records(writes: list[tuple[str | None, str | None, bool]]) -> None:
     """A4."""
     rows = [
-        Orders._values(
+        Ledger.values(
             found(Order(str(n), "sent", NOW, "1"), Waiting()),
             Write("s", final=final, pin=Pin(pin) if pin is not None else None, note=note),
+            "sent",
         )
         for n, (pin, note, final) in enumerate(writes)
     ]
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {12}
     assert [row[2] for row in rows] == [pin for pin, _, _ in writes]
 
 

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
 from order_monitor.account import Account
 from order_monitor.clock import Clock, SystemClock
 from order_monitor.decide import Rules
+from order_monitor.directory import Directory, OneAccount, ShopAccounts, label
 from order_monitor.engine import Engine
 from order_monitor.errors import OrderMonitorError, SettingsError, ShopUnavailableError
 from order_monitor.gate import Gate, Pace
-from order_monitor.logs import LineSink, set_up
+from order_monitor.logs import LineSink, Redactor, set_up
 from order_monitor.providers.connections import SingleConnections
+from order_monitor.providers.guard import PublicOnly, is_forbidden_host
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.schedule import Continuous, OnePass, Schedule
-from order_monitor.settings import FINAL_STATUSES, Settings
+from order_monitor.settings import FINAL_STATUSES, Settings, check_url
 from order_monitor.settings_file import load
+from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
-from order_monitor.shop.orders import NEVER_SENT, Layout, Orders
+from order_monitor.shop.layout import NEVER_SENT, Layout
+from order_monitor.shop.orders import Orders
 from order_monitor.tell.health import Access, HealthServer, Probe
 
 ACCOUNT: Final = "default"
@@ -43,7 +50,7 @@ class ExitCode:
     NO_DATABASE = 3
 
 
-def settings_of(config: Path | None, *need: str) -> tuple[Settings, LineSink]:
+def settings_of(config: Path | None, *need: str) -> tuple[Settings, LineSink, Redactor]:
     """Read the settings and start logging by them.
 
     Raises:
@@ -52,7 +59,7 @@ def settings_of(config: Path | None, *need: str) -> tuple[Settings, LineSink]:
     settings = load(config, need=need)
     sink, redactor = set_up(settings.log.level, settings.log.format)
     redactor.learn(settings.secrets())
-    return settings, sink
+    return settings, sink, redactor
 
 
 def database_of(settings: Settings) -> Database:
@@ -86,6 +93,8 @@ def layout_of(settings: Settings) -> Layout:
             give_up_blind=schedule.give_up_blind,
         ),
         record_sync=schedule.record_sync,
+        accounts_from_shop=settings.provider.source == "database",
+        refresh=settings.provider.refresh,
     )
 
 
@@ -95,33 +104,61 @@ def schedule_of(settings: Settings) -> Schedule:
     return Schedule(s.first_check, s.base, s.cap, s.jitter, s.give_up_after)
 
 
-def account_of(settings: Settings, clock: Clock) -> Account:
-    """Return the one account that the settings name."""
-    given = settings.provider
-    assert given.base_url and given.kod and given.sifre  # noqa: S101, PT018 - settings_of was told that they are needed
+def open_znet(
+    settings: Settings, clock: Clock, base_url: str, kod: str, sifre: str, *, name: str, guarded: bool
+) -> Account:
+    """Return an account with a client, a gate and a pace of its own. With ``guarded`` it calls public addresses only."""
+    given, limits = settings.provider, settings.limits
     login = ZnetAccount(
-        given.base_url,
-        given.kod.get_secret_value(),
-        given.sifre.get_secret_value(),
-        given.status_path,
-        given.connect_timeout,
-        given.timeout,
-        given.max_body,
-        given.user_agent,
+        base_url, kod, sifre, given.status_path, given.connect_timeout, given.timeout, given.max_body, given.user_agent
     )
-    znet = Znet(login, SingleConnections(httpx.create_ssl_context()), clock)
-    limits = settings.limits
-    return Account(ACCOUNT, znet, Gate(limits.gate_after), Pace(limits.calls_per_second))
+    connections = SingleConnections(_verified(), PublicOnly() if guarded else None)
+    return Account(name, Znet(login, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
 
 
-def engine_of(settings: Settings, database: Database, *, one_pass: bool = False, every: float | None = None) -> Engine:
+@functools.cache
+def _verified() -> ssl.SSLContext:
+    """Return the one TLS context that every account shares."""
+    return httpx.create_ssl_context()
+
+
+def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None]) -> Directory:
+    """Return the accounts: the one of the settings, or the shop's own."""
+    given = settings.provider
+    if given.source == "config":
+        assert given.base_url and given.kod and given.sifre  # noqa: S101, PT018 - settings_of was told that they are needed
+        kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
+        # An address in monitor.toml is the operator's own, and may be anywhere.
+        return OneAccount(open_znet(settings, clock, given.base_url, kod, sifre, name=ACCOUNT, guarded=False))
+
+    def open_account(integration: Integration) -> Account:
+        url = check_url(integration.base_url, allow_http=given.allow_http)
+        if not given.allow_private and is_forbidden_host(urlsplit(url).hostname or ""):
+            msg = "the address is private; see provider.allow_private"
+            raise ValueError(msg)
+        if not integration.kod.strip() or not integration.sifre.strip():
+            msg = "kod or sifre is empty"
+            raise ValueError(msg)
+        login = (url, integration.kod, integration.sifre)
+        return open_znet(settings, clock, *login, name=label(integration), guarded=not given.allow_private)
+
+    return ShopAccounts(open_account, on_secrets)
+
+
+def engine_of(
+    settings: Settings,
+    database: Database,
+    redactor: Redactor,
+    *,
+    one_pass: bool = False,
+    every: float | None = None,
+) -> Engine:
     """Return the engine of the daemon, or with ``one_pass`` that of ``--once``."""
     clock = SystemClock()
-    account = account_of(settings, clock)
     schedule = schedule_of(settings)
     return Engine(
         Orders(database, layout_of(settings)),
-        {account.name: account},
+        directory_of(settings, clock, redactor.learn),
         OnePass(schedule, every) if one_pass else Continuous(schedule),
         clock,
         concurrency=settings.limits.concurrency,

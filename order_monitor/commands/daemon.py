@@ -18,21 +18,22 @@ from order_monitor.commands.compose import (
     settings_of,
 )
 from order_monitor.life import Life, Stop
+from order_monitor.logs import Redactor
 from order_monitor.settings import Settings
 
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal stops it; return the exit code."""
-    settings, sink = settings_of(config, "database", "provider")
-    return run_to_exit(_live(settings), sink)
+    settings, sink, redactor = settings_of(config, "database", "provider")
+    return run_to_exit(_live(settings, redactor), sink)
 
 
-async def _live(settings: Settings) -> int:
+async def _live(settings: Settings, redactor: Redactor) -> int:
     log = structlog.get_logger("order_monitor")
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
-        engine = engine_of(settings, database)
+        engine = engine_of(settings, database, redactor)
         life = Life(
             engine,
             SystemClock(),

@@ -17,7 +17,7 @@ from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill
 from order_monitor.demo.standin import KOD, SIFRE, StandIn
 from order_monitor.demo.story import GIVE_UP_AFTER, Planned, write_story
 from order_monitor.life import Life, Stop
-from order_monitor.logs import set_up
+from order_monitor.logs import Redactor, set_up
 from order_monitor.settings import Settings
 from order_monitor.shop.migrate import Migration
 
@@ -35,7 +35,8 @@ def run_demo(*, orders: int, seed: int, seconds: int, keep_running: bool) -> int
         with EmbeddedPostgres() as server:
             if server.runs_as:
                 console.print(f"(PostgreSQL refuses to run as root: it runs as {server.runs_as}.)", highlight=False)
-            code = asyncio.run(_play(console, server.dsn(), orders, seed, seconds, keep_running=keep_running))
+            story = _play(console, server.dsn(), orders, seed, seconds, redactor=redactor, keep_running=keep_running)
+            code = asyncio.run(story)
     except EmbeddedPostgresError as error:
         console.print(f"order-monitor: {error}", style="red", highlight=False, soft_wrap=True)
         code = ExitCode.NOT_DONE
@@ -66,7 +67,9 @@ def demo_settings(dsn: str, url: str, count: int, seconds: float) -> Settings:
     return Settings(**given)
 
 
-async def _play(console: Console, dsn: str, count: int, seed: int, seconds: int, *, keep_running: bool) -> int:
+async def _play(
+    console: Console, dsn: str, count: int, seed: int, seconds: int, *, redactor: Redactor, keep_running: bool
+) -> int:
     stop = Stop()
     async with AsyncExitStack() as stack:
         stack.enter_context(stop.on_signals())
@@ -77,7 +80,7 @@ async def _play(console: Console, dsn: str, count: int, seed: int, seconds: int,
         settings = demo_settings(dsn, standin.url, count, seconds)
         database = database_of(settings)
         await _prepare(console, database, settings, dsn, orders)
-        engine = engine_of(settings, database)
+        engine = engine_of(settings, database, redactor)
         stack.push_async_callback(close_all, engine, database)
         health = health_of(settings, engine)
         if health is not None:

@@ -12,7 +12,7 @@ from order_monitor.shop.migrate import Migration, as_django, as_sql
 
 def run_migrate(config: Path | None, *, dry_run: bool, django: bool) -> int:
     """Migrate, or with ``dry_run`` print what would be done; return the exit code."""
-    settings, sink = settings_of(config, "database")
+    settings, sink, _ = settings_of(config, "database")
     return run_to_exit(_migrate(settings, dry_run=dry_run, django=django), sink)
 
 

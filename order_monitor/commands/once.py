@@ -17,21 +17,22 @@ from order_monitor.clock import SystemClock
 from order_monitor.commands.compose import ExitCode, close_all, database_of, engine_of, run_to_exit, say, settings_of
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
+from order_monitor.logs import Redactor
 from order_monitor.settings import Settings
 
 
 def run_once(config: Path | None, *, as_json: bool, every: float | None) -> int:
     """Make one pass, print its summary, and return the exit code."""
-    settings, sink = settings_of(config, "database", "provider")
-    return run_to_exit(_pass(settings, as_json=as_json, every=every), sink)
+    settings, sink, redactor = settings_of(config, "database", "provider")
+    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every), sink)
 
 
-async def _pass(settings: Settings, *, as_json: bool, every: float | None) -> int:
+async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every: float | None) -> int:
     began = time.monotonic()
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
-        engine = engine_of(settings, database, one_pass=True, every=every)
+        engine = engine_of(settings, database, redactor, one_pass=True, every=every)
         life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
         bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json else None
         try:

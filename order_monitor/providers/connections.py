@@ -12,12 +12,19 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+import httpcore
 import httpx
+
+from order_monitor.providers.guard import ForbiddenAddressError
 
 KEEPALIVE_EXPIRY: Final = 4.0
 """Seconds an unused connection is kept: below the five after which common servers close theirs."""
 
 _CLOSED_BY_SERVER: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+class ForbiddenHostError(httpx.TransportError):
+    """The host leads to an address that may not be called."""
 
 
 class StaleConnectionError(httpx.TransportError):
@@ -43,9 +50,13 @@ class _Stream(httpx.AsyncByteStream):
 class SingleConnections(httpx.AsyncBaseTransport):
     """As many one-connection transports as requests were ever under way at once; the last one used goes out first."""
 
-    def __init__(self, verify: ssl.SSLContext) -> None:
-        """Verify servers by ``verify``, which is shared because making one costs more than a request."""
+    def __init__(self, verify: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend | None = None) -> None:
+        """Verify servers by ``verify``, which is shared because making one costs more than a request.
+
+        Connect through ``backend`` where given.
+        """
         self._verify = verify
+        self._backend = backend
         self._free: list[httpx.AsyncHTTPTransport] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -61,6 +72,8 @@ class SingleConnections(httpx.AsyncBaseTransport):
             response = await transport.handle_async_request(request)
         except BaseException as error:
             await transport.aclose()
+            if isinstance(error.__cause__, ForbiddenAddressError):
+                raise ForbiddenHostError("not a public address") from None
             if reused and isinstance(error, _CLOSED_BY_SERVER):
                 raise StaleConnectionError(type(error).__name__) from None
             raise
@@ -70,7 +83,11 @@ class SingleConnections(httpx.AsyncBaseTransport):
 
     def _open(self) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_EXPIRY)
-        return httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, trust_env=False)
+        if self._backend is not None:
+            # httpx offers no way to hand one over.
+            transport._pool._network_backend = self._backend  # noqa: SLF001
+        return transport
 
     async def aclose(self) -> None:
         """Close every connection that is not in use."""

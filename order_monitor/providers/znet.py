@@ -14,9 +14,9 @@ from typing import Final
 import httpx
 import tenacity
 
-from order_monitor.answer import Answer, Unreachable
+from order_monitor.answer import Answer, Blocked, Unreachable
 from order_monitor.clock import Clock
-from order_monitor.providers.connections import StaleConnectionError
+from order_monitor.providers.connections import ForbiddenHostError, StaleConnectionError
 from order_monitor.providers.seam import Reply
 from order_monitor.providers.znet_answer import parse
 
@@ -63,6 +63,8 @@ class Znet:
         try:
             async with asyncio.timeout(self._account.timeout):
                 answer: Answer = await retrying(self._exchange, referans)
+        except ForbiddenHostError:
+            answer = Blocked("private_address")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             answer = _failure(error)
         return Reply(answer, max(1, retrying.statistics.get("attempt_number", 1)))

@@ -20,6 +20,9 @@ LOGICAL: Final[dict[str, tuple[str, str]]] = {
     "note": ("note", "lastMessage"),
     "provider_referans": ("provider_referans", "provider_referans"),
     "provider_message": ("provider_message", "providerMessage"),
+    "package_id": ("package_id", "packageId"),
+    "provider_id": ("provider_id", "providerId"),
+    "notes": ("notes", "notes"),
     "last_sync_at": ("last_sync_at", "lastSyncAt"),
     "completed_at": ("completed_at", "completedAt"),
     "duration_ms": ("duration_ms", "durationMs"),
@@ -127,11 +130,10 @@ async def find_table(
     Raises:
         SettingsError: the table or a required column is missing, named with what to do.
     """
-    rows = await connection.fetch(_LOOK, schema, table)
+    there = await columns_of(connection, schema, table)
     label = f"{schema}.{table}"
-    if not rows:
+    if not there:
         raise SettingsError([f"database: there is no table {label}, or this role may not see it; set database.table"])
-    there = {row["column_name"]: _column(row) for row in rows}
     found, problems = _match(there, overrides, label)
     for name in REQUIRED:
         if name not in found and name not in without and name not in overrides:
@@ -145,6 +147,11 @@ async def find_table(
     if problems:
         raise SettingsError(problems)
     return Table(schema, table, found, time_zone)
+
+
+async def columns_of(connection: Connection, schema: str, table: str) -> dict[str, Column]:
+    """Return every column of a table by its name; nothing where the table is not there, or not to be seen."""
+    return {row["column_name"]: _column(row) for row in await connection.fetch(_LOOK, schema, table)}
 
 
 def _match(

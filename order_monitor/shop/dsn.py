@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 _SCHEMES: Final = frozenset(
     {"postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"}
@@ -14,6 +14,11 @@ _SSL: Final = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "ssl_min_protocol_version"}
 )
 _TAKEN: Final = _SSL | {"host", "port", "user", "password", "dbname", "target_session_attrs", "application_name"}
+_CHOICES: Final = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+_HIGHEST_PORT: Final = 65_535
 _UNREADABLE: Final = (
     "cannot be read; write postgresql://user:password@host:5432/name with special characters of the password "
     "percent-encoded, or give host, port, user, password and name instead"
@@ -42,9 +47,12 @@ class Address:
             arguments["database"] = self.name
         if options:
             # asyncpg takes certificates through a DSN alone.
-            hosts = ",".join(f"{quote(h, safe=':[]')}:{p}" for h, p in zip(self.hosts, self.ports, strict=True))
-            return {"dsn": f"postgresql://{hosts}/?{urlencode(options)}", **arguments}
+            arguments["dsn"] = f"postgresql://?{urlencode(options)}"
         return {"host": list(self.hosts), "port": list(self.ports), **arguments}
+
+    def secrets(self) -> list[str]:
+        """Return what no log may show."""
+        return [secret for secret in (self.password, dict(self.options).get("sslpassword")) if secret]
 
 
 def parse_dsn(dsn: str) -> Address:
@@ -64,27 +72,39 @@ def parse_dsn(dsn: str) -> Address:
     options = dict(pairs)
     unknown = sorted(key for key in options if key not in _TAKEN)
     if unknown:
-        named = [key for key in unknown if re.fullmatch(r"[a-z_]{2,40}", key)]
+        # After a password that was not escaped, a "key" may be the rest of it.
+        is_safe = "password" not in options and "sslpassword" not in options
+        named = [key for key in unknown if is_safe and re.fullmatch(r"[a-z_]{2,40}", key)]
         msg = f"has keys that are not understood after '?': {', '.join(named) or 'unnamable'}; take them out"
         raise ValueError(msg)
+    for key, choices in _CHOICES.items():
+        if options.get(key, choices[0]) not in choices:
+            msg = f"{key} after '?' must be one of {', '.join(choices)}"
+            raise ValueError(msg)
     user, colon, password = login.partition(":")
-    hosts, ports = _places(options.pop("host", "") or places, options.pop("port", ""))
+    given = {key: options.pop(key, None) for key in ("host", "port", "user", "password", "dbname", "application_name")}
+    hosts, ports = _places(given["host"] or places, given["port"] or "")
     return Address(
         hosts,
         ports,
-        unquote(user) or options.pop("user", None),
-        unquote(password) if colon else options.pop("password", None),
-        unquote(url.path[1:]) or options.pop("dbname", None),
-        tuple((k, v) for k, v in options.items() if k != "application_name"),
+        unquote(user) or given["user"] or None,
+        unquote(password) if colon else given["password"],
+        unquote(url.path[1:]) or given["dbname"] or None,
+        tuple(options.items()),
     )
 
 
 def _places(places: str, port: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return hosts and ports; ``port`` is for those that name none: one for all, or one for each."""
     hosts, ports = [], []
-    for place in places.split(","):
-        found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]@?#\s]*)(?::([0-9]{1,5}))?", unquote(place))
-        if not found:
+    parts, defaults = places.split(","), port.split(",")
+    if len(defaults) not in (1, len(parts)):
+        raise ValueError(_UNREADABLE)
+    for n, part in enumerate(parts):
+        found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]@?#\s]*)(?::([0-9]{1,5}))?", unquote(part))
+        number = (found[2] if found else None) or defaults[n % len(defaults)] or "5432"
+        if not found or not re.fullmatch("[0-9]{1,5}", number) or not 0 < int(number) <= _HIGHEST_PORT:
             raise ValueError(_UNREADABLE)
         hosts.append(found[1].strip("[]") or "localhost")
-        ports.append(int(found[2] or (port if port.isdecimal() else 5432)))
+        ports.append(int(number))
     return tuple(hosts), tuple(ports)

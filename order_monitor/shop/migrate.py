@@ -11,9 +11,9 @@ import tenacity
 
 from order_monitor.clock import Clock
 from order_monitor.errors import ShopUnavailableError
-from order_monitor.shop.columns import Column, Table, find_table, quoted
+from order_monitor.shop.columns import Column, Table, columns_of, find_table, quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.orders import Layout, is_open, is_unknown
+from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, is_open, is_unknown
 
 REFERANS: Final = Column("provider_referans", "character varying", 255)
 _LOCK_TIMEOUT: Final = "2s"
@@ -37,12 +37,16 @@ SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid <> pg_backend_pid() A
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One statement, and the one that undoes it. ``index`` names the index it builds, for which it runs outside a transaction."""
+    """One statement, and the one that undoes it. ``index`` names the index it builds, for which it runs outside a transaction.
+
+    ``table`` names the table it makes.
+    """
 
     what: str
     sql: str
     reverse: str
     index: str | None = None
+    table: str | None = None
 
 
 class Migration:
@@ -86,7 +90,7 @@ class Migration:
         ]
         if condition := is_unknown(table, self._layout):
             changes.append(self._index(table, "unknown", table["external_status"].sql, condition))
-        return changes
+        return [*changes, _events(table), _deliveries(table)]
 
     @staticmethod
     def _index(table: Table, kind: str, column: str, condition: str) -> Change:
@@ -106,10 +110,12 @@ class Migration:
         async with self._database.transaction() as connection:
             lacking = []
             for change in self.wanted(table):
-                if change.index is None:
-                    there = table.get("provider_referans") is not None
-                else:
+                if change.index is not None:
                     there = bool(await connection.fetchval(_INDEX, table.schema, change.index))
+                elif change.table is not None:
+                    there = bool(await columns_of(connection, table.schema, change.table))
+                else:
+                    there = table.get("provider_referans") is not None
                 if not there:
                     lacking.append(change)
             return lacking
@@ -167,6 +173,44 @@ class Migration:
                 await connection.execute(change.reverse)
                 yield f"dropped {change.what}, which was left half-built"
             await connection.execute(change.sql)
+
+
+def _events(table: Table) -> Change:
+    """The events: one row a change of status, for the shop's own code to consume."""
+    name = f"{quoted(table.schema)}.{quoted(EVENTS)}"
+    order_id, tenant = _type_of(table["id"]), table.get("tenant_id")
+    return Change(
+        f"table {EVENTS}",
+        f"CREATE TABLE IF NOT EXISTS {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+        f"order_id {order_id} NOT NULL, tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, "
+        "to_status text NOT NULL, has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
+        "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
+        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false);\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{EVENTS}_order')} ON {name} (order_id, to_status);\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{EVENTS}_waiting')} ON {name} (id) WHERE consumed_at IS NULL",
+        f"DROP TABLE IF EXISTS {name}",
+        table=EVENTS,
+    )
+
+
+def _deliveries(table: Table) -> Change:
+    """The webhook's outbox: an event stands in it until it was delivered or given up."""
+    name = f"{quoted(table.schema)}.{quoted(DELIVERIES)}"
+    return Change(
+        f"table {DELIVERIES}",
+        f"CREATE TABLE IF NOT EXISTS {name} (event_id bigint PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, "
+        "attempts integer NOT NULL DEFAULT 0, next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, "
+        "dead_at timestamptz, last_error text);\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_waiting')} ON {name} (order_id, event_id) "
+        "WHERE delivered_at IS NULL AND dead_at IS NULL",
+        f"DROP TABLE IF EXISTS {name}",
+        table=DELIVERIES,
+    )
+
+
+def _type_of(column: Column) -> str:
+    """SQL for a column's type, without its width."""
+    return column.cast.removeprefix("::") or "text"
 
 
 async def _is_broken(connection: Any, schema: str, index: str | None) -> bool:  # noqa: ANN401 - asyncpg's connection

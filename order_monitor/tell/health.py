@@ -59,6 +59,10 @@ class Probe:
         elif self._clock.monotonic() - state.scanned_at > limit:
             reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
         accounts = self._engine.accounts.values()
+        if not accounts:
+            reasons.append("no account")
+        if state.scanned_at is not None and not accounts:
+            reasons.append("there is no account to ask")
         if not any(account.gate.is_open for account in accounts):
             reasons += [f"account {account.name} is closed: {account.gate.reason}" for account in accounts]
         return reasons
@@ -71,6 +75,7 @@ class HealthServer:
         """Serve what ``probe`` says to those whom ``access`` lets in."""
         self._probe = probe
         self._access = access
+        self._names = {name.lower() for name in (access.host, *access.hosts)}
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         self._log = structlog.get_logger("order_monitor.health")
 
@@ -84,7 +89,7 @@ class HealthServer:
         site = web.TCPSite(self._runner, self._access.host, self._access.port)
         try:
             await site.start()
-        except OSError:
+        except (OSError, ValueError):
             await self._runner.cleanup()
             where = f"{self._access.host}:{self._access.port}"
             problem = f"health.port: cannot listen on {where}; choose a free port (0 = any), or health.enabled = false"
@@ -123,12 +128,12 @@ class HealthServer:
         name = _host_name(request.headers.get("Host", ""))
         socket_name = request.transport.get_extra_info("sockname") if request.transport else None
         bound = str(socket_name[0]) if socket_name else ""
-        return name in {"localhost", "127.0.0.1", "::1", bound, self._access.host, *map(str.lower, self._access.hosts)}
+        return name in {"localhost", "127.0.0.1", "::1", bound, *self._names}
 
     def _is_allowed(self, request: web.Request) -> bool:
         token = self._access.token
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return token is None or hmac.compare_digest(given.encode(), token.encode())
+        return token is None or hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
 
     async def _livez(self, _: web.Request) -> web.Response:
         return _plain(["the loop does not tick"] if not self._probe.is_live() else [])

@@ -1,0 +1,79 @@
+"""What the settings say of the shop's tables, and the SQL conditions that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from order_monitor.decide import Rules
+from order_monitor.errors import SettingsError
+from order_monitor.shop.columns import Table, literal
+
+NEVER_SENT: Final = "not_sent"
+EVENTS: Final = "order_monitor_events"
+DELIVERIES: Final = "order_monitor_deliveries"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
+
+    With ``webhook`` each event is also put into the outbox.
+    With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
+    """
+
+    schema: str
+    table: str
+    overrides: Mapping[str, str]
+    time_zone: str | None
+    open: tuple[str, ...]
+    known: tuple[str, ...]
+    rules: Rules
+    record_sync: bool = True
+    accounts_from_shop: bool = False
+    refresh: float = 60.0
+    webhook: bool = False
+
+
+def is_open(table: Table, layout: Layout) -> str:
+    """SQL condition of an open order: word for word the partial index's, or PostgreSQL would not use that."""
+    return f"{table['external_status'].sql} IN ({literals(open_statuses(table, layout))})"
+
+
+def is_unknown(table: Table, layout: Layout) -> str | None:
+    """SQL condition of an order whose status is neither open nor known; None where the column's type rules it out."""
+    column = table["external_status"]
+    if not column.labels:
+        return f"{column.sql} NOT IN ({literals((*layout.open, *layout.known))})"
+    unknown = [label for label in column.labels if label not in (*layout.open, *layout.known)]
+    return f"{column.sql} IN ({literals(unknown)})" if unknown else None
+
+
+def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:
+    """Return the open statuses that the column can hold."""
+    labels = table["external_status"].labels
+    return tuple(status for status in layout.open if not labels or status in labels)
+
+
+def literals(statuses: Iterable[str]) -> str:
+    """Write statuses as SQL strings."""
+    return ", ".join(literal(status) for status in statuses)
+
+
+def check_statuses(table: Table, layout: Layout) -> None:
+    """See that what we write fits its column.
+
+    Raises:
+        SettingsError: naming the statuses that do not.
+    """
+    column = table["external_status"]
+    rules = layout.rules
+    written = {"completed": rules.completed, "failed": rules.failed, "processing": rules.processing}
+    problems = [
+        f"statuses.{key}: {table.name}.{column.name} cannot hold this value"
+        for key, value in written.items()
+        if (column.labels and value not in column.labels) or (column.width is not None and len(value) > column.width)
+    ]
+    if problems:
+        raise SettingsError(problems)
