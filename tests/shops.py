@@ -123,7 +123,7 @@ class Shop:
         names = [f'"{self.spelling.name(n)}"' for n in values]
         marks = [f"${i}" for i in range(1, len(values) + 1)]
         await self.connection.execute(
-            f"INSERT INTO product_orders ({', '.join(names)}, \"{self.spelling.name('sent_at')}\") "
+            f'INSERT INTO product_orders ({", ".join(names)}, "{self.spelling.name("sent_at")}") '
             f"VALUES ({', '.join(marks)}, to_timestamp(${len(values) + 1}::float8))",
             *values.values(),
             sent_at,

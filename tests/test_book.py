@@ -143,7 +143,13 @@ def test_stale_items_do_not_pile_up() -> None:
     assert len(ready.newest) + len(ready.longest) < 3 * _STALE_ALLOWED
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["add", "take", "forget", "hold", "idle"]), st.integers(0, 9))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcdef"), st.sampled_from(["add", "take", "forget", "hold", "idle"]), st.integers(0, 9)
+        )
+    )
+)
 def test_the_count_of_due_orders_is_always_right(steps: list[tuple[str, str, int]]) -> None:
     book, now = Book(), 0.0
     for name, step, number in steps:

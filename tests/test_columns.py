@@ -33,7 +33,9 @@ async def test_an_override_to_nowhere_is_named(plain_shop: Shop) -> None:
 
 async def test_a_missing_column_is_named_with_what_to_do(shop: Shop) -> None:
     await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    with pytest.raises(SettingsError, match=r"product_orders has no column provider_referans; run: order-monitor migrate"):
+    with pytest.raises(
+        SettingsError, match=r"product_orders has no column provider_referans; run: order-monitor migrate"
+    ):
         await look(shop)
     await shop.connection.execute(f'ALTER TABLE product_orders DROP COLUMN "{shop.spelling.name("pin_code")}"')
     with pytest.raises(SettingsError) as error:

@@ -128,7 +128,7 @@ async def test_sockets_notice_a_dead_peer(plain_shop: Shop) -> None:
     async with Proxy(plain_shop.dsn) as proxy:
         database = plain_shop.database(proxy.dsn)
         async with database.transaction() as connection:
-            sock = connection._transport.get_extra_info("socket")
+            sock = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
         await database.close()
@@ -155,9 +155,7 @@ async def test_a_read_only_server_is_no_server(plain_shop: Shop) -> None:
             pass
 
 
-async def test_losing_and_finding_the_server_is_said_once(
-    plain_shop: Shop, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_losing_and_finding_the_server_is_said_once(plain_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     async with Proxy(plain_shop.dsn) as proxy:
         database = plain_shop.database(proxy.dsn)
         async with database.transaction():

@@ -166,11 +166,15 @@ def test_clean_text_can_be_stored(text: str) -> None:
     assert clean(cleaned) == cleaned
 
 
-ANSWERS = st.sampled_from([*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok"), Completed(Pin("P"), "ok")])
+ANSWERS = st.sampled_from(
+    [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok"), Completed(Pin("P"), "ok")]
+)
 
 
 @given(
-    row=st.builds(Row, st.sampled_from(["sent", "pending", "processing"]), st.sampled_from([None, "", "P", "Q"]), st.none()),
+    row=st.builds(
+        Row, st.sampled_from(["sent", "pending", "processing"]), st.sampled_from([None, "", "P", "Q"]), st.none()
+    ),
     answer=ANSWERS,
     age=st.floats(-400, 10 * DAY),
     blind=st.booleans(),

@@ -69,7 +69,10 @@ class Bench:
         )
         layout = replace(shop.layout, **options.pop("layout", {}))
         layout = replace(
-            layout, rules=replace(layout.rules, give_up_after=schedule.give_up_after, give_up_blind=options.get("give_up_blind", False))
+            layout,
+            rules=replace(
+                layout.rules, give_up_after=schedule.give_up_after, give_up_blind=options.get("give_up_blind", False)
+            ),
         )
         orders = shop.orders(
             options.pop("database", None), **{f: getattr(layout, f) for f in ("open", "known", "rules", "record_sync")}
@@ -199,7 +202,11 @@ async def test_an_outage_shuts_the_account_and_fails_no_order(plain_shop: Shop, 
 async def test_retry_after_is_obeyed(plain_shop: Shop) -> None:
     for n in range(5):
         await plain_shop.add(sent_at=NOW - 1000 - n)
-    bench = Bench(plain_shop, lambda _: text("", 429, retry_after="42") if bench.clock.elapsed < 40 else text("OK|1| |x"), concurrency=1)
+    bench = Bench(
+        plain_shop,
+        lambda _: text("", 429, retry_after="42") if bench.clock.elapsed < 40 else text("OK|1| |x"),
+        concurrency=1,
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(100, scan_every=200)
     times = [round(at) for at, _ in bench.calls]
@@ -318,9 +325,7 @@ async def test_an_order_sent_anew_starts_anew(plain_shop: Shop) -> None:
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(55, scan_every=10)
         await plain_shop.set(order_id, provider_referans="new")
-        await plain_shop.connection.execute(
-            "UPDATE product_orders SET sent_at = to_timestamp($1::float8)", NOW + 50
-        )
+        await plain_shop.connection.execute("UPDATE product_orders SET sent_at = to_timestamp($1::float8)", NOW + 50)
         await drive.run(10, scan_every=5)
         assert bench.calls == []
         await drive.run(60, scan_every=5)

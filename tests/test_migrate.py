@@ -10,8 +10,8 @@ import pytest
 
 from order_monitor.clock import SystemClock
 from order_monitor.errors import SettingsError, ShopUnavailableError
-from order_monitor.shop.migrate import Migration, as_django, as_sql
 from order_monitor.shop.layout import Layout
+from order_monitor.shop.migrate import Migration, as_django, as_sql
 from tests.clocks import ManualClock
 from tests.shops import LAYOUT, Shop
 

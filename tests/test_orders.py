@@ -60,9 +60,7 @@ async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:
     (order,) = (await shop.orders().scan()).orders
     assert order == Order(order_id, "sent", NOW - 100, "1760885915220128", tenant)
     if shop.spelling is SHOP:
-        await shop.connection.execute(
-            'UPDATE product_orders SET "lastSyncAt" = to_timestamp($1::float8)', NOW - 7
-        )
+        await shop.connection.execute('UPDATE product_orders SET "lastSyncAt" = to_timestamp($1::float8)', NOW - 7)
         (order,) = (await shop.orders().scan()).orders
         assert order.last_sync_at == NOW - 7
 
@@ -71,9 +69,7 @@ async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:
 async def test_times_that_are_no_dates_harm_nobody(plain_shop: Shop, value: str) -> None:
     """B4: one such row must not break the whole fetch, nor decide a deadline."""
     bad, good = await plain_shop.add(), await plain_shop.add()
-    await plain_shop.connection.execute(
-        f"UPDATE product_orders SET sent_at = '{value}' WHERE id = $1::uuid", bad
-    )
+    await plain_shop.connection.execute(f"UPDATE product_orders SET sent_at = '{value}' WHERE id = $1::uuid", bad)
     scan = await plain_shop.orders().scan()
     reasons = {o.id: o.skip_reason(NOW) for o in scan.orders}
     assert reasons[good] is None
@@ -289,7 +285,7 @@ async def poisoned(shop: Shop, check: str) -> None:
 async def test_one_bad_row_never_sinks_its_batch(shop: Shop) -> None:
     """A7: of many, the one that a constraint refuses stays open; the others land."""
     ids = [await shop.add() for _ in range(9)]
-    await poisoned(shop, f'"{shop.spelling.name("pin_code")}" <> \'POISON\'')
+    await poisoned(shop, f"\"{shop.spelling.name('pin_code')}\" <> 'POISON'")
     orders = await prepared(shop)
     findings = [found(shop.order(i), Completed(Pin("POISON" if n == 4 else f"P-{n}"))) for n, i in enumerate(ids)]
     results = {r.finding.order.id: r for r in await orders.record(findings)}
@@ -307,7 +303,7 @@ async def test_one_bad_row_never_sinks_its_batch(shop: Shop) -> None:
 
 async def test_a_message_the_database_refuses_does_not_cost_the_pin(shop: Shop) -> None:
     order_id = await shop.add()
-    await poisoned(shop, f'"{shop.spelling.name("note")}" <> \'bad words\'')
+    await poisoned(shop, f"\"{shop.spelling.name('note')}\" <> 'bad words'")
     assert (await record_one(shop, order_id, Completed(PIN, "bad words"))).fate is Fate.WRITTEN
     row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", PIN.reveal(), None)
@@ -343,7 +339,7 @@ CREATE TRIGGER meddle BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCT
     "body",
     [
         "RETURN NULL;",
-        'NEW."{pin}" := \'FORGED\'; RETURN NEW;',
+        "NEW.\"{pin}\" := 'FORGED'; RETURN NEW;",
         'NEW."{status}" := OLD."{status}"; RETURN NEW;',
         "RAISE EXCEPTION 'no, %', NEW.\"{pin}\";",
     ],
@@ -388,7 +384,8 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
     ids = [await shop.add() for _ in range(200)]
     orders = await prepared(shop)
     answers: Sequence[Answer] = [
-        Completed(Pin(f"P-{n}"), "ok") if n % 3 == 0 else Cancelled("no") if n % 3 == 1 else Waiting() for n in range(200)
+        Completed(Pin(f"P-{n}"), "ok") if n % 3 == 0 else Cancelled("no") if n % 3 == 1 else Waiting()
+        for n in range(200)
     ]
     results = await orders.record([found(shop.order(i), a) for i, a in zip(ids, answers, strict=True)])
     assert {r.fate for r in results} == {Fate.WRITTEN}
@@ -400,7 +397,9 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
 
 @given(
     st.lists(
-        st.tuples(st.none() | st.text(max_size=5), st.none() | st.text(max_size=5), st.booleans()), min_size=1, max_size=20
+        st.tuples(st.none() | st.text(max_size=5), st.none() | st.text(max_size=5), st.booleans()),
+        min_size=1,
+        max_size=20,
     )
 )
 def test_arrays_are_built_from_whole_records(writes: list[tuple[str | None, str | None, bool]]) -> None:
@@ -512,15 +511,19 @@ async def test_the_table_may_change_under_us(plain_shop: Shop) -> None:
     first, second = await shop.add(), await shop.add()
     orders = await prepared(shop)
     await orders.scan()
-    await shop.connection.execute("ALTER TABLE product_orders ALTER COLUMN pin_code TYPE varchar(500), ADD COLUMN extra int")
+    await shop.connection.execute(
+        "ALTER TABLE product_orders ALTER COLUMN pin_code TYPE varchar(500), ADD COLUMN extra int"
+    )
     assert len((await orders.scan()).orders) == 2
     assert (await orders.record([found(shop.order(first), Completed(PIN))]))[0].fate is Fate.WRITTEN
-    await shop.connection.execute("ALTER TABLE product_orders RENAME COLUMN pin_code TO \"pinCode\"")
+    await shop.connection.execute('ALTER TABLE product_orders RENAME COLUMN pin_code TO "pinCode"')
     finding = found(shop.order(second), Completed(Pin("Y" * 400)))
     with pytest.raises(ShopMisfitError, match="42703"):
         await orders.record([finding])
     assert (await orders.record([finding]))[0].fate is Fate.WRITTEN, "it looks again"
-    assert await shop.connection.fetchval('SELECT "pinCode" FROM product_orders WHERE id = $1::uuid', second) == "Y" * 400
+    assert (
+        await shop.connection.fetchval('SELECT "pinCode" FROM product_orders WHERE id = $1::uuid', second) == "Y" * 400
+    )
     await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN sent_at")
     with pytest.raises(ShopMisfitError, match="42703"):
         await orders.scan()

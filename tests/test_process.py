@@ -144,7 +144,19 @@ async def once(tmp_path: Path, config: str, *arguments: str) -> tuple[int, dict[
     return code, json.loads(lines[0]) if lines else {}, run.err.decode()
 
 
-KEYS = {"open", "asked", "completed", "failed", "waiting", "refused", "not_asked", "stuck", "overdue", "skipped", "seconds"}
+KEYS = {
+    "open",
+    "asked",
+    "completed",
+    "failed",
+    "waiting",
+    "refused",
+    "not_asked",
+    "stuck",
+    "overdue",
+    "skipped",
+    "seconds",
+}
 
 
 async def test_once_writes_all_and_exits_0(shop: Shop, panel: Panel, tmp_path: Path) -> None:
@@ -236,7 +248,9 @@ async def test_once_every_asks_only_what_came_due(plain_shop: Shop, panel: Panel
     now = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     await plain_shop.add(sent_at=now - 3000)
     due = await plain_shop.add(sent_at=now - 70)
-    config = settings(plain_shop.dsn, panel.server.url, schedule={"first_check": 60, "base": 600, "cap": 3600, "jitter": 0})
+    config = settings(
+        plain_shop.dsn, panel.server.url, schedule={"first_check": 60, "base": 600, "cap": 3600, "jitter": 0}
+    )
     code, summary, _ = await once(tmp_path, config, "--every", "60s")
     assert (code, summary["asked"]) == (0, 1)
     assert (await plain_shop.row(due))["external_status"] == "completed"
@@ -281,7 +295,9 @@ async def test_a_stop_waits_no_longer_than_its_grace(plain_shop: Shop, panel: Pa
     assert any(e["event"] == "calls.cut" for e in run.events())
 
 
-async def test_answers_that_cannot_be_written_are_told_at_the_stop(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_answers_that_cannot_be_written_are_told_at_the_stop(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 3)
     panel.release.clear()
     async with Proxy(plain_shop.dsn) as proxy:
@@ -385,7 +401,12 @@ async def test_two_daemons_and_a_cron_job_end_each_order_once(plain_shop: Shop, 
             run.process.send_signal(signal.SIGTERM)
             assert await run.end() == 0
     assert await plain_shop.connection.fetchval("SELECT count(*) FROM ends WHERE now = 'completed'") == 60
-    assert await plain_shop.connection.fetchval("SELECT count(*) FROM (SELECT id FROM ends GROUP BY id HAVING count(*) > 1) x") == 0
+    assert (
+        await plain_shop.connection.fetchval(
+            "SELECT count(*) FROM (SELECT id FROM ends GROUP BY id HAVING count(*) > 1) x"
+        )
+        == 0
+    )
 
 
 async def test_an_interrupted_pass_reports_what_was_left(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def client(base_url: str, *, timeout: float = 5.0, max_body: int = 65_536, conne
     return Znet(account, SingleConnections(CONTEXT), SystemClock())
 
 
-async def ask_server(handler: Handler, **options: float | int) -> tuple[Reply, RawServer]:
+async def ask_server(handler: Handler, **options: float) -> tuple[Reply, RawServer]:
     async with RawServer(handler) as server:
         znet = client(f"http://127.0.0.1:{server.port}", **options)  # type: ignore[arg-type]
         try:
