@@ -180,6 +180,9 @@ class Silent:
     async def ask(self, referans: str) -> Any:
         raise NotImplementedError
 
+    async def balance(self) -> Any:
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         self.closed = True
 

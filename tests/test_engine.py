@@ -407,6 +407,9 @@ async def test_one_bad_order_does_not_disturb_the_others(plain_shop: Shop) -> No
                 raise ZeroDivisionError(msg)
             return await znet.ask(referans)
 
+        async def balance(self) -> Any:
+            return await znet.balance()
+
         async def aclose(self) -> None:
             await znet.aclose()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from order_monitor.account import Account
 from order_monitor.answer import Waiting
 from order_monitor.gate import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER, Gate, Pace
-from order_monitor.providers.seam import Reply
+from order_monitor.providers.seam import Balance, Reply
 
 
 def shut(gate: Gate, now: float = 0.0) -> None:
@@ -145,6 +145,9 @@ def test_extra_requests_count() -> None:
 class _Silent:
     async def ask(self, referans: str) -> Reply:
         return Reply(Waiting())
+
+    async def balance(self) -> Balance | str:
+        return "timeout"
 
     async def aclose(self) -> None:
         return None

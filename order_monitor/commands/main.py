@@ -91,6 +91,30 @@ def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str
 
 
 @cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
+@click.pass_context
+def check(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
+    from order_monitor.commands.check import run_check  # noqa: PLC0415
+
+    ctx.exit(run_check(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("order_id", metavar="ID")
+@click.option("--now", "ask", is_flag=True, help="Ask the provider once, and show the answer without writing it.")
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON document.")
+@click.pass_context
+def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> None:
+    """Tell one order's whole story: its row, its account, its times, its events, and why it is asked about or not."""
+    from order_monitor.commands.explain import run_explain  # noqa: PLC0415
+
+    ctx.exit(run_explain(_config(ctx, config), order_id, ask=ask, as_json=as_json))
+
+
+@cli_group.command()
 @click.option("--orders", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many orders.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another story.")
 @click.option(

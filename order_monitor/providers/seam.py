@@ -16,6 +16,13 @@ class Reply:
     requests: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What is left on an account, as the provider writes it."""
+
+    amount: str
+
+
 class Provider(Protocol):
     """An account at a provider, which can be asked how an order stands."""
 
@@ -24,6 +31,9 @@ class Provider(Protocol):
 
         Every failure is an answer (`Blocked`, `Busy`, `Unreachable`, `Garbled`); only cancellation is raised.
         """
+
+    async def balance(self) -> Balance | str:
+        """Ask for the account's balance; a string names the failure, from the same closed set as an answer's."""
 
     async def aclose(self) -> None:
         """Give back the connections."""

@@ -17,8 +17,8 @@ import tenacity
 from order_monitor.answer import Answer, Blocked, Unreachable
 from order_monitor.clock import Clock
 from order_monitor.providers.connections import ForbiddenHostError, StaleConnectionError
-from order_monitor.providers.seam import Reply
-from order_monitor.providers.znet_answer import parse
+from order_monitor.providers.seam import Balance, Reply
+from order_monitor.providers.znet_answer import parse, parse_balance
 
 _TRIES: Final = 2
 _RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout, StaleConnectionError)
@@ -55,6 +55,16 @@ class Znet:
             trust_env=False,
         )
 
+    async def balance(self) -> Balance | str:
+        """Ask for the balance, beside the status call; a string names the failure."""
+        url = self._url.copy_with(path=f"{self._url.path.rpartition('/')[0]}/bakiye_kontrol.php")
+        try:
+            async with asyncio.timeout(self._account.timeout):
+                status, headers, body = await self._get(url, {})
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+            return _failure(error).why
+        return parse_balance(status, headers, body, now=self._clock.time())
+
     async def ask(self, referans: str) -> Reply:
         """Ask once; where the connection cannot be made, or turns out stale, try once more."""
         retrying = tenacity.AsyncRetrying(
@@ -63,23 +73,19 @@ class Znet:
         try:
             async with asyncio.timeout(self._account.timeout):
                 answer: Answer = await retrying(self._exchange, referans)
-        except ForbiddenHostError:
-            answer = Blocked("private_address")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             answer = _failure(error)
         return Reply(answer, max(1, retrying.statistics.get("attempt_number", 1)))
 
     async def _exchange(self, referans: str) -> Answer:
-        login = {"kod": self._account.kod, "sifre": self._account.sifre, "tahsilat_api_islem_id": referans}
-        async with self._client.stream("GET", self._url, params=login) as response:
+        status, headers, body = await self._get(self._url, {"tahsilat_api_islem_id": referans})
+        return parse(status, headers, body, now=self._clock.time(), max_body=self._account.max_body)
+
+    async def _get(self, url: httpx.URL, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        login = {"kod": self._account.kod, "sifre": self._account.sifre, **parameters}
+        async with self._client.stream("GET", url, params=login) as response:
             body = await self._read(response)
-            return parse(
-                response.status_code,
-                {name.lower(): value for name, value in response.headers.items()},
-                body,
-                now=self._clock.time(),
-                max_body=self._account.max_body,
-            )
+            return response.status_code, {name.lower(): value for name, value in response.headers.items()}, body
 
     async def _read(self, response: httpx.Response) -> bytes:
         """Read the body as it came, undecoded, and no further than one byte past the limit."""
@@ -95,8 +101,10 @@ class Znet:
         await self._client.aclose()
 
 
-def _failure(error: Exception) -> Unreachable:
+def _failure(error: Exception) -> Blocked | Unreachable:
     """Name a failure without its text, which may hold the URL and so the password."""
+    if isinstance(error, ForbiddenHostError):
+        return Blocked("private_address")
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (httpx.ConnectTimeout, "connect_timeout"),
         (httpx.ConnectError, "connect_error"),

@@ -25,6 +25,7 @@ from order_monitor.answer import (
     Waiting,
 )
 from order_monitor.order import Pin
+from order_monitor.providers.seam import Balance
 
 ACCOUNT_REFUSED: Final = "8"
 """Login, API permission or address allow-list: the only refusal that concerns the whole account."""
@@ -72,6 +73,18 @@ def parse_text(text: str) -> Answer:
     return _state(fields[1].strip(), fields[2].strip(), fields[3].strip())
 
 
+def parse_balance(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> Balance | str:
+    """Return the balance that ``OK|<balance>`` or ``OK|<balance>|<debt>`` states, or the failure's name."""
+    if status != _OK:
+        return _not_ok(status, headers, now).why
+    text = decode(body, headers.get("content-type", "")).strip("\ufeff \t\r\n\0")
+    found = re.fullmatch(r"OK\s*\|\s*(-?[0-9][0-9.,]*)\s*(?:\|.*)?", text, re.IGNORECASE | re.DOTALL)
+    if found:
+        return Balance(found[1])
+    answer = parse_text(text)
+    return f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", "not_understood")
+
+
 def _state(state: str, third: str, message: str) -> Answer:
     pin = None if all(c in _NO_PIN for c in third) else third
     match state:
@@ -113,7 +126,7 @@ def render(answer: AboutOrder) -> str:
             return f"OK|1| |{message}"
 
 
-def _not_ok(status: int, headers: Mapping[str, str], now: float) -> Answer:
+def _not_ok(status: int, headers: Mapping[str, str], now: float) -> Busy | Blocked | Garbled:
     if status in (_TOO_MANY, _TIMEOUT) or status >= 500:  # noqa: PLR2004 - the server's failures
         return Busy(f"http_{status}", retry_after(headers.get("retry-after"), now))
     if 300 <= status < 400:  # noqa: PLR2004 - redirects, which are never followed

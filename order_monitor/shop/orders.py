@@ -119,7 +119,7 @@ class Orders:
         except ShopMisfitError:
             self._stale = True
             raise
-        return Scan(now, [_order(r) for r in found], [_order(r) for r in unknown], integrations)
+        return Scan(now, [order_of(r) for r in found], [order_of(r) for r in unknown], integrations)
 
     async def _integrations(
         self, connection: Connection, now: float, found: Sequence[asyncpg.Record]
@@ -130,21 +130,26 @@ class Orders:
         named = {row["integration"] for row in found} - {None}
         if not named - self._met and 0 <= now - self._read_at < self._layout.refresh:
             return None
-        integrations = await self._accounts.read(connection)
+        integrations = await self.read_integrations(connection)
         self._met = named | {integration.id for integration in integrations}
         self._read_at = now
         return integrations
 
+    async def read_integrations(self, connection: Connection) -> list[Integration]:
+        """Return the shop's accounts; none where they are not the shop's."""
+        return await self._accounts.read(connection) if self._accounts else []
+
     def scan_sql(self) -> str:
         """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
-        return f"{self._select()} WHERE o.{is_open(self.table, self._layout)}"
+        return f"{self.select_sql()} WHERE o.{is_open(self.table, self._layout)}"
 
     def unknown_sql(self) -> str | None:
         """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""
         condition = is_unknown(self.table, self._layout)
-        return f"{self._select()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
+        return f"{self.select_sql()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
 
-    def _select(self) -> str:
+    def select_sql(self) -> str:
+        """SQL that reads orders, up to its WHERE; the table is called ``o``."""
         t = self.table
         tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
         sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
@@ -197,7 +202,8 @@ class Orders:
             return await self.ledger.write(connection, findings, with_notes=with_notes)
 
 
-def _order(row: asyncpg.Record) -> Order:
+def order_of(row: asyncpg.Record) -> Order:
+    """Return the order that `Orders.select_sql` read."""
     return Order(
         row["id"],
         row["status"],

@@ -1,0 +1,172 @@
+"""Look the shop's database over and say what is wrong with it, writing nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from order_monitor.errors import SettingsError, ShopError, ShopMisfitError
+from order_monitor.order import SkipReason
+from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
+from order_monitor.shop.columns import Table, literal, quoted
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import EVENTS, Layout
+from order_monitor.shop.migrate import Migration
+from order_monitor.shop.orders import Orders
+
+WRITTEN: Final = (
+    *(
+        "external_status",
+        "pin_code",
+        "note",
+        "provider_message",
+        "last_sync_at",
+        "completed_at",
+        "duration_ms",
+        "notes",
+    ),
+)
+"""The columns that are written where they exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at. ``do`` says what to do about it, where there is something."""
+
+    level: Literal["ok", "warning", "error"]
+    subject: str
+    text: str
+    do: str = ""
+
+
+class Doctor:
+    """Examines the database that the settings name."""
+
+    def __init__(self, database: Database, orders: Orders, migration: Migration, layout: Layout) -> None:
+        """Look through ``database`` alone, and change nothing in it."""
+        self._database = database
+        self._orders = orders
+        self._migration = migration
+        self._layout = layout
+
+    async def examine(self) -> AsyncIterator[Line]:
+        """Tell one thing after the other; what cannot be looked at because of an error is left out.
+
+        Raises:
+            ShopUnavailableError: the database cannot be reached.
+        """
+        async with self._database.transaction() as connection:
+            version = await connection.fetchval("SHOW server_version")
+            encoding = await connection.fetchval("SHOW server_encoding")
+        yield Line("ok", "database", f"reached: PostgreSQL {version}")
+        if encoding != "UTF8":
+            yield Line(
+                "warning", "database", f"its encoding is {encoding}: some messages cannot be stored and are left out"
+            )
+        try:
+            table = await self._orders.prepare()
+        except SettingsError as error:
+            for problem in error.problems:
+                subject, _, text = problem.partition(": ")
+                yield Line("error", subject, text)
+            return
+        async for line in self._examine_table(table):
+            yield line
+
+    async def _examine_table(self, table: Table) -> AsyncIterator[Line]:
+        names = ", ".join(column.name for column in table.columns.values())
+        yield Line("ok", f"table {table.schema}.{table.name}", f"columns found: {names}")
+        rights = await self._rights(table)
+        for line in rights:
+            yield line
+        for change in await self._migration.missing(table):
+            yield Line("warning", change.what, "is missing", "order-monitor migrate")
+        for name in await self._migration.outdated(table):
+            yield Line(
+                "warning", f"index {name}", "serves other statuses than the settings name", "order-monitor migrate"
+            )
+        if not any(line.level == "error" for line in rights):
+            for line in await self._open_orders():
+                yield line
+
+    async def _rights(self, table: Table) -> list[Line]:
+        """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
+        async with self._database.transaction() as connection:
+            missing = [grant for grant, held in await self._grants(connection, table) if not held]
+        if missing:
+            return [
+                Line(
+                    "error", "rights", "this role lacks rights", "; ".join(f"{grant} TO your_role" for grant in missing)
+                )
+            ]
+        try:
+            async with self._database.transaction() as connection:
+                await connection.fetch(f"EXPLAIN {self._orders.scan_sql()}")
+                await connection.fetch(self._orders.ledger.lock_sql(), [])
+                await connection.fetch(self._orders.ledger.update_sql(), *([[]] * 12))
+        except ShopMisfitError as error:
+            return [Line("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
+        return [Line("ok", "rights", "all that is needed, and the statements of the work run")]
+
+    async def _grants(self, connection: Connection, table: Table) -> list[tuple[str, bool]]:
+        name = f"{quoted(table.schema)}.{quoted(table.name)}"
+        grants = []
+        read = [c.sql for c in table.columns.values()]
+        for privilege, columns in (("SELECT", read), ("UPDATE", [c.sql for k in WRITTEN if (c := table.get(k))])):
+            lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
+            grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
+        wanted = [(EVENTS, "SELECT"), (EVENTS, "INSERT")] if self._orders.ledger.events else []
+        wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
+        for other, privilege in wanted:
+            full = f"{quoted(table.schema)}.{quoted(other)}"
+            held = await _may(connection, "table", full, None, privilege)
+            grants.append((f"GRANT {privilege} ON {full}", held))
+        return grants
+
+    async def _open_orders(self) -> list[Line]:
+        try:
+            scan = await self._orders.scan()
+        except (ShopError, SettingsError) as error:
+            return [Line("error", "open orders", f"cannot be read: {error}")]
+        reasons = Counter(reason for order in scan.orders if (reason := order.skip_reason(scan.now)))
+        if scan.unknown:
+            reasons[SkipReason.UNKNOWN_STATUS] = len(scan.unknown)
+        lines = [
+            Line(
+                "ok", "open orders", f"{len(scan.orders)} found, {sum(reasons.values())} of them cannot be asked about"
+            )
+        ]
+        for reason, count in sorted(reasons.items()):
+            text = f"{count} order{'s' if count > 1 else ''} cannot be asked about: {reason}"
+            lines.append(Line("warning", "open orders", text, _REMEDIES.get(reason, "")))
+        return lines
+
+
+_REMEDIES: Final = {
+    SkipReason.NO_REFERENCE: "save provider_referans when an order is dispatched; see the README",
+    SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
+    SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
+    SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",
+}
+
+
+async def _may(connection: Connection, kind: str, table: str, column: str | None, privilege: str) -> bool:
+    place = f"{literal(table)}, {literal(_bare(column))}" if column else literal(table)
+    return bool(await connection.fetchval(f"SELECT has_{kind}_privilege({place}, {literal(privilege)})"))
+
+
+def _bare(column: str) -> str:
+    """Undo the quoting: privileges are asked about by plain column names."""
+    return column[1:-1].replace('""', '"')
+
+
+def _hint(error: str) -> str:
+    return "a row security policy hides orders: exempt this role (BYPASSRLS)" if "42501" in error else ""
+
+
+def worst(lines: Iterable[Line]) -> str:
+    """Return the gravest level among ``lines``."""
+    levels = {line.level for line in lines}
+    return next((level for level in ("error", "warning") if level in levels), "ok")

@@ -1,0 +1,79 @@
+"""Read all that the database knows of one order, writing nothing; the PIN only as whether there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from order_monitor.errors import RowRejectedError
+from order_monitor.order import Order
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.columns import quoted
+from order_monitor.shop.database import Database
+from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.orders import Orders, order_of
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock."""
+
+    order: Order
+    has_pin: bool
+    note: str
+    now: float
+    events: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[Integration] = field(default_factory=list)
+
+
+async def read_story(database: Database, orders: Orders, order_id: str) -> Story | None:
+    """Return the story of an order, None where there is no such order.
+
+    Raises:
+        ShopError: the database could not be asked.
+        SettingsError: the table is not as it must be.
+    """
+    table = await orders.prepare()
+    is_it = f"{table['id'].sql} = $1::text{table['id'].cast}"
+    pin, note = f"{table['pin_code'].sql}::text", f"{table['note'].sql}::text" if table.get("note") else "NULL::text"
+    try:
+        async with database.transaction() as connection:
+            row = await connection.fetchrow(f"{orders.select_sql()} WHERE o.{is_it}", order_id)
+            if row is None:
+                return None
+            rest = await connection.fetchrow(
+                f"SELECT COALESCE(btrim({pin}), '') <> '' AS has_pin, extract(epoch FROM clock_timestamp())::float8 AS now, "  # noqa: S608
+                f"CASE WHEN {pin} <> '' THEN replace({note}, {pin}, '****') ELSE {note} END AS note "
+                f"FROM {table.sql} WHERE {is_it}",
+                order_id,
+            )
+            events = await _events(connection, orders, row["id"]) if orders.ledger.events else []
+            integrations = await orders.read_integrations(connection)
+    except RowRejectedError:
+        return None  # what cannot even be an id
+    assert rest is not None  # noqa: S101 - the same row in the same transaction
+    return Story(order_of(row), rest["has_pin"], rest["note"] or "", rest["now"], events, integrations)
+
+
+async def nearest(database: Database, orders: Orders, order_id: str) -> list[str]:
+    """Return ids that begin as ``order_id`` does, for somebody who mistyped it."""
+    table = orders.table
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            f"SELECT {table['id'].sql}::text AS id FROM {table.sql} "  # noqa: S608
+            f"WHERE starts_with({table['id'].sql}::text, $1) LIMIT 5",
+            order_id.lower()[:6],
+        )
+    return [row["id"] for row in rows]
+
+
+async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 - asyncpg's
+    rows: list[asyncpg.Record] = await connection.fetch(
+        "SELECT id, from_status, to_status, has_pin, message, extract(epoch FROM decided_at)::float8 AS at, decided_by, "  # noqa: S608
+        f"repeat, consumed_at IS NOT NULL AS consumed FROM {quoted(orders.table.schema)}.{quoted(EVENTS)} "
+        "WHERE order_id::text = $1 ORDER BY id",
+        order_id,
+    )
+    return [dict(row) for row in rows]
