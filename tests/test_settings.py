@@ -77,7 +77,10 @@ BAD: list[tuple[str, list[Any]]] = [
     ("database.table", ["", "x" * 64, "a\0b", 5]),
     ("database.columns", [WRONG, "[]", "{", 5, ["note"], {"note": ""}, {"note": "x" * 64}, {"nope": "x"}, {"note": 5}]),
     ("database.pool_size", [1, 101, True, WRONG]),
+    ("provider.source", [WRONG, "", 5]),
     ("provider.allow_http", [WRONG, 2, ""]),
+    ("provider.allow_private", [WRONG, 2, ""]),
+    ("provider.refresh", [WRONG, -1, True]),
     (
         "provider.base_url",
         [

@@ -38,7 +38,7 @@ def run_demo(*, orders: int, seed: int, seconds: int, keep_running: bool) -> int
             story = _play(console, server.dsn(), orders, seed, seconds, redactor=redactor, keep_running=keep_running)
             code = asyncio.run(story)
     except EmbeddedPostgresError as error:
-        console.print(f"order-monitor: {error}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"order-monitor: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         code = ExitCode.NOT_DONE
     else:
         gone = not server.directory.exists()

@@ -130,6 +130,7 @@ class PlainLines:
             f"{time.monotonic() - self._began:5.1f} s  completed {ends['completed']}  failed {ends['failed']}  "
             f"to go {total - done}  calls {sum(standin.calls.values())}  in flight {account.in_flight}  account {gate}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

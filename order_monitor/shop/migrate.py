@@ -173,6 +173,8 @@ class Migration:
                 await connection.execute(change.reverse)
                 yield f"dropped {change.what}, which was left half-built"
             await connection.execute(change.sql)
+            # Behind a pooler the connection is somebody else's next.
+            await connection.execute("RESET statement_timeout; RESET lock_timeout")
 
 
 def _events(table: Table) -> Change:

@@ -20,7 +20,7 @@ _SCANS_ALLOWED: Final = 3
 _SCAN_MARGIN: Final = 30.0
 _SHUTDOWN_TIMEOUT: Final = 2.0
 _ALWAYS_OPEN: Final = ("/livez", "/readyz")
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "order-monitor"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -59,8 +59,6 @@ class Probe:
         elif self._clock.monotonic() - state.scanned_at > limit:
             reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
         accounts = self._engine.accounts.values()
-        if not accounts:
-            reasons.append("no account")
         if state.scanned_at is not None and not accounts:
             reasons.append("there is no account to ask")
         if not any(account.gate.is_open for account in accounts):
@@ -108,6 +106,7 @@ class HealthServer:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])
+        application.on_response_prepare.append(_add_headers)
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/healthz", self._healthz)
@@ -120,9 +119,7 @@ class HealthServer:
             raise web.HTTPForbidden(text="unknown host; see health.hosts\n")
         if request.path not in _ALWAYS_OPEN and not self._is_allowed(request):
             raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"}, text="a bearer token is needed\n")
-        response = await handler(request)
-        response.headers.update(_HEADERS)
-        return response
+        return await handler(request)
 
     def _is_our_name(self, request: web.Request) -> bool:
         name = _host_name(request.headers.get("Host", ""))
@@ -132,8 +129,9 @@ class HealthServer:
 
     def _is_allowed(self, request: web.Request) -> bool:
         token = self._access.token
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return token is None or hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        is_it = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), (token or "").encode())
+        return token is None or (scheme.lower() == "bearer" and is_it)
 
     async def _livez(self, _: web.Request) -> web.Response:
         return _plain(["the loop does not tick"] if not self._probe.is_live() else [])
@@ -145,6 +143,10 @@ class HealthServer:
         live, reasons = self._probe.is_live(), self._probe.reasons()
         body = {"version": __version__, "live": live, "ready": not reasons, "reasons": reasons}
         return web.json_response(body, status=200 if live and not reasons else 503)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
 
 
 def _plain(reasons: list[str]) -> web.Response:

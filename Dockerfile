@@ -1,0 +1,24 @@
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/order-monitor
+WORKDIR /src
+COPY deploy/requirements.lock deploy/requirements.lock
+RUN /opt/order-monitor/bin/pip install --require-hashes --no-deps -r deploy/requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY order_monitor order_monitor
+RUN /opt/order-monitor/bin/pip install --no-deps .
+
+FROM python:3.13-slim
+LABEL org.opencontainers.image.title="order-monitor" \
+      org.opencontainers.image.description="Finds out how a shop's open orders ended." \
+      org.opencontainers.image.licenses="MIT"
+RUN useradd --system --no-create-home --uid 10001 monitor
+COPY --from=build /opt/order-monitor /opt/order-monitor
+ENV PATH=/opt/order-monitor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER monitor
+WORKDIR /etc/order-monitor
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=4)"]
+ENTRYPOINT ["order-monitor"]
