@@ -78,10 +78,19 @@ def test_bad_usage_is_exit_2(tmp_path: Path, arguments: tuple[str, ...]) -> None
 @pytest.mark.parametrize("arguments", [(), ("--once",), ("check",), ("explain", "x")])
 def test_bad_settings_are_told_all_at_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """C5, E10: each mistake with its place, none with its value."""
-    bad = GOOD.replace("https://", "http://") + '[limits]\nconcurency = 5\ngate_after = "CANARY"\n[schedule]\nbase = "CANARY"\n'
+    bad = (
+        GOOD.replace("https://", "http://")
+        + '[limits]\nconcurency = 5\ngate_after = "CANARY"\n[schedule]\nbase = "CANARY"\n'
+    )
     done = run(tmp_path, *arguments, config=bad, ORDER_MONITOR_POLLL="CANARY")
     assert (done.returncode, done.stdout) == (2, "")
-    for place in ("provider.base_url", "limits.concurency", "limits.gate_after", "schedule.base", "ORDER_MONITOR_POLLL"):
+    for place in (
+        "provider.base_url",
+        "limits.concurency",
+        "limits.gate_after",
+        "schedule.base",
+        "ORDER_MONITOR_POLLL",
+    ):
         assert place in done.stderr
     assert "did you mean limits.concurrency?" in done.stderr
 
@@ -95,7 +104,9 @@ def test_config_stands_before_or_after_the_command(tmp_path: Path, *, before: bo
     assert "other.toml: nonsense" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--once",), ("--once", "--json"), ("migrate",), ("migrate", "--dry-run"), ("check",)])
+@pytest.mark.parametrize(
+    "arguments", [("--once",), ("--once", "--json"), ("migrate",), ("migrate", "--dry-run"), ("check",)]
+)
 def test_no_database_is_exit_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """C1, C6: the address and its password stay where they are."""
     done = run(tmp_path, *arguments)

@@ -166,7 +166,10 @@ async def test_every_difference_is_found(database_dsn: str) -> None:
     for order in orders:
         pin = order.expected[1].reveal() if order.expected[1] else None
         await connection.execute(
-            "UPDATE product_orders SET external_status = $2, pin_code = $3 WHERE id = $1::uuid", order.id, order.expected[0], pin
+            "UPDATE product_orders SET external_status = $2, pin_code = $3 WHERE id = $1::uuid",
+            order.id,
+            order.expected[0],
+            pin,
         )
     assert (await compare(database_dsn, orders)).differing == []
     with_pin = next(o for o in orders if o.expected[1])

@@ -185,7 +185,13 @@ async def test_a_token_guards_all_but_the_probes() -> None:
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"] == "Bearer"
             assert "CANARY" not in answer.text
-            for wrong in (b"Bearer nope", b"TOKEN-CANARY", b"Basic TOKEN-CANARY", b"Bearer", b"Bearer TOKEN-CANARY\xc3\xa9"):
+            for wrong in (
+                b"Bearer nope",
+                b"TOKEN-CANARY",
+                b"Basic TOKEN-CANARY",
+                b"Bearer",
+                b"Bearer TOKEN-CANARY\xc3\xa9",
+            ):
                 answer = await client.get(path, headers=[(b"Authorization", wrong)])
                 assert answer.status_code == 401, wrong
         right = {"Authorization": "Bearer TOKEN-CANARY"}

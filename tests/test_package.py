@@ -30,7 +30,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "order_monitor/py.typed" in names
-    assert {name.partition("/")[0] for name in names} == {"order_monitor", next(n for n in names if ".dist-info" in n).partition("/")[0]}
+    assert {name.partition("/")[0] for name in names} == {
+        "order_monitor",
+        next(n for n in names if ".dist-info" in n).partition("/")[0],
+    }
 
 
 def test_each_dependency_earns_its_line_in_the_readme() -> None:
@@ -50,7 +53,14 @@ def test_the_lock_names_no_place() -> None:
 
 
 def test_nothing_names_a_place_of_its_making() -> None:
-    words = ["pypi" + ".org", "python" + "hosted", "registry." + "npmjs", "deb." + "debian.org", "/wo" + "rk/", "/fa" + "rm/"]
+    words = [
+        "pypi" + ".org",
+        "python" + "hosted",
+        "registry." + "npmjs",
+        "deb." + "debian.org",
+        "/wo" + "rk/",
+        "/fa" + "rm/",
+    ]
     for path in tracked():
         text = path.read_text("utf-8", "replace")
         assert not [word for word in words if word in text], path
@@ -68,7 +78,9 @@ def test_functions_and_modules_stay_small() -> None:
     assert statistics.median(lengths) <= 10
 
 
-TRAPS = [f"{letter}{n}" for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True) for n in range(1, count + 1)]
+TRAPS = [
+    f"{letter}{n}" for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True) for n in range(1, count + 1)
+]
 
 
 @pytest.mark.parametrize("trap", TRAPS)

@@ -95,7 +95,9 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
 
     async def work() -> None:
         for n in range(0, 60, 5):
-            results = await orders.record([found(plain_shop.order(i), Completed(Pin(f"P-{i}"))) for i in ids[n : n + 5]])
+            results = await orders.record(
+                [found(plain_shop.order(i), Completed(Pin(f"P-{i}"))) for i in ids[n : n + 5]]
+            )
             assert {r.fate for r in results} == {Fate.WRITTEN}
             scan = await orders.scan()
             assert {o.id for o in scan.orders} == set(ids[n + 5 :])
@@ -112,7 +114,9 @@ async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) ->
     writers = [plain_shop.orders(plain_shop.database(pooled)) for _ in range(2)]
     for writer in writers:
         await writer.prepare()
-    batches = [w.record([found(plain_shop.order(i), Completed(Pin(f"P-{n}"))) for i in ids]) for n, w in enumerate(writers)]
+    batches = [
+        w.record([found(plain_shop.order(i), Completed(Pin(f"P-{n}"))) for i in ids]) for n, w in enumerate(writers)
+    ]
     results = [r for batch in await asyncio.gather(*batches) for r in batch]
     for order_id in ids:
         written = [r for r in results if r.finding.order.id == order_id and r.fate is Fate.WRITTEN]

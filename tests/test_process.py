@@ -367,6 +367,26 @@ async def test_the_daemon_waits_for_its_database_and_says_so_once(
     assert "library.message" not in names
 
 
+HANGING = """
+import asyncio, sys, time
+from order_monitor.commands.compose import run_to_exit
+from order_monitor.logs import set_up
+
+async def work():
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+    return 7
+
+sys.exit(run_to_exit(work(), set_up("info", "json")[0]))
+"""
+
+
+async def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    """D11: a look-up in the system's resolver cannot be cancelled; the process leaves without it, with its own exit code."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 7
+
+
 async def test_a_daemon_whose_table_is_wrong_exits_2(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code")
     async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
@@ -386,8 +406,8 @@ async def test_two_daemons_and_a_cron_job_end_each_order_once(plain_shop: Shop, 
     await plain_shop.connection.execute(
         "CREATE TABLE ends (id uuid, was text, now text);"
         "CREATE FUNCTION note_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "IF NEW.external_status <> OLD.external_status THEN INSERT INTO ends VALUES (NEW.id, OLD.external_status, NEW.external_status); "
-        "END IF; RETURN NEW; END $$;"
+        "IF NEW.external_status <> OLD.external_status THEN "
+        "INSERT INTO ends VALUES (NEW.id, OLD.external_status, NEW.external_status); END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER note_end AFTER UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION note_end();"
     )
     await sent(plain_shop, 60)

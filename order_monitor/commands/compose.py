@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl
 import sys
 import threading
@@ -191,11 +192,16 @@ def run_to_exit(work: Coroutine[Any, Any, int], sink: LineSink) -> int:
 
     A thread that hangs in the system's resolver would keep the process alive after its work: it is not waited for.
     """
+    return asyncio.run(_to_exit(work, sink))
+
+
+async def _to_exit(work: Coroutine[Any, Any, int], sink: LineSink) -> int:
     try:
-        code = asyncio.run(work)
+        code = await work
     except OrderMonitorError as error:
         code = report(error)
     sink.close()
+    # Before the event loop is closed, which would wait for such a thread too.
     leave_soon(code)
     return code
 
@@ -208,8 +214,6 @@ def leave_soon(code: int) -> None:
 
 
 def _exit_now(code: int) -> None:
-    import os  # noqa: PLC0415
-
     os._exit(code)
 
 

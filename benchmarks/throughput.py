@@ -1,0 +1,234 @@
+"""How much the program costs over its bare HTTP client, side by side in one run.
+
+Measured, several rounds in turn, medians printed as ratios:
+
+- the whole program (open orders in a real PostgreSQL, schedule, gate, pace, decisions, writes) to a bare loop of as many tasks over
+  the same client, against a server in another process that answers at once; once with orders that stay open, once with orders that
+  all end with a PIN;
+- httpx's own connection pool, and the aiohttp engine where ``httpx-aiohttp`` is installed, to the connections used here;
+- a healthy account with nine beside it that never answer, to the same account alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from multiprocessing import Process, Queue
+
+import asyncpg
+import httpx
+from aiohttp import web
+
+from order_monitor.account import Account
+from order_monitor.clock import SystemClock
+from order_monitor.decide import Rules
+from order_monitor.demo.postgres import EmbeddedPostgres
+from order_monitor.demo.show import SCHEMA
+from order_monitor.directory import ShopAccounts
+from order_monitor.engine import Engine
+from order_monitor.finding import Fate, Finding, Result
+from order_monitor.gate import Gate, Pace
+from order_monitor.order import Order
+from order_monitor.providers.connections import SingleConnections
+from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.schedule import OnePass, Schedule
+from order_monitor.settings import FINAL_STATUSES
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.layout import Layout
+from order_monitor.shop.orders import Orders, Scan
+
+ORDERS = 3000
+TASKS = 20
+ROUNDS = 3
+FAST = 1_000_000.0
+OPEN = ("sent", "pending", "processing", "queued")
+LAYOUT = Layout("public", "product_orders", {}, None, OPEN, (*FINAL_STATUSES, "not_sent"), Rules(), record_sync=False)
+Transport = Callable[[], httpx.AsyncBaseTransport]
+
+
+def serve(port: Queue[int]) -> None:
+    """Answer at once, in a process of its own; a login of ``sick`` is never answered."""
+
+    async def answer(request: web.Request) -> web.Response:
+        kod = request.query["kod"]
+        if kod == "sick":
+            await asyncio.sleep(3600)
+        return web.Response(text="OK|2|PIN-1|tamam" if kod == "pin" else "OK|1| |bekleniyor")
+
+    async def run() -> None:
+        application = web.Application()
+        application.router.add_get("/servis/pin_kontrol.php", answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port.put(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def connections() -> httpx.AsyncBaseTransport:
+    return SingleConnections(httpx.create_ssl_context())
+
+
+def client(url: str, kod: str, make: Transport = connections, timeout: float = 20.0) -> Znet:
+    return Znet(ZnetAccount(url, kod, "s", timeout=timeout), make(), SystemClock())
+
+
+async def bare(url: str, make: Transport = connections) -> float:
+    """Return calls/s of a loop over the client alone."""
+    znet, left = client(url, "open", make), ORDERS
+
+    async def work() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await znet.ask("1760885915220128")
+
+    began = time.perf_counter()
+    await asyncio.gather(*[work() for _ in range(TASKS)])
+    seconds = time.perf_counter() - began
+    await znet.aclose()
+    return ORDERS / seconds
+
+
+async def whole(url: str, dsn: str, kod: str) -> float:
+    """Return orders/s of one pass of the program over as many open orders."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("TRUNCATE product_orders")
+    await connection.execute(
+        "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) SELECT gen_random_uuid(), 'processing', "
+        "now() - interval '10 minutes', n::text FROM generate_series(1, $1::int) n",
+        ORDERS,
+    )
+    await connection.close()
+    database = Database(parse_dsn(dsn))
+    account = Account("main", client(url, kod), Gate(), Pace(FAST))
+    engine = Engine(
+        Orders(database, LAYOUT),
+        {"main": account},
+        OnePass(Schedule()),
+        SystemClock(),
+        concurrency=TASKS,
+        one_pass=True,
+    )
+    began = time.perf_counter()
+    await engine.scan()
+    writing = asyncio.create_task(engine.writer.run())
+    await engine.run()
+    engine.writer.close()
+    await writing
+    seconds = time.perf_counter() - began
+    assert engine.state.asked == ORDERS
+    await account.provider.aclose()
+    await database.close()
+    return ORDERS / seconds
+
+
+class InMemory:
+    """Open orders of several accounts, for measuring the engine's fairness alone."""
+
+    records_every_check = False
+
+    def __init__(self, integrations: Mapping[str, Integration], well: int) -> None:
+        self._integrations = integrations
+        now = time.time()
+        self._orders = [
+            Order(str(uuid.uuid4()), "processing", now - 600 - n, str(n), integration=i)
+            for i in integrations
+            for n in range(well if i == "well" else 50)
+        ]
+
+    async def scan(self) -> Scan:
+        return Scan(time.time(), self._orders, [], list(self._integrations.values()))
+
+    async def record(self, findings: list[Finding]) -> list[Result]:
+        return [Result(f, Fate.UNCHANGED) for f in findings]
+
+
+async def healthy(url: str, sick: int) -> float:
+    """Return the healthy account's calls/s at its usual ceiling, from when the others have shown that they do not answer."""
+    names = ["well", *(f"sick-{n}" for n in range(sick))]
+    integrations = {
+        n: Integration(n, None, n, "znet", enabled=True, base_url=url, kod=n.partition("-")[0], sifre="s")
+        for n in names
+    }
+
+    def open_account(made: Integration) -> Account:
+        return Account(made.id, client(url, made.kod, timeout=20.0), Gate(), Pace(200.0 if made.id == "well" else FAST))
+
+    shop = InMemory(integrations, 2000)
+    engine = Engine(
+        shop, ShopAccounts(open_account), OnePass(Schedule()), SystemClock(), concurrency=TASKS, one_pass=True
+    )
+    await engine.scan()
+    tasks = [asyncio.create_task(engine.writer.run()), asyncio.create_task(engine.run())]
+    await asyncio.sleep(2.5)
+    before, began = engine.state.asked, time.perf_counter()
+    await asyncio.sleep(4)
+    rate = (engine.state.asked - before) / (time.perf_counter() - began)
+    engine.stop()
+    await engine.finish_calls(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for account in engine.accounts.values():
+        await account.provider.aclose()
+    return rate
+
+
+def pool() -> httpx.AsyncBaseTransport:
+    return httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=TASKS, max_keepalive_connections=TASKS))
+
+
+async def measure(url: str, dsn: str) -> None:
+    transports: dict[str, Transport] = {"httpx's own pool": pool}
+    try:
+        from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415
+
+        transports["the aiohttp engine"] = AiohttpTransport
+    except ImportError:
+        print("(httpx-aiohttp is not installed: that engine is not measured)")
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(SCHEMA)
+    await connection.execute("ALTER TABLE product_orders ADD COLUMN provider_referans varchar(255)")
+    await connection.close()
+    ratios: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        base = await bare(url)
+        rounds = {
+            "the whole program to the bare client, orders stay open": await whole(url, dsn, "open") / base,
+            "the whole program to the bare client, every order ends with a PIN": await whole(url, dsn, "pin") / base,
+            **{
+                f"{name} to the connections used here": await bare(url, make) / base
+                for name, make in transports.items()
+            },
+            "a healthy account beside nine that never answer, to the same alone": await healthy(url, 9)
+            / await healthy(url, 0),
+        }
+        for name, ratio in rounds.items():
+            ratios.setdefault(name, []).append(ratio)
+    for name, values in ratios.items():
+        print(f"ratio {name}: {statistics.median(values):.2f}  (rounds: {', '.join(f'{v:.2f}' for v in values)})")
+    print(f"{ORDERS} orders, {TASKS} connections, {ROUNDS} rounds, Python {sys.version.split()[0]}")
+
+
+def main() -> None:
+    port: Queue[int] = Queue()
+    server = Process(target=serve, args=(port,), daemon=True)
+    server.start()
+    try:
+        with EmbeddedPostgres() as postgres:
+            asyncio.run(measure(f"http://127.0.0.1:{port.get(timeout=30)}", postgres.dsn()))
+    finally:
+        server.terminate()
+
+
+if __name__ == "__main__":
+    main()
