@@ -12,14 +12,12 @@ from order_monitor.shop.columns import Table, literal
 
 NEVER_SENT: Final = "not_sent"
 EVENTS: Final = "order_monitor_events"
-DELIVERIES: Final = "order_monitor_deliveries"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
-    With ``webhook`` each event is also put into the outbox.
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
     """
 
@@ -33,7 +31,6 @@ class Layout:
     record_sync: bool = True
     accounts_from_shop: bool = False
     refresh: float = 60.0
-    webhook: bool = False
 
 
 def is_open(table: Table, layout: Layout) -> str:
