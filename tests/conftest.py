@@ -21,7 +21,7 @@ settings.load_profile("all")
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """In CI a skipped test is a failure: what it misses is installable."""
-    strict = os.environ.get("ORDER_MONITOR_TESTS_SKIP_NOTHING")
+    strict = os.environ.get("TESTS_SKIP_NOTHING")
     if strict and call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception):
         call.excinfo = pytest.ExceptionInfo.from_exception(AssertionError(f"skipped: {call.excinfo.value}"))
 
