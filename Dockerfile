@@ -15,7 +15,7 @@ LABEL org.opencontainers.image.title="order-monitor" \
 RUN useradd --system --no-create-home --uid 10001 monitor
 COPY --from=build /opt/order-monitor /opt/order-monitor
 ENV PATH=/opt/order-monitor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-USER monitor
+USER 10001
 WORKDIR /etc/order-monitor
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -354,6 +354,10 @@ class Engine:
             self._log.error("order.stuck", order_id=entry.order.id, reason=reason, detail=result.detail)
         entry.stuck = reason
 
+    def overdue(self) -> int:
+        """Return how many known orders are older than the shop's patience and still open."""
+        return sum(self._intake.is_past_deadline(entry.order) for entry in self.book)
+
     # --- the end
 
     async def finish_calls(self, seconds: float) -> int:

@@ -203,6 +203,19 @@ async def test_once_exits_1_when_the_account_is_shut(plain_shop: Shop, panel: Pa
     assert {(await plain_shop.row(i))["external_status"] for i in ids} == {"sent"}
 
 
+async def test_once_counts_as_overdue_what_stays_so(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """A definitive "still waiting" ends an overdue order; a refused question leaves it, and it is counted."""
+    config = settings(plain_shop.dsn, panel.server.url, schedule={"give_up_after": 50})
+    await sent(plain_shop, 3)
+    panel.body = "3|Açıklama"
+    code, summary, _ = await once(tmp_path, config)
+    assert (code, summary["overdue"], summary["failed"]) == (0, 3, 0)
+    panel.body = None
+    panel.answer = Waiting("bekleniyor")
+    code, summary, _ = await once(tmp_path, config)
+    assert (code, summary["overdue"], summary["failed"], summary["waiting"]) == (0, 0, 3, 0)
+
+
 async def test_once_exits_1_when_something_is_stuck(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     await sent(plain_shop, 2)
     panel.answer = Completed(Pin("X" * 200), "")

@@ -63,7 +63,7 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
         "not_written": len(engine.writer),
         "gone": state.gone + state.resent,
         "stuck": len(state.stuck),
-        "overdue": state.overdue,
+        "overdue": engine.overdue(),
         "skipped": {str(reason): count for reason, count in sorted(state.skipped.items())},
         "seconds": round(seconds, 3),
     }
