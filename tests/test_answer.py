@@ -19,7 +19,8 @@ from order_monitor.answer import (
     Waiting,
 )
 from order_monitor.order import Pin
-from order_monitor.providers.znet_answer import decode, parse, parse_text, render, retry_after
+from order_monitor.providers.seam import Balance
+from order_monitor.providers.znet_answer import decode, parse, parse_balance, parse_text, render, retry_after
 
 NOW = 1_790_000_000.0
 
@@ -209,3 +210,25 @@ def test_a_pin_never_shows_itself() -> None:
     assert Pin("a") != "a"
     assert len({Pin("a"), Pin("a")}) == 1
     assert Unreachable("timeout").outcome == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, "OK|1523.40", Balance("1523.40")),
+        (200, " ok | -12,5 | 300 \r\n", Balance("-12,5")),
+        (200, "", "empty_answer"),
+        (200, "8|hata", "refused_8"),
+        (200, "3|hata", "refused_3"),
+        (200, "<html>", "html_answer"),
+        (200, "OK|much", "cut_short"),
+        (200, "OK|1| |x", Balance("1")),
+        (200, "OK|x|y|z", "unknown_state"),
+        (200, "OK|1x| |z", "unknown_state"),
+        (503, "OK|5", "http_503"),
+        (302, "", "redirect"),
+        (418, "", "unexpected_http_status"),
+    ],
+)
+def test_a_balance_or_the_name_of_its_failure(status: int, body: str, expected: Balance | str) -> None:
+    assert parse_balance(status, {}, body.encode(), now=NOW) == expected

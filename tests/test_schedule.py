@@ -125,3 +125,13 @@ def test_every_minute_makes_no_more_calls_than_the_daemon() -> None:
     while (age := schedule.following("a", age)) < 86_400:
         daemon += 1
     assert daemon - 3 <= asked <= daemon
+
+
+def test_a_slot_is_its_own_latest() -> None:
+    """However far the jitter of single delays lies from its mean."""
+    schedule = Schedule(base=600, cap=600, jitter=1)
+    for i in range(200):
+        for k in range(1, 12):
+            at = schedule.slot(str(i), k)
+            assert schedule.latest(str(i), at) == at
+            assert schedule.following(str(i), at) == schedule.slot(str(i), k + 1)

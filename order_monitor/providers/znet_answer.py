@@ -117,13 +117,9 @@ def decode(body: bytes, content_type: str) -> str:
 
 def render(answer: AboutOrder) -> str:
     """Write an answer as znet would; `parse_text` reads it back. Used by the stand-in."""
-    match answer:
-        case Completed(pin=pin, message=message):
-            return f"OK|2|{pin.reveal() if pin else ' '}|{message}"
-        case Cancelled(message=message):
-            return f"OK|3| |{message}"
-        case Waiting(message=message):
-            return f"OK|1| |{message}"
+    if isinstance(answer, Completed):
+        return f"OK|2|{answer.pin.reveal() if answer.pin else ' '}|{answer.message}"
+    return f"OK|{3 if isinstance(answer, Cancelled) else 1}| |{answer.message}"
 
 
 def _not_ok(status: int, headers: Mapping[str, str], now: float) -> Busy | Blocked | Garbled:
