@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 _SCHEMES: Final = frozenset(
     {"postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"}
@@ -19,6 +19,10 @@ _CHOICES: Final = {
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
 _HIGHEST_PORT: Final = 65_535
+# Not urllib's: releases of Python differ in which bracketed hosts they let pass.
+_FORM: Final = re.compile(
+    r"(?P<scheme>[A-Za-z0-9+]+)://(?P<netloc>[^/?#\x00-\x1f]*)(?:/(?P<name>[^/?#@\x00-\x1f]*))?(?:\?(?P<query>[^#\x00-\x1f]*))?"
+)
 _UNREADABLE: Final = (
     "cannot be read; write postgresql://user:password@host:5432/name with special characters of the password "
     "percent-encoded, or give host, port, user, password and name instead"
@@ -61,14 +65,17 @@ def parse_dsn(dsn: str) -> Address:
     Raises:
         ValueError: it cannot be read, or holds a key that would be passed on as a server setting (asyncpg does that).
     """
+    found = _FORM.fullmatch(dsn.strip())
+    url = found.groupdict("") if found else None
+    if url is None or url["scheme"].lower() not in _SCHEMES or "@" in url["query"]:
+        raise ValueError(_UNREADABLE)
+    login, _, places = url["netloc"].rpartition("@")
+    if "[" in login or "]" in login:
+        raise ValueError(_UNREADABLE)
     try:
-        url = urlsplit(dsn.strip())
-        login, _, places = url.netloc.rpartition("@")
-        pairs = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
+        pairs = parse_qsl(url["query"], keep_blank_values=True, strict_parsing=bool(url["query"]))
     except ValueError:
         raise ValueError(_UNREADABLE) from None
-    if url.scheme not in _SCHEMES or url.fragment or "@" in url.path or "@" in url.query or url.path.count("/") > 1:
-        raise ValueError(_UNREADABLE)
     options = dict(pairs)
     unknown = sorted(key for key in options if key not in _TAKEN)
     if unknown:
@@ -89,7 +96,7 @@ def parse_dsn(dsn: str) -> Address:
         ports,
         unquote(user) or given["user"] or None,
         unquote(password) if colon else given["password"],
-        unquote(url.path[1:]) or given["dbname"] or None,
+        unquote(url["name"]) or given["dbname"] or None,
         tuple(options.items()),
     )
 
