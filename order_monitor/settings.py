@@ -5,6 +5,7 @@ An unknown key is an error wherever it stands. No message ever repeats a value: 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from order_monitor.shop.dsn import Address, parse_dsn
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _FOREVER = 100 * 366 * 86_400.0
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_SHORTEST_KEY, _LONGEST_KEY = 8, 64
 FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
 """The statuses known to end an order in the shops' tables."""
 
@@ -277,6 +279,61 @@ class Health(Section):
         return self
 
 
+class Webhook(Section):
+    """Who is told of each event by HTTP, with the signature of the Standard Webhooks specification."""
+
+    # Often holds a token of the receiver's, so it is kept like a password.
+    url: SecretStr | None = None
+    secret: SecretStr | None = None
+    timeout: PositiveSeconds = 10.0
+    max_attempts: Integer = Field(default=12, ge=1, le=100)
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_web_address(value.get_secret_value()):
+            msg = "give the address to post to, like https://shop.example.com/hooks/orders"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _is_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_signing_secret(value.get_secret_value()):
+            msg = "give whsec_ and the base64 of some 32 random bytes, as from: openssl rand -base64 32"
+            raise ValueError(msg)
+        return value
+
+    @check_section(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.url is None) != (self.secret is None):
+            msg = "give both url and secret, or neither"
+            raise ValueError(msg)
+        return self
+
+
+def _is_web_address(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        return (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and url.port != 0
+            and value.isprintable()
+            and " " not in value
+        )
+    except ValueError:
+        return False
+
+
+def _is_signing_secret(value: str) -> bool:
+    prefix, _, coded = value.partition("whsec_")
+    try:
+        return not prefix and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
+    except ValueError:
+        return False
+
+
 class Log(Section):
     """What is told on stderr."""
 
@@ -301,6 +358,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     statuses: Statuses = Statuses()
     health: Health = Health()
+    webhook: Webhook = Webhook()
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
 
@@ -319,7 +377,8 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Return every secret value, for the log's redactor."""
         address = self.database.address()
-        given = (self.provider.kod, self.provider.sifre, self.health.token, self.database.dsn)
+        provider, webhook = self.provider, self.webhook
+        given = (provider.kod, provider.sifre, self.health.token, self.database.dsn, webhook.url, webhook.secret)
         values = [secret.get_secret_value() for secret in given if secret]
         return [*values, *(address.secrets() if address else [])]
 

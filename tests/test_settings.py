@@ -18,6 +18,7 @@ from order_monitor.settings_file import load
 
 CANARY = "p@s/s?#%[x]CANARY"
 DSN = "postgresql://u:p@h/n"
+SIGNING = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 NEEDED = ("database", "provider")
 EXAMPLE = Path(__file__).parent.parent / "monitor.toml.example"
 
@@ -135,6 +136,16 @@ BAD: list[tuple[str, list[Any]]] = [
     ("health.host", ["", 5]),
     ("health.port", [-1, 65_536, True, WRONG]),
     ("health.hosts", [5, "[", [5], [""], "a,"]),
+    (
+        "webhook.url",
+        ["", "x", "ftp://x", "https://", "https://x:0", f"https://x y/{WRONG}", f"//x/{WRONG}", "https://[", 5],
+    ),
+    (
+        "webhook.secret",
+        ["", WRONG, "whsec_", "whsec_MTIzNDU2Nw==", "whsec_!", f"x{SIGNING}", f"{SIGNING}{'A' * 88}", 5],
+    ),
+    ("webhook.timeout", [0, -1, WRONG, True]),
+    ("webhook.max_attempts", [0, 101, 1.5, True, WRONG]),
     ("log.level", ["", WRONG, "INFO", 5]),
     ("log.format", ["", WRONG, 5]),
     ("shutdown.grace", [-1, WRONG, True]),

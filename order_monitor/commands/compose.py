@@ -33,7 +33,9 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.orders import Orders
+from order_monitor.shop.outbox import Outbox
 from order_monitor.tell.health import Access, HealthServer, Probe
+from order_monitor.tell.webhook import Sender
 
 ACCOUNT: Final = "default"
 PATIENCE: Final = 60.0
@@ -96,6 +98,7 @@ def layout_of(settings: Settings) -> Layout:
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
         refresh=settings.provider.refresh,
+        webhook=settings.webhook.url is not None,
     )
 
 
@@ -180,8 +183,28 @@ def health_of(settings: Settings, engine: Engine) -> HealthServer | None:
     return HealthServer(probe, Access(health.host, health.port, token, health.hosts))
 
 
-async def close_all(engine: Engine, database: Database) -> None:
+def sender_of(settings: Settings, database: Database) -> Sender | None:
+    """Return the webhook, None where there is none."""
+    given = settings.webhook
+    if given.url is None or given.secret is None:
+        return None
+    client = httpx.AsyncClient(verify=_verified(), timeout=given.timeout, trust_env=False, follow_redirects=False)
+    return Sender(
+        Outbox(database, settings.database.schema_),
+        client,
+        given.url.get_secret_value(),
+        given.secret.get_secret_value(),
+        layout_of(settings).rules,
+        SystemClock(),
+        timeout=given.timeout,
+        max_attempts=given.max_attempts,
+    )
+
+
+async def close_all(engine: Engine, database: Database, sender: Sender | None = None) -> None:
     """Give back every connection."""
+    if sender is not None:
+        await sender.aclose()
     for account in engine.accounts.values():
         await account.provider.aclose()
     await database.close()

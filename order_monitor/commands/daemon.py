@@ -15,6 +15,7 @@ from order_monitor.commands.compose import (
     engine_of,
     health_of,
     run_to_exit,
+    sender_of,
     settings_of,
 )
 from order_monitor.life import Life, Stop
@@ -34,12 +35,14 @@ async def _live(settings: Settings, redactor: Redactor) -> int:
     with stop.on_signals():
         database = database_of(settings)
         engine = engine_of(settings, database, redactor)
+        sender = sender_of(settings, database)
         life = Life(
             engine,
             SystemClock(),
             stop,
             grace=settings.shutdown.grace,
             scan_interval=settings.schedule.scan_interval,
+            beside={"webhook": sender.run} if sender else None,
         )
         health = health_of(settings, engine)
         if health is not None:
@@ -50,6 +53,6 @@ async def _live(settings: Settings, redactor: Redactor) -> int:
         finally:
             if health is not None:
                 await health.stop()
-            await close_all(engine, database)
+            await close_all(engine, database, sender)
         log.info("stopped", clean=clean)
         return ExitCode.OK if clean else ExitCode.NOT_DONE

@@ -165,7 +165,9 @@ def in_words(document: dict[str, Any]) -> str:
     lines += [f"{'checked':<12}{check['at']}" for check in document["checks"]]
     lines += [f"{'next':<12}{time}" for time in document["next"]]
     for event in document["events"]:
-        flags = ", ".join(name for name in ("has_pin", "repeat", "consumed") if event[name])
+        flags = ", ".join(
+            [*(n for n in ("has_pin", "repeat", "consumed") if event[n]), *filter(None, [event["delivery"]])]
+        )
         change = f"{event['from_status']} -> {event['to_status']}"
         lines.append(
             f"{'event':<12}{event['at']}  {change} by {event['decided_by']}  {flags}  {event['message'] or ''}".rstrip()

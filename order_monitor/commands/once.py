@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, close_all, database_of, engine_of, run_to_exit, say, settings_of
+from order_monitor.commands.compose import (
+    ExitCode,
+    close_all,
+    database_of,
+    engine_of,
+    run_to_exit,
+    say,
+    sender_of,
+    settings_of,
+)
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
@@ -33,16 +42,19 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
     with stop.on_signals():
         database = database_of(settings)
         engine = engine_of(settings, database, redactor, one_pass=True, every=every)
+        sender = sender_of(settings, database)
         life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
         bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json else None
         try:
             written = await life.once()
+            if sender is not None and not stop.event.is_set():
+                await sender.drain()
         finally:
             if bar is not None:
                 bar.cancel()
                 with suppress(asyncio.CancelledError):
                     await bar
-            await close_all(engine, database)
+            await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
     say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
     return ExitCode.OK if written and not summary["not_asked"] and not summary["stuck"] else ExitCode.NOT_DONE

@@ -12,9 +12,10 @@ from order_monitor.order import SkipReason
 from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import EVENTS, Layout
+from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout
 from order_monitor.shop.migrate import Migration
 from order_monitor.shop.orders import Orders
+from order_monitor.shop.outbox import Outbox
 
 WRITTEN: Final = (
     *(
@@ -90,6 +91,8 @@ class Doctor:
         if not any(line.level == "error" for line in rights):
             for line in await self._open_orders():
                 yield line
+            if self._layout.webhook:
+                yield await self._deliveries()
 
     async def _rights(self, table: Table) -> list[Line]:
         """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
@@ -118,12 +121,20 @@ class Doctor:
             lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
             grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
         wanted = [(EVENTS, "SELECT"), (EVENTS, "INSERT")] if self._orders.ledger.events else []
+        wanted += [(DELIVERIES, p) for p in ("SELECT", "INSERT", "UPDATE")] if self._layout.webhook else []
         wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
         for other, privilege in wanted:
             full = f"{quoted(table.schema)}.{quoted(other)}"
             held = await _may(connection, "table", full, None, privilege)
             grants.append((f"GRANT {privilege} ON {full}", held))
         return grants
+
+    async def _deliveries(self) -> Line:
+        waiting, dead = await Outbox(self._database, self._layout.schema).counts()
+        text = f"{waiting} events wait for delivery, {dead} {'is a dead letter' if dead == 1 else 'are dead letters'}"
+        return Line(
+            "warning" if dead else "ok", "webhook", text, "order-monitor explain ORDER says why" if dead else ""
+        )
 
     async def _open_orders(self) -> list[Line]:
         try:

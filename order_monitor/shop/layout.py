@@ -12,6 +12,7 @@ from order_monitor.shop.columns import Table, literal
 
 NEVER_SENT: Final = "not_sent"
 EVENTS: Final = "order_monitor_events"
+DELIVERIES: Final = "order_monitor_deliveries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
+    With ``webhook`` each event is also put up for delivery.
     """
 
     schema: str
@@ -31,6 +33,7 @@ class Layout:
     record_sync: bool = True
     accounts_from_shop: bool = False
     refresh: float = 60.0
+    webhook: bool = False
 
 
 def is_open(table: Table, layout: Layout) -> str:

@@ -18,7 +18,7 @@ from order_monitor.errors import RowRejectedError
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import EVENTS, Layout, literals, open_statuses
+from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, literals, open_statuses
 
 CHANNEL: Final = "order_monitor"
 AUTHOR: Final = "order-monitor"
@@ -151,12 +151,15 @@ class Ledger:
     def _event_sql(self) -> str:
         """SQL that records each change of status and gives one hint for all; the hint must be read to be given at all."""
         events = f"{quoted(self.table.schema)}.{quoted(EVENTS)}"
+        deliveries = f"{quoted(self.table.schema)}.{quoted(DELIVERIES)}"
+        queued = f"queued AS (INSERT INTO {deliveries} (event_id, order_id) SELECT id, order_id FROM event), "  # noqa: S608
         return (
             f"event AS (INSERT INTO {events} "  # noqa: S608
             "(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, repeat) "
             "SELECT c.id, c.tenant_id, c.was, c.status, COALESCE(btrim(c.pin), '') <> '', c.told, c.checks, "
             f"to_timestamp(c.sent_at), EXISTS (SELECT 1 FROM {events} e WHERE e.order_id = c.id AND e.to_status = c.status) "
             "FROM changed c WHERE c.was IS DISTINCT FROM c.status RETURNING id, order_id, repeat), "
+            f"{queued if self.layout.webhook else ''}"
             f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text) AS given FROM event HAVING count(*) > 0) "
             "SELECT c.id::text, c.status, c.pin, COALESCE(e.repeat, false) AS repeat, (SELECT count(given) FROM hint) "
             "FROM changed c LEFT JOIN event e ON e.order_id = c.id"

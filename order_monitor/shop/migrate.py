@@ -13,7 +13,7 @@ from order_monitor.clock import Clock
 from order_monitor.errors import ShopUnavailableError
 from order_monitor.shop.columns import Column, Table, columns_of, find_table, quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import EVENTS, Layout, is_open, is_unknown
+from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, is_open, is_unknown
 
 REFERANS: Final = Column("provider_referans", "character varying", 255)
 _LOCK_TIMEOUT: Final = "2s"
@@ -90,7 +90,7 @@ class Migration:
         ]
         if condition := is_unknown(table, self._layout):
             changes.append(self._index(table, "unknown", table["external_status"].sql, condition))
-        return [*changes, _events(table)]
+        return [*changes, _events(table), _deliveries(table)]
 
     @staticmethod
     def _index(table: Table, kind: str, column: str, condition: str) -> Change:
@@ -192,6 +192,25 @@ def _events(table: Table) -> Change:
         f"CREATE INDEX IF NOT EXISTS {quoted(f'{EVENTS}_waiting')} ON {name} (id) WHERE consumed_at IS NULL",
         f"DROP TABLE IF EXISTS {name}",
         table=EVENTS,
+    )
+
+
+def _deliveries(table: Table) -> Change:
+    """The webhook's outbox: which event still has to be posted when, and what each try brought."""
+    name = f"{quoted(table.schema)}.{quoted(DELIVERIES)}"
+    events = f"{quoted(table.schema)}.{quoted(EVENTS)}"
+    waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
+    return Change(
+        f"table {DELIVERIES}",
+        f"CREATE TABLE IF NOT EXISTS {name} (event_id bigint PRIMARY KEY REFERENCES {events} ON DELETE CASCADE, "
+        f"order_id {_type_of(table['id'])} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
+        "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
+        "tries jsonb NOT NULL DEFAULT '[]');\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_due')} ON {name} (next_at) {waiting};\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_order')} ON {name} (order_id, event_id) {waiting};\n"
+        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_dead')} ON {name} (event_id) WHERE dead_at IS NOT NULL",
+        f"DROP TABLE IF EXISTS {name}",
+        table=DELIVERIES,
     )
 
 

@@ -15,7 +15,7 @@ from order_monitor.order import Order
 from order_monitor.shop.accounts import AccountTables, Integration, find_account_tables
 from order_monitor.shop.columns import Table, columns_of, find_table
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import EVENTS, Layout, check_statuses, is_open, is_unknown
+from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, check_statuses, is_open, is_unknown
 from order_monitor.shop.ledger import Ledger
 
 UNKNOWN_LIMIT: Final = 1000
@@ -66,6 +66,8 @@ class Orders:
             if layout.accounts_from_shop:
                 self._accounts = await find_account_tables(connection, layout.schema)
             events = bool(await columns_of(connection, layout.schema, EVENTS))
+            if layout.webhook and not await columns_of(connection, layout.schema, DELIVERIES):
+                raise SettingsError([f"webhook.url: there is no table {DELIVERIES}; run order-monitor migrate"])
         check_statuses(table, layout)
         note = table.get("note")
         rules = replace(

@@ -12,7 +12,7 @@ from order_monitor.order import Order
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.orders import Orders, order_of
 
 
@@ -70,10 +70,19 @@ async def nearest(database: Database, orders: Orders, order_id: str) -> list[str
 
 
 async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 - asyncpg's
+    schema = quoted(orders.table.schema)
+    delivery, join = "NULL::text", ""
+    if orders.ledger.layout.webhook:
+        delivery = (
+            "CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.dead_at IS NOT NULL "
+            "THEN format('dead after %s: %s', d.attempts, d.tries->-1->>'outcome') "
+            "WHEN d.event_id IS NOT NULL THEN format('waits after %s tries', d.attempts) END"
+        )
+        join = f"LEFT JOIN {schema}.{quoted(DELIVERIES)} d ON d.event_id = e.id "
     rows: list[asyncpg.Record] = await connection.fetch(
-        "SELECT id, from_status, to_status, has_pin, message, extract(epoch FROM decided_at)::float8 AS at, decided_by, "  # noqa: S608
-        f"repeat, consumed_at IS NOT NULL AS consumed FROM {quoted(orders.table.schema)}.{quoted(EVENTS)} "
-        "WHERE order_id::text = $1 ORDER BY id",
+        "SELECT e.id, e.from_status, e.to_status, e.has_pin, e.message, extract(epoch FROM e.decided_at)::float8 AS at, "  # noqa: S608
+        f"e.decided_by, e.repeat, e.consumed_at IS NOT NULL AS consumed, {delivery} AS delivery "
+        f"FROM {schema}.{quoted(EVENTS)} e {join}WHERE e.order_id::text = $1 ORDER BY e.id",
         order_id,
     )
     return [dict(row) for row in rows]
