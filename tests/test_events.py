@@ -16,6 +16,7 @@ from order_monitor.finding import Fate, Finding
 from order_monitor.order import Pin
 from order_monitor.shop.migrate import Migration
 from order_monitor.shop.orders import Orders
+from tests import readme
 from tests.proxies import Proxy
 from tests.shops import LAYOUT, NOW, Shop
 from tests.test_orders import found
@@ -159,15 +160,7 @@ async def test_the_history_keeps_each_message(plain_shop: Shop) -> None:
     assert __import__("json").loads((await shop.row(odd))["notes"]) == {"not": "ours"}, "what is no list is left alone"
 
 
-CONSUME = """
-WITH next AS (
-    SELECT id, order_id, tenant_id, to_status, repeat FROM order_monitor_events
-     WHERE consumed_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE order_monitor_events e SET consumed_at = now() FROM next WHERE e.id = next.id
-)
-INSERT INTO refunds (order_id) SELECT order_id FROM next WHERE to_status = 'failed' AND NOT repeat
-"""
+CONSUME = readme.block("sql", "INSERT INTO refunds")
 
 
 async def test_a_consumer_killed_at_random_points_refunds_each_order_once(shop: Shop) -> None:
