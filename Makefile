@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock benchmark clean
+.PHONY: help demo test check format lock benchmark screenshots clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ lock: $(VENV)/dev.done ## pin what the image installs
 
 benchmark: $(VENV)/dev.done ## ratios of things measured side by side
 	$(BIN)/python benchmarks/throughput.py
+
+screenshots: $(VENV)/dev.done ## the page in every state, language and size, into build/screenshots
+	@.ci/tools
+	$(BIN)/python -m tests.screenshots
 
 clean: ## take away what make made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

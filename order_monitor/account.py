@@ -21,6 +21,8 @@ class Account:
     gate: Gate = field(default_factory=Gate)
     pace: Pace = field(default_factory=lambda: Pace(10.0))
     last_error: str = ""
+    answered_at: float | None = None
+    """When an answer of it was last understood, epoch seconds."""
     calls: dict[object, float] = field(default_factory=dict)
     """The calls under way and when each began, oldest first."""
 

@@ -108,6 +108,12 @@ class Book:
             heapq.heappop(self._timers)
         return self._timers[0][0][0] if self._timers else None
 
+    def coming(self, count: int) -> list[Entry]:
+        """Return the next orders to come due, soonest first."""
+        soonest = heapq.nsmallest(count * 2, self._timers)
+        found = (self._valid(place, Stage.SCHEDULED) for place in soonest)
+        return [entry for entry in found if entry is not None][:count]
+
     def promote(self, now: float) -> None:
         """Make ready what has come due."""
         while (wake := self.next_wake()) is not None and wake <= now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -14,6 +15,8 @@ from order_monitor.providers.seam import Provider
 from order_monitor.shop.accounts import Integration
 
 ZNET: Final = "znet"
+_INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST_NAME: Final = 60
 
 
 class Directory(Protocol):
@@ -129,8 +132,12 @@ class ShopAccounts:
 
 
 def label(integration: Integration) -> str:
-    """Return an account's name: the shop's own, and enough of the id to tell two of the same name apart."""
-    return f"{integration.name or 'integration'}-{integration.id[:8]}"
+    """Return an account's name: the shop's own, and enough of the id to tell two of the same name apart.
+
+    Without characters that are not seen: they can turn the text around them, in a log and on a page.
+    """
+    name = "".join(c for c in integration.name if unicodedata.category(c) not in _INVISIBLE).strip()[:_LONGEST_NAME]
+    return f"{name or 'integration'}-{integration.id[:8]}"
 
 
 def _login(integration: Integration) -> tuple[str, str, str]:

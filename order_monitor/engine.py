@@ -19,6 +19,8 @@ from order_monitor.clock import Clock
 from order_monitor.directory import Directory, OneAccount
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.intake import Intake, Shop
+from order_monitor.observer import Observer, Observers
+from order_monitor.order import SkipReason
 from order_monitor.providers.seam import Provider, Reply
 from order_monitor.schedule import Plan
 from order_monitor.state import State
@@ -49,6 +51,7 @@ class Engine:
         give_up_blind: bool = False,
         one_pass: bool = False,
         patience: float | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Ask ``accounts`` about the orders of ``shop``, at most ``concurrency`` at a time.
 
@@ -60,7 +63,8 @@ class Engine:
         self.book = Book()
         self.state = State()
         self._intake = Intake(shop, self._directory, self.book, plan, clock, self.state, give_up_after=give_up_after)
-        self.writer = Writer(shop, clock, self._recorded, patience=patience)
+        self._observer = observer or Observers()
+        self.writer = Writer(shop, clock, self._recorded, on_batch=self._observer.wrote, patience=patience)
         self._shop = shop
         self._plan = plan
         self._clock = clock
@@ -83,6 +87,11 @@ class Engine:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
         return self._intake.now()
 
+    @property
+    def skips(self) -> Mapping[str, SkipReason]:
+        """The orders nobody asks about, and why."""
+        return self._intake.skips
+
     # --- found open
 
     async def scan(self) -> None:
@@ -92,11 +101,17 @@ class Engine:
             ShopError: the database could not be asked; the orders known so far are kept.
             SettingsError: the table is not as it must be.
         """
-        for provider in await self._intake.scan():
+        began = self._clock.monotonic()
+        dropped = await self._intake.scan()
+        self._observer.scanned(self._clock.monotonic() - began)
+        for provider in dropped:
             task = asyncio.create_task(self._close(provider), name="close account")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         self._give_up_unasked()
+        self.book.promote(self.now())
+        if not self._calls and not any(self.book.due(a.name) or a.gate.streak for a in self.accounts.values()):
+            self.state.succeeded_at = self.now()
         self._wake.set()
 
     async def _close(self, provider: Provider) -> None:
@@ -205,7 +220,8 @@ class Engine:
             self._log.error("check.failed", order_id=entry.order.id, account=account.name, error=type(error).__name__)
             reply = Reply(Unreachable("internal_error"))
         finally:
-            del account.calls[entry]
+            began = account.calls.pop(entry)
+        self._observer.checked(account.name, entry.order, reply.answer, self._clock.monotonic() - began)
         self._understand(account, entry, reply, probe=probe)
 
     def _understand(self, account: Account, entry: Entry, reply: Reply, *, probe: bool) -> None:
@@ -222,6 +238,7 @@ class Engine:
         if account.gate.succeeded(probe=probe):
             self._log.info("account.opened", account=account.name)
         account.last_error = ""
+        self.state.succeeded_at = account.answered_at = self.now()
         entry.failures = 0
         entry.checks += 1
         if isinstance(answer, (Waiting, Completed, Cancelled)):
@@ -290,6 +307,8 @@ class Engine:
         """Take note of what became of a finding."""
         self._wake.set()
         order = result.finding.order
+        entry = self.book.get(order.id)
+        self._observer.settled(entry.account if entry else "", result, max(0.0, self.now() - result.finding.due))
         if result.fate is not Fate.STUCK:
             self.state.stuck.discard(order.id)
         match result.fate:

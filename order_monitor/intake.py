@@ -60,7 +60,7 @@ class Intake:
         self._give_up_after = give_up_after
         self._skew = 0.0
         self._ended: OrderedDict[str, float] = OrderedDict()
-        self._skips: dict[str, SkipReason] = {}
+        self.skips: dict[str, SkipReason] = {}
         self._log = structlog.get_logger("order_monitor.intake")
 
     def now(self) -> float:
@@ -93,6 +93,7 @@ class Intake:
         self._skew = scan.now - self._clock.time()
         dropped = self._directory.update(scan.integrations) if scan.integrations is not None else []
         await self.merge(scan, began)
+        self._state.events_waiting = scan.waiting
         self._state.scans += 1
         self._state.scan_problem = None
         self._state.scanned_at = self._clock.monotonic()
@@ -153,12 +154,12 @@ class Intake:
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
         for order_id, reason in skips.items():
-            if self._skips.get(order_id) is not reason:
+            if self.skips.get(order_id) is not reason:
                 order = orders[order_id]
                 tenant, status = order.tenant_id, order.status
                 self._log.warning(
                     "order.skipped", order_id=order_id, tenant_id=tenant, reason=str(reason), status=status
                 )
-        self._skips = skips
+        self.skips = skips
         self._state.skipped.clear()
         self._state.skipped.update(skips.values())

@@ -10,7 +10,10 @@ from order_monitor.order import SkipReason
 
 @dataclass(slots=True)
 class State:
-    """Counted since the start. Times are seconds of the monotonic clock."""
+    """Counted since the start. Times are seconds of the monotonic clock.
+
+    ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
+    """
 
     open: int = 0
     overdue: int = 0
@@ -25,6 +28,8 @@ class State:
     scans: int = 0
     scan_problem: str | None = None
     scanned_at: float | None = None
+    succeeded_at: float | None = None
+    events_waiting: tuple[int, float | None] | None = None
     ticked_at: float | None = None
 
     @property

@@ -41,13 +41,18 @@ class Writer:
         clock: Clock,
         on_result: Callable[[Result], None],
         *,
+        on_batch: Callable[[int, float], None] = lambda *_: None,
         linger: float = LINGER,
         patience: float | None = None,
     ) -> None:
-        """Give each finding's fate to ``on_result``; give up after ``patience`` seconds without progress, None: never."""
+        """Give each finding's fate to ``on_result``; give up after ``patience`` seconds without progress, None: never.
+
+        ``on_batch`` is told how many findings each batch took to the database, and in how many seconds.
+        """
         self._recorder = recorder
         self._clock = clock
         self._on_result = on_result
+        self._on_batch = on_batch
         self._linger = linger
         self._patience = patience
         self._progress_at = clock.monotonic()
@@ -97,7 +102,7 @@ class Writer:
 
     async def _flush(self) -> None:
         batch = list(self._pending.values())[:BATCH]
-        results: list[Result] = await self._retrying()(self._recorder.record, batch)
+        results: list[Result] = await self._retrying()(self._record, batch)
         for result in results:
             self._settle(result)
         if all(result.fate is Fate.LOCKED for result in results):
@@ -107,6 +112,12 @@ class Writer:
             await self._clock.sleep(_LOCKED_PAUSE)
         else:
             self._progress_at = self._clock.monotonic()
+
+    async def _record(self, batch: list[Finding]) -> list[Result]:
+        began = self._clock.monotonic()
+        results = await self._recorder.record(batch)
+        self._on_batch(len(batch), self._clock.monotonic() - began)
+        return results
 
     def _settle(self, result: Result) -> None:
         order_id = result.finding.order.id

@@ -1,5 +1,6 @@
 """The health endpoint on a real socket: from memory, for those who may ask, with a reason for every no."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,8 @@ from order_monitor.errors import SettingsError, ShopUnavailableError
 from order_monitor.finding import Finding, Result
 from order_monitor.schedule import Continuous, Schedule
 from order_monitor.shop.orders import Scan
-from order_monitor.tell.health import Access, HealthServer, Probe
+from order_monitor.tell.health import Access, HealthServer
+from order_monitor.tell.probe import Probe
 from tests.clocks import ManualClock
 from tests.shops import NOW
 from tests.test_accounts import Silent
@@ -183,7 +185,10 @@ async def test_a_token_guards_all_but_the_probes() -> None:
         for path in ("/healthz", "/metrics", "/", "/nowhere"):
             answer = await client.get(path)
             assert answer.status_code == 401, path
-            assert answer.headers["www-authenticate"] == "Bearer"
+            offered = answer.headers["www-authenticate"]
+            assert offered.startswith("Bearer, Basic ") if path == "/" else offered == "Bearer", (
+                "a browser asks for the password"
+            )
             assert "CANARY" not in answer.text
             for wrong in (
                 b"Bearer nope",
@@ -194,6 +199,14 @@ async def test_a_token_guards_all_but_the_probes() -> None:
             ):
                 answer = await client.get(path, headers=[(b"Authorization", wrong)])
                 assert answer.status_code == 401, wrong
+        for basic in (
+            b"Basic " + base64.b64encode(b"x:nope"),
+            b"Basic " + base64.b64encode(b"TOKEN-CANARY"),
+            b"Basic ?",
+            b"Basic",
+        ):
+            assert (await client.get("/healthz", headers=[(b"Authorization", basic)])).status_code == 401, basic
+        assert (await client.get("/healthz", auth=("anybody", "TOKEN-CANARY"))).status_code == 200
         right = {"Authorization": "Bearer TOKEN-CANARY"}
         assert (await client.get("/healthz", headers=right)).status_code == 200
         assert (await client.get("/nowhere", headers=right)).status_code == 404

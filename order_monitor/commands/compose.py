@@ -23,6 +23,7 @@ from order_monitor.engine import Engine
 from order_monitor.errors import OrderMonitorError, SettingsError, ShopUnavailableError
 from order_monitor.gate import Gate, Pace
 from order_monitor.logs import LineSink, Redactor, set_up
+from order_monitor.observer import Observer
 from order_monitor.providers.connections import SingleConnections
 from order_monitor.providers.guard import PublicOnly, is_forbidden_host
 from order_monitor.providers.znet import Znet, ZnetAccount
@@ -34,7 +35,8 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
-from order_monitor.tell.health import Access, HealthServer, Probe
+from order_monitor.tell.health import Access, HealthServer, Site
+from order_monitor.tell.probe import Probe
 from order_monitor.tell.webhook import Sender
 
 ACCOUNT: Final = "default"
@@ -156,6 +158,7 @@ def engine_of(
     *,
     one_pass: bool = False,
     every: float | None = None,
+    observer: Observer | None = None,
 ) -> Engine:
     """Return the engine of the daemon, or with ``one_pass`` that of ``--once``."""
     clock = SystemClock()
@@ -170,17 +173,17 @@ def engine_of(
         give_up_blind=settings.schedule.give_up_blind,
         one_pass=one_pass,
         patience=PATIENCE if one_pass else None,
+        observer=observer,
     )
 
 
-def health_of(settings: Settings, engine: Engine) -> HealthServer | None:
+def health_of(settings: Settings, probe: Probe, site: Site) -> HealthServer | None:
     """Return the health endpoint, None where it is switched off."""
     health = settings.health
     if not health.enabled:
         return None
     token = health.token.get_secret_value() if health.token else None
-    probe = Probe(engine, SystemClock(), settings.schedule.scan_interval)
-    return HealthServer(probe, Access(health.host, health.port, token, health.hosts))
+    return HealthServer(probe, Access(health.host, health.port, token, health.hosts), site)
 
 
 def sender_of(settings: Settings, database: Database) -> Sender | None:

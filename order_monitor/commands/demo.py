@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, close_all, database_of, engine_of, health_of, layout_of, leave_soon
+from order_monitor.commands.compose import ExitCode, layout_of, leave_soon
+from order_monitor.commands.parts import Parts
 from order_monitor.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill, print_verdict, watch
 from order_monitor.demo.standin import KOD, SIFRE, StandIn
 from order_monitor.demo.story import GIVE_UP_AFTER, Planned, write_story
-from order_monitor.life import Life, Stop
+from order_monitor.life import Stop
 from order_monitor.logs import Redactor, set_up
 from order_monitor.settings import Settings
 from order_monitor.shop.migrate import Migration
@@ -63,6 +64,7 @@ def demo_settings(dsn: str, url: str, count: int, seconds: float) -> Settings:
         },
         "limits": {"calls_per_second": max(50.0, 12 * count / seconds), "gate_after": 8},
         "health": {"port": 0},
+        "shutdown": {"grace": 5.0},
     }
     return Settings(**given)
 
@@ -78,24 +80,20 @@ async def _play(
         scripts = {o.referans: o.script for o in orders if o.referans and o.script}
         standin = await stack.enter_async_context(StandIn(scripts, stall=max(1.5, seconds / 8)))
         settings = demo_settings(dsn, standin.url, count, seconds)
-        database = database_of(settings)
-        await _prepare(console, database, settings, dsn, orders)
-        engine = engine_of(settings, database, redactor)
-        stack.push_async_callback(close_all, engine, database)
-        health = health_of(settings, engine)
-        if health is not None:
-            await health.start()
-            stack.push_async_callback(health.stop)
-            host, port = health.bound()
-            console.print(f"Health: http://{host}:{port}/healthz", highlight=False)
-        life = Life(engine, SystemClock(), stop, scan_interval=settings.schedule.scan_interval, grace=5.0)
-        running = asyncio.create_task(life.forever(), name="daemon")
+        parts = Parts.of(settings, stop, redactor)
+        stack.push_async_callback(parts.close)
+        await _prepare(console, parts.database, settings, dsn, orders)
+        if parts.health is not None:
+            await parts.health.start()
+            host, port = parts.health.bound()
+            console.print(f"The page: http://{host}:{port}/", highlight=False)
+        running = asyncio.create_task(parts.life.forever(), name="daemon")
         # In the middle of the story the panel is down for a moment: one outage, one closed account.
         asyncio.get_running_loop().call_later(seconds * 0.35, _outage, standin, max(1.0, seconds / 12))
         with Live(console=console, refresh_per_second=10) if console.is_terminal else nullcontext() as live:
             window = LiveTable(live) if live is not None else PlainLines(console)
             watching = asyncio.create_task(
-                watch(engine, standin, window, len(scripts), until=began + seconds * _PATIENCE), name="watch"
+                watch(parts.engine, standin, window, len(scripts), until=began + seconds * _PATIENCE), name="watch"
             )
             await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()

@@ -115,6 +115,28 @@ def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool
 
 
 @cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The status document, as /api/status gives it.")
+@click.pass_context
+def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 nobody answers."""
+    from order_monitor.commands.status import run_status  # noqa: PLC0415
+
+    ctx.exit(run_status(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--every", type=_Duration(), default=2.0, show_default=True, help="How often to look again.")
+@click.pass_context
+def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
+    """Watch the running daemon in the terminal, until Ctrl-C."""
+    from order_monitor.commands.status import run_top  # noqa: PLC0415
+
+    ctx.exit(run_top(_config(ctx, config), every=every))
+
+
+@cli_group.command()
 @click.option("--orders", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many orders.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another story.")
 @click.option(

@@ -13,7 +13,7 @@ from order_monitor.errors import RowRejectedError, SettingsError, ShopMisfitErro
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.order import Order
 from order_monitor.shop.accounts import AccountTables, Integration, find_account_tables
-from order_monitor.shop.columns import Table, columns_of, find_table
+from order_monitor.shop.columns import Table, columns_of, find_table, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, check_statuses, is_open, is_unknown
 from order_monitor.shop.ledger import Ledger
@@ -21,17 +21,25 @@ from order_monitor.shop.ledger import Ledger
 UNKNOWN_LIMIT: Final = 1000
 """How many orders of unknown status are read at the most: they are shown, not worked on."""
 
+WAITING_LIMIT: Final = 10_000
+"""How far events that nobody consumed are counted."""
+
 _NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read."""
+    """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
+
+    ``waiting`` is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None
+    where there is no events table, or the webhook delivers them.
+    """
 
     now: float
     orders: list[Order]
     unknown: list[Order]
     integrations: list[Integration] | None = None
+    waiting: tuple[int, float | None] | None = None
 
 
 class Orders:
@@ -118,10 +126,20 @@ class Orders:
                 unknown_sql = self.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
                 integrations = await self._integrations(connection, now, found)
+                waiting = await self._waiting(connection)
         except ShopMisfitError:
             self._stale = True
             raise
-        return Scan(now, [order_of(r) for r in found], [order_of(r) for r in unknown], integrations)
+        return Scan(now, [order_of(r) for r in found], [order_of(r) for r in unknown], integrations, waiting)
+
+    async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
+        if not self.ledger.events or self._layout.webhook:
+            return None
+        row = await connection.fetchrow(
+            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since FROM (SELECT decided_at "  # noqa: S608
+            f"FROM {quoted(self._layout.schema)}.{quoted(EVENTS)} WHERE consumed_at IS NULL ORDER BY id LIMIT {WAITING_LIMIT}) e"
+        )
+        return (row["count"], row["since"]) if row is not None else None
 
     async def _integrations(
         self, connection: Connection, now: float, found: Sequence[asyncpg.Record]

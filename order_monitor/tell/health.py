@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from order_monitor import __version__
-from order_monitor.clock import Clock
-from order_monitor.engine import TICK, Engine
 from order_monitor.errors import SettingsError
+from order_monitor.tell.probe import Probe
 
-_SILENT_TICKS: Final = 12
-_SCANS_ALLOWED: Final = 3
-_SCAN_MARGIN: Final = 30.0
 _SHUTDOWN_TIMEOUT: Final = 2.0
 _ALWAYS_OPEN: Final = ("/livez", "/readyz")
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "order-monitor"}
@@ -35,44 +32,24 @@ class Access:
     hosts: tuple[str, ...] = ()
 
 
-class Probe:
-    """Says from memory whether the program lives and is of use."""
+class Site(Protocol):
+    """More to serve, behind the same guard."""
 
-    def __init__(self, engine: Engine, clock: Clock, scan_interval: float) -> None:
-        """Judge ``engine``, which scans every ``scan_interval`` seconds."""
-        self._engine = engine
-        self._clock = clock
-        self._interval = scan_interval
+    def routes(self) -> Mapping[str, Handler]:
+        """Return what to answer at which path."""
 
-    def is_live(self) -> bool:
-        """Whether the loop ticked lately."""
-        ticked = self._engine.state.ticked_at
-        return ticked is not None and self._clock.monotonic() - ticked < TICK * _SILENT_TICKS
-
-    def reasons(self) -> list[str]:
-        """Return why the program is of no use just now; nothing where it is."""
-        state = self._engine.state
-        reasons = []
-        limit = self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
-        if state.scanned_at is None:
-            reasons.append(f"no scan yet: {state.scan_problem}" if state.scan_problem else "no scan yet")
-        elif self._clock.monotonic() - state.scanned_at > limit:
-            reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
-        accounts = self._engine.accounts.values()
-        if state.scanned_at is not None and not accounts:
-            reasons.append("there is no account to ask")
-        if not any(account.gate.is_open for account in accounts):
-            reasons += [f"account {account.name} is closed: {account.gate.reason}" for account in accounts]
-        return reasons
+    def close(self) -> None:
+        """End answers that would go on for ever."""
 
 
 class HealthServer:
-    """Serves ``/livez``, ``/readyz`` and ``/healthz``."""
+    """Serves ``/livez``, ``/readyz``, ``/healthz`` and what a site adds to them."""
 
-    def __init__(self, probe: Probe, access: Access) -> None:
-        """Serve what ``probe`` says to those whom ``access`` lets in."""
+    def __init__(self, probe: Probe, access: Access, site: Site | None = None) -> None:
+        """Serve what ``probe`` and ``site`` say to those whom ``access`` lets in."""
         self._probe = probe
         self._access = access
+        self._site = site
         self._names = {name.lower() for name in (access.host, *access.hosts)}
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         self._log = structlog.get_logger("order_monitor.health")
@@ -101,7 +78,9 @@ class HealthServer:
         return str(host), int(port)
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; streams are ended first, for they would outlast any patience."""
+        if self._site is not None:
+            self._site.close()
         await self._runner.cleanup()
 
     def _application(self) -> web.Application:
@@ -110,6 +89,8 @@ class HealthServer:
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/healthz", self._healthz)
+        for path, handler in self._site.routes().items() if self._site is not None else ():
+            application.router.add_get(path, handler, allow_head=False)
         return application
 
     @web.middleware
@@ -118,7 +99,9 @@ class HealthServer:
         if not self._is_our_name(request):
             raise web.HTTPForbidden(text="unknown host; see health.hosts\n")
         if request.path not in _ALWAYS_OPEN and not self._is_allowed(request):
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"}, text="a bearer token is needed\n")
+            # A browser can ask its user for a password, and not for a bearer token: the token is the password, for any name.
+            wanted = 'Bearer, Basic realm="order-monitor", charset="UTF-8"' if request.path == "/" else "Bearer"
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": wanted}, text="a bearer token is needed\n")
         return await handler(request)
 
     def _is_our_name(self, request: web.Request) -> bool:
@@ -129,9 +112,8 @@ class HealthServer:
 
     def _is_allowed(self, request: web.Request) -> bool:
         token = self._access.token
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        is_it = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), (token or "").encode())
-        return token is None or (scheme.lower() == "bearer" and is_it)
+        given = _token_in(request.headers.get("Authorization", ""))
+        return token is None or hmac.compare_digest(given, token.encode())
 
     async def _livez(self, _: web.Request) -> web.Response:
         return _plain(["the loop does not tick"] if not self._probe.is_live() else [])
@@ -151,6 +133,17 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 def _plain(reasons: list[str]) -> web.Response:
     return web.Response(text="\n".join(reasons or ["ok"]) + "\n", status=503 if reasons else 200)
+
+
+def _token_in(header: str) -> bytes:
+    """Return the token of an ``Authorization`` header: a bearer's, or the password of basic authentication."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.encode("utf-8", "surrogateescape")
+    try:
+        return base64.b64decode(given, validate=True).partition(b":")[2] if scheme.lower() == "basic" else b""
+    except ValueError:
+        return b""
 
 
 def _host_name(header: str) -> str:

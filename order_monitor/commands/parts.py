@@ -1,0 +1,68 @@
+"""The daemon's parts, put together once: for the daemon itself and for the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, sender_of
+from order_monitor.engine import Engine
+from order_monitor.life import Life, Stop
+from order_monitor.logs import Redactor
+from order_monitor.observer import Observers
+from order_monitor.settings import Settings
+from order_monitor.shop.database import Database
+from order_monitor.tell.health import HealthServer
+from order_monitor.tell.metrics import Metrics
+from order_monitor.tell.page import Dashboard
+from order_monitor.tell.probe import Probe
+from order_monitor.tell.view import View
+from order_monitor.tell.webhook import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that runs in one daemon."""
+
+    database: Database
+    engine: Engine
+    probe: Probe
+    view: View
+    health: HealthServer | None
+    sender: Sender | None
+    life: Life
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        stop: Stop,
+        redactor: Redactor,
+        dropped: Callable[[], int] = lambda: 0,
+    ) -> Parts:
+        """Build them from the settings; nothing is connected and nothing listens yet."""
+        clock, schedule = SystemClock(), settings.schedule
+        database = database_of(settings)
+        view = View(clock)
+        metrics = Metrics(view, dropped)
+        engine = engine_of(settings, database, redactor, observer=Observers([metrics, view]))
+        sender = sender_of(settings, database)
+        probe = Probe(engine, clock, schedule.scan_interval)
+        view.watch(engine, probe, schedule.give_up_after, sender)
+        life = Life(
+            engine,
+            clock,
+            stop,
+            grace=settings.shutdown.grace,
+            scan_interval=schedule.scan_interval,
+            beside={"webhook": sender.run} if sender else None,
+        )
+        health = health_of(settings, probe, Dashboard(view, metrics))
+        return cls(database, engine, probe, view, health, sender, life)
+
+    async def close(self) -> None:
+        """Stop listening and give back every connection."""
+        if self.health is not None:
+            await self.health.stop()
+        await close_all(self.engine, self.database, self.sender)

@@ -1,0 +1,165 @@
+"""``order-monitor status`` and ``top``: ask the running daemon how it is, and show it in the terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from order_monitor.commands.compose import ExitCode, say, settings_of
+from order_monitor.settings import Settings
+
+UNREACHABLE: Final = 4
+_TIMEOUT: Final = 5.0
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, not what we listen on
+_ROWS: Final = 10
+
+
+def run_status(config: Path | None, *, as_json: bool) -> int:
+    """Print the daemon's status once; return 0 where it is healthy, 1 where not, 4 where nobody answers."""
+    settings, sink, _ = settings_of(config)
+    found = _ask(settings)
+    sink.close()
+    if isinstance(found, str):
+        say(f"order-monitor: {found}")
+        return UNREACHABLE
+    if as_json:
+        say(json.dumps(found, ensure_ascii=False), to_stdout=True)
+    else:
+        Console(file=sys.stdout, highlight=False).print(screen(found))
+    return ExitCode.OK if found["ready"] else ExitCode.NOT_DONE
+
+
+def run_top(config: Path | None, *, every: float) -> int:
+    """Show the daemon's status until interrupted, a new one each ``every`` seconds."""
+    settings, sink, _ = settings_of(config)
+    sink.close()
+    found = _ask(settings)
+    if isinstance(found, str):
+        say(f"order-monitor: {found}")
+        return UNREACHABLE
+    # The terminal must be put back in order before the process leaves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _watch(settings, found, every)
+    except KeyboardInterrupt:
+        return ExitCode.OK
+    return ExitCode.OK  # pragma: no cover - it is watched until interrupted
+
+
+def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> None:
+    """Show what was found, and what is found from then on; in a pipe one below the other."""
+    console = Console(highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        while True:
+            shown = screen(found) if isinstance(found, dict) else Text(found, style="bold red")
+            if live is not None:
+                live.update(shown, refresh=True)
+            else:
+                console.print(shown)
+            time.sleep(every)
+            found = _ask(settings)
+
+
+def _ask(settings: Settings) -> dict[str, Any] | str:
+    """Return the status document, or why there is none."""
+    health = settings.health
+    if not health.enabled:
+        return "health.enabled is false: the daemon answers nobody"
+    if not health.port:
+        return "health.port is 0: the daemon's log tells the port it chose (health.listening); name one to use this"
+    host = _ANYWHERE.get(health.host, health.host)
+    where = f"[{host}]" if ":" in host else host
+    headers = {"Authorization": f"Bearer {health.token.get_secret_value()}"} if health.token else {}
+    try:
+        answer = httpx.get(
+            f"http://{where}:{health.port}/api/status", headers=headers, timeout=_TIMEOUT, trust_env=False
+        )
+        document = answer.json() if answer.status_code == httpx.codes.OK else None
+    except (httpx.HTTPError, ValueError):
+        return f"nobody answers at {where}:{health.port}"
+    if not isinstance(document, dict) or "ready" not in document:
+        return f"{where}:{health.port} does not answer as order-monitor does (HTTP {answer.status_code})"
+    return document
+
+
+def screen(document: dict[str, Any]) -> Group:
+    """Lay a status document out for a terminal."""
+    return Group(_verdict(document), _orders(document), _accounts(document), *_lists(document))
+
+
+def _verdict(document: dict[str, Any]) -> Panel:
+    lights = Text()
+    for name, light in document["lights"].items():
+        lights.append("● ", style="green" if light["ok"] else "bold red")
+        lights.append(f"{name} {'ok' if light['ok'] else light['why']}   ")
+    ready = document["ready"]
+    title = Text("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
+    reasons = [Text(f"! {reason}", style="red") for reason in document["reasons"]]
+    return Panel(
+        Group(lights, *reasons), title=title, subtitle=f"order-monitor {document['version']}", title_align="left"
+    )
+
+
+def _orders(document: dict[str, Any]) -> Table:
+    orders, found = document["orders"], document["detection_seconds"]
+    table = Table(box=None, pad_edge=False)
+    values = {
+        "open": orders["open"],
+        "due": orders["due"],
+        "oldest due": f"{orders['oldest_due_seconds']:g} s",
+        "overdue": orders["overdue"],
+        "stuck": orders["stuck"],
+        "found p50": _seconds(found["p50"]),
+        "found p95": _seconds(found["p95"]),
+    }
+    for name in values:
+        table.add_column(name, justify="right")
+    table.add_row(*(str(value) for value in values.values()))
+    skipped = ", ".join(f"{reason} {count}" for reason, count in orders["skipped"].items())
+    table.caption = f"skipped: {skipped}" if skipped else None
+    return table
+
+
+def _accounts(document: dict[str, Any]) -> Table:
+    table = Table(title="accounts", title_justify="left")
+    for name in ("account", "gate", "orders", "due", "in flight", "calls/s", "last error"):
+        table.add_column(name, justify="right" if name in ("orders", "due", "in flight", "calls/s") else "left")
+    for account in document["accounts"]:
+        is_open = account["open"]
+        gate = Text("open", style="green") if is_open else Text(f"closed: {account['reason']}", style="bold red")
+        rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
+        numbers = [str(account[key]) for key in ("orders", "due", "in_flight")]
+        table.add_row(Text(account["name"]), gate, *numbers, rate, Text(account["last_error"]))
+    return table
+
+
+def _lists(document: dict[str, Any]) -> list[Table]:
+    shown = []
+    if document["problems"]:
+        problems = Table("order", "problem", "why", "account", title="for a person to look at", title_justify="left")
+        for p in document["problems"][:_ROWS]:
+            problems.add_row(*(Text(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account")))
+        shown.append(problems)
+    if document["recent"]:
+        recent = Table("at", "order", "change", "PIN", title="last changes", title_justify="left")
+        for r in document["recent"][:_ROWS]:
+            change = Text(f"{r['from']} -> {r['to']}")
+            recent.add_row(str(r["at"])[11:19], Text(r["order_id"]), change, "yes" if r["has_pin"] else "")
+        shown.append(recent)
+    return shown
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} s"

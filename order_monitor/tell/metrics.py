@@ -1,0 +1,151 @@
+"""Metrics for Prometheus: counted as things happen, gauges read from memory at the moment they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from order_monitor import __version__
+from order_monitor.answer import Answer
+from order_monitor.finding import Result
+from order_monitor.order import Order, SkipReason
+from order_monitor.tell.view import View
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_CALL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
+_QUERY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DELAY: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+
+
+class Metrics:
+    """Counts what the engine does, and writes it down for whoever scrapes it."""
+
+    def __init__(self, view: View, dropped: Callable[[], int] = lambda: 0) -> None:
+        """Read gauges from ``view``; ``dropped`` tells how many lines the log has lost."""
+        self._registry = CollectorRegistry()
+        self._checks = Counter(
+            "order_monitor_checks",
+            "Questions asked, by account and outcome.",
+            ["account", "outcome"],
+            registry=self._registry,
+        )
+        self._writes = Counter(
+            "order_monitor_writes",
+            "Findings taken to the database, by what became of them.",
+            ["result"],
+            registry=self._registry,
+        )
+        self._check_seconds = self._histogram("check_seconds", "How long a question took.", _CALL)
+        self._write_seconds = self._histogram("write_seconds", "How long a batch took to be written.", _QUERY)
+        self._scan_seconds = self._histogram("scan_seconds", "How long reading the open orders took.", _QUERY)
+        self._detection = self._histogram(
+            "detection_seconds", "From an order's time being due to its end being written.", _DELAY
+        )
+        self._registry.register(_Gauges(view, dropped))
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"order_monitor_{name}", text, buckets=buckets, registry=self._registry)
+
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:  # noqa: ARG002 - no order in a label
+        """Count a question."""
+        self._checks.labels(account, answer.outcome).inc()
+        self._check_seconds.observe(seconds)
+
+    def wrote(self, count: int, seconds: float) -> None:  # noqa: ARG002 - the observer's
+        """Measure a batch."""
+        self._write_seconds.observe(seconds)
+
+    def settled(self, account: str, result: Result, delay: float) -> None:  # noqa: ARG002 - the observer's
+        """Count what became of a finding."""
+        self._writes.labels(str(result.fate)).inc()
+        if result.write is not None and result.write.final:
+            self._detection.observe(delay)
+
+    def scanned(self, seconds: float) -> None:
+        """Measure a scan."""
+        self._scan_seconds.observe(seconds)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    """Reads what is now."""
+
+    def __init__(self, view: View, dropped: Callable[[], int]) -> None:
+        self._view = view
+        self._dropped = dropped
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand: what there is depends on the accounts."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give each gauge."""
+        yield from self._orders()
+        yield from self._accounts()
+        yield from self._told()
+
+    def _orders(self) -> Iterator[Metric]:
+        engine, census = self._view.engine, self._view.count()
+        state = engine.state
+        yield _gauge("ready", "1 while it is of use: see /readyz.", float(not self._view.probe.reasons()))
+        yield _gauge("orders_open", "Open orders in the shop's table.", state.open)
+        yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
+        yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
+        yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
+        yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
+        yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
+        yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))
+        yield _gauge(
+            "database_up", "1 while the shop's database answers.", float(state.scans > 0 and not state.scan_problem)
+        )
+        yield _gauge(
+            "last_success_timestamp_seconds",
+            "When an answer was understood, or nothing was due.",
+            state.succeeded_at or 0,
+        )
+        skipped = GaugeMetricFamily(
+            "order_monitor_orders_skipped", "Orders that cannot be asked about.", labels=["reason"]
+        )
+        for reason in SkipReason:
+            skipped.add_metric([str(reason)], state.skipped.get(reason, 0))
+        yield skipped
+
+    def _accounts(self) -> Iterator[Metric]:
+        opened = GaugeMetricFamily(
+            "order_monitor_account_open", "1 while the account's gate is open.", labels=["account"]
+        )
+        orders = GaugeMetricFamily("order_monitor_account_orders", "Open orders of the account.", labels=["account"])
+        shares = self._view.count().shares
+        for name, account in self._view.engine.accounts.items():
+            opened.add_metric([name], float(account.gate.is_open))
+            orders.add_metric([name], shares[name].orders if name in shares else 0)
+        yield from (opened, orders)
+
+    def _told(self) -> Iterator[Metric]:
+        view = self._view
+        if (events := view.events()) is not None:
+            yield _gauge("events_waiting", "Events that the shop has not consumed.", events["waiting"])
+            yield _gauge(
+                "events_oldest_waiting_seconds", "How long the oldest of them waits.", events["oldest_waiting_seconds"]
+            )
+        if view.sender is not None:
+            yield _gauge("webhook_waiting", "Events to be posted.", view.sender.waiting)
+            yield _gauge("webhook_dead", "Events put aside as dead letters.", view.sender.dead)
+        build = GaugeMetricFamily("order_monitor_build_info", "The version that runs.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        yield CounterMetricFamily(
+            "order_monitor_log_lines_dropped", "Lines the log has lost since the start.", value=self._dropped()
+        )
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"order_monitor_{name}", text, value=value)

@@ -1,0 +1,191 @@
+"""The whole web edge over an engine whose orders stand in memory: quiet, busy, crowded, or on fire."""
+
+import random
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from order_monitor.account import Account
+from order_monitor.answer import Blocked, Cancelled, Completed, Refused, Unreachable, Waiting
+from order_monitor.clock import SystemClock
+from order_monitor.decide import StuckReason, Write
+from order_monitor.engine import Engine
+from order_monitor.errors import ShopUnavailableError
+from order_monitor.finding import Fate, Finding, Result
+from order_monitor.gate import Pace
+from order_monitor.observer import Observers
+from order_monitor.order import Order, Pin
+from order_monitor.providers.seam import Balance, Reply
+from order_monitor.schedule import Continuous, Schedule
+from order_monitor.shop.orders import Scan
+from order_monitor.tell.health import Access, HealthServer
+from order_monitor.tell.metrics import Metrics
+from order_monitor.tell.page import Dashboard
+from order_monitor.tell.probe import Probe
+from order_monitor.tell.view import View
+
+PIN = "PIN-CANARY-5511"
+HOSTILE = '<img src=x onerror="document.title=1">" & a name that goes on and on without any end at all'
+
+
+class Nobody:
+    """A provider that is never asked."""
+
+    async def ask(self, referans: str) -> Reply:
+        return Reply(Waiting(""))
+
+    async def balance(self) -> Balance | str:
+        return Balance("0")
+
+    async def aclose(self) -> None:
+        pass
+
+
+@dataclass
+class Shelf:
+    """A shop whose open orders are given."""
+
+    now: float
+    orders: list[Order] = field(default_factory=list)
+    waiting: tuple[int, float | None] | None = None
+    away: bool = False
+    records_every_check = False
+
+    async def scan(self) -> Scan:
+        if self.away:
+            raise ShopUnavailableError("ConnectionRefusedError")
+        return Scan(self.now, self.orders, [], None, self.waiting)
+
+    async def record(self, findings: list[Finding]) -> list[Result]:
+        return []
+
+
+@dataclass
+class Accounts:
+    """Orders go to the account that their integration names."""
+
+    accounts: dict[str, Account]
+
+    def account_of(self, order: Order) -> Account:
+        return self.accounts[order.integration or next(iter(self.accounts))]
+
+    def update(self, integrations: Any) -> list[Any]:
+        return []
+
+
+class Stage:
+    """An engine, its view and its endpoint."""
+
+    def __init__(self, names: tuple[str, ...] = ("default",), clock: Any = None) -> None:
+        self.clock = clock or SystemClock()
+        self.shelf = Shelf(self.clock.time())
+        self.accounts = {name: Account(name, Nobody(), pace=Pace(10.0)) for name in names}
+        self.view = View(self.clock)
+        self.metrics = Metrics(self.view, lambda: 0)
+        directory: Any = Accounts(self.accounts)
+        observer = Observers([self.metrics, self.view])
+        self.engine = Engine(self.shelf, directory, Continuous(Schedule()), self.clock, observer=observer)
+        self.observer = observer
+        self.probe = Probe(self.engine, self.clock, 10.0)
+        self.view.watch(self.engine, self.probe, 86_400.0)
+        self.server = HealthServer(self.probe, Access(port=0), Dashboard(self.view, self.metrics))
+        self.chance = random.Random(3)
+
+    def order(self, age: float, account: str = "default", **more: Any) -> Order:
+        given = {"referans": "1760885915220128", "integration": account, **more}
+        order_id = str(uuid.UUID(int=self.chance.getrandbits(128), version=4))
+        return Order(order_id, "sent", self.clock.time() - age, **given)
+
+    async def begin(self) -> None:
+        """Scan once, and tick."""
+        await self.engine.scan()
+        self.engine.state.ticked_at = self.clock.monotonic()
+        self.engine.book.promote(self.engine.now())
+
+    def ended(self, order: Order, *, pin: bool = True, account: str = "default", delay: float = 1.0) -> None:
+        """Let the observers see an end."""
+        answer = Completed(Pin(PIN), PIN) if pin else Cancelled("x")
+        write = Write("completed" if pin else "failed", pin=Pin(PIN) if pin else None, final=True)
+        result = Result(Finding(order, answer, self.clock.time()), Fate.WRITTEN, write=write, status="sent")
+        self.observer.checked(account, order, answer, 0.3)
+        self.observer.settled(account, result, delay)
+
+    def stuck(self, order: Order) -> None:
+        """Let an answer be unwritable."""
+        finding = Finding(order, Completed(Pin(PIN)), self.clock.time())
+        self.engine._recorded(Result(finding, Fate.STUCK, stuck=StuckReason.PIN_TOO_WIDE))
+
+    def shut(self, name: str, why: str) -> None:
+        account = self.accounts[name]
+        account.last_error = why
+        for _ in range(account.gate.limit):
+            account.gate.failed(self.clock.monotonic(), why, probe=False)
+            self.observer.checked(name, self.order(0, name), Blocked(why), 0.2)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        await self.server.start()
+        host, port = self.server.bound()
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            await self.server.stop()
+
+
+async def quiet(clock: Any = None) -> Stage:
+    """Nothing is open."""
+    stage = Stage(clock=clock)
+    stage.shelf.waiting = (0, None)
+    await stage.begin()
+    return stage
+
+
+async def busy(clock: Any = None) -> Stage:
+    """Ten orders, and all is well."""
+    stage = Stage(clock=clock)
+    stage.shelf.orders = [stage.order(30 + 90 * n) for n in range(10)]
+    stage.shelf.waiting = (2, stage.clock.time() - 12)
+    await stage.begin()
+    for n in range(12):
+        stage.ended(stage.order(100), pin=n % 4 != 0, delay=0.4 + n / 3)
+    return stage
+
+
+async def crowded(clock: Any = None, count: int = 100_000) -> Stage:
+    """Many orders in a few accounts."""
+    names = ("İstanbul-7f3a91c2", "Baku-19c8e0d4", "القاهرة-5a20bb71")
+    stage = Stage(names, clock)
+    ages = (stage.chance.expovariate(1 / 7200) for _ in range(count))
+    stage.shelf.orders = [stage.order(age, names[n % 3]) for n, age in enumerate(ages)]
+    await stage.begin()
+    for n in range(200):
+        stage.ended(
+            stage.order(400, names[n % 3]), pin=n % 9 != 0, account=names[n % 3], delay=stage.chance.expovariate(0.5)
+        )
+    return stage
+
+
+async def on_fire(clock: Any = None) -> Stage:
+    """Every account closed, orders late, stuck and skipped, the database away, and names that want to be markup."""
+    names = ("default", HOSTILE, "Baku-19c8e0d4")
+    stage = Stage(names, clock)
+    late = [stage.order(90_000 + 3600 * n, names[n % 3]) for n in range(30)]
+    lost = [stage.order(4000, referans="") for _ in range(7)]
+    stage.shelf.orders = [*late, *lost, *(stage.order(60 * n, names[n % 3]) for n in range(60))]
+    stage.shelf.waiting = (4210, stage.clock.time() - 86_000)
+    await stage.begin()
+    for order in late[:4]:
+        stage.stuck(order)
+    for name, why in zip(names, ("refused_8", "timeout", "http_503"), strict=True):
+        stage.shut(name, why)
+    stage.observer.checked("default", late[0], Unreachable("connect_error"), 5.0)
+    stage.observer.checked("default", late[0], Refused("3", HOSTILE), 0.1)
+    stage.shelf.away = True
+    with suppress(ShopUnavailableError):
+        await stage.engine.scan()
+    return stage
+
+
+STAGES = {"quiet": quiet, "busy": busy, "crowded": crowded, "on_fire": on_fire}
