@@ -19,6 +19,17 @@ _INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _LONGEST_NAME: Final = 60
 
 
+Opener = Callable[[Integration], Account]
+"""Makes an account of an integration.
+
+Raises:
+    ValueError: its address may not be called.
+"""
+
+AnyOpener = Callable[[Integration | None], Account]
+"""The same, which makes the account of the settings where there is no integration."""
+
+
 class Directory(Protocol):
     """Finds the account of an order."""
 
@@ -31,6 +42,9 @@ class Directory(Protocol):
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Take over the shop's accounts as they are now; return clients that are no longer needed, to be closed."""
+
+    def reopen(self, opener: AnyOpener) -> list[Provider]:
+        """Give every account a new client; return those that are no longer needed, to be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +66,17 @@ class OneAccount:
         """Nothing changes."""
         return []
 
+    def reopen(self, opener: AnyOpener) -> list[Provider]:
+        """Ask through a new client; one question is let through at once, lest a corrected password wait."""
+        old, self.account.provider = self.account.provider, opener(None).provider
+        self.account.gate.retry_now()
+        return [old]
+
 
 @dataclass(slots=True)
 class _Known:
     integration: Integration
     account: Account
-
-
-Opener = Callable[[Integration], Account]
-"""Makes an account of an integration.
-
-Raises:
-    ValueError: its address may not be called.
-"""
 
 
 @dataclass(slots=True)
@@ -107,6 +119,20 @@ class ShopAccounts:
         for gone in [i for i in self._known if i not in current or i in self._refused]:
             dropped.append(self._known.pop(gone).account.provider)
         return dropped
+
+    def reopen(self, opener: AnyOpener) -> list[Provider]:
+        """Ask each account through a new client; one whose address may no longer be called goes."""
+        self.open_account = opener
+        old = [known.account.provider for known in self._known.values()]
+        for integration_id, known in list(self._known.items()):
+            try:
+                known.account.provider = opener(known.integration).provider
+            except ValueError:
+                del self._known[integration_id]
+                self._refused[integration_id] = SkipReason.BAD_ADDRESS
+            else:
+                known.account.gate.retry_now()
+        return old
 
     def _take(self, integration: Integration) -> list[Provider]:
         known = self._known.get(integration.id)

@@ -16,7 +16,7 @@ from order_monitor.account import Account
 from order_monitor.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
 from order_monitor.book import Book, Entry, Stage
 from order_monitor.clock import Clock
-from order_monitor.directory import Directory, OneAccount
+from order_monitor.directory import AnyOpener, Directory, OneAccount
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.intake import Intake, Shop
 from order_monitor.observer import Observer, Observers
@@ -87,6 +87,23 @@ class Engine:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
         return self._intake.now()
 
+    def adopt(self, plan: Plan, *, concurrency: int, give_up_after: float, give_up_blind: bool) -> None:
+        """Go on by other settings. An order's next time, already planned, stays; the times after it are the new plan's."""
+        self._plan = plan
+        self._concurrency = concurrency
+        self._blind = give_up_blind
+        self._intake.adopt(plan, give_up_after)
+        self._wake.set()
+
+    def adopt_accounts(self, opener: AnyOpener | None, calls_per_second: float, gate_after: int) -> None:
+        """Give every account another pace and limit, and with ``opener`` a new client too."""
+        for provider in self._directory.reopen(opener) if opener else []:
+            self._close_later(provider)
+        for account in self.accounts.values():
+            account.pace.per_second = calls_per_second
+            account.gate.limit = gate_after
+        self._wake.set()
+
     @property
     def skips(self) -> Mapping[str, SkipReason]:
         """The orders nobody asks about, and why."""
@@ -105,14 +122,17 @@ class Engine:
         dropped = await self._intake.scan()
         self._observer.scanned(self._clock.monotonic() - began)
         for provider in dropped:
-            task = asyncio.create_task(self._close(provider), name="close account")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_later(provider)
         self._give_up_unasked()
         self.book.promote(self.now())
         if not self._calls and not any(self.book.due(a.name) or a.gate.streak for a in self.accounts.values()):
             self.state.succeeded_at = self.now()
         self._wake.set()
+
+    def _close_later(self, provider: Provider) -> None:
+        task = asyncio.create_task(self._close(provider), name="close account")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _close(self, provider: Provider) -> None:
         """Close a client that is no longer needed, once the calls under way have ended."""

@@ -63,6 +63,10 @@ class Intake:
         self.skips: dict[str, SkipReason] = {}
         self._log = structlog.get_logger("order_monitor.intake")
 
+    def adopt(self, plan: Plan, give_up_after: float) -> None:
+        """Go on by another plan."""
+        self._plan, self._give_up_after = plan, give_up_after
+
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
         return self._clock.time() + self._skew

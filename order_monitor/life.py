@@ -31,15 +31,22 @@ class Stop:
         self._log = structlog.get_logger("order_monitor.life")
 
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT ask for a stop; the second one leaves at once with 128 + its number."""
+    def on_signals(self, hang_up: Callable[[], None] | None = None) -> Iterator[None]:
+        """Let SIGTERM and SIGINT ask for a stop; the second one leaves at once with 128 + its number.
+
+        SIGHUP calls ``hang_up``, where there is one.
+        """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
+        if hang_up is not None:
+            loop.add_signal_handler(signal.SIGHUP, hang_up)
         try:
             yield
         finally:
+            if hang_up is not None:
+                loop.remove_signal_handler(signal.SIGHUP)
             for number in signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
@@ -75,6 +82,10 @@ class Life:
         self._interval = scan_interval
         self._beside = beside or {}
         self._log = structlog.get_logger("order_monitor.life")
+
+    def adopt(self, *, grace: float, scan_interval: float) -> None:
+        """Go on by other settings."""
+        self._grace, self._interval = grace, scan_interval
 
     async def once(self) -> bool:
         """Make one pass; return whether nothing was left unwritten.

@@ -145,6 +145,11 @@ def origin(error: BaseException) -> str:
     return f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
 
 
+def set_level(level: str) -> None:
+    """Let ``level`` be the least that is told, from now on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())))
+
+
 def set_up(
     level: str, form: str, stream: TextIO | None = None, environ: MutableMapping[str, str] | None = None
 ) -> tuple[LineSink, Redactor]:

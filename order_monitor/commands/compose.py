@@ -18,7 +18,7 @@ import httpx
 from order_monitor.account import Account
 from order_monitor.clock import Clock, SystemClock
 from order_monitor.decide import Rules
-from order_monitor.directory import Directory, OneAccount, ShopAccounts, label
+from order_monitor.directory import AnyOpener, Directory, OneAccount, ShopAccounts, label
 from order_monitor.engine import Engine
 from order_monitor.errors import OrderMonitorError, SettingsError, ShopUnavailableError
 from order_monitor.gate import Gate, Pace
@@ -104,6 +104,11 @@ def layout_of(settings: Settings) -> Layout:
     )
 
 
+def orders_of(settings: Settings, database: Database) -> Orders:
+    """Return the orders table."""
+    return Orders(database, layout_of(settings))
+
+
 def schedule_of(settings: Settings) -> Schedule:
     """Return the schedule."""
     s = settings.schedule
@@ -128,16 +133,16 @@ def _verified() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None]) -> Directory:
-    """Return the accounts: the one of the settings, or the shop's own."""
+def opener_of(settings: Settings, clock: Clock) -> AnyOpener:
+    """Return what makes an account: of an integration of the shop's, or of the settings where there is none."""
     given = settings.provider
-    if given.source == "config":
-        assert given.base_url and given.kod and given.sifre  # noqa: S101, PT018 - settings_of was told that they are needed
-        kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
-        # An address in monitor.toml is the operator's own, and may be anywhere.
-        return OneAccount(open_znet(settings, clock, given.base_url, kod, sifre, name=ACCOUNT, guarded=False))
 
-    def open_account(integration: Integration) -> Account:
+    def open_account(integration: Integration | None) -> Account:
+        if integration is None:
+            assert given.base_url and given.kod and given.sifre  # noqa: S101, PT018 - settings_of was told that they are needed
+            kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
+            # An address in monitor.toml is the operator's own, and may be anywhere.
+            return open_znet(settings, clock, given.base_url, kod, sifre, name=ACCOUNT, guarded=False)
         url = check_url(integration.base_url, allow_http=given.allow_http)
         if not given.allow_private and is_forbidden_host(urlsplit(url).hostname or ""):
             msg = "the address is private; see provider.allow_private"
@@ -148,12 +153,18 @@ def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[st
         login = (url, integration.kod, integration.sifre)
         return open_znet(settings, clock, *login, name=label(integration), guarded=not given.allow_private)
 
-    return ShopAccounts(open_account, on_secrets)
+    return open_account
+
+
+def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None]) -> Directory:
+    """Return the accounts: the one of the settings, or the shop's own."""
+    opener = opener_of(settings, clock)
+    return OneAccount(opener(None)) if settings.provider.source == "config" else ShopAccounts(opener, on_secrets)
 
 
 def engine_of(
     settings: Settings,
-    database: Database,
+    orders: Orders,
     redactor: Redactor,
     *,
     one_pass: bool = False,
@@ -164,7 +175,7 @@ def engine_of(
     clock = SystemClock()
     schedule = schedule_of(settings)
     return Engine(
-        Orders(database, layout_of(settings)),
+        orders,
         directory_of(settings, clock, redactor.learn),
         OnePass(schedule, every) if one_pass else Continuous(schedule),
         clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from order_monitor import __version__
 from order_monitor.commands.compose import ExitCode, run_to_exit, settings_of
 from order_monitor.commands.parts import Parts
+from order_monitor.commands.reload import Reloader
 from order_monitor.life import Stop
 from order_monitor.logs import LineSink, Redactor
 from order_monitor.settings import Settings
@@ -16,15 +18,17 @@ from order_monitor.settings import Settings
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal stops it; return the exit code."""
+    # Until there is something to reload, a hang-up must not end the daemon.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_live(settings, sink, redactor), sink)
+    return run_to_exit(_live(config, settings, sink, redactor), sink)
 
 
-async def _live(settings: Settings, sink: LineSink, redactor: Redactor) -> int:
+async def _live(config: Path | None, settings: Settings, sink: LineSink, redactor: Redactor) -> int:
     log = structlog.get_logger("order_monitor")
     stop = Stop()
-    with stop.on_signals():
-        parts = Parts.of(settings, stop, redactor, lambda: sink.dropped)
+    parts = Parts.of(settings, stop, redactor, lambda: sink.dropped)
+    with stop.on_signals(hang_up=Reloader(config, settings, parts, redactor)):
         try:
             if parts.health is not None:
                 await parts.health.start()

@@ -19,6 +19,7 @@ from order_monitor.commands.compose import (
     close_all,
     database_of,
     engine_of,
+    orders_of,
     run_to_exit,
     say,
     sender_of,
@@ -41,7 +42,7 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
-        engine = engine_of(settings, database, redactor, one_pass=True, every=every)
+        engine = engine_of(settings, orders_of(settings, database), redactor, one_pass=True, every=every)
         sender = sender_of(settings, database)
         life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
         bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json else None

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, sender_of
+from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, orders_of, sender_of
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
 from order_monitor.observer import Observers
 from order_monitor.settings import Settings
 from order_monitor.shop.database import Database
+from order_monitor.shop.orders import Orders
 from order_monitor.tell.health import HealthServer
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.probe import Probe
+from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.view import View
 from order_monitor.tell.webhook import Sender
 
@@ -26,6 +28,8 @@ class Parts:
     """All that runs in one daemon."""
 
     database: Database
+    orders: Orders
+    notifier: Notifier
     engine: Engine
     probe: Probe
     view: View
@@ -46,20 +50,25 @@ class Parts:
         database = database_of(settings)
         view = View(clock)
         metrics = Metrics(view, dropped)
-        engine = engine_of(settings, database, redactor, observer=Observers([metrics, view]))
+        orders = orders_of(settings, database)
+        engine = engine_of(settings, orders, redactor, observer=Observers([metrics, view]))
         sender = sender_of(settings, database)
         probe = Probe(engine, clock, schedule.scan_interval)
         view.watch(engine, probe, schedule.give_up_after, sender)
+        notifier = Notifier(view, clock)
+        beside = {"webhook": sender.run} if sender else {}
+        if notifier.listens:
+            beside["systemd"] = notifier.run
         life = Life(
             engine,
             clock,
             stop,
             grace=settings.shutdown.grace,
             scan_interval=schedule.scan_interval,
-            beside={"webhook": sender.run} if sender else None,
+            beside=beside,
         )
         health = health_of(settings, probe, Dashboard(view, metrics))
-        return cls(database, engine, probe, view, health, sender, life)
+        return cls(database, orders, notifier, engine, probe, view, health, sender, life)
 
     async def close(self) -> None:
         """Stop listening and give back every connection."""

@@ -55,6 +55,11 @@ class Orders:
         self._met: set[str] = set()
         self._read_at = float("-inf")
 
+    def adopt(self, layout: Layout) -> None:
+        """Go on by other settings, from the next look on."""
+        self._layout = layout
+        self._stale = self._ledger is not None
+
     async def prepare(self) -> Table:
         """Look up the columns, again if it was done before.
 

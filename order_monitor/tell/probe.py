@@ -21,6 +21,10 @@ class Probe:
         self._clock = clock
         self._interval = scan_interval
 
+    def adopt(self, scan_interval: float) -> None:
+        """Judge by another interval."""
+        self._interval = scan_interval
+
     def is_live(self) -> bool:
         """Whether the loop ticked lately."""
         ticked = self._engine.state.ticked_at

@@ -80,14 +80,14 @@ class View:
         self._started = clock.time()
         self._engine: Engine | None = None
         self._probe: Probe | None = None
-        self._give_up_after = 0.0
+        self.give_up_after = 0.0
         self._census: Census = Census()
         self._counted_until = float("-inf")
         self.sender: Sender | None = None
 
     def watch(self, engine: Engine, probe: Probe, give_up_after: float, sender: Sender | None = None) -> None:
         """Show ``engine``, as ``probe`` judges it; orders count as overdue after ``give_up_after`` seconds."""
-        self._engine, self._probe, self._give_up_after, self.sender = engine, probe, give_up_after, sender
+        self._engine, self._probe, self.give_up_after, self.sender = engine, probe, give_up_after, sender
 
     @property
     def engine(self) -> Engine:
@@ -152,7 +152,7 @@ class View:
         began = self._clock.monotonic()
         if began >= self._counted_until:
             engine = self.engine
-            self._census = census.take(engine.book, engine.skips, engine.now(), self._give_up_after)
+            self._census = census.take(engine.book, engine.skips, engine.now(), self.give_up_after)
             self._counted_until = began + max(0.5, (self._clock.monotonic() - began) * _CENSUS_SHARE)
         return self._census
 

@@ -1,0 +1,100 @@
+"""SIGHUP: read the settings again, take over what can change while running, and name what cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import layout_of, opener_of, schedule_of
+from order_monitor.commands.parts import Parts
+from order_monitor.errors import SettingsError
+from order_monitor.logs import Redactor, set_level
+from order_monitor.schedule import Continuous
+from order_monitor.settings import Settings, known_keys
+from order_monitor.settings_file import load
+
+LIVE: Final = frozenset(
+    {
+        *(f"schedule.{key}" for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")),
+        *("schedule.scan_interval", "schedule.record_sync"),
+        *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
+        *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
+        *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh")),
+        *("log.level", "shutdown.grace"),
+    }
+)
+"""The settings that can change while the daemon runs."""
+
+
+class Reloader:
+    """Takes over new settings, all of a file or nothing."""
+
+    def __init__(self, config: Path | None, settings: Settings, parts: Parts, redactor: Redactor) -> None:
+        """Read ``config`` again when asked to; ``settings`` are those in force."""
+        self._config = config
+        self._settings = settings
+        self._parts = parts
+        self._redactor = redactor
+        self._log = structlog.get_logger("order_monitor.reload")
+
+    def __call__(self) -> None:
+        """Reload; a file with a mistake changes nothing, and its mistakes are told."""
+        self._parts.notifier.reloading()
+        try:
+            fresh = load(self._config, need=("database", "provider"))
+        except SettingsError as error:
+            self._log.error("settings.refused", problems=error.problems)
+        else:
+            self._take(fresh)
+        self._parts.notifier.reloaded()
+
+    def _take(self, fresh: Settings) -> None:
+        self._redactor.learn(fresh.secrets())
+        changed = [key for key in _keys() if _value(fresh, key) != _value(self._settings, key)]
+        live = [key for key in changed if key in LIVE]
+        kept = [key for key in changed if key not in LIVE]
+        self._settings = _merged(self._settings, fresh, live)
+        if live:
+            self._apply(self._settings, [key for key in live if key.startswith("provider.")])
+        self._log.info("settings.reloaded", changed=live, need_restart=kept)
+
+    def _apply(self, settings: Settings, provider: list[str]) -> None:
+        set_level(settings.log.level)
+        engine, life, limits, schedule = self._parts.engine, self._parts.life, settings.limits, settings.schedule
+        engine.adopt(
+            Continuous(schedule_of(settings)),
+            concurrency=limits.concurrency,
+            give_up_after=schedule.give_up_after,
+            give_up_blind=schedule.give_up_blind,
+        )
+        engine.adopt_accounts(
+            opener_of(settings, SystemClock()) if provider else None, limits.calls_per_second, limits.gate_after
+        )
+        self._parts.orders.adopt(layout_of(settings))
+        self._parts.view.give_up_after = schedule.give_up_after
+        life.adopt(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
+        self._parts.probe.adopt(schedule.scan_interval)
+
+
+def _keys() -> list[str]:
+    return [f"{section}.{key}" for section, keys in known_keys().items() for key in keys]
+
+
+def _value(settings: Settings, key: str) -> object:
+    section, _, name = key.partition(".")
+    part = getattr(settings, section)
+    return getattr(part, name if name in type(part).model_fields else f"{name}_")
+
+
+def _merged(old: Settings, fresh: Settings, live: list[str]) -> Settings:
+    """Return the old settings with the ``live`` ones of the new: what needs a restart is not half in force."""
+    sections: dict[str, dict[str, object]] = {}
+    for key in live:
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = _value(fresh, key)
+    return old.model_copy(
+        update={name: getattr(old, name).model_copy(update=values) for name, values in sections.items()}
+    )
