@@ -1,12 +1,14 @@
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN python -m venv /opt/order-monitor
+RUN python -m venv /opt/build && python -m venv /opt/order-monitor
 WORKDIR /src
-COPY deploy/requirements.lock deploy/requirements.lock
-RUN /opt/order-monitor/bin/pip install --require-hashes --no-deps -r deploy/requirements.lock
+COPY deploy/build.lock deploy/requirements.lock deploy/
+RUN /opt/build/bin/pip install --require-hashes --no-deps -r deploy/build.lock \
+ && /opt/order-monitor/bin/pip install --require-hashes --no-deps -r deploy/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY order_monitor order_monitor
-RUN /opt/order-monitor/bin/pip install --no-deps .
+RUN /opt/build/bin/python -m hatchling build -t wheel -d /src/dist \
+ && /opt/order-monitor/bin/pip install --no-index --no-deps /src/dist/*.whl
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="order-monitor" \
@@ -19,6 +21,5 @@ USER 10001
 WORKDIR /etc/order-monitor
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["order-monitor", "status"]
 ENTRYPOINT ["order-monitor"]

@@ -34,8 +34,11 @@ format: $(VENV)/dev.done ## put the code in shape
 	$(BIN)/ruff format .
 
 lock: $(VENV)/dev.done ## pin what the image installs
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-header --no-annotate \
-	  --no-emit-trusted-host --no-emit-find-links --allow-unsafe --upgrade -o deploy/requirements.lock pyproject.toml
+	$(COMPILE) -o deploy/requirements.lock pyproject.toml
+	$(COMPILE) --build-deps-for wheel --only-build-deps -o deploy/build.lock pyproject.toml
+
+COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-header --no-annotate \
+  --no-emit-trusted-host --no-emit-find-links --allow-unsafe --upgrade
 
 benchmark: $(VENV)/dev.done ## ratios of things measured side by side
 	$(BIN)/python benchmarks/throughput.py

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from order_monitor.account import Account
+from order_monitor.aftermath import Aftermath
 from order_monitor.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
 from order_monitor.book import Book, Entry, Stage
 from order_monitor.clock import Clock
 from order_monitor.directory import AnyOpener, Directory, OneAccount
-from order_monitor.finding import Fate, Finding, Result
+from order_monitor.finding import Finding, Result
 from order_monitor.intake import Intake, Shop
 from order_monitor.observer import Observer, Observers
 from order_monitor.order import SkipReason
@@ -64,6 +64,7 @@ class Engine:
         self.state = State()
         self._intake = Intake(shop, self._directory, self.book, plan, clock, self.state, give_up_after=give_up_after)
         self._observer = observer or Observers()
+        self._aftermath = Aftermath(self.book, self.state, self._intake, self._observer)
         self.writer = Writer(shop, clock, self._recorded, on_batch=self._observer.wrote, patience=patience)
         self._shop = shop
         self._plan = plan
@@ -324,74 +325,11 @@ class Engine:
             self.book.schedule(entry, due)
 
     def _recorded(self, result: Result) -> None:
-        """Take note of what became of a finding."""
+        """Take note of what became of a finding; an order that is still open is due again."""
         self._wake.set()
-        order = result.finding.order
-        entry = self.book.get(order.id)
-        self._observer.settled(entry.account if entry else "", result, max(0.0, self.now() - result.finding.due))
-        if result.fate is not Fate.STUCK:
-            self.state.stuck.discard(order.id)
-        match result.fate:
-            case Fate.WRITTEN if result.write is not None and result.write.final:
-                self._end(result)
-            case Fate.GONE:
-                self.state.gone += 1
-                self.book.forget(order.id)
-                has_pin = isinstance(result.finding.answer, Completed) and result.finding.answer.pin is not None
-                self._log.warning(
-                    "order.gone",
-                    order_id=order.id,
-                    status=result.status,
-                    why=result.detail or "somebody else ended it first",
-                    pin_not_written=has_pin,
-                )
-            case Fate.RESENT:
-                self.state.resent += 1
-                self.book.forget(order.id)
-                self._log.info("order.resent", order_id=order.id)
-            case _:
-                self._still_open(result)
-
-    def _end(self, result: Result) -> None:
-        finding, write = result.finding, result.write
-        assert write is not None  # noqa: S101 - matched by the caller
-        outcome = "completed" if isinstance(finding.answer, Completed) else "failed"
-        self.state.ends[outcome] += 1
-        self.state.timeouts += isinstance(finding.answer, Waiting)
-        self.book.forget(finding.order.id)
-        self._intake.ended(finding.order)
-        if result.repeat:
-            self._log.warning("order.repeated", order_id=finding.order.id, status=write.status)
-        self._log.info(
-            f"order.{outcome}",
-            order_id=finding.order.id,
-            tenant_id=finding.order.tenant_id,
-            status=write.status,
-            has_pin=write.pin is not None,
-            age=round(finding.age, 1),
-            checks=finding.checks,
-        )
-
-    def _still_open(self, result: Result) -> None:
-        order = result.finding.order
-        entry = self.book.get(order.id)
-        if entry is None:  # pragma: no cover - an order on its way into the database is never forgotten
-            return
-        if result.fate is Fate.STUCK:
-            self._stuck(entry, result)
-        elif result.write is not None:
-            entry.order = replace(order, status=result.write.status)
-            if order.status != result.write.status:
-                self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
-        entry.written = result.finding.answer
-        self._again(entry)
-
-    def _stuck(self, entry: Entry, result: Result) -> None:
-        reason = str(result.stuck)
-        self.state.stuck.add(entry.order.id)
-        if entry.stuck != reason:
-            self._log.error("order.stuck", order_id=entry.order.id, reason=reason, detail=result.detail)
-        entry.stuck = reason
+        delay = max(0.0, self.now() - result.finding.due)
+        if (entry := self._aftermath.take(result, delay)) is not None:
+            self._again(entry)
 
     def overdue(self) -> int:
         """Return how many known orders are older than the shop's patience and still open."""
