@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from order_monitor import __version__
-from order_monitor.commands.daemon import run_daemon
 from order_monitor.settings import known_keys
 from order_monitor.settings_file import load
 from order_monitor.tell.systemd import Notifier
@@ -89,7 +88,6 @@ def test_the_service_does_what_the_daemon_expects() -> None:
     grace = load(None, {}).shutdown.grace
     assert float(found["TimeoutStopSec"][0]) > grace
     assert float(found["WatchdogSec"][0]) > 60, "longer than the engine may be silent before it counts as dead"
-    assert run_daemon.__module__ == "order_monitor.commands.daemon"
 
 
 async def test_the_watchdogs_time_is_understood() -> None:
