@@ -20,7 +20,7 @@ import structlog
 
 _QUEUE: Final = 10_000
 _SHORTEST_SECRET: Final = 4
-_QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg")
+_QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg", "urllib3", "opentelemetry")
 """Libraries whose own lines may carry a URL or a value, at any level of ours."""
 
 

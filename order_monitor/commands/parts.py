@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from order_monitor.clock import SystemClock
 from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, orders_of, sender_of
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
-from order_monitor.observer import Observers
+from order_monitor.observer import Observer, Observers
 from order_monitor.settings import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.orders import Orders
@@ -19,8 +23,11 @@ from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.probe import Probe
 from order_monitor.tell.systemd import Notifier
+from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.view import View
 from order_monitor.tell.webhook import Sender
+
+_LAST_SPANS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Parts:
     view: View
     health: HealthServer | None
     sender: Sender | None
+    traces: Traces | None
     life: Life
 
     @classmethod
@@ -50,8 +58,11 @@ class Parts:
         database = database_of(settings)
         view = View(clock)
         metrics = Metrics(view, dropped)
+        redactor.learn(secrets_in(os.environ))
+        traces = traces_of(clock)
+        watching: list[Observer] = [metrics, view, *([traces] if traces else [])]
         orders = orders_of(settings, database)
-        engine = engine_of(settings, orders, redactor, observer=Observers([metrics, view]))
+        engine = engine_of(settings, orders, redactor, observer=Observers(watching))
         sender = sender_of(settings, database)
         probe = Probe(engine, clock, schedule.scan_interval)
         view.watch(engine, probe, schedule.give_up_after, sender)
@@ -68,10 +79,14 @@ class Parts:
             beside=beside,
         )
         health = health_of(settings, probe, Dashboard(view, metrics))
-        return cls(database, orders, notifier, engine, probe, view, health, sender, life)
+        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, life)
 
     async def close(self) -> None:
         """Stop listening and give back every connection."""
         if self.health is not None:
             await self.health.stop()
         await close_all(self.engine, self.database, self.sender)
+        if self.traces is not None:
+            # A collector that is away keeps this waiting, in a thread that the exit does not wait for.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self.traces.close), _LAST_SPANS)
