@@ -23,6 +23,10 @@ class Account:
     last_error: str = ""
     answered_at: float | None = None
     """When an answer of it was last understood, epoch seconds."""
+    closed_at: float = 0.0
+    told_at: float = 0.0
+    failures: int = 0
+    """How many calls failed since the gate shut, when that was, and when it was last told (monotonic seconds)."""
     calls: dict[object, float] = field(default_factory=dict)
     """The calls under way and when each began, oldest first."""
 

@@ -32,6 +32,7 @@ TICK: Final = 5.0
 BACKLOG: Final = 2000
 """Answers waiting for the database beyond which no more are fetched."""
 
+_STILL_CLOSED_EVERY: Final = 3600.0
 _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 60.0
 
@@ -257,7 +258,8 @@ class Engine:
             self._not_answered(entry, answer)
             return
         if account.gate.succeeded(probe=probe):
-            self._log.info("account.opened", account=account.name)
+            closed_for = round(now - account.closed_at, 1)
+            self._log.info("account.opened", account=account.name, closed_for=closed_for, failures=account.failures)
         account.last_error = ""
         self.state.succeeded_at = account.answered_at = self.now()
         entry.failures = 0
@@ -275,7 +277,21 @@ class Engine:
         account.last_error = answer.why
         if account.gate.failed(now, answer.why, probe=probe, retry_after=retry_after):
             message = answer.message[:200] if isinstance(answer, Blocked) else ""
+            account.closed_at = account.told_at = now
+            account.failures = 0
             self._log.error("account.closed", account=account.name, reason=answer.why, message=message)
+        account.failures += 1
+        if not account.gate.is_open and now - account.told_at >= _STILL_CLOSED_EVERY:
+            account.told_at = now
+            closed_for = round(now - account.closed_at, 1)
+            self._log.warning(
+                "account.still_closed",
+                account=account.name,
+                reason=answer.why,
+                closed_for=closed_for,
+                failures=account.failures,
+                due=self.book.due(account.name),
+            )
 
     def _not_answered(self, entry: Entry, answer: Answer) -> None:
         """Put the order back behind others, lest one that always fails is every probe's choice."""

@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 from urllib.parse import quote, quote_plus
 
@@ -20,6 +20,14 @@ import structlog
 
 _QUEUE: Final = 10_000
 _SHORTEST_SECRET: Final = 4
+_PRIORITIES: Final = {
+    "critical": "<2>",
+    "error": "<3>",
+    "exception": "<3>",
+    "warning": "<4>",
+    "info": "<6>",
+    "debug": "<7>",
+}
 _QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg", "urllib3", "opentelemetry")
 """Libraries whose own lines may carry a URL or a value, at any level of ours."""
 
@@ -109,16 +117,18 @@ class _Logger:
 class _Chain:
     """All of structlog's processors as one that cannot fail: no mistake in a log call may reach the work it tells of."""
 
-    def __init__(self, processors: list[structlog.typing.Processor], redact: Redactor) -> None:
+    def __init__(self, processors: list[structlog.typing.Processor], redact: Redactor, *, for_journal: bool) -> None:
         self._processors = processors
         self._redact = redact
+        self._for_journal = for_journal
 
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         try:
             done: Any = event
             for processor in self._processors:
                 done = processor(logger, method, done)
-            return self._redact(str(done))
+            priority = _PRIORITIES.get(method, "") if self._for_journal else ""
+            return priority + self._redact(str(done))
         except Exception as error:  # noqa: BLE001 - see above
             return f'{{"event": "log.failed", "error": "{type(error).__name__}"}}'
 
@@ -143,6 +153,15 @@ def origin(error: BaseException) -> str:
     """Return an exception's type and the places it passed; never its text, which may hold anything."""
     places = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]  # noqa: PTH119
     return f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether systemd's journal reads the stream: then a line's level goes before it (sd-daemon(3)) and `journalctl -p` works."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def set_level(level: str) -> None:
@@ -176,6 +195,7 @@ def set_up(
             renderer,
         ],
         redact,
+        for_journal=_is_journal(stream, environ),
     )
     structlog.configure(
         processors=[chain],

@@ -510,3 +510,26 @@ async def test_one_pass_gives_up_on_what_is_overdue(plain_shop: Shop) -> None:
 
 def test_rules_are_the_layouts() -> None:
     assert Rules().give_up_after == DAY
+
+
+async def test_a_long_outage_is_summarised(plain_shop: Shop) -> None:
+    """One line when it begins, one an hour while it lasts, one when it ends, however many questions failed."""
+    from structlog.testing import capture_logs
+
+    down = True
+    bench = Bench(plain_shop, lambda _: text("", 503) if down else text("OK|3| |x"))
+    for _ in range(20):
+        await plain_shop.add()
+    with capture_logs() as lines:
+        async with Drive(bench.engine, bench.clock) as drive:
+            await drive.run(7 * 3600 + 100, scan_every=600)
+            down = False
+            await drive.run(700, scan_every=600)
+    told = [line for line in lines if line["event"].startswith("account.")]
+    assert told[0]["event"] == "account.closed"
+    assert {line["event"] for line in told[1:-1]} == {"account.still_closed"}
+    assert told[-1]["event"] == "account.opened"
+    assert len(told[1:-1]) in (6, 7), "once an hour"
+    assert told[1]["failures"] > 10
+    assert 3600 <= told[1]["closed_for"] < 4000
+    assert told[-1]["closed_for"] > 7 * 3600

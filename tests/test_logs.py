@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -376,3 +377,23 @@ def test_stderr_is_the_default(capfd: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert json.loads(err)["event"] == "hello"
     assert sys.stderr is not None
+
+
+def test_the_journal_learns_each_lines_level(tmp_path: Path) -> None:
+    """And nobody else does: elsewhere the prefix would be no JSON."""
+    path = tmp_path / "journal"
+    for is_journal in (True, False):
+        with path.open("w", encoding="utf-8") as stream:
+            status = path.stat()
+            name = f"{status.st_dev}:{status.st_ino}" if is_journal else "1:2"
+            sink, _ = set_up("debug", "json", stream, {"JOURNAL_STREAM": name})
+            log = structlog.get_logger("test")
+            log.debug("a")
+            log.info("b")
+            log.warning("c")
+            log.error("d")
+            log.critical("e")
+            sink.close()
+        lines = path.read_text("utf-8").splitlines()
+        assert [line[:3] for line in lines] == (["<7>", "<6>", "<4>", "<3>", "<2>"] if is_journal else ['{"e'] * 5)
+        assert all(json.loads(line[3:] if is_journal else line)["level"] for line in lines)

@@ -251,3 +251,23 @@ async def test_the_daemon_needs_no_more_than_the_role_of_the_readme(
             with pytest.raises(Exception, match="permission denied"):
                 await connection.execute(forbidden)
             await connection.close()
+
+
+def test_the_log_table_names_every_event_and_no_other() -> None:
+    """An operator who greps for an event finds it in the README."""
+    section = readme.README.partition("## Log events")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)?)`", section)) - {"pin_not_written"}
+    known = set()
+    for path in (Path(readme.__file__).parent.parent / "order_monitor").rglob("*.py"):
+        if "demo" not in path.parts:
+            known |= set(
+                re.findall(r"\.(?:info|warning|error|critical|log)\((?:level, )?\s*\"([a-z_.]+)\"", path.read_text())
+            )
+    known |= {"order.completed", "order.failed", "order.refused", "order.garbled"}
+    assert told == known
+
+
+def test_the_arabic_readme_names_the_same_commands() -> None:
+    arabic = (Path(readme.__file__).parent.parent / "README.ar.md").read_text("utf-8")
+    for command in re.findall(r"^\| `(order-monitor[^`]*)` \|", readme.README, re.MULTILINE):
+        assert f"`{command}`" in arabic, command
