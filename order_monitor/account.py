@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,17 @@ SLOW_AFTER: Final = 2.0
 """Seconds that a call may take before its account counts as slow."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person's word that an account is not to be asked. Times are epoch seconds; ``until`` is None for until it is resumed."""
+
+    account: str
+    reason: str
+    by: str
+    since: float
+    until: float | None = None
+
+
 @dataclass(slots=True)
 class Account:
     """An account's provider with its own gate and pace; nothing here is shared with another account."""
@@ -20,6 +32,8 @@ class Account:
     provider: Provider
     gate: Gate = field(default_factory=Gate)
     pace: Pace = field(default_factory=lambda: Pace(10.0))
+    paused: Pause | None = None
+    balance: str | None = None
     last_error: str = ""
     answered_at: float | None = None
     """When an answer of it was last understood, epoch seconds."""
@@ -29,6 +43,15 @@ class Account:
     """How many calls failed since the gate shut, when that was, and when it was last told (monotonic seconds)."""
     calls: dict[object, float] = field(default_factory=dict)
     """The calls under way and when each began, oldest first."""
+
+    @property
+    def balance_amount(self) -> float | None:
+        """The balance as a number, None where it is not known or not written as one."""
+        try:
+            amount = float((self.balance or "").replace(",", "."))
+        except ValueError:
+            return None
+        return amount if math.isfinite(amount) else None
 
     @property
     def in_flight(self) -> int:
@@ -46,10 +69,12 @@ class Account:
 
     def may_start(self, now: float) -> bool:
         """Whether one more call may start at ``now`` (monotonic seconds)."""
-        return self.gate.lets_through(now) and self.pace.ready_at() <= now
+        return self.paused is None and self.gate.lets_through(now) and self.pace.ready_at() <= now
 
     def may_start_at(self) -> float | None:
-        """When that will be; None while only a call's end can tell."""
+        """When that will be; None while only a call's end can tell, or a person."""
+        if self.paused is not None:
+            return None
         if self.gate.is_open:
             return self.pace.ready_at()
         opens = self.gate.opens_at()

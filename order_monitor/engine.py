@@ -60,10 +60,10 @@ class Engine:
         With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate. ``patience`` is
         how many seconds a write may be tried without progress, None for ever.
         """
-        self._directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
+        self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
         self.book = Book()
         self.state = State()
-        self._intake = Intake(shop, self._directory, self.book, plan, clock, self.state, give_up_after=give_up_after)
+        self._intake = Intake(shop, self.directory, self.book, plan, clock, self.state, give_up_after=give_up_after)
         self._observer = observer or Observers()
         self._aftermath = Aftermath(self.book, self.state, self._intake, self._observer)
         self.writer = Writer(shop, clock, self._recorded, on_batch=self._observer.wrote, patience=patience)
@@ -83,11 +83,16 @@ class Engine:
     @property
     def accounts(self) -> Mapping[str, Account]:
         """The accounts that may be asked, by name."""
-        return self._directory.accounts
+        return self.directory.accounts
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
         return self._intake.now()
+
+    def choose(self, shop: Shop) -> None:
+        """Look for orders in another view of the same shop."""
+        self._shop = shop
+        self._intake.choose(shop)
 
     def adopt(self, plan: Plan, *, concurrency: int, give_up_after: float, give_up_blind: bool) -> None:
         """Go on by other settings. An order's next time, already planned, stays; the times after it are the new plan's."""
@@ -99,7 +104,7 @@ class Engine:
 
     def adopt_accounts(self, opener: AnyOpener | None, calls_per_second: float, gate_after: int) -> None:
         """Give every account another pace and limit, and with ``opener`` a new client too."""
-        for provider in self._directory.reopen(opener) if opener else []:
+        for provider in self.directory.reopen(opener) if opener else []:
             self._close_later(provider)
         for account in self.accounts.values():
             account.pace.per_second = calls_per_second
@@ -168,7 +173,7 @@ class Engine:
         if not self._one_pass or self._calls or len(self.writer):
             return False
         self.book.promote(self.now())
-        return all(not self.book.due(a.name) or not a.gate.is_open for a in self.accounts.values())
+        return all(not self.book.due(a.name) or not a.gate.is_open or a.paused for a in self.accounts.values())
 
     def _start_calls(self) -> float:
         """Start what may start now; return after how many seconds to look again, if nothing calls before."""

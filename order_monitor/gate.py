@@ -78,6 +78,12 @@ class Gate:
         if probe:
             self.probing = False
 
+    def start_anew(self) -> None:
+        """Forget every failure: a person has resumed the account."""
+        self.streak = self._pauses = 0
+        self._shut = False
+        self.reason = ""
+
     def retry_now(self) -> None:
         """Let one probe through at once: the account's address or password has changed."""
         self._until = 0.0

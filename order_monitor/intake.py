@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from order_monitor.account import Pause
 from order_monitor.book import Book, Entry, Stage
 from order_monitor.clock import Clock
 from order_monitor.directory import Directory
@@ -63,6 +64,10 @@ class Intake:
         self.skips: dict[str, SkipReason] = {}
         self._log = structlog.get_logger("order_monitor.intake")
 
+    def choose(self, shop: Shop) -> None:
+        """Fill the book from another view of the shop."""
+        self._shop = shop
+
     def adopt(self, plan: Plan, give_up_after: float) -> None:
         """Go on by another plan."""
         self._plan, self._give_up_after = plan, give_up_after
@@ -97,11 +102,22 @@ class Intake:
         self._skew = scan.now - self._clock.time()
         dropped = self._directory.update(scan.integrations) if scan.integrations is not None else []
         await self.merge(scan, began)
-        self._state.events_waiting = scan.waiting
+        self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
+        self._pause(scan.pauses)
         self._state.scans += 1
         self._state.scan_problem = None
         self._state.scanned_at = self._clock.monotonic()
         return dropped
+
+    def _pause(self, pauses: Mapping[str, Pause]) -> None:
+        """Take over what people have paused and resumed."""
+        for name, account in self._directory.accounts.items():
+            before, account.paused = account.paused, pauses.get(name)
+            if account.paused is not None and before is None:
+                self._log.warning("account.paused", account=name, reason=account.paused.reason, by=account.paused.by)
+            elif account.paused is None and before is not None:
+                account.gate.start_anew()
+                self._log.info("account.resumed", account=name)
 
     async def merge(self, scan: Scan, began: float) -> None:
         """Bring the book in step with what a scan that ``began`` (monotonic seconds) read."""
@@ -143,10 +159,20 @@ class Intake:
             if entry.order.status != order.status:
                 entry.written = None
             entry.order = order
-            if before != (order.referans, order.sent_at, account):
+            if before == (order.referans, order.sent_at, account):
+                self._skip_asked(entry)
+            else:
                 self._book.idle(entry)
                 entry.account = account
                 self._plan_first(entry)
+
+    def _skip_asked(self, entry: Entry) -> None:
+        """Ask at the next time only, where somebody else has asked since the order came due (``last_sync_at`` tells)."""
+        asked = entry.order.last_sync_at
+        if asked is not None and entry.stage in (Stage.SCHEDULED, Stage.READY) and entry.due <= asked <= self.now():
+            again = self._plan.again(entry.order, self.now())
+            if again is not None:
+                self._book.schedule(entry, again)
 
     def _plan_first(self, entry: Entry) -> None:
         due = self._plan.first(entry.order, self.now())

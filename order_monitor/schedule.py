@@ -142,3 +142,16 @@ class OnePass:
     def again(self, order: Order, now: float) -> float | None:  # noqa: ARG002 - the daemon's plan needs them
         """Never: one pass asks once."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The plan of a person who will not wait: each order at once, whatever its schedule says, and once."""
+
+    def first(self, order: Order, now: float) -> float | None:  # noqa: ARG002 - the schedule has no say
+        """Now."""
+        return now
+
+    def again(self, order: Order, now: float) -> float | None:  # noqa: ARG002
+        """Never."""
+        return None

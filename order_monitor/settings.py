@@ -162,6 +162,8 @@ class Provider(Section):
     timeout: PositiveSeconds = 20.0
     max_body: Size = 65_536
     user_agent: str = Field(default="order-monitor", pattern=r"^[\x20-\x7e]+$")
+    balance_interval: Seconds = 900.0
+    low_balance: Number | None = Field(default=None, ge=0)
 
     @field_validator("base_url")
     @classmethod
@@ -265,6 +267,16 @@ class Health(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: Integer = Field(default=8080, ge=0, le=65_535)
     hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_list)] = ()
+    # Whoever knows it can pretend that all is well, so it is kept like a password.
+    ping_url: SecretStr | None = None
+
+    @field_validator("ping_url")
+    @classmethod
+    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_web_address(value.get_secret_value()):
+            msg = "give the address to call, like https://ping.example.com/your-id"
+            raise ValueError(msg)
+        return value
 
     @field_validator("token")
     @classmethod
@@ -378,7 +390,15 @@ class Settings(BaseSettings):
         """Return every secret value, for the log's redactor."""
         address = self.database.address()
         provider, webhook = self.provider, self.webhook
-        given = (provider.kod, provider.sifre, self.health.token, self.database.dsn, webhook.url, webhook.secret)
+        given = (
+            provider.kod,
+            provider.sifre,
+            self.health.token,
+            self.database.dsn,
+            webhook.url,
+            webhook.secret,
+            self.health.ping_url,
+        )
         values = [secret.get_secret_value() for secret in given if secret]
         return [*values, *(address.secrets() if address else [])]
 

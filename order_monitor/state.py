@@ -29,6 +29,7 @@ class State:
     scan_problem: str | None = None
     scanned_at: float | None = None
     succeeded_at: float | None = None
+    reviews: int = 0
     events_waiting: tuple[int, float | None] | None = None
     ticked_at: float | None = None
 

@@ -115,6 +115,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.timeout", [0, -1, WRONG, True]),
     ("provider.max_body", [255, "255", 16 * 1024 * 1024 + 1, "17MiB", "1GiB", -1, WRONG, True, "9" * 5000]),
     ("provider.user_agent", ["", "ş", "a\nb", "a\rX-Injected: 1", 5]),
+    ("provider.balance_interval", [-1, WRONG, True]),
+    ("provider.low_balance", [-1, "nan", True, WRONG]),
     ("schedule.first_check", [-1, WRONG, True, "1w"]),
     ("schedule.base", [0, -1, WRONG]),
     ("schedule.cap", [0, -1, WRONG]),

@@ -22,12 +22,13 @@ from order_monitor.directory import AnyOpener, Directory, OneAccount, ShopAccoun
 from order_monitor.engine import Engine
 from order_monitor.errors import OrderMonitorError, SettingsError, ShopUnavailableError
 from order_monitor.gate import Gate, Pace
+from order_monitor.intake import Shop
 from order_monitor.logs import LineSink, Redactor, set_up
 from order_monitor.observer import Observer
 from order_monitor.providers.connections import SingleConnections
 from order_monitor.providers.guard import PublicOnly, is_forbidden_host
 from order_monitor.providers.znet import Znet, ZnetAccount
-from order_monitor.schedule import Continuous, OnePass, Schedule
+from order_monitor.schedule import Continuous, Plan, Schedule
 from order_monitor.settings import FINAL_STATUSES, Settings, check_url
 from order_monitor.settings_file import load
 from order_monitor.shop.accounts import Integration
@@ -37,6 +38,7 @@ from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
 from order_monitor.tell.health import Access, HealthServer, Site
 from order_monitor.tell.probe import Probe
+from order_monitor.tell.rounds import PING_TIMEOUT, Ping
 from order_monitor.tell.webhook import Sender
 
 ACCOUNT: Final = "default"
@@ -55,14 +57,14 @@ class ExitCode:
     NO_DATABASE = 3
 
 
-def settings_of(config: Path | None, *need: str) -> tuple[Settings, LineSink, Redactor]:
-    """Read the settings and start logging by them.
+def settings_of(config: Path | None, *need: str, least: str | None = None) -> tuple[Settings, LineSink, Redactor]:
+    """Read the settings and start logging by them, or with ``least`` from another level on.
 
     Raises:
         SettingsError: with every mistake.
     """
     settings = load(config, need=need)
-    sink, redactor = set_up(settings.log.level, settings.log.format)
+    sink, redactor = set_up(least or settings.log.level, settings.log.format)
     redactor.learn(settings.secrets())
     return settings, sink, redactor
 
@@ -164,20 +166,20 @@ def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[st
 
 def engine_of(
     settings: Settings,
-    orders: Orders,
+    orders: Shop,
     redactor: Redactor,
     *,
     one_pass: bool = False,
-    every: float | None = None,
+    plan: Plan | None = None,
     observer: Observer | None = None,
 ) -> Engine:
-    """Return the engine of the daemon, or with ``one_pass`` that of ``--once``."""
+    """Return the engine of the daemon, or with ``one_pass`` that of ``--once``; ``plan`` is by default the schedule."""
     clock = SystemClock()
     schedule = schedule_of(settings)
     return Engine(
         orders,
         directory_of(settings, clock, redactor.learn),
-        OnePass(schedule, every) if one_pass else Continuous(schedule),
+        plan or Continuous(schedule),
         clock,
         concurrency=settings.limits.concurrency,
         give_up_after=settings.schedule.give_up_after,
@@ -213,6 +215,15 @@ def sender_of(settings: Settings, database: Database) -> Sender | None:
         timeout=given.timeout,
         max_attempts=given.max_attempts,
     )
+
+
+def ping_of(settings: Settings) -> Ping | None:
+    """Return the dead man's switch, None where there is none."""
+    url = settings.health.ping_url
+    if url is None:
+        return None
+    client = httpx.AsyncClient(verify=_verified(), timeout=PING_TIMEOUT, trust_env=False, follow_redirects=False)
+    return Ping(client, url.get_secret_value(), SystemClock())
 
 
 async def close_all(engine: Engine, database: Database, sender: Sender | None = None) -> None:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from order_monitor import __version__
-from order_monitor.commands.compose import report
+from order_monitor.commands.compose import report as report_error
+from order_monitor.commands.compose import say
 from order_monitor.errors import OrderMonitorError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -52,17 +53,20 @@ def _config(ctx: click.Context, own: Path | None) -> Path | None:
 @click.option("--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON.")
 @click.option("--every", type=_Duration(), help="With --once: ask only what came due in this time, like 60s.")
+@click.option("--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron.")
 @click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
 @click.pass_context
-def cli_group(ctx: click.Context, config: Path | None, *, once: bool, as_json: bool, every: float | None) -> None:
+def cli_group(
+    ctx: click.Context, config: Path | None, *, once: bool, as_json: bool, every: float | None, quiet: bool
+) -> None:
     """Find out how open orders ended, and write it into the shop's database.
 
     Without a command: run until stopped. Exit codes: 0 done, 1 something could not be done, 2 bad usage or bad settings,
     3 the database cannot be reached.
     """
     ctx.obj = config
-    if (as_json or every) and not once:
-        msg = "--json and --every go with --once"
+    if (as_json or every or quiet) and not once:
+        msg = "--json, --every and --quiet go with --once"
         raise click.UsageError(msg)
     if ctx.invoked_subcommand is not None:
         if once:
@@ -72,7 +76,7 @@ def cli_group(ctx: click.Context, config: Path | None, *, once: bool, as_json: b
     if once:
         from order_monitor.commands.once import run_once  # noqa: PLC0415
 
-        ctx.exit(run_once(config, as_json=as_json, every=every))
+        ctx.exit(run_once(config, as_json=as_json, every=every, quiet=quiet))
     from order_monitor.commands.daemon import run_daemon  # noqa: PLC0415
 
     ctx.exit(run_daemon(config))
@@ -137,6 +141,168 @@ def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
 
 
 @cli_group.command()
+@_takes_config
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--account", metavar="NAME", help="Every open order of this account.")
+@click.option("--overdue", is_flag=True, help="Every order past schedule.give_up_after.")
+@click.option("--stuck", is_flag=True, help="Every order that waits for review.")
+@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
+@click.pass_context
+def ask(
+    ctx: click.Context,
+    config: Path | None,
+    ids: tuple[str, ...],
+    *,
+    account: str | None,
+    overdue: bool,
+    stuck: bool,
+    as_json: bool,
+) -> None:
+    """Ask the provider about orders now, whatever their schedule says, and write the answer as the daemon would.
+
+    Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks without writing.
+    """
+    from order_monitor.commands.ask import run_ask  # noqa: PLC0415
+
+    if not ids and not (account or overdue or stuck):
+        msg = "name orders, or give --account, --overdue or --stuck"
+        raise click.UsageError(msg)
+    if ids and (account or overdue or stuck):
+        msg = "give either orders, or --account, --overdue or --stuck"
+        raise click.UsageError(msg)
+    ctx.exit(run_ask(_config(ctx, config), list(ids), account=account, overdue=overdue, stuck=stuck, as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("order_id", metavar="ID")
+@click.option("--completed", "how", flag_value="completed", help="It was delivered.")
+@click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
+@click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
+@click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with --failed and --reopen.")
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def resolve(
+    ctx: click.Context,
+    config: Path | None,
+    order_id: str,
+    *,
+    how: str | None,
+    pin_stdin: bool,
+    reason: str,
+    by: str | None,
+) -> None:
+    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook."""
+    from order_monitor.commands.resolve import run_resolve  # noqa: PLC0415
+
+    if how is None:
+        msg = "give --completed, --failed or --reopen"
+        raise click.UsageError(msg)
+    if how != "completed" and not reason.strip():
+        msg = f"--{how} needs --reason"
+        raise click.UsageError(msg)
+    if pin_stdin and how != "completed":
+        msg = "--pin-stdin goes with --completed"
+        raise click.UsageError(msg)
+    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, with_pin=pin_stdin))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.pass_context
+def review(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """List what a person must decide: answers that contradict what is stored, or cannot be written."""
+    from order_monitor.commands.pause import run_review  # noqa: PLC0415
+
+    ctx.exit(run_review(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("account")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; shown wherever the account is.")
+@click.option("--for", "seconds", type=_Duration(), help="For how long, like 2h [default: until it is resumed].")
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def pause(
+    ctx: click.Context, config: Path | None, account: str, *, reason: str, seconds: float | None, by: str | None
+) -> None:
+    """Ask an account nothing until it is resumed; holds for every process and after a restart."""
+    from order_monitor.commands.pause import run_pause  # noqa: PLC0415
+
+    ctx.exit(run_pause(_config(ctx, config), account, reason=reason, by=by, seconds=seconds))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("account")
+@click.pass_context
+def resume(ctx: click.Context, config: Path | None, account: str) -> None:
+    """Ask an account again that was paused; its failures are forgotten."""
+    from order_monitor.commands.pause import run_resume  # noqa: PLC0415
+
+    ctx.exit(run_resume(_config(ctx, config), account))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
+@click.option("--order", "order_id", metavar="ID", help="Every event of this order.")
+@click.option("--since", type=_Duration(), help="Every event of this time, like 2h.")
+@click.option("--dead", is_flag=True, help="Every dead letter.")
+@click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    config: Path | None,
+    ids: tuple[int, ...],
+    *,
+    order_id: str | None,
+    since: float | None,
+    dead: bool,
+    as_json: bool,
+) -> None:
+    """Post events to the webhook again; with nothing chosen, list the dead letters."""
+    from order_monitor.commands.replay import run_replay  # noqa: PLC0415
+
+    ctx.exit(run_replay(_config(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--since", type=_Duration(), default="24h", show_default=True, help="The period, up to now.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.pass_context
+def report(ctx: click.Context, config: Path | None, *, since: float, form: str | None) -> None:
+    """Report on a period, per account and package: sent, completed, failed, still open by age, overdue, how fast."""
+    from order_monitor.commands.report import run_report  # noqa: PLC0415
+
+    ctx.exit(run_report(_config(ctx, config), since=since, form=form or "table"))
+
+
+@cli_group.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion of this command for a shell: order-monitor completion bash > /etc/bash_completion.d/order-monitor."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - one of the choices
+    say(kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source(), to_stdout=True)
+
+
+@cli_group.command()
+def man() -> None:
+    """Print the manual as a man page: order-monitor man > order-monitor.1."""
+    from order_monitor.commands.manual import page  # noqa: PLC0415
+
+    say(page(cli_group), to_stdout=True)
+
+
+@cli_group.command()
 @click.option("--orders", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many orders.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another story.")
 @click.option(
@@ -154,12 +320,14 @@ def demo(ctx: click.Context, *, orders: int, seed: int, seconds: int, keep_runni
 def cli(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        code = cli_group.main(arguments, prog_name="order-monitor", standalone_mode=False)
+        code = cli_group.main(
+            arguments, prog_name="order-monitor", complete_var="_ORDER_MONITOR_COMPLETE", standalone_mode=False
+        )
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except OrderMonitorError as error:
-        return report(error)
+        return report_error(error)
     return code if isinstance(code, int) else 0

@@ -20,32 +20,36 @@ from order_monitor.commands.compose import (
     database_of,
     engine_of,
     orders_of,
+    ping_of,
     run_to_exit,
     say,
+    schedule_of,
     sender_of,
     settings_of,
 )
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
+from order_monitor.schedule import OnePass
 from order_monitor.settings import Settings
 
 
-def run_once(config: Path | None, *, as_json: bool, every: float | None) -> int:
+def run_once(config: Path | None, *, as_json: bool, every: float | None, quiet: bool = False) -> int:
     """Make one pass, print its summary, and return the exit code."""
-    settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every), sink)
+    settings, sink, redactor = settings_of(config, "database", "provider", least="error" if quiet else None)
+    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every, quiet=quiet), sink)
 
 
-async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every: float | None) -> int:
+async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every: float | None, quiet: bool) -> int:
     began = time.monotonic()
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
-        engine = engine_of(settings, orders_of(settings, database), redactor, one_pass=True, every=every)
+        plan = OnePass(schedule_of(settings), every)
+        engine = engine_of(settings, orders_of(settings, database), redactor, one_pass=True, plan=plan)
         sender = sender_of(settings, database)
         life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
-        bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json else None
+        bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json and not quiet else None
         try:
             written = await life.once()
             if sender is not None and not stop.event.is_set():
@@ -57,8 +61,17 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
                     await bar
             await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
-    say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
-    return ExitCode.OK if written and not summary["not_asked"] and not summary["stuck"] else ExitCode.NOT_DONE
+    is_done = bool(written and not summary["not_asked"] and not summary["stuck"])
+    if not (quiet and is_done):
+        say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
+    await _ping(settings, is_good=is_done)
+    return ExitCode.OK if is_done else ExitCode.NOT_DONE
+
+
+async def _ping(settings: Settings, *, is_good: bool) -> None:
+    if (ping := ping_of(settings)) is not None:
+        await ping.tell(is_good=is_good)
+        await ping.aclose()
 
 
 def summarise(engine: Engine, seconds: float) -> dict[str, Any]:

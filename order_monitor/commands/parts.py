@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, orders_of, sender_of
+from order_monitor.commands.compose import close_all, database_of, engine_of, health_of, orders_of, ping_of, sender_of
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
@@ -22,6 +22,7 @@ from order_monitor.tell.health import HealthServer
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.probe import Probe
+from order_monitor.tell.rounds import Balances, Ping
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.view import View
@@ -43,6 +44,7 @@ class Parts:
     health: HealthServer | None
     sender: Sender | None
     traces: Traces | None
+    ping: Ping | None
     life: Life
 
     @classmethod
@@ -67,7 +69,13 @@ class Parts:
         probe = Probe(engine, clock, schedule.scan_interval)
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
-        beside = {"webhook": sender.run} if sender else {}
+        ping = ping_of(settings)
+        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"webhook": sender.run} if sender else {}
+        if ping is not None:
+            beside["ping"] = lambda: ping.run(probe)
+        if settings.provider.balance_interval:
+            balances = Balances(engine, clock, settings.provider.balance_interval, settings.provider.low_balance)
+            beside["balances"] = balances.run
         if notifier.listens:
             beside["systemd"] = notifier.run
         life = Life(
@@ -79,13 +87,15 @@ class Parts:
             beside=beside,
         )
         health = health_of(settings, probe, Dashboard(view, metrics))
-        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, life)
+        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, ping, life)
 
     async def close(self) -> None:
         """Stop listening and give back every connection."""
         if self.health is not None:
             await self.health.stop()
         await close_all(self.engine, self.database, self.sender)
+        if self.ping is not None:
+            await self.ping.aclose()
         if self.traces is not None:
             # A collector that is away keeps this waiting, in a thread that the exit does not wait for.
             with suppress(TimeoutError):

@@ -13,6 +13,8 @@ from order_monitor.shop.columns import Table, literal
 NEVER_SENT: Final = "not_sent"
 EVENTS: Final = "order_monitor_events"
 DELIVERIES: Final = "order_monitor_deliveries"
+PAUSES: Final = "order_monitor_pauses"
+REVIEW: Final = "order_monitor_review"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
-    With ``webhook`` each event is also put up for delivery.
+    With ``webhook`` each event is also put up for delivery. ``author`` is written beside each event as who decided.
     """
 
     schema: str
@@ -34,6 +36,7 @@ class Layout:
     accounts_from_shop: bool = False
     refresh: float = 60.0
     webhook: bool = False
+    author: str = "daemon"
 
 
 def is_open(table: Table, layout: Layout) -> str:

@@ -155,9 +155,10 @@ class Ledger:
         queued = f"queued AS (INSERT INTO {deliveries} (event_id, order_id) SELECT id, order_id FROM event), "  # noqa: S608
         return (
             f"event AS (INSERT INTO {events} "  # noqa: S608
-            "(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, repeat) "
+            "(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, decided_by, repeat) "
             "SELECT c.id, c.tenant_id, c.was, c.status, COALESCE(btrim(c.pin), '') <> '', c.told, c.checks, "
-            f"to_timestamp(c.sent_at), EXISTS (SELECT 1 FROM {events} e WHERE e.order_id = c.id AND e.to_status = c.status) "
+            f"to_timestamp(c.sent_at), {literal(self.layout.author)}, EXISTS (SELECT 1 FROM {events} e "
+            "WHERE e.order_id = c.id AND e.to_status = c.status AND NOT e.repeat) "
             "FROM changed c WHERE c.was IS DISTINCT FROM c.status RETURNING id, order_id, repeat), "
             f"{queued if self.layout.webhook else ''}"
             f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text) AS given FROM event HAVING count(*) > 0) "

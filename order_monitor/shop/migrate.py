@@ -13,7 +13,7 @@ from order_monitor.clock import Clock
 from order_monitor.errors import ShopUnavailableError
 from order_monitor.shop.columns import Column, Table, columns_of, find_table, quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, is_open, is_unknown
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, is_open, is_unknown
 
 REFERANS: Final = Column("provider_referans", "character varying", 255)
 _LOCK_TIMEOUT: Final = "2s"
@@ -90,7 +90,7 @@ class Migration:
         ]
         if condition := is_unknown(table, self._layout):
             changes.append(self._index(table, "unknown", table["external_status"].sql, condition))
-        return [*changes, _events(table), _deliveries(table)]
+        return [*changes, _events(table), _deliveries(table), _pauses(table), _review(table)]
 
     @staticmethod
     def _index(table: Table, kind: str, column: str, condition: str) -> Change:
@@ -211,6 +211,32 @@ def _deliveries(table: Table) -> Change:
         f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_dead')} ON {name} (event_id) WHERE dead_at IS NOT NULL",
         f"DROP TABLE IF EXISTS {name}",
         table=DELIVERIES,
+    )
+
+
+def _pauses(table: Table) -> Change:
+    """The accounts that a person has paused: it holds for every process, and after a restart."""
+    name = f"{quoted(table.schema)}.{quoted(PAUSES)}"
+    return Change(
+        f"table {PAUSES}",
+        f"CREATE TABLE IF NOT EXISTS {name} (account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
+        "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz)",
+        f"DROP TABLE IF EXISTS {name}",
+        table=PAUSES,
+    )
+
+
+def _review(table: Table) -> Change:
+    """What a person must look at: contradictions, which are kept and never guessed."""
+    name = f"{quoted(table.schema)}.{quoted(REVIEW)}"
+    return Change(
+        f"table {REVIEW}",
+        f"CREATE TABLE IF NOT EXISTS {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+        f"order_id {_type_of(table['id'])} NOT NULL, kind text NOT NULL, detail text, account text, "
+        "opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, resolution text);\n"
+        f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(f'{REVIEW}_open')} ON {name} (order_id, kind) WHERE closed_at IS NULL",
+        f"DROP TABLE IF EXISTS {name}",
+        table=REVIEW,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
 
+from order_monitor.account import Pause
 from order_monitor.decide import StuckReason
 from order_monitor.errors import RowRejectedError, SettingsError, ShopMisfitError
 from order_monitor.finding import Fate, Finding, Result
@@ -15,8 +16,19 @@ from order_monitor.order import Order
 from order_monitor.shop.accounts import AccountTables, Integration, find_account_tables
 from order_monitor.shop.columns import Table, columns_of, find_table, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, check_statuses, is_open, is_unknown
+from order_monitor.shop.layout import (
+    DELIVERIES,
+    EVENTS,
+    PAUSES,
+    REVIEW,
+    Layout,
+    check_statuses,
+    is_open,
+    is_unknown,
+    open_statuses,
+)
 from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.people import Pauses, Reviews, may_use
 
 UNKNOWN_LIMIT: Final = 1000
 """How many orders of unknown status are read at the most: they are shown, not worked on."""
@@ -32,7 +44,8 @@ class Scan:
     """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
 
     ``waiting`` is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None
-    where there is no events table, or the webhook delivers them.
+    where there is no events table, or the webhook delivers them. ``pauses`` are the accounts a person has paused, ``reviews``
+    how many things wait for a person.
     """
 
     now: float
@@ -40,6 +53,8 @@ class Scan:
     unknown: list[Order]
     integrations: list[Integration] | None = None
     waiting: tuple[int, float | None] | None = None
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    reviews: int = 0
 
 
 class Orders:
@@ -54,6 +69,9 @@ class Orders:
         self._accounts: AccountTables | None = None
         self._met: set[str] = set()
         self._read_at = float("-inf")
+        self._pauses: Pauses | None = None
+        self._reviews: Reviews | None = None
+        self._reviewed: set[tuple[str, str]] = set()
 
     def adopt(self, layout: Layout) -> None:
         """Go on by other settings, from the next look on."""
@@ -79,6 +97,8 @@ class Orders:
             if layout.accounts_from_shop:
                 self._accounts = await find_account_tables(connection, layout.schema)
             events = bool(await columns_of(connection, layout.schema, EVENTS))
+            may_pause = await may_use(connection, layout.schema, PAUSES, "SELECT")
+            may_review = await may_use(connection, layout.schema, REVIEW, "SELECT, INSERT")
             if layout.webhook and not await columns_of(connection, layout.schema, DELIVERIES):
                 raise SettingsError([f"webhook.url: there is no table {DELIVERIES}; run order-monitor migrate"])
         check_statuses(table, layout)
@@ -87,6 +107,8 @@ class Orders:
             layout.rules, pin_width=table["pin_code"].width, note_width=note.width if note is not None else None
         )
         self._ledger = Ledger(table, layout, rules, events)
+        self._pauses = Pauses(layout.schema) if may_pause else None
+        self._reviews = Reviews(layout.schema) if may_review else None
         return table
 
     @property
@@ -99,6 +121,11 @@ class Orders:
     def table(self) -> Table:
         """The table found by `prepare`."""
         return self.ledger.table
+
+    @property
+    def open_statuses(self) -> tuple[str, ...]:
+        """The statuses of open orders that the column can hold."""
+        return open_statuses(self.table, self._layout)
 
     @property
     def records_every_check(self) -> bool:
@@ -116,8 +143,8 @@ class Orders:
                 raise ShopMisfitError(str(error)) from None
         self._stale = False
 
-    async def scan(self) -> Scan:
-        """Return the open orders, and those whose status nobody knows.
+    async def scan(self, only: Sequence[str] | None = None) -> Scan:
+        """Return the open orders, or ``only`` those among some, and those whose status nobody knows.
 
         Raises:
             ShopError: the database could not be asked.
@@ -127,15 +154,24 @@ class Orders:
         try:
             async with self._database.transaction() as connection:
                 now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-                found = await connection.fetch(self.scan_sql())
+                found = await self._found(connection, only)
                 unknown_sql = self.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
                 integrations = await self._integrations(connection, now, found)
                 waiting = await self._waiting(connection)
+                pauses = await self._pauses.read(connection) if self._pauses else {}
+                reviews = await self._reviews.count(connection) if self._reviews else 0
         except ShopMisfitError:
             self._stale = True
             raise
-        return Scan(now, [order_of(r) for r in found], [order_of(r) for r in unknown], integrations, waiting)
+        orders, odd = [order_of(r) for r in found], [order_of(r) for r in unknown]
+        return Scan(now, orders, odd, integrations, waiting, pauses, reviews)
+
+    async def _found(self, connection: Connection, only: Sequence[str] | None) -> list[asyncpg.Record]:
+        if only is None:
+            return list(await connection.fetch(self.scan_sql()))
+        among = f"o.{self.table['id'].sql} = ANY($1::text[]{self.table['id'].cast}[])"
+        return list(await connection.fetch(f"{self.scan_sql()} AND {among}", list(only)))
 
     async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
         if not self.ledger.events or self._layout.webhook:
@@ -192,6 +228,19 @@ class Orders:
             ShopUnavailableError: all or nothing, or some of it, may have been committed; record the same findings again.
             ShopMisfitError: the table is not as it was.
         """
+        results = await self._record(findings)
+        await self._note(results)
+        return results
+
+    async def _note(self, results: list[Result]) -> None:
+        """Put what is stuck on the list for review, once."""
+        fresh = [r for r in results if r.stuck is not None and (r.finding.order.id, str(r.stuck)) not in self._reviewed]
+        if fresh and self._reviews is not None:
+            async with self._database.transaction() as connection:
+                await self._reviews.open(connection, self.table, fresh)
+            self._reviewed |= {(r.finding.order.id, str(r.stuck)) for r in fresh}
+
+    async def _record(self, findings: Sequence[Finding]) -> list[Result]:
         await self._look_again()
         try:
             return await self._widened(await self._write(findings, with_notes=True))
@@ -201,7 +250,7 @@ class Orders:
         except RowRejectedError as error:
             if len(findings) > 1:
                 middle = len(findings) // 2
-                return [*await self.record(findings[:middle]), *await self.record(findings[middle:])]
+                return [*await self._record(findings[:middle]), *await self._record(findings[middle:])]
             return [await self._record_alone(findings[0], error)]
 
     async def _widened(self, results: list[Result]) -> list[Result]:

@@ -96,3 +96,40 @@ class Outbox:
             )
         assert row is not None  # noqa: S101 - it is one row of counts
         return row["waiting"], row["dead"]
+
+    async def replay(
+        self, by: str, *, ids: list[int], order_id: str | None, since: float | None, dead: bool
+    ) -> list[int]:
+        """Put events up for delivery again, at once and with all their tries; return their numbers.
+
+        They are chosen by number, by their order, by being of the last ``since`` seconds, or by being dead letters.
+
+        Raises:
+            ShopError: the database could not be asked.
+        """
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                f"INSERT INTO {self._deliveries} AS d (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "  # noqa: S608
+                f"LEFT JOIN {self._deliveries} x ON x.event_id = e.id WHERE e.id = ANY($1::bigint[]) "
+                "OR e.order_id::text = $2 OR e.decided_at > clock_timestamp() - make_interval(secs => $3) "
+                "OR ($4 AND x.dead_at IS NOT NULL) ON CONFLICT (event_id) DO UPDATE SET delivered_at = NULL, dead_at = NULL, "
+                "attempts = 0, next_at = clock_timestamp(), tries = d.tries || jsonb_build_object("
+                "'at', to_jsonb(clock_timestamp()), 'outcome', 'replayed by ' || $5::text) RETURNING d.event_id",
+                ids,
+                order_id,
+                since,
+                dead,
+                by,
+            )
+        return sorted(row["event_id"] for row in rows)
+
+    async def dead(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return the dead letters, oldest first: the event's number, its order, its tries and what came of the last."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "  # noqa: S608
+                f"to_char(d.dead_at, 'YYYY-MM-DD HH24:MI:SS TZ') AS since FROM {self._deliveries} d "
+                f"JOIN {self._events} e ON e.id = d.event_id WHERE d.dead_at IS NOT NULL ORDER BY d.event_id LIMIT $1",
+                limit,
+            )
+        return [dict(row) for row in rows]

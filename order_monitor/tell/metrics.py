@@ -100,6 +100,7 @@ class _Gauges(Collector):
         yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
         yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
         yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
+        yield _gauge("reviews", "Things that wait for a person: order-monitor review.", state.reviews)
         yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
         yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
         yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))
@@ -123,11 +124,18 @@ class _Gauges(Collector):
             "order_monitor_account_open", "1 while the account's gate is open.", labels=["account"]
         )
         orders = GaugeMetricFamily("order_monitor_account_orders", "Open orders of the account.", labels=["account"])
+        paused = GaugeMetricFamily(
+            "order_monitor_account_paused", "1 while a person has paused it.", labels=["account"]
+        )
+        balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
         shares = self._view.count().shares
         for name, account in self._view.engine.accounts.items():
             opened.add_metric([name], float(account.gate.is_open))
             orders.add_metric([name], shares[name].orders if name in shares else 0)
-        yield from (opened, orders)
+            paused.add_metric([name], float(account.paused is not None))
+            if (amount := account.balance_amount) is not None:
+                balance.add_metric([name], amount)
+        yield from (opened, orders, paused, balance)
 
     def _told(self) -> Iterator[Metric]:
         view = self._view

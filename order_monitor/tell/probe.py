@@ -39,9 +39,9 @@ class Probe:
             reasons.append(f"no scan yet: {state.scan_problem}" if state.scan_problem else "no scan yet")
         elif self._clock.monotonic() - state.scanned_at > limit:
             reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
-        accounts = self._engine.accounts.values()
-        if state.scanned_at is not None and not accounts:
+        accounts = [account for account in self._engine.accounts.values() if account.paused is None]
+        if state.scanned_at is not None and not self._engine.accounts:
             reasons.append("there is no account to ask")
-        if not any(account.gate.is_open for account in accounts):
+        if accounts and not any(account.gate.is_open for account in accounts):
             reasons += [f"account {account.name} is closed: {account.gate.reason}" for account in accounts]
         return reasons

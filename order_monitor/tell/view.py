@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from order_monitor import __version__, census
-from order_monitor.account import Account
+from order_monitor.account import Account, Pause
 from order_monitor.answer import Answer, Blocked, Busy, Refused, Unreachable
 from order_monitor.census import AGES, Census
 from order_monitor.clock import Clock
@@ -188,6 +188,7 @@ class View:
             "next": [{"order_id": e.order.id, "account": e.account, "at": iso(e.due)} for e in count.next],
             "events": self.events(),
             "webhook": {"waiting": self.sender.waiting, "dead": self.sender.dead} if self.sender else None,
+            "reviews": state.reviews,
             "detection_seconds": self._detection(),
             "history": [
                 {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended} for m in self._history.minutes
@@ -202,7 +203,7 @@ class View:
     def _lights(self) -> dict[str, dict[str, Any]]:
         """Say whose fault it is: the shop's database's, the provider's, or this program's."""
         state, accounts = self.engine.state, list(self.engine.accounts.values())
-        shut = [account for account in accounts if not account.gate.is_open]
+        shut = [account for account in accounts if not account.gate.is_open and account.paused is None]
         live = self.probe.is_live()
         provider = f"{len(shut)} of {len(accounts)} accounts closed" if shut else ""
         monitor = "" if live else "the loop does not tick"
@@ -234,6 +235,8 @@ class View:
             "limit_per_second": account.pace.per_second,
             "next_probe_seconds": None if opens is None else round(max(0.0, opens - now), 1),
             "last_answer_at": iso(account.answered_at),
+            "paused": _pause(account.paused),
+            "balance": account.balance,
         }
 
     def events(self) -> dict[str, Any] | None:
@@ -253,6 +256,12 @@ class View:
             "p95": _quantile(delays, 0.95),
             "buckets": [{"up_to": limit, "count": groups[limit]} for limit in (*_DELAY_BUCKETS, None)],
         }
+
+
+def _pause(pause: Pause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"reason": pause.reason, "by": pause.by, "since": iso(pause.since), "until": iso(pause.until)}
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

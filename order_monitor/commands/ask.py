@@ -1,0 +1,222 @@
+"""``order-monitor ask``: ask the provider now, whatever the schedule says, and write by the very path that the daemon takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from order_monitor.answer import Answer, Completed
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import (
+    ExitCode,
+    close_all,
+    database_of,
+    engine_of,
+    layout_of,
+    run_to_exit,
+    say,
+    sender_of,
+    settings_of,
+)
+from order_monitor.commands.person import ended, story_of, take_accounts, when
+from order_monitor.engine import Engine
+from order_monitor.finding import Fate, Finding, Result
+from order_monitor.life import Life, Stop
+from order_monitor.logs import Redactor
+from order_monitor.observer import Observers
+from order_monitor.order import Order, SkipReason
+from order_monitor.schedule import Now
+from order_monitor.settings import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.orders import Orders, Scan
+from order_monitor.shop.people import Reviews, people_tables
+
+AUTHOR = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The shop's orders, of which only some are to be seen: by their ids, or by what they are."""
+
+    orders: Orders
+    ids: list[str] | None
+    wanted: Callable[[Order], bool] = lambda _: True
+
+    @property
+    def records_every_check(self) -> bool:
+        """As the orders do."""
+        return self.orders.records_every_check
+
+    async def scan(self) -> Scan:
+        """Return those chosen."""
+        scan = await self.orders.scan(self.ids)
+        return replace(scan, orders=[order for order in scan.orders if self.wanted(order)], unknown=[])
+
+    async def record(self, findings: list[Finding]) -> list[Result]:
+        """Write, as the daemon does."""
+        return await self.orders.record(findings)
+
+
+@dataclass(slots=True)
+class Told(Observers):
+    """Keeps what became of each order."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:  # noqa: ARG002 - the observer's
+        """Keep an answer."""
+        self.answers[order.id] = answer
+
+    def wrote(self, count: int, seconds: float) -> None:
+        """Nothing to keep."""
+
+    def settled(self, account: str, result: Result, delay: float) -> None:  # noqa: ARG002 - the observer's
+        """Keep a fate."""
+        self.results[result.finding.order.id] = result
+
+    def scanned(self, seconds: float) -> None:
+        """Nothing to keep."""
+
+    def of(self, order_id: str) -> tuple[bool, str]:
+        """Return whether an order was answered and written, and what to say of it."""
+        answer, result = self.answers.get(order_id), self.results.get(order_id)
+        if answer is None:
+            return False, "not asked"
+        text = getattr(answer, "message", "") or getattr(answer, "why", "")
+        if isinstance(answer, Completed) and answer.pin:
+            text = text.replace(answer.pin.reveal(), "****")
+        said = f"znet says {answer.outcome}" + (f" ({text})" if text else "")
+        if result is None:
+            return answer.outcome in ("waiting", "refused", "garbled"), f"{said}; nothing to write"
+        return _fate(result, said)
+
+
+def _fate(result: Result, said: str) -> tuple[bool, str]:
+    match result.fate:
+        case Fate.WRITTEN if result.write is not None:
+            pin = ", with its PIN" if result.write.pin is not None else ""
+            return True, f"{said}; now {result.write.status!r}{pin}"
+        case Fate.STUCK:
+            return False, f"{said}; cannot be written: {result.stuck} {result.detail}".rstrip()
+        case Fate.GONE:
+            return True, f"{said}; somebody else ended it first ({result.status!r})"
+        case _:
+            return True, f"{said}; nothing to write"
+
+
+def run_ask(
+    config: Path | None, ids: list[str], *, account: str | None, overdue: bool, stuck: bool, as_json: bool
+) -> int:
+    """Ask about the orders chosen; return 0 where each was answered and written."""
+    settings, sink, redactor = settings_of(config, "database", "provider", least="warning")
+    return run_to_exit(
+        _ask(settings, redactor, ids, account=account, overdue=overdue, stuck=stuck, as_json=as_json), sink
+    )
+
+
+async def _ask(
+    settings: Settings,
+    redactor: Redactor,
+    ids: list[str],
+    *,
+    account: str | None,
+    overdue: bool,
+    stuck: bool,
+    as_json: bool,
+) -> int:
+    stop, told = Stop(), Told()
+    database = database_of(settings)
+    orders = Orders(database, replace(layout_of(settings), author=AUTHOR))
+    sender = sender_of(settings, database)
+    lines: list[dict[str, Any]] = []
+    with stop.on_signals():
+        try:
+            await people_tables(database, settings.database.schema_)
+            await orders.prepare()
+            named = await _open_ones(database, orders, list(dict.fromkeys(ids)), lines) if ids else None
+            if stuck:
+                async with database.transaction() as connection:
+                    named = [r.order_id for r in await Reviews(settings.database.schema_).read(connection)]
+            chosen = Chosen(orders, named)
+            engine = engine_of(settings, chosen, redactor, one_pass=True, plan=Now(), observer=told)
+            await take_accounts(settings, database, engine.directory)
+            if account is not None and account not in engine.accounts:
+                from order_monitor.commands.person import near  # noqa: PLC0415
+
+                say(f"order-monitor: there is no account {account!r}{near(account, engine.accounts)}")
+                return ExitCode.NOT_DONE
+            engine.choose(Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue)))
+            life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
+            try:
+                await life.once()
+                if sender is not None and not stop.event.is_set():
+                    await sender.drain()
+                lines += _lines(engine, told, named)
+            finally:
+                await close_all(engine, database, sender)
+        finally:
+            await database.close()
+    _print(lines, redactor, as_json=as_json)
+    return ExitCode.OK if all(line["done"] for line in lines) else ExitCode.NOT_DONE
+
+
+async def _open_ones(database: Database, orders: Orders, ids: list[str], lines: list[dict[str, Any]]) -> list[str]:
+    """Return those of ``ids`` that are open; say of the others what they are."""
+    found = []
+    for order_id in ids:
+        story = await story_of(database, orders, order_id)
+        if story is None:
+            lines.append({"order_id": order_id, "done": False, "text": "there is no such order"})
+        elif story.order.status not in orders.open_statuses:
+            lines.append({"order_id": order_id, "done": False, "text": ended(story)})
+        else:
+            found.append(story.order.id)
+    return found
+
+
+def _wanted(settings: Settings, engine: Engine, account: str | None, *, overdue: bool) -> Callable[[Order], bool]:
+    def wanted(order: Order) -> bool:
+        if overdue and (order.sent_at is None or engine.now() - order.sent_at < settings.schedule.give_up_after):
+            return False
+        found = engine.directory.account_of(order)
+        return account is None or (not isinstance(found, SkipReason) and found.name == account)
+
+    return wanted
+
+
+def _lines(engine: Engine, told: Told, named: list[str] | None) -> list[dict[str, Any]]:
+    known = {entry.order.id: entry.account for entry in engine.book}
+    lines = []
+    for order_id in dict.fromkeys([*(named or []), *known, *told.answers]):
+        done, text = told.of(order_id)
+        if order_id not in told.answers:
+            text = f"not asked: {_why(engine, order_id, known.get(order_id))}"
+        lines.append({"order_id": order_id, "done": done, "text": text})
+    return lines
+
+
+def _why(engine: Engine, order_id: str, account: str | None) -> str:
+    if order_id in engine.skips:
+        return f"it cannot be asked about: {engine.skips[order_id]}"
+    found = engine.accounts.get(account or "")
+    if found is None:
+        return "it is not open any more"
+    if found.paused is not None:
+        pause = found.paused
+        return f"account {found.name} is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
+    return f"account {found.name} does not answer: {found.gate.reason or found.last_error or 'stopped'}"
+
+
+def _print(lines: list[dict[str, Any]], redactor: Redactor, *, as_json: bool) -> None:
+    if as_json:
+        say(redactor(json.dumps(lines, ensure_ascii=False)), to_stdout=True)
+        return
+    for line in lines:
+        if line["text"] != "there is no such order":
+            say(redactor(f"{line['order_id']}: {line['text']}"), to_stdout=True)
+    if not lines:
+        say("nothing to ask about", to_stdout=True)

@@ -1,0 +1,88 @@
+"""``order-monitor pause``, ``resume`` and ``review``: what holds for every process, kept in the database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import ExitCode, database_of, directory_of, run_to_exit, say, settings_of
+from order_monitor.commands.person import name_of, near, take_accounts, when
+from order_monitor.logs import Redactor
+from order_monitor.settings import Settings
+from order_monitor.shop.people import Pauses, Reviews, people_tables
+
+
+def run_pause(config: Path | None, account: str, *, reason: str, by: str | None, seconds: float | None) -> int:
+    """Pause an account; return 1 where there is none of that name."""
+    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
+    return run_to_exit(_pause(settings, redactor, account, reason, name_of(by), seconds), sink)
+
+
+async def _pause(
+    settings: Settings, redactor: Redactor, account: str, reason: str, by: str, seconds: float | None
+) -> int:
+    database = database_of(settings)
+    directory = directory_of(settings, SystemClock(), redactor.learn)
+    try:
+        await people_tables(database, settings.database.schema_)
+        await take_accounts(settings, database, directory)
+        if account not in directory.accounts:
+            say(f"order-monitor: there is no account {account!r}{near(account, directory.accounts)}")
+            return ExitCode.NOT_DONE
+        async with database.transaction() as connection:
+            await Pauses(settings.database.schema_).pause(connection, account, reason, by, seconds)
+    finally:
+        for known in directory.accounts.values():
+            await known.provider.aclose()
+        await database.close()
+    until = f" for {seconds:g} s" if seconds else " until it is resumed"
+    say(f"{account}: paused{until} by {by}: {reason}", to_stdout=True)
+    return ExitCode.OK
+
+
+def run_resume(config: Path | None, account: str) -> int:
+    """Resume an account; return 1 where it was not paused."""
+    settings, sink, _ = settings_of(config, "database", least="error")
+    return run_to_exit(_resume(settings, account), sink)
+
+
+async def _resume(settings: Settings, account: str) -> int:
+    database, pauses = database_of(settings), Pauses(settings.database.schema_)
+    try:
+        await people_tables(database, settings.database.schema_)
+        async with database.transaction() as connection:
+            paused = await pauses.read(connection)
+            done = await pauses.resume(connection, account)
+    finally:
+        await database.close()
+    if not done:
+        say(f"order-monitor: {account!r} is not paused{near(account, paused)}")
+        return ExitCode.NOT_DONE
+    say(f"{account}: resumed; it is asked again within a scan", to_stdout=True)
+    return ExitCode.OK
+
+
+def run_review(config: Path | None, *, as_json: bool) -> int:
+    """List what waits for a person."""
+    settings, sink, _ = settings_of(config, "database", least="error")
+    return run_to_exit(_review(settings, as_json=as_json), sink)
+
+
+async def _review(settings: Settings, *, as_json: bool) -> int:
+    database = database_of(settings)
+    try:
+        await people_tables(database, settings.database.schema_)
+        async with database.transaction() as connection:
+            open_ones = await Reviews(settings.database.schema_).read(connection)
+    finally:
+        await database.close()
+    if as_json:
+        say(json.dumps([asdict(review) for review in open_ones], ensure_ascii=False), to_stdout=True)
+        return ExitCode.OK
+    for review in open_ones:
+        detail = f": {review.detail}" if review.detail else ""
+        say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
+    say("order-monitor resolve ID … decides" if open_ones else "nothing waits for a person", to_stdout=True)
+    return ExitCode.OK

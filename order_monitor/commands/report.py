@@ -1,0 +1,132 @@
+"""``order-monitor report``: what a period brought, per account and package; read from the events, so it needs no daemon."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from order_monitor.census import AGES
+from order_monitor.clock import SystemClock
+from order_monitor.commands.compose import ExitCode, database_of, directory_of, layout_of, run_to_exit, say, settings_of
+from order_monitor.commands.person import take_accounts
+from order_monitor.logs import Redactor
+from order_monitor.order import Order, SkipReason
+from order_monitor.settings import Settings
+from order_monitor.shop.history import Period, read_period
+from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.people import need_tables
+
+_AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_over_24h")
+
+
+@dataclass(slots=True)
+class Row:
+    """One account and package in a period; times are seconds."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    took: list[float] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the numbers that are shown."""
+        names = ("sent", "completed", "failed", "open", *_AGE_NAMES, "overdue", "no_reference", "checks")
+        took = sorted(self.took)
+        mean = round(sum(took) / len(took), 1) if took else None
+        p95 = round(took[min(len(took) - 1, int(0.95 * len(took)))], 1) if took else None
+        return {**{name: self.counts[name] for name in names}, "seconds_to_end_mean": mean, "seconds_to_end_p95": p95}
+
+
+def run_report(config: Path | None, *, since: float, form: str) -> int:
+    """Report on the last ``since`` seconds, as ``table``, ``json`` or ``csv``."""
+    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
+    return run_to_exit(_report(settings, redactor, since=since, form=form), sink)
+
+
+async def _report(settings: Settings, redactor: Redactor, *, since: float, form: str) -> int:
+    database = database_of(settings)
+    orders = Orders(database, layout_of(settings))
+    directory = directory_of(settings, SystemClock(), redactor.learn)
+    try:
+        async with database.transaction() as connection:
+            await need_tables(connection, settings.database.schema_, EVENTS)
+        await orders.prepare()
+        await take_accounts(settings, database, directory)
+        period = await read_period(database, orders, since)
+
+        def account(order: Order) -> str:
+            found = directory.account_of(order)
+            return f"({found})" if isinstance(found, SkipReason) else found.name
+
+        rows = summarise(period, account, settings)
+    finally:
+        for known in directory.accounts.values():
+            await known.provider.aclose()
+        await database.close()
+    _print(rows, form)
+    return ExitCode.OK
+
+
+def summarise(period: Period, account: Callable[[Order], str], settings: Settings) -> list[dict[str, Any]]:
+    """Count a period, per account and package and in all."""
+    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    statuses = {settings.statuses.completed: "completed", settings.statuses.failed: "failed"}
+
+    def places(order_id: str) -> list[Row]:
+        order = period.orders.get(order_id)
+        name = account(order) if order else "(deleted)"
+        return [rows[name, period.packages.get(order_id, "")], rows["all", ""]]
+
+    for end in period.ended:
+        for row in places(end.order_id):
+            kind = statuses.get(end.status)
+            if kind is not None:
+                row.counts.update({kind: 1, "checks": end.checks})
+                row.took += [end.took] if end.took is not None else []
+    for order_id, order in period.orders.items():
+        for row in places(order_id):
+            row.counts["sent"] += order_id in period.sent
+            if order_id in period.open:
+                row.counts.update(_open(order, period.now, settings.schedule.give_up_after))
+    total = rows.pop(("all", ""), Row())
+    named = [{"account": a, "package": p, **row.document()} for (a, p), row in sorted(rows.items())]
+    return [*named, {"account": "all", "package": "", **total.document()}]
+
+
+def _open(order: Order, now: float, give_up_after: float) -> list[str]:
+    age = now - order.sent_at if order.sent_at is not None else 0.0
+    counted = ["open", _AGE_NAMES[sum(age >= limit for limit in AGES)]]
+    counted += ["overdue"] if age >= give_up_after else []
+    return counted + ([] if order.referans.strip() else ["no_reference"])
+
+
+def _print(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
+        say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
+    elif form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
+        say(text.getvalue().rstrip("\n"), to_stdout=True)
+    else:
+        table = Table(box=None)
+        for name in rows[0]:
+            table.add_column(name.replace("_", " "), justify="left" if name in ("account", "package") else "right")
+        for row in rows:
+            table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _harmless(value: object) -> object:
+    """Keep a name that begins like a formula from being one in a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
