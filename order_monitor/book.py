@@ -48,6 +48,9 @@ class Entry:
     failures: int = 0
     written: object = None
     stuck: str | None = None
+    unknown: int = 0
+    cancelled_at: float | None = None
+    """How many answers in a row spoke of an unknown state; when an unconfirmed cancellation was read."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from order_monitor.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.answer import Answer, Cancelled, Completed, Garbled, Waiting
 from order_monitor.order import Pin
 
 SEPARATOR: Final = " | "
@@ -26,6 +26,7 @@ class StuckReason(StrEnum):
     FAILED_WITH_PIN = "failed_with_pin"
     REJECTED_BY_DATABASE = "rejected_by_database"
     CHANGED_BY_TRIGGER = "changed_by_trigger"
+    UNKNOWN_STATE = "unknown_state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ def decide(row: Row, answer: Answer, age: float, rules: Rules) -> Decision:
             return _wait(row, message, rules)
         case _ if rules.give_up_blind and age >= rules.give_up_after:
             return _fail(row, timeout_message(rules.give_up_after), rules)
+        case Garbled(why="unknown_state"):
+            return Stuck(StuckReason.UNKNOWN_STATE)
         case _:
             return Nothing()
 

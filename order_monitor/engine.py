@@ -17,6 +17,7 @@ from order_monitor.answer import Answer, Blocked, Busy, Cancelled, Completed, Un
 from order_monitor.book import Book, Entry, Stage
 from order_monitor.clock import Clock
 from order_monitor.directory import AnyOpener, Directory, OneAccount
+from order_monitor.doubts import Doubts
 from order_monitor.finding import Finding, Result
 from order_monitor.intake import Intake, Shop
 from order_monitor.observer import Observer, Observers
@@ -50,6 +51,7 @@ class Engine:
         concurrency: int = 20,
         give_up_after: float = 86_400.0,
         give_up_blind: bool = False,
+        confirm_cancelled: float = 0.0,
         one_pass: bool = False,
         patience: float | None = None,
         observer: Observer | None = None,
@@ -57,6 +59,7 @@ class Engine:
         """Ask ``accounts`` about the orders of ``shop``, at most ``concurrency`` at a time.
 
         Accounts that keep calls waiting share that many places among themselves; those that answer have as many of their own.
+        A cancellation is believed when a second answer agrees ``confirm_cancelled`` seconds later; 0 believes the first.
         With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate. ``patience`` is
         how many seconds a write may be tried without progress, None for ever.
         """
@@ -72,6 +75,7 @@ class Engine:
         self._clock = clock
         self._concurrency = concurrency
         self._blind = give_up_blind
+        self._doubts = Doubts(confirm_cancelled)
         self._one_pass = one_pass
         self._stopping = False
         self._wake = asyncio.Event()
@@ -132,9 +136,15 @@ class Engine:
             self._close_later(provider)
         self._give_up_unasked()
         self.book.promote(self.now())
-        if not self._calls and not any(self.book.due(a.name) or a.gate.streak for a in self.accounts.values()):
+        if not self._calls and not self._is_behind():
             self.state.succeeded_at = self.now()
         self._wake.set()
+
+    def _is_behind(self) -> bool:
+        """Whether an account that may be asked has orders due, or held back by its failures."""
+        used = {entry.account for entry in self.book}
+        asked = [a for a in self.accounts.values() if a.paused is None and a.name in used]
+        return any(self.book.due(a.name) or a.gate.streak for a in asked)
 
     def _close_later(self, provider: Provider) -> None:
         task = asyncio.create_task(self._close(provider), name="close account")
@@ -170,7 +180,7 @@ class Engine:
             await self._clock.wait(self._wake, pause)
 
     def _is_over(self) -> bool:
-        if not self._one_pass or self._calls or len(self.writer):
+        if not self._one_pass or self._calls or len(self.writer) or self._doubts.open:
             return False
         self.book.promote(self.now())
         return all(not self.book.due(a.name) or not a.gate.is_open or a.paused for a in self.accounts.values())
@@ -303,6 +313,7 @@ class Engine:
         if self._gives_up_blind(entry):
             self._submit(entry, answer)
         elif self._one_pass:
+            self._doubts.forget(entry)
             self.book.idle(entry)
         else:
             entry.failures += 1
@@ -313,7 +324,7 @@ class Engine:
         told = (answer.outcome, getattr(answer, "code", getattr(answer, "why", "")))
         if entry.written != told:
             self._log.warning(f"order.{told[0]}", order_id=entry.order.id, account=account.name, code=told[1])
-        if self._gives_up_blind(entry):
+        if self._doubts.is_for_a_person(entry, answer) or self._gives_up_blind(entry):
             self._submit(entry, answer)
             return
         entry.written = told
@@ -321,6 +332,10 @@ class Engine:
 
     def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
         """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
+        entry.unknown = 0
+        if (again := self._doubts.ask_again_at(entry, answer, self.now())) is not None:
+            self.book.schedule(entry, again)
+            return
         repeated = (
             isinstance(answer, Waiting) and entry.written == answer and not self._intake.is_past_deadline(entry.order)
         )

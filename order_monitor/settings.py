@@ -5,83 +5,31 @@ An unknown key is an error wherever it stands. No message ever repeats a value: 
 
 from __future__ import annotations
 
-import base64
-import json
-import math
-import re
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic import model_validator as check_section
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from order_monitor.shop.dsn import Address, parse_dsn
+from order_monitor.values import (
+    Integer,
+    Name,
+    Number,
+    PositiveSeconds,
+    Seconds,
+    Size,
+    Status,
+    check_url,
+    is_signing_secret,
+    is_web_address,
+    not_blank,
+    read_json,
+    read_list,
+)
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_FOREVER = 100 * 366 * 86_400.0
-_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
-_SHORTEST_KEY, _LONGEST_KEY = 8, 64
 FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
 """The statuses known to end an order in the shops' tables."""
-
-
-def parse_seconds(value: object) -> float:
-    """Read seconds, or a number with a unit; a bool is no number here."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
-        number = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
-    else:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _FOREVER
-        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
-    if not 0 <= number < _FOREVER:
-        msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
-        raise ValueError(msg)
-    return number
-
-
-def _bytes(value: object) -> object:
-    found = re.fullmatch(r"\s*([0-9]+)\s*(B|KiB|MiB|)\s*", value) if isinstance(value, str) else None
-    return int(found[1]) * _SIZES[found[2]] if found else value
-
-
-def _list(value: object) -> object:
-    """Let the environment give a list as ``a,b`` or as JSON."""
-    if not isinstance(value, str):
-        return value
-    return _json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
-
-
-def _json(value: object) -> object:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        msg = "is no valid JSON"
-        raise ValueError(msg) from None
-
-
-def _number(value: object) -> object:
-    """Refuse true and false, which pydantic would take for 1 and 0."""
-    if isinstance(value, bool):
-        msg = "should be a number"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
-    return value
-
-
-def _not_blank(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().strip():
-        msg = "is empty"
-        raise ValueError(msg)
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-PositiveSeconds = Annotated[Seconds, Field(gt=0)]
-Size = Annotated[int, BeforeValidator(_bytes), Field(ge=256, le=16 * 1024 * 1024)]
-Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class Section(BaseModel):
@@ -104,7 +52,7 @@ class Database(Section):
     time_zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+\-/:]+$")
     schema_: Name = Field(default="public", alias="schema")
     table: Name = "product_orders"
-    columns: Annotated[dict[str, Name], BeforeValidator(_json)] = {}
+    columns: Annotated[dict[str, Name], BeforeValidator(read_json)] = {}
     pool_size: Integer = Field(default=4, ge=2, le=100)
 
     @field_validator("dsn")
@@ -117,7 +65,7 @@ class Database(Section):
     @field_validator("password")
     @classmethod
     def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else _not_blank(value)
+        return value if value is None else not_blank(value)
 
     @field_validator("columns")
     @classmethod
@@ -173,30 +121,7 @@ class Provider(Section):
     @field_validator("kod", "sifre")
     @classmethod
     def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else _not_blank(value)
-
-
-def check_url(value: str, *, allow_http: bool) -> str:
-    """Return ``value`` where it is a plain address to call.
-
-    Raises:
-        ValueError: it is not, and why, without repeating it.
-    """
-    try:
-        url = urlsplit(value.strip())
-        is_address = url.port != 0
-    except ValueError:
-        url, is_address = urlsplit(""), False
-    has_blank = re.search(r"[\s\x00-\x1f\x7f]", value.strip())
-    if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:
-        msg = "give the panel's address, like https://bayi.example.com"
-    elif url.scheme == "http" and not allow_http:
-        msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
-    elif "@" in url.netloc or "?" in value or "#" in value:
-        msg = "give the address alone, without login, ? or #"
-    else:
-        return value.strip()
-    raise ValueError(msg)
+        return value if value is None else not_blank(value)
 
 
 class Schedule(Section):
@@ -208,6 +133,8 @@ class Schedule(Section):
     jitter: Number = Field(default=0.1, ge=0, le=1)
     give_up_after: PositiveSeconds = 86_400.0
     give_up_blind: bool = False
+    confirm_cancelled: Seconds = 0.0
+    recheck_after: Seconds = 0.0
     scan_interval: PositiveSeconds = 10.0
     record_sync: bool = True
 
@@ -233,7 +160,7 @@ class Limits(Section):
 class Statuses(Section):
     """What the shop calls the states of an order."""
 
-    open: Annotated[tuple[Status, ...], BeforeValidator(_list), Field(min_length=1)] = (
+    open: Annotated[tuple[Status, ...], BeforeValidator(read_list), Field(min_length=1)] = (
         "sent",
         "pending",
         "processing",
@@ -266,14 +193,14 @@ class Health(Section):
     token: SecretStr | None = None
     host: str = Field(default="127.0.0.1", min_length=1)
     port: Integer = Field(default=8080, ge=0, le=65_535)
-    hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_list)] = ()
+    hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(read_list)] = ()
     # Whoever knows it can pretend that all is well, so it is kept like a password.
     ping_url: SecretStr | None = None
 
     @field_validator("ping_url")
     @classmethod
     def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_web_address(value.get_secret_value()):
+        if value is not None and not is_web_address(value.get_secret_value()):
             msg = "give the address to call, like https://ping.example.com/your-id"
             raise ValueError(msg)
         return value
@@ -281,7 +208,7 @@ class Health(Section):
     @field_validator("token")
     @classmethod
     def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else _not_blank(value)
+        return value if value is None else not_blank(value)
 
     @check_section(mode="after")
     def _closed_by_default(self) -> Self:
@@ -303,7 +230,7 @@ class Webhook(Section):
     @field_validator("url")
     @classmethod
     def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_web_address(value.get_secret_value()):
+        if value is not None and not is_web_address(value.get_secret_value()):
             msg = "give the address to post to, like https://shop.example.com/hooks/orders"
             raise ValueError(msg)
         return value
@@ -311,7 +238,7 @@ class Webhook(Section):
     @field_validator("secret")
     @classmethod
     def _is_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_signing_secret(value.get_secret_value()):
+        if value is not None and not is_signing_secret(value.get_secret_value()):
             msg = "give whsec_ and the base64 of some 32 random bytes, as from: openssl rand -base64 32"
             raise ValueError(msg)
         return value
@@ -322,28 +249,6 @@ class Webhook(Section):
             msg = "give both url and secret, or neither"
             raise ValueError(msg)
         return self
-
-
-def _is_web_address(value: str) -> bool:
-    try:
-        url = urlsplit(value)
-        return (
-            url.scheme in ("http", "https")
-            and bool(url.hostname)
-            and url.port != 0
-            and value.isprintable()
-            and " " not in value
-        )
-    except ValueError:
-        return False
-
-
-def _is_signing_secret(value: str) -> bool:
-    prefix, _, coded = value.partition("whsec_")
-    try:
-        return not prefix and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
-    except ValueError:
-        return False
 
 
 class Log(Section):

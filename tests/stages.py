@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from order_monitor.account import Account
+from order_monitor.account import Account, Pause
 from order_monitor.answer import Blocked, Cancelled, Completed, Refused, Unreachable, Waiting
 from order_monitor.clock import SystemClock
 from order_monitor.decide import StuckReason, Write
@@ -138,6 +138,7 @@ async def quiet(clock: Any = None) -> Stage:
     """Nothing is open."""
     stage = Stage(clock=clock)
     stage.shelf.waiting = (0, None)
+    stage.accounts["default"].balance = "1523.40"
     await stage.begin()
     return stage
 
@@ -182,6 +183,8 @@ async def on_fire(clock: Any = None) -> Stage:
         stage.shut(name, why)
     stage.observer.checked("default", late[0], Unreachable("connect_error"), 5.0)
     stage.observer.checked("default", late[0], Refused("3", HOSTILE), 0.1)
+    stage.accounts[names[2]].paused = Pause(names[2], HOSTILE, "Ayşe", stage.clock.time() - 7200)
+    stage.engine.state.reviews = 4
     stage.shelf.away = True
     with suppress(ShopUnavailableError):
         await stage.engine.scan()

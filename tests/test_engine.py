@@ -533,3 +533,71 @@ async def test_a_long_outage_is_summarised(plain_shop: Shop) -> None:
     assert told[1]["failures"] > 10
     assert 3600 <= told[1]["closed_for"] < 4000
     assert told[-1]["closed_for"] > 7 * 3600
+
+
+async def test_a_cancellation_is_believed_when_a_second_answer_agrees(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add(sent_at=NOW)
+    bench = Bench(plain_shop, lambda _: text("OK|3| |iptal"), confirm_cancelled=300.0)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(200, scan_every=10)
+        assert await bench.status(order_id) == "sent"
+        await drive.run(300, scan_every=10)
+    assert await bench.status(order_id) == "failed"
+    assert bench.times(order_id) == [60, 360]
+
+
+async def test_a_cancellation_that_is_withdrawn_ends_nothing(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add(sent_at=NOW)
+    said = iter(["OK|3| |iptal", "OK|1| |bekleniyor", "OK|3| |iptal", "OK|2|PIN-1|tamam"])
+    bench = Bench(plain_shop, lambda _: text(next(said)), confirm_cancelled=100.0)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(1500, scan_every=10)
+    row = await plain_shop.row(order_id)
+    assert (row["external_status"], row["pin_code"]) == ("completed", "PIN-1")
+    assert bench.engine.state.ends == Counter(completed=1)
+
+
+async def test_one_pass_waits_for_the_second_answer(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add()
+    bench = Bench(plain_shop, lambda _: text("OK|3| |iptal"), confirm_cancelled=60.0, one_pass=True)
+    await bench.engine.scan()
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(100)
+        assert drive.tasks[1].done()
+    assert await bench.status(order_id) == "failed"
+
+
+async def test_a_state_nobody_knows_is_for_a_person_after_a_while(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add(sent_at=NOW)
+    bench = Bench(plain_shop, lambda _: text("OK|7| |?" if bench.clock.elapsed < 2000 else "OK|1| |bekleniyor"))
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(100, scan_every=10)
+        assert bench.engine.state.stuck == set()
+        await drive.run(100, scan_every=10)
+        assert bench.engine.state.stuck == {order_id}
+        assert await bench.status(order_id) == "sent"
+        await drive.run(3000, scan_every=10)
+    assert bench.engine.state.stuck == set(), "the provider is understood again"
+    assert await bench.status(order_id) == "processing"
+
+
+async def test_somebody_elses_question_makes_ours_needless(shop: Shop) -> None:
+    """Where the column tells it: an order that was asked about after it came due is not asked about again at once."""
+    if shop.spelling is not SHOP:
+        await shop.connection.execute("ALTER TABLE product_orders ADD COLUMN last_sync_at timestamptz")
+    order_id = await shop.add(sent_at=NOW)
+    bench = Bench(shop, lambda _: text("OK|1| |x"), calls_per_second=0.01)
+    first = await shop.add(sent_at=NOW + 1)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(70, scan_every=10)
+        assert len(bench.calls) == 1
+        waiting = order_id if bench.times(first) else first
+        await shop.connection.execute(
+            f'UPDATE product_orders SET "{shop.spelling.name("last_sync_at")}" = to_timestamp($1::float8) WHERE id = $2::uuid',
+            NOW + 65,
+            waiting,
+        )
+        await drive.run(15, scan_every=10)
+        assert bench.times(waiting) == []
+        assert len(bench.engine.book) == 2
+        assert bench.engine.book.due("main") == 0

@@ -137,7 +137,9 @@ CONTRAST = """
 async def test_other_peoples_words_stay_words(browser: Browser) -> None:
     """A name that wants to be markup is text, on the page and in its title."""
     async with opened(browser, await stages.on_fire()) as page:
-        assert await page.locator("#accounts").get_by_text(HOSTILE).count() == 1
+        assert await page.locator("#accounts").get_by_text(HOSTILE).count() == 2, (
+            "an account's name, and why one is paused"
+        )
         assert await page.locator("main img").count() == 0
         assert await page.title() == "order-monitor"
 
@@ -287,7 +289,8 @@ async def test_the_document_is_as_promised() -> None:
     assert (document["orders"]["overdue"], document["orders"]["stuck"]) == (30, 4)
     assert all(a.keys() >= {"name", "open", "reason", "last_error", "in_flight"} for a in document["accounts"])
     assert document["detection_seconds"].keys() >= {"p50", "p95"}
-    assert (document["ready"], len(document["reasons"])) == (False, 3)
+    assert (document["ready"], len(document["reasons"])) == (False, 2), "a paused account is no fault"
+    assert document["accounts"][2]["paused"]["reason"] == HOSTILE
     assert "CANARY" not in answer.text
 
 

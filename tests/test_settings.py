@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from order_monitor.errors import SettingsError
-from order_monitor.settings import Settings, known_keys, parse_seconds
+from order_monitor.settings import Settings, known_keys
 from order_monitor.settings_file import load
+from order_monitor.values import parse_seconds
 
 CANARY = "p@s/s?#%[x]CANARY"
 DSN = "postgresql://u:p@h/n"
@@ -123,6 +124,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("schedule.jitter", [-0.1, 1.1, float("nan"), float("inf"), "nan", True, WRONG]),
     ("schedule.give_up_after", [0, -1, float("inf"), float("nan"), 10**400, 1e300, "9" * 400, True, WRONG, [1]]),
     ("schedule.give_up_blind", [WRONG, 2]),
+    ("schedule.confirm_cancelled", [-1, WRONG, True]),
+    ("schedule.recheck_after", [-1, WRONG, True]),
     ("schedule.scan_interval", [0, -1, WRONG]),
     ("schedule.record_sync", [WRONG, 2]),
     ("limits.concurrency", [0, 1001, 1.5, True, WRONG]),
@@ -138,6 +141,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("health.host", ["", 5]),
     ("health.port", [-1, 65_536, True, WRONG]),
     ("health.hosts", [5, "[", [5], [""], "a,"]),
+    ("health.ping_url", ["", "x", "ftp://x", f"https://x y/{WRONG}", 5]),
     (
         "webhook.url",
         ["", "x", "ftp://x", "https://", "https://x:0", f"https://x y/{WRONG}", f"//x/{WRONG}", "https://[", 5],

@@ -29,7 +29,7 @@ from order_monitor.providers.connections import SingleConnections
 from order_monitor.providers.guard import PublicOnly, is_forbidden_host
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.schedule import Continuous, Plan, Schedule
-from order_monitor.settings import FINAL_STATUSES, Settings, check_url
+from order_monitor.settings import FINAL_STATUSES, Settings
 from order_monitor.settings_file import load
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
@@ -40,6 +40,7 @@ from order_monitor.tell.health import Access, HealthServer, Site
 from order_monitor.tell.probe import Probe
 from order_monitor.tell.rounds import PING_TIMEOUT, Ping
 from order_monitor.tell.webhook import Sender
+from order_monitor.values import check_url
 
 ACCOUNT: Final = "default"
 PATIENCE: Final = 60.0
@@ -184,6 +185,7 @@ def engine_of(
         concurrency=settings.limits.concurrency,
         give_up_after=settings.schedule.give_up_after,
         give_up_blind=settings.schedule.give_up_blind,
+        confirm_cancelled=settings.schedule.confirm_cancelled,
         one_pass=one_pass,
         patience=PATIENCE if one_pass else None,
         observer=observer,

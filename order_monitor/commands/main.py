@@ -22,7 +22,7 @@ class _Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
-        from order_monitor.settings import parse_seconds  # noqa: PLC0415 - only when it is used
+        from order_monitor.values import parse_seconds  # noqa: PLC0415 - only when it is used
 
         try:
             seconds = parse_seconds(value)

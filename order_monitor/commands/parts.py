@@ -14,7 +14,7 @@ from order_monitor.commands.compose import close_all, database_of, engine_of, he
 from order_monitor.engine import Engine
 from order_monitor.life import Life, Stop
 from order_monitor.logs import Redactor
-from order_monitor.observer import Observer, Observers
+from order_monitor.observer import Observers
 from order_monitor.settings import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.orders import Orders
@@ -22,6 +22,7 @@ from order_monitor.tell.health import HealthServer
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.probe import Probe
+from order_monitor.tell.recheck import Rechecks
 from order_monitor.tell.rounds import Balances, Ping
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
@@ -57,35 +58,31 @@ class Parts:
     ) -> Parts:
         """Build them from the settings; nothing is connected and nothing listens yet."""
         clock, schedule = SystemClock(), settings.schedule
-        database = database_of(settings)
-        view = View(clock)
-        metrics = Metrics(view, dropped)
+        database, view = database_of(settings), View(clock)
+        orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
         redactor.learn(secrets_in(os.environ))
-        traces = traces_of(clock)
-        watching: list[Observer] = [metrics, view, *([traces] if traces else [])]
-        orders = orders_of(settings, database)
-        engine = engine_of(settings, orders, redactor, observer=Observers(watching))
-        sender = sender_of(settings, database)
+        rechecks = Rechecks(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
+        observer = Observers(one for one in (metrics, view, traces, rechecks) if one is not None)
+        engine = engine_of(settings, orders, redactor, observer=observer)
+        sender, ping = sender_of(settings, database), ping_of(settings)
         probe = Probe(engine, clock, schedule.scan_interval)
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
-        ping = ping_of(settings)
-        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"webhook": sender.run} if sender else {}
+        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+        if sender is not None:
+            beside["webhook"] = sender.run
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
+        if rechecks is not None:
+            beside["rechecks"] = lambda: rechecks.run(engine)
         if settings.provider.balance_interval:
-            balances = Balances(engine, clock, settings.provider.balance_interval, settings.provider.low_balance)
-            beside["balances"] = balances.run
+            beside["balances"] = Balances(
+                engine, clock, settings.provider.balance_interval, settings.provider.low_balance
+            ).run
         if notifier.listens:
             beside["systemd"] = notifier.run
-        life = Life(
-            engine,
-            clock,
-            stop,
-            grace=settings.shutdown.grace,
-            scan_interval=schedule.scan_interval,
-            beside=beside,
-        )
+        grace, interval = settings.shutdown.grace, schedule.scan_interval
+        life = Life(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
         health = health_of(settings, probe, Dashboard(view, metrics))
         return cls(database, orders, notifier, engine, probe, view, health, sender, traces, ping, life)
 

@@ -121,6 +121,7 @@ def _orders(document: dict[str, Any]) -> Table:
         "oldest due": f"{orders['oldest_due_seconds']:g} s",
         "overdue": orders["overdue"],
         "stuck": orders["stuck"],
+        "for review": document["reviews"],
         "found p50": _seconds(found["p50"]),
         "found p95": _seconds(found["p95"]),
     }
@@ -134,15 +135,24 @@ def _orders(document: dict[str, Any]) -> Table:
 
 def _accounts(document: dict[str, Any]) -> Table:
     table = Table(title="accounts", title_justify="left")
-    for name in ("account", "gate", "orders", "due", "in flight", "calls/s", "last error"):
-        table.add_column(name, justify="right" if name in ("orders", "due", "in flight", "calls/s") else "left")
+    for name in ("account", "gate", "orders", "due", "in flight", "calls/s", "balance", "last error"):
+        table.add_column(name, justify="left" if name in ("account", "gate", "last error") else "right")
     for account in document["accounts"]:
-        is_open = account["open"]
-        gate = Text("open", style="green") if is_open else Text(f"closed: {account['reason']}", style="bold red")
+        gate = _gate(account)
         rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
         numbers = [str(account[key]) for key in ("orders", "due", "in_flight")]
-        table.add_row(Text(account["name"]), gate, *numbers, rate, Text(account["last_error"]))
+        table.add_row(
+            Text(account["name"]), gate, *numbers, rate, account["balance"] or "-", Text(account["last_error"])
+        )
     return table
+
+
+def _gate(account: dict[str, Any]) -> Text:
+    if account["paused"]:
+        pause = account["paused"]
+        until = f" until {pause['until'][:19]}" if pause["until"] else ""
+        return Text(f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}", style="yellow")
+    return Text("open", style="green") if account["open"] else Text(f"closed: {account['reason']}", style="bold red")
 
 
 def _lists(document: dict[str, Any]) -> list[Table]:

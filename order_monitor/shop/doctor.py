@@ -12,7 +12,7 @@ from order_monitor.order import SkipReason
 from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout
 from order_monitor.shop.migrate import Migration
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
@@ -121,6 +121,11 @@ class Doctor:
             lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
             grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
         wanted = [(EVENTS, "SELECT"), (EVENTS, "INSERT")] if self._orders.ledger.events else []
+        for name, privileges in ((PAUSES, ("SELECT",)), (REVIEW, ("SELECT", "INSERT"))):
+            if await connection.fetchval(
+                f"SELECT to_regclass({literal(f'{quoted(table.schema)}.{quoted(name)}')}) IS NOT NULL"
+            ):
+                wanted += [(name, privilege) for privilege in privileges]
         wanted += [(DELIVERIES, p) for p in ("SELECT", "INSERT", "UPDATE")] if self._layout.webhook else []
         wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
         for other, privilege in wanted:

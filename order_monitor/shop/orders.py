@@ -240,6 +240,17 @@ class Orders:
                 await self._reviews.open(connection, self.table, fresh)
             self._reviewed |= {(r.finding.order.id, str(r.stuck)) for r in fresh}
 
+    async def review(self, order_id: str, kind: str, account: str) -> None:
+        """Put one thing on the list for review, where there is such a list.
+
+        Raises:
+            ShopError: the database could not be asked.
+        """
+        await self._look_again()
+        if self._reviews is not None:
+            async with self._database.transaction() as connection:
+                await self._reviews.note(connection, self.table, order_id, kind, account)
+
     async def _record(self, findings: Sequence[Finding]) -> list[Result]:
         await self._look_again()
         try:

@@ -102,6 +102,16 @@ class Reviews:
                 [r.detail for r in stuck],
             )
 
+    async def note(self, connection: Connection, table: Table, order_id: str, kind: str, account: str) -> None:
+        """Note one thing, once while it is open."""
+        await connection.execute(
+            f"INSERT INTO {self._table} (order_id, kind, account) VALUES ($1::text{table['id'].cast}, $2, $3) "  # noqa: S608
+            "ON CONFLICT DO NOTHING",
+            order_id,
+            kind,
+            account,
+        )
+
     async def close(self, connection: Connection, table: Table, order_ids: Sequence[str], by: str, how: str) -> None:
         """Close what is open about some orders."""
         await connection.execute(

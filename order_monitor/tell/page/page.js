@@ -119,6 +119,8 @@ function showNumbers(status) {
   tile("due", number(orders.due));
   tile("overdue", number(orders.overdue), orders.overdue ? "warn" : "");
   tile("stuck", number(orders.stuck), orders.stuck ? "bad" : "");
+  byId("tile-reviews").hidden = !status.reviews;
+  tile("reviews", number(status.reviews), status.reviews ? "warn" : "");
   const told = status.webhook || status.events;
   byId("tile-events").hidden = !told;
   if (told) tile("events", number(told.waiting), told.dead ? "bad" : "");
@@ -224,7 +226,7 @@ function why(reason) {
 
 function gate(account) {
   const cell = make("span", {});
-  if (account.paused) cell.append(mark("warn", word("paused")), " ", make("span", { dir: "auto" }, account.paused.reason || ""));
+  if (account.paused) cell.append(mark("warn", word("paused")), " ", make("span", { dir: "auto" }, account.paused.reason || ""), make("div", { class: "note" }, make("bdi", { class: "name" }, account.paused.by || ""), " · ", ago(account.paused.since)));
   else if (account.open) cell.append(mark("ok", word("gate_open")));
   else cell.append(mark("bad", word("gate_closed")), " ", why(account.reason || ""));
   if (typeof account.next_probe_seconds === "number") cell.append(make("div", { class: "note" }, say("next_probe", { t: duration(account.next_probe_seconds) })));
