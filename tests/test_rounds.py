@@ -62,6 +62,8 @@ async def test_a_balance_is_read_at_a_slow_pace() -> None:
     account.provider = bank
     balances = Balances(stage.engine, clock, 100.0, 1000.0)
     with capture_logs() as lines:
+        await ticking(clock, balances.run, 58)
+        assert bank.read == 0, "the orders come first"
         await ticking(clock, balances.run, 30)
         assert (bank.read, account.balance) == (1, "1523.40")
         bank.found = Balance("999,5")

@@ -179,65 +179,66 @@ class Migration:
 
 def _events(table: Table) -> Change:
     """The events: one row a change of status, for the shop's own code to consume."""
-    name = f"{quoted(table.schema)}.{quoted(EVENTS)}"
-    order_id, tenant = _type_of(table["id"]), table.get("tenant_id")
-    return Change(
-        f"table {EVENTS}",
-        f"CREATE TABLE IF NOT EXISTS {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-        f"order_id {order_id} NOT NULL, tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, "
-        "to_status text NOT NULL, has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
+    tenant = table.get("tenant_id")
+    return _our_table(
+        table,
+        EVENTS,
+        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, "
+        f"tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, to_status text NOT NULL, "
+        "has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
         "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
-        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false);\n"
-        f"CREATE INDEX IF NOT EXISTS {quoted(f'{EVENTS}_order')} ON {name} (order_id, to_status);\n"
-        f"CREATE INDEX IF NOT EXISTS {quoted(f'{EVENTS}_waiting')} ON {name} (id) WHERE consumed_at IS NULL",
-        f"DROP TABLE IF EXISTS {name}",
-        table=EVENTS,
+        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false",
+        order="INDEX (order_id, to_status)",
+        waiting="INDEX (id) WHERE consumed_at IS NULL",
     )
 
 
 def _deliveries(table: Table) -> Change:
     """The webhook's outbox: which event still has to be posted when, and what each try brought."""
-    name = f"{quoted(table.schema)}.{quoted(DELIVERIES)}"
-    events = f"{quoted(table.schema)}.{quoted(EVENTS)}"
     waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
-    return Change(
-        f"table {DELIVERIES}",
-        f"CREATE TABLE IF NOT EXISTS {name} (event_id bigint PRIMARY KEY REFERENCES {events} ON DELETE CASCADE, "
+    return _our_table(
+        table,
+        DELIVERIES,
+        f"event_id bigint PRIMARY KEY REFERENCES {quoted(table.schema)}.{quoted(EVENTS)} ON DELETE CASCADE, "
         f"order_id {_type_of(table['id'])} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
         "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
-        "tries jsonb NOT NULL DEFAULT '[]');\n"
-        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_due')} ON {name} (next_at) {waiting};\n"
-        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_order')} ON {name} (order_id, event_id) {waiting};\n"
-        f"CREATE INDEX IF NOT EXISTS {quoted(f'{DELIVERIES}_dead')} ON {name} (event_id) WHERE dead_at IS NOT NULL",
-        f"DROP TABLE IF EXISTS {name}",
-        table=DELIVERIES,
+        "tries jsonb NOT NULL DEFAULT '[]'",
+        due=f"INDEX (next_at) {waiting}",
+        order=f"INDEX (order_id, event_id) {waiting}",
+        dead="INDEX (event_id) WHERE dead_at IS NOT NULL",
     )
 
 
 def _pauses(table: Table) -> Change:
     """The accounts that a person has paused: it holds for every process, and after a restart."""
-    name = f"{quoted(table.schema)}.{quoted(PAUSES)}"
-    return Change(
-        f"table {PAUSES}",
-        f"CREATE TABLE IF NOT EXISTS {name} (account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
-        "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz)",
-        f"DROP TABLE IF EXISTS {name}",
-        table=PAUSES,
+    return _our_table(
+        table,
+        PAUSES,
+        "account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
+        "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz",
     )
 
 
 def _review(table: Table) -> Change:
     """What a person must look at: contradictions, which are kept and never guessed."""
-    name = f"{quoted(table.schema)}.{quoted(REVIEW)}"
-    return Change(
-        f"table {REVIEW}",
-        f"CREATE TABLE IF NOT EXISTS {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-        f"order_id {_type_of(table['id'])} NOT NULL, kind text NOT NULL, detail text, account text, "
-        "opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, resolution text);\n"
-        f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(f'{REVIEW}_open')} ON {name} (order_id, kind) WHERE closed_at IS NULL",
-        f"DROP TABLE IF EXISTS {name}",
-        table=REVIEW,
+    return _our_table(
+        table,
+        REVIEW,
+        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, kind text NOT NULL, "
+        "detail text, account text, opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, "
+        "resolution text",
+        open="UNIQUE INDEX (order_id, kind) WHERE closed_at IS NULL",
     )
+
+
+def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
+    """Return what makes a table of ours beside the orders, with its indexes: by the end of each one's name."""
+    full = f"{quoted(table.schema)}.{quoted(name)}"
+    statements = [f"CREATE TABLE IF NOT EXISTS {full} ({columns})"]
+    for end, index in indexes.items():
+        kind, _, rest = index.partition("INDEX ")
+        statements.append(f"CREATE {kind}INDEX IF NOT EXISTS {quoted(f'{name}_{end}')} ON {full} {rest}")
+    return Change(f"table {name}", ";\n".join(statements), f"DROP TABLE IF EXISTS {full}", table=name)
 
 
 def _type_of(column: Column) -> str:

@@ -23,11 +23,12 @@ class Balances:
     """Reads the balances at a slow pace, one account after the other."""
 
     def __init__(self, engine: Engine, clock: Clock, interval: float, low: float | None) -> None:
-        """Read each account's balance every ``interval`` seconds; warn once when it falls below ``low``."""
+        """Read each account's balance every ``interval`` seconds, the first a minute after the start; warn once below ``low``."""
         self._engine = engine
         self._clock = clock
         self._interval = interval
         self._low = low
+        self._began = clock.monotonic() + min(_MINUTE, interval) - interval
         self._read_at: dict[str, float] = {}
         self._warned: set[str] = set()
         self._log = structlog.get_logger("order_monitor.balances")
@@ -44,7 +45,7 @@ class Balances:
     def _is_due(self, account: Account) -> bool:
         now = self._clock.monotonic()
         is_free = account.paused is None and account.gate.is_open and account.pace.ready_at() <= now
-        return is_free and now - self._read_at.get(account.name, float("-inf")) >= self._interval
+        return is_free and now - self._read_at.get(account.name, self._began) >= self._interval
 
     async def _read(self, account: Account) -> None:
         """Ask for the balance; it counts against the account's pace, and a failure is no matter of its gate."""
