@@ -152,6 +152,13 @@ async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel
     code, out, _ = await call(tmp_path, config, "ask", order_id)
     assert (code, "account default is paused since" in out, "by Ayşe: bakım" in out) == (1, True, True)
     assert panel.server.calls == {}
+    code, out, _ = await call(tmp_path, config, "explain", order_id, "--json")
+    story = json.loads(out)
+    assert (story["asked_about"], story["next"]) == (False, [])
+    assert "its account is paused since" in story["why"]
+    assert "by Ayşe: bakım" in story["why"]
+    code, out, _ = await call(tmp_path, config, "check")
+    assert "account default: is paused by Ayşe: bakım" in out
     async with daemon(shop, tmp_path, config) as run:
         await run.event("account.paused")
         assert (await call(tmp_path, config, "resume", "default"))[0] == 0
@@ -366,6 +373,10 @@ async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tm
     assert [(r["order_id"], r["kind"]) for r in json.loads(out)] == [(differs, "pin_differs")], (
         "once, however often it is met"
     )
+    story = json.loads((await call(tmp_path, config, "explain", differs, "--json"))[1])
+    assert story["review"] == ["pin_differs"]
+    assert "for review" in (await call(tmp_path, config, "explain", differs))[1]
+    assert "review: 1 wait for a person" in (await call(tmp_path, config, "check"))[1]
     panel.answer = Completed(Pin("OTHER-1"), "")
     code, out, _ = await call(tmp_path, config, "ask", "--stuck")
     assert (code, "now 'completed'" in out) == (0, True)

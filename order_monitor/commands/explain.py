@@ -105,6 +105,7 @@ class _View:
             "why": why,
             "checks": [{"at": _iso(order.last_sync_at), "outcome": "last check"}] if order.last_sync_at else [],
             "next": self.next_times() if asked else [],
+            "review": self.story.reviews,
             "events": [{**event, "at": _iso(event["at"])} for event in self.story.events],
         }
 
@@ -116,6 +117,8 @@ class _View:
         reason = order.skip_reason(self.story.now) or self.directory.account_of(order)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
+        if (pause := self.story.pauses.get(self.account.name if self.account else "")) is not None:
+            return False, f"its account is paused since {_iso(pause.since)} by {pause.by}: {pause.reason}"
         age = self.story.now - (order.sent_at or self.story.now)
         if age >= self.schedule.give_up_after:
             rules = Rules(give_up_after=self.schedule.give_up_after)
@@ -164,6 +167,7 @@ def in_words(document: dict[str, Any]) -> str:
     lines += [f"{'asked about':<12}{'yes' if document['asked_about'] else 'no'}: {document['why']}"]
     lines += [f"{'checked':<12}{check['at']}" for check in document["checks"]]
     lines += [f"{'next':<12}{time}" for time in document["next"]]
+    lines += [f"{'for review':<12}{kind}: order-monitor resolve decides" for kind in document["review"]]
     for event in document["events"]:
         flags = ", ".join(
             [*(n for n in ("has_pin", "repeat", "consumed") if event[n]), *filter(None, [event["delivery"]])]

@@ -16,6 +16,7 @@ from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout
 from order_monitor.shop.migrate import Migration
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.people import Pauses, Reviews, may_use
 
 WRITTEN: Final = (
     *(
@@ -93,6 +94,8 @@ class Doctor:
                 yield line
             if self._layout.webhook:
                 yield await self._deliveries()
+            for line in await self._people():
+                yield line
 
     async def _rights(self, table: Table) -> list[Line]:
         """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
@@ -133,6 +136,22 @@ class Doctor:
             held = await _may(connection, "table", full, None, privilege)
             grants.append((f"GRANT {privilege} ON {full}", held))
         return grants
+
+    async def _people(self) -> list[Line]:
+        """Say what people have paused, and what waits for them."""
+        schema, lines = self._layout.schema, []
+        async with self._database.transaction() as connection:
+            if await may_use(connection, schema, PAUSES, "SELECT"):
+                for pause in (await Pauses(schema).read(connection)).values():
+                    text = f"is paused by {pause.by}: {pause.reason}"
+                    lines.append(
+                        Line("warning", f"account {pause.account}", text, f"order-monitor resume {pause.account}")
+                    )
+            if await may_use(connection, schema, REVIEW, "SELECT") and (
+                count := await Reviews(schema).count(connection)
+            ):
+                lines.append(Line("warning", "review", f"{count} wait for a person", "order-monitor review"))
+        return lines
 
     async def _deliveries(self) -> Line:
         waiting, dead = await Outbox(self._database, self._layout.schema).counts()

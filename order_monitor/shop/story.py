@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
+from order_monitor.account import Pause
 from order_monitor.errors import RowRejectedError
 from order_monitor.order import Order
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import quoted
-from order_monitor.shop.database import Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW
 from order_monitor.shop.orders import Orders, order_of
+from order_monitor.shop.people import Pauses, Reviews, may_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Story:
     now: float
     events: list[dict[str, Any]] = field(default_factory=list)
     integrations: list[Integration] = field(default_factory=list)
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    reviews: list[str] = field(default_factory=list)
 
 
 async def read_story(database: Database, orders: Orders, order_id: str) -> Story | None:
@@ -51,10 +56,20 @@ async def read_story(database: Database, orders: Orders, order_id: str) -> Story
             )
             events = await _events(connection, orders, row["id"]) if orders.ledger.events else []
             integrations = await orders.read_integrations(connection)
+            pauses, reviews = await _people(connection, orders, row["id"])
     except RowRejectedError:
         return None  # what cannot even be an id
     assert rest is not None  # noqa: S101 - the same row in the same transaction
-    return Story(order_of(row), rest["has_pin"], rest["note"] or "", rest["now"], events, integrations)
+    return Story(order_of(row), rest["has_pin"], rest["note"] or "", rest["now"], events, integrations, pauses, reviews)
+
+
+async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:
+    """Return the paused accounts, and what a person must decide about the order."""
+    schema = orders.table.schema
+    pauses = await Pauses(schema).read(connection) if await may_use(connection, schema, PAUSES, "SELECT") else {}
+    if not await may_use(connection, schema, REVIEW, "SELECT"):
+        return pauses, []
+    return pauses, [r.kind for r in await Reviews(schema).read(connection) if r.order_id == order_id]
 
 
 async def nearest(database: Database, orders: Orders, order_id: str) -> list[str]:
