@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from playwright.async_api import Browser, async_playwright
 
+from order_monitor.tell.view import _Minute
 from tests.stages import STAGES, Stage
 from tests.test_page import CHROMIUM, SIZES
 
@@ -28,12 +29,26 @@ async def take(browser: Browser, stage: Stage, url: str, name: str, lang: str, s
     await tab.close()
 
 
+def settle(stage: Stage) -> None:
+    """Let an hour have gone by, in which every order was asked about in time."""
+    now, book = stage.engine.now(), stage.engine.book
+    for n, entry in enumerate(list(book)):
+        book.schedule(entry, now + 20 + 45 * n)
+    stage.accounts["default"].answered_at = now - 4
+    stage.accounts["default"].balance = "1523.40"
+    minutes = stage.view._history.minutes
+    minutes.clear()
+    minutes.extend(_Minute(now - 60 * (60 - n), 14 + (7 * n) % 11 - n // 8, 20, 1 + n % 3) for n in range(60))
+
+
 async def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for name, make in STAGES.items():
             stage = await make()
+            if name == "busy":
+                settle(stage)
             async with stage.listening() as url:
                 for lang, scheme in (("en", "light"), ("tr", "dark"), ("ar", "light"), ("ar", "dark")):
                     for size in SIZES:

@@ -380,6 +380,7 @@ async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tm
     panel.answer = Completed(Pin("OTHER-1"), "")
     code, out, _ = await call(tmp_path, config, "ask", "--stuck")
     assert (code, "now 'completed'" in out) == (0, True)
+    assert (await call(tmp_path, config, "ask", "--stuck"))[:2] == (0, "nothing to ask about\n"), "it has ended"
     (other,) = await sent(shop, 1, pin="OTHER-2")
     assert (await once(tmp_path, config))[0] == 1
     code, out, _ = await call(tmp_path, config, "review")

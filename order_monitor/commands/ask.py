@@ -21,7 +21,7 @@ from order_monitor.commands.compose import (
     sender_of,
     settings_of,
 )
-from order_monitor.commands.person import ended, story_of, take_accounts, when
+from order_monitor.commands.person import ended, near, story_of, take_accounts, when
 from order_monitor.engine import Engine
 from order_monitor.finding import Fate, Finding, Result
 from order_monitor.life import Life, Stop
@@ -145,8 +145,6 @@ async def _ask(
             engine = engine_of(settings, chosen, redactor, one_pass=True, plan=Now(), observer=told)
             await take_accounts(settings, database, engine.directory)
             if account is not None and account not in engine.accounts:
-                from order_monitor.commands.person import near  # noqa: PLC0415
-
                 say(f"order-monitor: there is no account {account!r}{near(account, engine.accounts)}")
                 return ExitCode.NOT_DONE
             engine.choose(Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue)))
@@ -155,7 +153,7 @@ async def _ask(
                 await life.once()
                 if sender is not None and not stop.event.is_set():
                     await sender.drain()
-                lines += _lines(engine, told, named)
+                lines += _lines(engine, told, named if ids else None)
             finally:
                 await close_all(engine, database, sender)
         finally:

@@ -3,201 +3,309 @@
 const words = JSON.parse(document.getElementById("words").textContent);
 const lang = document.documentElement.lang;
 const locale = lang === "ar" ? "ar-u-nu-latn" : lang;
+const isRtl = document.documentElement.dir === "rtl";
 const STALE_AFTER = 15;
 const POLL_EVERY = 5000;
 const LATE = 600;
+const LONGEST = 200;
+const MOST_PROBLEMS = 100;
+const SIGNS = { ok: "✓", warn: "!", bad: "✕" };
 const small = window.matchMedia("(max-width: 40rem)");
 const expanded = new Set();
 const numbers = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
-const clockTime = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const fullTime = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
+const relatives = new Intl.RelativeTimeFormat(locale);
+const clockTime = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const fullTime = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+const openedAt = Date.now();
 let shown = null;
 let receivedAt = null;
+let stream = null;
+let streamedAt = 0;
+let triedAt = 0;
+
+// --- words, numbers and times
 
 const byId = (id) => document.getElementById(id);
-const word = (key) => (Object.hasOwn(words, key) ? words[key] : key);
-const number = (value) => (typeof value === "number" && Number.isFinite(value) ? numbers.format(value) : "–");
 const list = (value) => (Array.isArray(value) ? value : []);
+const dict = (value) => (value !== null && typeof value === "object" && !Array.isArray(value) ? value : {});
+const dicts = (value) => list(value).map(dict);
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const amount = (value) => (isNumber(value) ? Math.max(0, value) : 0);
+const number = (value) => (isNumber(value) ? numbers.format(value) : "–");
+const word = (key) => (Object.hasOwn(words, key) ? words[key] : key);
 
-/** Fill the places of a sentence: say("stale", {n: 5}). */
+/** Fill the places of a sentence: say("stale", {t: "5 min"}). */
 function say(key, values) {
   return word(key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-function unit(value, name) {
-  return new Intl.NumberFormat(locale, { style: "unit", unit: name, unitDisplay: "short", maximumFractionDigits: 1 }).format(value);
+/** The word for one of a set of names, or the name itself where there is none. */
+function term(set, value) {
+  return Object.hasOwn(words, `${set}_${value}`) ? words[`${set}_${value}`] : clean(value);
+}
+
+/** Other people's text: of bearable length, its control and direction characters made visible. */
+function clean(value) {
+  const text = String(value ?? "").replace(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, "\ufffd");
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+}
+
+/** What the search compares: without case, accents, or the Turkish difference of i and ı. */
+function fold(text) {
+  return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().replaceAll("ı", "i").trim();
+}
+
+function inUnits(seconds) {
+  if (seconds < 9.95) return [Math.round(seconds * 10) / 10, "second"];
+  if (seconds < 59.5) return [Math.round(seconds), "second"];
+  if (seconds < 3570) return [Math.round(seconds / 60), "minute"];
+  if (seconds < 172800) return [Math.round(seconds / 360) / 10, "hour"];
+  return [Math.round(seconds / 8640) / 10, "day"];
 }
 
 function duration(seconds) {
-  if (typeof seconds !== "number") return "–";
-  if (seconds < 60) return unit(seconds < 10 ? Math.round(seconds * 10) / 10 : Math.round(seconds), "second");
-  if (seconds < 3600) return unit(Math.round(seconds / 60), "minute");
-  if (seconds < 172800) return unit(Math.round(seconds / 360) / 10, "hour");
-  return unit(Math.round(seconds / 8640) / 10, "day");
+  if (!isNumber(seconds)) return "–";
+  const [value, unit] = inUnits(Math.max(0, seconds));
+  const unitDisplay = lang === "en" ? "short" : "long";
+  return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay, maximumFractionDigits: 1 }).format(value);
 }
 
-function ago(at) {
-  return at ? say("ago", { t: duration(Math.max(0, (Date.parse(shown.now) - Date.parse(at)) / 1000)) }) : "–";
+function timeTag(at, text) {
+  const date = new Date(at ?? NaN);
+  if (Number.isNaN(date.getTime())) return "–";
+  return make("time", { datetime: date.toISOString(), title: fullTime.format(date) }, text(date));
 }
+
+function time(at) {
+  const today = new Date().toDateString();
+  return timeTag(at, (date) => (date.toDateString() === today ? clockTime : fullTime).format(date));
+}
+
+/** How far from the document's own time: "5 minutes ago", "in 3 seconds". */
+function fromNow(at) {
+  return timeTag(at, (date) => {
+    const seconds = Math.round((date - (Date.parse(shown.now) || Date.now())) / 1000);
+    const [value, unit] = inUnits(Math.abs(seconds));
+    return relatives.format(seconds > 0 ? value : -value, unit);
+  });
+}
+
+// --- building
 
 /** Make an element; children are elements or plain text, never markup. */
 function make(name, attributes, ...children) {
   const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) if (value !== null) element.setAttribute(key, value);
-  element.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  for (const [key, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(key, value);
+  element.append(...children);
   return element;
 }
 
-function draw(name, attributes, text) {
+function draw(name, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (text !== undefined) element.textContent = text;
+  element.append(...children);
   return element;
 }
 
-function code(text) {
-  return make("bdi", { dir: "ltr" }, text || "–");
+/** Let a place hold these elements; those that say the same stay, with what is selected or focused in them. */
+function patch(place, ...children) {
+  children.forEach((child, n) => {
+    const old = place.childNodes[n];
+    if (!old) place.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (place.childNodes.length > children.length) place.lastChild.remove();
 }
 
-function name(text) {
-  return make("bdi", { class: "name" }, text || "–");
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
 }
 
-function mark(state, text) {
-  const sign = { ok: "✓", warn: "!", bad: "✕" }[state];
-  return make("span", { class: `mark ${state}` }, `${sign} ${text}`);
-}
+const code = (text, kind = "code") => make("bdi", { dir: "ltr", class: kind }, clean(text) || "–");
+const name = (text) => make("bdi", {}, clean(text) || "–");
+const mark = (state, text) => make("span", { class: `mark ${state}` }, `${SIGNS[state]} ${text}`);
+const note = (...children) => make("span", { class: "note own-line" }, ...children);
+const empty = (key) => make("p", { class: "empty" }, word(key));
 
-function time(at) {
-  const date = new Date(at);
-  if (!at || Number.isNaN(date.getTime())) return "–";
-  const isToday = date.toDateString() === new Date().toDateString();
-  return make("time", { datetime: at, title: fullTime.format(date) }, (isToday ? clockTime : fullTime).format(date));
-}
-
-function put(id, ...children) {
-  byId(id).replaceChildren(...children);
+/** A rule by its sentence and its name: "No answer in time. timeout". */
+function why(reason) {
+  const [, family, rest] = /^(refused|http)_(\w+)$/.exec(reason) || [];
+  if (Object.hasOwn(words, `why_${reason}`)) return make("span", { class: "why" }, `${words[`why_${reason}`]} `, code(reason));
+  if (family) return make("span", { class: "why" }, `${say(`why_${family}_n`, { n: rest })} `, code(reason));
+  return code(reason);
 }
 
 // --- the verdict
 
-function verdictOf(status) {
-  if (!status.ready) return "bad";
-  const orders = status.orders || {};
-  const isShut = list(status.accounts).some((account) => !account.open);
-  const isLate = orders.oldest_due_seconds > LATE || (status.events && status.events.oldest_waiting_seconds > LATE);
-  const isDead = status.webhook && status.webhook.dead > 0;
-  return orders.overdue || orders.stuck || isShut || isLate || isDead || status.reviews ? "warn" : "ok";
+/** Everything a person should look at, in sentences. */
+function causes(status) {
+  const orders = dict(status.orders);
+  const accounts = dicts(status.accounts);
+  const shut = accounts.filter((account) => account.open !== true && !account.paused).length;
+  const paused = accounts.filter((account) => account.paused).length;
+  const waiting = amount(dict(status.events).oldest_waiting_seconds);
+  const late = amount(orders.oldest_due_seconds);
+  const found = [
+    [shut, "cause_closed", { n: number(shut), all: number(accounts.length) }],
+    [paused, "cause_paused", { n: number(paused) }],
+    [late > LATE, "cause_late", { t: duration(late) }],
+    [amount(orders.stuck), "cause_stuck", { n: number(orders.stuck) }],
+    [amount(orders.overdue), "cause_overdue", { n: number(orders.overdue) }],
+    [waiting > LATE, "cause_events", { t: duration(waiting) }],
+    [amount(dict(status.webhook).dead), "cause_dead", { n: number(dict(status.webhook).dead) }],
+    [amount(status.reviews), "cause_reviews", { n: number(status.reviews) }],
+  ].filter(([isSo]) => isSo).map(([, key, values]) => say(key, values));
+  const faults = Object.entries(dict(status.lights)).filter(([, light]) => dict(light).ok !== true);
+  return found.length ? found : faults.map(([light]) => say("cause_light", { name: term("light", light) }));
 }
 
 function showVerdict(status) {
-  const state = verdictOf(status);
-  const verdict = byId("verdict");
-  const text = word({ ok: "healthy", warn: "needs_a_look", bad: "not_healthy" }[state]);
-  if (byId("verdict-text").textContent !== text) byId("verdict-text").textContent = text;
-  verdict.dataset.state = state;
-  const reasons = list(status.reasons).slice(0, 8).map((reason) => make("li", { dir: "auto" }, reason));
-  if (byId("reasons").textContent !== reasons.map((reason) => reason.textContent).join("")) put("reasons", ...reasons);
-  put("lights", ...Object.entries(status.lights || {}).map(([name, light]) => {
-    const sign = light.ok ? mark("ok", word("fine")) : mark("bad", word("fault"));
-    const why = light.why ? [make("small", { dir: "auto" }, light.why)] : [];
-    return make("li", { "data-light": name, "data-ok": light.ok }, word(`light_${name}`), sign, ...why);
+  const told = list(status.reasons).slice(0, 8).map((reason) => make("li", { dir: "auto", lang: "en" }, clean(reason)));
+  const found = causes(status);
+  const state = status.ready !== true ? "bad" : found.length || isStale() ? "warn" : "ok";
+  const key = isStale() ? "no_news" : { ok: "healthy", warn: "needs_a_look", bad: "not_healthy" }[state];
+  byId("verdict").dataset.state = state;
+  write(byId("verdict-text"), word(key));
+  patch(byId("reasons"), ...found.map((cause) => make("li", {}, cause)), ...told);
+}
+
+function showLights() {
+  patch(byId("lights"), ...Object.entries(dict(shown.lights)).map(([key, light]) => {
+    const { ok, why: reason } = dict(light);
+    const state = ok === true ? "ok" : "bad";
+    const lamp = make("span", { class: `lamp ${state}`, "aria-hidden": "true" }, SIGNS[state]);
+    const said = make("strong", { class: state }, word(ok === true ? "fine" : "fault"));
+    const note = reason ? [make("small", { dir: "auto" }, clean(reason))] : [];
+    return make("li", { "data-light": key, "data-ok": ok === true }, lamp, make("span", {}, term("light", key)), said, ...note);
   }));
 }
 
-function tile(id, value, state) {
-  byId(id).textContent = value;
+// --- the numbers
+
+function tile(id, value, state = "", note = "") {
   const box = byId(`tile-${id}`);
-  if (box) box.dataset.state = state || "";
+  box.dataset.state = state;
+  box.hidden = false;
+  write(byId(id), value);
+  if (box.querySelector("small")) write(box.querySelector("small"), note);
 }
 
-function showNumbers(status) {
-  const orders = status.orders || {};
-  const late = orders.oldest_due_seconds || 0;
-  tile("oldest", late ? duration(late) : word("nothing_late"), late > LATE ? "bad" : late > 60 ? "warn" : "");
+function showNumbers() {
+  const orders = dict(shown.orders);
+  const late = amount(orders.oldest_due_seconds);
+  if (!isNumber(orders.oldest_due_seconds)) tile("oldest", "–");
+  else tile("oldest", late ? duration(late) : word("nothing_late"), late > LATE ? "bad" : late > 60 ? "warn" : "ok");
   tile("open", number(orders.open));
   tile("due", number(orders.due));
-  tile("overdue", number(orders.overdue), orders.overdue ? "warn" : "");
-  tile("stuck", number(orders.stuck), orders.stuck ? "bad" : "");
-  byId("tile-reviews").hidden = !status.reviews;
-  tile("reviews", number(status.reviews), status.reviews ? "warn" : "");
-  const told = status.webhook || status.events;
-  byId("tile-events").hidden = !told;
-  if (told) tile("events", number(told.waiting), told.dead ? "bad" : "");
-  byId("version").textContent = status.version || "";
-  const skipped = Object.entries(orders.skipped || {}).map(([reason, count]) => `${number(count)} × ${word(`why_${reason}`)}`);
-  byId("skipped").textContent = skipped.length ? `${word("skipped")}: ${skipped.join(" ")}` : "";
+  tile("overdue", number(orders.overdue), amount(orders.overdue) ? "warn" : "");
+  tile("stuck", number(orders.stuck), amount(orders.stuck) ? "bad" : "");
+  showDeliveries(dict(shown.events), dict(shown.webhook));
+  byId("tile-reviews").hidden = !amount(shown.reviews);
+  if (amount(shown.reviews)) tile("reviews", number(shown.reviews), "warn");
+  const running = (Date.parse(shown.now) - Date.parse(shown.started_at)) / 1000;
+  const version = [clean(shown.version), isNumber(running) ? say("running", { t: duration(running) }) : ""];
+  write(byId("version"), version.filter(Boolean).join(" · "));
+}
+
+function showDeliveries(events, webhook) {
+  const waited = amount(events.oldest_waiting_seconds);
+  const dead = amount(webhook.dead);
+  byId("tile-events").hidden = !shown.events;
+  byId("tile-webhook").hidden = !shown.webhook;
+  const age = waited ? say("oldest_of", { t: duration(waited) }) : "";
+  if (shown.events) tile("events", number(events.waiting), waited > LATE ? "warn" : "", age);
+  const lost = dead ? say("dead", { n: number(dead) }) : "";
+  if (shown.webhook) tile("webhook", number(webhook.waiting), dead ? "bad" : "", lost);
 }
 
 // --- charts
 
-function group(limit, previous) {
-  return limit === null ? say("over", { t: duration(previous) }) : say("up_to", { t: duration(limit) });
+function groups(rows) {
+  return rows.map((row, n) => ({
+    label: isNumber(row.up_to) ? say("up_to", { t: duration(row.up_to) }) : say("over", { t: duration(n ? rows[n - 1].up_to : 0) }),
+    count: amount(row.count),
+  }));
 }
 
-/** Horizontal bars with their numbers written beside them; `rows` are {label, count}. */
-function bars(id, title, rows) {
+/** Horizontal bars with their numbers written beside them. Places are percents, so that the text keeps its size. */
+function bars(title, rows) {
   const most = Math.max(1, ...rows.map((row) => row.count));
-  const isRtl = document.documentElement.dir === "rtl";
   const label = `${title}: ${rows.map((row) => `${row.label} ${number(row.count)}`).join(", ")}`;
-  const svg = draw("svg", { viewBox: `0 0 300 ${rows.length * 24}`, role: "img", "aria-label": label });
-  const place = (x, width) => (isRtl ? 300 - x - width : x);
+  const svg = draw("svg", { width: "100%", height: rows.length * 26, role: "img", "aria-label": label });
+  const edge = (x) => `${isRtl ? 100 - x : x}%`;
   rows.forEach((row, n) => {
-    const width = (row.count / most) * 150;
+    const bar = (width, kind) => draw("rect", {
+      x: `${isRtl ? 60 - width : 40}%`, y: n * 26 + 6, width: `${width}%`, height: 14, rx: 3, class: kind,
+    });
     svg.append(
-      draw("text", { x: isRtl ? 300 : 0, y: n * 24 + 15, class: "label", "text-anchor": "start", direction: isRtl ? "rtl" : "ltr" }, row.label),
-      draw("rect", { x: place(95, 150), y: n * 24 + 4, width: 150, height: 14, rx: 3, class: "track" }),
-      draw("rect", { x: place(95, width), y: n * 24 + 4, width, height: 14, rx: 3, class: "bar" }),
-      draw("text", { x: place(252, 0), y: n * 24 + 15, "text-anchor": "start", direction: isRtl ? "rtl" : "ltr" }, number(row.count)),
+      draw("text", { x: edge(0), y: n * 26 + 18, class: "label" }, row.label), bar(38, "track"),
+      bar((row.count / most) * 38, "bar"), draw("text", { x: edge(80), y: n * 26 + 18 }, number(row.count)),
     );
   });
-  put(id, svg);
+  return svg;
 }
 
-function groups(rows) {
-  return list(rows).map((row, n) => ({ label: group(row.up_to, n ? rows[n - 1].up_to : 0), count: row.count || 0 }));
-}
-
-function showHistory(minutes) {
-  const open = list(minutes).map((minute) => minute.open || 0);
-  if (open.length < 2) {
-    put("history", make("p", { class: "empty" }, word("no_history")));
-    return;
+/** A line of what was open, over bars of what ended, by the minute; the oldest stands where reading starts. */
+function historyChart(minutes) {
+  const first = minutes[0].time;
+  const span = minutes.at(-1).time - first;
+  const most = Math.max(1, ...minutes.map((minute) => amount(minute.open)));
+  const busiest = Math.max(1, ...minutes.map((minute) => amount(minute.ended)));
+  const place = (minute) => ((isRtl ? minutes.at(-1).time - minute.time : minute.time - first) / span) * 300;
+  const points = minutes.map((minute) => `${place(minute).toFixed(1)},${(98 - (amount(minute.open) / most) * 92).toFixed(1)}`).join(" ");
+  const ended = minutes.reduce((sum, minute) => sum + amount(minute.ended), 0);
+  const label = say("history_label", {
+    m: number(minutes.length), now: number(minutes.at(-1).open), most: number(most), ended: number(ended),
+  });
+  const svg = draw("svg", { viewBox: "0 0 300 100", preserveAspectRatio: "none", class: "history", role: "img", "aria-label": label });
+  for (const minute of minutes) {
+    const height = (amount(minute.ended) / busiest) * 40;
+    svg.append(draw("rect", { class: "ended", x: place(minute) - 1.5, y: 100 - height, width: 3, height }));
   }
-  const most = Math.max(1, ...open);
-  const step = 300 / (open.length - 1);
-  const points = open.map((value, n) => `${(n * step).toFixed(1)},${(100 - (value / most) * 90).toFixed(1)}`).join(" ");
-  const ended = minutes.reduce((sum, minute) => sum + (minute.ended || 0), 0);
-  const label = say("history_label", { m: number(open.length), now: number(open.at(-1)), most: number(most), ended: number(ended) });
-  const svg = draw("svg", { viewBox: "0 0 300 100", role: "img", "aria-label": label });
-  svg.append(draw("polygon", { class: "area", points: `0,100 ${points} 300,100` }), draw("polyline", { class: "line", points }));
-  put("history", svg, make("p", { class: "more" }, label));
+  svg.append(draw("polyline", { class: "line", points }));
+  const axis = make("p", { class: "axis" }, make("span", {}, time(first)), make("span", {}, time(minutes.at(-1).time)));
+  return [svg, axis, make("p", { class: "note" }, `${label} ${word("history_legend")}`)];
 }
 
-function showCharts(status) {
-  const found = status.detection_seconds || {};
-  bars("ages", word("by_age"), groups((status.orders || {}).by_age));
-  const isKnown = typeof found.p50 === "number";
-  byId("quantiles").textContent = isKnown ? say("quantiles", { p50: duration(found.p50), p95: duration(found.p95) }) : word("no_ends");
-  if (isKnown) bars("delays", word("detection"), groups(found.buckets));
-  else put("delays");
-  showHistory(status.history);
+function showCharts() {
+  const orders = dict(shown.orders);
+  const found = dict(shown.detection_seconds);
+  patch(byId("ages"), orders.open === 0 ? empty("nothing_open") : bars(word("by_age"), groups(dicts(orders.by_age))));
+  const isKnown = isNumber(found.p50);
+  write(byId("quantiles"), isKnown ? say("quantiles", { p50: duration(found.p50), p95: duration(found.p95) }) : "");
+  patch(byId("delays"), isKnown ? bars(word("detection"), groups(dicts(found.buckets))) : empty("no_ends"));
+  const minutes = dicts(shown.history).map((minute) => ({ ...minute, time: Date.parse(minute.at) }))
+    .filter((minute) => isNumber(minute.time));
+  const isLine = minutes.length > 1 && minutes.at(-1).time > minutes[0].time;
+  patch(byId("history"), ...(isLine ? historyChart(minutes) : [empty("no_history")]));
 }
 
 // --- tables
 
-/** Fill a table; each row is {key: [attribute, value], cells: […]}, its first cell the row's heading. */
-function table(id, heads, rows, empty) {
-  const wanted = byId("search").value.trim().toLowerCase();
-  const kept = rows.filter((row) => !wanted || row.cells.some((cell) => textOf(cell).includes(wanted)));
-  const few = expanded.has(id) ? kept.length : small.matches ? 6 : 20;
-  const head = make("tr", { role: "row" }, ...heads.map((name) => make("th", { scope: "col", role: "columnheader" }, word(name))));
-  const body = kept.slice(0, few).map((row) => make("tr", { role: "row", [row.key[0]]: row.key[1] }, ...row.cells.map((cell, n) => cellOf(cell, heads[n], n === 0))));
-  if (!kept.length) body.push(make("tr", { role: "row" }, make("td", { class: "empty", colspan: heads.length, role: "cell" }, word(wanted ? "nothing_found" : empty))));
-  const element = byId(id);
-  element.setAttribute("role", "table");
-  element.replaceChildren(make("thead", { role: "rowgroup" }, head), make("tbody", { role: "rowgroup" }, ...body));
-  showMore(id, kept.length - few);
+function textOf(row) {
+  const cells = row.cells.map((cell) => (cell instanceof Node ? cell.textContent : String(cell)));
+  return fold([...cells, row.key[1], row.state].join("\n"));
+}
+
+/** Fill a table; a row is {key: [attribute, value], state, cells}, its first cell the row's heading. */
+function table(id, heads, rows, nothing, most = Infinity) {
+  const { caption, tHead, tBodies } = byId(id);
+  const wanted = fold(byId("search").value);
+  const kept = rows.filter((row) => !wanted || textOf(row).includes(wanted));
+  const few = kept.slice(0, expanded.has(id) ? kept.length : small.matches ? 6 : 20);
+  const all = number(rows.length) + (rows.length >= most ? "+" : "");
+  const none = make("td", { class: "empty", colspan: heads.length, role: "cell" }, word(rows.length ? "nothing_found" : nothing));
+  const title = make("span", { class: "unseen" }, `${word(id)}: `);
+  patch(caption, title, make("span", {}, say("shown_of", { n: number(few.length), all })));
+  patch(tHead, make("tr", { role: "row" }, ...heads.map((head) => make("th", { scope: "col", role: "columnheader" }, word(head)))));
+  patch(tBodies[0], ...(few.length ? few.map((row) => rowOf(row, heads)) : [make("tr", { role: "row" }, none)]));
+  caption.hidden = !rows.length;
+  tHead.hidden = !few.length;
+  showMore(id, kept.length - few.length);
+}
+
+function rowOf({ key: [attribute, value], cells }, heads) {
+  return make("tr", { role: "row", [attribute]: value ?? "" }, ...cells.map((cell, n) => cellOf(cell, heads[n], n === 0)));
 }
 
 function cellOf(cell, head, isFirst) {
@@ -211,101 +319,150 @@ function showMore(id, rest) {
   const section = byId(id).closest("section");
   const button = section.querySelector("button.more") || section.appendChild(make("button", { class: "more", type: "button" }));
   button.hidden = rest <= 0;
-  button.textContent = say("show_all", { n: number(rest) });
-  button.onclick = () => { expanded.add(id); show(shown, receivedAt); };
+  write(button, say("show_all", { n: number(rest) }));
+  button.onclick = () => { expanded.add(id); showTables(); };
 }
 
-function textOf(cell) {
-  return (cell instanceof Node ? cell.textContent : String(cell)).toLowerCase();
-}
-
-function why(reason) {
-  const key = `why_${reason}`;
-  return Object.hasOwn(words, key) ? make("span", {}, `${words[key]} `, code(reason)) : code(reason);
+function stateOf(account) {
+  if (account.paused) return "paused";
+  return account.open === true ? "open" : "closed";
 }
 
 function gate(account) {
-  const cell = make("span", {});
-  if (account.paused) cell.append(mark("warn", word("paused")), " ", make("span", { dir: "auto" }, account.paused.reason || ""), make("div", { class: "note" }, make("bdi", { class: "name" }, account.paused.by || ""), " · ", ago(account.paused.since)));
-  else if (account.open) cell.append(mark("ok", word("gate_open")));
-  else cell.append(mark("bad", word("gate_closed")), " ", why(account.reason || ""));
-  if (typeof account.next_probe_seconds === "number") cell.append(make("div", { class: "note" }, say("next_probe", { t: duration(account.next_probe_seconds) })));
+  const state = stateOf(account);
+  const kind = { paused: "warn", open: "ok", closed: "bad" }[state];
+  const cell = make("span", { class: "gate" }, mark(kind, word(`gate_${state}`)));
+  if (state === "paused") cell.append(...pause(dict(account.paused)));
+  if (state === "closed" && account.reason) cell.append(" ", why(account.reason));
+  if (isNumber(account.next_probe_seconds)) cell.append(note(say("next_probe", { t: duration(account.next_probe_seconds) })));
   return cell;
 }
 
-function showAccounts(accounts) {
+function pause({ reason, since, until, by }) {
+  const parts = [[since, "paused_since", fromNow], [until, "paused_until", time], [by, "paused_by", name]];
+  const told = parts.filter(([value]) => value).map(([value, key, show]) => note(`${word(key)} `, show(value)));
+  return [" ", name(reason), ...told];
+}
+
+function rate(account) {
+  const share = Math.min(1, amount(account.calls_per_second) / (amount(account.limit_per_second) || 1));
+  const meter = draw("svg", { class: "meter", width: "100%", height: 5, "aria-hidden": "true" });
+  meter.append(
+    draw("rect", { class: "track", width: "100%", height: 5, rx: 2 }),
+    draw("rect", { class: "bar", x: `${isRtl ? 100 - share * 100 : 0}%`, width: `${share * 100}%`, height: 5, rx: 2 }),
+  );
+  return make("span", { class: "rate" }, say("of_limit", { n: number(account.calls_per_second), limit: number(account.limit_per_second) }), meter);
+}
+
+function showAccounts() {
+  const accounts = dicts(shown.accounts);
   const isBalance = accounts.some((account) => account.balance);
-  const heads = ["account", "gate", "orders_open", "due", "in_flight", "rate", "last_error", "last_answer", ...(isBalance ? ["balance"] : [])];
-  table("accounts", heads, accounts.map((account) => ({
-    key: ["data-account", account.name],
+  const heads = ["account", "gate", "orders_open", "due", "in_flight", "rate", "last_error", "last_answer"];
+  table("accounts", isBalance ? [...heads, "balance"] : heads, accounts.map((account) => ({
+    key: ["data-account", account.name], state: stateOf(account),
     cells: [
       name(account.name), gate(account), number(account.orders), number(account.due), number(account.in_flight),
-      say("of_limit", { n: number(account.calls_per_second), limit: number(account.limit_per_second) }),
-      account.last_error ? why(account.last_error) : "–", ago(account.last_answer_at), ...(isBalance ? [account.balance || "–"] : []),
+      rate(account), account.last_error ? why(account.last_error) : "–", fromNow(account.last_answer_at),
+      ...(isBalance ? [clean(account.balance) || "–"] : []),
     ],
   })), "no_accounts");
 }
 
-function showLists(status) {
-  table("problems", ["order", "problem", "rule", "account", "age"], list(status.problems).map((problem) => ({
-    key: ["data-order", problem.order_id],
-    cells: [code(problem.order_id), mark(problem.kind === "skipped" ? "warn" : "bad", word(`kind_${problem.kind}`)), why(problem.why), name(problem.account), ago(problem.since)],
-  })), "no_problems");
-  table("recent", ["order", "change", "pin", "account", "at"], list(status.recent).map((change) => ({
-    key: ["data-order", change.order_id],
-    cells: [code(change.order_id), make("span", {}, code(change.from), " → ", code(change.to)), change.has_pin ? word("with_pin") : "–", name(change.account), time(change.at)],
+function showLists() {
+  table("problems", ["order", "problem", "rule", "account", "age"], dicts(shown.problems).map((problem) => ({
+    key: ["data-order", problem.order_id], state: String(problem.kind),
+    cells: [
+      code(problem.order_id, "code id"), mark(problem.kind === "stuck" ? "bad" : "warn", term("kind", problem.kind)),
+      why(problem.why), name(problem.account), fromNow(problem.since),
+    ],
+  })), "no_problems", MOST_PROBLEMS);
+  table("recent", ["order", "change", "pin", "account", "at"], dicts(shown.recent).map((recent) => ({
+    key: ["data-order", recent.order_id],
+    cells: [
+      code(recent.order_id, "code id"), make("bdi", { dir: "ltr" }, code(recent.from), " → ", code(recent.to)),
+      recent.has_pin ? word("with_pin") : "–", name(recent.account), time(recent.at),
+    ],
   })), "no_changes");
-  table("next", ["order", "account", "at"], list(status.next).map((check) => ({
-    key: ["data-order", check.order_id], cells: [code(check.order_id), name(check.account), time(check.at)],
+  table("next", ["order", "account", "at"], dicts(shown.next).map((check) => ({
+    key: ["data-order", check.order_id], cells: [code(check.order_id, "code id"), name(check.account), fromNow(check.at)],
   })), "no_next");
-  table("failures", ["at", "account", "outcome", "rule"], list(status.failures).map((failure) => ({
-    key: ["data-account", failure.account], cells: [time(failure.at), name(failure.account), word(`outcome_${failure.outcome}`), why(failure.why)],
+  table("failures", ["at", "account", "outcome", "rule"], dicts(shown.failures).map((failure) => ({
+    key: ["data-account", failure.account], state: String(failure.outcome),
+    cells: [time(failure.at), name(failure.account), term("outcome", failure.outcome), why(failure.why)],
   })), "no_failures");
+}
+
+function showSkipped() {
+  const skipped = Object.entries(dict(dict(shown.orders).skipped)).filter(([, count]) => amount(count));
+  const told = skipped.map(([reason, count]) => `${number(count)} × ${term("why", reason)}`);
+  write(byId("skipped"), told.length ? `${word("skipped")}: ${told.join(" ")}` : "");
+}
+
+function showTables() {
+  showAccounts();
+  showSkipped();
+  showLists();
 }
 
 // --- life
 
-function show(status, at = Date.now()) {
-  shown = status;
-  receivedAt = at;
-  showVerdict(status);
-  showNumbers(status);
-  showCharts(status);
-  showAccounts(list(status.accounts));
-  showLists(status);
-  showFreshness();
+const secondsOld = () => Math.max(0, Math.round((Date.now() - (receivedAt ?? openedAt)) / 1000));
+const isStale = () => secondsOld() > STALE_AFTER;
+
+function receive(status) {
+  shown = dict(status);
+  receivedAt = Date.now();
+  for (const part of [showFreshness, showLights, showNumbers, showCharts, showTables]) part();
 }
 
+/** Say how old the data is; what is old, or never came, is not shown as well. */
 function showFreshness() {
-  const seconds = receivedAt === null ? null : Math.round((Date.now() - receivedAt) / 1000);
-  const isStale = seconds !== null && seconds > STALE_AFTER;
-  const place = byId("freshness");
-  place.textContent = seconds === null ? word("connecting") : say(isStale ? "stale" : "fresh", { t: duration(seconds) });
-  place.dataset.stale = String(isStale);
+  const key = isStale() ? "stale" : shown ? "fresh" : "connecting";
+  write(byId("freshness"), say(key, { t: duration(secondsOld()) }));
+  byId("freshness").dataset.stale = String(isStale());
+  if (shown || isStale()) showVerdict(dict(shown));
 }
 
 async function poll() {
   try {
-    const answer = await fetch("api/status", { cache: "no-store" });
-    if (answer.ok) show(await answer.json());
-  } catch {
-    showFreshness();
+    const answer = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(POLL_EVERY) });
+    if (answer.ok) receive(await answer.json());
+  } catch (error) {
+    console.info("no answer:", error.name);
   }
 }
 
 function listen() {
-  const stream = new EventSource("api/stream");
-  stream.addEventListener("status", (event) => show(JSON.parse(event.data)));
-  stream.addEventListener("error", () => {
-    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, POLL_EVERY);
-    poll();
+  stream?.close();
+  stream = new EventSource("api/stream");
+  triedAt = Date.now();
+  stream.addEventListener("status", (event) => {
+    streamedAt = Date.now();
+    receive(JSON.parse(event.data));
   });
+}
+
+/** Where the stream says nothing, ask; and where it has ended or hangs, open it anew. */
+function keepUp() {
+  const now = Date.now();
+  if (document.hidden || now - streamedAt < POLL_EVERY) return;
+  poll();
+  const hangs = Math.min(now - streamedAt, now - triedAt) > STALE_AFTER * 1000;
+  if (hangs || stream.readyState === EventSource.CLOSED) listen();
+}
+
+/** A hidden page leaves its place at the stream to others. */
+function followVisibility() {
+  if (document.hidden) stream?.close();
+  else listen();
 }
 
 for (const place of document.querySelectorAll("[data-word]")) place.textContent = word(place.dataset.word);
 for (const place of document.querySelectorAll("[data-label]")) place.setAttribute("aria-label", word(place.dataset.label));
-document.querySelector(`nav a[lang="${lang}"]`).setAttribute("aria-current", "true");
-byId("search").addEventListener("input", () => shown && show(shown, receivedAt));
+document.querySelector(`nav a[lang="${lang}"]`)?.setAttribute("aria-current", "true");
+document.addEventListener("visibilitychange", followVisibility);
+byId("search").addEventListener("input", () => shown && showTables());
 setInterval(showFreshness, 1000);
-listen();
+setInterval(keepUp, POLL_EVERY);
+followVisibility();
 poll();
