@@ -17,8 +17,9 @@ from order_monitor.answer import Cancelled, Completed, Waiting
 from order_monitor.order import Pin
 from tests.shops import SHOP, Shop
 from tests.test_accounts import PLAIN_TABLES, SHOP_TABLES
+from tests.test_orders import found
 from tests.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
-from tests.test_webhook import SECRET, Receiver, receiver
+from tests.test_webhook import SECRET, Receiver, hooked, receiver
 
 __all__ = ["panel", "receiver"]
 
@@ -324,6 +325,49 @@ async def test_reopen_waits_for_no_consumer_and_undoes_no_person(
     assert (await once(tmp_path, posted))[0] == 0
     code, _, err = await call(tmp_path, posted, "resolve", c, "--reopen", "--reason", "x")
     assert (code, "was posted to the shop" in err) == (1, True)
+    (d,) = await sent(shop, 1)
+    receiver.answers = [500]
+    assert (await once(tmp_path, posted))[0] == 0
+    code, _, err = await call(tmp_path, posted, "resolve", d, "--reopen", "--reason", "x")
+    assert (code, "was posted to the shop, or tried" in err) == (1, True), "who knows what became of that post"
+
+
+async def test_reopen_withdraws_a_post_that_was_never_tried(
+    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    shop = plain_shop
+    (order_id,) = await sent(shop, 1)
+    orders = await hooked(shop)
+    await orders.record([found(shop.order(order_id), Cancelled("iptal"))])
+    config = settings(shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET})
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "again" in out) == (0, True), err
+    rows = await shop.connection.fetch(
+        "SELECT event_id, dead_at IS NOT NULL AS dead FROM order_monitor_deliveries ORDER BY 1"
+    )
+    assert [(r["event_id"], r["dead"]) for r in rows] == [(1, True), (2, False)]
+    code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "not reopened: it is open" in err) == (1, True)
+    assert (await once(tmp_path, config))[0] == 0
+    assert [body["type"] for body in receiver.got] == ["order.reopened", "order.completed"]
+    await shop.connection.execute("UPDATE product_orders SET external_status = 'refunded'")
+    code, _, err = await call(
+        tmp_path, settings(shop.dsn, panel.server.url), "resolve", order_id, "--reopen", "--reason", "x"
+    )
+    assert (code, "is no longer 'completed': somebody changed it since" in err) == (1, True)
+    assert [e["repeat"] for e in await events(shop)] == [True, False, False], "and nothing of it stayed"
+
+
+async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop, tmp_path, config)
+    (order_id,) = await sent(shop, 1)
+    async with shop.connection.transaction():
+        await shop.connection.execute("SELECT * FROM product_orders FOR UPDATE")
+        code, _, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "x")
+        assert (code, "somebody else holds the row" in err) == (1, True)
+    assert (await shop.row(order_id))["external_status"] == "sent"
 
 
 async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
