@@ -1,13 +1,15 @@
 # Everything a newcomer types. Each target makes the virtual environment it needs; nothing else has to be installed first.
-VENV ?= .venv
+# PYTHON=python3.13 takes another interpreter, in an environment of its own.
+VENV ?= .venv$(addprefix -,$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock benchmark screenshots clean
+.PHONY: help demo test quick faults release-check check audit format lock simulate mutants benchmark screenshots docs docs-settings clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 	@$(BIN)/order-monitor demo $(ARGS)
@@ -15,19 +17,35 @@ demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 test: $(VENV)/dev.done ## all tests, with coverage
 	@.ci/tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 
-CORE := order_monitor/order.py,order_monitor/answer.py,order_monitor/schedule.py,order_monitor/gate.py,order_monitor/decide.py,order_monitor/book.py,order_monitor/providers/znet_answer.py
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
+
+quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not outside and not simulated" -p no:cacheprovider $(ARGS)
+
+faults: $(VENV)/dev.done ## real faults, compared row by row: minutes of kills, cuts and freezes (FAULTS_KILLS=10)
+	rm -rf build/faults
+	FAULTS=1 $(BIN)/python -m pytest -q -n0 --timeout 300 tests/faults $(ARGS)
+	@cat build/faults/report.txt
+
+release-check: check docs ## a release tried dry, with the built wheel
+	.ci/release $(VENV)
 
 check: $(VENV)/dev.done ## linters, types, layers, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/codespell order_monitor tests deploy benchmarks README.md CHANGELOG.md Makefile
+	$(BIN)/codespell order_monitor tests deploy docs benchmarks README.md CHANGELOG.md Makefile
+
+audit: $(VENV)/audit.done ## known vulnerabilities of what is locked; needs the network, and PyPI's advisories on it
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r deploy/requirements.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r deploy/build.lock
 
 format: $(VENV)/dev.done ## put the code in shape
 	$(BIN)/ruff check --fix .
@@ -40,12 +58,26 @@ lock: $(VENV)/dev.done ## pin what the image installs
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-header --no-annotate \
   --no-emit-trusted-host --no-emit-find-links --allow-unsafe --upgrade
 
+simulate: $(VENV)/dev.done ## hours of faults in virtual time: SEEDS=10000, or SEEDS=100-200
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+SEEDS ?= 200
+
+mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
+	$(BIN)/python -m tests.simulation.mutants
+
 benchmark: $(VENV)/dev.done ## ratios of things measured side by side
 	$(BIN)/python benchmarks/throughput.py
 
 screenshots: $(VENV)/dev.done ## the page in every state, language and size, into build/screenshots
 	@.ci/tools
 	$(BIN)/python -m tests.screenshots
+
+docs: docs-settings ## the book as a site, into build/site
+	$(BIN)/properdocs build --strict --quiet
+
+docs-settings: $(VENV)/docs.done ## write docs/settings.md from the settings themselves
+	$(BIN)/python docs/settings_page.py
 
 clean: ## take away what make made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
@@ -59,6 +91,16 @@ $(VENV)/dev.done: pyproject.toml | $(BIN)/pip
 	@echo "Installing order-monitor and its tools into $(VENV) …"
 	@$(BIN)/pip install --quiet --editable '.[demo]' --group dev
 	@touch $@ $(VENV)/demo.done
+
+$(VENV)/audit.done: pyproject.toml | $(BIN)/pip
+	@echo "Installing what audits dependencies into $(VENV) …"
+	@$(BIN)/pip install --quiet --group audit
+	@touch $@
+
+$(VENV)/docs.done: pyproject.toml | $(BIN)/pip
+	@echo "Installing what builds the book into $(VENV) …"
+	@$(BIN)/pip install --quiet --editable . --group docs
+	@touch $@
 
 $(BIN)/pip:
 	@.ci/venv $(VENV)

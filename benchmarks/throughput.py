@@ -23,25 +23,27 @@ import asyncpg
 import httpx
 from aiohttp import web
 
-from order_monitor.account import Account
-from order_monitor.clock import SystemClock
-from order_monitor.decide import Rules
+from order_monitor.core.decision import Rules
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.order import Order
+from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.schedule import OnePass, Schedule
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
-from order_monitor.directory import ShopAccounts
-from order_monitor.engine import Engine
-from order_monitor.finding import Fate, Finding, Result
-from order_monitor.gate import Gate, Pace
-from order_monitor.order import Order
-from order_monitor.providers.connections import SingleConnections
+from order_monitor.providers.transport import FreshConnections
 from order_monitor.providers.znet import Znet, ZnetAccount
-from order_monitor.schedule import OnePass, Schedule
-from order_monitor.settings import FINAL_STATUSES
+from order_monitor.settings.asking import FINAL_STATUSES
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
-from order_monitor.shop.orders import Orders, Scan
+from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.orders import Orders
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.routing import ShopAccounts
+from order_monitor.watch.system_clock import SystemClock
 
 ORDERS = 3000
 TASKS = 20
@@ -74,7 +76,7 @@ def serve(port: Queue[int]) -> None:
 
 
 def connections() -> httpx.AsyncBaseTransport:
-    return SingleConnections(httpx.create_ssl_context())
+    return FreshConnections(httpx.create_ssl_context())
 
 
 def client(url: str, kod: str, make: Transport = connections, timeout: float = 20.0) -> Znet:
@@ -113,10 +115,8 @@ async def whole(url: str, dsn: str, kod: str) -> float:
     engine = Engine(
         Orders(database, LAYOUT),
         {"main": account},
-        OnePass(Schedule()),
+        Policy(OnePass(Schedule()), concurrency=TASKS, one_pass=True),
         SystemClock(),
-        concurrency=TASKS,
-        one_pass=True,
     )
     began = time.perf_counter()
     await engine.scan()
@@ -148,7 +148,7 @@ class InMemory:
     async def scan(self) -> Scan:
         return Scan(time.time(), self._orders, [], list(self._integrations.values()))
 
-    async def record(self, findings: list[Finding]) -> list[Result]:
+    async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
         return [Result(f, Fate.UNCHANGED) for f in findings]
 
 
@@ -165,7 +165,10 @@ async def healthy(url: str, sick: int) -> float:
 
     shop = InMemory(integrations, 2000)
     engine = Engine(
-        shop, ShopAccounts(open_account), OnePass(Schedule()), SystemClock(), concurrency=TASKS, one_pass=True
+        shop,
+        ShopAccounts(open_account),
+        Policy(OnePass(Schedule()), concurrency=TASKS, one_pass=True),
+        SystemClock(),
     )
     await engine.scan()
     tasks = [asyncio.create_task(engine.writer.run()), asyncio.create_task(engine.run())]
@@ -173,8 +176,8 @@ async def healthy(url: str, sick: int) -> float:
     before, began = engine.state.asked, time.perf_counter()
     await asyncio.sleep(4)
     rate = (engine.state.asked - before) / (time.perf_counter() - began)
-    engine.stop()
-    await engine.finish_calls(0)
+    engine.dispatcher.stop()
+    await engine.dispatcher.calls.finish(0)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -24,7 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     _open_streams()
-    from order_monitor.commands.main import cli  # noqa: PLC0415 - the signals come first
+    from order_monitor.commands.cli import cli  # noqa: PLC0415 - the signals come first
 
     sys.exit(cli())
 

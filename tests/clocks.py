@@ -3,7 +3,8 @@
 import asyncio
 import heapq
 
-from order_monitor.engine import Engine
+from order_monitor.core.clock import Event
+from order_monitor.watch.engine import Engine
 from tests.shops import NOW
 
 
@@ -26,7 +27,7 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         await self.wait(asyncio.Event(), seconds)
 
-    async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+    async def wait(self, event: Event, seconds: float | None) -> bool:
         if event.is_set() or (seconds is not None and seconds <= 0):
             await asyncio.sleep(0)
             return event.is_set()
@@ -86,7 +87,7 @@ class Drive:
         engine, asleep = self.engine, self.clock.asleep
         if any(task.done() for task in self.tasks):
             return True
-        resting = asleep.get("engine", 0) > 0 and not engine._wake.is_set() and not engine._calls
+        resting = asleep.get("engine", 0) > 0 and not engine.board.wake.is_set() and not len(engine.dispatcher.calls)
         return resting and (not len(engine.writer) or asleep.get("writer", 0) > 0)
 
     async def settle(self) -> None:

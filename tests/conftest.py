@@ -1,4 +1,4 @@
-"""What the tests stand on: a real PostgreSQL, one database a test, in either spelling of the shop's table."""
+"""What the tests stand on: a real PostgreSQL for each worker, one database a test, in either spelling of the shop's table."""
 
 import os
 import uuid
@@ -10,13 +10,43 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.shops import PLAIN, SHOP, Shop
+from tests.shops import PLAIN, SHOP, Shop, Spelling
 
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(
     "all", deadline=None, derandomize=False, max_examples=300, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("all")
+
+OUTSIDE_FIXTURES = {"server", "templates", "database_dsn", "shop", "plain_shop", "browser", "panel", "receiver"}
+OUTSIDE_MODULES = {
+    *("test_alerts", "test_cli", "test_demo", "test_deploy", "test_docs", "test_logs", "test_package", "test_process"),
+    *(
+        "test_traces",
+        "test_transport",
+        "test_znet",
+        "test_guard",
+        "test_health",
+        "test_door",
+        "test_page",
+        "test_status",
+    ),
+    *("test_settings", "test_systemd", "test_readme", "test_standin", "test_leaks"),
+}
+"""What starts servers or processes of its own, or reads much: not for `make quick`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs more than the code itself; let one worker have the browser, and one what looks at the whole machine."""
+    for item in items:
+        module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if module in OUTSIDE_MODULES or fixtures & OUTSIDE_FIXTURES:
+            item.add_marker("outside")
+        if "browser" in fixtures:
+            # The browser lives in the session's event loop: so must who talks to it.
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
@@ -28,34 +58,77 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres]:
+    """One for each worker: no worker waits for another's locks, and a server that a test stops is nobody else's."""
     with EmbeddedPostgres({"max_prepared_transactions": "5", "deadlock_timeout": "100ms"}) as running:
         yield running
 
 
-@pytest.fixture
-async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
+@pytest.fixture(scope="session")
+def templates(server: EmbeddedPostgres) -> dict[str, str]:
+    """The databases that hold a spelling's table already, by its DDL; made when first needed."""
+    return {}
+
+
+async def clone(server: EmbeddedPostgres, template: str = "template0") -> str:
+    """Make a database like ``template``; return its name. Copying files is the fastest way here, where nothing is synced."""
     name = f"t{uuid.uuid4().hex}"
     admin = await asyncpg.connect(server.dsn())
-    await admin.execute(f"CREATE DATABASE {name}")
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    finally:
+        await admin.close()
+    return name
+
+
+async def drop(server: EmbeddedPostgres, name: str) -> None:
+    admin = await asyncpg.connect(server.dsn())
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
+    name = await clone(server)
     try:
         yield server.dsn(name)
     finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
+        await drop(server, name)
+
+
+async def with_table(server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling) -> str:
+    """Return the name of a new database with the table in this spelling."""
+    if spelling.ddl not in templates:
+        name = await clone(server)
+        connection = await asyncpg.connect(server.dsn(name))
+        await connection.execute(spelling.ddl)
+        await connection.close()
+        templates[spelling.ddl] = name
+    return await clone(server, templates[spelling.ddl])
 
 
 @pytest.fixture(params=[PLAIN, SHOP], ids=["plain", "shop"])
-async def shop(request: pytest.FixtureRequest, database_dsn: str) -> AsyncIterator[Shop]:
+async def shop(
+    request: pytest.FixtureRequest, server: EmbeddedPostgres, templates: dict[str, str]
+) -> AsyncIterator[Shop]:
     """The shop's database; the test runs once for each spelling."""
-    async with Shop.create(database_dsn, request.param) as made:
+    async for made in _shop(server, templates, request.param):
         yield made
 
 
 @pytest.fixture
-async def plain_shop(database_dsn: str) -> AsyncIterator[Shop]:
+async def plain_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> AsyncIterator[Shop]:
     """The same in the plain spelling only, where the spelling has no say."""
-    async with Shop.create(database_dsn, PLAIN) as made:
+    async for made in _shop(server, templates, PLAIN):
         yield made
+
+
+async def _shop(server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling) -> AsyncIterator[Shop]:
+    name = await with_table(server, templates, spelling)
+    try:
+        async with Shop.opened(server.dsn(name), spelling) as made:
+            yield made
+    finally:
+        await drop(server, name)
 
 
 @pytest.fixture(autouse=True)

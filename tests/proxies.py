@@ -21,6 +21,13 @@ class Proxy:
         self.cut_after: bytes | None = None
         """Once the client has sent this, its connection is cut when the server's reply to it arrives, unseen."""
         self.cuts = 0
+        self.freeze_before: bytes | None = None
+        """Once the client sends this, nothing flows any more: the server has not heard it."""
+        self.freeze_after: bytes | None = None
+        """Once the client has sent this, nothing flows any more: the server has heard it, and the client does not hear so."""
+        self.frozen = asyncio.Event()
+        self.only_writing = False
+        """Freeze and cut only where the connection has sent an UPDATE since it began its transaction."""
 
     @property
     def dsn(self) -> str:
@@ -77,10 +84,15 @@ class Proxy:
         *,
         watched: bool,
     ) -> None:
+        has_written = False
         with suppress(OSError):
             while data := await source.read(65_536):
+                has_written = (has_written and b"BEGIN" not in data) or b"UPDATE" in data
+                counts = watched and (has_written or not self.only_writing)
+                if counts:
+                    self._freeze_before(data)
                 await self.flowing.wait()
-                if watched and self.cut_after is not None and self.cut_after in data:
+                if counts and self.cut_after is not None and self.cut_after in data:
                     self.cut_after = None
                     doomed.set()
                 elif not watched and doomed.is_set():
@@ -89,5 +101,17 @@ class Proxy:
                     other.transport.abort()
                     return
                 target.write(data)
+                if counts and self.freeze_after is not None and self.freeze_after in data:
+                    self.freeze_after = None
+                    self._freeze()
                 await target.drain()
         target.close()
+
+    def _freeze_before(self, data: bytes) -> None:
+        if self.freeze_before is not None and self.freeze_before in data:
+            self.freeze_before = None
+            self._freeze()
+
+    def _freeze(self) -> None:
+        self.flowing.clear()
+        self.frozen.set()

@@ -1,13 +1,16 @@
-"""The README's own examples, for the tests to run as they are written there."""
+"""The examples in the README and in the book, for the tests to run as they are written there."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path.name: path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 
 
 def block(language: str, holding: str) -> str:
     """Return the one fenced block of ``language`` that holds a text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    book = "\n".join([README, *PAGES.values()])
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", book, re.MULTILINE | re.DOTALL)
     (found,) = [text for text in blocks if holding in text]
     return str(found)

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from playwright.async_api import Browser, async_playwright
 
-from order_monitor.tell.view import _Minute
+from order_monitor.tell.history import Minute
 from tests.stages import STAGES, Stage
-from tests.test_page import CHROMIUM, SIZES
+from tests.tell.test_page import CHROMIUM, SIZES
 
 ROOT: Final = Path(__file__).parent.parent
 FOLDER: Final = ROOT / "build" / "screenshots"
@@ -31,14 +31,14 @@ async def take(browser: Browser, stage: Stage, url: str, name: str, lang: str, s
 
 def settle(stage: Stage) -> None:
     """Let an hour have gone by, in which every order was asked about in time."""
-    now, book = stage.engine.now(), stage.engine.book
-    for n, entry in enumerate(list(book)):
-        book.schedule(entry, now + 20 + 45 * n)
+    now, queue = stage.engine.now(), stage.engine.queue
+    for n, entry in enumerate(list(queue)):
+        queue.schedule(entry, now + 20 + 45 * n)
     stage.accounts["default"].answered_at = now - 4
     stage.accounts["default"].balance = "1523.40"
-    minutes = stage.view._history.minutes
+    minutes = stage.view.history.rings.minutes
     minutes.clear()
-    minutes.extend(_Minute(now - 60 * (60 - n), 14 + (7 * n) % 11 - n // 8, 20, 1 + n % 3) for n in range(60))
+    minutes.extend(Minute(now - 60 * (60 - n), 14 + (7 * n) % 11 - n // 8, 20, 1 + n % 3) for n in range(60))
 
 
 async def main() -> None:

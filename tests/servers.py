@@ -1,6 +1,7 @@
 """A raw HTTP server that can stall, drip, cut, lie and flood."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 
 Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -9,8 +10,14 @@ Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 class RawServer:
     """Gives each request's head to ``handler``, which writes whatever bytes it likes."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(
+        self, handler: Handler, *, tls: ssl.SSLContext | None = None, greeting: bytes = b"", host: str = "127.0.0.1"
+    ) -> None:
+        """Say ``greeting`` to whoever connects, before anything is asked."""
+        self._host = host
         self._handler = handler
+        self._tls = tls
+        self._greeting = greeting
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[bytes] = []
@@ -22,8 +29,12 @@ class RawServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> "RawServer":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        await self.listen(0)
         return self
+
+    async def listen(self, port: int) -> None:
+        """Listen on ``port``, again after an end too."""
+        self._server = await asyncio.start_server(self._accept, self._host, port, ssl=self._tls)
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
@@ -38,6 +49,7 @@ class RawServer:
         assert task is not None
         self._tasks.add(task)
         try:
+            writer.write(self._greeting)
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.requests.append(head)

@@ -8,9 +8,9 @@ from typing import Any
 
 import asyncpg
 
-from order_monitor.decide import Rules
-from order_monitor.order import Order
-from order_monitor.settings import FINAL_STATUSES
+from order_monitor.core.decision import Rules
+from order_monitor.core.order import Order
+from order_monitor.settings.asking import FINAL_STATUSES
 from order_monitor.shop.columns import LOGICAL
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
@@ -81,6 +81,15 @@ class Shop:
     async def create(cls, dsn: str, spelling: Spelling) -> AsyncIterator["Shop"]:
         connection = await asyncpg.connect(dsn)
         await connection.execute(spelling.ddl)
+        await connection.close()
+        async with cls.opened(dsn, spelling) as shop:
+            yield shop
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, dsn: str, spelling: Spelling) -> AsyncIterator["Shop"]:
+        """The shop of a database that has the table already."""
+        connection = await asyncpg.connect(dsn)
         shop = cls(dsn, spelling, connection)
         try:
             yield shop

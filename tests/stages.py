@@ -7,24 +7,27 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from order_monitor.account import Account, Pause
-from order_monitor.answer import Blocked, Cancelled, Completed, Refused, Unreachable, Waiting
-from order_monitor.clock import SystemClock
-from order_monitor.decide import StuckReason, Write
-from order_monitor.engine import Engine
-from order_monitor.errors import ShopUnavailableError
-from order_monitor.finding import Fate, Finding, Result
-from order_monitor.gate import Pace
-from order_monitor.observer import Observers
-from order_monitor.order import Order, Pin
-from order_monitor.providers.seam import Balance, Reply
-from order_monitor.schedule import Continuous, Schedule
-from order_monitor.shop.orders import Scan
+from order_monitor.core.answer import Blocked, Cancelled, Completed, Refused, Unreachable, Waiting
+from order_monitor.core.decision import StuckReason, Write
+from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.gate import Pace, Pause
+from order_monitor.core.order import Order, Pin
+from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.terms import Terms
+from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.shop.order_reader import Scan
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.metrics import Metrics
+from order_monitor.tell.overview import Overview
 from order_monitor.tell.page import Dashboard
-from order_monitor.tell.probe import Probe
-from order_monitor.tell.view import View
+from order_monitor.tell.readiness import Readiness
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.observer import Observers
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.system_clock import SystemClock
 
 PIN = "PIN-CANARY-5511"
 HOSTILE = '<img src=x onerror="document.title=1">" & a name that goes on and on without any end at all'
@@ -36,7 +39,7 @@ class Nobody:
     async def ask(self, referans: str) -> Reply:
         return Reply(Waiting(""))
 
-    async def balance(self) -> Balance | str:
+    async def balance(self) -> Balance | NoBalance:
         return Balance("0")
 
     async def aclose(self) -> None:
@@ -58,7 +61,7 @@ class Shelf:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(self.now, self.orders, [], None, self.waiting)
 
-    async def record(self, findings: list[Finding]) -> list[Result]:
+    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
         return []
 
 
@@ -82,14 +85,19 @@ class Stage:
         self.clock = clock or SystemClock()
         self.shelf = Shelf(self.clock.time())
         self.accounts = {name: Account(name, Nobody(), pace=Pace(10.0)) for name in names}
-        self.view = View(self.clock)
+        self.view = Overview(self.clock)
         self.metrics = Metrics(self.view, lambda: 0)
         directory: Any = Accounts(self.accounts)
         observer = Observers([self.metrics, self.view])
-        self.engine = Engine(self.shelf, directory, Continuous(Schedule()), self.clock, observer=observer)
+        self.engine = Engine(self.shelf, directory, Policy(Continuous(Schedule())), self.clock, observer)
         self.observer = observer
-        self.probe = Probe(self.engine, self.clock, 10.0)
+        self.probe = Readiness(self.engine, self.clock, 10.0)
         self.view.watch(self.engine, self.probe, 86_400.0)
+        self.view.learned = Timing(Schedule(), Terms())
+        for n in range(40):
+            self.view.learned.ended(("default", "3f9c12aa"), 30.0 + n, 60.0 + n, self.clock.time())
+        while self.view.learned.refresh():
+            pass
         self.server = HealthServer(self.probe, Access(port=0), Dashboard(self.view, self.metrics))
         self.chance = random.Random(3)
 
@@ -102,7 +110,7 @@ class Stage:
         """Scan once, and tick."""
         await self.engine.scan()
         self.engine.state.ticked_at = self.clock.monotonic()
-        self.engine.book.promote(self.engine.now())
+        self.engine.queue.promote(self.engine.now())
 
     def ended(self, order: Order, *, pin: bool = True, account: str = "default", delay: float = 1.0) -> None:
         """Let the observers see an end."""
@@ -112,10 +120,10 @@ class Stage:
         self.observer.checked(account, order, answer, 0.3)
         self.observer.settled(account, result, delay)
 
-    def stuck(self, order: Order) -> None:
+    def stuck(self, order: Order, why: StuckReason = StuckReason.PIN_TOO_WIDE) -> None:
         """Let an answer be unwritable."""
         finding = Finding(order, Completed(Pin(PIN)), self.clock.time())
-        self.engine._recorded(Result(finding, Fate.STUCK, stuck=StuckReason.PIN_TOO_WIDE))
+        self.engine.writer.on_result(Result(finding, Fate.STUCK, stuck=why))
 
     def shut(self, name: str, why: str) -> None:
         account = self.accounts[name]

@@ -8,31 +8,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from order_monitor.answer import Answer, Completed
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import (
-    ExitCode,
-    close_all,
-    database_of,
-    engine_of,
-    layout_of,
-    run_to_exit,
-    say,
-    sender_of,
-    settings_of,
-)
-from order_monitor.commands.person import ended, near, story_of, take_accounts, when
-from order_monitor.engine import Engine
-from order_monitor.finding import Fate, Finding, Result
-from order_monitor.life import Life, Stop
-from order_monitor.logs import Redactor
-from order_monitor.observer import Observers
-from order_monitor.order import Order, SkipReason
-from order_monitor.schedule import Now
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import close_all, database_of, engine_of, layout_of, policy_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import SEVERAL, UNKNOWN, ended, history_of, near, take_accounts, when
+from order_monitor.commands.serving import sender_of
+from order_monitor.core.answer import Answer, Completed
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.schedule import Now
+from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.orders import Orders, Scan
-from order_monitor.shop.people import Reviews, people_tables
+from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.observer import Observer
+from order_monitor.watch.system_clock import SystemClock
 
 AUTHOR = "ask"
 
@@ -55,31 +49,25 @@ class Chosen:
         scan = await self.orders.scan(self.ids)
         return replace(scan, orders=[order for order in scan.orders if self.wanted(order)], unknown=[])
 
-    async def record(self, findings: list[Finding]) -> list[Result]:
+    async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
         """Write, as the daemon does."""
-        return await self.orders.record(findings)
+        return await self.orders.record(findings, lock_wait)
 
 
 @dataclass(slots=True)
-class Told(Observers):
+class Told(Observer):
     """Keeps what became of each order."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
-    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:  # noqa: ARG002 - the observer's
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """Keep an answer."""
         self.answers[order.id] = answer
 
-    def wrote(self, count: int, seconds: float) -> None:
-        """Nothing to keep."""
-
-    def settled(self, account: str, result: Result, delay: float) -> None:  # noqa: ARG002 - the observer's
+    def settled(self, account: str, result: Result, delay: float) -> None:
         """Keep a fate."""
         self.results[result.finding.order.id] = result
-
-    def scanned(self, seconds: float) -> None:
-        """Nothing to keep."""
 
     def of(self, order_id: str) -> tuple[bool, str]:
         """Return whether an order was answered and written, and what to say of it."""
@@ -88,7 +76,7 @@ class Told(Observers):
             return False, "not asked"
         text = getattr(answer, "message", "") or getattr(answer, "why", "")
         if isinstance(answer, Completed) and answer.pin:
-            text = text.replace(answer.pin.reveal(), "****")
+            text = answer.pin.blotted(text)
         said = f"znet says {answer.outcome}" + (f" ({text})" if text else "")
         if result is None:
             return answer.outcome in ("waiting", "refused", "garbled"), f"{said}; nothing to write"
@@ -114,7 +102,7 @@ def run_ask(
     """Ask about the orders chosen; return 0 where each was answered and written."""
     settings, sink, redactor = settings_of(config, "database", "provider", least="warning")
     return run_to_exit(
-        _ask(settings, redactor, ids, account=account, overdue=overdue, stuck=stuck, as_json=as_json), sink
+        _ask(settings, redactor, ids, account=account, overdue=overdue, stuck=stuck, as_json=as_json), sink.close
     )
 
 
@@ -142,13 +130,13 @@ async def _ask(
                 async with database.transaction() as connection:
                     named = [r.order_id for r in await Reviews(settings.database.schema_).read(connection)]
             chosen = Chosen(orders, named)
-            engine = engine_of(settings, chosen, redactor, one_pass=True, plan=Now(), observer=told)
+            engine = engine_of(settings, chosen, redactor, policy_of(settings, one_pass=True, plan=Now()), told)
             await take_accounts(settings, database, engine.directory)
             if account is not None and account not in engine.accounts:
                 say(f"order-monitor: there is no account {account!r}{near(account, engine.accounts)}")
                 return ExitCode.NOT_DONE
-            engine.choose(Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue)))
-            life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
+            engine.discovery.shop = Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue))
+            life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
             try:
                 await life.once()
                 if sender is not None and not stop.event.is_set():
@@ -166,13 +154,13 @@ async def _open_ones(database: Database, orders: Orders, ids: list[str], lines: 
     """Return those of ``ids`` that are open; say of the others what they are."""
     found = []
     for order_id in ids:
-        story = await story_of(database, orders, order_id)
-        if story is None:
-            lines.append({"order_id": order_id, "done": False, "text": "there is no such order"})
-        elif story.order.status not in orders.open_statuses:
-            lines.append({"order_id": order_id, "done": False, "text": ended(story)})
+        history = await history_of(database, orders, order_id)
+        if isinstance(history, str):
+            lines.append({"order_id": order_id, "done": False, "text": history})
+        elif history.order.status not in orders.open_statuses:
+            lines.append({"order_id": order_id, "done": False, "text": ended(history)})
         else:
-            found.append(story.order.id)
+            found.append(history.order.id)
     return found
 
 
@@ -187,7 +175,7 @@ def _wanted(settings: Settings, engine: Engine, account: str | None, *, overdue:
 
 
 def _lines(engine: Engine, told: Told, named: list[str] | None) -> list[dict[str, Any]]:
-    known = {entry.order.id: entry.account for entry in engine.book}
+    known = {entry.order.id: entry.account for entry in engine.queue}
     lines = []
     for order_id in dict.fromkeys([*(named or []), *known, *told.answers]):
         done, text = told.of(order_id)
@@ -214,7 +202,7 @@ def _print(lines: list[dict[str, Any]], redactor: Redactor, *, as_json: bool) ->
         say(redactor(json.dumps(lines, ensure_ascii=False)), to_stdout=True)
         return
     for line in lines:
-        if line["text"] != "there is no such order":
+        if line["text"] not in (UNKNOWN, SEVERAL):
             say(redactor(f"{line['order_id']}: {line['text']}"), to_stdout=True)
     if not lines:
         say("nothing to ask about", to_stdout=True)

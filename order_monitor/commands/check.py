@@ -10,25 +10,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import (
-    ExitCode,
-    database_of,
-    directory_of,
-    layout_of,
-    run_to_exit,
-    say,
-    settings_of,
-)
-from order_monitor.directory import Directory
-from order_monitor.logs import Redactor
-from order_monitor.providers.seam import Balance
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.core.errors import SettingsError
+from order_monitor.providers.provider import Balance, NoBalance
+from order_monitor.providers.transport import CERTIFICATE_WORDS
+from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import Doctor, Line, worst
-from order_monitor.shop.migrate import Migration
+from order_monitor.shop.lookup import lookup_columns
+from order_monitor.shop.migration import Migration
 from order_monitor.shop.orders import Orders
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.routing import Directory
+from order_monitor.watch.system_clock import SystemClock
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -36,22 +32,33 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 def run_check(config: Path | None, *, as_json: bool) -> int:
     """Check, print a line for each thing, and return 1 if one is an error."""
     settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_check(settings, redactor, as_json=as_json), sink)
+    return run_to_exit(_check(settings, redactor, as_json=as_json), sink.close)
 
 
 async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> int:
     lines = [Line("ok", "settings", "all understood")]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
     try:
-        doctor = Doctor(database, Orders(database, layout), Migration(database, layout, clock), layout)
+        orders = Orders(database, layout)
+        doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
         lines += [line async for line in doctor.examine()]
         directory = directory_of(settings, clock, redactor.learn)
         if worst(lines) != "error":
+            lines += await _check_lookup(database, orders)
             lines += await _check_accounts(settings, database, directory)
     finally:
         await database.close()
     _print(lines, redactor, as_json=as_json)
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
+
+
+async def _check_lookup(database: Database, orders: Orders) -> list[Line]:
+    """Say what is wrong with ``database.lookup``, which only people's commands need."""
+    try:
+        await lookup_columns(database, orders)
+    except SettingsError as error:
+        return [Line("error", *problem.split(": ", 1)) for problem in error.problems]
+    return []
 
 
 async def _check_accounts(settings: Settings, database: Database, directory: Directory) -> list[Line]:
@@ -77,19 +84,32 @@ def _not_ours(integrations: list[Integration], directory: Directory) -> list[Lin
     return [Line("warning", "accounts", text)] if count else []
 
 
-def _account_line(name: str, found: Balance | str) -> Line:
+def _account_line(name: str, found: Balance | NoBalance) -> Line:
     if isinstance(found, Balance):
         return Line("ok", f"account {name}", f"answers; balance {found.amount}")
-    return Line("error", f"account {name}", f"does not answer as it should: {found}", _ADVICE.get(found, ""))
+    why = found.why
+    words = f"{why}: {CERTIFICATE_WORDS[why]}" if why in CERTIFICATE_WORDS else why
+    said = f", it said: {found.said}" if found.said else ""
+    return Line("error", f"account {name}", f"does not answer as it should: {words}{said}", _ADVICE.get(why, ""))
 
 
+_OWN_CA = "if it is the panel's own authority that signed it, give its certificate (PEM) as provider.ca_file"
 _ADVICE = {
     "empty_answer": "check kod and sifre, and that znet allows this machine's address",
     "refused_8": "check kod and sifre, and that znet allows this machine's address",
-    "html_answer": "check base_url",
+    "html_answer": "a web page came: check base_url, or wait where it speaks of maintenance",
+    "not_understood": "a text came that is no answer: check base_url and status_path, or wait where it speaks of maintenance",
+    "http_404": "check base_url and status_path: there is nothing at that address",
     "redirect": "check base_url: https, and the name without or with www",
     "connect_error": "check base_url, and that this machine may reach it",
     "private_address": "see provider.allow_private",
+    "tls_failed": "check base_url and its port: no TLS is spoken there, or only a version too old to be safe",
+    "certificate_expired": "have the panel's certificate renewed; nothing is asked until then",
+    "certificate_not_yet_valid": "set this machine's clock, or have the panel's certificate mended",
+    "certificate_wrong_host": "use the name that the certificate is for in base_url",
+    "certificate_self_signed": _OWN_CA,
+    "certificate_unknown_issuer": _OWN_CA,
+    "certificate_invalid": _OWN_CA,
 }
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import structlog
 
 from order_monitor import __version__
-from order_monitor.commands.compose import ExitCode, run_to_exit, settings_of
-from order_monitor.commands.parts import Parts
+from order_monitor.commands.assembly import Assembly
+from order_monitor.commands.composition import settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.reload import Reloader
-from order_monitor.life import Stop
-from order_monitor.logs import LineSink, Redactor
-from order_monitor.settings import Settings
+from order_monitor.settings.model import Settings
+from order_monitor.tell.logs import LineSink, Redactor
+from order_monitor.watch.lifecycle import Stop
 
 
 def run_daemon(config: Path | None) -> int:
@@ -21,13 +22,13 @@ def run_daemon(config: Path | None) -> int:
     # Until there is something to reload, a hang-up must not end the daemon.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_live(config, settings, sink, redactor), sink)
+    return run_to_exit(_live(config, settings, sink, redactor), sink.close)
 
 
 async def _live(config: Path | None, settings: Settings, sink: LineSink, redactor: Redactor) -> int:
     log = structlog.get_logger("order_monitor")
     stop = Stop()
-    parts = Parts.of(settings, stop, redactor, lambda: sink.dropped)
+    parts = Assembly.of(settings, stop, redactor, lambda: sink.dropped)
     with stop.on_signals(hang_up=Reloader(config, settings, parts, redactor)):
         try:
             if parts.health is not None:

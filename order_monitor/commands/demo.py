@@ -10,17 +10,18 @@ from typing import Any, Final
 from rich.console import Console
 from rich.live import Live
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, layout_of, leave_soon
-from order_monitor.commands.parts import Parts
+from order_monitor.commands.assembly import Assembly
+from order_monitor.commands.composition import layout_of
+from order_monitor.commands.exits import ExitCode, leave_soon
 from order_monitor.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from order_monitor.demo.scenario import GIVE_UP_AFTER, Planned, write_story
 from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill, print_verdict, watch
 from order_monitor.demo.standin import KOD, SIFRE, StandIn
-from order_monitor.demo.story import GIVE_UP_AFTER, Planned, write_story
-from order_monitor.life import Stop
-from order_monitor.logs import Redactor, set_up
-from order_monitor.settings import Settings
-from order_monitor.shop.migrate import Migration
+from order_monitor.settings.model import Settings
+from order_monitor.shop.migration import Migration
+from order_monitor.tell.logs import Redactor, set_up
+from order_monitor.watch.lifecycle import Stop
+from order_monitor.watch.system_clock import SystemClock
 
 _PATIENCE: Final = 6
 """How many times the story's length the demo waits for the last order, on a slow machine."""
@@ -80,7 +81,7 @@ async def _play(
         scripts = {o.referans: o.script for o in orders if o.referans and o.script}
         standin = await stack.enter_async_context(StandIn(scripts, stall=max(1.5, seconds / 8)))
         settings = demo_settings(dsn, standin.url, count, seconds)
-        parts = Parts.of(settings, stop, redactor)
+        parts = Assembly.of(settings, stop, redactor)
         stack.push_async_callback(parts.close)
         await _prepare(console, parts.database, settings, dsn, orders)
         if parts.health is not None:

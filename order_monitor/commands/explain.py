@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.account import Account
-from order_monitor.answer import Answer, Completed
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import (
-    ExitCode,
-    database_of,
-    directory_of,
-    layout_of,
-    run_to_exit,
-    say,
-    schedule_of,
-    settings_of,
-)
-from order_monitor.decide import Rules, timeout_message
-from order_monitor.directory import Directory
-from order_monitor.logs import Redactor
-from order_monitor.order import SkipReason
-from order_monitor.schedule import Schedule
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import database_of, directory_of, layout_of, schedule_of, settings_of, terms_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import history_of
+from order_monitor.commands.story import Standing, in_words, opening
+from order_monitor.commands.times import iso, moment
+from order_monitor.core.answer import Answer, Completed
+from order_monitor.core.decision import Rules, timeout_message
+from order_monitor.core.order import SkipReason
+from order_monitor.core.schedule import Schedule
+from order_monitor.core.timing.plan import key_of
+from order_monitor.core.timing.planner import Timing
+from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.orders import Orders
-from order_monitor.shop.story import Story, nearest, read_story
+from order_monitor.shop.timings import Timings
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.account import Account
+from order_monitor.watch.routing import Directory
+from order_monitor.watch.system_clock import SystemClock
 
 _TIMES: Final = 5
 
@@ -36,7 +35,7 @@ _TIMES: Final = 5
 def run_explain(config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> int:
     """Explain an order and return the exit code: 1 for an unknown id."""
     settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_explain(settings, redactor, order_id, ask=ask, as_json=as_json), sink)
+    return run_to_exit(_explain(settings, redactor, order_id, ask=ask, as_json=as_json), sink.close)
 
 
 async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask: bool, as_json: bool) -> int:
@@ -44,17 +43,17 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
     orders = Orders(database, layout_of(settings))
     directory = directory_of(settings, clock, redactor.learn)
     try:
-        story = await read_story(database, orders, order_id)
-        if story is None:
-            near = await nearest(database, orders, order_id)
-            say(f"order-monitor: there is no order {order_id}" + (f"; near: {', '.join(near)}" if near else ""))
+        history = await history_of(database, orders, order_id, "order-monitor: there is no order {}")
+        if isinstance(history, str):
             return ExitCode.NOT_DONE
-        directory.update(story.integrations)
-        view = _View(story, directory, schedule_of(settings), settings)
+        directory.update(history.integrations)
+        timing = await _timing(settings, database, orders)
+        view = _View(history, directory, schedule_of(settings), settings, timing)
         document = view.document()
         if ask:
-            document["now"] = await _ask(view.account, story)
-        say(redactor(json.dumps(document, ensure_ascii=False) if as_json else in_words(document)), to_stdout=True)
+            document["now"] = await _ask(view.account, history)
+        text = json.dumps(document, ensure_ascii=False) if as_json else view.in_words(document)
+        say(redactor(text), to_stdout=True)
     finally:
         for account in directory.accounts.values():
             await account.provider.aclose()
@@ -62,64 +61,93 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
     return ExitCode.OK
 
 
-async def _ask(account: Account | None, story: Story) -> dict[str, Any]:
+async def _timing(settings: Settings, database: Database, orders: Orders) -> Timing | None:
+    """Return what the daemon has learned and kept, None where the schedule alone decides."""
+    if settings.schedule.strategy != "learned":
+        return None
+    terms = terms_of(settings)
+    kept = await Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages).read()
+    timing = Timing(schedule_of(settings), terms)
+    timing.load(kept or {}, SystemClock().time())
+    while timing.refresh():
+        pass
+    return timing
+
+
+async def _ask(account: Account | None, history: OrderHistory) -> dict[str, Any]:
     """Ask once; the answer is shown, and not written."""
-    if account is None or not story.order.referans.strip():
+    if account is None or not history.order.referans.strip():
         return {"outcome": "not_asked", "message": "there is nobody to ask, or nothing to ask about"}
-    answer: Answer = (await account.provider.ask(story.order.referans)).answer
+    answer: Answer = (await account.provider.ask(history.order.referans)).answer
     shown = {"outcome": answer.outcome, "message": getattr(answer, "message", "") or getattr(answer, "why", "")}
     if isinstance(answer, Completed):
         shown["pin"] = "****" if answer.pin else "none"
         if answer.pin:
-            shown["message"] = shown["message"].replace(answer.pin.reveal(), "****")
+            shown["message"] = answer.pin.blotted(shown["message"])
     return shown
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    story: Story
+    history: OrderHistory
     directory: Directory
     schedule: Schedule
     settings: Settings
+    timing: Timing | None = None
 
     @property
     def account(self) -> Account | None:
-        found = self.directory.account_of(self.story.order)
+        found = self.directory.account_of(self.history.order)
         return found if isinstance(found, Account) else None
 
     def document(self) -> dict[str, Any]:
-        order = self.story.order
+        order = self.history.order
         asked, why = self.verdict()
         return {
             "order": {
                 "id": order.id,
                 "tenant_id": order.tenant_id,
                 "status": order.status,
-                "sent_at": _iso(order.sent_at),
+                "sent_at": iso(order.sent_at),
                 "referans": order.referans or None,
-                "pin": "****" if self.story.has_pin else None,
-                "note": self.story.note or None,
+                "pin": "****" if self.history.has_pin else None,
+                "note": self.history.note or None,
             },
             "account": self.account.name if self.account else None,
             "asked_about": asked,
             "why": why,
-            "checks": [{"at": _iso(order.last_sync_at), "outcome": "last check"}] if order.last_sync_at else [],
-            "next": self.next_times() if asked else [],
-            "review": self.story.reviews,
-            "events": [{**event, "at": _iso(event["at"])} for event in self.story.events],
+            "checks": [{"at": iso(order.last_sync_at), "outcome": "last check"}] if order.last_sync_at else [],
+            "next": [str(iso(at)) for at in self.next_times()] if asked else [],
+            "timing": self.timing_words() if asked else None,
+            "review": self.history.reviews,
+            "events": [{**event, "at": iso(event["at"])} for event in self.history.events],
         }
 
-    def verdict(self) -> tuple[bool, str]:
-        """Say whether the order is asked about, and the rule that decides it."""
-        order = self.story.order
+    def in_words(self, document: dict[str, Any]) -> str:
+        """Lay the document out for people, below one sentence that says how the order is."""
+        order, now = self.history.order, self.history.now
+        asked, why = self.verdict(lambda at: moment(at, now))
+        standing = Standing(
+            is_open=order.status in self.settings.statuses.open,
+            asked=asked,
+            why=why,
+            next_at=self.next_times()[0] if asked else None,
+            give_up_after=self.schedule.give_up_after,
+            processing=self.settings.statuses.processing,
+        )
+        return in_words(opening(self.history, standing), {**document, "why": why}, now)
+
+    def verdict(self, when: Callable[[float], str | None] = iso) -> tuple[bool, str]:
+        """Say whether the order is asked about, and the rule that decides it, with times as ``when`` writes them."""
+        order = self.history.order
         if order.status not in self.settings.statuses.open:
             return False, f"its status {order.status!r} is not one of statuses.open"
-        reason = order.skip_reason(self.story.now) or self.directory.account_of(order)
+        reason = order.skip_reason(self.history.now) or self.directory.account_of(order)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
-        if (pause := self.story.pauses.get(self.account.name if self.account else "")) is not None:
-            return False, f"its account is paused since {_iso(pause.since)} by {pause.by}: {pause.reason}"
-        age = self.story.now - (order.sent_at or self.story.now)
+        if (pause := self.history.pauses.get(self.account.name if self.account else "")) is not None:
+            return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
+        age = self.history.now - (order.sent_at or self.history.now)
         if age >= self.schedule.give_up_after:
             rules = Rules(give_up_after=self.schedule.give_up_after)
             return (
@@ -128,15 +156,38 @@ class _View:
             )
         return True, "it is open, has a reference, and its account may be asked"
 
-    def next_times(self) -> list[str]:
-        """Return the next times of its schedule."""
-        order, times = self.story.order, []
-        sent = order.sent_at or self.story.now
-        age = self.story.now - sent
-        for _ in range(_TIMES):
-            age = self.schedule.following(order.id, age)
-            times.append(str(_iso(sent + age)))
+    def next_times(self) -> list[float]:
+        """Return the next times of its schedule, or by what was learned, in epoch seconds."""
+        order = self.history.order
+        times: list[float] = []
+        sent = order.sent_at or self.history.now
+        age = self._last_age()
+        while len(times) < _TIMES:
+            age = self._following(age)
+            times += [sent + age] if sent + age > self.history.now else []
         return times
+
+    def _following(self, age: float) -> float:
+        order = self.history.order
+        if self.timing is None:
+            return self.schedule.following(order.id, age)
+        return self.timing.next_check(key_of(order), order.id, age)
+
+    def _last_age(self) -> float:
+        """Return the age of the last check before now, as far as it is noted or can be reckoned."""
+        order, now = self.history.order, self.history.now
+        sent = order.sent_at or now
+        if self.timing is None:
+            return now - sent
+        age = max(0.0, (order.last_sync_at or sent) - sent)
+        while sent + (following := self._following(age)) <= now:
+            age = following
+        return age
+
+    def timing_words(self) -> str | None:
+        """Say in a sentence why the next check is when it is, where timing is learned."""
+        order = self.history.order
+        return self.timing.explain(key_of(order), order.id, self._last_age()) if self.timing else None
 
 
 _MEANINGS: Final = {
@@ -150,34 +201,3 @@ _MEANINGS: Final = {
     SkipReason.UNKNOWN_STATUS: "its status is not known",
     SkipReason.SENT_IN_FUTURE: "it was sent in the future",
 }
-
-
-def _iso(seconds: float | None) -> str | None:
-    """Write epoch seconds as UTC; None for what is no date."""
-    try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def in_words(document: dict[str, Any]) -> str:
-    """Lay the document out for people."""
-    lines = [f"{name:<12}{value if value is not None else '-'}" for name, value in document["order"].items()]
-    lines += [f"{'account':<12}{document['account'] or '-'}"]
-    lines += [f"{'asked about':<12}{'yes' if document['asked_about'] else 'no'}: {document['why']}"]
-    lines += [f"{'checked':<12}{check['at']}" for check in document["checks"]]
-    lines += [f"{'next':<12}{time}" for time in document["next"]]
-    lines += [f"{'for review':<12}{kind}: order-monitor resolve decides" for kind in document["review"]]
-    for event in document["events"]:
-        flags = ", ".join(
-            [*(n for n in ("has_pin", "repeat", "consumed") if event[n]), *filter(None, [event["delivery"]])]
-        )
-        change = f"{event['from_status']} -> {event['to_status']}"
-        lines.append(
-            f"{'event':<12}{event['at']}  {change} by {event['decided_by']}  {flags}  {event['message'] or ''}".rstrip()
-        )
-    if "now" in document:
-        lines.append(
-            f"{'znet says':<12}{'  '.join(str(value) for value in document['now'].values() if value)} (not written)"
-        )
-    return "\n".join(lines)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, database_of, layout_of, run_to_exit, say, settings_of
-from order_monitor.settings import Settings
-from order_monitor.shop.migrate import Migration, as_django, as_sql
+from order_monitor.commands.composition import database_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.settings.model import Settings
+from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.watch.system_clock import SystemClock
 
 
 def run_migrate(config: Path | None, *, dry_run: bool, django: bool) -> int:
     """Migrate, or with ``dry_run`` print what would be done; return the exit code."""
     settings, sink, _ = settings_of(config, "database")
-    return run_to_exit(_migrate(settings, dry_run=dry_run, django=django), sink)
+    return run_to_exit(_migrate(settings, dry_run=dry_run, django=django), sink.close)
 
 
 async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:

@@ -6,38 +6,41 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import (
-    ExitCode,
+from order_monitor.commands.composition import (
     close_all,
     database_of,
     engine_of,
     orders_of,
-    ping_of,
-    run_to_exit,
-    say,
+    policy_of,
     schedule_of,
-    sender_of,
     settings_of,
 )
-from order_monitor.engine import Engine
-from order_monitor.life import Life, Stop
-from order_monitor.logs import Redactor
-from order_monitor.schedule import OnePass
-from order_monitor.settings import Settings
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.serving import ping_of, sender_of
+from order_monitor.core.schedule import OnePass
+from order_monitor.core.sense import FEWEST, NOT_UNDERSTOOD
+from order_monitor.settings.model import Settings
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.system_clock import SystemClock
+
+_TOLD_APART: Final = ("skipped", "seconds", "not_asked_accounts", "not_understood_accounts")
 
 
 def run_once(config: Path | None, *, as_json: bool, every: float | None, quiet: bool = False) -> int:
     """Make one pass, print its summary, and return the exit code."""
     settings, sink, redactor = settings_of(config, "database", "provider", least="error" if quiet else None)
-    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every, quiet=quiet), sink)
+    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every, quiet=quiet), sink.close)
 
 
 async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every: float | None, quiet: bool) -> int:
@@ -45,10 +48,10 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
-        plan = OnePass(schedule_of(settings), every)
-        engine = engine_of(settings, orders_of(settings, database), redactor, one_pass=True, plan=plan)
+        policy = policy_of(settings, one_pass=True, plan=OnePass(schedule_of(settings), every))
+        engine = engine_of(settings, orders_of(settings, database), redactor, policy)
         sender = sender_of(settings, database)
-        life = Life(engine, SystemClock(), stop, grace=settings.shutdown.grace)
+        life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
         bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json and not quiet else None
         try:
             written = await life.once()
@@ -61,10 +64,11 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
                     await bar
             await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
-    is_done = bool(written and not summary["not_asked"] and not summary["stuck"])
+    is_lost = any(a.sense.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
+    is_done = bool(written and not summary["not_asked"] and not summary["stuck"] and not is_lost)
     if not (quiet and is_done):
         say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
-    await _ping(settings, is_good=is_done)
+    await _ping(settings, is_good=is_done and not summary["not_understood_accounts"])
     return ExitCode.OK if is_done else ExitCode.NOT_DONE
 
 
@@ -86,6 +90,8 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
         "refused": state.outcomes["refused"],
         "garbled": state.outcomes["garbled"],
         "not_asked": max(0, state.eligible - state.asked),
+        "not_asked_accounts": _not_asked(engine),
+        "not_understood_accounts": [a.name for a in engine.accounts.values() if a.sense.is_in_doubt],
         "not_written": len(engine.writer),
         "gone": state.gone + state.resent,
         "stuck": len(state.stuck),
@@ -95,10 +101,25 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
     }
 
 
+def _not_asked(engine: Engine) -> dict[str, dict[str, Any]]:
+    """Return for each account how many of its orders got no answer, and why."""
+    counts = Counter(entry.account for entry in engine.queue if entry.due and not entry.checks)
+    return {name: {"orders": count, "reason": _reason(engine.accounts.get(name))} for name, count in counts.items()}
+
+
+def _reason(account: Account | None) -> str:
+    if account is None:
+        return "no_account"
+    return "paused" if account.paused else account.gate.reason or account.last_error or "stopped"
+
+
 def _in_words(summary: dict[str, Any]) -> str:
     skipped = ", ".join(f"{reason} {count}" for reason, count in summary["skipped"].items())
-    numbers = {k: v for k, v in summary.items() if k not in ("skipped", "seconds")}
+    numbers = {k: v for k, v in summary.items() if k not in _TOLD_APART}
     lines = [f"{name.replace('_', ' '):<12}{value:>8}" for name, value in numbers.items()]
+    for name, told in summary["not_asked_accounts"].items():
+        lines.append(f"  not asked {told['orders']} of account {name}: {told['reason']}")
+    lines += [f"  nothing understood of account {name}" for name in summary["not_understood_accounts"]]
     return "\n".join([*lines, f"{'skipped':<12}{skipped or '0':>8}", f"{'seconds':<12}{summary['seconds']:>8.1f}"])
 
 

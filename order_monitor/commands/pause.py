@@ -6,18 +6,21 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, database_of, directory_of, run_to_exit, say, settings_of
-from order_monitor.commands.person import name_of, near, take_accounts, when
-from order_monitor.logs import Redactor
-from order_monitor.settings import Settings
-from order_monitor.shop.people import Pauses, Reviews, people_tables
+from order_monitor.commands.composition import database_of, directory_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import name_of, near, take_accounts, when
+from order_monitor.settings.model import Settings
+from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.system_clock import SystemClock
 
 
 def run_pause(config: Path | None, account: str, *, reason: str, by: str | None, seconds: float | None) -> int:
     """Pause an account; return 1 where there is none of that name."""
     settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    return run_to_exit(_pause(settings, redactor, account, reason, name_of(by), seconds), sink)
+    return run_to_exit(_pause(settings, redactor, account, reason, name_of(by), seconds), sink.close)
 
 
 async def _pause(
@@ -45,7 +48,7 @@ async def _pause(
 def run_resume(config: Path | None, account: str) -> int:
     """Resume an account; return 1 where it was not paused."""
     settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_resume(settings, account), sink)
+    return run_to_exit(_resume(settings, account), sink.close)
 
 
 async def _resume(settings: Settings, account: str) -> int:
@@ -67,7 +70,7 @@ async def _resume(settings: Settings, account: str) -> int:
 def run_review(config: Path | None, *, as_json: bool) -> int:
     """List what waits for a person."""
     settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_review(settings, as_json=as_json), sink)
+    return run_to_exit(_review(settings, as_json=as_json), sink.close)
 
 
 async def _review(settings: Settings, *, as_json: bool) -> int:

@@ -7,14 +7,13 @@ from typing import Final
 
 import structlog
 
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import layout_of, opener_of, schedule_of
-from order_monitor.commands.parts import Parts
-from order_monitor.errors import SettingsError
-from order_monitor.logs import Redactor, set_level
-from order_monitor.schedule import Continuous
-from order_monitor.settings import Settings, known_keys
-from order_monitor.settings_file import load
+from order_monitor.commands.assembly import Assembly
+from order_monitor.commands.composition import layout_of, opener_of, plan_of, policy_of
+from order_monitor.core.errors import SettingsError
+from order_monitor.settings.loading import load
+from order_monitor.settings.model import Settings, known_keys
+from order_monitor.tell.logs import Redactor, set_level
+from order_monitor.watch.system_clock import SystemClock
 
 LIVE: Final = frozenset(
     {
@@ -22,7 +21,7 @@ LIVE: Final = frozenset(
         *("schedule.scan_interval", "schedule.record_sync"),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
         *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
-        *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh")),
+        *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file")),
         *("log.level", "shutdown.grace"),
     }
 )
@@ -32,7 +31,7 @@ LIVE: Final = frozenset(
 class Reloader:
     """Takes over new settings, all of a file or nothing."""
 
-    def __init__(self, config: Path | None, settings: Settings, parts: Parts, redactor: Redactor) -> None:
+    def __init__(self, config: Path | None, settings: Settings, parts: Assembly, redactor: Redactor) -> None:
         """Read ``config`` again when asked to; ``settings`` are those in force."""
         self._config = config
         self._settings = settings
@@ -64,12 +63,8 @@ class Reloader:
     def _apply(self, settings: Settings, provider: list[str]) -> None:
         set_level(settings.log.level)
         engine, life, limits, schedule = self._parts.engine, self._parts.life, settings.limits, settings.schedule
-        engine.adopt(
-            Continuous(schedule_of(settings)),
-            concurrency=limits.concurrency,
-            give_up_after=schedule.give_up_after,
-            give_up_blind=schedule.give_up_blind,
-        )
+        learning = self._parts.learning
+        engine.adopt(policy_of(settings, plan=plan_of(settings, learning.timing if learning else None)))
         engine.adopt_accounts(
             opener_of(settings, SystemClock()) if provider else None, limits.calls_per_second, limits.gate_after
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from order_monitor.commands.compose import ExitCode, database_of, run_to_exit, say, settings_of
-from order_monitor.commands.person import name_of
-from order_monitor.errors import SettingsError
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import database_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import name_of
+from order_monitor.core.errors import SettingsError
+from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.people import need_tables
+from order_monitor.shop.own_tables import need_tables
 
 
 def run_replay(
@@ -27,7 +28,7 @@ def run_replay(
         if chosen
         else _list(settings, as_json=as_json)
     )
-    return run_to_exit(work, sink)
+    return run_to_exit(work, sink.close)
 
 
 async def _replay(settings: Settings, ids: list[int], *, order_id: str | None, since: float | None, dead: bool) -> int:

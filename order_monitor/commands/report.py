@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from order_monitor.census import AGES
-from order_monitor.clock import SystemClock
-from order_monitor.commands.compose import ExitCode, database_of, directory_of, layout_of, run_to_exit, say, settings_of
-from order_monitor.commands.person import take_accounts
-from order_monitor.logs import Redactor
-from order_monitor.order import Order, SkipReason
-from order_monitor.settings import Settings
-from order_monitor.shop.history import Period, read_period
+from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import take_accounts
+from order_monitor.commands.tables import print_csv, print_table
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import EVENTS
 from order_monitor.shop.orders import Orders
-from order_monitor.shop.people import need_tables
+from order_monitor.shop.own_tables import need_tables
+from order_monitor.shop.period_report import Period, read_period
+from order_monitor.tell.census import AGES
+from order_monitor.tell.logs import Redactor
+from order_monitor.watch.system_clock import SystemClock
 
 _AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_over_24h")
 
@@ -49,7 +45,7 @@ class Row:
 def run_report(config: Path | None, *, since: float, form: str) -> int:
     """Report on the last ``since`` seconds, as ``table``, ``json`` or ``csv``."""
     settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    return run_to_exit(_report(settings, redactor, since=since, form=form), sink)
+    return run_to_exit(_report(settings, redactor, since=since, form=form), sink.close)
 
 
 async def _report(settings: Settings, redactor: Redactor, *, since: float, form: str) -> int:
@@ -113,20 +109,6 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
         say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
     elif form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
-        say(text.getvalue().rstrip("\n"), to_stdout=True)
+        print_csv(list(rows[0]), rows)
     else:
-        table = Table(box=None)
-        for name in rows[0]:
-            table.add_column(name.replace("_", " "), justify="left" if name in ("account", "package") else "right")
-        for row in rows:
-            table.add_row(*("-" if value is None else str(value) for value in row.values()))
-        Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _harmless(value: object) -> object:
-    """Keep a name that begins like a formula from being one in a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+        print_table(list(rows[0]), rows, texts=("account", "package"))

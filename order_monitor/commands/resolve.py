@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from order_monitor.answer import Answer, Cancelled, Completed
-from order_monitor.commands.compose import ExitCode, database_of, layout_of, run_to_exit, say, settings_of
-from order_monitor.commands.person import ended, name_of, story_of
-from order_monitor.finding import Fate, Finding, Result
-from order_monitor.order import Pin
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import database_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import ended, history_of, name_of
+from order_monitor.core.answer import Answer, Cancelled, Completed
+from order_monitor.core.order import Pin
+from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
+from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.orders import Orders
-from order_monitor.shop.people import Reopener, ReopenRefusedError, Reviews, people_tables
-from order_monitor.shop.story import Story
+from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.reviews import Reviews
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
@@ -53,7 +56,7 @@ def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by
         return ExitCode.NOT_DONE
     name = name_of(by)
     decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin)
-    return run_to_exit(_resolve(settings, order_id, decision), sink)
+    return run_to_exit(_resolve(settings, order_id, decision), sink.close)
 
 
 def _read_pin() -> Pin | None:
@@ -68,42 +71,42 @@ async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int
     orders = Orders(database, replace(layout_of(settings), author=decision.by))
     try:
         await people_tables(database, settings.database.schema_)
-        story = await story_of(database, orders, order_id)
-        if story is None:
+        history = await history_of(database, orders, order_id)
+        if isinstance(history, str):
             return ExitCode.NOT_DONE
         if decision.how == "reopen":
-            return await _reopen(database, orders, settings, story, decision)
-        if story.order.status not in orders.open_statuses:
-            say(f"{story.order.id}: {ended(story)}")
+            return await _reopen(database, orders, settings, history, decision)
+        if history.order.status not in orders.open_statuses:
+            say(f"{history.order.id}: {ended(history)}")
             return ExitCode.NOT_DONE
-        return await _end(database, orders, story, decision)
+        return await _end(database, orders, history, decision)
     finally:
         await database.close()
 
 
-async def _end(database: Database, orders: Orders, story: Story, decision: Decision) -> int:
+async def _end(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
     for _ in range(_TRIES):
         try:
-            result = await _write(database, orders, story, decision)
+            result = await _write(database, orders, history, decision)
         except _NotWrittenError as error:
-            say(f"{story.order.id}: {error}")
+            say(f"{history.order.id}: {error}")
             return ExitCode.NOT_DONE
         if result.fate is not Fate.LOCKED:
             break
         await asyncio.sleep(_PAUSE)
     else:
-        say(f"{story.order.id}: somebody else holds the row; try again")
+        say(f"{history.order.id}: somebody else holds the row; try again")
         return ExitCode.NOT_DONE
-    assert result.write is not None  # noqa: S101 - _write raises otherwise
+    assert result.write is not None
     pin = " with its PIN" if result.write.pin is not None else ""
     repeat = "; its event is a repeat: this end was told before" if result.repeat else ""
-    say(f"{story.order.id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
+    say(f"{history.order.id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
     return ExitCode.OK
 
 
-async def _write(database: Database, orders: Orders, story: Story, decision: Decision) -> Result:
+async def _write(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> Result:
     """Write the decision, its event, and the end of its review in one transaction: all of it or nothing."""
-    finding = Finding(story.order, decision.answer(), story.now)
+    finding = Finding(history.order, decision.answer(), history.now)
     async with database.transaction() as connection:
         (result,) = await orders.ledger.write(connection, [finding], with_notes=True)
         if result.fate is Fate.LOCKED:
@@ -113,18 +116,21 @@ async def _write(database: Database, orders: Orders, story: Story, decision: Dec
             raise _NotWrittenError(msg)
         reviews = Reviews(orders.table.schema)
         await reviews.close(
-            connection, orders.table, [story.order.id], decision.by, f"{decision.how}: {decision.reason}"
+            connection, orders.table, [history.order.id], decision.by, f"{decision.how}: {decision.reason}"
         )
     return result
 
 
-async def _reopen(database: Database, orders: Orders, settings: Settings, story: Story, decision: Decision) -> int:
-    reopener = Reopener(orders.table, orders.ledger.layout, webhook=settings.webhook.url is not None)
+async def _reopen(
+    database: Database, orders: Orders, settings: Settings, history: OrderHistory, decision: Decision
+) -> int:
+    ledger, webhook = orders.ledger, settings.webhook.url is not None
+    reopener = Reopener(ledger.table, ledger.layout, webhook=webhook, outcomes=ledger.outcomes)
     try:
         async with database.transaction() as connection:
-            status = await reopener.reopen(connection, story.order.id, decision.reason, decision.by)
+            status = await reopener.reopen(connection, history.order.id, decision.reason, decision.by)
     except ReopenRefusedError as error:
-        say(f"{story.order.id}: not reopened: {error}")
+        say(f"{history.order.id}: not reopened: {error}")
         return ExitCode.NOT_DONE
-    say(f"{story.order.id}: {status!r} again; its end was withdrawn before the shop acted on it", to_stdout=True)
+    say(f"{history.order.id}: {status!r} again; its end was withdrawn before the shop acted on it", to_stdout=True)
     return ExitCode.OK

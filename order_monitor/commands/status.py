@@ -17,8 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from order_monitor.commands.compose import ExitCode, say, settings_of
-from order_monitor.settings import Settings
+from order_monitor.commands.composition import settings_of
+from order_monitor.commands.exits import ExitCode, say
+from order_monitor.settings.model import Settings
 
 UNREACHABLE: Final = 4
 _TIMEOUT: Final = 5.0

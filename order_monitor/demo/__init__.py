@@ -1,1 +1,4 @@
-"""A whole world of its own to watch the program in: a PostgreSQL, a provider, and orders. The program never imports it."""
+"""A stand-in provider, an embedded PostgreSQL, and a scenario: the demo's world, and the tests'.
+
+May be touched from outside: by `commands.demo` and the tests; the program itself never imports it. May call: every room below.
+"""

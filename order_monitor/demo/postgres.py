@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 from urllib.parse import quote
 
-from order_monitor.errors import OrderMonitorError
+from order_monitor.core.errors import OrderMonitorError
 
 PREFIX: Final = "order-monitor-pg-"
 _OTHER_USER: Final = "nobody"
@@ -88,8 +88,11 @@ class EmbeddedPostgres:
         return self
 
     def _own(self, binaries: Path) -> None:
-        self._lock = (self.directory / "lock").open("w")
+        # Locked before it has its name: another's `reap` must never see it unlocked.
+        unnamed = self.directory / "lock.new"
+        self._lock = unnamed.open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unnamed.rename(self.directory / "lock")
         if self._user is not None:
             binaries = self._reachable(binaries)
             os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)

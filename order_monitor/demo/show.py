@@ -15,10 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from order_monitor.core.order import Pin
+from order_monitor.demo.scenario import Planned
 from order_monitor.demo.standin import StandIn
-from order_monitor.demo.story import Planned
-from order_monitor.engine import Engine
-from order_monitor.order import Pin
+from order_monitor.watch.engine import Engine
 
 SCHEMA: Final = """
 CREATE TABLE product_orders (

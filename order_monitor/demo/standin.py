@@ -12,8 +12,8 @@ from typing import Self
 
 from aiohttp import web
 
-from order_monitor.answer import AboutOrder, Waiting
-from order_monitor.providers.znet_answer import render
+from order_monitor.core.answer import AboutOrder, Waiting
+from order_monitor.providers.znet_parser import render
 
 KOD = "demo-dealer"
 SIFRE = "demo-password"

@@ -7,21 +7,25 @@ failure is turned into an answer with a reason of ours, from a closed set.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 import httpx
 import tenacity
 
-from order_monitor.answer import Answer, Blocked, Unreachable
-from order_monitor.clock import Clock
-from order_monitor.providers.connections import ForbiddenHostError, StaleConnectionError
-from order_monitor.providers.seam import Balance, Reply
-from order_monitor.providers.znet_answer import parse, parse_balance
+from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused, Unreachable
+from order_monitor.core.clock import Clock
+from order_monitor.providers.address_guard import ForbiddenHostError
+from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.providers.transport import CERTIFICATE_WORDS, CertificateRefusedError, TlsFailedError
+from order_monitor.providers.znet_parser import NO_PIN_WORDS, parse, parse_balance
 
 _TRIES: Final = 2
-_RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout, StaleConnectionError)
+_SHORTEST_SECRET: Final = 3
+_RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,36 @@ class ZnetAccount:
     timeout: float = 20.0
     max_body: int = 65_536
     user_agent: str = "order-monitor"
+    no_pin: Collection[str] = NO_PIN_WORDS
+
+    def status_url(self) -> httpx.URL:
+        """Return where to ask. An address that holds the path already, or its folder, is taken as meant."""
+        url = httpx.URL(self.base_url)
+        base, path = url.path.rstrip("/"), self.status_path.strip("/")
+        folder = f"/{path}".rpartition("/")[0]
+        for known in (f"/{path}", folder):
+            if known and base.endswith(known):
+                base = base[: -len(known)]
+                break
+        return url.copy_with(path=f"{base}/{path}")
+
+    def blotted(self, answer: Answer) -> Answer:
+        """Return ``answer`` without this login in what the provider said: error pages repeat the address they were called by."""
+        if not isinstance(answer, (Refused, Garbled, Blocked, Busy)):
+            return answer
+        message = self.blot(answer.message)
+        return replace(answer, message=message) if message != answer.message else answer
+
+    def blot(self, text: str) -> str:
+        """Return ``text`` without this login, however it is written in an address."""
+        for secret in (self.kod, self.sifre):
+            for written in (
+                {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
+                if len(secret) >= _SHORTEST_SECRET
+                else ()
+            ):
+                text = text.replace(written, "****")
+        return text
 
 
 class Znet:
@@ -45,7 +79,7 @@ class Znet:
         """Send every call through ``transport``, which is closed with this client."""
         self._account = account
         self._clock = clock
-        self._url = httpx.URL(f"{account.base_url.rstrip('/')}/{account.status_path.lstrip('/')}")
+        self._url = account.status_url()
         self._client = httpx.AsyncClient(
             transport=transport,
             timeout=httpx.Timeout(account.timeout, connect=account.connect_timeout),
@@ -55,18 +89,19 @@ class Znet:
             trust_env=False,
         )
 
-    async def balance(self) -> Balance | str:
-        """Ask for the balance, beside the status call; a string names the failure."""
+    async def balance(self) -> Balance | NoBalance:
+        """Ask for the balance, beside the status call."""
         url = self._url.copy_with(path=f"{self._url.path.rpartition('/')[0]}/bakiye_kontrol.php")
         try:
             async with asyncio.timeout(self._account.timeout):
                 status, headers, body = await self._get(url, {})
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            return _failure(error).why
-        return parse_balance(status, headers, body, now=self._clock.time())
+            return NoBalance(_failure(error).why)
+        found = parse_balance(status, headers, body, now=self._clock.time())
+        return found if isinstance(found, Balance) else replace(found, said=self._account.blot(found.said))
 
     async def ask(self, referans: str) -> Reply:
-        """Ask once; where the connection cannot be made, or turns out stale, try once more."""
+        """Ask once; where the connection cannot be made, try once more."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(_TRIES), retry=tenacity.retry_if_exception_type(_RETRIED), reraise=True
         )
@@ -79,7 +114,10 @@ class Znet:
 
     async def _exchange(self, referans: str) -> Answer:
         status, headers, body = await self._get(self._url, {"tahsilat_api_islem_id": referans})
-        return parse(status, headers, body, now=self._clock.time(), max_body=self._account.max_body)
+        account = self._account
+        now = self._clock.time()
+        answer = parse(status, headers, body, now=now, max_body=account.max_body, no_pin=account.no_pin)
+        return account.blotted(answer)
 
     async def _get(self, url: httpx.URL, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         login = {"kod": self._account.kod, "sifre": self._account.sifre, **parameters}
@@ -105,7 +143,10 @@ def _failure(error: Exception) -> Blocked | Unreachable:
     """Name a failure without its text, which may hold the URL and so the password."""
     if isinstance(error, ForbiddenHostError):
         return Blocked("private_address")
+    if isinstance(error, CertificateRefusedError):
+        return Blocked(str(error), CERTIFICATE_WORDS[str(error)])
     reasons: tuple[tuple[type[Exception], str], ...] = (
+        (TlsFailedError, "tls_failed"),
         (httpx.ConnectTimeout, "connect_timeout"),
         (httpx.ConnectError, "connect_error"),
         (httpx.TimeoutException, "timeout"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from order_monitor.errors import SettingsError
+from order_monitor.core.errors import SettingsError
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
 from order_monitor.shop.database import Connection
 
@@ -61,7 +61,7 @@ class AccountTables:
         tenant = f"{alias}.{orders['tenant_id'].sql}::text" if orders.get("tenant_id") else "NULL::text"
         r = {name: f"r.{column.sql}::text" for name, column in self.routing.items()}
         routes = (
-            f"SELECT DISTINCT ON (1, 2) {r['package_id']} AS package, {r['tenant_id']} AS tenant, {r['primary']} AS target "  # noqa: S608
+            f"SELECT DISTINCT ON (1, 2) {r['package_id']} AS package, {r['tenant_id']} AS tenant, {r['primary']} AS target "
             f"FROM {quoted(self.schema)}.{quoted(ROUTING)} r ORDER BY 1, 2, {r['id']}"
         )
         columns = (
@@ -78,7 +78,7 @@ class AccountTables:
         """Return every integration."""
         i = {name: f"i.{column.sql}" for name, column in self.integrations.items()}
         rows = await connection.fetch(
-            f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "  # noqa: S608
+            f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
             f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre "
             f"FROM {quoted(self.schema)}.{quoted(INTEGRATIONS)} i"

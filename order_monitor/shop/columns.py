@@ -8,8 +8,8 @@ from typing import Final
 
 import asyncpg
 
-from order_monitor.errors import SettingsError
 from order_monitor.shop.database import Connection
+from order_monitor.shop.shapes import Shape
 
 LOGICAL: Final[dict[str, tuple[str, str]]] = {
     "id": ("id", "id"),
@@ -33,13 +33,32 @@ REQUIRED: Final = ("id", "external_status", "sent_at", "pin_code", "provider_ref
 ADDED_BY_MIGRATE: Final = ("provider_referans",)
 
 _LOOK: Final = """
-SELECT c.column_name, c.data_type, c.character_maximum_length, c.udt_schema, c.udt_name,
-       (SELECT array_agg(e.enumlabel::text) FROM pg_catalog.pg_enum e
-          JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-         WHERE t.typname = c.udt_name AND n.nspname = c.udt_schema) AS labels
-  FROM information_schema.columns c WHERE c.table_schema = $1 AND c.table_name = $2
+WITH RECURSIVE found AS (
+    SELECT c.oid, c.relkind, a.attnum, a.attname, a.atttypid, a.atttypmod,
+           a.attgenerated <> '' OR a.attidentity = 'a' AS generated
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND (pg_has_role(c.relowner, 'USAGE') OR has_column_privilege(c.oid, a.attnum, 'SELECT, INSERT, UPDATE, REFERENCES'))
+), based(attnum, type, modifier, depth) AS (
+    SELECT attnum, atttypid, atttypmod, 0 FROM found UNION ALL
+    SELECT b.attnum, t.typbasetype, t.typtypmod, b.depth + 1 FROM based b
+      JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype = 'd'
+)
+SELECT DISTINCT ON (f.attnum) f.attname::text AS column_name, b.depth > 0 AS is_domain,
+       n.nspname::text AS udt_schema, t.typname::text AS udt_name,
+       CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL) ELSE 'USER-DEFINED' END AS data_type,
+       CASE WHEN t.oid IN ('bpchar'::regtype, 'varchar'::regtype) AND b.modifier > 4 THEN b.modifier - 4 END AS width,
+       (SELECT array_agg(e.enumlabel::text) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) AS labels,
+       NOT f.generated AND (f.relkind <> 'v' OR pg_column_is_updatable(f.oid, f.attnum, false) OR EXISTS (
+           SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = f.oid AND g.tgtype & 80 = 80)) AS written
+  FROM found f JOIN based b ON b.attnum = f.attnum JOIN pg_catalog.pg_type t ON t.oid = b.type
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace ORDER BY f.attnum, b.depth DESC
 """
-_TEXT: Final = frozenset({"text", "character varying", "character", "name", "citext"})
+"""A domain counts as the type under it. In ``tgtype`` 80 is an INSTEAD OF trigger (64) for UPDATE (16)."""
+
+_TEXT: Final = frozenset({"text", "character varying", "name"})
+_PADDED: Final = "character"
 _NAIVE: Final = "timestamp without time zone"
 
 
@@ -55,18 +74,30 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as it really is. ``width`` is in characters, None for no limit."""
+    """A column as it really is. ``width`` is in characters, None for no limit; ``is_written`` whether it can be written."""
 
     name: str
     data_type: str
     width: int | None = None
     cast: str = ""
     labels: tuple[str, ...] = ()
+    is_written: bool = True
+    is_domain: bool = False
 
     @property
     def sql(self) -> str:
         """The quoted name."""
         return quoted(self.name)
+
+    @property
+    def compared(self) -> str:
+        """SQL to compare it with literals: PostgreSQL knows no operators for a domain over an enum."""
+        return f"{self.sql}{self.cast}" if self.labels and self.is_domain else self.sql
+
+    @property
+    def is_text(self) -> bool:
+        """Whether any text can stand in it."""
+        return not self.labels and self.data_type in (*_TEXT, _PADDED, "USER-DEFINED")
 
     @property
     def is_naive(self) -> bool:
@@ -76,12 +107,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The orders table: its name and the columns found."""
+    """The orders table: its name, the columns found, those that cannot be written and are left out, and its shape."""
 
     schema: str
     name: str
     columns: Mapping[str, Column] = field(default_factory=dict)
     time_zone: str | None = None
+    left_out: tuple[str, ...] = ()
+    shape: Shape = field(default_factory=Shape)
 
     @property
     def sql(self) -> str:
@@ -108,87 +141,21 @@ class Table:
         return f"to_timestamp({seconds}){zone}"
 
 
-async def find_table(
-    connection: Connection,
-    *,
-    schema: str,
-    table: str,
-    overrides: Mapping[str, str],
-    time_zone: str | None,
-    without: tuple[str, ...] = (),
-) -> Table:
-    """Look up the table.
-
-    Args:
-        connection: where to look.
-        schema: the table's schema.
-        table: the table's name.
-        overrides: logical name → actual name, from the settings.
-        time_zone: the zone of time columns that have none.
-        without: required columns that may be missing for once, because the caller is about to add them.
-
-    Raises:
-        SettingsError: the table or a required column is missing, named with what to do.
-    """
-    there = await columns_of(connection, schema, table)
-    label = f"{schema}.{table}"
-    if not there:
-        raise SettingsError([f"database: there is no table {label}, or this role may not see it; set database.table"])
-    found, problems = _match(there, overrides, label)
-    for name in REQUIRED:
-        if name not in found and name not in without and name not in overrides:
-            problems.append(_lacking(name, label))
-    naive = [c.name for c in found.values() if c.is_naive]
-    if naive and not time_zone:
-        times = ", ".join(sorted(naive))
-        problems.append(
-            f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"
-        )
-    if problems:
-        raise SettingsError(problems)
-    return Table(schema, table, found, time_zone)
-
-
 async def columns_of(connection: Connection, schema: str, table: str) -> dict[str, Column]:
     """Return every column of a table by its name; nothing where the table is not there, or not to be seen."""
     return {row["column_name"]: _column(row) for row in await connection.fetch(_LOOK, schema, table)}
 
 
-def _match(
-    there: Mapping[str, Column], overrides: Mapping[str, str], label: str
-) -> tuple[dict[str, Column], list[str]]:
-    """Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``."""
-    shop_spelling = LOGICAL["external_status"][0] not in there and LOGICAL["external_status"][1] in there
-    found: dict[str, Column] = {}
-    problems = []
-    for logical, (plain, shop) in LOGICAL.items():
-        if logical in overrides:
-            if overrides[logical] in there:
-                found[logical] = there[overrides[logical]]
-            else:
-                problems.append(f"database.columns.{logical}: {label} has no column {overrides[logical]}")
-            continue
-        name = next((n for n in ((shop, plain) if shop_spelling else (plain, shop)) if n in there), None)
-        if name is not None:
-            found[logical] = there[name]
-    return found, problems
-
-
-def _lacking(name: str, label: str) -> str:
-    plain, shop = LOGICAL[name]
-    spelled = plain if plain == shop else f'{plain} (or "{shop}")'
-    if name in ADDED_BY_MIGRATE:
-        return f"database: {label} has no column {spelled}; run: order-monitor migrate"
-    return (
-        f"database: {label} has no column {spelled}; name it under [database.columns] "
-        f"(order-monitor migrate adds only {', '.join(ADDED_BY_MIGRATE)})"
-    )
-
-
 def _column(row: asyncpg.Record) -> Column:
-    is_text = row["data_type"] in _TEXT
-    # A cast to varchar(n) would cut silently; plain text is converted by assignment, which refuses what is too long.
-    cast = "" if is_text else f"::{quoted(row['udt_schema'])}.{quoted(row['udt_name'])}"
+    # A cast to varchar(n) would cut silently; plain text is converted by assignment, which refuses what is too long. A cast to
+    # a type's bare name cuts nothing, and lets an index on char(n) be used.
+    cast = "" if row["data_type"] in _TEXT else f"::{quoted(row['udt_schema'])}.{quoted(row['udt_name'])}"
     return Column(
-        row["column_name"], row["data_type"], row["character_maximum_length"], cast, tuple(row["labels"] or ())
+        row["column_name"],
+        row["data_type"],
+        row["width"],
+        cast,
+        tuple(row["labels"] or ()),
+        row["written"],
+        row["is_domain"],
     )

@@ -7,6 +7,7 @@ advisory lock. Every unit of work has a deadline of its own, because a frozen ne
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,17 +17,22 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from order_monitor.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.shop.dsn import Address
+from order_monitor.shop.refusals import outside, raised, sentence
 
 _CLOSING: Final = 5.0
 _BEGIN: Final = """
 BEGIN;
-SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{limit}', true),
+SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{lock}', true),
        set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('timezone', 'UTC', true),
        set_config('row_security', 'off', true), set_config('standard_conforming_strings', 'on', true)
 """
 """With ``row_security = off`` a policy that would hide orders is an error, instead of silence."""
+
+_PASSING: Final = ("55P03", "57014", "40001", "40P01")
+_LANGUAGES: Final = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
+"""Where a procedural language raises what a function tells it to: any code may come from there."""
 
 _ROW_CLASSES: Final = ("22", "23", "44", "P0", "09", "27")
 _TRANSIENT_CLASSES: Final = ("08", "25", "28", "40", "53", "55", "57", "58", "XX", "3D")
@@ -35,51 +41,75 @@ _MISPLACED: Final = "25006"
 Connection = PoolConnectionProxy  # what a pool lends
 
 
+_ANSWERS: Final = (asyncpg.PostgresError, asyncpg.PostgresWarning)
+"""What the server says. A trigger may raise the codes of warnings too, which are no `asyncpg.PostgresError`."""
+
+
 class Pool(Protocol):
     """The part of `asyncpg.Pool` used here."""
 
-    def acquire(self, *, timeout: float | None = None) -> Any: ...  # noqa: ANN401, D102 - asyncpg's own type is private
+    def acquire(self, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - asyncpg's own type is private
+        """Lend a connection."""
 
-    async def release(self, connection: Any, *, timeout: float | None = None) -> None: ...  # noqa: ANN401, ASYNC109, D102
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109
+        """Take a connection back."""
 
-    async def expire_connections(self) -> None: ...  # noqa: D102
+    async def expire_connections(self) -> None:
+        """Open each connection anew before it is lent again."""
 
-    async def close(self) -> None: ...  # noqa: D102
+    async def close(self) -> None:
+        """Wait for all connections, and close them."""
 
-    def terminate(self) -> None: ...  # noqa: D102
+    def terminate(self) -> None:
+        """Cut all connections."""
 
 
 def classify(error: BaseException) -> ShopError:
-    """Say what a driver's failure means to us. Only its class, SQLSTATE and the names in it are kept: the text may hold a PIN."""
-    if isinstance(error, asyncpg.PostgresError):
+    """Say what a driver's failure means to us. Only its SQLSTATE and the names in it are kept: the text may hold a PIN."""
+    if isinstance(error, _ANSWERS):
         state = getattr(error, "sqlstate", None) or "?????"
         text = _describe(error, state)
         if state.startswith(_ROW_CLASSES):
             return RowRejectedError(text)
         return ShopUnavailableError(text) if state.startswith(_TRANSIENT_CLASSES) else ShopMisfitError(text)
     if isinstance(error, asyncpg.DataError):
-        return RowRejectedError(type(error).__name__)
+        return RowRejectedError("a value is of a kind that cannot be sent; run order-monitor check")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return ShopUnavailableError("the server is read-only, or a standby")
+        return ShopUnavailableError("the server is read-only, or a standby; set database.dsn to the primary")
     kind = "timeout" if isinstance(error, TimeoutError) else type(error).__name__
     number = getattr(error, "errno", None)
-    return ShopUnavailableError(f"{kind} ({errno_name(number)})" if number else kind)
+    return ShopUnavailableError(outside(kind, errno_name(number) if number else ""))
+
+
+def refusal(error: BaseException) -> RowRejectedError:
+    """Say the same of what a server refused about some rows, while it and the connection are well."""
+    state = getattr(error, "sqlstate", None) or ""
+    is_raised = _is_raised(error)
+    return RowRejectedError(
+        str(classify(error)),
+        state,
+        is_passing=state in _PASSING and not is_raised,
+        is_inner=is_raised or bool(getattr(error, "context", None)),
+    )
 
 
 def errno_name(number: int) -> str:
     """Return the system's words for an error number (``OSError.strerror`` is asyncpg's, with the address in it)."""
-    import os  # noqa: PLC0415
-
     return os.strerror(number) if number > 0 else "name not resolved"
 
 
-def _describe(error: asyncpg.PostgresError, state: str) -> str:
+def _describe(error: BaseException, state: str) -> str:
+    """Put the error into words. What a function raises may carry anything as a name, a PIN too: then none is told."""
     names = [("table", "table_name"), ("column", "column_name"), ("constraint", "constraint_name")]
     found = [f"{label} {value}" for label, name in names if (value := getattr(error, name, None))]
-    return ", ".join([f"{type(error).__name__} [{state}]", *found])
+    return raised(state) if _is_raised(error) else sentence(state, found)
 
 
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
+def _is_raised(error: BaseException) -> bool:
+    return getattr(error, "server_source_filename", None) in _LANGUAGES
+
+
+_FAILURES: Final = (*_ANSWERS, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
 
 
 class Database:
@@ -93,54 +123,72 @@ class Database:
         pool_size: int = 4,
         connect_timeout: float = 5.0,
         margin: float = 5.0,
+        pool: Pool | None = None,
     ) -> None:
         """Connect to ``address``; no statement may take longer than ``statement_timeout`` seconds.
 
-        ``margin`` is how many seconds more a whole unit of work may take: a frozen network obeys no server's timeout.
+        ``margin`` is how many seconds more a whole unit of work may take: a frozen network obeys no server's timeout. With ``pool``
+        its connections are used, and none is opened.
         """
         self._address = address
         self._timeout = statement_timeout
-        milliseconds = int(statement_timeout * 1000)
-        self._begin = _BEGIN.format(limit=milliseconds, idle=2 * milliseconds)
         self._size = pool_size
         self._connect_timeout = connect_timeout
         self._margin = margin
-        self._pool: Pool | None = None
+        self._pool = pool
         self._opening = asyncio.Lock()
         self._log = structlog.get_logger("order_monitor.database")
         self.problem: str | None = None
         self.reached = False
 
+    def _begin(self, lock_wait: float | None) -> str:
+        limit = int(self._timeout * 1000)
+        lock = limit if lock_wait is None else max(1, min(limit, int(lock_wait * 1000)))
+        return _BEGIN.format(limit=limit, lock=lock, idle=2 * limit)
+
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, of_rows: bool = False, lock_wait: float | None = None) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction that ends with the block.
+
+        A lock is waited for ``lock_wait`` seconds at most, None for as long as a statement may take. With ``of_rows`` whatever
+        the server refuses over a connection that lives on is taken for a matter of the rows, whatever its code.
 
         Raises:
             ShopUnavailableError: also where the commit's outcome is unknown.
             ShopMisfitError: a table, column or right is missing.
             RowRejectedError: a value was refused.
         """
+        lives = False
         try:
             async with asyncio.timeout(self._timeout + self._margin):
                 pool = await self._opened()
                 connection = await pool.acquire(timeout=self._connect_timeout + self._margin)
                 try:
-                    await connection.execute(self._begin)
+                    await connection.execute(self._begin(lock_wait))
                     yield connection
                     await connection.execute("COMMIT")
                 except BaseException as error:
-                    await _abandon(connection, error)
+                    lives = await _abandon(connection, error)
                     raise
                 finally:
                     await pool.release(connection, timeout=self._margin)
         except _FAILURES as error:
-            failure = classify(error)
-            if getattr(error, "sqlstate", None) == _MISPLACED and self._pool is not None:
-                await self._pool.expire_connections()
-            if isinstance(failure, ShopUnavailableError):
-                self._lost(str(failure))
-            raise failure from None
+            await self._leave_if_misplaced(error)
+            if of_rows and lives and isinstance(error, _ANSWERS):
+                raise refusal(error) from None
+            raise self._failed(error) from None
         self._back()
+
+    async def _leave_if_misplaced(self, error: BaseException) -> None:
+        """Open every connection anew where the server has become a standby: it may keep the old ones alive for ever."""
+        if getattr(error, "sqlstate", None) == _MISPLACED and self._pool is not None:
+            await self._pool.expire_connections()
+
+    def _failed(self, error: BaseException) -> ShopError:
+        failure = classify(error)
+        if isinstance(failure, ShopUnavailableError):
+            self._lost(str(failure))
+        return failure
 
     @asynccontextmanager
     async def plain(self) -> AsyncIterator[Any]:
@@ -201,17 +249,21 @@ class Database:
         self.reached = True
 
 
-async def _abandon(connection: Connection, error: BaseException) -> None:
-    """Undo what was not committed. A cancelled connection is cut: a rollback over a frozen network would never return."""
+async def _abandon(connection: Connection, error: BaseException) -> bool:
+    """Undo what was not committed, and return whether the connection lives on.
+
+    A cancelled connection is cut: a rollback over a frozen network would never return.
+    """
     if not isinstance(error, asyncio.CancelledError) and not connection.is_closed():
         try:
             await connection.execute("ROLLBACK")
         except _FAILURES:
             pass
         else:
-            return
+            return True
     if not connection.is_closed():
         connection.terminate()
+    return False
 
 
 async def _nothing(_: object) -> None:

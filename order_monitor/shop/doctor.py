@@ -7,30 +7,21 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from order_monitor.errors import SettingsError, ShopError, ShopMisfitError
-from order_monitor.order import SkipReason
+from order_monitor.core.errors import RowRejectedError, SettingsError, ShopError, ShopMisfitError
+from order_monitor.core.order import SkipReason
 from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout
-from order_monitor.shop.migrate import Migration
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, is_open
+from order_monitor.shop.migration import Migration
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.people import Pauses, Reviews, may_use
-
-WRITTEN: Final = (
-    *(
-        "external_status",
-        "pin_code",
-        "note",
-        "provider_message",
-        "last_sync_at",
-        "completed_at",
-        "duration_ms",
-        "notes",
-    ),
-)
-"""The columns that are written where they exist."""
+from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reviews import Review, Reviews
+from order_monitor.shop.shapes import remarks_of
+from order_monitor.shop.statements import UPDATE_PARAMETERS
+from order_monitor.shop.table_search import WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +71,20 @@ class Doctor:
     async def _examine_table(self, table: Table) -> AsyncIterator[Line]:
         names = ", ".join(column.name for column in table.columns.values())
         yield Line("ok", f"table {table.schema}.{table.name}", f"columns found: {names}")
+        for text, remedy in remarks_of(table.shape, f"{table.schema}.{table.name}"):
+            yield Line("warning", f"table {table.schema}.{table.name}", text, remedy)
+        for text in table.left_out:
+            what, _, remedy = text.partition(": ")
+            yield Line("warning", "columns", f"left out: {what}", remedy)
         rights = await self._rights(table)
         for line in rights:
             yield line
         for change in await self._migration.missing(table):
             yield Line("warning", change.what, "is missing", "order-monitor migrate")
-        for name in await self._migration.outdated(table):
-            yield Line(
-                "warning", f"index {name}", "serves other statuses than the settings name", "order-monitor migrate"
-            )
+        for drop in await self._migration.outdated(table):
+            yield Line("warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate")
         if not any(line.level == "error" for line in rights):
-            for line in await self._open_orders():
+            for line in [*await self._identity(table), *await self._open_orders()]:
                 yield line
             if self._layout.webhook:
                 yield await self._deliveries()
@@ -109,10 +103,10 @@ class Doctor:
             ]
         try:
             async with self._database.transaction() as connection:
-                await connection.fetch(f"EXPLAIN {self._orders.scan_sql()}")
-                await connection.fetch(self._orders.ledger.lock_sql(), [])
-                await connection.fetch(self._orders.ledger.update_sql(), *([[]] * 12))
-        except ShopMisfitError as error:
+                await connection.fetch(f"EXPLAIN {self._orders.reader.scan_sql()}")
+                await connection.fetch(self._orders.ledger.statements.lock_sql(), [])
+                await connection.fetch(self._orders.ledger.statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
+        except (ShopMisfitError, RowRejectedError) as error:
             return [Line("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
         return [Line("ok", "rights", "all that is needed, and the statements of the work run")]
 
@@ -137,6 +131,31 @@ class Doctor:
             grants.append((f"GRANT {privilege} ON {full}", held))
         return grants
 
+    async def _identity(self, table: Table) -> list[Line]:
+        """Say whether two rows may have one id, and whether any do: which of them is meant nobody knows."""
+        if table.shape.is_unique:
+            return []
+        lines, identity = [], table["id"].sql
+        async with self._database.transaction() as connection:
+            count = await connection.fetchval(
+                f"SELECT count(*) FROM (SELECT FROM {table.sql} o WHERE o.{identity} IN (SELECT n.{identity} "
+                f"FROM {table.sql} n WHERE n.{is_open(table, self._layout)}) GROUP BY o.{identity} HAVING count(*) > 1) d"
+            )
+        if count:
+            text = f"{count} open {'orders share their ids' if count > 1 else 'order shares its id'} with another row"
+            lines.append(
+                Line("error", "identity", f"{text}: none of these is written", "give each row an id of its own")
+            )
+        if not table.shape.is_keyed and not table.shape.is_view:
+            below = any(not part.is_partition for part in table.shape.parts)
+            remedy = (
+                "let no child table hold another's id"
+                if below
+                else f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({identity})"
+            )
+            lines.append(Line("warning", "identity", f"nothing keeps {table['id'].name} unique", remedy))
+        return lines
+
     async def _people(self) -> list[Line]:
         """Say what people have paused, and what waits for them."""
         schema, lines = self._layout.schema, []
@@ -151,6 +170,7 @@ class Doctor:
                 count := await Reviews(schema).count(connection)
             ):
                 lines.append(Line("warning", "review", f"{count} wait for a person", "order-monitor review"))
+                lines += [_refused(review) for review in await Reviews(schema).refused(connection, REFUSED)]
         return lines
 
     async def _deliveries(self) -> Line:
@@ -179,8 +199,15 @@ class Doctor:
         return lines
 
 
+REFUSED: Final = 20
+"""How many refused rows are named."""
+
+_REFUSED_DO: Final = (
+    "see which trigger or constraint raises that code; then order-monitor ask it, or resolve it by hand"
+)
+
 _REMEDIES: Final = {
-    SkipReason.NO_REFERENCE: "save provider_referans when an order is dispatched; see the README",
+    SkipReason.NO_REFERENCE: "save provider_referans before an order is sent; see docs/shop.md",
     SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
     SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
     SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",
@@ -190,6 +217,11 @@ _REMEDIES: Final = {
 async def _may(connection: Connection, kind: str, table: str, column: str | None, privilege: str) -> bool:
     place = f"{literal(table)}, {literal(_bare(column))}" if column else literal(table)
     return bool(await connection.fetchval(f"SELECT has_{kind}_privilege({place}, {literal(privilege)})"))
+
+
+def _refused(review: Review) -> Line:
+    """Name a row that cannot be written: its order stays open although its end is known."""
+    return Line("error", f"order {review.order_id}", f"the database refuses its row: {review.detail}", _REFUSED_DO)
 
 
 def _bare(column: str) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from order_monitor.decide import Rules
-from order_monitor.errors import SettingsError
-from order_monitor.shop.columns import Table, literal
+from order_monitor.core.decision import Rules
+from order_monitor.core.errors import SettingsError
+from order_monitor.shop.columns import Table, literal, quoted
 
 NEVER_SENT: Final = "not_sent"
 EVENTS: Final = "order_monitor_events"
 DELIVERIES: Final = "order_monitor_deliveries"
 PAUSES: Final = "order_monitor_pauses"
 REVIEW: Final = "order_monitor_review"
+TIMING: Final = "order_monitor_timing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,9 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
-    With ``webhook`` each event is also put up for delivery. ``author`` is written beside each event as who decided.
+    With ``webhook`` each event is also put up for delivery. A PIN that an end lacks is waited for ``await_pin`` seconds. With
+    ``unique_pins`` no PIN goes to a second order of its account. ``author`` is written beside each event as who decided. ``lookup``
+    are further columns that a person may find an order by.
     """
 
     schema: str
@@ -36,12 +39,15 @@ class Layout:
     accounts_from_shop: bool = False
     refresh: float = 60.0
     webhook: bool = False
+    await_pin: float = 0.0
+    unique_pins: bool = True
     author: str = "daemon"
+    lookup: tuple[str, ...] = ()
 
 
 def is_open(table: Table, layout: Layout) -> str:
     """SQL condition of an open order: word for word the partial index's, or PostgreSQL would not use that."""
-    return f"{table['external_status'].sql} IN ({literals(open_statuses(table, layout))})"
+    return f"{table['external_status'].compared} IN ({literals(open_statuses(table, layout))})"
 
 
 def is_unknown(table: Table, layout: Layout) -> str | None:
@@ -50,13 +56,18 @@ def is_unknown(table: Table, layout: Layout) -> str | None:
     if not column.labels:
         return f"{column.sql} NOT IN ({literals((*layout.open, *layout.known))})"
     unknown = [label for label in column.labels if label not in (*layout.open, *layout.known)]
-    return f"{column.sql} IN ({literals(unknown)})" if unknown else None
+    return f"{column.compared} IN ({literals(unknown)})" if unknown else None
 
 
 def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:
     """Return the open statuses that the column can hold."""
     labels = table["external_status"].labels
     return tuple(status for status in layout.open if not labels or status in labels)
+
+
+def events_of(schema: str) -> str:
+    """SQL of the events table's name."""
+    return f"{quoted(schema)}.{quoted(EVENTS)}"
 
 
 def literals(statuses: Iterable[str]) -> str:

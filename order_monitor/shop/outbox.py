@@ -50,7 +50,7 @@ class Outbox:
         """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                f"WITH due AS (SELECT d.event_id FROM {self._deliveries} d WHERE {_WAITING} "  # noqa: S608
+                f"WITH due AS (SELECT d.event_id FROM {self._deliveries} d WHERE {_WAITING} "
                 f"AND d.next_at <= clock_timestamp() AND NOT EXISTS (SELECT 1 FROM {self._deliveries} p "
                 "WHERE p.order_id = d.order_id AND p.event_id < d.event_id "
                 "AND p.delivered_at IS NULL AND p.dead_at IS NULL) "
@@ -80,7 +80,7 @@ class Outbox:
     async def _settle(self, event_id: int, change: str, outcome: str, *more: float) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"UPDATE {self._deliveries} d SET {change}, tries = d.tries || jsonb_build_object("  # noqa: S608
+                f"UPDATE {self._deliveries} d SET {change}, tries = d.tries || jsonb_build_object("
                 "'at', to_jsonb(clock_timestamp()), 'outcome', $2::text) WHERE d.event_id = $1 AND d.delivered_at IS NULL",
                 event_id,
                 outcome,
@@ -91,10 +91,10 @@ class Outbox:
         """Return how many events wait for their delivery, and how many are dead letters."""
         async with self._database.transaction() as connection:
             row: asyncpg.Record | None = await connection.fetchrow(
-                f"SELECT (SELECT count(*) FROM {self._deliveries} d WHERE {_WAITING}) AS waiting, "  # noqa: S608
+                f"SELECT (SELECT count(*) FROM {self._deliveries} d WHERE {_WAITING}) AS waiting, "
                 f"(SELECT count(*) FROM {self._deliveries} d WHERE d.dead_at IS NOT NULL) AS dead"
             )
-        assert row is not None  # noqa: S101 - it is one row of counts
+        assert row is not None
         return row["waiting"], row["dead"]
 
     async def replay(
@@ -109,7 +109,7 @@ class Outbox:
         """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                f"INSERT INTO {self._deliveries} AS d (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "  # noqa: S608
+                f"INSERT INTO {self._deliveries} AS d (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "
                 f"LEFT JOIN {self._deliveries} x ON x.event_id = e.id WHERE e.id = ANY($1::bigint[]) "
                 "OR e.order_id::text = $2 OR e.decided_at > clock_timestamp() - make_interval(secs => $3) "
                 "OR ($4 AND x.dead_at IS NOT NULL) ON CONFLICT (event_id) DO UPDATE SET delivered_at = NULL, dead_at = NULL, "
@@ -127,7 +127,7 @@ class Outbox:
         """Return the dead letters, oldest first: the event's number, its order, its tries and what came of the last."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
-                "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "  # noqa: S608
+                "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "
                 f"to_char(d.dead_at, 'YYYY-MM-DD HH24:MI:SS TZ') AS since FROM {self._deliveries} d "
                 f"JOIN {self._events} e ON e.id = d.event_id WHERE d.dead_at IS NOT NULL ORDER BY d.event_id LIMIT $1",
                 limit,

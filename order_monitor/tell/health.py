@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
+import os
+import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 
 from order_monitor import __version__
-from order_monitor.errors import SettingsError
-from order_monitor.tell.probe import Probe
+from order_monitor.core.errors import SettingsError
+from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
+from order_monitor.tell.readiness import Readiness
 
 _SHUTDOWN_TIMEOUT: Final = 2.0
+_LINGERING: Final = 2.0
+_AT_A_TURN: Final = 16
+_QUEUE: Final = 128
+_LONGEST_LINE: Final = 8190
+_MOST_HEADERS: Final = 64
+_HOST: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._~-]*))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_LAST_PORT: Final = 65_535
 _ALWAYS_OPEN: Final = ("/livez", "/readyz")
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "order-monitor"}
 
@@ -45,13 +60,25 @@ class Site(Protocol):
 class HealthServer:
     """Serves ``/livez``, ``/readyz``, ``/healthz`` and what a site adds to them."""
 
-    def __init__(self, probe: Probe, access: Access, site: Site | None = None) -> None:
-        """Serve what ``probe`` and ``site`` say to those whom ``access`` lets in."""
+    def __init__(self, probe: Readiness, access: Access, site: Site | None = None, *, files: int | None = None) -> None:
+        """Serve what ``probe`` and ``site`` say to those whom ``access`` lets in, with few of the process's ``files``."""
         self._probe = probe
         self._access = access
         self._site = site
         self._names = {name.lower() for name in (access.host, *access.hosts)}
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
+        self._files = files
+        self._door = Door(room_for(files))
+        self._listener: asyncio.Server | None = None
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=_LINGERING,
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
+            max_headers=_MOST_HEADERS,
+        )
         self._log = structlog.get_logger("order_monitor.health")
 
     async def start(self) -> None:
@@ -61,27 +88,38 @@ class HealthServer:
             SettingsError: the address is taken, or not this machine's.
         """
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._access.host, self._access.port)
+        server = self._runner.server
+        assert server is not None, "setup() made it"
         try:
-            await site.start()
-        except (OSError, ValueError):
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._door.before(server), self._access.host, self._access.port, backlog=_AT_A_TURN
+            )
+            for listening in self._listener.sockets:
+                # asyncio accepts as many at once as its backlog says, each of them a file; the kernel's queue may be longer.
+                with socket.socket(fileno=os.dup(listening.fileno())) as twin:
+                    twin.listen(_QUEUE)
+        except (OSError, ValueError, OverflowError):
             await self._runner.cleanup()
             where = f"{self._access.host}:{self._access.port}"
             problem = f"health.port: cannot listen on {where}; choose a free port (0 = any), or health.enabled = false"
             raise SettingsError([problem]) from None
         host, port = self.bound()
-        self._log.info("health.listening", host=host, port=port)
+        self._log.info("health.listening", host=host, port=port, connections=self._door.most, files=self._files)
 
     def bound(self) -> tuple[str, int]:
         """Return the address listened on."""
-        host, port = self._runner.addresses[0][:2]
+        assert self._listener is not None, "start() comes first"
+        host, port = self._listener.sockets[0].getsockname()[:2]
         return str(host), int(port)
 
     async def stop(self) -> None:
         """Stop listening; streams are ended first, for they would outlast any patience."""
         if self._site is not None:
             self._site.close()
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+        self._door.close()
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])
@@ -96,6 +134,10 @@ class HealthServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer no foreign name (a web page can point its own at loopback), and no stranger where a token is set."""
+        with self._door.answering(request.transport):
+            return await self._answer(request, handler)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self._is_our_name(request):
             raise web.HTTPForbidden(text="unknown host; see health.hosts\n")
         if request.path not in _ALWAYS_OPEN and not self._is_allowed(request):
@@ -105,7 +147,11 @@ class HealthServer:
         return await handler(request)
 
     def _is_our_name(self, request: web.Request) -> bool:
-        name = _host_name(request.headers.get("Host", ""))
+        given = request.headers.getall("Host", [""])
+        name = _host_name(given[0]) if len(given) == 1 else None
+        if not request.raw_path.startswith(("/", "*")):
+            # An absolute target names a host of its own, which goes before the header's (RFC 9112, 3.2.2).
+            name = _host_name(urlsplit(request.raw_path).netloc)
         socket_name = request.transport.get_extra_info("sockname") if request.transport else None
         bound = str(socket_name[0]) if socket_name else ""
         return name in {"localhost", "127.0.0.1", "::1", bound, *self._names}
@@ -146,8 +192,9 @@ def _token_in(header: str) -> bytes:
         return b""
 
 
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, without its port and an IPv6 address's brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.rpartition(":")[0].lower() if ":" in header else header.lower()
+def _host_name(header: str) -> str | None:
+    """Return the name in a Host header (RFC 9110, 7.2: a host, and maybe a port); None for what is no such thing."""
+    found = _HOST.fullmatch(header)
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
+        return None
+    return (found["v6"] or found["name"]).lower()

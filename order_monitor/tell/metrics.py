@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as CountOf
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -11,10 +12,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from order_monitor import __version__
-from order_monitor.answer import Answer
-from order_monitor.finding import Result
-from order_monitor.order import Order, SkipReason
-from order_monitor.tell.view import View
+from order_monitor.core.answer import Answer
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.recording import Result
+from order_monitor.tell.overview import Overview
+from order_monitor.watch.observer import Observer
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _CALL: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
@@ -22,10 +25,10 @@ _QUERY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _DELAY: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
-class Metrics:
+class Metrics(Observer):
     """Counts what the engine does, and writes it down for whoever scrapes it."""
 
-    def __init__(self, view: View, dropped: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, view: Overview, dropped: Callable[[], int] = lambda: 0) -> None:
         """Read gauges from ``view``; ``dropped`` tells how many lines the log has lost."""
         self._registry = CollectorRegistry()
         self._checks = Counter(
@@ -51,16 +54,16 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"order_monitor_{name}", text, buckets=buckets, registry=self._registry)
 
-    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:  # noqa: ARG002 - no order in a label
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """Count a question."""
         self._checks.labels(account, answer.outcome).inc()
         self._check_seconds.observe(seconds)
 
-    def wrote(self, count: int, seconds: float) -> None:  # noqa: ARG002 - the observer's
+    def wrote(self, count: int, seconds: float) -> None:
         """Measure a batch."""
         self._write_seconds.observe(seconds)
 
-    def settled(self, account: str, result: Result, delay: float) -> None:  # noqa: ARG002 - the observer's
+    def settled(self, account: str, result: Result, delay: float) -> None:
         """Count what became of a finding."""
         self._writes.labels(str(result.fate)).inc()
         if result.write is not None and result.write.final:
@@ -78,7 +81,7 @@ class Metrics:
 class _Gauges(Collector):
     """Reads what is now."""
 
-    def __init__(self, view: View, dropped: Callable[[], int]) -> None:
+    def __init__(self, view: Overview, dropped: Callable[[], int]) -> None:
         self._view = view
         self._dropped = dropped
 
@@ -100,10 +103,17 @@ class _Gauges(Collector):
         yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
         yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
         yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
+        stuck = GaugeMetricFamily("order_monitor_orders_stuck_by_reason", "The same by why.", labels=["reason"])
+        reasons = CountOf(state.stuck.values())
+        for why in StuckReason:
+            stuck.add_metric([str(why)], reasons[str(why)])
+        yield stuck
         yield _gauge("reviews", "Things that wait for a person: order-monitor review.", state.reviews)
         yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
         yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
         yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))
+        oldest = engine.writer.oldest_seconds()
+        yield _gauge("writes_oldest_seconds", "How long the one of them waits that waits longest.", oldest)
         yield _gauge(
             "database_up", "1 while the shop's database answers.", float(state.scans > 0 and not state.scan_problem)
         )
@@ -127,15 +137,19 @@ class _Gauges(Collector):
         paused = GaugeMetricFamily(
             "order_monitor_account_paused", "1 while a person has paused it.", labels=["account"]
         )
+        understood = GaugeMetricFamily(
+            "order_monitor_account_understood", "0 while none of its answers is understood.", labels=["account"]
+        )
         balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
         shares = self._view.count().shares
         for name, account in self._view.engine.accounts.items():
             opened.add_metric([name], float(account.gate.is_open))
             orders.add_metric([name], shares[name].orders if name in shares else 0)
             paused.add_metric([name], float(account.paused is not None))
+            understood.add_metric([name], float(account.is_understood(self._view.monotonic())))
             if (amount := account.balance_amount) is not None:
                 balance.add_metric([name], amount)
-        yield from (opened, orders, paused, balance)
+        yield from (opened, orders, paused, understood, balance)
 
     def _told(self) -> Iterator[Metric]:
         view = self._view
@@ -147,6 +161,13 @@ class _Gauges(Collector):
         if view.sender is not None:
             yield _gauge("webhook_waiting", "Events to be posted.", view.sender.waiting)
             yield _gauge("webhook_dead", "Events put aside as dead letters.", view.sender.dead)
+        if view.learned is not None:
+            orders = GaugeMetricFamily(
+                "order_monitor_timing_orders", "Ends that the timing has learned from, faded.", labels=["account"]
+            )
+            for account, count in view.learned.orders().items():
+                orders.add_metric([account], count)
+            yield orders
         build = GaugeMetricFamily("order_monitor_build_info", "The version that runs.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from order_monitor.tell.health import Handler
 from order_monitor.tell.metrics import CONTENT_TYPE, Metrics
-from order_monitor.tell.view import View
+from order_monitor.tell.overview import Overview
 
 LANGUAGES: Final = ("en", "tr", "ar")
 STREAMS: Final = 16
@@ -83,7 +83,7 @@ def language_of(wanted: str, accepted: str) -> str:
 class Dashboard:
     """Answers for `order_monitor.tell.health.HealthServer`."""
 
-    def __init__(self, view: View, metrics: Metrics) -> None:
+    def __init__(self, view: Overview, metrics: Metrics) -> None:
         """Show ``view`` and ``metrics``."""
         self._view = view
         self._metrics = metrics

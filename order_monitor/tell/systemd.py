@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from order_monitor.clock import Clock
-from order_monitor.tell.view import View
+from order_monitor.core.clock import Clock
+from order_monitor.tell.overview import Overview
 
 _USUALLY: Final = 2.0
 _FEEDS: Final = 3.0
@@ -22,7 +22,7 @@ _FEEDS: Final = 3.0
 class Notifier:
     """Speaks to the socket that ``NOTIFY_SOCKET`` names."""
 
-    def __init__(self, view: View, clock: Clock, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, view: Overview, clock: Clock, environ: Mapping[str, str] | None = None) -> None:
         """Tell of ``view``; ``environ`` is this process's own by default."""
         environ = os.environ if environ is None else environ
         self._view = view

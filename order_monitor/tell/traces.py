@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from order_monitor import __version__
-from order_monitor.answer import AccountFailure, Answer
-from order_monitor.clock import Clock
-from order_monitor.finding import Result
-from order_monitor.order import Order
+from order_monitor.core.answer import AccountFailure, Answer
+from order_monitor.core.clock import Clock
+from order_monitor.core.order import Order
+from order_monitor.core.recording import Result
+from order_monitor.watch.observer import Observer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -27,14 +28,14 @@ _SECRET: Final = (*_WANTED, "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TR
 _NANO: Final = 1_000_000_000
 
 
-class Traces:
+class Traces(Observer):
     """Makes the spans."""
 
     def __init__(self, exporter: SpanExporter, clock: Clock) -> None:
         """Give finished spans to ``exporter``, from a thread of its own."""
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra, which may not be installed
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         self._clock = clock
         resource = Resource.create({"service.name": "order-monitor", "service.version": __version__})
@@ -76,7 +77,7 @@ def traces_of(clock: Clock, environ: Mapping[str, str] | None = None) -> Traces 
     if not any(environ.get(name) for name in _WANTED):
         return None
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         structlog.get_logger("order_monitor.traces").warning("tracing.missing", do="pip install 'order-monitor[otel]'")
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,10 +17,10 @@ import httpx
 import structlog
 from standardwebhooks import Webhook
 
-from order_monitor.clock import Clock
-from order_monitor.decide import Rules
-from order_monitor.errors import ShopError
-from order_monitor.providers.znet_answer import retry_after
+from order_monitor.core.clock import Clock
+from order_monitor.core.decision import Rules
+from order_monitor.core.errors import ShopError
+from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
 
 PAUSE: Final = 2.0
@@ -30,36 +31,42 @@ _LONGEST_RETRY: Final = 3600.0
 _AT_A_TIME: Final = 8
 _LEASE_MARGIN: Final = 60.0
 _GONE: Final = 410
+_START: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """The shop's own address for events, and how patient we are with it; times are seconds.
+
+    ``rules`` are the shop's words for statuses, for events that do not say what they mean. ``pause`` is how long to wait before
+    the next look into an empty outbox; after ``max_attempts`` tries in vain an event is a dead letter.
+    """
+
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
+    rules: Rules = field(default_factory=Rules)
+    timeout: float = 10.0
+    max_attempts: int = 12
+    pause: float = PAUSE
 
 
 class Sender:
     """Posts what stands in the outbox."""
 
-    def __init__(  # noqa: PLR0913 - its parts and its limits
+    def __init__(
         self,
         outbox: Outbox,
         client: httpx.AsyncClient,
-        url: str,
-        secret: str,
-        rules: Rules,
+        receiver: Receiver,
         clock: Clock,
-        *,
-        timeout: float = 10.0,
-        max_attempts: int = 12,
         chance: random.Random | None = None,
     ) -> None:
-        """Post to ``url`` within ``timeout`` seconds; after ``max_attempts`` tries in vain an event is a dead letter.
-
-        ``client`` must follow no redirect: the receiver is the one in the settings and nobody else.
-        """
+        """Post to ``receiver``. ``client`` must follow no redirect: the receiver is the one in the settings and nobody else."""
         self._outbox = outbox
         self._client = client
-        self._url = url
-        self._signer = Webhook(secret)
-        self._rules = rules
+        self._to = receiver
+        self._signer = Webhook(receiver.secret)
         self._clock = clock
-        self._timeout = timeout
-        self._max_attempts = max_attempts
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._failing = False
         self._log = structlog.get_logger("order_monitor.webhook")
@@ -76,7 +83,7 @@ class Sender:
                 posted = 0
                 self._log.debug("webhook.waiting", why=str(error))
             if not posted:
-                await self._clock.sleep(PAUSE)
+                await self._clock.sleep(self._to.pause)
 
     async def drain(self) -> None:
         """Post what is due now, and what that lets through, until nothing is left or the receiver fails.
@@ -93,12 +100,13 @@ class Sender:
         Raises:
             ShopError: the database could not be asked. What was posted meanwhile is posted again later.
         """
-        due = await self._outbox.claim(_AT_A_TIME, self._timeout + _LEASE_MARGIN)
+        due = await self._outbox.claim(_AT_A_TIME, self._to.timeout + _LEASE_MARGIN)
         tries = [asyncio.create_task(self._deliver(d), name=f"deliver {d.event_id}") for d in due]
         if tries:
             await asyncio.wait(tries)
-        for done in tries:
-            done.result()
+        failures = [error for done in tries if (error := done.exception()) is not None]
+        if failures:
+            raise failures[0]
         return len(due)
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -106,7 +114,7 @@ class Sender:
         if not why:
             await self._outbox.delivered(delivery.event_id)
             self._tell_state(failing=False)
-        elif pause is None or delivery.attempts >= self._max_attempts:
+        elif pause is None or delivery.attempts >= self._to.max_attempts:
             await self._outbox.died(delivery.event_id, why)
             order = str(delivery.event["order_id"])
             self._log.error(
@@ -139,14 +147,15 @@ class Sender:
         pause = self._backoff(delivery.attempts)
         try:
             async with (
-                asyncio.timeout(self._timeout),
-                self._client.stream("POST", self._url, content=body.encode(), headers=headers) as response,
+                asyncio.timeout(self._to.timeout),
+                self._client.stream("POST", self._to.url, content=body.encode(), headers=headers) as response,
             ):
                 status, wish = response.status_code, response.headers.get("retry-after")
+                is_page = await _is_page(response)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             return ("timeout" if isinstance(error, TimeoutError) else type(error).__name__), pause
-        if 200 <= status < 300:  # noqa: PLR2004 - the receiver has it
-            return "", None
+        if 200 <= status < 300:  # noqa: PLR2004 - the receiver has it, unless somebody else answered in its place
+            return ("html_answer", pause) if is_page else ("", None)
         asked = retry_after(wish, self._clock.time())
         return f"http_{status}", None if status == _GONE else max(pause, min(asked or 0.0, _LONGEST_RETRY))
 
@@ -156,14 +165,25 @@ class Sender:
 
     def body(self, event: dict[str, Any]) -> str:
         """Return the JSON posted for an event: its type, when it was decided, and its columns."""
-        document = {"type": f"order.{self._kind(event['to_status'])}", "timestamp": event["decided_at"], "data": event}
+        kind = event.get("outcome") or self._kind(event["to_status"])
+        document = {"type": f"order.{kind}", "timestamp": event["decided_at"], "data": event}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _kind(self, status: str) -> str:
-        rules = self._rules
+        rules = self._to.rules
         named = {rules.completed: "completed", rules.failed: "failed", rules.processing: "processing"}
         return named.get(status, "reopened")
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+async def _is_page(response: httpx.Response) -> bool:
+    """Whether a web page came back: a login or a maintenance page says 200 to everything, and has not taken the event."""
+    start = b""
+    async for chunk in response.aiter_bytes():
+        start += chunk
+        if len(start) >= _START:
+            break
+    return start[:_START].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))

@@ -135,6 +135,14 @@ function why(reason) {
   return code(reason);
 }
 
+/** What went wrong, and below it what the provider said in place of an answer. */
+function failure(reason, said) {
+  if (!reason) return "–";
+  const cell = make("span", {}, why(reason));
+  if (said) cell.append(note(make("bdi", {}, say("said", { text: clean(said) }))));
+  return cell;
+}
+
 // --- the verdict
 
 /** Everything a person should look at, in sentences. */
@@ -267,6 +275,37 @@ function historyChart(minutes) {
   return [svg, axis, make("p", { class: "note" }, `${label} ${word("history_legend")}`)];
 }
 
+/** How many of a package's orders have ended by which age, oldest age last, with the planned checks as lines across it. */
+function timingChart(package_) {
+  const points = dicts(package_.curve).filter((point) => isNumber(point.age) && isNumber(point.share));
+  if (points.length < 2) return "–";
+  const [first, last] = [Math.log(points[0].age), Math.log(points.at(-1).age)];
+  const place = (age) => {
+    const x = Math.min(1, Math.max(0, (Math.log(age) - first) / (last - first))) * 200;
+    return (isRtl ? 200 - x : x).toFixed(1);
+  };
+  const checks = (Array.isArray(package_.checks) ? package_.checks : []).filter(isNumber);
+  const label = say("timing_label", { half: duration(package_.half_seconds), n: number(checks.length) });
+  const svg = draw("svg", { viewBox: "0 0 200 40", preserveAspectRatio: "none", class: "curve", role: "img", "aria-label": label });
+  for (const age of checks) svg.append(draw("line", { class: "check", x1: place(age), x2: place(age), y1: 2, y2: 40 }));
+  const line = points.map((point) => `${place(point.age)},${(38 - point.share * 34).toFixed(1)}`).join(" ");
+  svg.append(draw("polyline", { class: "line", points: line }));
+  return svg;
+}
+
+function showTiming() {
+  const section = byId("timing-section");
+  section.hidden = !Array.isArray(shown.timing);
+  if (section.hidden) return;
+  table("timing", ["package", "account", "ends_seen", "half_by", "curve"], dicts(shown.timing).map((one) => ({
+    key: ["data-package", String(one.package)],
+    cells: [
+      code(one.package, "code id"), name(one.account), number(one.orders),
+      isNumber(one.half_seconds) ? duration(one.half_seconds) : "–", timingChart(one),
+    ],
+  })), "no_timing");
+}
+
 function showCharts() {
   const orders = dict(shown.orders);
   const found = dict(shown.detection_seconds);
@@ -284,10 +323,10 @@ function showCharts() {
 
 function textOf(row) {
   const cells = row.cells.map((cell) => (cell instanceof Node ? cell.textContent : String(cell)));
-  return fold([...cells, row.key[1], row.state].join("\n"));
+  return fold([...cells, row.key[1], row.state, clean(row.referans)].join("\n"));
 }
 
-/** Fill a table; a row is {key: [attribute, value], state, cells}, its first cell the row's heading. */
+/** Fill a table; a row is {key: [attribute, value], state, referans, cells}, its first cell the row's heading. */
 function table(id, heads, rows, nothing, most = Infinity) {
   const { caption, tHead, tBodies } = byId(id);
   const wanted = fold(byId("search").value);
@@ -362,7 +401,7 @@ function showAccounts() {
     key: ["data-account", account.name], state: stateOf(account),
     cells: [
       name(account.name), gate(account), number(account.orders), number(account.due), number(account.in_flight),
-      rate(account), account.last_error ? why(account.last_error) : "–", fromNow(account.last_answer_at),
+      rate(account), failure(account.last_error, account.said), fromNow(account.last_answer_at),
       ...(isBalance ? [clean(account.balance) || "–"] : []),
     ],
   })), "no_accounts");
@@ -370,25 +409,25 @@ function showAccounts() {
 
 function showLists() {
   table("problems", ["order", "problem", "rule", "account", "age"], dicts(shown.problems).map((problem) => ({
-    key: ["data-order", problem.order_id], state: String(problem.kind),
+    key: ["data-order", problem.order_id], referans: problem.referans, state: String(problem.kind),
     cells: [
       code(problem.order_id, "code id"), mark(problem.kind === "stuck" ? "bad" : "warn", term("kind", problem.kind)),
       why(problem.why), name(problem.account), fromNow(problem.since),
     ],
   })), "no_problems", MOST_PROBLEMS);
   table("recent", ["order", "change", "pin", "account", "at"], dicts(shown.recent).map((recent) => ({
-    key: ["data-order", recent.order_id],
+    key: ["data-order", recent.order_id], referans: recent.referans,
     cells: [
       code(recent.order_id, "code id"), make("bdi", { dir: "ltr" }, code(recent.from), " → ", code(recent.to)),
       recent.has_pin ? word("with_pin") : "–", name(recent.account), time(recent.at),
     ],
   })), "no_changes");
   table("next", ["order", "account", "at"], dicts(shown.next).map((check) => ({
-    key: ["data-order", check.order_id], cells: [code(check.order_id, "code id"), name(check.account), fromNow(check.at)],
+    key: ["data-order", check.order_id], referans: check.referans, cells: [code(check.order_id, "code id"), name(check.account), fromNow(check.at)],
   })), "no_next");
-  table("failures", ["at", "account", "outcome", "rule"], dicts(shown.failures).map((failure) => ({
-    key: ["data-account", failure.account], state: String(failure.outcome),
-    cells: [time(failure.at), name(failure.account), term("outcome", failure.outcome), why(failure.why)],
+  table("failures", ["at", "account", "outcome", "rule"], dicts(shown.failures).map((failed) => ({
+    key: ["data-account", failed.account], state: String(failed.outcome),
+    cells: [time(failed.at), name(failed.account), term("outcome", failed.outcome), failure(failed.why, failed.said)],
   })), "no_failures");
 }
 
@@ -400,6 +439,7 @@ function showSkipped() {
 
 function showTables() {
   showAccounts();
+  showTiming();
   showSkipped();
   showLists();
 }

@@ -1,0 +1,132 @@
+"""The daemon's parts, put together once: for the daemon itself and for the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from order_monitor.commands.composition import (
+    close_all,
+    database_of,
+    engine_of,
+    orders_of,
+    plan_of,
+    policy_of,
+    schedule_of,
+    terms_of,
+)
+from order_monitor.commands.serving import health_of, ping_of, sender_of
+from order_monitor.core.clock import Clock
+from order_monitor.core.timing.planner import Timing
+from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.timings import Timings
+from order_monitor.tell.health import HealthServer
+from order_monitor.tell.logs import Redactor
+from order_monitor.tell.metrics import Metrics
+from order_monitor.tell.overview import Overview
+from order_monitor.tell.page import Dashboard
+from order_monitor.tell.ping import Ping
+from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.systemd import Notifier
+from order_monitor.tell.traces import Traces, secrets_in, traces_of
+from order_monitor.tell.webhook import Sender
+from order_monitor.watch.balances import Balances
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.learning import Learning
+from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.observer import Observers
+from order_monitor.watch.reconciliation import Reconciliation
+from order_monitor.watch.system_clock import SystemClock
+
+_LAST_SPANS: Final = 2.0
+
+
+def learning_of(settings: Settings, database: Database, orders: Orders, clock: Clock) -> Learning | None:
+    """Return what learns when orders end, None where the schedule alone decides."""
+    if settings.schedule.strategy != "learned":
+        return None
+    terms, schedule = terms_of(settings), schedule_of(settings)
+    keeper = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
+    return Learning(Timing(schedule, terms), keeper, clock, schedule)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """All that runs in one daemon."""
+
+    database: Database
+    orders: Orders
+    notifier: Notifier
+    engine: Engine
+    probe: Readiness
+    view: Overview
+    health: HealthServer | None
+    sender: Sender | None
+    traces: Traces | None
+    ping: Ping | None
+    learning: Learning | None
+    life: Lifecycle
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        stop: Stop,
+        redactor: Redactor,
+        dropped: Callable[[], int] = lambda: 0,
+    ) -> Assembly:
+        """Build them from the settings; nothing is connected and nothing listens yet."""
+        clock, schedule = SystemClock(), settings.schedule
+        database, view = database_of(settings), Overview(clock)
+        orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
+        redactor.learn(secrets_in(os.environ))
+        reconciliation = Reconciliation(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
+        learning = learning_of(settings, database, orders, clock)
+        observer = Observers(one for one in (metrics, view, traces, reconciliation, learning) if one is not None)
+        plan = plan_of(settings, learning.timing if learning else None)
+        engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer)
+        sender, ping = sender_of(settings, database), ping_of(settings)
+        probe = Readiness(engine, clock, schedule.scan_interval)
+        view.watch(engine, probe, schedule.give_up_after, sender)
+        notifier = Notifier(view, clock)
+        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+        if sender is not None:
+            beside["webhook"] = sender.run
+        if ping is not None:
+            beside["ping"] = lambda: ping.run(probe)
+        if reconciliation is not None:
+            beside["rechecks"] = lambda: reconciliation.run(engine)
+        if settings.provider.balance_interval:
+            beside["balances"] = Balances(
+                engine, clock, settings.provider.balance_interval, settings.provider.low_balance
+            ).run
+        if learning is not None:
+            learning.watch(engine)
+            view.learned = learning.timing
+            beside["timing"] = learning.run
+        if notifier.listens:
+            beside["systemd"] = notifier.run
+        grace, interval = settings.shutdown.grace, schedule.scan_interval
+        life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
+        health = health_of(settings, probe, Dashboard(view, metrics))
+        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, life)
+
+    async def close(self) -> None:
+        """Stop listening, keep what was learned, and give back every connection."""
+        if self.health is not None:
+            await self.health.stop()
+        if self.learning is not None:
+            await self.learning.save()
+        await close_all(self.engine, self.database, self.sender)
+        if self.ping is not None:
+            await self.ping.aclose()
+        if self.traces is not None:
+            # A collector that is away keeps this waiting, in a thread that the exit does not wait for.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self.traces.close), _LAST_SPANS)

@@ -1,0 +1,363 @@
+"""The command line itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from order_monitor import __version__
+from order_monitor.commands.exits import report as report_error
+from order_monitor.commands.exits import say
+from order_monitor.core.errors import OrderMonitorError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, or a number with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
+        from order_monitor.settings.types import parse_seconds
+
+        try:
+            seconds = parse_seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds <= 0:
+            self.fail("must be more than 0", param, ctx)
+        return seconds
+
+
+def _takes_config(command: _F) -> _F:
+    """Let every command take ``--config``, before or after its own name."""
+    option = click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=None,
+        help="The settings [default: monitor.toml here, then /etc/order-monitor/monitor.toml].",
+    )
+    return option(command)
+
+
+def _config(ctx: click.Context, own: Path | None) -> Path | None:
+    return own if own is not None else ctx.obj
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_takes_config
+@click.option("--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON.")
+@click.option("--every", type=_Duration(), help="With --once: ask only what came due in this time, like 60s.")
+@click.option("--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron.")
+@click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
+@click.pass_context
+def cli_group(
+    ctx: click.Context, config: Path | None, *, once: bool, as_json: bool, every: float | None, quiet: bool
+) -> None:
+    """Find out how open orders ended, and write it into the shop's database.
+
+    Without a command: run until stopped. Exit codes: 0 done, 1 something could not be done, 2 bad usage or bad settings,
+    3 the database cannot be reached.
+    """
+    ctx.obj = config
+    if (as_json or every or quiet) and not once:
+        msg = "--json, --every and --quiet go with --once"
+        raise click.UsageError(msg)
+    if ctx.invoked_subcommand is not None:
+        if once:
+            msg = f"--once does not go with {ctx.invoked_subcommand}"
+            raise click.UsageError(msg)
+        return
+    if once:
+        from order_monitor.commands.once import run_once
+
+        ctx.exit(run_once(config, as_json=as_json, every=every, quiet=quiet))
+    from order_monitor.commands.daemon import run_daemon
+
+    ctx.exit(run_daemon(config))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--dry-run", is_flag=True, help="Print the SQL that is missing, and change nothing.")
+@click.option("--format", "form", type=click.Choice(["sql", "django"]), default="sql", help="With --dry-run: the form.")
+@click.pass_context
+def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str) -> None:
+    """Add to the shop's database what order-monitor needs: a column, indexes and its own tables. Safe to repeat."""
+    from order_monitor.commands.migrate import run_migrate
+
+    ctx.exit(run_migrate(_config(ctx, config), dry_run=dry_run or form == "django", django=form == "django"))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
+@click.pass_context
+def check(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
+    from order_monitor.commands.check import run_check
+
+    ctx.exit(run_check(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("order_id", metavar="ID")
+@click.option("--now", "ask", is_flag=True, help="Ask the provider once, and show the answer without writing it.")
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON document.")
+@click.pass_context
+def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> None:
+    """Tell one order's whole story: its row, its account, its times, its events, and why it is asked about or not."""
+    from order_monitor.commands.explain import run_explain
+
+    ctx.exit(run_explain(_config(ctx, config), order_id, ask=ask, as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--open", is_flag=True, expose_value=False, help="Every open order, as without it.")
+@click.option("--overdue", is_flag=True, help="Only those past schedule.give_up_after.")
+@click.option("--stuck", is_flag=True, help="Only those that could not be written.")
+@click.option("--no-reference", is_flag=True, help="Only those without a provider_referans.")
+@click.option("--account", metavar="NAME", help="Only those of this account.")
+@click.option("--older-than", type=_Duration(), help="Only those sent at least this long ago, like 1h.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.pass_context
+def orders(ctx: click.Context, /, config: Path | None, *, limit: int, form: str | None, **wanted: Any) -> None:  # noqa: ANN401 - by `Wanted`
+    """List open orders, oldest first: all, or those that are all of what is asked for."""
+    from order_monitor.commands.orders import Wanted, run_orders
+
+    ctx.exit(run_orders(_config(ctx, config), Wanted(**wanted), limit=limit, form=form or "table"))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The status document, as /api/status gives it.")
+@click.pass_context
+def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 nobody answers."""
+    from order_monitor.commands.status import run_status
+
+    ctx.exit(run_status(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--every", type=_Duration(), default=2.0, show_default=True, help="How often to look again.")
+@click.pass_context
+def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
+    """Watch the running daemon in the terminal, until Ctrl-C."""
+    from order_monitor.commands.status import run_top
+
+    ctx.exit(run_top(_config(ctx, config), every=every))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--account", metavar="NAME", help="Every open order of this account.")
+@click.option("--overdue", is_flag=True, help="Every order past schedule.give_up_after.")
+@click.option("--stuck", is_flag=True, help="Every order that waits for review.")
+@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
+@click.pass_context
+def ask(
+    ctx: click.Context,
+    config: Path | None,
+    ids: tuple[str, ...],
+    *,
+    account: str | None,
+    overdue: bool,
+    stuck: bool,
+    as_json: bool,
+) -> None:
+    """Ask the provider about orders now, whatever their schedule says, and write the answer as the daemon would.
+
+    Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks without writing.
+    """
+    from order_monitor.commands.ask import run_ask
+
+    if not ids and not (account or overdue or stuck):
+        msg = "name orders, or give --account, --overdue or --stuck"
+        raise click.UsageError(msg)
+    if ids and (account or overdue or stuck):
+        msg = "give either orders, or --account, --overdue or --stuck"
+        raise click.UsageError(msg)
+    ctx.exit(run_ask(_config(ctx, config), list(ids), account=account, overdue=overdue, stuck=stuck, as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("order_id", metavar="ID")
+@click.option("--completed", "how", flag_value="completed", help="It was delivered.")
+@click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
+@click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
+@click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with --failed and --reopen.")
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def resolve(
+    ctx: click.Context,
+    config: Path | None,
+    order_id: str,
+    *,
+    how: str | None,
+    pin_stdin: bool,
+    reason: str,
+    by: str | None,
+) -> None:
+    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook."""
+    from order_monitor.commands.resolve import run_resolve
+
+    if how is None:
+        msg = "give --completed, --failed or --reopen"
+        raise click.UsageError(msg)
+    if how != "completed" and not reason.strip():
+        msg = f"--{how} needs --reason"
+        raise click.UsageError(msg)
+    if pin_stdin and how != "completed":
+        msg = "--pin-stdin goes with --completed"
+        raise click.UsageError(msg)
+    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, with_pin=pin_stdin))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.pass_context
+def review(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """List what a person must decide: answers that contradict what is stored, or cannot be written."""
+    from order_monitor.commands.pause import run_review
+
+    ctx.exit(run_review(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("account")
+@click.option("--reason", metavar="TEXT", required=True, help="Why; shown wherever the account is.")
+@click.option("--for", "seconds", type=_Duration(), help="For how long, like 2h [default: until it is resumed].")
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def pause(
+    ctx: click.Context, config: Path | None, account: str, *, reason: str, seconds: float | None, by: str | None
+) -> None:
+    """Ask an account nothing until it is resumed; holds for every process and after a restart."""
+    from order_monitor.commands.pause import run_pause
+
+    ctx.exit(run_pause(_config(ctx, config), account, reason=reason, by=by, seconds=seconds))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("account")
+@click.pass_context
+def resume(ctx: click.Context, config: Path | None, account: str) -> None:
+    """Ask an account again that was paused; its failures are forgotten."""
+    from order_monitor.commands.pause import run_resume
+
+    ctx.exit(run_resume(_config(ctx, config), account))
+
+
+@cli_group.command()
+@_takes_config
+@click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
+@click.option("--order", "order_id", metavar="ID", help="Every event of this order.")
+@click.option("--since", type=_Duration(), help="Every event of this time, like 2h.")
+@click.option("--dead", is_flag=True, help="Every dead letter.")
+@click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    config: Path | None,
+    ids: tuple[int, ...],
+    *,
+    order_id: str | None,
+    since: float | None,
+    dead: bool,
+    as_json: bool,
+) -> None:
+    """Post events to the webhook again; with nothing chosen, list the dead letters."""
+    from order_monitor.commands.replay import run_replay
+
+    ctx.exit(run_replay(_config(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--since", type=_Duration(), default="24h", show_default=True, help="The period, up to now.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.pass_context
+def report(ctx: click.Context, config: Path | None, *, since: float, form: str | None) -> None:
+    """Report on a period, per account and package: sent, completed, failed, still open by age, overdue, how fast."""
+    from order_monitor.commands.report import run_report
+
+    ctx.exit(run_report(_config(ctx, config), since=since, form=form or "table"))
+
+
+@cli_group.command()
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def advise(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Compare backoff, a fixed interval and learned timing on the shop's own history, before you switch."""
+    from order_monitor.commands.advise import run_advise
+
+    ctx.exit(run_advise(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion of this command for a shell: order-monitor completion bash > /etc/bash_completion.d/order-monitor."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    say(kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source(), to_stdout=True)
+
+
+@cli_group.command()
+def man() -> None:
+    """Print the manual as a man page: order-monitor man > order-monitor.1."""
+    from order_monitor.commands.man_page import page
+
+    say(page(cli_group), to_stdout=True)
+
+
+@cli_group.command()
+@click.option("--orders", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many orders.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another story.")
+@click.option(
+    "--seconds", type=click.IntRange(3, 3600), default=20, show_default=True, help="How long the story takes."
+)
+@click.option("--keep-running", is_flag=True, help="Leave everything running after the end, until Ctrl-C.")
+@click.pass_context
+def demo(ctx: click.Context, *, orders: int, seed: int, seconds: int, keep_running: bool) -> None:
+    """Show the whole thing with nothing configured, on a PostgreSQL and a provider of its own; nothing is left behind."""
+    from order_monitor.commands.demo import run_demo
+
+    ctx.exit(run_demo(orders=orders, seed=seed, seconds=seconds, keep_running=keep_running))
+
+
+def cli(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        code = cli_group.main(
+            arguments, prog_name="order-monitor", complete_var="_ORDER_MONITOR_COMPLETE", standalone_mode=False
+        )
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except OrderMonitorError as error:
+        return report_error(error)
+    return code if isinstance(code, int) else 0

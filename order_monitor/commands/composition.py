@@ -1,0 +1,207 @@
+"""Put the parts together from the settings: the one place that knows all of them."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.decision import Rules
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.schedule import Continuous, Plan, Schedule
+from order_monitor.core.timing.plan import Learned
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.terms import Terms
+from order_monitor.providers.address_guard import is_forbidden_host, public_addresses
+from order_monitor.providers.transport import FreshConnections, addresses_of, trusting
+from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.settings.asking import FINAL_STATUSES
+from order_monitor.settings.loading import load
+from order_monitor.settings.model import Settings
+from order_monitor.settings.types import check_url
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.database import Database
+from order_monitor.shop.layout import NEVER_SENT, Layout
+from order_monitor.shop.orders import Orders
+from order_monitor.tell.logs import LineSink, Redactor, set_up
+from order_monitor.tell.webhook import Sender
+from order_monitor.watch.account import Account
+from order_monitor.watch.discovery import Shop
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.observer import Observer
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.routing import AnyOpener, Directory, OneAccount, ShopAccounts, label
+from order_monitor.watch.system_clock import SystemClock
+
+ACCOUNT: Final = "default"
+PATIENCE: Final = 60.0
+"""Seconds one pass tries to write without progress, before it says so and ends."""
+
+_LAST_SECONDS: Final = 3.0
+
+
+def settings_of(config: Path | None, *need: str, least: str | None = None) -> tuple[Settings, LineSink, Redactor]:
+    """Read the settings and start logging by them, or with ``least`` from another level on.
+
+    Raises:
+        SettingsError: with every mistake.
+    """
+    settings = load(config, need=need)
+    sink, redactor = set_up(least or settings.log.level, settings.log.format)
+    redactor.learn(settings.secrets())
+    return settings, sink, redactor
+
+
+def database_of(settings: Settings) -> Database:
+    """Return the database, not connected yet."""
+    address = settings.database.address()
+    assert address is not None
+    return Database(
+        address, statement_timeout=settings.database.statement_timeout, pool_size=settings.database.pool_size
+    )
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Return what the settings say of the orders table."""
+    statuses, schedule = settings.statuses, settings.schedule
+    return Layout(
+        schema=settings.database.schema_,
+        table=settings.database.table,
+        overrides=settings.database.columns,
+        time_zone=settings.database.time_zone,
+        open=statuses.open,
+        known=tuple(
+            dict.fromkeys(
+                s for s in (*FINAL_STATUSES, NEVER_SENT, statuses.completed, statuses.failed) if s not in statuses.open
+            )
+        ),
+        rules=Rules(
+            completed=statuses.completed,
+            failed=statuses.failed,
+            processing=statuses.processing,
+            give_up_after=schedule.give_up_after,
+            give_up_blind=schedule.give_up_blind,
+        ),
+        record_sync=schedule.record_sync,
+        accounts_from_shop=settings.provider.source == "database",
+        refresh=settings.provider.refresh,
+        webhook=settings.webhook.url is not None,
+        await_pin=schedule.await_pin,
+        unique_pins=settings.provider.unique_pins,
+        lookup=settings.database.lookup,
+    )
+
+
+def orders_of(settings: Settings, database: Database) -> Orders:
+    """Return the orders table."""
+    return Orders(database, layout_of(settings))
+
+
+def schedule_of(settings: Settings) -> Schedule:
+    """Return the schedule."""
+    s = settings.schedule
+    return Schedule(s.first_check, s.base, s.cap, s.jitter, s.give_up_after)
+
+
+def open_znet(
+    settings: Settings, clock: Clock, base_url: str, kod: str, sifre: str, *, name: str, guarded: bool
+) -> Account:
+    """Return an account with a client, a gate and a pace of its own. With ``guarded`` it calls public addresses only."""
+    given, limits = settings.provider, settings.limits
+    login = ZnetAccount(
+        base_url,
+        kod,
+        sifre,
+        given.status_path,
+        given.connect_timeout,
+        given.timeout,
+        given.max_body,
+        given.user_agent,
+        frozenset(word.strip().lower() for word in given.no_pin),
+    )
+    connections = FreshConnections(trusting_of(given.ca_file), public_addresses if guarded else addresses_of)
+    return Account(name, Znet(login, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
+
+
+@functools.cache
+def trusting_of(ca_file: str | None) -> ssl.SSLContext:
+    """Return the one TLS context that every account shares."""
+    return trusting(ca_file)
+
+
+def opener_of(settings: Settings, clock: Clock) -> AnyOpener:
+    """Return what makes an account: of an integration of the shop's, or of the settings where there is none."""
+    given = settings.provider
+
+    def open_account(integration: Integration | None) -> Account:
+        if integration is None:
+            assert given.base_url and given.kod and given.sifre  # noqa: PT018 - settings_of was told that they are needed
+            kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
+            # An address in monitor.toml is the operator's own, and may be anywhere.
+            return open_znet(settings, clock, given.base_url, kod, sifre, name=ACCOUNT, guarded=False)
+        url = check_url(integration.base_url, allow_http=given.allow_http)
+        if not given.allow_private and is_forbidden_host(urlsplit(url).hostname or ""):
+            msg = "the address is private; see provider.allow_private"
+            raise ValueError(msg)
+        if not integration.kod.strip() or not integration.sifre.strip():
+            msg = "kod or sifre is empty"
+            raise ValueError(msg)
+        login = (url, integration.kod, integration.sifre)
+        return open_znet(settings, clock, *login, name=label(integration), guarded=not given.allow_private)
+
+    return open_account
+
+
+def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None]) -> Directory:
+    """Return the accounts: the one of the settings, or the shop's own."""
+    opener = opener_of(settings, clock)
+    return OneAccount(opener(None)) if settings.provider.source == "config" else ShopAccounts(opener, on_secrets)
+
+
+def terms_of(settings: Settings) -> Terms:
+    """Return what may be set of learned timing."""
+    schedule, budget = settings.schedule, settings.schedule.budget
+    ceiling = settings.limits.calls_per_second
+    shortest = min(schedule.min_interval, schedule.cap)
+    return Terms(shortest, None if isinstance(budget, str) else budget, ceiling, schedule.half_life)
+
+
+def plan_of(settings: Settings, timing: Timing | None) -> Plan:
+    """Return when orders are asked about: by ``timing`` where there is one, else by the schedule."""
+    schedule = schedule_of(settings)
+    return Continuous(schedule) if timing is None else Learned(schedule, timing)
+
+
+def policy_of(settings: Settings, *, one_pass: bool = False, plan: Plan | None = None) -> Policy:
+    """Return how orders are watched; ``plan`` is by default the schedule."""
+    schedule = settings.schedule
+    return Policy(
+        plan or Continuous(schedule_of(settings)),
+        concurrency=settings.limits.concurrency,
+        give_up_after=schedule.give_up_after,
+        give_up_blind=schedule.give_up_blind,
+        confirm_cancelled=schedule.confirm_cancelled,
+        one_pass=one_pass,
+        patience=PATIENCE if one_pass else None,
+    )
+
+
+def engine_of(
+    settings: Settings, orders: Shop, redactor: Redactor, policy: Policy, observer: Observer | None = None
+) -> Engine:
+    """Return an engine that watches ``orders`` by ``policy``."""
+    clock = SystemClock()
+    return Engine(orders, directory_of(settings, clock, redactor.learn), policy, clock, observer)
+
+
+async def close_all(engine: Engine, database: Database, sender: Sender | None = None) -> None:
+    """Give back every connection."""
+    if sender is not None:
+        await sender.aclose()
+    for account in engine.accounts.values():
+        await account.provider.aclose()
+    await database.close()

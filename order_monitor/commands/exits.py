@@ -1,0 +1,75 @@
+"""How a command ends: its exit code, what is said of an error, and that no hanging thread keeps the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopUnavailableError
+
+_LAST_SECONDS: Final = 3.0
+
+
+class ExitCode:
+    """What the exit codes mean, everywhere."""
+
+    OK = 0
+    NOT_DONE = 1
+    BAD_SETTINGS = 2
+    NO_DATABASE = 3
+
+
+def run_to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]) -> int:
+    """Run ``work`` and return its exit code, or that of the error it ended with.
+
+    A thread that hangs in the system's resolver would keep the process alive after its work: it is not waited for.
+    """
+    return asyncio.run(_to_exit(work, close_log))
+
+
+async def _to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]) -> int:
+    try:
+        code = await work
+    except OrderMonitorError as error:
+        code = report(error)
+    close_log()
+    # Before the event loop is closed, which would wait for such a thread too.
+    leave_soon(code)
+    return code
+
+
+def leave_soon(code: int) -> None:
+    """Make sure that the process is gone a little later, whatever threads are left."""
+    last = threading.Timer(_LAST_SECONDS, _exit_now, (code,))
+    last.daemon = True
+    last.start()
+
+
+def _exit_now(code: int) -> None:
+    os._exit(code)
+
+
+def report(error: OrderMonitorError) -> int:
+    """Say on stderr what is wrong and return the exit code for it."""
+    if isinstance(error, SettingsError):
+        count = len(error.problems)
+        say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")
+        for problem in error.problems:
+            say(f"  {problem}")
+        return ExitCode.BAD_SETTINGS
+    if isinstance(error, ShopUnavailableError):
+        say(f"order-monitor: the database cannot be reached: {error}")
+        return ExitCode.NO_DATABASE
+    say(f"order-monitor: the database refuses: {error}")
+    return ExitCode.NOT_DONE
+
+
+def say(line: str, *, to_stdout: bool = False) -> None:
+    """Print a line, also where the stream cannot show its characters."""
+    stream = sys.stdout if to_stdout else sys.stderr
+    stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
+    stream.flush()

@@ -1,0 +1,142 @@
+"""``order-monitor orders``: the open orders, oldest first, and which of them need somebody; it needs no daemon."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.lookup import near
+from order_monitor.commands.tables import print_csv, print_table
+from order_monitor.commands.times import iso, local_of, span
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.layout import REVIEW
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.reviews import Reviews
+from order_monitor.watch.routing import Directory
+from order_monitor.watch.system_clock import SystemClock
+
+_COLUMNS: Final = (
+    *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),
+    *("overdue", "stuck", "skipped"),
+)
+_SHOWN: Final = ("order", "status", "account", "sent", "age", "referans", "remarks")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which open orders to list: those that are all of what is asked for. ``older_than`` is seconds."""
+
+    account: str | None = None
+    overdue: bool = False
+    stuck: bool = False
+    no_reference: bool = False
+    older_than: float | None = None
+
+    def takes(self, row: dict[str, Any]) -> bool:
+        """Whether a row is wanted; one without a date is of no age."""
+        age = row["age_seconds"]
+        return (
+            (self.account is None or row["account"] == self.account)
+            and (row["overdue"] or not self.overdue)
+            and (row["stuck"] is not None or not self.stuck)
+            and (row["referans"] is None or not self.no_reference)
+            and (self.older_than is None or (age is not None and age >= self.older_than))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What an order is judged by. ``now`` is epoch seconds by the database's clock."""
+
+    directory: Directory
+    now: float
+    give_up_after: float
+    stuck: dict[str, str] = field(default_factory=dict)
+
+    def row(self, order: Order) -> dict[str, Any]:
+        """Return what is told of an order, as a program reads it."""
+        found = self.directory.account_of(order)
+        skipped = order.skip_reason(self.now) or (found if isinstance(found, SkipReason) else None)
+        age = None if order.sent_at is None or not math.isfinite(order.sent_at) else self.now - order.sent_at
+        values = (
+            *(order.id, order.status, None if isinstance(found, SkipReason) else found.name, iso(order.sent_at)),
+            *(None if age is None else round(max(0.0, age)), order.referans if order.referans.strip() else None),
+            *(iso(order.last_sync_at), age is not None and age >= self.give_up_after),
+            *(self.stuck.get(order.id), None if skipped is None else str(skipped)),
+        )
+        return dict(zip(_COLUMNS, values, strict=True))
+
+
+def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) -> int:
+    """List the open orders that are wanted, ``limit`` at most, as ``table``, ``json`` or ``csv``; 2 for an unknown account."""
+    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
+    directory = directory_of(settings, SystemClock(), redactor.learn)
+    return run_to_exit(_list(settings, directory, wanted, limit=limit, form=form), sink.close)
+
+
+async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str) -> int:
+    database = database_of(settings)
+    try:
+        scan = await Orders(database, layout_of(settings)).scan()
+        directory.update(scan.integrations or [])
+        if wanted.account is not None and wanted.account not in directory.accounts:
+            say(f"order-monitor: there is no account {wanted.account!r}{near(wanted.account, directory.accounts)}")
+            return ExitCode.BAD_SETTINGS
+        stuck = await _stuck(database, settings.database.schema_, is_wanted=wanted.stuck)
+    finally:
+        for known in directory.accounts.values():
+            await known.provider.aclose()
+        await database.close()
+    view = _View(directory, scan.now, settings.schedule.give_up_after, stuck)
+    rows = [row for row in map(view.row, sorted(scan.orders, key=_oldest)) if wanted.takes(row)]
+    _print(rows[:limit], form)
+    if len(rows) > limit:
+        say(f"order-monitor: {limit} of {len(rows)} orders shown; --limit shows more")
+    return ExitCode.OK
+
+
+def _oldest(order: Order) -> tuple[float, str]:
+    return (math.inf if order.sent_at is None else order.sent_at), order.id
+
+
+async def _stuck(database: Database, schema: str, *, is_wanted: bool) -> dict[str, str]:
+    """Return the orders that could not be written, each with the reason; none where nobody keeps note of them."""
+    async with database.transaction() as connection:
+        if await may_use(connection, schema, REVIEW, "SELECT"):
+            return dict(sorted(await Reviews(schema).stuck(connection)))
+    if is_wanted:
+        say(f"order-monitor: there is no table {schema}.{REVIEW} that may be read, so none is known to be stuck")
+    return {}
+
+
+def _print(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
+        say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
+    elif form == "csv":
+        print_csv(_COLUMNS, rows)
+    elif rows:
+        print_table(_SHOWN, [_for_people(row) for row in rows], texts=_SHOWN)
+    else:
+        say("no such order is open", to_stdout=True)
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, object]:
+    sent, age = row["sent_at"], row["age_seconds"]
+    remarks = [
+        *(["overdue"] if row["overdue"] else []),
+        *([f"stuck: {row['stuck']}"] if row["stuck"] else []),
+        *([f"not asked: {row['skipped']}"] if row["skipped"] else []),
+    ]
+    values = (
+        *(row["order_id"], row["status"], row["account"], local_of(sent)),
+        *(None if age is None else span(age), row["referans"], ", ".join(remarks)),
+    )
+    return dict(zip(_SHOWN, values, strict=True))

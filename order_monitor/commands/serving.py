@@ -1,0 +1,56 @@
+"""What serves and tells beside the watching: health endpoint, webhook, ping. Apart, since most commands need none of it."""
+
+from __future__ import annotations
+
+import httpx
+
+from order_monitor.commands.composition import layout_of, trusting_of
+from order_monitor.providers.transport import FreshConnections
+from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.outbox import Outbox
+from order_monitor.tell.door import files_limit
+from order_monitor.tell.health import Access, HealthServer, Site
+from order_monitor.tell.ping import PING_TIMEOUT, Ping
+from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.webhook import Receiver, Sender
+from order_monitor.watch.system_clock import SystemClock
+
+
+def _client(timeout: float) -> httpx.AsyncClient:
+    """Return a client whose answers are its questions' own: a stray "200" on a kept connection would count as a delivery."""
+    connections = FreshConnections(trusting_of(None))
+    return httpx.AsyncClient(transport=connections, timeout=timeout, trust_env=False, follow_redirects=False)
+
+
+def health_of(settings: Settings, probe: Readiness, site: Site) -> HealthServer | None:
+    """Return the health endpoint, None where it is switched off."""
+    health = settings.health
+    if not health.enabled:
+        return None
+    token = health.token.get_secret_value() if health.token else None
+    return HealthServer(probe, Access(health.host, health.port, token, health.hosts), site, files=files_limit())
+
+
+def sender_of(settings: Settings, database: Database) -> Sender | None:
+    """Return the webhook, None where there is none."""
+    given = settings.webhook
+    if given.url is None or given.secret is None:
+        return None
+    client = _client(given.timeout)
+    receiver = Receiver(
+        given.url.get_secret_value(),
+        given.secret.get_secret_value(),
+        layout_of(settings).rules,
+        given.timeout,
+        given.max_attempts,
+    )
+    return Sender(Outbox(database, settings.database.schema_), client, receiver, SystemClock())
+
+
+def ping_of(settings: Settings) -> Ping | None:
+    """Return the dead man's switch, None where there is none."""
+    url = settings.health.ping_url
+    if url is None:
+        return None
+    return Ping(_client(PING_TIMEOUT), url.get_secret_value(), SystemClock())

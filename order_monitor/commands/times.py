@@ -1,0 +1,62 @@
+"""Times as a person reads them: in the zone of the machine, with how long it is until then, or since."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Final
+
+from order_monitor.tell import history
+
+_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_ROUNDED: Final = 3600
+"""From an hour on the next smaller unit is told as well."""
+
+
+def iso(seconds: float | None) -> str | None:
+    """Write epoch seconds as UTC, to the second; None for what is no date."""
+    return history.iso(seconds, "seconds")
+
+
+def local(seconds: float | None) -> str:
+    """Write epoch seconds in this machine's zone; a dash for what is no date."""
+    try:
+        return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    except (ValueError, OverflowError, OSError):
+        return "-"
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Return as epoch seconds what `iso` wrote."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def local_of(text: str | None) -> str:
+    """Write in this machine's zone what `iso` wrote."""
+    return local(seconds_of(text))
+
+
+def span(seconds: float) -> str:
+    """Say how long a time is: ``40 s``, ``24 min``, ``3 h 5 min``, ``2 d 4 h``; never more than it is."""
+    if not math.isfinite(seconds):
+        return "ever"
+    whole = max(0, int(seconds))
+    n = next((n for n, (size, _) in enumerate(_UNITS) if whole >= size), len(_UNITS) - 1)
+    size, unit = _UNITS[n]
+    said = f"{whole // size} {unit}"
+    if size < _ROUNDED:
+        return said
+    smaller, name = _UNITS[n + 1]
+    rest = whole % size // smaller
+    return f"{said} {rest} {name}" if rest else said
+
+
+def beside(seconds: float, now: float) -> str:
+    """Say when something is: ``in 7 min``, ``3 min ago``."""
+    return f"in {span(seconds - now)}" if seconds > now else f"{span(now - seconds)} ago"
+
+
+def moment(seconds: float | None, now: float) -> str:
+    """Say when something is, both ways."""
+    shown = local(seconds)
+    return shown if seconds is None or shown == "-" else f"{shown} ({beside(seconds, now)})"

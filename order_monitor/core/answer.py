@@ -1,0 +1,97 @@
+"""What a provider can say about an order, whoever the provider is.
+
+Three kinds, and money hangs on keeping them apart: an answer about the order's state, an answer that says nothing
+and concerns this order's question alone, and a failure of the whole account. Only `Completed` and `Cancelled` end an order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+from order_monitor.core.order import Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The order is in progress: a definitive answer, and not an end."""
+
+    message: str = ""
+    outcome: ClassVar[str] = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The order was delivered; ``pin`` is None for a direct top-up."""
+
+    pin: Pin | None
+    message: str = ""
+    outcome: ClassVar[str] = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The provider cancelled the order."""
+
+    message: str = ""
+    outcome: ClassVar[str] = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One question was refused (``3|…``); says nothing of the order and nothing of the account."""
+
+    code: str
+    message: str = ""
+    outcome: ClassVar[str] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """An answer that cannot be understood; ``why`` is ours, from a closed set, never the body.
+
+    ``message`` is what it looks like (`order_monitor.core.text.shown`): its shape or its words, never a PIN.
+    """
+
+    why: str
+    message: str = field(default="", compare=False)
+    outcome: ClassVar[str] = "garbled"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The account may not ask at all: wrong login, missing permission, foreign address, wrong URL.
+
+    ``message`` is what was said, fit to be shown.
+    """
+
+    why: str
+    message: str = field(default="", compare=False)
+    outcome: ClassVar[str] = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The provider is overloaded or broken; ``retry_after`` is in seconds, None where it named none."""
+
+    why: str
+    retry_after: float | None = None
+    message: str = field(default="", compare=False)
+    outcome: ClassVar[str] = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No whole answer came: connect error, timeout, cut connection. Whether the question arrived is unknown."""
+
+    why: str
+    outcome: ClassVar[str] = "unreachable"
+
+
+Final: TypeAlias = Completed | Cancelled
+AboutOrder: TypeAlias = Waiting | Completed | Cancelled
+AccountFailure: TypeAlias = Blocked | Busy | Unreachable
+Answer: TypeAlias = AboutOrder | Refused | Garbled | AccountFailure
+
+OUTCOMES = tuple(kind.outcome for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable))
+"""Every outcome's name: the closed set for labels."""

@@ -1,0 +1,183 @@
+"""What to write: pure, from the row as it stands locked in the database and the provider's answer.
+
+The rules money hangs on: only an open row is changed; only `Completed` and `Cancelled` end an order, or a definitive
+"still waiting" past the deadline; a PIN is never cut, never replaced by another or by none, never taken from a cancellation.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
+from order_monitor.core.order import Pin
+from order_monitor.core.text import clean
+
+SEPARATOR: Final = " | "
+
+
+class StuckReason(StrEnum):
+    """Why an answer cannot be written and a person must look; a closed set."""
+
+    PIN_TOO_WIDE = "pin_too_wide"
+    PIN_DIFFERS = "pin_differs"
+    PIN_NOT_STORABLE = "pin_not_storable"
+    FAILED_WITH_PIN = "failed_with_pin"
+    REJECTED_BY_DATABASE = "rejected_by_database"
+    CHANGED_BY_TRIGGER = "changed_by_trigger"
+    UNKNOWN_STATE = "unknown_state"
+    TWO_ANSWERS = "two_answers"
+    PIN_UNREADABLE = "pin_unreadable"
+    PIN_DUPLICATE = "pin_duplicate"
+
+
+FOR_A_PERSON: Final = {
+    "unknown_state": (StuckReason.UNKNOWN_STATE, 3),
+    "two_answers": (StuckReason.TWO_ANSWERS, 3),
+    "unreadable_pin": (StuckReason.PIN_UNREADABLE, 1),
+}
+"""What `Garbled` answers a person must see, and from how many in a row on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The order as it stands in the table at the moment of deciding."""
+
+    status: str
+    pin: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds."""
+
+    completed: str = "completed"
+    failed: str = "failed"
+    processing: str = "processing"
+    give_up_after: float = 86_400.0
+    give_up_blind: bool = False
+    pin_width: int | None = None
+    note_width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Change the row. None means: leave that column as it is."""
+
+    status: str
+    final: bool
+    pin: Pin | None = None
+    note: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The row already says all that the answer does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """The order stays open and is shown to a person."""
+
+    reason: StuckReason
+    detail: str = ""
+
+
+Decision: TypeAlias = Write | Nothing | Stuck
+
+
+def decide(row: Row, answer: Answer, age: float, rules: Rules) -> Decision:
+    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``."""
+    match answer:
+        case Completed(pin=pin, message=message):
+            return _complete(row, pin, message, rules)
+        case Cancelled(message=message):
+            return _fail(row, message, rules)
+        case Waiting() if age >= rules.give_up_after:
+            return _fail(row, timeout_message(rules.give_up_after), rules)
+        case Waiting(message=message):
+            return _wait(row, message, rules)
+        case _ if rules.give_up_blind and age >= rules.give_up_after:
+            return _fail(row, timeout_message(rules.give_up_after), rules)
+        case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
+            return Stuck(FOR_A_PERSON[why][0], shape)
+        case _:
+            return Nothing()
+
+
+def decide_late_pin(row: Row, answer: Answer, rules: Rules) -> Decision:
+    """Return what to do with a ``row`` that ended as completed without a PIN: the PIN may still go in, nothing else changes."""
+    if not isinstance(answer, Completed) or answer.pin is None or (row.pin or "").strip():
+        return Nothing()
+    return _not_fit(answer.pin, rules) or Write(row.status, final=True, pin=answer.pin, message=clean(answer.message))
+
+
+def _complete(row: Row, pin: Pin | None, message: str, rules: Rules) -> Decision:
+    stored = (row.pin or "").strip()
+    if pin is None or pin.reveal() == stored:
+        return _end(row, rules.completed, message, rules)
+    if stored:
+        return Stuck(StuckReason.PIN_DIFFERS)
+    return _not_fit(pin, rules) or _end(row, rules.completed, message, rules, pin)
+
+
+def _not_fit(pin: Pin, rules: Rules) -> Stuck | None:
+    """Say why a PIN cannot be stored as it is, None where it can."""
+    code = pin.reveal()
+    if rules.pin_width is not None and len(code) > rules.pin_width:
+        return Stuck(StuckReason.PIN_TOO_WIDE, f"{len(code)} characters, the column holds {rules.pin_width}")
+    return None if _storable(code) else Stuck(StuckReason.PIN_NOT_STORABLE)
+
+
+def _fail(row: Row, message: str, rules: Rules) -> Decision:
+    """Fail an order, unless somebody stored a PIN in it: a customer may hold what a refund would pay back."""
+    if (row.pin or "").strip():
+        return Stuck(StuckReason.FAILED_WITH_PIN)
+    return _end(row, rules.failed, message, rules)
+
+
+def _end(row: Row, status: str, message: str, rules: Rules, pin: Pin | None = None) -> Write:
+    text = clean(message)
+    return Write(status, final=True, pin=pin, note=append_note(row.note, text, rules.note_width), message=text)
+
+
+def _wait(row: Row, message: str, rules: Rules) -> Decision:
+    text = clean(message)
+    note = append_note(row.note, text, rules.note_width)
+    if row.status == rules.processing and note is None:
+        return Nothing()
+    return Write(rules.processing, final=False, note=note, message=text)
+
+
+def append_note(note: str | None, message: str, width: int | None) -> str | None:
+    """Join ``message`` to ``note``, cut from the old end to ``width``; None where that would change nothing."""
+    old = note or ""
+    if not message or old == message or old.endswith(SEPARATOR + message):
+        return None
+    fitted = _fit(old + SEPARATOR + message if old else message, width)
+    return None if fitted == _fit(old, width) else fitted
+
+
+def _fit(text: str, width: int | None) -> str:
+    if width is None or len(text) <= width:
+        return text
+    kept = text[len(text) - width :] if width > 0 else ""
+    while kept and unicodedata.combining(kept[0]):
+        kept = kept[1:]
+    return kept
+
+
+def _storable(code: str) -> bool:
+    return "\0" not in code and not any(unicodedata.category(c) == "Cs" for c in code)
+
+
+def timeout_message(seconds: float) -> str:
+    """Say that patience ended, as the shop's plan words it: ``Timeout: No response after 24h``."""
+    for size, unit in ((3600, "h"), (60, "m")):
+        if seconds >= size and seconds % size == 0:
+            return f"Timeout: No response after {int(seconds // size)}{unit}"
+    return f"Timeout: No response after {seconds:g}s"

@@ -1,0 +1,43 @@
+"""The program's own errors, by what the caller does about them. None carries a secret, a PIN or a driver's text."""
+
+from __future__ import annotations
+
+
+class OrderMonitorError(Exception):
+    """Any failure of ours; the text is fit to be shown."""
+
+
+class SettingsError(OrderMonitorError):
+    """The settings, or what they point to, must be changed by a person. Exit code 2."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Gather every mistake found, one line each."""
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class ShopError(OrderMonitorError):
+    """The shop's database did not do what was asked."""
+
+
+class ShopUnavailableError(ShopError):
+    """No connection, a cut one, a timeout, a deadlock: the outcome is unknown. Try again later. Exit code 3."""
+
+
+class RowRejectedError(ShopError):
+    """The database, which is well, refuses something about a row of the batch. Halve it; the row at fault stays open.
+
+    ``code`` is its SQLSTATE. ``is_passing`` tells that the refusal may end by itself (a lock, a deadlock, a statement too slow);
+    ``is_inner`` that it came out of a function, as a trigger is: then no code says anything of the server.
+    """
+
+    def __init__(self, text: str, code: str = "", *, is_passing: bool = False, is_inner: bool = True) -> None:
+        """Keep what the server said of it, save its text."""
+        self.code = code
+        self.is_passing = is_passing
+        self.is_inner = is_inner
+        super().__init__(text)
+
+
+class ShopMisfitError(ShopError):
+    """A table, a column or a right is missing: a person must act, and the next look may find it mended."""

@@ -1,0 +1,126 @@
+"""When an account may be asked: its gate after failures (a circuit breaker), its pace (a rate limiter), and a person's pause.
+
+Times are seconds of a monotonic clock, save a pause's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+FIRST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 300.0
+LONGEST_RETRY_AFTER: Final = 3600.0
+"""The provider's own ``Retry-After`` is obeyed up to here: no header may silence the program for a day."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """Shuts an account after ``limit`` failures in a row; then one probe at a time, with growing pauses.
+
+    Only the probe's failure makes the pause grow: calls that were under way when the gate shut all fail together,
+    and are one outage, not twenty.
+    """
+
+    limit: int = 5
+    streak: int = 0
+    reason: str = ""
+    probing: bool = False
+    _shut: bool = False
+    _pauses: int = 0
+    _until: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls may be made freely."""
+        return not self._shut
+
+    def opens_at(self) -> float | None:
+        """When the next probe may go; None while the gate is open or a probe is under way."""
+        return self._until if self._shut and not self.probing else None
+
+    def lets_through(self, now: float) -> bool:
+        """Whether one more call may start at ``now``."""
+        return self.is_open or (not self.probing and now >= self._until)
+
+    def started(self) -> bool:
+        """Note that a call starts; return whether it is a probe, which its caller must hand back."""
+        if self._shut:
+            self.probing = True
+        return self._shut
+
+    def succeeded(self, *, probe: bool) -> bool:
+        """Note an understood answer; return whether that opened the gate."""
+        opened = self._shut
+        self.streak = self._pauses = 0
+        self._shut = False
+        self.reason = ""
+        if probe:
+            self.probing = False
+        return opened
+
+    def failed(self, now: float, reason: str, *, probe: bool, retry_after: float | None = None) -> bool:
+        """Note a failure of the account; return whether that shut the gate."""
+        if probe:
+            self.probing = False
+        self.streak += 1
+        self.reason = reason
+        shutting = not self._shut and (self.streak >= self.limit or retry_after is not None)
+        if retry_after is not None and self.streak < self.limit:
+            self._until = now
+        elif shutting or (probe and self._shut):
+            self._until = now + min(FIRST_PAUSE * 2 ** min(self._pauses, 16), LONGEST_PAUSE)
+            self._pauses += 1
+        if retry_after is not None:
+            self._until = max(self._until, now + min(retry_after, LONGEST_RETRY_AFTER))
+        self._shut = self._shut or shutting
+        return shutting
+
+    def shut(self, now: float, reason: str, *, probe: bool) -> bool:
+        """Note that the account makes no sense, which needs no streak; return whether that shut the gate."""
+        self.streak = max(self.streak, self.limit - 1)
+        return self.failed(now, reason, probe=probe)
+
+    def released(self, *, probe: bool) -> None:
+        """Note that a call ended without saying anything of the account."""
+        if probe:
+            self.probing = False
+
+    def start_anew(self) -> None:
+        """Forget every failure: a person has resumed the account."""
+        self.streak = self._pauses = 0
+        self._shut = False
+        self.reason = ""
+
+    def retry_now(self) -> None:
+        """Let one probe through at once: the account's address or password has changed."""
+        self._until = 0.0
+        self._pauses = 0
+
+
+@dataclass(slots=True)
+class Pace:
+    """Spaces calls evenly to a ceiling of ``per_second``: no bursts, which providers take for an attack."""
+
+    per_second: float
+    slack: float = 0.02
+    _next: float = field(default=float("-inf"))
+
+    def ready_at(self) -> float:
+        """When the next call may start."""
+        return self._next
+
+    def take(self, now: float, calls: int = 1) -> None:
+        """Count ``calls`` started at ``now``. A timer's lateness, up to ``slack`` seconds, is made up for."""
+        self._next = max(self._next, now - self.slack) + calls / self.per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person's word that an account is not to be asked. Times are epoch seconds; ``until`` is None for until it is resumed."""
+
+    account: str
+    reason: str
+    by: str
+    since: float
+    until: float | None = None

@@ -1,0 +1,104 @@
+"""What an order is to this program: the few columns that decide whether, when and about what to ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, final
+
+CLOCK_SKEW: Final = 300.0
+"""Seconds a ``sent_at`` may lie ahead before it is taken for a mistake rather than for clock skew."""
+
+OLDEST_SENT_AT: Final = 946_684_800.0
+"""2000-01-01 UTC. An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, never a date."""
+
+
+_SHORTEST_CODE: Final = 3
+
+
+@final
+class Pin:
+    """A PIN code, which shows itself to nobody who does not ask by name (``reveal``)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Keep ``value`` exactly as it is."""
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the code itself; only the statement that stores it may call this."""
+        return self._value
+
+    def blotted(self, text: str) -> str:
+        """Return ``text`` without this code in it, nor any line of it that is long enough to be one."""
+        for code in (self._value, " ".join(self._value.split("\n")), *self._value.split("\n")):
+            if len(code.strip()) >= _SHORTEST_CODE or (code and code == self._value):
+                text = text.replace(code, "****")
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the codes."""
+        return isinstance(other, Pin) and other._value == self._value
+
+    def __hash__(self) -> int:
+        """Hash as the code does."""
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        """Show that there is a PIN, and nothing of it."""
+        return "Pin(****)"
+
+    __str__ = __repr__
+
+
+class SkipReason(StrEnum):
+    """Why an open order is not asked about; a closed set, because it becomes a metric's label."""
+
+    NO_REFERENCE = "no_reference"
+    NO_SENT_AT = "no_sent_at"
+    NO_ROUTING = "no_routing"
+    NO_INTEGRATION = "no_integration"
+    DISABLED = "disabled"
+    OTHER_PROVIDER = "other_provider"
+    BAD_ADDRESS = "bad_address"
+    UNKNOWN_STATUS = "unknown_status"
+    SENT_IN_FUTURE = "sent_in_future"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
+
+    ``integration`` is the id of the provider account that took the order, where accounts are the shop's own; ``routed`` tells
+    whether the shop has any routing for it, ``package`` what was bought.
+    """
+
+    id: str
+    status: str
+    sent_at: float | None
+    referans: str
+    tenant_id: str | None = None
+    last_sync_at: float | None = None
+    integration: str | None = None
+    routed: bool = True
+    ended_at: float | None = None
+    package: str | None = None
+
+    @property
+    def awaits_pin(self) -> bool:
+        """Whether the order has ended, and only its PIN is asked for."""
+        return self.ended_at is not None
+
+    def skip_reason(self, now: float) -> SkipReason | None:
+        """Say why this order cannot be asked about at ``now``, or None where it can.
+
+        A ``sent_at`` that is no date at all counts as missing: it would otherwise decide a deadline.
+        """
+        if not self.referans.strip():
+            return SkipReason.NO_REFERENCE
+        if self.sent_at is None or not self.sent_at >= OLDEST_SENT_AT:
+            return SkipReason.NO_SENT_AT
+        if self.sent_at > now + CLOCK_SKEW:
+            return SkipReason.SENT_IN_FUTURE
+        return None

@@ -1,0 +1,61 @@
+"""What one check brought to light, on its way into the database, and what became of it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from order_monitor.core.answer import Answer
+from order_monitor.core.decision import StuckReason, Write
+from order_monitor.core.order import Order
+
+
+@dataclass(slots=True)
+class Finding:
+    """An answer about one order. ``seen_at`` is epoch seconds by the database's clock; ``due`` the slot it was asked for.
+
+    ``account`` is who answered, ``tries`` how often the database has put it off.
+    ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
+    when the row is read back.
+    """
+
+    order: Order
+    answer: Answer
+    seen_at: float
+    due: float = 0.0
+    checks: int = 0
+    account: str = ""
+    tries: int = 0
+    attempted: Write | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds from ``sent_at`` to the answer."""
+        return self.seen_at - (self.order.sent_at if self.order.sent_at is not None else self.seen_at)
+
+
+class Fate(StrEnum):
+    """What became of a finding; a closed set."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+    GONE = "gone"
+    RESENT = "resent"
+    LOCKED = "locked"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The fate of one finding. ``write`` where something was written; ``detail`` is fit to be shown.
+
+    ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back.
+    """
+
+    finding: Finding
+    fate: Fate
+    write: Write | None = None
+    stuck: StuckReason | None = None
+    detail: str = ""
+    status: str = ""
+    repeat: bool = False

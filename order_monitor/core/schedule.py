@@ -1,0 +1,157 @@
+"""When to ask about an order: a pure function of its ``sent_at`` and id, so that it needs no storage.
+
+The k-th check falls at ``sent_at + first_check + Σ min(base·2^(i-1), cap)`` for i = 1 … k-1, each delay stretched by a
+jitter that depends on (order id, i) alone. After a restart an order therefore goes on where it would be by now.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from order_monitor.core.order import Order
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The times at which an order is asked about. All durations are seconds; ``jitter`` is a fraction of a delay."""
+
+    first_check: float = 60.0
+    base: float = 30.0
+    cap: float = 600.0
+    jitter: float = 0.1
+    give_up_after: float = 86_400.0
+
+    def slot(self, order_id: str, k: int) -> float:
+        """Return how many seconds after ``sent_at`` the k-th check falls (k counts from 1); costs the same for any k."""
+        delays = k - 1
+        doubling = min(delays, self._doublings())
+        total = self.first_check
+        for i in range(1, doubling + 1):
+            total += self.base * 2 ** (i - 1) * (1 + self.jitter * _unit(order_id, i))
+        return total + self.cap * self._stretched(order_id, doubling + 1, delays - doubling)
+
+    def latest(self, order_id: str, age: float) -> float | None:
+        """Return the last slot at or before ``age``, in seconds after ``sent_at``; None before the first."""
+        k = self._count(order_id, age)
+        regular = self.slot(order_id, k) if k else None
+        if age >= self.give_up_after and (regular is None or regular < self.give_up_after):
+            return self.give_up_after
+        return regular
+
+    def following(self, order_id: str, age: float) -> float:
+        """Return the first slot after ``age``, in seconds after ``sent_at``; ``give_up_after`` is always a slot."""
+        regular = self.slot(order_id, self._count(order_id, age) + 1)
+        return min(regular, self.give_up_after) if age < self.give_up_after else regular
+
+    def _doublings(self) -> int:
+        """How many delays are still below the cap."""
+        return max(0, math.ceil(math.log2(self.cap / self.base)))
+
+    def _stretched(self, order_id: str, first: int, n: int) -> float:
+        """Sum ``n`` capped delays from index ``first``, in units of the cap.
+
+        Their jitters come in pairs that add up to one: the sum has a closed form, so an order that is
+        years old costs no more than a young one.
+        """
+        if n <= 0:
+            return 0.0
+        pairs, odd = divmod(n, 2)
+        rest = _unit(order_id, first + 2 * pairs) if odd else 0.0
+        return n + self.jitter * (pairs + rest)
+
+    def _count(self, order_id: str, age: float) -> int:
+        """How many regular slots lie at or before ``age``."""
+        if age < self.first_check:
+            return 0
+        k = 1 + self._doublings() + max(0, int((age - self.first_check) / (self.cap * (1 + self.jitter / 2))))
+        while k > 1 and self.slot(order_id, k) > age:
+            k -= 1
+        while self.slot(order_id, k + 1) <= age:
+            k += 1
+        return k
+
+
+def _unit(order_id: str, i: int) -> float:
+    """Return the i-th jitter of an order, in [0, 1), the same on every machine and in every process."""
+    digest = blake2b(f"{order_id}/{i}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32
+
+
+class Plan(Protocol):
+    """Which orders this run asks about, and when; what tells the daemon from one pass."""
+
+    def first(self, order: Order, now: float) -> float | None:
+        """Return when an order just found is due (epoch seconds), None for not in this run."""
+
+    def again(self, order: Order, now: float) -> float | None:
+        """Return when an order just asked about is due next (epoch seconds), None for not in this run."""
+
+
+def _sent(order: Order) -> float:
+    """``sent_at`` of an order that was not skipped, for which it is always there."""
+    assert order.sent_at is not None
+    return order.sent_at
+
+
+@dataclass(frozen=True, slots=True)
+class Continuous:
+    """The daemon's plan: every slot, for as long as the order is open."""
+
+    schedule: Schedule
+
+    def first(self, order: Order, now: float) -> float | None:
+        """A slot missed while nobody ran is due at once, unless ``last_sync_at`` tells that it was not missed."""
+        sent = _sent(order)
+        latest = self.schedule.latest(order.id, now - sent)
+        if latest is None or (order.last_sync_at is not None and order.last_sync_at >= sent + latest):
+            return self.again(order, now)
+        return sent + latest
+
+    def again(self, order: Order, now: float) -> float | None:
+        """The next slot after now."""
+        sent = _sent(order)
+        return sent + self.schedule.following(order.id, now - sent)
+
+
+@dataclass(frozen=True, slots=True)
+class OnePass:
+    """The plan of ``--once``: each order older than ``first_check`` exactly once.
+
+    With ``every`` (seconds) only those whose schedule had a slot since they were last asked, or within ``every``
+    where that is not known: so that cron makes no more calls than the daemon would.
+    """
+
+    schedule: Schedule
+    every: float | None = None
+
+    def first(self, order: Order, now: float) -> float | None:
+        """The latest slot, if this pass is the one to keep it."""
+        sent = _sent(order)
+        latest = self.schedule.latest(order.id, now - sent)
+        if latest is None:
+            return None
+        if self.every is not None:
+            since = now - self.every if order.last_sync_at is None else order.last_sync_at
+            if sent + latest <= since:
+                return None
+        return sent + latest
+
+    def again(self, order: Order, now: float) -> float | None:
+        """Never: one pass asks once."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The plan of a person who will not wait: each order at once, whatever its schedule says, and once."""
+
+    def first(self, order: Order, now: float) -> float | None:
+        """Now."""
+        return now
+
+    def again(self, order: Order, now: float) -> float | None:
+        """Never."""
+        return None

@@ -1,0 +1,104 @@
+"""Text from outside: made plain, made storable, and shown without what must not be seen. Pure.
+
+Every function is linear in the length of its text: a provider may send whatever it likes.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from typing import Final
+
+SHOWN: Final = 120
+"""How many characters of what a provider said are shown at the most."""
+
+_LOOKED_AT: Final = 8192
+_TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
+_BREAKING: Final = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr|title|head|body)\b", re.IGNORECASE)
+_KIND: Final = r"(?:Notice|Warning|Deprecated|Strict Standards|(?:Catchable |Recoverable )?[Ff]atal error|Parse error)"
+_NOTICE: Final = re.compile(
+    rf"(?:<br\s*/?>\s*)?<b>\s*{_KIND}\s*</b>\s*:|(?:^|[\r\n])[ \t]*(?:PHP )?{_KIND}: [^\r\n]* on line "
+)
+_HIDDEN: Final = re.compile(r"<(script|style)\b", re.IGNORECASE)
+_TITLE: Final = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
+_CODE: Final = re.compile(r"[^\W_]+(?:[-_][^\W_]+)*")
+_DIGITS_OF_A_CODE: Final = 4
+_LETTERS_OF_A_NAME: Final = 10
+
+
+def clean(text: str) -> str:
+    """Make text storable and one line: no NUL, no control characters, no lone surrogates."""
+    spaced = "".join(" " if c in "\t\r\n" else c for c in text)
+    return "".join(c for c in spaced if unicodedata.category(c) not in {"Cc", "Cs"}).strip()
+
+
+def plain(text: str) -> str:
+    """Return a provider's message without markup: entities undone, tags gone, a PHP notice behind it cut off.
+
+    A text without markup comes back as it is.
+    """
+    if notice := _NOTICE.search(text):
+        text = text[: notice.start()]
+    if "&" in text:
+        text = html.unescape(text)
+    return _untagged(text).strip() if _TAG.search(text) else text.strip()
+
+
+def _untagged(text: str) -> str:
+    spaced = _TAG.sub(lambda tag: " " if _BREAKING.match(tag[0]) else "", text)
+    return re.sub(r"[ \t]{2,}", " ", spaced)
+
+
+def shown(text: str) -> str:
+    """Return what an answer that is none looks like, fit for a log and a page; at most `SHOWN` characters, and no code in it.
+
+    Of a page its title or its first words, of something that has fields their shape, of other text its words.
+    """
+    text = text[:_LOOKED_AT].strip("\ufeff \t\r\n\0")
+    if text.startswith("<"):
+        return _words(_page(text))
+    if "|" in text or text[:1] in ("{", "["):
+        return _shape(text)
+    return _words(_untagged(html.unescape(text)))
+
+
+def without_codes(text: str) -> str:
+    """Blot out whatever could be a code: four digits or more in a word, capitals joined by dashes, what stands all alone."""
+    blotted = _CODE.sub(lambda word: "****" if _could_be_code(word[0]) else word[0], text)
+    alone = _CODE.fullmatch(text)
+    return "****" if alone and not text.isalpha() else blotted
+
+
+def _could_be_code(word: str) -> bool:
+    return sum(c.isdigit() for c in word) >= _DIGITS_OF_A_CODE or ("-" in word and word.upper() == word)
+
+
+def _words(text: str) -> str:
+    words = without_codes(" ".join(clean(text).split()))
+    return words if len(words) <= SHOWN else words[: SHOWN - 1] + "…"
+
+
+def _page(text: str) -> str:
+    """Return a page's title; where it has none, its words."""
+    title = _TITLE.search(text)
+    if title and title[1].strip():
+        return html.unescape(title[1])
+    while hidden := _HIDDEN.search(text):
+        end = text.lower().find(f"</{hidden[1].lower()}", hidden.end())
+        text = text[: hidden.start()] + (text[end:].partition(">")[2] if end >= 0 else "")
+    return html.unescape(_TAG.sub(" ", text))
+
+
+def _shape(text: str) -> str:
+    """Tell fields apart without telling what is in them: ``OK|?|…``."""
+    lines = text.count("\n") + 1
+    more = f" ({lines} lines)" if lines > 1 else ""
+    if text[:1] in ("{", "["):
+        return text[: 1 + (text[1:2] in ('"', "{", "["))] + "…" + more
+    first, _, rest = text.partition("|")
+    head = first.strip()
+    head = head if head.isalpha() and len(head) <= _LETTERS_OF_A_NAME and head.upper() == "OK" else "?"
+    second = rest.partition("|")[0].strip()
+    state = second if second.isascii() and second.isdigit() and len(second) <= 2 else "?"  # noqa: PLR2004 - a state, no code
+    return f"{head}|{state}|…{more}" if "|" in rest else f"{head}|…{more}"

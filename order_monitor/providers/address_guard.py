@@ -1,0 +1,53 @@
+"""Connect only to public addresses: a ``base_url`` read from a table is other people's input.
+
+The check is made on the address that is then connected to, so a name that resolves differently a moment later cannot slip by.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import httpx
+
+from order_monitor.providers.transport import addresses_of
+
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+class ForbiddenHostError(httpx.TransportError):
+    """The host leads to a private, loopback, link-local or otherwise special address."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is somebody's on the open internet, also when it is wrapped in another one."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+def is_forbidden_host(host: str) -> bool:
+    """Whether a host can be told to be forbidden without asking anybody: a special IP address, or a name for this machine."""
+    try:
+        return not is_public(host.strip("[]"))
+    except ValueError:
+        name = host.rstrip(".").lower()
+        return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
+
+
+async def public_addresses(host: str, port: int) -> list[str]:
+    """Resolve ``host`` and return its addresses, each of them checked: whoever connects, connects to these.
+
+    Raises:
+        ForbiddenHostError: any of its addresses is not public.
+        httpx.ConnectError: it cannot be resolved.
+    """
+    addresses = await addresses_of(host, port)
+    if not addresses or not all(is_public(address) for address in addresses):
+        raise ForbiddenHostError("not a public address")
+    return addresses

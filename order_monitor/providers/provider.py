@@ -1,0 +1,47 @@
+"""The seam: all that the rest of the program knows of a provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from order_monitor.core.answer import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and how many requests it took to get it (a connection that failed is tried once more)."""
+
+    answer: Answer
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What is left on an account, as the provider writes it."""
+
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoBalance:
+    """Why there is none: the failure's name, from the same closed set as an answer's, and what was said, fit to be shown."""
+
+    why: str
+    said: str = field(default="", compare=False)
+
+
+class Provider(Protocol):
+    """An account at a provider, which can be asked how an order stands."""
+
+    async def ask(self, referans: str) -> Reply:
+        """Ask once about the order known to the provider as ``referans``.
+
+        Every failure is an answer (`Blocked`, `Busy`, `Unreachable`, `Garbled`); only cancellation is raised.
+        """
+
+    async def balance(self) -> Balance | NoBalance:
+        """Ask for the account's balance."""
+
+    async def aclose(self) -> None:
+        """Give back the connections."""

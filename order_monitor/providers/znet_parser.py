@@ -1,0 +1,209 @@
+"""Understand znet's answers: pure, from (HTTP status, headers, body bytes) to a typed answer. Never raises.
+
+znet answers ``OK|<state>|<pin>|<message>`` or, where it refuses the question itself, ``<code>|<message>``. A refused question
+is never the order's failure, although its code may be 3, which as a state means cancelled.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from order_monitor.core.answer import (
+    AboutOrder,
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Waiting,
+)
+from order_monitor.core.order import Pin
+from order_monitor.core.text import plain, shown
+from order_monitor.providers.provider import Balance, NoBalance
+
+ACCOUNT_REFUSED: Final = "8"
+"""Login, API permission or address allow-list: the only refusal that concerns the whole account."""
+
+_REFUSAL: Final = re.compile(r"(-?[0-9]{1,6})\s*\|(.*)", re.DOTALL)
+_TURKISH: Final = re.compile(r"charset\s*=\s*[\"']?(windows-1254|cp1254|iso-8859-9|latin-?5)", re.IGNORECASE)
+_NO_PIN: Final = frozenset(" \t\r\n\u00a0-‐‑‒–—―−'\"")
+NO_PIN_WORDS: Final = frozenset(
+    {"null", "(null)", "[null]", "undefined", "none", "nil", "nan", "n/a", "yok", "pin yok"}
+)
+"""What panels write where there is no PIN, beside a blank and a dash. ``0`` is not among them: it may be a code."""
+
+_ANOTHER: Final = re.compile(r"OK\s*\|\s*[0-9]{1,3}\s*\|", re.IGNORECASE)
+_NOTICE_BEFORE: Final = re.compile(
+    r"(?:<br\s*/?>\s*)?(?:<b>\s*(?:Notice|Warning|Deprecated|Strict Standards)\s*</b>|(?:PHP )?(?:Notice|Warning|Deprecated))"
+    r"\s*:[^\r\n]*? on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?\s*"
+)
+_LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
+_AROUND: Final = "\ufeff \t\r\n\0"
+_OK: Final = 200
+_FIELDS: Final = 4
+_SAID: Final = 8192
+_BAD_URL: Final = frozenset({404, 405, 410})
+_NOT_ALLOWED: Final = frozenset({401, 402, 403, 407, 451})
+_TOO_MANY: Final = 429
+_TIMEOUT: Final = 408
+
+
+def parse(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float,
+    max_body: int = 65_536,
+    no_pin: Collection[str] = NO_PIN_WORDS,
+) -> Answer:
+    """Return what a whole HTTP response says.
+
+    Args:
+        status: the response's status.
+        headers: with lower-case names.
+        body: as it came, undecoded.
+        now: epoch seconds, for ``Retry-After``.
+        max_body: the longest body that is believed, in bytes.
+        no_pin: words in the PIN's place, in lower case, that mean there is none.
+    """
+    if status != _OK:
+        return _not_ok(status, headers, now, body)
+    if len(body) > max_body:
+        return Garbled("too_long")
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
+    if plain_body is None:
+        return Garbled("bad_encoding")
+    return parse_text(decode(plain_body, headers.get("content-type", "")), no_pin)
+
+
+def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
+    """Return what the text of an answer says."""
+    text = _without_notices(text.strip(_AROUND))
+    if not text:
+        return Blocked("empty_answer")
+    if text.startswith("<"):
+        return Blocked("html_answer", shown(text))
+    if _ANOTHER.search(text, 2):
+        # Which of them is this order's answer cannot be known, and the other one's PIN must not get into a note.
+        return Garbled("two_answers", shown(text))
+    refusal = _REFUSAL.fullmatch(text)
+    if refusal:
+        code, message = refusal[1], plain(refusal[2])
+        return Blocked("refused_8", message) if code == ACCOUNT_REFUSED else Refused(code, message)
+    fields = text.split("|", _FIELDS - 1)
+    if fields[0].strip().upper() != "OK":
+        return Garbled("not_understood", shown(text))
+    if len(fields) < _FIELDS:
+        # Without its third "|" the answer may have been cut anywhere, in the middle of the PIN too.
+        return Garbled("cut_short", shown(text))
+    return _state(fields[1].strip(), fields[2].strip(), plain(fields[3]), no_pin) or Garbled(
+        "unknown_state", shown(text)
+    )
+
+
+def _without_notices(text: str) -> str:
+    """Leave out what PHP had to say before the answer, where an answer follows."""
+    rest = text
+    while notice := _NOTICE_BEFORE.match(rest):
+        rest = rest[notice.end() :]
+    return rest if rest[:2].upper() == "OK" or _REFUSAL.fullmatch(rest) else text
+
+
+def parse_balance(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> Balance | NoBalance:
+    """Return the balance that ``OK|<balance>`` or ``OK|<balance>|<debt>`` states, or why there is none."""
+    if status != _OK:
+        failed = _not_ok(status, headers, now, body)
+        return NoBalance(failed.why, failed.message)
+    text = decode(body, headers.get("content-type", "")).strip(_AROUND)
+    found = re.fullmatch(r"OK\s*\|\s*(-?[0-9][0-9.,]*)\s*(?:\|.*)?", text, re.IGNORECASE | re.DOTALL)
+    if found:
+        return Balance(found[1])
+    answer = parse_text(text)
+    why = f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", "not_understood")
+    return NoBalance(why, getattr(answer, "message", ""))
+
+
+def _state(state: str, third: str, message: str, no_pin: Collection[str]) -> Answer | None:
+    pin = None if all(c in _NO_PIN for c in third) or third.lower() in no_pin else _LINE_BREAK.sub("\n", third)
+    match state:
+        case "1":
+            return Waiting(message or plain(pin or ""))
+        case "2":
+            if pin is not None and not _readable(pin):
+                return Garbled("unreadable_pin")
+            return Completed(Pin(pin) if pin is not None else None, message)
+        case "3":
+            # A reason may stand where a PIN would: it is text, never a PIN.
+            return Cancelled(" ".join(part for part in (plain(pin or ""), message) if part))
+        case _:
+            return None
+
+
+def _readable(pin: str) -> bool:
+    """Whether a PIN holds nothing but characters that can be read, and line breaks: two codes, or a code and its serial."""
+    return "\ufffd" not in pin and all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in pin)
+
+
+def decode(body: bytes, content_type: str) -> str:
+    """Decode as UTF-8, or windows-1254 where the header says so or the bytes are no UTF-8."""
+    if not _TURKISH.search(content_type):
+        try:
+            return body.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return body.decode("windows-1254", "replace")
+
+
+def render(answer: AboutOrder) -> str:
+    """Write an answer as znet would; `parse_text` reads it back. Used by the stand-in."""
+    if isinstance(answer, Completed):
+        return f"OK|2|{answer.pin.reveal() if answer.pin else ' '}|{answer.message}"
+    return f"OK|{3 if isinstance(answer, Cancelled) else 1}| |{answer.message}"
+
+
+def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
+    said = "" if headers.get("content-encoding") else shown(decode(body[:_SAID], headers.get("content-type", "")))
+    if status in (_TOO_MANY, _TIMEOUT) or status >= 500:  # noqa: PLR2004 - the server's failures
+        return Busy(f"http_{status}", retry_after(headers.get("retry-after"), now), said)
+    if 300 <= status < 400:  # noqa: PLR2004 - redirects, which are never followed
+        return Blocked("redirect", said)
+    if status in _NOT_ALLOWED or status in _BAD_URL:
+        return Blocked(f"http_{status}", said)
+    return Garbled("unexpected_http_status", said)
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): a number or a date."""
+    text = (value or "").strip()
+    if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.fromtimestamp(now, UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(0.0, seconds.total_seconds())
+
+
+def _decompressed(encoding: str, body: bytes, limit: int) -> bytes | None:
+    """Undo one gzip or deflate that was not asked for, never beyond ``limit`` bytes; None where that cannot be."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        return None
+    unzip = zlib.decompressobj(wbits=47 if "gzip" in name else 15)
+    try:
+        plain = unzip.decompress(body, limit + 1)
+    except zlib.error:
+        return None
+    return plain if unzip.eof and len(plain) <= limit else None

@@ -1,0 +1,266 @@
+"""The sections that say where the orders are, who is asked about them, when, and how hard.
+
+No message ever repeats a value: it might be the password.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import model_validator as check_section
+
+from order_monitor.settings.types import (
+    Budget,
+    Integer,
+    Name,
+    Number,
+    PositiveSeconds,
+    Seconds,
+    Size,
+    Status,
+    check_url,
+    has_certificates,
+    not_blank,
+    read_json,
+    read_list,
+)
+from order_monitor.shop.dsn import Address, parse_dsn
+
+FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
+"""The statuses known to end an order in the shops' tables."""
+
+
+class Section(BaseModel):
+    """A table of monitor.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Database(Section):
+    """Where the shop's orders are."""
+
+    dsn: SecretStr | None = None
+    """The shop's database in one line. Either this, or `host`, `port`, `user`, `password` and `name`."""
+    host: str | None = Field(default=None, min_length=1)
+    """The server, or the folder of its Unix socket."""
+    port: Integer = Field(default=5432, ge=1, le=65_535)
+    """The server's port."""
+    user: str | None = Field(default=None, min_length=1)
+    """The role to log in as."""
+    password: SecretStr | None = None
+    """Its password, any characters, nothing to escape. Better kept in a secrets file."""
+    name: str | None = Field(default=None, min_length=1)
+    """The database's name."""
+    # PostgreSQL counts in whole milliseconds, takes 0 for "never", and holds twice this in 31 bits.
+    statement_timeout: Seconds = Field(default=30.0, ge=0.001, le=1_000_000)
+    """The longest a single statement may take."""
+    time_zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+\-/:]+$")
+    """The zone of time columns that have none of their own. Needed only where there are such columns."""
+    schema_: Name = Field(default="public", alias="schema")
+    """The schema in which the orders table is."""
+    table: Name = "product_orders"
+    """The orders table."""
+    columns: Annotated[dict[str, Name], BeforeValidator(read_json)] = {}
+    """Columns that go by other names, like `{ note = "remark" }`; those with the usual names are found by looking."""
+    lookup: Annotated[tuple[Name, ...], BeforeValidator(read_list)] = ()
+    """Further columns that a person may find an order by, like `["order_number"]`; never the PIN's."""
+    pool_size: Integer = Field(default=4, ge=2, le=100)
+    """How many connections to keep open at most."""
+
+    @field_validator("dsn")
+    @classmethod
+    def _dsn_is_readable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_dsn(value.get_secret_value())
+        return value
+
+    @field_validator("password")
+    @classmethod
+    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else not_blank(value)
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        from order_monitor.shop.columns import LOGICAL  # noqa: PLC0415 - only names are needed, and only here
+
+        unknown = sorted(set(value) - set(LOGICAL))
+        if unknown:
+            msg = f"no such column: {', '.join(unknown)}; there are {', '.join(LOGICAL)}"
+            raise ValueError(msg)
+        return value
+
+    @check_section(mode="after")
+    def _one_address(self) -> Self:
+        if self.dsn is not None and self.model_fields_set & {"host", "port", "user", "password", "name"}:
+            msg = "give either dsn, or host, port, user, password and name"
+            raise ValueError(msg)
+        return self
+
+    def address(self) -> Address | None:
+        """Return where to connect, None where neither ``dsn`` nor ``host`` is given."""
+        if self.dsn is not None:
+            return parse_dsn(self.dsn.get_secret_value())
+        if self.host is None:
+            return None
+        password = self.password.get_secret_value() if self.password else None
+        return Address((self.host,), (self.port,), self.user, password, self.name)
+
+
+class Provider(Section):
+    """The account at znet."""
+
+    source: Literal["config", "database"] = "config"
+    """Where accounts stand: `"config"` (`base_url`, `kod`, `sifre`) or `"database"` (`package_routing` and `integrations`)."""
+    allow_http: bool = False
+    """Whether an address may begin with `http://`, which shows `kod` and `sifre` to the network."""
+    allow_private: bool = False
+    """Whether an address from the shop's tables may lead to a private or loopback host; `base_url` always may."""
+    refresh: Seconds = 60.0
+    """How often the shop's accounts are read again, with `source = "database"`."""
+    base_url: str | None = None
+    """The panel's address."""
+    kod: SecretStr | None = None
+    """The account's code at the provider. Better kept in a secrets file."""
+    sifre: SecretStr | None = None
+    """The account's password at the provider. Better kept in a secrets file."""
+    status_path: str = Field(default="servis/pin_kontrol.php", pattern=r"^[A-Za-z0-9._~/\-]+$")
+    """The path below `base_url` that tells how an order stands."""
+    connect_timeout: PositiveSeconds = 5.0
+    """How long to wait for a connection."""
+    timeout: PositiveSeconds = 20.0
+    """How long a whole question may take, connection and answer together."""
+    max_body: Size = 65_536
+    """The longest answer that is read, in bytes or as `"64KiB"`."""
+    user_agent: str = Field(default="order-monitor", pattern=r"^[\x20-\x7e]+$")
+    """What the provider sees as our name."""
+    no_pin: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = (
+        "null",
+        "(null)",
+        "[null]",
+        "undefined",
+        "none",
+        "nil",
+        "nan",
+        "n/a",
+        "yok",
+        "pin yok",
+    )
+    """Words that mean "no PIN" where a PIN would stand, beside a blank and a dash. Add `"0"` where your panel writes that."""
+    unique_pins: bool = True
+    """Whether a PIN that another order of the account was given lately is kept back for a person to look at."""
+    ca_file: str | None = Field(default=None, min_length=1)
+    """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an authority of its own."""
+    balance_interval: Seconds = 900.0
+    """How often each account's balance is read; 0 never."""
+    low_balance: Number | None = Field(default=None, ge=0)
+    """Below which balance a warning is logged."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return value if value is None else check_url(value, allow_http=bool(info.data.get("allow_http")))
+
+    @field_validator("ca_file")
+    @classmethod
+    def _holds_certificates(cls, value: str | None) -> str | None:
+        if value is not None and not has_certificates(value):
+            msg = "give a readable file of CA certificates in PEM, like /etc/order-monitor/ca.pem"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("kod", "sifre")
+    @classmethod
+    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else not_blank(value)
+
+
+class Schedule(Section):
+    """When an order is asked about."""
+
+    first_check: Seconds = 60.0
+    """How long after an order was sent it is asked about for the first time."""
+    base: PositiveSeconds = 30.0
+    """The pause between the first and the second question; each later pause is twice as long."""
+    cap: PositiveSeconds = 600.0
+    """The longest pause between two questions."""
+    jitter: Number = Field(default=0.1, ge=0, le=1)
+    """How much pauses are stretched, so that orders sent together are not asked about together: 0 not at all, 1 up to twofold."""
+    give_up_after: PositiveSeconds = 86_400.0
+    """How long after it was sent an order that is still waiting is failed."""
+    give_up_blind: bool = False
+    """Whether it is failed at that age even if the provider could not be asked: the player may have got the goods all the same."""
+    confirm_cancelled: Seconds = 0.0
+    """After how long a second answer must agree before a cancellation is believed; 0 believes the first. `--once` waits for it."""
+    recheck_after: Seconds = 0.0
+    """How long after its end an order is looked at once more, by the daemon; a contradiction is only reported. 0 never."""
+    await_pin: Seconds = 900.0
+    """How long an order that ended without a PIN is asked on for it, where others of its package had one; 0 not at all."""
+    strategy: Literal["backoff", "learned"] = "backoff"
+    """When to ask: `"backoff"` by the pauses above; `"learned"` when an end is likely, by what orders of its package took."""
+    budget: Budget = "equal"
+    """With `"learned"`: `"equal"` makes as many calls as backoff would; a number makes that many a second for an account."""
+    min_interval: PositiveSeconds = 5.0
+    """With `"learned"`: the shortest pause between two questions about an order."""
+    half_life: PositiveSeconds = 604_800.0
+    """With `"learned"`: how fast what was seen fades, so that a change of the provider's habits is followed."""
+    scan_interval: PositiveSeconds = 10.0
+    """How often to look for new orders."""
+    record_sync: bool = True
+    """Whether each question is noted in the `last_sync_at` column, where there is one."""
+
+    @check_section(mode="after")
+    def _in_order(self) -> Self:
+        if self.cap < self.base:
+            msg = "cap must not be smaller than base"
+            raise ValueError(msg)
+        if "min_interval" in self.model_fields_set and self.min_interval > self.cap:
+            msg = "min_interval must not be longer than cap"
+            raise ValueError(msg)
+        if self.give_up_after <= self.first_check:
+            msg = "give_up_after must be longer than first_check"
+            raise ValueError(msg)
+        return self
+
+
+class Limits(Section):
+    """How hard the provider may be asked."""
+
+    concurrency: Integer = Field(default=20, ge=1, le=1000)
+    """How many questions may be under way at a time."""
+    calls_per_second: Number = Field(default=10.0, gt=0, le=100_000)
+    """How many questions an account gets in a second at most."""
+    gate_after: Integer = Field(default=5, ge=1, le=1000)
+    """After how many failures in a row an account is left alone, save for single tries."""
+
+
+class Statuses(Section):
+    """What the shop calls the states of an order."""
+
+    open: Annotated[tuple[Status, ...], BeforeValidator(read_list), Field(min_length=1)] = (
+        "sent",
+        "pending",
+        "processing",
+        "queued",
+    )
+    """The external statuses of orders that are asked about; `processing` must be among them."""
+    completed: Status = "completed"
+    """What is written when the provider has completed an order."""
+    failed: Status = "failed"
+    """What is written when the provider has cancelled an order, or it was given up."""
+    processing: Status = "processing"
+    """What is written while the provider works on an order."""
+
+    @check_section(mode="after")
+    def _consistent(self) -> Self:
+        if self.processing not in self.open:
+            msg = "processing must be one of open, or an order in progress would never be asked about again"
+            raise ValueError(msg)
+        if {self.completed, self.failed} & set(self.open):
+            msg = "completed and failed must not be among open"
+            raise ValueError(msg)
+        if self.completed == self.failed:
+            msg = "completed and failed must differ"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,175 @@
+"""Find and read the settings, and say of every mistake where it stands and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from order_monitor.core.errors import SettingsError
+from order_monitor.settings.model import Settings, known_keys
+
+PREFIX: Final = "ORDER_MONITOR_"
+SECRETS_DIR: Final = f"{PREFIX}SECRETS_DIR"
+DEFAULT_PATHS: Final = (Path("monitor.toml"), Path("/etc/order-monitor/monitor.toml"))
+DEFAULT_SECRETS: Final = Path("/run/secrets")
+
+# Kubernetes puts these into every container beside a Service named "order-monitor".
+_NOT_OURS: Final = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
+
+Place = dict[tuple[str, ...], str]
+
+
+def load(config: Path | None, environ: Mapping[str, str] | None = None, *, need: tuple[str, ...] = ()) -> Settings:
+    """Return the settings.
+
+    Args:
+        config: a file that must exist; None looks at `DEFAULT_PATHS`.
+        environ: the environment, by default this process's own.
+        need: what the caller cannot do without: ``database``, ``provider``.
+
+    Raises:
+        SettingsError: with every mistake at once, each with its place, none with a value.
+    """
+    environ = os.environ if environ is None else environ
+    places: Place = {}
+    problems: list[str] = []
+    path = _find(config)
+    tree = _read_toml(path) if path else {}
+    _merge(tree, _secret_files(environ, problems), places, problems)
+    _merge(tree, _variables(environ), places, problems)
+    # Unknown sections never reach pydantic-settings: some names would be arguments of its own.
+    sections = {name: tree.pop(name) for name in known_keys() if name in tree}
+    problems += [f"{_where((name,), places, path)}: unknown key{_did_you_mean((name,))}" for name in tree]
+    problems += _missing(sections, need, path)
+    try:
+        settings = Settings(**sections)
+    except ValidationError as error:
+        problems += [_explain(e, places, path) for e in error.errors(include_url=False, include_input=False)]
+    else:
+        if not problems:
+            return settings
+    raise SettingsError(problems) from None
+
+
+def _find(config: Path | None) -> Path | None:
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError([f"{config}: there is no such file"])
+        return config
+    return next((path for path in DEFAULT_PATHS if path.is_file()), None)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        where = re.search(r"\(at [^)]*\)", str(error))
+        raise SettingsError([f"{path}: not valid TOML {where[0] if where else ''}".rstrip()]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: not valid UTF-8"]) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        raise SettingsError([f"{path}: not valid TOML"]) from None
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
+
+
+def _variables(environ: Mapping[str, str]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Return key path → (value, place). An empty variable counts as not set."""
+    found = {}
+    for name, value in environ.items():
+        key = name[len(PREFIX) :]
+        if name.upper().startswith(PREFIX) and name != SECRETS_DIR and value and not _NOT_OURS.fullmatch(key.upper()):
+            found[tuple(key.lower().split("__"))] = (value, name)
+    return found
+
+
+def _secret_files(environ: Mapping[str, str], problems: list[str]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Read ``order_monitor_<section>__<key>`` files; a directory that was named must be there."""
+    named = environ.get(SECRETS_DIR) or environ.get("CREDENTIALS_DIRECTORY")
+    directory = Path(named) if named else DEFAULT_SECRETS
+    try:
+        files = sorted(directory.iterdir())
+    except OSError:
+        if named:
+            problems.append(f"{directory}: there is no such directory of secrets, or it cannot be read")
+        return {}
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    for file in files:
+        if file.name.upper().startswith(PREFIX) and not file.is_dir():
+            try:
+                value = file.read_text("utf-8-sig").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError):
+                problems.append(f"{file}: cannot be read as text")
+                continue
+            found[tuple(file.name[len(PREFIX) :].lower().split("__"))] = (value, str(file))
+    return found
+
+
+def _merge(
+    tree: dict[str, Any], flat: dict[tuple[str, ...], tuple[str, str]], places: Place, problems: list[str]
+) -> None:
+    for keys, (value, place) in sorted(flat.items(), key=lambda item: len(item[0])):
+        if len(keys) < 2 and keys[0] not in known_keys():  # noqa: PLR2004 - section and key
+            problems.append(f"{place}: unknown; names are {PREFIX}<SECTION>__<KEY>{_nearest(keys[0])}")
+            continue
+        node: Any = tree
+        for key in keys[:-1]:
+            node = node.setdefault(key, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            problems.append(f"{place}: unknown key; {'.'.join(keys[:-1])} has no keys below it")
+            continue
+        node[keys[-1]] = value
+        places[keys] = place
+
+
+def _nearest(wrong: str) -> str:
+    names = [f"{section}__{key}" for section, keys in known_keys().items() for key in keys]
+    close = difflib.get_close_matches(wrong.replace("_", ""), [n.replace("_", "") for n in names], n=1, cutoff=0.7)
+    match = next((n for n in names if close and n.replace("_", "") == close[0]), None)
+    return f"; did you mean {PREFIX}{match.upper()}?" if match else ""
+
+
+def _explain(error: ErrorDetails, places: Place, path: Path | None) -> str:
+    keys = tuple(str(part) for part in error["loc"])
+    where = _where(keys, places, path)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_did_you_mean(keys)}"
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}: {text}"
+
+
+def _where(keys: tuple[str, ...], places: Place, path: Path | None) -> str:
+    """Return where ``keys`` were set; for a whole section all that was set in it from outside the file."""
+    place = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), None)
+    below = ", ".join(place for found, place in places.items() if found[: len(keys)] == keys)
+    return place or below or (f"{path}: {'.'.join(keys)}" if path else ".".join(keys))
+
+
+def _did_you_mean(keys: tuple[str, ...]) -> str:
+    known = known_keys()
+    names = known.get(keys[0], list(known)) if len(keys) > 1 else list(known)
+    close = difflib.get_close_matches(keys[-1], names, n=1)
+    return f"; did you mean {'.'.join((*keys[:-1], close[0]))}?" if close else f"; there are {', '.join(names)}"
+
+
+def _missing(sections: Mapping[str, Any], need: tuple[str, ...], path: Path | None) -> list[str]:
+    lacking = []
+    database, provider = (sections.get(name, {}) for name in ("database", "provider"))
+    if "database" in need and isinstance(database, dict) and not {"dsn", "host"} & set(database):
+        lacking.append("database.dsn")
+    if "provider" in need and isinstance(provider, dict) and provider.get("source") != "database":
+        lacking += [f"provider.{key}" for key in ("base_url", "kod", "sifre") if key not in provider]
+    home = path or DEFAULT_PATHS[0]
+    return [
+        f"{home}: {key}: missing; set it there, or as {PREFIX}{key.upper().replace('.', '__')}, "
+        f"or in a secrets file named {PREFIX.lower()}{key.replace('.', '__')}"
+        for key in lacking
+    ]

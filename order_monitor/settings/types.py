@@ -1,0 +1,155 @@
+"""What a single value in the settings may be. No message ever repeats a value: it might be the password."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import ssl
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_FOREVER = 100 * 366 * 86_400.0
+_SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_SHORTEST_KEY, _LONGEST_KEY = 8, 64
+
+
+def parse_seconds(value: object) -> float:
+    """Read seconds, or a number with a unit; a bool is no number here."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
+        number = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
+    else:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _FOREVER
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    if not 0 <= number < _FOREVER:
+        msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
+        raise ValueError(msg)
+    return number
+
+
+def read_bytes(value: object) -> object:
+    """Read a number of bytes, or one with a unit."""
+    found = re.fullmatch(r"\s*([0-9]+)\s*(B|KiB|MiB|)\s*", value) if isinstance(value, str) else None
+    return int(found[1]) * _SIZES[found[2]] if found else value
+
+
+def read_list(value: object) -> object:
+    """Let the environment give a list as ``a,b`` or as JSON."""
+    if not isinstance(value, str):
+        return value
+    return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+
+
+def read_budget(value: object) -> object:
+    """Take ``"equal"``, or a number of calls a second.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    msg = 'give "equal", or a number of calls a second, more than 0'
+    if value == "equal":
+        return value
+    try:
+        number = read_number(value)
+        if isinstance(number, (str, int, float)) and 0 < float(number) <= MOST_CALLS:
+            return float(number)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(msg)
+
+
+def read_json(value: object) -> object:
+    """Read JSON where a text is given, as the environment does."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        msg = "is no valid JSON"
+        raise ValueError(msg) from None
+
+
+def read_number(value: object) -> object:
+    """Refuse true and false, which pydantic would take for 1 and 0."""
+    if isinstance(value, bool):
+        msg = "should be a number"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
+    return value
+
+
+def not_blank(value: SecretStr) -> SecretStr:
+    """Refuse an empty secret."""
+    if not value.get_secret_value().strip():
+        msg = "is empty"
+        raise ValueError(msg)
+    return value
+
+
+MOST_CALLS: Final = 100_000
+Integer = Annotated[int, BeforeValidator(read_number)]
+Number = Annotated[float, BeforeValidator(read_number), Field(allow_inf_nan=False)]
+Budget = Annotated[float | Literal["equal"], BeforeValidator(read_budget)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 1024)]
+Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
+
+
+def check_url(value: str, *, allow_http: bool) -> str:
+    """Return ``value`` where it is a plain address to call.
+
+    Raises:
+        ValueError: it is not, and why, without repeating it.
+    """
+    try:
+        url = urlsplit(value.strip())
+        is_address = url.port != 0
+    except ValueError:
+        url, is_address = urlsplit(""), False
+    has_blank = re.search(r"[\s\x00-\x1f\x7f]", value.strip())
+    if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:
+        msg = "give the panel's address, like https://bayi.example.com"
+    elif url.scheme == "http" and not allow_http:
+        msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
+    elif "@" in url.netloc or "?" in value or "#" in value:
+        msg = "give the address alone, without login, ? or #"
+    else:
+        return value.strip()
+    raise ValueError(msg)
+
+
+def is_web_address(value: str) -> bool:
+    """Whether it is an address to call, with whatever path and query."""
+    try:
+        url = urlsplit(value)
+        return (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and url.port != 0
+            and value.isprintable()
+            and " " not in value
+        )
+    except ValueError:
+        return False
+
+
+def is_signing_secret(value: str) -> bool:
+    """Whether it is a secret of the Standard Webhooks specification."""
+    prefix, _, coded = value.partition("whsec_")
+    try:
+        return not prefix and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
+    except ValueError:
+        return False
+
+
+def has_certificates(path: str) -> bool:
+    """Whether a file can be read and holds a certificate (PEM) that may be trusted."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError):
+        return False
+    return True

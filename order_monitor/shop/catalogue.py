@@ -1,0 +1,111 @@
+"""What the shop's database holds for us: looked up when first needed, and again when it seems to have changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from order_monitor.core.errors import SettingsError, ShopMisfitError
+from order_monitor.shop.accounts import AccountTables, find_account_tables
+from order_monitor.shop.columns import columns_of
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, check_statuses
+from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.table_search import find_table
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What was found at one look: the orders table ready to be written, and the tables beside it that may be used."""
+
+    ledger: Ledger
+    accounts: AccountTables | None
+    pauses: Pauses | None
+    reviews: Reviews | None
+    may_close_reviews: bool
+    reviewed: frozenset[tuple[str, str]]
+
+
+class Catalogue:
+    """Knows the columns of the orders table, and which tables there are."""
+
+    def __init__(self, database: Database, layout: Layout) -> None:
+        """Look in ``database`` for what ``layout`` names, on first use."""
+        self._database = database
+        self.layout = layout
+        self._holdings: Holdings | None = None
+        self._is_stale = False
+
+    def adopt(self, layout: Layout) -> None:
+        """Go on by other settings, from the next look on."""
+        self.layout = layout
+        self._is_stale = self._holdings is not None
+
+    @property
+    def holdings(self) -> Holdings:
+        """What the last look found."""
+        assert self._holdings is not None, "look() comes first"
+        return self._holdings
+
+    def doubt(self) -> None:
+        """Look again before the next use: the table is not as it was."""
+        self._is_stale = True
+
+    async def current(self) -> Holdings:
+        """Return what there is, looked up again where need be.
+
+        Raises:
+            SettingsError: at the first look, a person must change the settings or the table.
+            ShopError: the database could not be asked, or the table is not as it was.
+        """
+        if self._holdings is None:
+            await self.look()
+        elif self._is_stale:
+            try:
+                await self.look()
+            except SettingsError as error:
+                raise ShopMisfitError(str(error)) from None
+        self._is_stale = False
+        return self.holdings
+
+    async def look(self) -> Holdings:
+        """Look up the columns and the tables, again if it was done before.
+
+        Raises:
+            SettingsError: a person must change the settings or the table.
+            ShopError: the database could not be asked.
+        """
+        async with self._database.transaction() as connection:
+            self._holdings = await self._look(connection)
+        return self._holdings
+
+    async def _look(self, connection: Connection) -> Holdings:
+        layout = self.layout
+        table = await find_table(
+            connection,
+            schema=layout.schema,
+            table=layout.table,
+            overrides=layout.overrides,
+            time_zone=layout.time_zone,
+        )
+        accounts = await find_account_tables(connection, layout.schema) if layout.accounts_from_shop else None
+        events = await columns_of(connection, layout.schema, EVENTS)
+        may_pause = await may_use(connection, layout.schema, PAUSES, "SELECT")
+        may_review = await may_use(connection, layout.schema, REVIEW, "SELECT, INSERT")
+        if layout.webhook and not await columns_of(connection, layout.schema, DELIVERIES):
+            raise SettingsError([f"webhook.url: there is no table {DELIVERIES}; run order-monitor migrate"])
+        check_statuses(table, layout)
+        note = table.get("note")
+        width = note.width if note is not None else None
+        rules = replace(layout.rules, pin_width=table["pin_code"].width, note_width=width)
+        reviews = Reviews(layout.schema) if may_review else None
+        return Holdings(
+            Ledger(table, layout, rules, bool(events), "outcome" in events),
+            accounts,
+            Pauses(layout.schema) if may_pause else None,
+            reviews,
+            may_review and await may_use(connection, layout.schema, REVIEW, "UPDATE"),
+            frozenset(await reviews.stuck(connection) if reviews else ()),
+        )

@@ -1,0 +1,158 @@
+"""The indexes that are added: on a plain table one each, on a partitioned one partition by partition, beside the running shop.
+
+PostgreSQL cannot build a partitioned table's index CONCURRENTLY. So the parent gets an empty one (ON ONLY), each partition its own,
+CONCURRENTLY, and each is attached; partitions that are added later get theirs from the parent. A break leaves nothing that the next
+run does not finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final
+
+from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.database import Connection
+from order_monitor.shop.shapes import FOREIGN, PARTITIONED, Part
+
+_LONGEST_NAME: Final = 63
+
+_INDEX: Final = """
+SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
+"""
+_COVERED: Final = """
+WITH RECURSIVE below(oid) AS (
+    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'I'
+    UNION ALL SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits h ON h.inhparent = below.oid
+)
+SELECT EXISTS (SELECT FROM below JOIN pg_catalog.pg_index i ON i.indexrelid = below.oid
+  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ WHERE n.nspname = $3 AND t.relname = $4)
+"""
+_STALE: Final = """
+SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND t.relname = $2 AND c.relname LIKE '%\\_om\\_%\\_________' AND c.relname <> ALL($3::text[])
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid) ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A partition, and the index of the whole table that its own is to be a part of: (schema, name) each."""
+
+    part: tuple[str, str]
+    root: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One statement, and the one that undoes it.
+
+    ``index`` names the index it builds, in ``schema``; outside a transaction, unless ``is_quick``. ``table`` names the table it
+    makes or, with ``column``, adds that to; ``place`` the partition it is for.
+    """
+
+    what: str
+    sql: str
+    reverse: str
+    index: str | None = None
+    table: str | None = None
+    schema: str = ""
+    is_quick: bool = False
+    place: Place | None = None
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """One index: on ``column``, for the rows of ``condition``. Named after both: other ones need another."""
+
+    table: Table
+    kind: str
+    column: str
+    condition: str
+
+    def name(self, of: str) -> str:
+        """Return the index's name on the table ``of``."""
+        digest = hashlib.sha256(f"{self.column} {self.condition}".encode()).hexdigest()[:8]
+        tail = f"_om_{self.kind}_{digest}"
+        return of[: _LONGEST_NAME - len(tail)] + tail
+
+    def changes(self) -> list[Change]:
+        """Return what makes it, in order; nothing for a view, which can have none."""
+        shape = self.table.shape
+        if shape.is_view:
+            return []
+        top = (self.table.schema, self.table.name)
+        changes = [self._make(*top, shape.kind)]
+        for part in shape.parts:
+            if part.kind != FOREIGN:
+                changes += self._part(part)
+        return changes
+
+    def _part(self, part: Part) -> list[Change]:
+        if not part.is_partition:
+            return [self._make(part.schema, part.name, part.kind)]
+        place = Place((part.schema, part.name), (self.table.schema, self.name(self.table.name)))
+        return [self._make(part.schema, part.name, part.kind, place), self._attach(part, place)]
+
+    def _make(self, schema: str, of: str, kind: str, place: Place | None = None) -> Change:
+        """Return what makes the index of one table: a partitioned one's is empty, and made at once."""
+        name, is_parent = self.name(of), kind == PARTITIONED
+        how, only = ("", "ONLY ") if is_parent else ("CONCURRENTLY ", "")
+        sql = (
+            f"CREATE INDEX {how}IF NOT EXISTS {quoted(name)} ON {only}{quoted(schema)}.{quoted(of)} "
+            f"({self.column}) WHERE {self.condition}"
+        )
+        made = Change(f"index {name}", sql, "", name, schema=schema, is_quick=is_parent, place=place)
+        # What is attached goes with its parent.
+        return made if place else replace(made, reverse=drop_of(made))
+
+    def _attach(self, part: Part, place: Place) -> Change:
+        whole, own = self.name(part.parent), self.name(part.name)
+        return Change(
+            f"index {own} as a part of {whole}",
+            f"ALTER INDEX {quoted(part.parent_schema)}.{quoted(whole)} ATTACH PARTITION {quoted(part.schema)}.{quoted(own)}",
+            "",
+            is_quick=True,
+            place=place,
+        )
+
+
+async def is_there(connection: Connection, change: Change) -> bool:
+    """Whether the index of ``change`` is there and whole; a parent's need only be there, for it is its partitions' that count."""
+    if change.place is not None and await connection.fetchval(_COVERED, *change.place.root, *change.place.part):
+        return True
+    if change.index is None:
+        return False
+    valid = await connection.fetchval(_INDEX, change.schema, change.index)
+    return valid is not None if change.is_quick else bool(valid)
+
+
+async def is_broken(connection: Connection, change: Change) -> bool:
+    """Whether an interrupted build left the index half-built."""
+    return await connection.fetchval(_INDEX, change.schema, change.index) is False
+
+
+async def stale(connection: Connection, table: Table, needed: list[Change]) -> list[Change]:
+    """Return what drops the indexes of ours that no query uses any more."""
+    names = [change.index for change in needed if change.index]
+    places = [(table.schema, table.name, table.shape.kind)]
+    places += [(part.schema, part.name, part.kind) for part in table.shape.parts]
+    drops = []
+    for schema, of, kind in places:
+        for row in await connection.fetch(_STALE, schema, of, names):
+            name, is_quick = row["relname"], kind == PARTITIONED
+            old = Change(f"index {name}", "", "", name, schema=schema, is_quick=is_quick)
+            drops.append(replace(old, sql=drop_of(old)))
+    return drops
+
+
+def drop_of(change: Change) -> str:
+    """SQL that drops an index; a partitioned table's goes with its parts, and cannot go CONCURRENTLY."""
+    assert change.index is not None
+    how = "" if change.is_quick else "CONCURRENTLY "
+    return f"DROP INDEX {how}IF EXISTS {quoted(change.schema)}.{quoted(change.index)}"

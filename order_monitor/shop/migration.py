@@ -1,0 +1,290 @@
+"""What order-monitor adds to the shop's database: one column and its indexes, without stopping the shop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import tenacity
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.shop.columns import Column, Table, columns_of, quoted
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.indexing import Change, IndexPlan, drop_of, is_broken, is_there, stale
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, TIMING, Layout, events_of, is_open, is_unknown
+from order_monitor.shop.shapes import view_remark
+from order_monitor.shop.statements import outcome_of
+from order_monitor.shop.table_search import find_table
+
+REFERANS: Final = Column("provider_referans", "character varying", 255)
+_LOCK_TIMEOUT: Final = "2s"
+_LOCK_TRIES: Final = 10
+_SLICE: Final = 10_000
+
+_WAITED_FOR: Final = """
+SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()
+   AND backend_type = 'client backend' AND xact_start < clock_timestamp() - make_interval(secs => $1)
+"""
+
+
+class Migration:
+    """Compares the table with what is needed, and adds what is missing."""
+
+    def __init__(self, database: Database, layout: Layout, clock: Clock, *, old: float = 60.0) -> None:
+        """Work on the table that ``layout`` names; transactions older than ``old`` seconds are worth a word."""
+        self._database = database
+        self._layout = layout
+        self._clock = clock
+        self._old = old
+
+    async def table(self) -> Table:
+        """Look up the table, which may still be without the column that is about to be added.
+
+        Raises:
+            SettingsError: another column is missing, or the table.
+        """
+        layout = self._layout
+        async with self._database.transaction() as connection:
+            return await find_table(
+                connection,
+                schema=layout.schema,
+                table=layout.table,
+                overrides=layout.overrides,
+                time_zone=layout.time_zone,
+                without=("provider_referans",),
+            )
+
+    def wanted(self, table: Table) -> list[Change]:
+        """Return everything that is needed, there or not."""
+        column = table.get("provider_referans") or REFERANS
+        plans = [
+            IndexPlan(table, "referans", column.sql, f"{column.sql} IS NOT NULL"),
+            IndexPlan(table, "open", table["sent_at"].sql, is_open(table, self._layout)),
+        ]
+        if condition := is_unknown(table, self._layout):
+            plans.append(IndexPlan(table, "unknown", table["external_status"].sql, condition))
+        indexes = [change for plan in plans for change in plan.changes()]
+        added = [] if table.shape.is_view else [_column(table, column)]
+        events = [_events(table), _outcome(table, self._layout)]
+        ours = [*events, _deliveries(table), _pauses(table), _review(table), _timing(table)]
+        return [*added, *indexes, *ours]
+
+    async def missing(self, table: Table) -> list[Change]:
+        """Return what is not there yet, an index that was left half-built included."""
+        async with self._database.transaction() as connection:
+            return [change for change in self.wanted(table) if not await _has(connection, table, change)]
+
+    async def outdated(self, table: Table) -> list[Change]:
+        """Return what drops the indexes of ours that no query uses any more."""
+        async with self._database.transaction() as connection:
+            return await stale(connection, table, self.wanted(table))
+
+    async def apply(self) -> AsyncIterator[str]:
+        """Add what is missing, and tell each thing done. Interrupted, it is simply run again.
+
+        Raises:
+            SettingsError: the table lacks more than we may add.
+            ShopError: the database could not be asked, or its lock not be had.
+        """
+        table = await self.table()
+        for change in await self.missing(table):
+            if change.index is None or change.is_quick:
+                await self._alter(change.sql)
+            else:
+                async for line in self._build(change):
+                    yield line
+            yield f"added {change.what}"
+        if count := await self._fill_outcomes(table):
+            yield f"filled the outcome of {count} events"
+        for drop in await self.outdated(table):
+            await self._drop(drop)
+            yield f"dropped {drop.what}, which served other statuses"
+        if table.shape.is_view:
+            yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
+
+    async def _drop(self, drop: Change) -> None:
+        if drop.is_quick:
+            await self._alter(drop.sql)
+            return
+        async with self._database.plain() as connection:
+            await connection.execute(drop.sql)
+
+    async def _fill_outcomes(self, table: Table) -> int:
+        """Say of older events what they meant, a slice at a time; return how many those were."""
+        slices, done = fill_outcomes_sql(table, self._layout), 0
+        async with self._database.transaction() as connection:
+            lowest = await connection.fetchval(f"SELECT min(id) FROM {events_of(table.schema)} WHERE outcome IS NULL")
+            highest = await connection.fetchval(f"SELECT max(id) FROM {events_of(table.schema)}")
+        for first in range(lowest, highest + 1, _SLICE) if lowest is not None else ():
+            async with self._database.transaction() as connection:
+                status = await connection.execute(f"{slices} AND id BETWEEN {first} AND {first + _SLICE - 1}")
+            done += int(status.rpartition(" ")[2])
+        return done
+
+    async def _alter(self, sql: str) -> None:
+        """Alter the table without making the shop queue behind us: the lock is had at once, or asked for again."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(ShopUnavailableError),
+            stop=tenacity.stop_after_attempt(_LOCK_TRIES),
+            wait=tenacity.wait_random(0.5, 2.0),
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        await retrying(self._alter_once, sql)
+
+    async def _alter_once(self, sql: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(f"SELECT set_config('lock_timeout', '{_LOCK_TIMEOUT}', true)")
+            await connection.execute(sql)
+
+    async def _build(self, change: Change) -> AsyncIterator[str]:
+        """Build an index beside the running shop. What an interrupted build left is invalid, and goes first."""
+        async with self._database.plain() as connection:
+            if count := await connection.fetchval(_WAITED_FOR, self._old):
+                yield f"may have to wait for {count} transaction{'s' if count > 1 else ''} open for over {self._old:g} s"
+            await connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            if await is_broken(connection, change):
+                await connection.execute(drop_of(change))
+                yield f"dropped {change.what}, which was left half-built"
+            await connection.execute(change.sql)
+            # Behind a pooler the connection is somebody else's next.
+            await connection.execute("RESET statement_timeout; RESET lock_timeout")
+
+
+def _column(table: Table, column: Column) -> Change:
+    return Change(
+        f"column {column.name}",
+        f"ALTER TABLE {table.sql} ADD COLUMN IF NOT EXISTS {column.sql} varchar(255)",
+        f"ALTER TABLE {table.sql} DROP COLUMN IF EXISTS {column.sql}",
+    )
+
+
+async def _has(connection: Connection, table: Table, change: Change) -> bool:
+    if change.table is not None:
+        columns = await columns_of(connection, table.schema, change.table)
+        # A table that is about to be made has all its columns from the start.
+        return change.column in columns or not columns if change.column else bool(columns)
+    if change.index is None and change.place is None:
+        return table.get("provider_referans") is not None
+    return await is_there(connection, change)
+
+
+def _events(table: Table) -> Change:
+    """The events: one row a change of status, for the shop's own code to consume."""
+    tenant = table.get("tenant_id")
+    return _our_table(
+        table,
+        EVENTS,
+        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, "
+        f"tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, to_status text NOT NULL, "
+        "has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
+        "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
+        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false, outcome text",
+        order="INDEX (order_id, to_status)",
+        waiting="INDEX (id) WHERE consumed_at IS NULL",
+    )
+
+
+def _outcome(table: Table, layout: Layout) -> Change:
+    """What an event meant, whatever words the shop has for it; events of older versions are filled in from theirs."""
+    events = events_of(table.schema)
+    add = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS outcome text"
+    sql = f"{add};\n{fill_outcomes_sql(table, layout)}"
+    reverse = f"ALTER TABLE {events} DROP COLUMN IF EXISTS outcome"
+    return Change(f"column outcome of {EVENTS}", sql, reverse, table=EVENTS, column="outcome")
+
+
+def fill_outcomes_sql(table: Table, layout: Layout) -> str:
+    """SQL that says of events without an outcome what they meant; of a word that nobody knows only where there was a PIN."""
+    known = f"COALESCE({outcome_of('to_status', layout)}, CASE WHEN has_pin THEN 'completed' END)"
+    return f"UPDATE {events_of(table.schema)} SET outcome = {known} WHERE outcome IS NULL AND {known} IS NOT NULL"
+
+
+def _deliveries(table: Table) -> Change:
+    """The webhook's outbox: which event still has to be posted when, and what each try brought."""
+    waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
+    return _our_table(
+        table,
+        DELIVERIES,
+        f"event_id bigint PRIMARY KEY REFERENCES {quoted(table.schema)}.{quoted(EVENTS)} ON DELETE CASCADE, "
+        f"order_id {_type_of(table['id'])} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
+        "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
+        "tries jsonb NOT NULL DEFAULT '[]'",
+        due=f"INDEX (next_at) {waiting}",
+        order=f"INDEX (order_id, event_id) {waiting}",
+        dead="INDEX (event_id) WHERE dead_at IS NOT NULL",
+    )
+
+
+def _pauses(table: Table) -> Change:
+    """The accounts that a person has paused: it holds for every process, and after a restart."""
+    return _our_table(
+        table,
+        PAUSES,
+        "account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
+        "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz",
+    )
+
+
+def _review(table: Table) -> Change:
+    """What a person must look at: contradictions, which are kept and never guessed."""
+    return _our_table(
+        table,
+        REVIEW,
+        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, kind text NOT NULL, "
+        "detail text, account text, opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, "
+        "resolution text",
+        open="UNIQUE INDEX (order_id, kind) WHERE closed_at IS NULL",
+    )
+
+
+def _timing(table: Table) -> Change:
+    """What was learned of when orders end: a sketch a product, no order in it."""
+    return _our_table(
+        table,
+        TIMING,
+        "account text NOT NULL, package text NOT NULL, sketch text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), "
+        "PRIMARY KEY (account, package)",
+    )
+
+
+def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
+    """Return what makes a table of ours beside the orders, with its indexes: by the end of each one's name."""
+    full = f"{quoted(table.schema)}.{quoted(name)}"
+    statements = [f"CREATE TABLE IF NOT EXISTS {full} ({columns})"]
+    for end, index in indexes.items():
+        kind, _, rest = index.partition("INDEX ")
+        statements.append(f"CREATE {kind}INDEX IF NOT EXISTS {quoted(f'{name}_{end}')} ON {full} {rest}")
+    return Change(f"table {name}", ";\n".join(statements), f"DROP TABLE IF EXISTS {full}", table=name)
+
+
+def _type_of(column: Column) -> str:
+    """SQL for a column's type, without its width."""
+    return column.cast.removeprefix("::") or "text"
+
+
+def as_sql(changes: list[Change]) -> str:
+    """Write the changes as a script for psql."""
+    if not changes:
+        return "-- nothing to do"
+    head = "-- CREATE INDEX CONCURRENTLY cannot run inside a transaction: psql -f, without --single-transaction"
+    return "\n".join([head, *(f"{change.sql};" for change in changes)])
+
+
+def as_django(changes: list[Change]) -> str:
+    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in."""
+    operations = "\n".join(
+        f"        migrations.RunSQL(\n            sql={change.sql!r},\n            reverse_sql={change.reverse!r},\n        ),"
+        for change in changes
+    )
+    return (
+        "from django.db import migrations\n\n\n"
+        "class Migration(migrations.Migration):\n"
+        '    """What order-monitor needs: a column and indexes, built beside the running shop."""\n\n'
+        "    # CREATE INDEX CONCURRENTLY cannot run inside a transaction.\n"
+        "    atomic = False\n\n"
+        "    # The newest migration of this app goes here.\n"
+        "    dependencies = []\n\n"
+        f"    operations = [\n{operations}\n    ]"
+    )

@@ -1,0 +1,96 @@
+"""Read all that the database knows of one order, writing nothing; the PIN only as whether there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from order_monitor.core.errors import RowRejectedError
+from order_monitor.core.gate import Pause
+from order_monitor.core.order import Order
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.columns import quoted
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW
+from order_monitor.shop.order_reader import order_of
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reviews import Reviews
+
+
+@dataclass(frozen=True, slots=True)
+class OrderHistory:
+    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock."""
+
+    order: Order
+    has_pin: bool
+    note: str
+    now: float
+    events: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[Integration] = field(default_factory=list)
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    reviews: list[str] = field(default_factory=list)
+
+
+async def read_order_history(database: Database, orders: Orders, order_id: str) -> OrderHistory | None:
+    """Return the story of an order, None where there is no such order.
+
+    Raises:
+        ShopError: the database could not be asked.
+        SettingsError: the table is not as it must be.
+    """
+    table = await orders.prepare()
+    is_it = f"{table['id'].sql} = $1::text{table['id'].cast}"
+    pin, note = f"{table['pin_code'].sql}::text", f"{table['note'].sql}::text" if table.get("note") else "NULL::text"
+    try:
+        async with database.transaction() as connection:
+            row = await connection.fetchrow(f"{orders.reader.select_sql()} WHERE o.{is_it}", order_id)
+            if row is None:
+                return None
+            rest = await connection.fetchrow(
+                f"SELECT COALESCE(btrim({pin}), '') <> '' AS has_pin, extract(epoch FROM clock_timestamp())::float8 AS now, "
+                f"CASE WHEN {pin} <> '' THEN replace({note}, {pin}, '****') ELSE {note} END AS note "
+                f"FROM {table.sql} WHERE {is_it}",
+                order_id,
+            )
+            events = await _events(connection, orders, row["id"]) if orders.ledger.events else []
+            integrations = await orders.reader.read_integrations(connection)
+            pauses, reviews = await _people(connection, orders, row["id"])
+    except RowRejectedError:
+        return None  # what cannot even be an id
+    assert rest is not None
+    return OrderHistory(
+        order_of(row), rest["has_pin"], rest["note"] or "", rest["now"], events, integrations, pauses, reviews
+    )
+
+
+async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:
+    """Return the paused accounts, and what a person must decide about the order."""
+    schema = orders.table.schema
+    pauses = await Pauses(schema).read(connection) if await may_use(connection, schema, PAUSES, "SELECT") else {}
+    if not await may_use(connection, schema, REVIEW, "SELECT"):
+        return pauses, []
+    return pauses, [r.kind for r in await Reviews(schema).read(connection) if r.order_id == order_id]
+
+
+async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 - asyncpg's
+    schema = quoted(orders.table.schema)
+    delivery, join = "NULL::text", ""
+    if orders.ledger.layout.webhook:
+        delivery = (
+            "CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.dead_at IS NOT NULL "
+            "THEN format('dead after %s: %s', d.attempts, d.tries->-1->>'outcome') "
+            "WHEN d.event_id IS NOT NULL THEN format('waits after %s tries', d.attempts) END"
+        )
+        join = f"LEFT JOIN {schema}.{quoted(DELIVERIES)} d ON d.event_id = e.id "
+    rows: list[asyncpg.Record] = await connection.fetch(
+        "SELECT e.id, e.from_status, e.to_status, e.has_pin, e.message, extract(epoch FROM e.decided_at)::float8 AS at, "
+        f"e.decided_by, e.repeat, e.consumed_at IS NOT NULL AS consumed, {delivery} AS delivery "
+        f"FROM {schema}.{quoted(EVENTS)} e {join}WHERE e.order_id::text = $1 ORDER BY e.id",
+        order_id,
+    )
+    return [dict(row) for row in rows]

@@ -1,0 +1,179 @@
+"""Read the shop's open orders, and what must be known beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+
+from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.gate import Pause
+from order_monitor.core.order import Order
+from order_monitor.core.pin_memory import PinMemory
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.catalogue import Catalogue, Holdings
+from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import EVENTS, is_open, is_unknown
+from order_monitor.shop.recent_ends import RecentEnds, package_sql
+
+UNKNOWN_LIMIT: Final = 1000
+"""How many orders of unknown status are read at the most: they are shown, not worked on."""
+
+WAITING_LIMIT: Final = 10_000
+"""How far events that nobody consumed are counted."""
+
+_NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
+
+    ``waiting`` is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None
+    where there is no events table, or the webhook delivers them. ``pauses`` are the accounts a person has paused, ``reviews``
+    how many things wait for a person. ``awaiting`` are orders that have ended without the PIN that may still come.
+    """
+
+    now: float
+    orders: list[Order]
+    unknown: list[Order]
+    integrations: list[Integration] | None = None
+    waiting: tuple[int, float | None] | None = None
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    reviews: int = 0
+    awaiting: list[Order] = field(default_factory=list)
+
+
+class OrderReader:
+    """Finds the open orders."""
+
+    def __init__(self, database: Database, catalogue: Catalogue, pins: PinMemory) -> None:
+        """Read the tables that ``catalogue`` knows, and tell ``pins`` of each PIN that was given out lately."""
+        self._database = database
+        self._catalogue = catalogue
+        self._ends = RecentEnds(pins)
+        self._met: set[str] = set()
+        self.accounts_read_at = float("-inf")
+
+    @property
+    def _table(self) -> Table:
+        return self._catalogue.holdings.ledger.table
+
+    async def scan(self, only: Sequence[str] | None = None) -> Scan:
+        """Return the open orders, or ``only`` those among some, and those whose status nobody knows.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        holdings = await self._catalogue.current()
+        try:
+            async with self._database.transaction() as connection:
+                now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+                found = await self._found(connection, only)
+                unknown_sql = self.unknown_sql()
+                unknown = await connection.fetch(unknown_sql) if unknown_sql else []
+                integrations = await self._integrations(connection, now, found)
+                waiting = await self._waiting(connection)
+                pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
+                reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
+                ended = await self._recent(connection, holdings, only)
+        except ShopMisfitError:
+            self._catalogue.doubt()
+            raise
+        orders, odd = [order_of(r) for r in found], [order_of(r) for r in unknown]
+        awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
+        await self._ends.put_up(self._database, self._table, holdings.reviews, [r["id"] for r in ended if r["is_late"]])
+        return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting)
+
+    async def _recent(
+        self, connection: Connection, holdings: Holdings, only: Sequence[str] | None
+    ) -> list[asyncpg.Record]:
+        """Follow what ended lately; return what ended without a PIN and may still get one."""
+        if not holdings.ledger.events:
+            return []
+        await self._ends.follow(connection, self._catalogue.layout, self._table, holdings.accounts)
+        if only is not None:
+            return []
+        select = self.select_sql(", e.ended_at, e.is_late")
+        reviews = holdings.reviews.sql if holdings.reviews else None
+        return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
+
+    async def _found(self, connection: Connection, only: Sequence[str] | None) -> list[asyncpg.Record]:
+        if only is None:
+            return list(await connection.fetch(self.scan_sql()))
+        among = f"o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
+        return list(await connection.fetch(f"{self.scan_sql()} AND {among}", list(only)))
+
+    async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
+        if not self._catalogue.holdings.ledger.events or self._catalogue.layout.webhook:
+            return None
+        events = f"{quoted(self._catalogue.layout.schema)}.{quoted(EVENTS)}"
+        row = await connection.fetchrow(
+            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since FROM (SELECT decided_at "
+            f"FROM {events} WHERE consumed_at IS NULL ORDER BY id LIMIT {WAITING_LIMIT}) e"
+        )
+        return (row["count"], row["since"]) if row is not None else None
+
+    async def _integrations(
+        self, connection: Connection, now: float, found: Sequence[asyncpg.Record]
+    ) -> list[Integration] | None:
+        """Read the shop's accounts when it is time to, or when an order names one never met."""
+        if self._catalogue.holdings.accounts is None:
+            return None
+        named = {row["integration"] for row in found} - {None}
+        if not named - self._met and 0 <= now - self.accounts_read_at < self._catalogue.layout.refresh:
+            return None
+        integrations = await self.read_integrations(connection)
+        self._met = named | {integration.id for integration in integrations}
+        self.accounts_read_at = now
+        return integrations
+
+    async def read_integrations(self, connection: Connection) -> list[Integration]:
+        """Return the shop's accounts; none where they are not the shop's."""
+        accounts = self._catalogue.holdings.accounts
+        return await accounts.read(connection) if accounts else []
+
+    def scan_sql(self) -> str:
+        """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
+        return f"{self.select_sql()} WHERE o.{is_open(self._table, self._catalogue.layout)}"
+
+    def unknown_sql(self) -> str | None:
+        """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""
+        condition = is_unknown(self._table, self._catalogue.layout)
+        return f"{self.select_sql()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
+
+    def select_sql(self, more: str = "") -> str:
+        """SQL that reads orders, with ``more`` columns, up to its WHERE; the table is called ``o``."""
+        t = self._table
+        tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
+        sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
+        accounts = self._catalogue.holdings.accounts
+        route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, "")
+        return (
+            f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
+            f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
+            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
+        )
+
+
+def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:
+    """Return the order that `OrderReader.select_sql` read.
+
+    ``ended_at`` (epoch seconds) is given where it has ended, and only its PIN is awaited.
+    """
+    return Order(
+        row["id"],
+        row["status"],
+        row["sent_at"],
+        row["referans"] or "",
+        row["tenant_id"],
+        row["last_sync_at"],
+        row["integration"],
+        row["routed"],
+        ended_at,
+        row["package"],
+    )

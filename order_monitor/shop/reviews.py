@@ -1,0 +1,109 @@
+"""The list of what a person must decide, in the shop's database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.recording import Fate, Result
+from order_monitor.shop.columns import Table, literal, quoted
+from order_monitor.shop.database import Connection
+from order_monitor.shop.layout import REVIEW, literals
+
+REMEMBERED: Final = 10_000
+MENDED_BY: Final = "daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Something that a person must decide."""
+
+    order_id: str
+    kind: str
+    detail: str
+    account: str
+    since: float
+
+
+class Reviews:
+    """The list of what a person must decide."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the table in ``schema``."""
+        self._table = f"{quoted(schema)}.{quoted(REVIEW)}"
+
+    @property
+    def sql(self) -> str:
+        """The table's quoted name."""
+        return self._table
+
+    async def open(self, connection: Connection, table: Table, results: Iterable[Result]) -> None:
+        """Note what is stuck, each thing once while it is open."""
+        stuck = [r for r in results if r.fate is Fate.STUCK and r.stuck is not None]
+        if stuck:
+            await connection.execute(
+                f"INSERT INTO {self._table} (order_id, kind, detail) SELECT u.id{table['id'].cast}, u.kind, u.detail "
+                "FROM unnest($1::text[], $2::text[], $3::text[]) AS u(id, kind, detail) ON CONFLICT DO NOTHING",
+                [r.finding.order.id for r in stuck],
+                [str(r.stuck) for r in stuck],
+                [r.detail for r in stuck],
+            )
+
+    async def note(self, connection: Connection, table: Table, order_id: str, kind: str, account: str) -> None:
+        """Note one thing, once while it is open."""
+        await connection.execute(
+            f"INSERT INTO {self._table} (order_id, kind, account) VALUES ($1::text{table['id'].cast}, $2, $3) "
+            "ON CONFLICT DO NOTHING",
+            order_id,
+            kind,
+            account,
+        )
+
+    async def close(self, connection: Connection, table: Table, order_ids: Sequence[str], by: str, how: str) -> None:
+        """Close what is open about some orders."""
+        await connection.execute(
+            f"UPDATE {self._table} SET closed_at = clock_timestamp(), closed_by = $2, resolution = $3 "
+            f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[])",
+            list(order_ids),
+            by,
+            how,
+        )
+
+    async def count(self, connection: Connection) -> int:
+        """Return how many things are open."""
+        return int(await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE closed_at IS NULL"))
+
+    async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
+        """Return the orders that could not be written, each with its kind; at most `REMEMBERED`, the newest."""
+        rows = await connection.fetch(
+            f"SELECT order_id::text AS id, kind FROM {self._table} WHERE closed_at IS NULL "
+            f"AND kind IN ({literals(map(str, StuckReason))}) ORDER BY id DESC LIMIT {REMEMBERED}"
+        )
+        return {(row["id"], row["kind"]) for row in rows}
+
+    async def mend(self, connection: Connection, table: Table, keys: Iterable[tuple[str, str]]) -> None:
+        """Close what was stuck and could be written after all."""
+        pairs = sorted(keys)
+        if pairs:
+            await connection.execute(
+                f"UPDATE {self._table} r SET closed_at = clock_timestamp(), closed_by = {literal(MENDED_BY)}, "
+                f"resolution = 'written after all' FROM unnest($1::text[], $2::text[]) AS u(id, kind) "
+                f"WHERE r.closed_at IS NULL AND r.order_id = u.id{table['id'].cast} AND r.kind = u.kind",
+                [order_id for order_id, _ in pairs],
+                [kind for _, kind in pairs],
+            )
+
+    async def refused(self, connection: Connection, limit: int) -> list[Review]:
+        """Return the orders whose rows the database refuses, oldest first."""
+        return [r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE][:limit]
+
+    async def read(self, connection: Connection, limit: int = 1000) -> list[Review]:
+        """Return what is open, oldest first."""
+        rows = await connection.fetch(
+            "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since "
+            f"FROM {self._table} WHERE closed_at IS NULL ORDER BY id LIMIT $1",
+            limit,
+        )
+        return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]

@@ -1,0 +1,183 @@
+"""What kind of thing the orders table is: plain, partitioned, inherited, a view or none that can be written at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from order_monitor.shop.database import Connection
+
+PLAIN: Final = "r"
+PARTITIONED: Final = "p"
+VIEW: Final = "v"
+MATERIALIZED: Final = "m"
+FOREIGN: Final = "f"
+KINDS: Final = (PLAIN, PARTITIONED, VIEW, MATERIALIZED, FOREIGN)
+"""As ``pg_class.relkind`` spells them."""
+
+_LOOK: Final = """
+SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+       (SELECT p.oid::regclass::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+         WHERE i.inhrelid = c.oid AND c.relispartition) AS partition_of,
+       c.relkind <> 'v' OR (pg_catalog.pg_relation_is_updatable(c.oid, true) & 4) = 4 AS updatable,
+       (SELECT s.srvname::text FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+         WHERE f.ftrelid = c.oid) AS server
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+_PARTS: Final = """
+WITH RECURSIVE part(oid, parent, level) AS (
+    SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1
+    UNION ALL SELECT i.inhrelid, i.inhparent, level + 1 FROM part JOIN pg_catalog.pg_inherits i ON i.inhparent = part.oid
+)
+SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind, c.relispartition AS is_partition,
+       pn.nspname::text AS parent_schema, p.relname::text AS parent
+  FROM part JOIN pg_catalog.pg_class c ON c.oid = part.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_class p ON p.oid = part.parent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+ ORDER BY part.level, 1, 2
+"""
+_BASES: Final = """
+WITH RECURSIVE used(oid) AS (
+    SELECT $1::oid UNION
+    SELECT d.refobjid FROM used JOIN pg_catalog.pg_rewrite r ON r.ev_class = used.oid
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+       AND d.refclassid = 'pg_catalog.pg_class'::regclass
+)
+SELECT n.nspname || '.' || c.relname FROM used JOIN pg_catalog.pg_class c ON c.oid = used.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') ORDER BY 1
+"""
+_UNIQUE: Final = """
+SELECT bool_or(i.indnkeyatts = 1) AS alone, count(*) > 0 AS somehow
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+ WHERE i.indrelid = $1 AND a.attname = $2 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+"""
+_UNLOCKABLE: Final = ("0A000", "42809")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A partition, or with ``is_partition`` false a table that inherits; either may have parts of its own."""
+
+    schema: str
+    name: str
+    kind: str
+    is_partition: bool
+    parent_schema: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the table is. ``bases`` are the tables behind a view, ``parts`` what hangs below it, parents first.
+
+    ``is_unique`` tells that an index keeps two rows from having one id; ``is_keyed`` that a key at least contains it, as a
+    partitioned table's must contain what it is partitioned by.
+    """
+
+    kind: str = PLAIN
+    persistence: str = "p"
+    partition_of: str | None = None
+    is_updatable: bool = True
+    is_lockable: bool = True
+    is_unique: bool = True
+    is_keyed: bool = True
+    server: str = ""
+    bases: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its rows are another table's."""
+        return self.kind == VIEW
+
+
+async def find_shape(connection: Connection, schema: str, table: str, id_column: str) -> Shape | None:
+    """Return what a table is, None where there is none; ``id_column`` is its identity's name."""
+    row = await connection.fetchrow(_LOOK, schema, table)
+    if row is None:
+        return None
+    parts = tuple(Part(**part) for part in await connection.fetch(_PARTS, row["oid"]))
+    is_view = row["kind"] in (VIEW, MATERIALIZED)
+    unique = await connection.fetchrow(_UNIQUE, row["oid"], id_column)
+    assert unique is not None
+    inherited = any(not part.is_partition for part in parts)
+    return Shape(
+        row["kind"],
+        row["persistence"],
+        row["partition_of"],
+        row["updatable"],
+        row["kind"] != VIEW or await _is_lockable(connection, schema, table),
+        bool(unique["alone"]) and not inherited,
+        unique["somehow"] and not inherited,
+        row["server"] or "",
+        tuple(base[0] for base in await connection.fetch(_BASES, row["oid"])) if is_view else (),
+        parts,
+    )
+
+
+async def _is_lockable(connection: Connection, schema: str, table: str) -> bool:
+    """Ask the planner whether a view's rows can be locked; a missing right is no answer to that."""
+    name = await connection.fetchval("SELECT format('%I.%I', $1::text, $2::text)", schema, table)
+    await connection.execute("SAVEPOINT lockable")
+    try:
+        await connection.fetch(f"EXPLAIN SELECT 1 FROM {name} FOR NO KEY UPDATE")
+    except asyncpg.PostgresError as error:
+        if error.sqlstate[:2] not in ("0A", "42"):
+            raise
+        await connection.execute("ROLLBACK TO SAVEPOINT lockable")
+        return error.sqlstate not in _UNLOCKABLE
+    return True
+
+
+def problems_of(shape: Shape, label: str) -> list[str]:
+    """Say what makes a table of this shape no orders table, and which one to name instead."""
+    behind = f"set database.table to the table behind it ({', '.join(shape.bases) or 'see its definition'})"
+    if shape.kind == MATERIALIZED:
+        return [f"database: {label} is a materialized view, a copy that nobody can write into; {behind}"]
+    if shape.kind == FOREIGN:
+        why = "its rows are in another database, where an order and its event cannot be one transaction"
+        return [
+            f"database: {label} is a foreign table (server {shape.server}): {why}; set database.dsn to that database"
+        ]
+    if shape.persistence == "t":
+        return [
+            f"database: {label} is a temporary table, seen by one session alone; set database.table to a lasting one"
+        ]
+    if shape.is_view and not (shape.is_updatable and shape.is_lockable):
+        can = "be written" if not shape.is_updatable else "have its rows locked"
+        return [f"database: {label} is a view that cannot {can} (it joins, groups or computes its rows); {behind}"]
+    return []
+
+
+def remarks_of(shape: Shape, label: str) -> list[tuple[str, str]]:
+    """Say what holds only in part for a table of this shape, each with what to do."""
+    remarks = []
+    if shape.is_view:
+        remarks.append(view_remark(shape))
+    if shape.persistence == "u":
+        remarks.append(("is unlogged: a crash of the server empties it", f"ALTER TABLE {label} SET LOGGED"))
+    if shape.partition_of:
+        remarks.append(
+            (
+                f"is one partition of {shape.partition_of}: orders in the others are not seen",
+                f"set database.table to {shape.partition_of}",
+            )
+        )
+    foreign = [f"{part.schema}.{part.name}" for part in shape.parts if part.kind == FOREIGN]
+    if foreign:
+        text = (
+            f"has rows in another database ({', '.join(foreign)}): there an order and its event are not one transaction"
+        )
+        remarks.append((text, "keep open orders out of foreign partitions"))
+    return remarks
+
+
+def view_remark(shape: Shape) -> tuple[str, str]:
+    """Say what a view lacks, and what to do."""
+    bases = ", ".join(shape.bases) or "see its definition"
+    return (
+        f"is a view: orders are read and written through it, but no index can be put on it (behind it: {bases})",
+        "set database.table to the table behind it and run order-monitor migrate, or index that table by hand",
+    )

@@ -1,0 +1,169 @@
+"""Find the orders table and match its columns; what is not as it must be is told in words before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from order_monitor.core.errors import SettingsError
+from order_monitor.shop.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, Column, Table, columns_of, quoted
+from order_monitor.shop.database import Connection
+from order_monitor.shop.shapes import Shape, find_shape, problems_of
+
+WRITTEN: Final = (
+    *(
+        "external_status",
+        "pin_code",
+        "note",
+        "provider_message",
+        "last_sync_at",
+        "completed_at",
+        "duration_ms",
+        "notes",
+    ),
+)
+"""The columns that are written where they exist."""
+
+_TIMES: Final = ("timestamp with time zone", "timestamp without time zone", "date")
+_NUMBERS: Final = ("integer", "bigint", "numeric", "double precision", "real")
+_TYPES: Final[dict[str, tuple[str, ...]]] = {
+    "sent_at": _TIMES,
+    "last_sync_at": _TIMES,
+    "completed_at": _TIMES,
+    "duration_ms": _NUMBERS,
+}
+_TEXTS: Final = ("pin_code", "note", "provider_message")
+
+_ELSEWHERE: Final = """
+SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND replace(lower(c.relname), '_', '') = $1
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1 LIMIT 3
+"""
+
+
+async def find_table(
+    connection: Connection,
+    *,
+    schema: str,
+    table: str,
+    overrides: Mapping[str, str],
+    time_zone: str | None,
+    without: tuple[str, ...] = (),
+) -> Table:
+    """Look up the table.
+
+    Args:
+        connection: where to look.
+        schema: the table's schema.
+        table: the table's name.
+        overrides: logical name → actual name, from the settings.
+        time_zone: the zone of time columns that have none.
+        without: required columns that may be missing for once, because the caller is about to add them.
+
+    Raises:
+        SettingsError: the table or a required column is missing or of no use, named with what to do.
+    """
+    label = f"{schema}.{table}"
+    shape = await find_shape(connection, schema, table, overrides.get("id", "id"))
+    if shape is None:
+        raise SettingsError([await _no_table(connection, schema, table)])
+    there = await columns_of(connection, schema, table)
+    if unfit := problems_of(shape, label):
+        raise SettingsError(unfit)
+    if not there:
+        raise SettingsError(
+            [
+                f"database: this role may not see {label}; GRANT USAGE ON SCHEMA {quoted(schema)} and GRANT SELECT ON {label}"
+            ]
+        )
+    found, problems = _match(there, overrides, label)
+    wanting = [n for n in REQUIRED if n not in found and n not in overrides]
+    problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
+    problems += _zone(found, time_zone, label)
+    left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
+    problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
+    if problems:
+        raise SettingsError(problems)
+    kept = {name: column for name, column in found.items() if name not in left_out}
+    return Table(schema, table, kept, time_zone, tuple(f"{found[n].name} {why}" for n, why in left_out.items()), shape)
+
+
+async def _no_table(connection: Connection, schema: str, table: str) -> str:
+    near = [row[0] for row in await connection.fetch(_ELSEWHERE, _plain(table))]
+    hint = (
+        f": there is {' and '.join(near)}; set database.schema and database.table" if near else "; set database.table"
+    )
+    return f"database: there is no table {schema}.{table}, or this role may not see it{hint}"
+
+
+def _zone(found: Mapping[str, Column], time_zone: str | None, label: str) -> list[str]:
+    times = ", ".join(sorted(column.name for column in found.values() if column.is_naive))
+    if not times or time_zone:
+        return []
+    return [f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"]
+
+
+def _match(
+    there: Mapping[str, Column], overrides: Mapping[str, str], label: str
+) -> tuple[dict[str, Column], list[str]]:
+    """Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``."""
+    shop_spelling = LOGICAL["external_status"][0] not in there and LOGICAL["external_status"][1] in there
+    found: dict[str, Column] = {}
+    problems = []
+    for logical, (plain, shop) in LOGICAL.items():
+        if logical in overrides:
+            if overrides[logical] in there:
+                found[logical] = there[overrides[logical]]
+            else:
+                problems.append(_misnamed(logical, overrides[logical], label, there))
+            continue
+        name = next((n for n in ((shop, plain) if shop_spelling else (plain, shop)) if n in there), None)
+        if name is not None:
+            found[logical] = there[name]
+    return found, problems
+
+
+def _misnamed(logical: str, name: str, label: str, there: Iterable[str]) -> str:
+    near = _near([name], there)
+    return f"database.columns.{logical}: {label} has no column {name}" + (
+        f"; it has {' and '.join(near)}" if near else ""
+    )
+
+
+def _lacking(name: str, label: str, there: Iterable[str], shape: Shape, *, may_lack: bool) -> str | None:
+    """Say what to do about a column that is not there; None where it is about to be added."""
+    plain, shop = LOGICAL[name]
+    spelled = plain if plain == shop else f'{plain} (or "{shop}")'
+    text = f"database: {label} has no column {spelled}"
+    if near := _near([plain, shop], there):
+        return f'{text}, but {" and ".join(near)}: name it under [database]: columns = {{ {name} = "{near[0]}" }}'
+    if name not in ADDED_BY_MIGRATE:
+        return (
+            f"{text}; name it under [database.columns] (order-monitor migrate adds only {', '.join(ADDED_BY_MIGRATE)})"
+        )
+    if shape.is_view:
+        return f"{text}; it is a view: add {plain} varchar(255) to the table behind it, and to the view's definition"
+    if shape.partition_of:
+        return f"{text}, and is a partition of {shape.partition_of}; set database.table to that"
+    return None if may_lack else f"{text}; run: order-monitor migrate"
+
+
+def _near(names: Iterable[str], there: Iterable[str]) -> list[str]:
+    wanted = {_plain(name) for name in names}
+    return sorted(name for name in there if _plain(name) in wanted)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _unwritable(logical: str, column: Column) -> str:
+    """Say why a column cannot serve; empty where it can. What is optional is left out then, and the rest is refused."""
+    if logical in WRITTEN and not column.is_written:
+        return "is generated or computed, and cannot be written: make it a plain column"
+    allowed = _TYPES.get(logical)
+    if allowed is not None and column.data_type not in allowed:
+        return f"is of type {column.data_type}: make it {allowed[0]}"
+    if logical in _TEXTS and not column.is_text:
+        return f"is of type {column.data_type}: make it text"
+    return ""

@@ -1,0 +1,134 @@
+"""What was learned of when orders end, kept as sketches: one row a product, in a small table of ours.
+
+Two processes that write add up: each adds what it has learned since it wrote last, to the row as it stands under a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.plan import ONE
+from order_monitor.core.timing.sketch import Sketch
+from order_monitor.shop.accounts import AccountTables
+from order_monitor.shop.columns import Table, columns_of, quoted
+from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.layout import TIMING, Layout, events_of
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.recent_ends import LOOKED_AT, package_sql
+from order_monitor.shop.statements import outcome_of
+
+TIMEOUT_WORDS: Final = "Timeout: No response after"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An end of the past: what its timing is learned under, its age when it was found (seconds), and when (epoch seconds).
+
+    ``is_end`` is false where the time limit ended it, and not the provider.
+    """
+
+    key: Key
+    order_id: str
+    age: float
+    at: float
+    is_end: bool
+
+
+class Timings:
+    """The table of sketches."""
+
+    def __init__(self, database: Database, orders: Orders, schema: str, half_life: float, packages: int) -> None:
+        """Keep at most ``packages`` rows, the newest, whose weights fade by half in ``half_life`` seconds."""
+        self._database = database
+        self._orders = orders
+        self._schema = schema
+        self._half_life = half_life
+        self._packages = packages
+
+    @property
+    def _table(self) -> str:
+        return f"{quoted(self._schema)}.{quoted(TIMING)}"
+
+    async def read(self) -> Mapping[Key, str] | None:
+        """Return every sketch by its key, None where there is no table.
+
+        Raises:
+            ShopError: the database could not be asked.
+        """
+        async with self._database.transaction() as connection:
+            if not await columns_of(connection, self._schema, TIMING):
+                return None
+            rows = await connection.fetch(
+                f"SELECT account, package, sketch FROM {self._table} ORDER BY updated_at DESC LIMIT $1", self._packages
+            )
+        return {(row["account"], row["package"]): row["sketch"] for row in rows}
+
+    async def add(self, learned: Mapping[Key, Sketch]) -> None:
+        """Add sketches to those that are kept, in one transaction; locked in one order, so that two never wait for each other.
+
+        Raises:
+            ShopError: the database could not be asked; whether it was added is then not known.
+        """
+        async with self._database.transaction() as connection:
+            if not await columns_of(connection, self._schema, TIMING):
+                return
+            for key in sorted(learned):
+                await self._add(connection, key, learned[key])
+            await connection.execute(
+                f"DELETE FROM {self._table} WHERE (account, package) IN (SELECT account, package FROM {self._table} "
+                "ORDER BY updated_at DESC OFFSET $1)",
+                self._packages,
+            )
+
+    async def _add(self, connection: Connection, key: Key, sketch: Sketch) -> None:
+        await connection.execute(
+            f"INSERT INTO {self._table} (account, package, sketch) VALUES ($1, $2, '') ON CONFLICT DO NOTHING", *key
+        )
+        kept = await connection.fetchval(
+            f"SELECT sketch FROM {self._table} WHERE account = $1 AND package = $2 FOR UPDATE", *key
+        )
+        before = Sketch.load(kept, self._half_life, sketch.at) if kept else None
+        if before is not None:
+            before.merge(sketch)
+        await connection.execute(
+            f"UPDATE {self._table} SET sketch = $3, updated_at = clock_timestamp() WHERE account = $1 AND package = $2",
+            *key,
+            (before or sketch).dump(),
+        )
+
+    async def history(self, limit: int = LOOKED_AT) -> list[End]:
+        """Return the ends that the newest events tell, oldest first.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        table = await self._orders.prepare()
+        ledger = self._orders.ledger
+        if not ledger.events:
+            return []
+        sql = history_sql(ledger.layout, table, self._orders.accounts, has_outcome=ledger.outcomes)
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(sql, limit)
+        return [
+            End((row["integration"] or ONE, row["package"] or ""), row["id"], row["age"], row["at"], row["is_end"])
+            for row in reversed(rows)
+        ]
+
+
+def history_sql(layout: Layout, table: Table, accounts: AccountTables | None, *, has_outcome: bool) -> str:
+    """SQL of the newest ``$1`` ends: whose, after how long, and whether the provider ended it or the time limit."""
+    events = events_of(layout.schema)
+    outcome = "e.outcome" if has_outcome else outcome_of("e.to_status", layout)
+    route, join = accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
+    return (
+        f"SELECT o.{table['id'].sql}::text AS id, {route}, {package_sql(table)}, "
+        "extract(epoch FROM e.decided_at - e.sent_at)::float8 AS age, extract(epoch FROM e.decided_at)::float8 AS at, "
+        f"COALESCE(e.message, '') NOT LIKE '{TIMEOUT_WORDS}%' AS is_end "
+        f"FROM {table.sql} o {join} JOIN {events} e ON o.{table['id'].sql} = e.order_id "
+        f"WHERE {outcome} IN ('completed', 'failed') AND NOT e.repeat AND e.sent_at IS NOT NULL "
+        "AND e.decided_by IN ('daemon', 'ask') AND e.decided_at >= e.sent_at ORDER BY e.id DESC LIMIT $1"
+    )

@@ -1,0 +1,93 @@
+"""Count the open orders: how old, how late, whose, and which of them need a person. Pure; one walk over the queue.
+
+Times are epoch seconds, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from order_monitor.core.order import SkipReason
+from order_monitor.core.queue import Entry, OrderQueue, Stage
+
+AGES: Final = (300.0, 3600.0, 21_600.0, 86_400.0)
+"""The upper ends of the groups by age; the last group has none."""
+
+PROBLEMS: Final = 100
+NEXT: Final = 20
+
+
+@dataclass(slots=True)
+class Share:
+    """What one account has to do."""
+
+    orders: int = 0
+    due: int = 0
+    oldest_due: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An order that a person should look at: ``kind`` is ``stuck``, ``overdue`` or ``skipped``, ``why`` its rule."""
+
+    order_id: str
+    kind: str
+    why: str
+    account: str | None = None
+    since: float | None = None
+    referans: str = ""
+
+
+@dataclass(slots=True)
+class Census:
+    """The open orders at one moment. ``problems`` are the first hundred."""
+
+    overdue: int = 0
+    by_age: list[int] = field(default_factory=lambda: [0] * (len(AGES) + 1))
+    shares: dict[str, Share] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    next: list[Entry] = field(default_factory=list)
+
+    @property
+    def due(self) -> int:
+        """How many orders wait to be asked about whose time has come."""
+        return sum(share.due for share in self.shares.values())
+
+    @property
+    def oldest_due(self) -> float | None:
+        """Since when the one waits that is due longest."""
+        return min((s.oldest_due for s in self.shares.values() if s.oldest_due is not None), default=None)
+
+
+def take(queue: OrderQueue, skips: Mapping[str, SkipReason], now: float, give_up_after: float) -> Census:
+    """Count the orders of ``queue``, with those that are skipped."""
+    census = Census()
+    overdue: list[Problem] = []
+    stuck: list[Problem] = []
+    for entry in queue:
+        sent = entry.order.sent_at
+        age = now - sent if sent is not None else 0.0
+        census.by_age[sum(age >= limit for limit in AGES)] += 1
+        share = census.shares.setdefault(entry.account, Share())
+        share.orders += 1
+        if entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now:
+            share.due += 1
+            share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
+        if entry.stuck:
+            _keep(stuck, Problem(entry.order.id, "stuck", entry.stuck, entry.account, sent, entry.order.referans))
+        census.overdue += age >= give_up_after
+        if age >= give_up_after and not entry.stuck:
+            why = "past_give_up_after"
+            _keep(overdue, Problem(entry.order.id, "overdue", why, entry.account, sent, entry.order.referans))
+    skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips.items(), PROBLEMS)]
+    census.problems = [*stuck, *overdue, *skipped][:PROBLEMS]
+    census.next = queue.coming(NEXT)
+    return census
+
+
+def _keep(problems: list[Problem], problem: Problem) -> None:
+    if len(problems) < PROBLEMS:
+        problems.append(problem)

@@ -1,0 +1,122 @@
+"""What happened lately, in rings of fixed size; no PIN, no secret, and nothing of the shop's customers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused, Unreachable
+from order_monitor.core.clock import Clock
+from order_monitor.core.order import Order
+from order_monitor.core.recording import Fate, Result
+from order_monitor.watch.observer import Observer
+
+_RECENT: Final = 50
+_FAILURES: Final = 30
+_MINUTES: Final = 60
+_DELAYS: Final = 1000
+_BUCKET_SECONDS: Final = 5.0
+_BUCKETS: Final = 12
+
+
+class Meter:
+    """How many things a second, over the last minute."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._buckets: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)
+
+    def add(self, now: float) -> None:
+        """Count one at ``now`` (monotonic seconds)."""
+        slot = int(now / _BUCKET_SECONDS)
+        count = self._buckets.pop()[1] if self._buckets and self._buckets[-1][0] == slot else 0
+        self._buckets.append((slot, count + 1))
+
+    def per_second(self, now: float) -> float:
+        """Return the mean over the last minute."""
+        first = int(now / _BUCKET_SECONDS) - _BUCKETS + 1
+        return sum(count for slot, count in self._buckets if slot >= first) / (_BUCKETS * _BUCKET_SECONDS)
+
+
+@dataclass(slots=True)
+class Minute:
+    """What one minute brought; ``at`` is its beginning, epoch seconds."""
+
+    at: float
+    open: int
+    checks: int = 0
+    ended: int = 0
+
+
+@dataclass(slots=True)
+class Rings:
+    """What happened lately, in rings of fixed size; failures in one of their own, so that successes push none out."""
+
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_FAILURES))
+    minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=_MINUTES))
+    delays: deque[float] = field(default_factory=lambda: deque(maxlen=_DELAYS))
+    rates: dict[str, Meter] = field(default_factory=dict)
+
+
+class History(Observer):
+    """Keeps what the engine did lately, for whoever shows it."""
+
+    def __init__(self, clock: Clock, count_open: Callable[[], int]) -> None:
+        """Begin with nothing; ``count_open`` tells how many orders are open."""
+        self._clock = clock
+        self._count_open = count_open
+        self.rings = Rings()
+
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
+        """Count a question, and keep a failure."""
+        self.rings.rates.setdefault(account, Meter()).add(self._clock.monotonic())
+        self._minute().checks += 1
+        if isinstance(answer, (Blocked, Busy, Unreachable, Refused, Garbled)):
+            why = f"refused_{answer.code}" if isinstance(answer, Refused) else answer.why
+            said = "" if isinstance(answer, Unreachable) else answer.message
+            at = iso(self._clock.time())
+            told = {"at": at, "account": account, "outcome": answer.outcome, "why": why, "said": said}
+            self.rings.failures.appendleft(told)
+
+    def settled(self, account: str, result: Result, delay: float) -> None:
+        """Keep a change of status."""
+        write, order = result.write, result.finding.order
+        if result.fate is not Fate.WRITTEN or write is None or write.status == result.status:
+            return
+        self.rings.recent.appendleft(
+            {
+                "order_id": order.id,
+                "from": result.status,
+                "to": write.status,
+                "has_pin": write.pin is not None,
+                "at": iso(self._clock.time()),
+                "account": account,
+                "referans": order.referans,
+            }
+        )
+        if write.final:
+            self._minute().ended += 1
+            self.rings.delays.append(delay)
+
+    def scanned(self, seconds: float) -> None:
+        """Note how many are open."""
+        self._minute().open = self._count_open()
+
+    def _minute(self) -> Minute:
+        now = self._clock.time()
+        minutes = self.rings.minutes
+        if not minutes or now - minutes[-1].at >= 60:  # noqa: PLR2004 - a minute
+            minutes.append(Minute(now - now % 60, minutes[-1].open if minutes else 0))
+        return minutes[-1]
+
+
+def iso(seconds: float | None, timespec: str = "milliseconds") -> str | None:
+    """Write epoch seconds as UTC, as exactly as ``timespec`` says; None for what is no date."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,254 @@
+"""Logging: one line an event on stderr, written by a thread of its own, with every known secret blotted out.
+
+A full or closed pipe loses lines, which are counted; it never stops or breaks the program.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Final, TextIO
+from urllib.parse import quote, quote_plus
+
+import structlog
+
+_QUEUE: Final = 10_000
+_SHORTEST_SECRET: Final = 4
+_REPEAT_EVERY: Final = 60.0
+_REPEATS_KNOWN: Final = 200
+_REPEAT_KEY: Final = 200
+_PRIORITIES: Final = {
+    "critical": "<2>",
+    "error": "<3>",
+    "exception": "<3>",
+    "warning": "<4>",
+    "info": "<6>",
+    "debug": "<7>",
+}
+_QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg", "urllib3", "opentelemetry")
+"""Libraries whose own lines may carry a URL or a value, at any level of ours."""
+
+
+class Redactor:
+    """Replaces known secret values in finished text, also as they look inside a URL."""
+
+    def __init__(self) -> None:
+        """Know no secret yet."""
+        self._forms: list[str] = []
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Hide these from now on; shorter ones than four characters would blot out the log itself."""
+        forms = {
+            form
+            for s in secrets
+            if len(s) >= _SHORTEST_SECRET
+            for url in (s, quote(s, safe=""), quote_plus(s), quote(s))
+            for once in _escaped(url)
+            for form in _escaped(once)
+        }
+        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` without the secrets."""
+        for form in self._forms:
+            text = text.replace(form, "****")
+        return text
+
+
+def _escaped(text: str) -> set[str]:
+    """Return ``text`` as it looks inside JSON and inside a ``repr`` of either quote."""
+    return {text, json.dumps(text, ensure_ascii=False)[1:-1], repr("'" + text)[2:-1], repr('"' + text)[2:-1]}
+
+
+class LineSink:
+    """Writes lines to a stream from a thread, never making its caller wait."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to ``stream``."""
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Take a line, or count it as dropped."""
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what is left, for at most ``seconds``."""
+        try:
+            self._lines.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _write(self) -> None:
+        line: str | None = ""
+        while line is not None:
+            line = self._lines.get()
+            try:
+                if line is not None:
+                    self._stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
+                if line is None or self._lines.empty():
+                    self._stream.flush()
+            except Exception:  # noqa: BLE001 - whatever ails the stream, the next line gets its chance
+                self.dropped += 1
+
+
+class _Logger:
+    """What structlog hands finished lines to."""
+
+    def __init__(self, sink: LineSink) -> None:
+        self._sink = sink
+
+    def msg(self, line: str) -> None:
+        self._sink.put(line)
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
+class _Chain:
+    """All of structlog's processors as one that cannot fail: no mistake in a log call may reach the work it tells of."""
+
+    def __init__(self, processors: list[structlog.typing.Processor], redact: Redactor, *, for_journal: bool) -> None:
+        self._processors = processors
+        self._redact = redact
+        self._for_journal = for_journal
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        try:
+            done: Any = event
+            for processor in self._processors:
+                done = processor(logger, method, done)
+            priority = _PRIORITIES.get(method, "") if self._for_journal else ""
+            return priority + self._redact(str(done))
+        except Exception as error:  # noqa: BLE001 - see above
+            return f'{{"event": "log.failed", "error": "{type(error).__name__}"}}'
+
+
+class Repeats:
+    """Lets the same message through once a minute, and counts the rest: a library can say one thing ten thousand times."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        """Count by ``monotonic``'s seconds."""
+        self._monotonic = monotonic
+        self._said: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+
+    def count(self, key: tuple[str, str]) -> int | None:
+        """Return how often ``key`` was kept back since it was last let through; None where it is kept back again."""
+        now = self._monotonic()
+        known = self._said.get(key)
+        if known is not None and now - known[0] < _REPEAT_EVERY:
+            known[1] += 1
+            return None
+        self._said.pop(key, None)
+        self._said[key] = [now, 0]
+        while len(self._said) > _REPEATS_KNOWN:
+            self._said.popitem(last=False)
+        return int(known[1]) if known is not None else 0
+
+
+class _FromStdlib(logging.Handler):
+    """Passes the libraries' records on; of an exception only its type and where it came from."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        super().__init__()
+        self._repeats = repeats
+
+    def emit(self, record: logging.LogRecord) -> None:
+        repeated = self._repeats.count(_key(record))
+        if repeated is None:
+            return
+        log = structlog.get_logger("library")
+        try:
+            fields: dict[str, Any] = {"library": record.name, "message": record.getMessage()}
+        except Exception:  # noqa: BLE001 - a library's broken format string
+            fields = {"library": record.name}
+        if record.exc_info and record.exc_info[1]:
+            fields = {"library": record.name, "error": origin(record.exc_info[1])}
+        if repeated:
+            fields["repeated"] = repeated
+        # structlog knows the five levels alone; a library may have its own in between.
+        level = max(logging.DEBUG, min(record.levelno // 10 * 10, logging.ERROR))
+        log.log(level, "library.message", **fields)
+
+
+def _key(record: logging.LogRecord) -> tuple[str, str]:
+    """Return what tells one message from another: its template, and where its error came from."""
+    template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+    error = origin(record.exc_info[1]) if record.exc_info and record.exc_info[1] else ""
+    return record.name, f"{template[:_REPEAT_KEY]} {error}"
+
+
+def origin(error: BaseException) -> str:
+    """Return an exception's type and the places it passed; never its text, which may hold anything."""
+    places = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]  # noqa: PTH119
+    return f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether systemd's journal reads the stream: then a line's level goes before it (sd-daemon(3)) and `journalctl -p` works."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def set_level(level: str) -> None:
+    """Let ``level`` be the least that is told, from now on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())))
+
+
+def set_up(
+    level: str, form: str, stream: TextIO | None = None, environ: MutableMapping[str, str] | None = None
+) -> tuple[LineSink, Redactor]:
+    """Configure structlog and the standard library's logging.
+
+    Args:
+        level: the least level told.
+        form: ``console``, ``json`` or ``auto`` (console on a terminal).
+        stream: stderr by default.
+        environ: read for ``NO_COLOR``.
+    """
+    stream = sys.stderr if stream is None else stream
+    environ = os.environ if environ is None else environ
+    is_terminal = stream.isatty()
+    sink, redact = LineSink(stream), Redactor()
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if form == "console" or (form == "auto" and is_terminal):
+        colors = is_terminal and not environ.get("NO_COLOR")
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    chain = _Chain(
+        [
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        redact,
+        for_journal=_is_journal(stream, environ),
+    )
+    structlog.configure(
+        processors=[chain],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=lambda *_: _Logger(sink),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_FromStdlib(Repeats(time.monotonic))]
+    root.setLevel(logging.WARNING)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return sink, redact

@@ -1,0 +1,50 @@
+"""A dead man's switch: somebody outside is told each minute that all is well, and notices when this falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import httpx
+import structlog
+
+from order_monitor.core.clock import Clock
+from order_monitor.tell.readiness import Readiness
+
+PING_TIMEOUT: Final = 10.0
+_MINUTE: Final = 60.0
+
+
+class Ping:
+    """A dead man's switch: somebody outside notices when this falls silent."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, clock: Clock) -> None:
+        """Call ``url`` when all is well, ``url``/fail when it is not."""
+        self._client = client
+        self._url = url.rstrip("/")
+        self._clock = clock
+        self._failed = False
+        self._log = structlog.get_logger("order_monitor.ping")
+
+    async def run(self, probe: Readiness) -> None:
+        """Tell each minute how ``probe`` judges it."""
+        while True:
+            await self._clock.sleep(_MINUTE)
+            await self.tell(is_good=not probe.reasons())
+
+    async def tell(self, *, is_good: bool) -> None:
+        """Tell once; that nobody hears it is no matter of the orders."""
+        why = ""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                answer = await self._client.get(self._url if is_good else f"{self._url}/fail")
+                why = "" if answer.is_success else f"http_{answer.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            why = type(error).__name__
+        if why and not self._failed:
+            self._log.warning("ping.failed", why=why)
+        self._failed = bool(why)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

@@ -1,0 +1,63 @@
+"""Whether the program lives and is of use, from memory alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from order_monitor.core.clock import Clock
+from order_monitor.watch.dispatcher import TICK
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.writer import STANDSTILL
+
+_SILENT_TICKS: Final = 12
+_SCANS_ALLOWED: Final = 3
+_SCAN_MARGIN: Final = 30.0
+
+
+class Readiness:
+    """Says from memory whether the program lives and is of use."""
+
+    def __init__(self, engine: Engine, clock: Clock, scan_interval: float) -> None:
+        """Judge ``engine``, which scans every ``scan_interval`` seconds."""
+        self._engine = engine
+        self._clock = clock
+        self._interval = scan_interval
+
+    def adopt(self, scan_interval: float) -> None:
+        """Judge by another interval."""
+        self._interval = scan_interval
+
+    def is_live(self) -> bool:
+        """Whether the loop ticked lately."""
+        ticked = self._engine.state.ticked_at
+        return ticked is not None and self._clock.monotonic() - ticked < TICK * _SILENT_TICKS
+
+    def reasons(self) -> list[str]:
+        """Return why the program is of no use just now; nothing where it is."""
+        state = self._engine.state
+        reasons = []
+        limit = self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
+        if state.scanned_at is None:
+            reasons.append(f"no scan yet: {state.scan_problem}" if state.scan_problem else "no scan yet")
+        elif self._clock.monotonic() - state.scanned_at > limit:
+            reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
+        if self._engine.writer.stands_still():
+            reasons.append(f"nothing written for {STANDSTILL:g} s: {len(self._engine.writer)} answers wait")
+        if state.clock_stood_still:
+            reasons.append("the database's clock stands still: nothing comes due")
+        if state.scanned_at is not None and not self._engine.accounts:
+            reasons.append("there is no account to ask")
+        return [*reasons, *self._unwell()]
+
+    def _unwell(self) -> list[str]:
+        """Say what is wrong with the accounts, where none of them is well."""
+        now = self._clock.monotonic()
+        accounts = [account for account in self._engine.accounts.values() if account.paused is None]
+        if any(account.is_well(now) for account in accounts):
+            return []
+        return [
+            f"account {account.name}: nothing it answers is understood"
+            if account.gate.is_open
+            else f"account {account.name} is closed: {account.gate.reason}"
+            for account in accounts
+        ]

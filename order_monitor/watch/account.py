@@ -1,0 +1,82 @@
+"""One account at a provider while the program runs: who is asked, whether, how fast, and how it went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from order_monitor.core.gate import Gate, Pace, Pause
+from order_monitor.core.sense import Sense
+from order_monitor.providers.provider import Provider
+
+SLOW_AFTER: Final = 2.0
+"""Seconds that a call may take before its account counts as slow."""
+
+
+@dataclass(slots=True)
+class Account:
+    """An account's provider with its own gate and pace; nothing here is shared with another account."""
+
+    name: str
+    provider: Provider
+    gate: Gate = field(default_factory=Gate)
+    pace: Pace = field(default_factory=lambda: Pace(10.0))
+    paused: Pause | None = None
+    balance: str | None = None
+    last_error: str = ""
+    said: str = ""
+    """What the provider said in place of the last answer that was none, fit to be shown."""
+    sense: Sense = field(default_factory=Sense)
+    answered_at: float | None = None
+    """When an answer of it was last understood, epoch seconds."""
+    closed_at: float = 0.0
+    told_at: float = 0.0
+    failures: int = 0
+    """How many calls failed since the gate shut, when that was, and when it was last told (monotonic seconds)."""
+    calls: dict[object, float] = field(default_factory=dict)
+    """The calls under way and when each began, oldest first."""
+
+    @property
+    def balance_amount(self) -> float | None:
+        """The balance as a number, None where it is not known or not written as one."""
+        try:
+            amount = float((self.balance or "").replace(",", "."))
+        except ValueError:
+            return None
+        return amount if math.isfinite(amount) else None
+
+    def is_well(self, now: float) -> bool:
+        """Whether it may be asked, and its answers are understood (``now``: monotonic seconds)."""
+        return self.gate.is_open and not self.sense.is_lost(now)
+
+    def is_understood(self, now: float) -> bool:
+        """Whether nothing speaks against its answers being understood, reachable or not."""
+        return not (self.sense.reason(self.gate.limit) or self.sense.is_lost(now))
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return len(self.calls)
+
+    def slow_at(self) -> float | None:
+        """When this account counts as slow unless its oldest call ends before; None while it has no call."""
+        return next(iter(self.calls.values())) + SLOW_AFTER if self.calls else None
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it keeps a call waiting for long, or failed last: then it must not take room from those that are well."""
+        slow_at = self.slow_at()
+        return self.gate.streak > 0 or (slow_at is not None and now >= slow_at)
+
+    def may_start(self, now: float) -> bool:
+        """Whether one more call may start at ``now`` (monotonic seconds)."""
+        return self.paused is None and self.gate.lets_through(now) and self.pace.ready_at() <= now
+
+    def may_start_at(self) -> float | None:
+        """When that will be; None while only a call's end can tell, or a person."""
+        if self.paused is not None:
+            return None
+        if self.gate.is_open:
+            return self.pace.ready_at()
+        opens = self.gate.opens_at()
+        return None if opens is None else max(opens, self.pace.ready_at())

@@ -1,0 +1,60 @@
+"""What is left on each account, read now and then beside the orders."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from order_monitor.core.clock import Clock
+from order_monitor.providers.provider import Balance
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+
+_MINUTE: Final = 60.0
+_LOOK: Final = 5.0
+
+
+class Balances:
+    """Reads the balances at a slow pace, one account after the other."""
+
+    def __init__(self, engine: Engine, clock: Clock, interval: float, low: float | None) -> None:
+        """Read each account's balance every ``interval`` seconds, the first a minute after the start; warn once below ``low``."""
+        self._engine = engine
+        self._clock = clock
+        self._interval = interval
+        self._low = low
+        self._began = clock.monotonic() + min(_MINUTE, interval) - interval
+        self._read_at: dict[str, float] = {}
+        self._warned: set[str] = set()
+        self._log = structlog.get_logger("order_monitor.balances")
+
+    async def run(self) -> None:
+        """Read for ever."""
+        while True:
+            for account in list(self._engine.accounts.values()):
+                if self._is_due(account):
+                    self._read_at[account.name] = self._clock.monotonic()
+                    await self._read(account)
+            await self._clock.sleep(_LOOK)
+
+    def _is_due(self, account: Account) -> bool:
+        now = self._clock.monotonic()
+        is_free = account.paused is None and account.gate.is_open and account.pace.ready_at() <= now
+        return is_free and now - self._read_at.get(account.name, self._began) >= self._interval
+
+    async def _read(self, account: Account) -> None:
+        """Ask for the balance; it counts against the account's pace, and a failure is no matter of its gate."""
+        account.pace.take(self._clock.monotonic())
+        found = await account.provider.balance()
+        if isinstance(found, Balance):
+            account.balance = found.amount
+            self._warn(account)
+
+    def _warn(self, account: Account) -> None:
+        amount = account.balance_amount
+        if self._low is None or amount is None or amount >= self._low:
+            self._warned.discard(account.name)
+        elif account.name not in self._warned:
+            self._warned.add(account.name)
+            self._log.warning("account.low_balance", account=account.name, balance=account.balance, low=self._low)

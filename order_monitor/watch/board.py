@@ -1,0 +1,56 @@
+"""What every step of the walk knows: the orders, the policy, the time, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.order import Order
+from order_monitor.core.queue import Entry, OrderQueue
+from order_monitor.watch.observer import Observer
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.statistics import Statistics
+
+
+@dataclass(slots=True)
+class Board:
+    """Shared by the steps of one loop.
+
+    ``read_at`` is the database's clock when it was last read (epoch seconds), and this machine's monotonic clock at that moment:
+    what goes by since then is told by the latter, which nobody can set.
+    """
+
+    policy: Policy
+    clock: Clock
+    observer: Observer
+    queue: OrderQueue = field(default_factory=OrderQueue)
+    state: Statistics = field(default_factory=Statistics)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    read_at: tuple[float, float] | None = None
+
+    def now(self) -> float:
+        """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
+        if self.read_at is None:
+            return self.clock.time()
+        return self.read_at[0] + self.clock.monotonic() - self.read_at[1]
+
+    def is_past_deadline(self, order: Order) -> bool:
+        """Whether an open order is older than the shop's patience."""
+        return (
+            not order.awaits_pin
+            and order.sent_at is not None
+            and self.now() - order.sent_at >= self.policy.give_up_after
+        )
+
+    def gives_up_blind(self, order: Order) -> bool:
+        """Whether an order is to be given up although the provider says nothing definite about it."""
+        return self.policy.give_up_blind and self.is_past_deadline(order)
+
+    def again(self, entry: Entry) -> None:
+        """Let an order that is still open be due at its plan's next time, if there is one in this run."""
+        due = self.policy.plan.again(entry.order, self.now())
+        if due is None:
+            self.queue.idle(entry)
+        else:
+            self.queue.schedule(entry, due)

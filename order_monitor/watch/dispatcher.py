@@ -1,0 +1,111 @@
+"""Due, and let through: which order is asked about next, of which account, and whether now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from order_monitor.core.queue import Entry
+from order_monitor.watch.account import Account
+from order_monitor.watch.board import Board
+from order_monitor.watch.calls import Calls
+from order_monitor.watch.routing import Directory
+
+TICK: Final = 5.0
+"""Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
+
+Ask = Callable[[Account, Entry, bool], Coroutine[Any, Any, None]]
+"""Asks an account about an order, with whether the question is a probe of a shut gate."""
+
+
+class Dispatcher:
+    """Starts calls as they come due, as far as gates, pace and places allow."""
+
+    def __init__(self, board: Board, directory: Directory, ask: Ask, is_full: Callable[[str], bool]) -> None:
+        """Start calls to ``ask``; no more of an account of which ``is_full`` says that its answers pile up."""
+        self._board = board
+        self._directory = directory
+        self._ask = ask
+        self._is_full = is_full
+        self._stopping = False
+        self._turn = 0
+        self.calls = Calls(board.wake.set)
+
+    def stop(self) -> None:
+        """Start no more calls."""
+        self._stopping = True
+        self._board.wake.set()
+
+    async def run(self, is_waited_for: Callable[[], bool]) -> None:
+        """Start calls as they come due, until stopped or, in one pass, until nothing is left to do nor ``is_waited_for``."""
+        while not self._stopping and not self._is_over(is_waited_for):
+            self._board.wake.clear()
+            pause = self.start_calls()
+            await self._board.clock.wait(self._board.wake, pause)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is asked nor could be: no account that may be asked has orders due, or is held back by its failures."""
+        queue, accounts = self._board.queue, self._directory.accounts.values()
+        used = {entry.account for entry in queue}
+        asked = [a for a in accounts if a.paused is None and a.name in used]
+        return not self.calls and not any(queue.due(a.name) or a.gate.streak or a.sense.is_in_doubt for a in asked)
+
+    def start_calls(self) -> float:
+        """Start what may start now; return after how many seconds to look again, if nothing calls before."""
+        now = self._board.clock.monotonic()
+        self._board.state.ticked_at = now
+        self._board.queue.promote(self._board.now())
+        waiting = self._in_turn()
+        while waiting:
+            waiting = [a for a in waiting if self._may_start(a, now)]
+            for account in waiting:
+                if self._may_start(account, now):
+                    self._start(account, now)
+        return self._pause(now)
+
+    def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
+        if not self._board.policy.one_pass or self.calls or is_waited_for():
+            return False
+        queue = self._board.queue
+        queue.promote(self._board.now())
+        return all(not queue.due(a.name) or not a.gate.is_open or a.paused for a in self._directory.accounts.values())
+
+    def _may_start(self, account: Account, now: float) -> bool:
+        return bool(self._board.queue.due(account.name)) and account.may_start(now) and self._has_room(account, now)
+
+    def _in_turn(self) -> list[Account]:
+        """All accounts, another one first each time."""
+        accounts = list(self._directory.accounts.values())
+        self._turn = (self._turn + 1) % max(1, len(accounts))
+        return accounts[self._turn :] + accounts[: self._turn]
+
+    def _has_room(self, account: Account, now: float) -> bool:
+        """Whether a place is free: for an account that is well, among those that are; for a slow one, among all."""
+        if self._is_full(account.name):
+            return False
+        concurrency = self._board.policy.concurrency
+        if len(self.calls) < concurrency:
+            return True
+        well = sum(other.in_flight for other in self._directory.accounts.values() if not other.is_slow(now))
+        return not account.is_slow(now) and well < concurrency
+
+    def _pause(self, now: float) -> float:
+        pause, queue = TICK, self._board.queue
+        wake = queue.next_wake()
+        if wake is not None:
+            pause = min(pause, wake - self._board.now())
+        for account in self._directory.accounts.values():
+            # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
+            has_room = self._has_room(account, now)
+            at = (account.may_start_at() if queue.due(account.name) else None) if has_room else account.slow_at()
+            pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
+        return max(0.0, pause)
+
+    def _start(self, account: Account, now: float) -> None:
+        entry = self._board.queue.take(account.name)
+        if entry is None:
+            return
+        probe = account.gate.started()
+        account.pace.take(now)
+        account.calls[entry] = now
+        self.calls.start(self._ask(account, entry, probe), f"check {entry.order.id}")

@@ -1,0 +1,106 @@
+"""The way of one order as one whole: found open, due, let through, asked about, understood, written; then forgotten or due again.
+
+The daemon and ``--once`` are this same loop. They differ in their plan (core/schedule.py) and in when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.order import SkipReason
+from order_monitor.watch.account import Account
+from order_monitor.watch.board import Board
+from order_monitor.watch.discovery import Discovery, Shop
+from order_monitor.watch.dispatcher import Dispatcher
+from order_monitor.watch.inquiry import Inquiry
+from order_monitor.watch.judgement import Judgement
+from order_monitor.watch.observer import Observer, Observers
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.routing import AnyOpener, Directory, OneAccount
+from order_monitor.watch.settlement import Settlement
+from order_monitor.watch.writer import Writer
+
+BACKLOG: Final = 2000
+"""Answers of one account waiting for the database beyond which no more of it are fetched; what a lock holds up is not counted."""
+
+
+class Engine:
+    """Asks about every open order when its plan says so."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        accounts: Mapping[str, Account] | Directory,
+        policy: Policy,
+        clock: Clock,
+        observer: Observer | None = None,
+    ) -> None:
+        """Ask ``accounts`` about the orders of ``shop``, and tell ``observer``."""
+        self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
+        self.board = Board(policy, clock, observer or Observers())
+        self.discovery = Discovery(self.board, shop, self.directory)
+        settlement = Settlement(self.board, self.discovery.ended)
+        self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
+        self._judgement = Judgement(self.board, self.writer, lambda: self.discovery.shop.records_every_check)
+        inquiry = Inquiry(self.board, self._judgement.understand)
+        self.dispatcher = Dispatcher(
+            self.board, self.directory, inquiry.ask, lambda account: self.writer.backlog.free[account] >= BACKLOG
+        )
+        self.queue, self.state = self.board.queue, self.board.state
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """The accounts that may be asked, by name."""
+        return self.directory.accounts
+
+    @property
+    def skips(self) -> Mapping[str, SkipReason]:
+        """The orders nobody asks about, and why."""
+        return self.discovery.skips
+
+    def now(self) -> float:
+        """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
+        return self.board.now()
+
+    def overdue(self) -> int:
+        """Return how many known orders are older than the shop's patience and still open."""
+        return sum(self.board.is_past_deadline(entry.order) for entry in self.queue)
+
+    def adopt(self, policy: Policy) -> None:
+        """Go on by another policy. An order's next time, already planned, stays; the times after it are the new plan's."""
+        self.board.policy = policy
+        self.board.wake.set()
+
+    def adopt_accounts(self, opener: AnyOpener | None, calls_per_second: float, gate_after: int) -> None:
+        """Give every account another pace and limit, and with ``opener`` a new client too."""
+        for provider in self.directory.reopen(opener) if opener else []:
+            self.dispatcher.calls.retire(provider)
+        for account in self.accounts.values():
+            account.pace.per_second = calls_per_second
+            account.gate.limit = gate_after
+        self.board.wake.set()
+
+    async def scan(self) -> None:
+        """Look for open orders, and take up and let go accordingly.
+
+        Raises:
+            ShopError: the database could not be asked; the orders known so far are kept.
+            SettingsError: the table is not as it must be.
+        """
+        board = self.board
+        began = board.clock.monotonic()
+        dropped = await self.discovery.scan()
+        board.observer.scanned(board.clock.monotonic() - began)
+        for provider in dropped:
+            self.dispatcher.calls.retire(provider)
+        self._judgement.give_up_unasked(self.accounts)
+        board.queue.promote(board.now())
+        if self.dispatcher.is_idle() and not self.writer.stands_still():
+            board.state.succeeded_at = board.now()
+        board.wake.set()
+
+    async def run(self) -> None:
+        """Start calls as they come due, until stopped or, in one pass, until nothing is left to do."""
+        await self.dispatcher.run(lambda: bool(len(self.writer) or self._judgement.confirmations.open))

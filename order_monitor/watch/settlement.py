@@ -1,0 +1,107 @@
+"""Written; forgotten, or still open: what this process takes note of when a finding has met its fate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from order_monitor.core.answer import Completed, Waiting
+from order_monitor.core.order import Order
+from order_monitor.core.queue import Entry
+from order_monitor.core.recording import Fate, Result
+from order_monitor.watch.board import Board
+
+
+class Settlement:
+    """Keeps queue, state and log in step with the database."""
+
+    def __init__(self, board: Board, on_end: Callable[[Order], None]) -> None:
+        """Take note on ``board``, and tell its observer; ``on_end`` is told which orders we have ended."""
+        self._board = board
+        self._queue = board.queue
+        self._state = board.state
+        self._on_end = on_end
+        self._log = structlog.get_logger("order_monitor.engine")
+
+    def take(self, result: Result) -> None:
+        """Take note of a finding's fate; an order that is still open is due again."""
+        self._board.wake.set()
+        order = result.finding.order
+        entry = self._queue.get(order.id)
+        delay = max(0.0, self._board.now() - result.finding.due)
+        self._board.observer.settled(entry.account if entry else "", result, delay)
+        if result.fate is not Fate.STUCK:
+            self._state.stuck.pop(order.id, None)
+        match result.fate:
+            case Fate.WRITTEN if order.awaits_pin:
+                self._pin_came(result)
+            case Fate.WRITTEN if result.write is not None and result.write.final:
+                self._end(result)
+            case Fate.GONE:
+                self._state.gone += 1
+                self._queue.forget(order.id)
+                has_pin = isinstance(result.finding.answer, Completed) and result.finding.answer.pin is not None
+                self._log.warning(
+                    "order.gone",
+                    order_id=order.id,
+                    status=result.status,
+                    why=result.detail or "somebody else ended it first",
+                    pin_not_written=has_pin,
+                )
+            case Fate.RESENT:
+                self._state.resent += 1
+                self._queue.forget(order.id)
+                self._log.info("order.resent", order_id=order.id)
+            case _:
+                if entry is not None:
+                    self._still_open(entry, result)
+                    self._board.again(entry)
+
+    def _pin_came(self, result: Result) -> None:
+        order = result.finding.order
+        self._state.late_pins += 1
+        self._queue.forget(order.id)
+        self._on_end(order)
+        after = round(result.finding.seen_at - (order.ended_at or result.finding.seen_at), 1)
+        self._log.info("order.pin_came", order_id=order.id, tenant_id=order.tenant_id, after=after)
+
+    def _end(self, result: Result) -> None:
+        finding, write = result.finding, result.write
+        assert write is not None
+        outcome = "completed" if isinstance(finding.answer, Completed) else "failed"
+        self._state.ends[outcome] += 1
+        self._state.timeouts += isinstance(finding.answer, Waiting)
+        self._queue.forget(finding.order.id)
+        self._on_end(finding.order)
+        if result.repeat:
+            self._log.warning("order.repeated", order_id=finding.order.id, status=write.status)
+        self._log.info(
+            f"order.{outcome}",
+            order_id=finding.order.id,
+            tenant_id=finding.order.tenant_id,
+            status=write.status,
+            has_pin=write.pin is not None,
+            age=round(finding.age, 1),
+            checks=finding.checks,
+        )
+
+    def _still_open(self, entry: Entry, result: Result) -> None:
+        order = result.finding.order
+        if result.fate is Fate.STUCK:
+            self._stuck(entry, result)
+        else:
+            entry.stuck = None
+        if result.write is not None:
+            entry.order = replace(order, status=result.write.status)
+            if order.status != result.write.status:
+                self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
+        entry.written = result.finding.answer
+
+    def _stuck(self, entry: Entry, result: Result) -> None:
+        reason = str(result.stuck)
+        self._state.stuck[entry.order.id] = reason
+        if entry.stuck != reason:
+            self._log.error("order.stuck", order_id=entry.order.id, reason=reason, detail=result.detail)
+        entry.stuck = reason

@@ -1,0 +1,167 @@
+"""The doctor: everything looked at, nothing changed, and what to do about each thing."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from order_monitor.demo.standin import StandIn
+from tests.commands.test_process import KOD, SIFRE, running, settings
+from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
+from tests.shops import Shop
+
+
+async def check(tmp_path: Path, config: str) -> tuple[int, list[dict[str, str]], str]:
+    async with running(tmp_path, config, "check", "--json") as run:
+        code = await run.end()
+    out = run.out.decode()
+    return code, json.loads(out) if out else [], run.err.decode()
+
+
+def of(lines: list[dict[str, str]], level: str) -> dict[str, dict[str, str]]:
+    return {line["subject"]: line for line in lines if line["level"] == level}
+
+
+async def migrated(shop: Shop, tmp_path: Path, config: str) -> None:
+    async with running(tmp_path, config, "migrate") as run:
+        assert await run.end() == 0
+
+
+async def test_all_is_well(shop: Shop, tmp_path: Path) -> None:
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        config = settings(shop.dsn, panel.url)
+        await migrated(shop, tmp_path, config)
+        code, lines, _ = await check(tmp_path, config)
+        assert code == 0
+        assert {line["level"] for line in lines} == {"ok"}
+        assert {line["subject"] for line in lines} >= {
+            "settings",
+            "database",
+            "rights",
+            "account default",
+            "open orders",
+        }
+        assert all(line.keys() == {"level", "subject", "text", "do"} for line in lines)
+        assert "balance 1523.40" in of(lines, "ok")["account default"]["text"]
+        async with running(tmp_path, config, "check") as run:
+            assert await run.end() == 0
+        assert "ok" in run.out.decode()
+
+
+async def test_it_changes_nothing(shop: Shop, tmp_path: Path) -> None:
+    order_id = await shop.add()
+    before = await shop.row(order_id)
+    size = await shop.connection.fetchval("SELECT count(*) FROM pg_class")
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        await check(tmp_path, settings(shop.dsn, panel.url))
+        assert panel.calls == {}
+    assert await shop.row(order_id) == before
+    assert await shop.connection.fetchval("SELECT count(*) FROM pg_class") == size
+
+
+async def test_what_migrate_would_add_is_a_warning(shop: Shop, tmp_path: Path) -> None:
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url))
+    assert code == 0
+    warnings = of(lines, "warning")
+    assert "table order_monitor_events" in warnings
+    assert {line["do"] for line in warnings.values()} == {"order-monitor migrate"}
+
+
+async def test_a_missing_column_is_an_error(plain_shop: Shop, tmp_path: Path) -> None:
+    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code, DROP COLUMN sent_at")
+    code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, "http://127.0.0.1:1"))
+    assert code == 1
+    assert len([line for line in lines if line["level"] == "error"]) == 2
+
+
+async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> None:
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        await migrated(shop, tmp_path, settings(shop.dsn, panel.url))
+        role = f"r{uuid.uuid4().hex}"
+        status, pin = shop.spelling.name("external_status"), shop.spelling.name("pin_code")
+        await shop.connection.execute(
+            f"CREATE ROLE {role} LOGIN PASSWORD 'role-pw-CANARY'; GRANT SELECT ON product_orders TO {role};"
+            f'GRANT UPDATE ("{status}") ON product_orders TO {role}; GRANT SELECT ON order_monitor_events TO {role}'
+        )
+        config = settings(f"postgresql://{role}:role-pw-CANARY@{shop.dsn.partition('@')[2]}", panel.url)
+        code, lines, _ = await check(tmp_path, config)
+        assert code == 1
+        remedy = of(lines, "error")["rights"]["do"]
+        assert f'"{pin}"' in remedy
+        assert f'"{status}"' not in remedy
+        assert 'GRANT INSERT ON "public"."order_monitor_events" TO your_role' in remedy
+        for grant in remedy.split("; "):
+            await shop.connection.execute(grant.replace("your_role", role))
+        code, lines, _ = await check(tmp_path, config)
+        assert (code, of(lines, "error")) == (0, {}), "its own advice is enough"
+        await shop.connection.execute("ALTER TABLE product_orders ENABLE ROW LEVEL SECURITY")
+        code, lines, _ = await check(tmp_path, config)
+        assert code == 1
+        assert "row security policy" in of(lines, "error")["rights"]["do"], "B5"
+        await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "empty_answer"),
+        ("8|Bağlantı Hatası", "refused_8"),
+        ("<html><title>Bakım</title>", "html_answer, it said: Bakım"),
+        ("?", "not_understood"),
+    ],
+)
+async def test_an_account_that_does_not_answer(plain_shop: Shop, tmp_path: Path, answer: str, reason: str) -> None:
+    from tests.providers.test_znet import says
+    from tests.servers import RawServer
+    from tests.servers import answer as http
+
+    async with RawServer(says(http(answer.encode()))) as server:
+        code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, f"http://127.0.0.1:{server.port}"))
+        assert b"/servis/bakiye_kontrol.php?" in server.requests[0]
+    assert code == 1
+    assert reason in of(lines, "error")["account default"]["text"]
+
+
+async def test_orders_that_can_never_be_asked_about_are_counted(plain_shop: Shop, tmp_path: Path) -> None:
+    await plain_shop.add(referans="")
+    await plain_shop.add(referans="")
+    await plain_shop.add(sent_at=None)
+    await plain_shop.add("teleported")
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, panel.url))
+    assert code == 0
+    texts = [line["text"] for line in lines if line["subject"] == "open orders"]
+    assert "2 orders cannot be asked about: no_reference" in texts
+    assert "1 order cannot be asked about: unknown_status" in texts
+    assert all(line["do"] for line in lines if line["subject"] == "open orders" and line["level"] == "warning")
+
+
+async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
+    from tests.shops import SHOP
+
+    await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
+    market = Market(shop)
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        await market.integration(None, name="good", kod=KOD, sifre=SIFRE, base=panel.url)
+        await market.integration(None, name="bad", kod=KOD, sifre="wrong-CANARY", base=panel.url)
+        await market.integration(None, name="off", enabled=False, base=panel.url)
+        more: dict[str, Any] = {"provider": {"source": "database", "allow_private": True}}
+        code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url, **more))
+        assert code == 1
+        assert [s.split("-")[0] for s in of(lines, "ok") if s.startswith("account")] == ["account good"]
+        assert [s.split("-")[0] for s in of(lines, "error")] == ["account bad"]
+        assert "1 integration of the shop not asked" in of(lines, "warning")["accounts"]["text"]
+        more["provider"]["allow_private"] = False
+        code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url, **more))
+        assert "there is none to ask" in of(lines, "error")["accounts"]["text"]
+
+
+async def test_an_unreachable_database_is_exit_3(tmp_path: Path) -> None:
+    code, lines, errors = await check(
+        tmp_path, settings("postgresql://u:dsn-CANARY@127.0.0.1:1/x", "http://127.0.0.1:1")
+    )
+    assert (code, lines) == (3, [])
+    assert "CANARY" not in errors

@@ -1,0 +1,565 @@
+"""People in charge, as processes over a real database, with the daemon running beside them."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.order import Pin
+from tests import launch
+from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
+from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
+from tests.shop.test_orders import found
+from tests.shops import SHOP, Shop
+from tests.tell.test_webhook import SECRET, Receiver, hooked, receiver
+
+__all__ = ["panel", "receiver"]
+
+RARELY = {"first_check": 3600, "base": 3600, "cap": 3600}
+
+
+async def prepare(shop: Shop, tmp_path: Path, config: str) -> None:
+    async with running(tmp_path, config, "migrate") as run:
+        assert await run.end() == 0, run.err.decode()
+
+
+async def call(tmp_path: Path, config: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """Run a command with something on its standard input; its arguments are looked at as `ps` would."""
+    folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
+    folder.mkdir()
+    (folder / "monitor.toml").write_text(config)
+    process = await launch.start(*arguments, cwd=folder, stdin=launch.PIPE)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    for secret in (PIN, SIFRE, KOD):
+        assert secret.encode() not in out + err, "a secret was shown"
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def daemon(shop: Shop, tmp_path: Path, config: str) -> AsyncIterator[Run]:
+    folder = tmp_path / "daemon"
+    folder.mkdir(exist_ok=True)
+    async with running(folder, config) as run:
+        while not any(e["event"] == "started" for e in run.events()):
+            await asyncio.sleep(0.01)
+        yield run
+        run.process.terminate()
+        assert await run.end() == 0
+
+
+async def events(shop: Shop) -> list[dict[str, Any]]:
+    return [dict(r) for r in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")]
+
+
+async def is_final(shop: Shop, order_id: str, status: str = "completed") -> None:
+    async with asyncio.timeout(30):
+        while (await shop.row(order_id))["external_status"] != status:
+            await asyncio.sleep(0.02)
+
+
+async def test_ask_answers_each_order_on_its_own_line(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """One bad id does not stop the rest; the daemon beside it is not disturbed, and makes no second event."""
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop, tmp_path, config)
+    a, b = await sent(shop, 2)
+    lost, final = (await sent(shop, 1, referans=""))[0], await shop.add("completed")
+    async with daemon(shop, tmp_path, config):
+        code, out, err = await call(tmp_path, config, "ask", a, "nonsense", final, lost, b, f"{a[:-4]}0000")
+        assert code == 1
+        lines = dict(line.split(": ", 1) for line in out.splitlines())
+        assert lines[a] == lines[b] == "znet says completed (tamam); now 'completed', with its PIN"
+        assert lines[final] == "is 'completed'; only open orders are changed"
+        assert lines[lost] == "not asked: it cannot be asked about: no_reference"
+        assert "nonsense: there is no such order" in err
+        assert f"there is no such order; near: {a}" in err
+        await asyncio.sleep(0.5)
+    told = await events(shop)
+    assert [(str(e["order_id"]), e["decided_by"], e["repeat"]) for e in told] == [(a, "ask", False), (b, "ask", False)]
+    assert panel.server.calls == {f"r-{a[:8]}": 1, f"r-{b[:8]}": 1}
+    code, out, _ = await call(tmp_path, config, "ask", a)
+    assert code == 1
+    assert re.search(r"is 'completed' since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, by ask; only open orders", out)
+
+
+async def test_ask_by_account_or_lateness(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule={**RARELY, "give_up_after": 7200})
+    await prepare(shop, tmp_path, config)
+    (young,) = await sent(shop, 1)
+    now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    old = await shop.add(sent_at=now - 8000)
+    code, out, _ = await call(tmp_path, config, "ask", "--overdue", "--json")
+    assert (code, [line["order_id"] for line in json.loads(out)]) == (0, [old])
+    code, _, err = await call(tmp_path, config, "ask", "--account", "defolt")
+    assert (code, "there is no account 'defolt'; near: default" in err) == (1, True)
+    code, out, _ = await call(tmp_path, config, "ask", "--account", "default")
+    assert (code, out.partition(":")[0]) == (0, young)
+    assert (await call(tmp_path, config, "ask", "--overdue"))[:2] == (0, "nothing to ask about\n")
+    assert (await call(tmp_path, config, "ask"))[0] == 2
+    assert (await call(tmp_path, config, "ask", old, "--overdue"))[0] == 2
+
+
+async def test_ask_says_what_hinders_it(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    (order_id,) = await sent(shop, 1)
+    code, _, err = await call(tmp_path, config, "ask", order_id)
+    assert (code, "run order-monitor migrate" in err) == (2, True)
+    await prepare(shop, tmp_path, config)
+    panel.answer = Waiting("bekleniyor")
+    assert (await call(tmp_path, config, "ask", order_id))[0] == 0
+    panel.body = "3|Açıklama"
+    code, out, _ = await call(tmp_path, config, "ask", order_id)
+    assert (code, out) == (0, f"{order_id}: znet says refused (Açıklama); nothing to write\n")
+    panel.body = "8|Bağlantı Hatası"
+    code, out, _ = await call(tmp_path, config, "ask", order_id)
+    assert code == 1
+    assert "blocked" in out
+    assert (await shop.row(order_id))["external_status"] == "processing"
+
+
+async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(shop.dsn, panel.server.url)
+    await prepare(shop, tmp_path, config)
+    code, out, _ = await call(tmp_path, config, "pause", "default", "--reason", "bakım", "--by", "Ayşe")
+    assert (code, out) == (0, "default: paused until it is resumed by Ayşe: bakım\n")
+    (order_id,) = await sent(shop, 1)
+    for _ in range(2):
+        async with daemon(shop, tmp_path, config) as run:
+            told = await run.event("account.paused")
+            assert (told["reason"], told["by"]) == ("bakım", "Ayşe")
+            await asyncio.sleep(0.6)
+    code, summary, _ = await once(tmp_path / "daemon", config)
+    assert (code, summary["not_asked"]) == (1, 1)
+    code, out, _ = await call(tmp_path, config, "ask", order_id)
+    assert (code, "account default is paused since" in out, "by Ayşe: bakım" in out) == (1, True, True)
+    assert panel.server.calls == {}
+    code, out, _ = await call(tmp_path, config, "explain", order_id, "--json")
+    story = json.loads(out)
+    assert (story["asked_about"], story["next"]) == (False, [])
+    assert "its account is paused since" in story["why"]
+    assert "by Ayşe: bakım" in story["why"]
+    code, out, _ = await call(tmp_path, config, "check")
+    assert "account default: is paused by Ayşe: bakım" in out
+    async with daemon(shop, tmp_path, config) as run:
+        await run.event("account.paused")
+        assert (await call(tmp_path, config, "resume", "default"))[0] == 0
+        await run.event("account.resumed")
+        await is_final(shop, order_id)
+    code, _, err = await call(tmp_path, config, "resume", "default")
+    assert (code, "'default' is not paused" in err) == (1, True)
+
+
+async def test_a_pause_ends_by_itself_and_names_are_checked(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url)
+    await prepare(shop, tmp_path, config)
+    code, _, err = await call(tmp_path, config, "pause", "main", "--reason", "x")
+    assert (code, "near: default" in err) == (1, True)
+    async with daemon(shop, tmp_path, config) as run:
+        assert (await call(tmp_path, config, "pause", "default", "--reason", "x", "--for", "4s"))[0] == 0
+        await run.event("account.paused")
+        (order_id,) = await sent(shop, 1)
+        await run.event("account.resumed")
+        await is_final(shop, order_id)
+
+
+async def test_a_shops_own_accounts_are_paused_by_their_names(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
+    config = settings(shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True})
+    await prepare(shop, tmp_path, config)
+    base_url = '"baseUrl"' if shop.spelling is SHOP else "base_url"
+    provider = '"providerId"' if shop.spelling is SHOP else "provider_id"
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    for n, integration in enumerate(ids):
+        await shop.connection.execute(
+            f"INSERT INTO integrations (id, name, provider, {base_url}, kod, sifre) VALUES ($1::uuid, $2, 'znet', $3, $4, $5)",
+            integration,
+            f"shop{n}",
+            panel.server.url,
+            KOD,
+            SIFRE,
+        )
+    a, b = await sent(shop, 2)
+    for order_id, integration in ((a, ids[0]), (b, ids[1])):
+        await shop.connection.execute(
+            f"UPDATE product_orders SET {provider} = $1 WHERE id = $2::uuid", integration, order_id
+        )
+    name = f"shop0-{ids[0][:8]}"
+    assert (await call(tmp_path, config, "pause", name, "--reason", "x"))[0] == 0
+    async with daemon(shop, tmp_path, config):
+        await is_final(shop, b)
+        assert (await shop.row(a))["external_status"] == "sent"
+        assert (await call(tmp_path, config, "resume", name))[0] == 0
+        await is_final(shop, a)
+
+
+async def test_resolve_completes_with_a_pin_that_no_list_of_processes_shows(
+    shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    hook = {"url": receiver.url, "secret": SECRET}
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY, webhook=hook)
+    await prepare(shop, tmp_path, config)
+    (order_id,) = await sent(shop, 1)
+    async with daemon(shop, tmp_path, config):
+        code, out, _ = await call(
+            tmp_path,
+            config,
+            "resolve",
+            order_id,
+            "--completed",
+            "--pin-stdin",
+            "--reason",
+            "telefonla soruldu",
+            "--by",
+            "Ayşe",
+            stdin=f"{PIN}\n",
+        )
+        assert (code, out) == (0, f"{order_id}: now 'completed' with its PIN, by Ayşe\n")
+        while not receiver.got:
+            await asyncio.sleep(0.02)
+    row = await shop.row(order_id)
+    assert (row["external_status"], row["pin_code"]) == ("completed", PIN)
+    assert row["note"].endswith("telefonla soruldu")
+    (event,) = await events(shop)
+    assert (event["decided_by"], event["message"], event["has_pin"]) == ("Ayşe", "telefonla soruldu", True)
+    assert (receiver.got[0]["type"], receiver.got[0]["data"]["decided_by"]) == ("order.completed", "Ayşe")
+    assert PIN not in json.dumps(receiver.got)
+    code, _, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "x")
+    assert code == 1
+    assert "since" in err
+    assert "by Ayşe; only open orders are changed" in err
+
+
+async def test_resolve_refuses_what_the_daemon_would(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    (early,) = await sent(shop, 1)
+    code, _, err = await call(tmp_path, config, "resolve", early, "--failed", "--reason", "x")
+    assert (code, "run order-monitor migrate" in err) == (2, True)
+    await prepare(shop, tmp_path, config)
+    (with_pin,) = await sent(shop, 1, pin="OTHER-1")
+    (plain,) = await sent(shop, 1)
+    cases: list[tuple[list[str], str, int, str]] = [
+        ([with_pin, "--failed", "--reason", "x"], "", 1, "failed_with_pin"),
+        ([with_pin, "--completed", "--pin-stdin"], PIN, 1, "pin_differs"),
+        ([plain, "--completed", "--pin-stdin"], "X" * 200, 1, "pin_too_wide"),
+        ([plain, "--completed", "--pin-stdin"], "\n", 1, "no PIN was given"),
+        ([plain, "--failed"], "", 2, "--failed needs --reason"),
+        ([plain, "--reopen"], "", 2, "--reopen needs --reason"),
+        ([plain], "", 2, "give --completed, --failed or --reopen"),
+        ([plain, "--failed", "--reason", "x", "--pin-stdin"], "", 2, "--pin-stdin goes with --completed"),
+        (["nonsense", "--failed", "--reason", "x"], "", 1, "there is no such order"),
+        ([plain, "--reopen", "--reason", "x"], "", 1, "order-monitor has not ended it"),
+    ]
+    for arguments, stdin, expected, text in cases:
+        code, out, err = await call(tmp_path, config, "resolve", *arguments, stdin=stdin)
+        assert (code, text in err) == (expected, True), (arguments, err)
+        assert out == ""
+    assert await events(shop) == []
+    assert (await shop.row(with_pin))["pin_code"] == "OTHER-1"
+
+
+async def test_reopen_takes_back_an_end_that_nobody_acted_on(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """The withdrawn event moves no money, and the next end counts as the first."""
+    config = settings(shop.dsn, panel.server.url, schedule={"scan_interval": 3600})
+    await prepare(shop, tmp_path, config)
+    (order_id,) = await sent(shop, 1)
+    panel.answer = Cancelled("iptal")
+    assert (await once(tmp_path, config))[0] == 0
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "yanlış", "--by", "Ayşe")
+    assert (code, out) == (0, f"{order_id}: 'sent' again; its end was withdrawn before the shop acted on it\n"), err
+    assert (await shop.row(order_id))["external_status"] == "sent"
+    assert (await once(tmp_path, config))[0] == 0
+    told = await events(shop)
+    assert [(e["to_status"], e["decided_by"], e["repeat"], e["consumed_at"] is not None) for e in told] == [
+        ("failed", "daemon", True, True),
+        ("sent", "Ayşe", False, False),
+        ("failed", "daemon", False, False),
+    ]
+    await shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now() WHERE id = $1", told[-1]["id"])
+    code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "the shop has acted on its end" in err) == (1, True)
+    assert (await shop.row(order_id))["external_status"] == "failed"
+
+
+async def test_reopen_waits_for_no_consumer_and_undoes_no_person(
+    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    shop = plain_shop
+    hook = {"url": receiver.url, "secret": SECRET}
+    config = settings(shop.dsn, panel.server.url, schedule={"scan_interval": 3600})
+    await prepare(shop, tmp_path, config)
+    (a,) = await sent(shop, 1)
+    panel.answer = Cancelled("iptal")
+    assert (await once(tmp_path, config))[0] == 0
+    async with shop.connection.transaction():
+        await shop.connection.execute("SELECT * FROM order_monitor_events FOR UPDATE")
+        code, _, err = await call(tmp_path, config, "resolve", a, "--reopen", "--reason", "x")
+        assert (code, "is acting on its end just now" in err) == (1, True)
+    (b,) = await sent(shop, 1)
+    assert (await call(tmp_path, config, "resolve", b, "--failed", "--reason", "x", "--by", "Ayşe"))[0] == 0
+    code, _, err = await call(tmp_path, config, "resolve", b, "--reopen", "--reason", "x")
+    assert (code, "Ayşe ended it" in err) == (1, True)
+    (c,) = await sent(shop, 1)
+    posted = settings(shop.dsn, panel.server.url, webhook=hook)
+    assert (await once(tmp_path, posted))[0] == 0
+    code, _, err = await call(tmp_path, posted, "resolve", c, "--reopen", "--reason", "x")
+    assert (code, "was posted to the shop" in err) == (1, True)
+    (d,) = await sent(shop, 1)
+    receiver.answers = [500]
+    assert (await once(tmp_path, posted))[0] == 0
+    code, _, err = await call(tmp_path, posted, "resolve", d, "--reopen", "--reason", "x")
+    assert (code, "was posted to the shop, or tried" in err) == (1, True), "who knows what became of that post"
+
+
+async def test_reopen_withdraws_a_post_that_was_never_tried(
+    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    shop = plain_shop
+    (order_id,) = await sent(shop, 1)
+    orders = await hooked(shop)
+    await orders.record([found(shop.order(order_id), Cancelled("iptal"))])
+    config = settings(shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET})
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "again" in out) == (0, True), err
+    rows = await shop.connection.fetch(
+        "SELECT event_id, dead_at IS NOT NULL AS dead FROM order_monitor_deliveries ORDER BY 1"
+    )
+    assert [(r["event_id"], r["dead"]) for r in rows] == [(1, True), (2, False)]
+    code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "not reopened: it is open" in err) == (1, True)
+    assert (await once(tmp_path, config))[0] == 0
+    assert [body["type"] for body in receiver.got] == ["order.reopened", "order.completed"]
+    await shop.connection.execute("UPDATE product_orders SET external_status = 'refunded'")
+    code, _, err = await call(
+        tmp_path, settings(shop.dsn, panel.server.url), "resolve", order_id, "--reopen", "--reason", "x"
+    )
+    assert (code, "is no longer 'completed': somebody changed it since" in err) == (1, True)
+    assert [e["repeat"] for e in await events(shop)] == [True, False, False], "and nothing of it stayed"
+
+
+async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop, tmp_path, config)
+    (order_id,) = await sent(shop, 1)
+    async with shop.connection.transaction():
+        await shop.connection.execute("SELECT * FROM product_orders FOR UPDATE")
+        code, _, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "x")
+        assert (code, "somebody else holds the row" in err) == (1, True)
+    assert (await shop.row(order_id))["external_status"] == "sent"
+
+
+async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop, tmp_path, config)
+    ids = await sent(shop, 8)
+    (tmp_path / "monitor.toml").write_text(config)
+    await shop.connection.execute(
+        "INSERT INTO order_monitor_review (order_id, kind) SELECT id, 'pin_differs' FROM product_orders"
+    )
+    for n, order_id in enumerate(ids):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "order_monitor",
+            "resolve",
+            order_id,
+            "--failed",
+            "--reason",
+            "x",
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await asyncio.sleep(0.45 + n * 0.06)
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    await asyncio.sleep(0.3)
+    rows = await shop.connection.fetch(
+        "SELECT o.external_status = 'failed' AS ended, (SELECT count(*) FROM order_monitor_events e WHERE e.order_id = o.id) "
+        "AS told, (SELECT count(*) FROM order_monitor_review r WHERE r.order_id = o.id AND r.closed_at IS NOT NULL) AS closed "
+        "FROM product_orders o"
+    )
+    assert {(r["ended"], r["told"], r["closed"]) for r in rows} <= {(True, 1, 1), (False, 0, 0)}
+
+
+async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(shop.dsn, panel.server.url)
+    await prepare(shop, tmp_path, config)
+    (differs,) = await sent(shop, 1, pin="OTHER-1")
+    assert (await once(tmp_path, config))[0] == 1
+    assert (await once(tmp_path, config))[0] == 1
+    code, out, _ = await call(tmp_path, config, "review", "--json")
+    assert code == 0
+    assert [(r["order_id"], r["kind"]) for r in json.loads(out)] == [(differs, "pin_differs")], (
+        "once, however often it is met"
+    )
+    story = json.loads((await call(tmp_path, config, "explain", differs, "--json"))[1])
+    assert story["review"] == ["pin_differs"]
+    assert "for review" in (await call(tmp_path, config, "explain", differs))[1]
+    assert "review: 1 wait for a person" in (await call(tmp_path, config, "check"))[1]
+    panel.answer = Completed(Pin("OTHER-1"), "")
+    code, out, _ = await call(tmp_path, config, "ask", "--stuck")
+    assert (code, "now 'completed'" in out) == (0, True)
+    assert (await call(tmp_path, config, "ask", "--stuck"))[:2] == (0, "nothing to ask about\n"), "it has ended"
+    (other,) = await sent(shop, 1, pin="OTHER-2")
+    assert (await once(tmp_path, config))[0] == 1
+    code, out, _ = await call(tmp_path, config, "review")
+    assert f"{other}  " in out
+    assert (await call(tmp_path, config, "resolve", other, "--completed", "--reason", "kept"))[0] == 0
+    rows = await shop.connection.fetch("SELECT * FROM order_monitor_review WHERE order_id = $1::uuid", other)
+    assert [(r["closed_at"] is not None, r["resolution"]) for r in rows] == [(True, "completed: kept")]
+
+
+async def test_replay_posts_again_and_lists_dead_letters(
+    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    shop = plain_shop
+    hook = {"url": receiver.url, "secret": SECRET}
+    config = settings(shop.dsn, panel.server.url, webhook=hook)
+    code, _, err = await call(tmp_path, settings(shop.dsn, panel.server.url), "replay")
+    assert (code, "webhook.url: is missing" in err) == (2, True)
+    code, _, err = await call(tmp_path, config, "replay")
+    assert (code, "run order-monitor migrate" in err) == (2, True)
+    await prepare(shop, tmp_path, config)
+    assert (await call(tmp_path, config, "replay"))[:2] == (0, "there are no dead letters\n")
+    ids = await sent(shop, 3)
+    receiver.answers = [410]
+    assert (await once(tmp_path, config))[0] == 0
+    code, out, _ = await call(tmp_path, config, "replay", "--json")
+    (letter,) = json.loads(out)
+    assert (letter["why"], letter["attempts"]) == ("http_410", 1)
+    before = len(receiver.got)
+    async with daemon(shop, tmp_path, config):
+        code, out, err = await call(tmp_path, config, "replay", "--dead")
+        assert (code, out) == (0, f"{letter['event_id']}: put up again; the daemon posts it\n")
+        await receiver.has_got(before + 1)
+        code, out, err = await call(tmp_path, config, "replay", "1", "999")
+        assert (code, "999: there is no such event" in err) == (1, True)
+        await receiver.has_got(before + 2)
+        assert (await call(tmp_path, config, "replay", "--order", ids[0]))[0] == 0
+        await receiver.has_got(before + 3)
+        code, out, _ = await call(tmp_path, config, "replay", "--since", "1h")
+        assert (code, len(out.splitlines())) == (0, 3)
+    assert (await call(tmp_path, config, "replay"))[1] == "there are no dead letters\n"
+    assert (await call(tmp_path, config, "replay", "--order", str(uuid.uuid4())))[0] == 1
+    tries = json.loads(await shop.connection.fetchval("SELECT tries FROM order_monitor_deliveries WHERE event_id = 1"))
+    assert any(t["outcome"].startswith("replayed by ") for t in tries)
+
+
+async def test_a_report_counts_what_happened(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(shop.dsn, panel.server.url, schedule={"give_up_after": 7200})
+    await prepare(shop, tmp_path, config)
+    package = str(uuid.uuid4())
+    await sent(shop, 4, package_id=package)
+    assert (await once(tmp_path, config))[0] == 0
+    panel.answer = Cancelled("x")
+    await sent(shop, 2)
+    assert (await once(tmp_path, config))[0] == 0
+    now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    await shop.add(sent_at=now - 8000, referans="")
+    await shop.add(sent_at=now - 200_000)
+    code, out, _ = await call(tmp_path, config, "report", "--since", "24h", "--json")
+    assert code == 0
+    rows = {(row["account"], row["package"]): row for row in json.loads(out)}
+    assert rows["default", package]["completed"] == 4
+    assert (rows["default", ""]["failed"], rows["default", ""]["open"], rows["default", ""]["overdue"]) == (2, 2, 2)
+    total = rows["all", ""]
+    assert (total["sent"], total["completed"], total["failed"], total["open"], total["no_reference"]) == (7, 4, 2, 2, 1)
+    assert (total["open_to_6h"], total["open_over_24h"]) == (1, 1)
+    assert 90 < total["seconds_to_end_mean"] < 200
+    code, out, _ = await call(tmp_path, config, "report", "--csv")
+    assert (code, out.splitlines()[0].startswith("account,package,sent,completed,failed,open,")) == (0, True)
+    code, out, _ = await call(tmp_path, config, "report", "--since", "1s")
+    assert (code, "all" in out) == (0, True)
+
+
+async def test_quiet_says_nothing_when_all_went_well(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(plain_shop.dsn, panel.server.url, log={"level": "info"})
+    await sent(plain_shop, 2)
+    assert await call(tmp_path, config, "--once", "--quiet") == (0, "", "")
+    await sent(plain_shop, 12)
+    panel.body = "8|Bağlantı Hatası"
+    code, out, err = await call(tmp_path, config, "--once", "--quiet")
+    assert (code, "not asked" in out, "account.closed" in err) == (1, True, True)
+    assert (await call(tmp_path, config, "--quiet"))[0] == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_of_the_same_commands(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "order_monitor", "completion", shell], capture_output=True, text=True, check=True
+    )
+    assert "_ORDER_MONITOR_COMPLETE" in done.stdout
+
+
+def test_the_man_page_is_of_the_same_commands() -> None:
+    from order_monitor.commands.cli import cli_group
+
+    done = subprocess.run([sys.executable, "-m", "order_monitor", "man"], capture_output=True, text=True, check=True)
+    for name, command in cli_group.commands.items():
+        assert f".SS \\fB{name}\\fR" in done.stdout
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--"):
+                    assert option.replace("-", "\\-") in done.stdout
+    assert not re.search(r"^\.(?!TH |SH |SS |TP)", done.stdout, re.MULTILINE), "no text is taken for a request"
+
+
+async def test_a_pin_that_another_order_has_is_kept_back_and_accepted_on_purpose(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Through `--once`, `review` and `resolve`, as a person would meet it."""
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url)
+    await prepare(shop, tmp_path, config)
+    a, b = await sent(shop, 2)
+    panel.body = f"OK|2|{PIN}|tamam"
+    code, summary, _ = await once(tmp_path, config)
+    assert (code, summary["completed"], summary["stuck"]) == (1, 1, 1)
+    rows = {i: (await shop.row(i))["pin_code"] for i in (a, b)}
+    assert sorted(rows.values(), key=str) == [None, PIN]
+    (kept_back,) = [i for i, pin in rows.items() if pin is None]
+    code, out, _ = await call(tmp_path, config, "review", "--json")
+    (entry,) = json.loads(out)
+    assert (entry["order_id"], entry["kind"]) == (kept_back, "pin_duplicate")
+    code, _, _ = await call(tmp_path, config, "resolve", kept_back, "--completed", "--pin-stdin", stdin=f"{PIN}\n")
+    assert code == 0
+    assert (await shop.row(kept_back))["pin_code"] == PIN
+    assert (await call(tmp_path, config, "review", "--json"))[1].strip() == "[]"
+
+
+async def test_once_takes_along_what_ended_without_its_pin(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule={"first_check": 0})
+    await prepare(shop, tmp_path, config)
+    package = str(uuid.uuid4())
+    now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    await shop.add(sent_at=now - 100, package_id=package)
+    assert (await once(tmp_path, config))[0] == 0
+    late = await shop.add(sent_at=now - 90, package_id=package)
+    panel.body = "OK|2| |onaylandı"
+    assert (await once(tmp_path, config))[1]["completed"] == 1
+    assert (await shop.row(late))["pin_code"] is None
+    panel.body = "OK|2|LATE-1|yüklendi"
+    code, summary, _ = await once(tmp_path, config)
+    assert (code, summary["open"], summary["asked"]) == (0, 0, 1)
+    assert (await shop.row(late))["pin_code"] == "LATE-1"
+    assert (await once(tmp_path, config))[1]["asked"] == 0
+    code, out, _ = await call(tmp_path, config, "explain", late)
+    assert "with its PIN" in out.splitlines()[0]

@@ -1,0 +1,220 @@
+"""What is written, and above all what is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Unreachable,
+    Waiting,
+)
+from order_monitor.core.decision import (
+    Nothing,
+    Row,
+    Rules,
+    Stuck,
+    StuckReason,
+    Write,
+    append_note,
+    decide,
+    timeout_message,
+)
+from order_monitor.core.order import Order, Pin, SkipReason
+from order_monitor.core.text import clean
+
+DAY = 86_400.0
+SENT = Row("sent", None, None)
+SAYS_NOTHING: list[Answer] = [
+    Refused("3", "Açıklama"),
+    Garbled("cut_short"),
+    Blocked("html_answer"),
+    Busy("http_503", 3.0),
+    Unreachable("timeout"),
+]
+
+
+def test_completed_with_a_pin() -> None:
+    decision = decide(SENT, Completed(Pin("P-1"), "Yüklendi"), 10, Rules())
+    assert decision == Write("completed", final=True, pin=Pin("P-1"), note="Yüklendi", message="Yüklendi")
+
+
+def test_the_shop_chooses_the_words() -> None:
+    rules = Rules(completed="done", failed="rejected", processing="queued")
+    assert decide(SENT, Completed(None), 10, rules) == Write("done", final=True)
+    assert decide(SENT, Cancelled("x"), 10, rules) == Write("rejected", final=True, note="x", message="x")
+    assert decide(SENT, Waiting(), 10, rules) == Write("queued", final=False)
+
+
+def test_cancelled_never_brings_a_pin() -> None:
+    decision = decide(SENT, Cancelled("Oyuncu bulunamadı"), 10, Rules())
+    assert isinstance(decision, Write)
+    assert decision.pin is None
+    assert decision.status == "failed"
+
+
+@pytest.mark.parametrize("answer", SAYS_NOTHING)
+@pytest.mark.parametrize("age", [10.0, DAY - 1, DAY, 30 * DAY])
+def test_what_says_nothing_of_the_order_changes_nothing(answer: Answer, age: float) -> None:
+    assert decide(SENT, answer, age, Rules()) == Nothing()
+
+
+@pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("bekleniyor")])
+def test_the_plain_rule_gives_up_blind(answer: Answer) -> None:
+    rules = Rules(give_up_blind=True)
+    decision = decide(SENT, answer, DAY, rules)
+    assert decision == Write(
+        "failed", final=True, note="Timeout: No response after 24h", message="Timeout: No response after 24h"
+    )
+    assert not isinstance(decide(SENT, answer, DAY - 1, rules), Write) or isinstance(answer, Waiting)
+
+
+def test_waiting_past_the_deadline_fails_the_order() -> None:
+    assert decide(SENT, Waiting("bekleniyor"), DAY, Rules()) == Write(
+        "failed", final=True, note="Timeout: No response after 24h", message="Timeout: No response after 24h"
+    )
+    assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write("completed", final=True, pin=Pin("P"))
+
+
+def test_waiting_is_written_once() -> None:
+    first = decide(SENT, Waiting("bekleniyor"), 10, Rules())
+    assert first == Write("processing", final=False, note="bekleniyor", message="bekleniyor")
+    assert decide(Row("processing", None, "bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
+    assert decide(Row("processing", None, "x | bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
+    assert decide(Row("processing", None, "bekleniyor"), Waiting("sırada"), 20, Rules()) == Write(
+        "processing", final=False, note="bekleniyor | sırada", message="sırada"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "reason"),
+    [
+        (Row("sent", "OLD", None), Completed(Pin("NEW")), StuckReason.PIN_DIFFERS),
+        (SENT, Completed(Pin("X" * 121)), StuckReason.PIN_TOO_WIDE),
+        (SENT, Completed(Pin("A\0B")), StuckReason.PIN_NOT_STORABLE),
+        (SENT, Completed(Pin("A\ud800B")), StuckReason.PIN_NOT_STORABLE),
+        (Row("sent", "OLD", None), Cancelled("iptal"), StuckReason.FAILED_WITH_PIN),
+        (Row("sent", "OLD", None), Waiting(), StuckReason.FAILED_WITH_PIN),
+    ],
+)
+def test_what_a_person_must_see_stays_open(row: Row, answer: Answer, reason: StuckReason) -> None:
+    decision = decide(row, answer, 2 * DAY, Rules(pin_width=120))
+    assert isinstance(decision, Stuck)
+    assert decision.reason is reason
+    assert "OLD" not in repr(decision)
+    assert "NEW" not in repr(decision)
+
+
+@pytest.mark.parametrize("stored", ["", "  ", None])
+def test_a_blank_pin_is_no_pin(stored: str | None) -> None:
+    decision = decide(Row("sent", stored, None), Completed(Pin("P")), 1, Rules())
+    assert isinstance(decision, Write)
+    assert decision.pin == Pin("P")
+
+
+def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
+    row = Row("sent", "P", None)
+    assert decide(row, Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
+    assert decide(row, Completed(None), 1, Rules()) == Write("completed", final=True)
+
+
+def test_a_pin_as_wide_as_its_column_fits() -> None:
+    assert isinstance(decide(SENT, Completed(Pin("X" * 120)), 1, Rules(pin_width=120)), Write)
+
+
+def test_messages_are_appended_unless_repeated() -> None:
+    assert append_note(None, "a", None) == "a"
+    assert append_note("", "a", None) == "a"
+    assert append_note("a", "b", None) == "a | b"
+    assert append_note("a", "a", None) is None
+    assert append_note("a | b", "b", None) is None
+    assert append_note("b | a", "b", None) == "b | a | b"
+    assert append_note("a", "", None) is None
+    assert append_note("xa", "a", None) == "xa | a"
+
+
+def test_the_note_is_cut_from_its_old_end() -> None:
+    assert append_note("0123456789", "new", 10) == "6789 | new"[-10:]
+    assert append_note("a", "0123456789X", 10) == "123456789X"
+    assert append_note("123456789X", "0123456789X", 10) is None, "the same message, cut the same way"
+    assert append_note("a", "b", 0) is None
+    assert append_note("e\u0301" * 5, "z", 8) == "e\u0301e\u0301 | z"
+    assert append_note("e\u0301" * 5, "z", 7) == "e\u0301 | z", "not inside a character"
+
+
+@given(st.text(), st.text(), st.integers(1, 60))
+def test_a_note_fits_and_ends_with_its_message(note: str, message: str, width: int) -> None:
+    result = append_note(note, clean(message), width)
+    if result is not None:
+        assert len(result) <= width
+        assert (note + " | " + clean(message)).endswith(result)
+
+
+@given(st.text())
+def test_clean_text_can_be_stored(text: str) -> None:
+    cleaned = clean(text)
+    assert "\0" not in cleaned
+    assert "\n" not in cleaned
+    cleaned.encode("utf-8")
+    assert clean(cleaned) == cleaned
+
+
+ANSWERS = st.sampled_from(
+    [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok"), Completed(Pin("P"), "ok")]
+)
+
+
+@given(
+    row=st.builds(
+        Row, st.sampled_from(["sent", "pending", "processing"]), st.sampled_from([None, "", "P", "Q"]), st.none()
+    ),
+    answer=ANSWERS,
+    age=st.floats(-400, 10 * DAY),
+    blind=st.booleans(),
+)
+def test_the_rules_money_hangs_on(row: Row, answer: Answer, age: float, blind: bool) -> None:  # noqa: FBT001
+    decision = decide(row, answer, age, Rules(give_up_blind=blind))
+    if isinstance(decision, Write):
+        if decision.final and decision.status == "completed":
+            assert isinstance(answer, Completed)
+        if decision.final and decision.status == "failed":
+            assert isinstance(answer, Cancelled) or age >= DAY
+            assert not row.pin, "an order with a PIN is never failed"
+            assert isinstance(answer, Cancelled | Waiting) or blind
+        if decision.pin is not None:
+            assert isinstance(answer, Completed)
+            assert not row.pin
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(86_400, "24h"), (3600, "1h"), (5400, "90m"), (90, "90s"), (0.5, "0.5s"), (600, "10m")]
+)
+def test_the_timeout_says_how_long(seconds: float, text: str) -> None:
+    assert timeout_message(seconds) == f"Timeout: No response after {text}"
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "referans", "reason"),
+    [
+        (1000.0 + 9e8, "1", None),
+        (1000.0 + 9e8, "", SkipReason.NO_REFERENCE),
+        (1000.0 + 9e8, "  ", SkipReason.NO_REFERENCE),
+        (None, "1", SkipReason.NO_SENT_AT),
+        (0.0, "1", SkipReason.NO_SENT_AT),
+        (float("-inf"), "1", SkipReason.NO_SENT_AT),
+        (float("nan"), "1", SkipReason.NO_SENT_AT),
+        (float("inf"), "1", SkipReason.SENT_IN_FUTURE),
+        (1e9 + 301, "1", SkipReason.SENT_IN_FUTURE),
+        (1e9 + 299, "1", None),
+    ],
+)
+def test_orders_that_cannot_be_asked_about(sent_at: float | None, referans: str, reason: SkipReason | None) -> None:
+    """B3, B4: a time that is no time decides no deadline."""
+    shifted = sent_at + 1e8 if sent_at == 1000.0 + 9e8 else sent_at
+    assert Order("a", "sent", shifted, referans).skip_reason(1e9 + 1000 if sent_at == 1000.0 + 9e8 else 1e9) is reason

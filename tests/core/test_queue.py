@@ -1,0 +1,184 @@
+"""The orders in memory."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_monitor.core.order import Order
+from order_monitor.core.queue import _STALE_ALLOWED, LONGEST_WAITING_EVERY, Entry, OrderQueue, Stage
+
+
+def add(queue: OrderQueue, order_id: str, due: float, sent_at: float = 0.0, account: str = "a") -> Entry:
+    entry = queue.add(Order(order_id, "sent", sent_at, "1"), account)
+    queue.schedule(entry, due)
+    return entry
+
+
+def test_nothing_is_taken_before_it_is_due() -> None:
+    queue = OrderQueue()
+    add(queue, "x", 10)
+    queue.promote(9.9)
+    assert queue.take("a") is None
+    assert queue.next_wake() == 10
+    queue.promote(10)
+    assert queue.due("a") == 1
+    taken = queue.take("a")
+    assert taken is not None
+    assert taken.stage is Stage.ASKING
+    assert queue.due("a") == 0
+    assert queue.take("a") is None
+    assert queue.next_wake() is None
+    assert len(queue) == 1
+    assert queue.get("x") is taken
+
+
+def test_the_newest_goes_first_but_nobody_starves() -> None:
+    queue = OrderQueue()
+    for n in range(100):
+        add(queue, str(n), due=n, sent_at=n)
+    queue.promote(100)
+    first = [queue.take("a") for _ in range(LONGEST_WAITING_EVERY)]
+    assert [e.order.id for e in first if e] == ["99", "98", "97", "0"]
+    for n in range(100, 200):
+        add(queue, str(n), due=n, sent_at=n)
+        queue.promote(200)
+        queue.take("a")
+    left = {e.order.id for e in queue if e.stage is Stage.READY}
+    assert not left & {str(n) for n in range(10)}, "the oldest were served meanwhile"
+
+
+def test_equal_times_compare_no_payload() -> None:
+    """E12: heap ties must not reach the orders themselves."""
+    queue = OrderQueue()
+    for n in range(50):
+        add(queue, str(n), due=5)
+    queue.promote(5)
+    assert len({e.order.id for _ in range(50) if (e := queue.take("a"))}) == 50
+
+
+def test_accounts_do_not_mix() -> None:
+    queue = OrderQueue()
+    add(queue, "x", 0, account="a")
+    add(queue, "y", 0, account="b")
+    queue.promote(0)
+    assert queue.due("a") == queue.due("b") == 1
+    taken = queue.take("b")
+    assert taken is not None
+    assert taken.order.id == "y"
+    assert queue.take("c") is None
+
+
+def test_a_held_order_keeps_its_due_time() -> None:
+    queue = OrderQueue()
+    entry = add(queue, "x", 0)
+    queue.promote(0)
+    queue.take("a")
+    queue.schedule(entry, 0, wake=30)
+    queue.promote(29)
+    assert queue.due("a") == 0
+    queue.promote(30)
+    assert queue.take("a") is entry
+    assert entry.due == 0
+
+
+def test_what_is_forgotten_or_idle_is_never_taken() -> None:
+    queue = OrderQueue()
+    add(queue, "x", 0)
+    queue.idle(add(queue, "y", 0))
+    queue.promote(0)
+    queue.forget("x")
+    queue.forget("never there")
+    assert queue.due("a") == 0
+    assert queue.take("a") is None
+    assert queue.get("x") is None
+    add(queue, "z", 5)
+    queue.forget("z")
+    assert queue.next_wake() is None
+
+
+def test_what_a_scan_no_longer_finds_is_named_unless_in_use() -> None:
+    queue = OrderQueue()
+    for name in "abcd":
+        add(queue, name, 0)
+    queue.promote(0)
+    asking = queue.take("a")
+    assert asking is not None
+    writing = queue.take("a")
+    assert writing is not None
+    queue.writing(writing)
+    missing = {e.order.id for e in queue.missing_from(["a"])}
+    assert missing == {"a", "b", "c", "d"} - {"a", asking.order.id, writing.order.id}
+
+
+def test_rescheduling_replaces() -> None:
+    queue = OrderQueue()
+    entry = add(queue, "x", 5)
+    queue.schedule(entry, 50)
+    queue.promote(49)
+    assert queue.due("a") == 0
+    queue.promote(50)
+    queue.schedule(entry, 60)
+    assert queue.due("a") == 0
+    assert queue.take("a") is None
+    queue.promote(60)
+    assert queue.take("a") is entry
+
+
+def test_stale_items_do_not_pile_up() -> None:
+    """Under lasting overload each order leaves a stale item behind: they are swept."""
+    queue = OrderQueue()
+    base = add(queue, "base", 0)
+    base.failures = 1
+    queue.promote(0)
+    for n in range(6 * _STALE_ALLOWED):
+        add(queue, str(n), due=1, sent_at=n)
+        queue.promote(1)
+        taken = queue.take("a")
+        assert taken is not None
+        assert taken is not base, "it stands behind the others"
+        queue.forget(taken.order.id)
+    ready = queue._ready["a"]
+    assert len(ready.newest) + len(ready.longest) < 3 * _STALE_ALLOWED
+    assert queue.take("a") is base
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcdef"), st.sampled_from(["add", "take", "forget", "hold", "idle"]), st.integers(0, 9)
+        )
+    )
+)
+def test_the_count_of_due_orders_is_always_right(steps: list[tuple[str, str, int]]) -> None:
+    queue, now = OrderQueue(), 0.0
+    for name, step, number in steps:
+        entry = queue.get(name)
+        match step:
+            case "add" if entry is None:
+                add(queue, name, now + number, sent_at=number)
+            case "take":
+                now += number
+                queue.promote(now)
+                queue.take("a")
+            case "forget":
+                queue.forget(name)
+            case "hold" if entry:
+                queue.schedule(entry, entry.due, wake=now + number)
+            case "idle" if entry:
+                queue.idle(entry)
+        ready = [e for e in queue if e.stage is Stage.READY]
+        assert queue.due("a") == len(ready)
+    assert queue.next_wake() == min((w for w in [queue.next_wake()] if w is not None), default=None)
+    queue.promote(now + 100)
+    taken = 0
+    while queue.take("a"):
+        taken += 1
+    assert queue.due("a") == 0
+    assert taken <= len(queue)
+
+
+def test_an_unknown_order_is_not_known() -> None:
+    assert OrderQueue().get("x") is None
+    assert list(OrderQueue()) == []
+    with pytest.raises(StopIteration):
+        next(iter(OrderQueue()))

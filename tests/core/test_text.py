@@ -1,0 +1,165 @@
+"""What is said in place of an answer: plain, short, and without what nobody may see."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_monitor.core.order import Pin
+from order_monitor.core.pin_memory import PinMemory
+from order_monitor.core.sense import NOT_UNDERSTOOD, PATIENCE, REFUSED, Sense
+from order_monitor.core.text import SHOWN, plain, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Oyuncu bulunamad&#305;", "Oyuncu bulunamadı"),
+        ("a &amp; b", "a & b"),
+        ("&lt;b&gt;kalın&lt;/b&gt;", "kalın"),
+        ("<font color=red>iptal</font>", "iptal"),
+        ("bir<br>iki<BR />üç", "bir iki üç"),
+        ("tamam<br />\n<b>Notice</b>:  Undefined index: x in <b>/var/www/p.php</b> on line <b>12</b><br />", "tamam"),
+        ("tamam\nNotice: Undefined index: x in /var/www/p.php on line 12", "tamam"),
+        ("tamam\nPHP Warning: Division by zero in /p.php on line 3", "tamam"),
+        ("<b>Fatal error</b>: Uncaught x", ""),
+        ("3 < 5 ve 7 > 2", "3 < 5 ve 7 > 2"),
+        ("<3", "<3"),
+        ("R&B", "R&B"),
+        ("  tamam ", "tamam"),
+        ("Notice: bakım saat 3'te", "Notice: bakım saat 3'te"),
+    ],
+)
+def test_a_message_is_plain_text(text: str, expected: str) -> None:
+    assert plain(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<html><head><title>Just a moment...</title></head><body>x</body></html>", "Just a moment..."),
+        ("<html><title> </title><body><h1>Bakım</h1><p>çalışması</p></body>", "Bakım çalışması"),
+        ("<!DOCTYPE html><title>Bak&#305;m</title>", "Bakım"),
+        ("<html><style>b{color:red}</style><script>var a='<b>';</script>Giriş</html>", "Giriş"),
+        ("<html><script>never closed", ""),
+        ("Sistem bakımdadır, lütfen daha sonra deneyiniz", "Sistem bakımdadır, lütfen daha sonra deneyiniz"),
+        ("OK|7|AAA-111|x", "OK|7|…"),
+        ("OK|ABCD-EFGH|2|x", "OK|?|…"),
+        ("ok|2", "OK|…".replace("OK", "ok")),
+        ("PIN|1|x", "?|1|…"),
+        ('{"state":2,"pin":"AAA"}', '{"…'),
+        ("[1,2]", "[…"),
+        ("OK|2|A\nOK|2|B|x\n", "OK|2|… (2 lines)"),
+        ("AB12-CD34-EF56", "****"),
+        ("1234567890", "****"),
+        ("PIN: ABCD-EFGH-IJKL", "PIN: ****"),
+        ("Ray ID 8c3f19a2e4b7", "Ray ID ****"),
+        ("", ""),
+        ("\ufeff hata", "hata"),
+    ],
+)
+def test_what_was_said_is_shown_without_any_code(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+@given(st.text(max_size=400))
+def test_what_is_shown_is_short_and_one_line(text: str) -> None:
+    assert len(shown(text)) <= SHOWN
+    assert "\n" not in shown(text)
+
+
+@given(
+    st.from_regex(r"[A-Z0-9]{4}(-[A-Z0-9]{4}){2,3}", fullmatch=True),
+    st.sampled_from(["OK|2|{}|x", "{}", "OK|{}|2", "kod {}"]),
+)
+def test_no_pin_is_ever_shown(pin: str, where: str) -> None:
+    assert pin not in shown(where.format(pin))
+
+
+@pytest.mark.parametrize(
+    "text", ["<" * 65_536, "<br>" * 16_000, "&" * 65_536, "\n" * 65_536, "<b> " * 16_000, "<script" * 9000]
+)
+def test_four_times_the_text_takes_no_longer_than_it_should(text: str) -> None:
+    """A provider may send what it likes: no pattern here may look back over all of it at each step."""
+
+    def seconds(given: str) -> float:
+        began = time.process_time()
+        plain(given)
+        shown(given)
+        return time.process_time() - began
+
+    quarter = min(seconds(text[: len(text) // 4]) for _ in range(3))
+    assert min(seconds(text) for _ in range(3)) < 10 * max(quarter, 0.005)
+
+
+class TestSense:
+    """An account of which nothing is understood."""
+
+    def test_one_order_never_speaks_for_its_account(self) -> None:
+        sense = Sense()
+        for n in range(50):
+            sense.not_understood("a", "garbled", 0.0, n)
+        assert sense.reason(1) == ""
+        assert not sense.is_in_doubt
+        assert not sense.is_lost(1e6)
+
+    def test_as_many_orders_as_shut_a_gate_do(self) -> None:
+        sense = Sense()
+        for n in range(4):
+            sense.not_understood(str(n), "garbled", 0.0, 0.0)
+        assert sense.reason(5) == ""
+        sense.not_understood("4", "refused", 0.0, 0.0)
+        assert sense.reason(5) == NOT_UNDERSTOOD
+        sense.understood()
+        assert sense.reason(5) == ""
+
+    def test_where_every_question_is_refused_that_is_the_reason(self) -> None:
+        sense = Sense()
+        for n in range(5):
+            sense.not_understood(str(n), "refused", 0.0, 0.0)
+        assert sense.reason(5) == REFUSED
+
+    def test_few_orders_are_lost_after_a_while(self) -> None:
+        sense = Sense()
+        sense.not_understood("a", "garbled", 0.0, 10.0)
+        sense.not_understood("b", "garbled", 0.0, 11.0)
+        assert not sense.is_lost(10.0 + PATIENCE)
+        assert sense.is_lost(10.1 + PATIENCE)
+
+
+class TestPinMemory:
+    """Whose PIN it is."""
+
+    def test_a_pin_is_its_first_orders(self) -> None:
+        pins = PinMemory(b"k")
+        assert pins.claim("a", Pin("X"), "1") is None
+        assert pins.claim("a", Pin("X"), "1") is None
+        assert pins.claim("a", Pin("X"), "2") == "1"
+        assert pins.claim("b", Pin("X"), "2") is None
+
+    def test_it_forgets_what_it_saw_longest_ago(self) -> None:
+        pins = PinMemory(b"k", limit=2)
+        for n in range(3):
+            pins.claim("a", Pin(str(n)), str(n))
+        assert len(pins) == 2
+        assert pins.claim("a", Pin("0"), "9") is None
+
+    def test_it_keeps_no_pin(self) -> None:
+        pins = PinMemory(b"k")
+        pins.claim("a", Pin("SECRET-PIN"), "1")
+        assert "SECRET-PIN" not in repr(vars(pins))
+
+
+@pytest.mark.parametrize(
+    ("pin", "text", "expected"),
+    [
+        ("A1B2", "kod A1B2.", "kod ****."),
+        ("AAA-111\nBBB-222", "AAA-111 BBB-222", "****"),
+        ("AAA-111\nBBB-222", "seri BBB-222", "seri ****"),
+        ("7", "kod 7", "kod ****"),
+        ("7\n8", "18 ve 7", "18 ve 7"),
+    ],
+)
+def test_a_pin_is_blotted_out_of_a_text(pin: str, text: str, expected: str) -> None:
+    assert Pin(pin).blotted(text) == expected

@@ -1,0 +1,90 @@
+"""What each strategy would have had on the past."""
+
+import random
+
+from order_monitor.core.schedule import Schedule
+from order_monitor.core.timing.advice import FIXED, Past, advise
+from order_monitor.core.timing.picture import pictures
+from order_monitor.core.timing.plan import slot_before
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.terms import Terms
+
+NOW = 1_790_000_000.0
+SCHEDULE = Schedule()
+
+
+def past(count: int, median: float, key: tuple[str, str] = ("a", "p")) -> list[Past]:
+    """Orders of which each took about ``median`` seconds, as the schedule found them."""
+    chance = random.Random(5)
+    found = []
+    for n in range(count):
+        end, order_id = chance.lognormvariate(0, 0.2) * median, f"{key}-{n}"
+        age = 0.0
+        while age < end:
+            age = SCHEDULE.following(order_id, age)
+        found.append(Past(key, order_id, slot_before(SCHEDULE, order_id, age), age, NOW + n))
+    return found
+
+
+def test_what_repeats_is_found_sooner_for_no_more_calls() -> None:
+    (advice,) = advise(past(600, 2000.0), SCHEDULE, Terms())
+    assert advice.orders == 300
+    assert advice.learned.delay < 0.6 * advice.backoff.delay
+    assert advice.learned.calls <= 1.1 * advice.backoff.calls
+    assert advice.fixed.delay <= FIXED
+    assert advice.fixed.calls > 2 * advice.backoff.calls
+
+
+def test_a_picture_shows_the_curve_and_the_checks() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    for one in past(300, 600.0):
+        timing.ended(one.key, one.before, one.age, one.at)
+    for _ in range(3):
+        timing.ended(("a", "rare"), 0.0, 3.0, NOW)
+    while timing.refresh():
+        pass
+    drawn = pictures(timing)
+    assert [picture.key for picture in drawn] == [("a", "p"), ("a", "rare")]
+    (first, _) = drawn
+    shares = [share for _, share in first.curve]
+    assert shares == sorted(shares)
+    assert (shares[0] < 0.2, shares[-1] > 0.9, len(shares)) == (True, True, 24)
+    assert first.half is not None
+    assert 400 < first.half < 800
+    assert first.checks == sorted(first.checks)
+    assert pictures(Timing(SCHEDULE, Terms())) == []
+    assert Timing(SCHEDULE, Terms()).quantile(("a", "p"), 0.5) is None
+
+
+def test_each_product_is_judged_by_itself_the_largest_first() -> None:
+    mixed = [*past(100, 300.0), *past(40, 2000.0, ("a", "q"))]
+    random.Random(1).shuffle(mixed)
+    found = advise(mixed, SCHEDULE, Terms())
+    assert [advice.key for advice in found] == [("a", "p"), ("a", "q")]
+    assert sum(advice.orders for advice in found) == 70
+
+
+def test_an_end_that_no_check_would_find_costs_no_eternity() -> None:
+    one = Past(("a", "p"), "x", 0.0, 1e15, NOW)
+    (advice,) = advise([one, one], SCHEDULE, Terms())
+    assert advice.fixed.calls == 10_000
+
+
+def test_what_could_not_be_kept_is_taken_back() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.ended(("a", "p"), 10.0, 20.0, NOW)
+    taken = timing.take()
+    assert timing.take() == {}
+    timing.ended(("a", "p"), 10.0, 30.0, NOW)
+    timing.give_back(taken)
+    assert {key: sketch.total for key, sketch in timing.take().items()} == {("a", "p"): 2, ("a", ""): 2, ("", ""): 2}
+
+
+def test_what_is_fresh_is_bounded_too() -> None:
+    """Beyond the room a package's ends are kept as its account's, and an account's as everybody's; none is lost."""
+    timing = Timing(SCHEDULE, Terms(packages=3))
+    for n in range(50):
+        timing.ended((f"a{n}", f"p{n}"), 10.0, 20.0, NOW)
+    fresh = timing.take()
+    assert len(fresh) == 3
+    assert sum(sketch.total for sketch in fresh.values()) == 150

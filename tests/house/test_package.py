@@ -1,0 +1,95 @@
+"""The package, its lock, its README and its shape."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUNTIME = [re.split(r"[<>=\[]", line)[0] for line in PROJECT["dependencies"]]
+EXTRAS = PROJECT["optional-dependencies"]
+EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "otel") for line in EXTRAS[extra]]
+README = (ROOT / "README.md").read_text()
+LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
+
+
+def tracked() -> list[Path]:
+    out = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in out.splitlines() if (ROOT / name).is_file()]
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "order_monitor/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {
+        "order_monitor",
+        next(n for n in names if ".dist-info" in n).partition("/")[0],
+    }
+
+
+def test_each_dependency_earns_its_line_in_the_readme() -> None:
+    section = README.partition("## Dependencies")[2]
+    assert re.findall(r"^- `([a-z0-9-]+)`", section, re.MULTILINE) == [*RUNTIME, *EXTRA]
+
+
+@pytest.mark.parametrize("name", RUNTIME)
+def test_the_lock_pins_and_hashes_each(name: str) -> None:
+    assert re.search(rf"^{name}==[0-9.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", LOCK, re.MULTILINE)
+
+
+def test_the_lock_names_no_place() -> None:
+    assert "://" not in LOCK
+    assert "--index" not in LOCK
+    assert "/" not in re.sub(r"sha256:\S+", "", LOCK)
+
+
+def test_nothing_names_a_place_of_its_making() -> None:
+    words = [
+        "pypi" + ".org",
+        "python" + "hosted",
+        "registry." + "npmjs",
+        "deb." + "debian.org",
+        "/wo" + "rk/",
+        "/fa" + "rm/",
+    ]
+    for path in tracked():
+        text = path.read_text("utf-8", "replace")
+        assert not [word for word in words if word in text], path
+
+
+def test_functions_and_modules_stay_small() -> None:
+    lengths = []
+    for path in (ROOT / "order_monitor").rglob("*.py"):
+        source = path.read_text()
+        assert source.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths.append((node.end_lineno or 0) - node.lineno + 1)
+                assert lengths[-1] <= 45, (path, node.name)
+    assert statistics.median(lengths) <= 10
+
+
+TRAPS = [
+    f"{letter}{n}" for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True) for n in range(1, count + 1)
+]
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_each_known_trap_has_its_test_or_its_reason(trap: str) -> None:
+    lines = [line for line in (ROOT / "tests" / "traps.md").read_text().splitlines() if line.startswith(f"| {trap} |")]
+    assert len(lines) == 1
+    _, _, shown, remark, _ = lines[0].split("|")
+    found = re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", shown)
+    assert found or remark.strip()
+    for file, name in found:
+        assert re.search(rf"def {name}\(", (ROOT / "tests" / file).read_text()), (file, name)

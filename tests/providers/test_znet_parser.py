@@ -1,0 +1,358 @@
+"""znet's answers, each line of its documented table, and what no bytes whatever may bring about."""
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Unreachable,
+    Waiting,
+)
+from order_monitor.core.order import Pin
+from order_monitor.providers.provider import Balance, NoBalance
+from order_monitor.providers.znet_parser import (
+    NO_PIN_WORDS,
+    decode,
+    parse,
+    parse_balance,
+    parse_text,
+    render,
+    retry_after,
+)
+
+NOW = 1_790_000_000.0
+
+
+def ask(body: bytes, status: int = 200, **headers: str) -> Answer:
+    return parse(status, {k.replace("_", "-"): v for k, v in headers.items()}, body, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ("OK|2|AB12-CD34-EF56-GH78|Açıklama", Completed(Pin("AB12-CD34-EF56-GH78"), "Açıklama")),
+        ("OK|2| |Yüklendi", Completed(None, "Yüklendi")),
+        ("OK|2|-|Yüklendi", Completed(None, "Yüklendi")),
+        ("OK|2| - |Yüklendi", Completed(None, "Yüklendi")),
+        ("OK|2||", Completed(None, "")),
+        ("OK|2|–|x", Completed(None, "x")),
+        ("OK|1| |İşlem bekleniyor", Waiting("İşlem bekleniyor")),
+        ("OK|1|sırada| ", Waiting("sırada")),
+        ("OK|3| |İşlem iptal edildi", Cancelled("İşlem iptal edildi")),
+        ("OK|3|Oyuncu bulunamadı| ", Cancelled("Oyuncu bulunamadı")),
+        ("OK|3|Oyuncu bulunamadı|iade", Cancelled("Oyuncu bulunamadı iade")),
+        ("OK|2|PIN1|not a | with pipes", Completed(Pin("PIN1"), "not a | with pipes")),
+        ("OK|2|0012|leading zeros stay", Completed(Pin("0012"), "leading zeros stay")),
+        ("ok|2|PIN1|x", Completed(Pin("PIN1"), "x")),
+        ("  Ok | 2 | PIN1 | x \r\n", Completed(Pin("PIN1"), "x")),
+        ("\ufeffOK|2|PIN1|x", Completed(Pin("PIN1"), "x")),
+        ("\ufeff \r\nOK|2|PIN1|x\0", Completed(Pin("PIN1"), "x")),
+        ("OK|7|a|b", Garbled("unknown_state")),
+        ("OK|02|a|b", Garbled("unknown_state")),
+        ("OK|２|a|b", Garbled("unknown_state")),  # noqa: RUF001 - a fullwidth digit is not a state
+        ("OK||a|b", Garbled("unknown_state")),
+        ("OK", Garbled("cut_short")),
+        ("OK|2", Garbled("cut_short")),
+        ("OK|2|AB12-CD", Garbled("cut_short")),
+        ("OK|3|iptal", Garbled("cut_short")),
+        ("OKAY|2|a|b", Garbled("not_understood")),
+        ("hello", Garbled("not_understood")),
+        ('{"status": 2}', Garbled("not_understood")),
+        ("8", Garbled("not_understood")),
+        ("3|Açıklama", Refused("3", "Açıklama")),
+        ("3|Oyuncu|bulunamadı", Refused("3", "Oyuncu|bulunamadı")),
+        ("2|PIN1", Refused("2", "PIN1")),
+        ("-1|hata", Refused("-1", "hata")),
+        ("8|Bağlantı Hatası", Blocked("refused_8", "Bağlantı Hatası")),
+        ("", Blocked("empty_answer")),
+        (" \r\n\ufeff", Blocked("empty_answer")),
+        ("<!DOCTYPE html><html></html>", Blocked("html_answer")),
+        ("\n<HTML>OK|2|PIN|x", Blocked("html_answer")),
+        ("OK|2|AB\x01CD|x", Garbled("unreadable_pin")),
+        ("OK|2|AB\ufffdCD|x", Garbled("unreadable_pin")),
+    ],
+)
+def test_a_body_means_what_the_table_says(body: str, answer: Answer) -> None:
+    assert ask(body.encode()) == answer
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (301, Blocked("redirect")),
+        (302, Blocked("redirect")),
+        (401, Blocked("http_401")),
+        (403, Blocked("http_403")),
+        (404, Blocked("http_404")),
+        (400, Garbled("unexpected_http_status")),
+        (206, Garbled("unexpected_http_status")),
+        (204, Garbled("unexpected_http_status")),
+        (408, Busy("http_408")),
+        (429, Busy("http_429")),
+        (500, Busy("http_500")),
+        (503, Busy("http_503")),
+        (599, Busy("http_599")),
+    ],
+)
+def test_any_status_but_200_says_nothing_of_the_order(status: int, answer: Answer) -> None:
+    assert ask(b"OK|2|PIN1|x", status) == answer
+    assert ask(b"OK|3| |x", status) == answer
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("0", 0.0),
+        ("Mon, 21 Sep 2026 14:13:50 GMT", 30.0),
+        ("Mon, 21 Sep 2020 14:13:50 GMT", 0.0),
+        ("Mon, 21 Sep 2026 14:13:50", 30.0),
+        ("-5", None),
+        ("1.5", None),
+        ("99999999999999999999", None),
+        ("soon", None),
+        ("Mon, 99 Sep 99999 14:13:50 GMT", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+def test_retry_after_reaches_the_answer() -> None:
+    assert ask(b"", 429, retry_after="9") == Busy("http_429", 9.0)
+
+
+def test_turkish_text_in_either_encoding() -> None:
+    """F11: a body is decoded by what it is, not by what a library makes of it."""
+    text = "OK|3| |İşlem iptal edildi, ğüşıöç"
+    assert ask(text.encode("utf-8")) == ask(text.encode("windows-1254"))
+    assert ask(text.encode("windows-1254"), content_type="text/html; charset=UTF-8") == parse_text(text)
+    for name in ("windows-1254", "Windows-1254", "iso-8859-9", '"cp1254"', "latin5"):
+        assert ask(text.encode("windows-1254"), content_type=f"text/html; charset={name}") == parse_text(text)
+    # Valid UTF-8 that the header calls windows-1254 is read as the header says.
+    assert decode("ş".encode(), "text/html; charset=windows-1254") == "ÅŸ"
+
+
+def test_a_pin_that_cannot_be_decoded_is_no_pin() -> None:
+    assert ask(b"OK|2|AB\x81\x8dCD|x") == Garbled("unreadable_pin")
+
+
+def test_a_body_beyond_the_limit_is_not_read() -> None:
+    body = b"OK|2|PIN1|" + b"x" * 100
+    assert parse(200, {}, body, now=NOW, max_body=len(body)) == Completed(Pin("PIN1"), "x" * 100)
+    assert parse(200, {}, body, now=NOW, max_body=len(body) - 1) == Garbled("too_long")
+
+
+def test_compressed_answers_are_undone_within_the_limit() -> None:
+    """D6: a small body may not become a large one."""
+    plain = "OK|2|PIN1|Yüklendi".encode()
+    assert ask(gzip.compress(plain), content_encoding="gzip") == parse_text(plain.decode())
+    assert ask(zlib.compress(plain), content_encoding="deflate") == parse_text(plain.decode())
+    assert ask(gzip.compress(b"0" * 10_000_000), content_encoding="gzip") == Garbled("bad_encoding")
+    assert ask(gzip.compress(gzip.compress(plain)), content_encoding="gzip, gzip") == Garbled("bad_encoding")
+    assert ask(gzip.compress(plain)[:-9], content_encoding="gzip") == Garbled("bad_encoding")
+    assert ask(plain, content_encoding="gzip") == Garbled("bad_encoding")
+    assert ask(plain, content_encoding="br") == Garbled("bad_encoding")
+    assert ask(plain, content_encoding="identity") == parse_text(plain.decode())
+
+
+PIPELIKE = st.lists(
+    st.sampled_from(["OK", "ok", "|", "1", "2", "3", "7", "8", " ", "-", "\ufeff", "<html>", "PIN", "ş", "\0", "\r\n"])
+).map("".join)
+
+
+@given(
+    status=st.integers(100, 999),
+    headers=st.dictionaries(
+        st.sampled_from(["content-type", "content-encoding", "retry-after"]), st.text(max_size=30) | PIPELIKE
+    ),
+    body=st.binary(max_size=300) | PIPELIKE.map(lambda s: s.encode()),
+)
+def test_no_bytes_make_it_raise_and_only_ok_2_and_ok_3_end_an_order(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    answer = parse(status, headers, body, now=NOW)
+    if isinstance(answer, Completed | Cancelled):
+        assert status == 200
+        text = decode(body, headers.get("content-type", "")) if not headers.get("content-encoding") else None
+        if text is not None:
+            fields = text.strip("\ufeff \t\r\n\0").split("|")
+            assert fields[0].strip().upper() == "OK"
+            assert fields[1].strip() == ("2" if isinstance(answer, Completed) else "3")
+            assert len(fields) >= 4
+
+
+FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), max_size=40)
+PIN = FIELD.filter(
+    lambda s: (
+        "|" not in s
+        and "\ufffd" not in s
+        and "\ufeff" not in s
+        and s.strip("-‐‑‒–—―−'\"")
+        and s.lower() not in NO_PIN_WORDS
+    )
+)
+MESSAGE = FIELD.filter(lambda s: not set("\ufeff&<") & set(s) and not s.startswith("|") and "ok|" not in s.lower())
+
+
+@given(
+    answer=st.builds(Completed, st.none() | PIN.map(Pin), MESSAGE)
+    | st.builds(Cancelled, MESSAGE)
+    | st.builds(Waiting, MESSAGE)
+)
+def test_a_rendered_answer_reads_back(answer: Completed | Cancelled | Waiting) -> None:
+    assert parse_text(render(answer)) == answer
+
+
+def test_a_pin_never_shows_itself() -> None:
+    answer = Completed(Pin("SECRET-PIN"), "x")
+    shown = f"{answer} {answer!r} {answer.pin!s} {answer.pin!r} {[answer.pin]}"
+    assert "SECRET" not in shown
+    assert Pin("a") == Pin("a")
+    assert Pin("a") != Pin("b")
+    assert Pin("a") != "a"
+    assert len({Pin("a"), Pin("a")}) == 1
+    assert Unreachable("timeout").outcome == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, "OK|1523.40", Balance("1523.40")),
+        (200, " ok | -12,5 | 300 \r\n", Balance("-12,5")),
+        (200, "", NoBalance("empty_answer")),
+        (200, "8|hata", NoBalance("refused_8")),
+        (200, "3|hata", NoBalance("refused_3")),
+        (200, "<html>", NoBalance("html_answer")),
+        (200, "OK|much", NoBalance("cut_short")),
+        (200, "OK|1| |x", Balance("1")),
+        (200, "OK|x|y|z", NoBalance("unknown_state")),
+        (200, "OK|1x| |z", NoBalance("unknown_state")),
+        (503, "OK|5", NoBalance("http_503")),
+        (302, "", NoBalance("redirect")),
+        (418, "", NoBalance("unexpected_http_status")),
+    ],
+)
+def test_a_balance_or_the_name_of_its_failure(status: int, body: str, expected: Balance | NoBalance) -> None:
+    assert parse_balance(status, {}, body.encode(), now=NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "pin"),
+    [
+        ("OK|2|AAA-111\nBBB-222|tamam", "AAA-111\nBBB-222"),
+        ("OK|2|AAA-111\r\nSeri: 9|tamam", "AAA-111\nSeri: 9"),
+        ("OK|2|AAA\rBBB|tamam", "AAA\nBBB"),
+        ("OK|2|\nAAA\n|tamam", "AAA"),
+        ("OK|2|A&amp;B<1>|tamam", "A&amp;B<1>"),
+        ("OK|2|0|tamam", "0"),
+        ("OK|2|nullable|tamam", "nullable"),
+    ],
+)
+def test_a_pin_is_taken_as_it_is_with_its_line_breaks(body: str, pin: str) -> None:
+    assert parse_text(body) == Completed(Pin(pin), "tamam")
+
+
+@pytest.mark.parametrize(
+    "word", ["null", "NULL", "Null", "undefined", "None", "yok", "YOK", "Pin Yok", "-", "--", "''", "n/a"]
+)
+def test_a_word_for_no_pin_is_none(word: str) -> None:
+    assert parse_text(f"OK|2|{word}|tamam") == Completed(None, "tamam")
+
+
+def test_which_words_mean_no_pin_is_a_setting() -> None:
+    assert parse_text("OK|2|0|x", {"0"}) == Completed(None, "x")
+    assert parse_text("OK|2|null|x", {"0"}) == Completed(Pin("null"), "x")
+
+
+@pytest.mark.parametrize("mark", ["\t", "\0", "\x07", "\x1b", "\x85", "\x0b"])
+def test_a_pin_with_other_control_characters_is_for_a_person(mark: str) -> None:
+    answer = parse_text(f"OK|2|AB{mark}CD|x")
+    assert answer == Garbled("unreadable_pin")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "OK|1| |bekliyor\nOK|2|AB12-CD34|tamam",
+        "OK|1| |bekliyorOK|2|AB12-CD34|tamam",
+        "OK|2|AB12-CD34|tamam\r\nOK|2|EF56-GH78|tamam",
+        "OK|2|AB12\nOK|2|CD34",
+        "OK|3| |iptal\nok | 2 | AB12-CD34 | x",
+        "3|hata\nOK|2|AB12-CD34|tamam",
+        "8|hata\nOK|2|AB12-CD34|tamam",
+        "metin\nOK|2|AB12-CD34|tamam",
+    ],
+)
+def test_two_answers_in_one_are_none(body: str) -> None:
+    answer = parse_text(body)
+    assert isinstance(answer, Garbled)
+    assert "AB12" not in repr(answer)
+
+
+NOTICE = "<br />\n<b>Notice</b>:  Undefined variable: x in <b>/var/www/pin_kontrol.php</b> on line <b>12</b><br />\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        NOTICE,
+        NOTICE * 3,
+        NOTICE.replace("Notice", "Warning").replace("\n", ""),
+        "Notice: Undefined variable: x in /var/www/a.php on line 12\n",
+        "PHP Deprecated: x in /a.php on line 1\n",
+    ],
+)
+@pytest.mark.parametrize("text", ["OK|2|AB12|tamam", "ok|1| |x", "3|hata", "8|login"])
+def test_a_notice_of_php_before_an_answer_hides_nothing(before: str, text: str) -> None:
+    assert parse_text(before + text) == parse_text(text)
+
+
+@pytest.mark.parametrize("body", [NOTICE, "<b>Fatal error</b>: x in a.php on line 3", NOTICE + "<html>Bakım</html>"])
+def test_a_notice_without_an_answer_is_a_page(body: str) -> None:
+    assert parse_text(body) == Blocked("html_answer")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("OK|3| |Oyuncu bulunamad&#305;", Cancelled("Oyuncu bulunamadı")),
+        ("OK|3|<b>Oyuncu</b> bulunamad&#305;| ", Cancelled("Oyuncu bulunamadı")),
+        (f"OK|2|AB12|tamam{NOTICE}", Completed(Pin("AB12"), "tamam")),
+        ("OK|1| |bekliyor<br>", Waiting("bekliyor")),
+        ("3|Ge&ccedil;ersiz", Refused("3", "Geçersiz")),
+    ],
+)
+def test_a_message_comes_without_markup(body: str, expected: Answer) -> None:
+    assert parse_text(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, "<html><title>Giriş</title>", "Giriş"),
+        (403, "<html><title>Just a moment...</title>", "Just a moment..."),
+        (503, "Bakım", "Bakım"),
+        (404, "", ""),
+        (200, "Sistem bakımdadır, lütfen bekleyin", "Sistem bakımdadır, lütfen bekleyin"),
+        (200, "OK|AB12-CD34|2|x", "OK|?|…"),
+        (418, "OK|2|AB12-CD34|x", "OK|2|…"),
+    ],
+)
+def test_what_was_said_goes_with_an_answer_that_is_none(status: int, body: str, said: str) -> None:
+    answer = parse(status, {}, body.encode(), now=NOW)
+    assert isinstance(answer, (Blocked, Busy, Garbled))
+    assert answer.message == said

@@ -1,0 +1,398 @@
+"""Many tenants, many accounts, in the shop's own tables and in both spellings; each account its own world."""
+
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import pytest
+
+from order_monitor.core.errors import SettingsError
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.orders import Orders
+from order_monitor.watch.account import SLOW_AFTER, Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.routing import OneAccount, ShopAccounts, label
+from tests.clocks import Drive, ManualClock
+from tests.shops import NOW, SHOP, Shop
+from tests.watch.test_engine import AtClock, text
+
+PLAIN_TABLES = """
+CREATE TABLE package_routing (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), tenant_id uuid, package_id uuid, mode varchar(20),
+    provider_type varchar(20), primary_provider_id varchar(64), fallback_provider_id varchar(64));
+CREATE TABLE integrations (id uuid PRIMARY KEY, tenant_id uuid, name varchar(100), provider varchar(40), base_url varchar(255),
+    kod varchar(100), sifre varchar(100), enabled boolean NOT NULL DEFAULT true);
+ALTER TABLE product_orders ADD COLUMN provider_id varchar(64);
+"""
+SHOP_TABLES = """
+CREATE TABLE package_routing (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), "tenantId" uuid, package_id uuid, mode varchar(20),
+    "providerType" varchar(20), "primaryProviderId" varchar(64), "fallbackProviderId" varchar(64));
+CREATE TABLE integrations (id uuid PRIMARY KEY, "tenantId" uuid, name varchar(100), provider varchar(40), "baseUrl" varchar(255),
+    "apiToken" text, kod varchar(100), sifre varchar(100), enabled boolean NOT NULL DEFAULT true);
+ALTER TABLE product_orders ADD COLUMN "providerId" varchar(64);
+"""
+
+
+@dataclass
+class Market:
+    """A shop with tenants, packages and integrations."""
+
+    shop: Shop
+    secrets: list[str] = field(default_factory=list)
+
+    @property
+    def is_shop(self) -> bool:
+        return self.shop.spelling is SHOP
+
+    async def integration(
+        self, tenant: str | None, *, provider: str = "znet", enabled: bool = True, **more: str
+    ) -> str:
+        integration_id = str(uuid.uuid4())
+        values = {
+            "name": "main",
+            "kod": f"kod-{integration_id[:8]}",
+            "sifre": "sifre-1",
+            "base": "https://x.example",
+            **more,
+        }
+        tenant_column, url_column = ('"tenantId"', '"baseUrl"') if self.is_shop else ("tenant_id", "base_url")
+        await self.shop.connection.execute(
+            f"INSERT INTO integrations (id, {tenant_column}, name, provider, {url_column}, kod, sifre, enabled) "
+            "VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8)",
+            integration_id,
+            tenant,
+            values["name"],
+            provider,
+            values["base"],
+            values["kod"],
+            values["sifre"],
+            enabled,
+        )
+        return integration_id
+
+    async def route(self, tenant: str | None, package: str, target: str | None) -> None:
+        tenant_column, target_column = (
+            ('"tenantId"', '"primaryProviderId"') if self.is_shop else ("tenant_id", "primary_provider_id")
+        )
+        await self.shop.connection.execute(
+            f"INSERT INTO package_routing ({tenant_column}, package_id, {target_column}) VALUES ($1::uuid, $2::uuid, $3)",
+            tenant,
+            package,
+            target,
+        )
+
+    def orders(self) -> Orders:
+        return self.shop.orders(accounts_from_shop=True, refresh=60.0)
+
+
+@pytest.fixture
+async def market(shop: Shop) -> Market:
+    await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
+    return Market(shop)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+async def test_an_order_finds_its_account(market: Market) -> None:
+    tenant, other, package = new_id(), new_id(), new_id()
+    routed, own, elsewhere = [await market.integration(tenant) for _ in range(3)]
+    await market.route(tenant, package, routed)
+    await market.route(other, package, elsewhere)
+    await market.route(None, package, own)
+    expected = {
+        await market.shop.add(tenant_id=tenant, package_id=package): routed,
+        await market.shop.add(tenant_id=tenant, package_id=package, provider_id=own): own,
+        await market.shop.add(tenant_id=other, package_id=package): elsewhere,
+        await market.shop.add(tenant_id=None, package_id=package): own,
+    }
+    unrouted = await market.shop.add(tenant_id=tenant, package_id=new_id())
+    scan = await market.orders().scan()
+    found = {o.id: (o.integration, o.routed) for o in scan.orders}
+    assert found == {**{i: (target, True) for i, target in expected.items()}, unrouted: (None, False)}
+    assert scan.integrations is not None
+    assert {i.id for i in scan.integrations} == {routed, own, elsewhere}
+
+
+async def test_two_routes_for_one_package_do_not_double_an_order(market: Market) -> None:
+    tenant, package = new_id(), new_id()
+    for _ in range(2):
+        await market.route(tenant, package, await market.integration(tenant))
+    await market.shop.add(tenant_id=tenant, package_id=package)
+    assert len((await market.orders().scan()).orders) == 1
+
+
+async def test_accounts_are_read_again_now_and_then_and_when_a_new_one_is_named(market: Market) -> None:
+    first = await market.integration(None)
+    await market.shop.add(provider_id=first)
+    orders = market.orders()
+    assert (await orders.scan()).integrations is not None
+    assert (await orders.scan()).integrations is None, "not at every scan"
+    second = await market.integration(None)
+    await market.shop.add(provider_id=second)
+    read = (await orders.scan()).integrations
+    assert read is not None
+    assert {i.id for i in read} == {first, second}
+    await market.shop.add(provider_id=new_id())
+    assert (await orders.scan()).integrations is not None
+    assert (await orders.scan()).integrations is None, "an account that is not there is not looked for each time"
+
+
+async def test_the_login_shows_in_no_repr(market: Market) -> None:
+    await market.integration(None, sifre="SIFRE-CANARY", kod="KOD-CANARY")
+    assert "CANARY" not in repr(await market.orders().scan())
+
+
+async def test_missing_tables_and_columns_are_named(shop: Shop) -> None:
+    with pytest.raises(SettingsError) as error:
+        await shop.orders(accounts_from_shop=True).scan()
+    assert "package_routing" in str(error.value)
+    assert "integrations" in str(error.value)
+    await shop.connection.execute(
+        PLAIN_TABLES.replace("ALTER TABLE product_orders ADD COLUMN provider_id varchar(64);", "")
+    )
+    await shop.connection.execute("ALTER TABLE integrations DROP COLUMN sifre")
+    with pytest.raises(SettingsError, match=r"public\.integrations has no column sifre"):
+        await shop.orders(accounts_from_shop=True).scan()
+
+
+def integration(integration_id: str = "i-1", **changes: Any) -> Integration:
+    return replace(
+        Integration(
+            integration_id, None, "main", "znet", enabled=True, base_url="https://x.example", kod="k", sifre="s"
+        ),
+        **changes,
+    )
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def ask(self, referans: str) -> Any:
+        raise NotImplementedError
+
+    async def balance(self) -> Any:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def directory() -> ShopAccounts:
+    def open_account(made: Integration) -> Account:
+        if made.base_url.startswith("http:"):
+            msg = "plain http"
+            raise ValueError(msg)
+        return Account(label(made), Silent())
+
+    return ShopAccounts(open_account)
+
+
+def reason(found: Account | SkipReason) -> SkipReason | str:
+    return found.name if isinstance(found, Account) else found
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "main-i-1"),
+        ({"provider": "barakat"}, SkipReason.OTHER_PROVIDER),
+        ({"enabled": False}, SkipReason.DISABLED),
+        ({"base_url": "http://x.example"}, SkipReason.BAD_ADDRESS),
+    ],
+)
+def test_what_is_not_ours_is_skipped_by_its_reason(changes: dict[str, Any], expected: SkipReason | str) -> None:
+    accounts = directory()
+    accounts.update([integration(**changes)])
+    order = Order("o", "sent", NOW, "1", integration="i-1")
+    assert reason(accounts.account_of(order)) == expected
+    assert reason(accounts.account_of(replace(order, integration="nope"))) == SkipReason.NO_INTEGRATION
+    assert reason(accounts.account_of(replace(order, integration=None))) == SkipReason.NO_INTEGRATION
+    assert reason(accounts.account_of(replace(order, integration=None, routed=False))) == SkipReason.NO_ROUTING
+
+
+def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> None:
+    accounts = directory()
+    assert accounts.update([integration()]) == []
+    account = accounts.accounts["main-i-1"]
+    old = account.provider
+    account.gate.limit = 1
+    account.gate.failed(100.0, "refused_8", probe=False)
+    assert accounts.update([integration(name="main", enabled=True)]) == [], "nothing of the login changed"
+    assert account.provider is old
+    assert accounts.update([integration(sifre="new")]) == [old]
+    assert accounts.accounts["main-i-1"] is account, "its gate, pace and orders stay"
+    assert account.provider is not old
+    assert account.gate.lets_through(100.0)
+
+
+def test_an_account_that_goes_is_closed_and_one_that_comes_back_is_fresh() -> None:
+    accounts = directory()
+    accounts.update([integration(), integration("i-2")])
+    first = accounts.accounts["main-i-1"].provider
+    assert accounts.update([integration(enabled=False), integration("i-2")]) == [first]
+    assert list(accounts.accounts) == ["main-i-2"]
+    second = accounts.accounts["main-i-2"].provider
+    assert accounts.update([integration()]) == [second]
+    assert list(accounts.accounts) == ["main-i-1"]
+
+
+def test_an_address_that_turns_bad_closes_its_account() -> None:
+    accounts = directory()
+    accounts.update([integration()])
+    provider = accounts.accounts["main-i-1"].provider
+    assert accounts.update([integration(base_url="http://x.example")]) == [provider]
+    assert accounts.accounts == {}
+
+
+def test_the_secrets_of_the_tables_are_learned() -> None:
+    learned: list[str] = []
+    accounts = ShopAccounts(lambda i: Account(label(i), Silent()), learned.extend)
+    accounts.update([integration(kod="KOD", sifre="SIFRE")])
+    assert {"KOD", "SIFRE"} <= set(learned)
+
+
+def test_one_account_serves_every_order() -> None:
+    account = Account("default", Silent())
+    one = OneAccount(account)
+    assert one.account_of(Order("o", "sent", NOW, "1")) is account
+    assert one.update([]) == []
+
+
+# --- each account its own world, in the running engine
+
+
+class Panels:
+    """One panel an account, told apart by its kod."""
+
+    def __init__(self, market: Market, answer: Callable[[str], Any], **options: Any) -> None:
+        self.clock = ManualClock()
+        self.calls: Counter[str] = Counter()
+        self.answer = answer
+        self.directory = ShopAccounts(self._open)
+        self.engine = Engine(
+            AtClock(market.orders(), self.clock),
+            self.directory,
+            Policy(Continuous(Schedule(jitter=0)), **options),
+            self.clock,
+        )
+
+    def _open(self, made: Integration) -> Account:
+        login = ZnetAccount(made.base_url, made.kod, made.sifre)
+        return Account(label(made), Znet(login, httpx.MockTransport(self._ask), self.clock), Gate(5), Pace(1000.0))
+
+    async def _ask(self, request: httpx.Request) -> httpx.Response:
+        kod = request.url.params["kod"]
+        self.calls[kod] += 1
+        answer = self.answer(kod)
+        return answer if isinstance(answer, httpx.Response) else await answer
+
+
+@asynccontextmanager
+async def running(panels: Panels) -> AsyncIterator[Drive]:
+    async with Drive(panels.engine, panels.clock) as drive:
+        yield drive
+
+
+async def test_one_tenants_wrong_password_takes_nothing_from_the_others(market: Market) -> None:
+    bad, good = await market.integration(None, kod="bad"), await market.integration(None, kod="good")
+    for n in range(30):
+        await market.shop.add(provider_id=bad, sent_at=NOW - 1000 - n)
+    good_ids = [await market.shop.add(provider_id=good, sent_at=NOW - 2000 - n) for n in range(30)]
+    panels = Panels(market, lambda kod: text("8|Bağlantı Hatası" if kod == "bad" else "OK|2| |tamam"), concurrency=4)
+    async with running(panels) as drive:
+        await drive.run(4, scan_every=10)
+    assert {(await market.shop.row(i))["external_status"] for i in good_ids} == {"completed"}
+    gates = {a.name: a.gate.is_open for a in panels.engine.accounts.values()}
+    assert sorted(gates.values()) == [False, True]
+    assert panels.calls["bad"] < 10
+
+
+async def test_a_changed_password_takes_effect_without_a_restart(market: Market) -> None:
+    account = await market.integration(None, kod="k", sifre="wrong")
+    ids = [await market.shop.add(provider_id=account, sent_at=NOW - 1000 - n) for n in range(8)]
+    panels = Panels(market, lambda _: text("8|hata"))
+
+    async def by_password(request: httpx.Request) -> httpx.Response:
+        return text("OK|2| |tamam" if request.url.params["sifre"] == "right" else "8|hata")
+
+    panels._ask = by_password  # type: ignore[method-assign]
+    async with running(panels) as drive:
+        await drive.run(30, scan_every=10)
+        await market.shop.connection.execute("UPDATE integrations SET sifre = 'right'")
+        panels.engine.discovery.shop.orders.reader.accounts_read_at = float("-inf")  # type: ignore[attr-defined]
+        await drive.run(65, scan_every=10)
+    assert {(await market.shop.row(i))["external_status"] for i in ids} == {"completed"}
+
+
+async def test_a_disabled_integration_is_asked_no_more(market: Market) -> None:
+    account = await market.integration(None, kod="k")
+    await market.shop.add(provider_id=account, sent_at=NOW - 100)
+    panels = Panels(market, lambda _: text("OK|1| |x"))
+    async with running(panels) as drive:
+        await drive.run(5, scan_every=10)
+        assert panels.calls["k"] == 1
+        await market.shop.connection.execute("UPDATE integrations SET enabled = false")
+        panels.engine.discovery.shop.orders.reader.accounts_read_at = float("-inf")  # type: ignore[attr-defined]
+        await drive.run(2000, scan_every=10)
+    assert panels.calls["k"] == 1
+    assert panels.engine.state.skipped == Counter({SkipReason.DISABLED: 1})
+    assert len(panels.engine.queue) == 0
+
+
+async def test_orders_follow_their_route_to_another_account(market: Market) -> None:
+    one, two = await market.integration(None, kod="one"), await market.integration(None, kod="two")
+    order_id = await market.shop.add(provider_id=one, sent_at=NOW - 30)
+    panels = Panels(market, lambda _: text("OK|1| |x"))
+    async with running(panels) as drive:
+        await drive.run(5, scan_every=10)
+        await market.shop.set(order_id, provider_id=two)
+        await drive.run(60, scan_every=10)
+    assert panels.calls["one"] == 0
+    assert panels.calls["two"] >= 1
+
+
+async def test_stalling_accounts_share_their_places_among_themselves(market: Market) -> None:
+    """Nine panels that never answer hold all the places once; from then on the one that answers has as many as alone."""
+    import asyncio
+
+    never = asyncio.Event()
+
+    async def stall() -> httpx.Response:
+        await never.wait()
+        return text("OK|1| |x")
+
+    for n in range(9):
+        sick = await market.integration(None, kod=f"sick-{n}", name=f"sick {n}")
+        for m in range(10):
+            await market.shop.add(provider_id=sick, sent_at=NOW - 100 - m)
+    well = await market.integration(None, kod="well", name="well")
+    ids = [await market.shop.add(provider_id=well, sent_at=NOW - 5000 - n) for n in range(20)]
+    panels = Panels(market, lambda kod: text("OK|2| |tamam") if kod == "well" else stall(), concurrency=10)
+    await panels.engine.scan()
+    tasks = [asyncio.create_task(panels.engine.writer.run()), asyncio.create_task(panels.engine.run(), name="engine")]
+    try:
+        async with asyncio.timeout(20):
+            while panels.engine.state.ends["completed"] < 20:
+                await asyncio.sleep(0.002)
+                panels.clock.ring(panels.clock.elapsed + SLOW_AFTER / 4)
+    finally:
+        never.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await panels.engine.dispatcher.calls.finish(5)
+    assert {(await market.shop.row(i))["external_status"] for i in ids} == {"completed"}
+    assert sum(count for kod, count in panels.calls.items() if kod != "well") <= 10, (
+        "the slow ones stay within their places"
+    )

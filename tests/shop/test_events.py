@@ -1,0 +1,210 @@
+"""Telling the shop: each change and its event are one statement, and a consumer acts on each exactly once."""
+
+import asyncio
+import random
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.order import Pin
+from order_monitor.core.recording import Fate, Finding
+from order_monitor.shop.migration import Migration
+from order_monitor.shop.orders import Orders
+from order_monitor.watch.system_clock import SystemClock
+from tests import readme
+from tests.proxies import Proxy
+from tests.shop.test_orders import found
+from tests.shops import LAYOUT, NOW, Shop
+
+PIN = Pin("PIN-CANARY-99")
+
+
+async def prepared(shop: Shop, dsn: str | None = None, **changes: Any) -> Orders:
+    _ = [line async for line in Migration(shop.database(), LAYOUT, SystemClock()).apply()]
+    orders = shop.orders(shop.database(dsn), **changes)
+    await orders.prepare()
+    return orders
+
+
+async def events(shop: Shop) -> list[asyncpg.Record]:
+    return await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")
+
+
+async def test_each_change_of_status_has_its_event(shop: Shop) -> None:
+    tenant = str(uuid.uuid4())
+    order_id = await shop.add(tenant_id=tenant)
+    orders = await prepared(shop)
+    await orders.record([found(shop.order(order_id), Waiting("bekleniyor"))])
+    await orders.record([found(shop.order(order_id), Waiting("sırada"))])
+    await orders.record([found(shop.order(order_id), Completed(PIN, "tamam"))])
+    rows = await events(shop)
+    assert [(r["from_status"], r["to_status"], r["has_pin"], r["message"]) for r in rows] == [
+        ("sent", "processing", False, "bekleniyor"),
+        ("processing", "completed", True, "tamam"),
+    ]
+    last = rows[-1]
+    assert (str(last["order_id"]), str(last["tenant_id"])) == (order_id, tenant)
+    assert (last["checks"], last["sent_at"].timestamp()) == (3, NOW - 100)
+    assert (last["decided_by"], last["repeat"], last["consumed_at"]) == ("daemon", False, None)
+    assert last["decided_at"] is not None
+
+
+async def test_the_pin_is_in_no_event(shop: Shop) -> None:
+    """Not even where the provider repeats it in its message."""
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    await orders.record([found(shop.order(order_id), Completed(PIN, f"PIN: {PIN.reveal()} yüklendi"))])
+    (row,) = await events(shop)
+    assert "CANARY" not in str(dict(row))
+    assert row["message"] == "PIN: **** yüklendi"
+    assert PIN.reveal() in (await shop.row(order_id))["note"], "the shop's own note keeps what the provider said"
+
+
+async def test_a_lost_compare_records_nothing(shop: Shop) -> None:
+    order_id = await shop.add("refunded")
+    orders = await prepared(shop)
+    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.GONE
+    assert await events(shop) == []
+
+
+async def test_an_old_copy_saved_over_our_write_makes_a_repeat(shop: Shop) -> None:
+    """A2: the second event says so, and nobody refunds twice."""
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    first = (await orders.record([found(shop.order(order_id), Cancelled("iptal"))]))[0]
+    assert not first.repeat
+    await shop.set(order_id, external_status="sent", note=None)
+    second = (await orders.record([found(shop.order(order_id), Cancelled("iptal"))]))[0]
+    assert second.repeat
+    assert [r["repeat"] for r in await events(shop)] == [False, True]
+
+
+async def test_a_batch_gives_one_hint(shop: Shop) -> None:
+    """A9, A10, F12: the hint is really given, once for many, and small however many."""
+    ids = [await shop.add() for _ in range(150)]
+    orders = await prepared(shop)
+    heard: list[str] = []
+    listener = await asyncpg.connect(shop.dsn)
+    try:
+        await listener.add_listener("order_monitor", lambda *args: heard.append(str(args[3])))
+        await orders.record([found(shop.order(i), Cancelled("x")) for i in ids])
+        await orders.record([found(shop.order(ids[0]), Cancelled("x"))])
+        for _ in range(100):
+            await listener.fetchval("SELECT 1")
+            if heard:
+                break
+            await asyncio.sleep(0.01)
+        await listener.fetchval("SELECT 1")
+    finally:
+        await listener.close()
+    newest = (await events(shop))[-1]["id"]
+    assert heard == [str(newest)], "one for the batch, none where nothing changed"
+
+
+async def test_the_word_of_a_commit_is_lost_and_the_event_stands_once(shop: Shop) -> None:
+    """A3."""
+    order_id = await shop.add()
+    async with Proxy(shop.dsn) as proxy:
+        orders = await prepared(shop, proxy.dsn)
+        finding = found(shop.order(order_id), Completed(PIN))
+        proxy.cut_after = b"COMMIT"
+        with pytest.raises(Exception, match=r"ConnectionDoesNotExist|Interface"):
+            await orders.record([finding])
+        assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
+    assert len(await events(shop)) == 1
+
+
+async def test_without_the_table_orders_are_written_all_the_same(shop: Shop) -> None:
+    order_id = await shop.add()
+    orders = shop.orders()
+    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.WRITTEN
+
+
+async def test_least_rights_on_the_events(shop: Shop) -> None:
+    """E13: which rights the events need, and that lacking them is an error and not a change without its event."""
+    orders = await prepared(shop)
+    order_id = await shop.add()
+    role = f"r{uuid.uuid4().hex}"
+    columns = ", ".join(c.sql for name, c in orders.table.columns.items() if name not in ("id", "tenant_id", "sent_at"))
+    await shop.connection.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT SELECT ON product_orders TO {role};"
+        f"GRANT UPDATE ({columns}) ON product_orders TO {role}; GRANT SELECT ON order_monitor_events TO {role}"
+    )
+    theirs = shop.orders(shop.database(f"postgresql://{role}:secret-of-the-role@{shop.dsn.partition('@')[2]}"))
+    with pytest.raises(ShopMisfitError, match="42501"):
+        await theirs.record([found(shop.order(order_id), Completed(PIN))])
+    assert (await shop.row(order_id))["external_status"] == "sent"
+    await shop.connection.execute(f"GRANT INSERT ON order_monitor_events TO {role}")
+    assert (await theirs.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.WRITTEN
+    await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_the_history_keeps_each_message(plain_shop: Shop) -> None:
+    shop = plain_shop
+    await shop.connection.execute("ALTER TABLE product_orders ADD COLUMN notes jsonb")
+    order_id, odd = await shop.add(), await shop.add()
+    await shop.connection.execute('UPDATE product_orders SET notes = \'{"not": "ours"}\' WHERE id = $1::uuid', odd)
+    orders = await prepared(shop)
+    await orders.record([found(shop.order(order_id), Waiting("bekleniyor")), found(shop.order(odd), Waiting("x"))])
+    await orders.record([found(shop.order(order_id), Completed(PIN, 'tamam "iyi"'), age=150.25)])
+    history = __import__("json").loads((await shop.row(order_id))["notes"])
+    assert history == [
+        {"by": "order-monitor", "text": "bekleniyor", "at": "2026-09-21T14:13:50.500Z"},
+        {"by": "order-monitor", "text": 'tamam "iyi"', "at": "2026-09-21T14:14:10.250Z"},
+    ]
+    assert __import__("json").loads((await shop.row(odd))["notes"]) == {"not": "ours"}, "what is no list is left alone"
+
+
+CONSUME = readme.block("sql", "INSERT INTO refunds")
+
+
+async def test_a_consumer_killed_at_random_points_refunds_each_order_once(shop: Shop) -> None:
+    await shop.connection.execute("CREATE TABLE refunds (order_id uuid)")
+    ids = [await shop.add() for _ in range(40)]
+    orders = await prepared(shop)
+    await orders.record([found(shop.order(i), Cancelled("x")) for i in ids[:20]])
+    await orders.record([found(shop.order(i), Completed(None)) for i in ids[20:]])
+    for order_id in ids[:5]:
+        await shop.set(order_id, external_status="sent")
+    await orders.record([found(shop.order(i), Cancelled("x")) for i in ids[:5]])
+    chance = random.Random(4)
+
+    async def consumer() -> None:
+        while await shop_left(shop.dsn):
+            connection = await asyncpg.connect(shop.dsn)
+            task = asyncio.create_task(connection.execute(CONSUME))
+            if chance.random() < 0.5:
+                await asyncio.sleep(chance.random() * 0.004)
+                connection.terminate()
+            await asyncio.gather(task, return_exceptions=True)
+            connection.terminate()
+
+    await asyncio.gather(consumer(), consumer())
+    refunds = await shop.connection.fetch("SELECT order_id::text, count(*) FROM refunds GROUP BY 1")
+    assert {r["order_id"]: r["count"] for r in refunds} == dict.fromkeys(ids[:20], 1)
+
+
+async def shop_left(dsn: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL"))
+    finally:
+        await connection.close()
+
+
+def test_the_values_of_an_event_hide_a_pin_only_where_there_is_one() -> None:
+    from order_monitor.core.decision import Write
+    from order_monitor.core.order import Order
+    from order_monitor.shop.ledger import Ledger
+
+    order = Order("a", "sent", NOW, "1")
+    finding = Finding(order, Completed(PIN, "x"), NOW)
+    told = Ledger.values(finding, Write("completed", final=True, message=f"see {PIN.reveal()}"), "sent")[9]
+    assert told == "see ****"
+    bare = replace(finding, answer=Completed(None, "x"))
+    assert Ledger.values(bare, Write("completed", final=True, message="see this"), "sent")[9] == "see this"

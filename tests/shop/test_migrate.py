@@ -1,0 +1,192 @@
+"""What is added to the shop's database, and how gently."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from order_monitor.core.errors import SettingsError, ShopUnavailableError
+from order_monitor.shop.layout import Layout
+from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.watch.system_clock import SystemClock
+from tests.clocks import ManualClock
+from tests.shops import LAYOUT, Shop
+
+
+def migration(shop: Shop, layout: Layout = LAYOUT) -> Migration:
+    return Migration(shop.database(), layout, SystemClock())
+
+
+async def lines(shop: Shop, layout: Layout = LAYOUT) -> list[str]:
+    return [line async for line in migration(shop, layout).apply()]
+
+
+async def indexes(shop: Shop) -> dict[str, bool]:
+    rows = await shop.connection.fetch(
+        "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = 'product_orders'::regclass AND NOT i.indisprimary"
+    )
+    return {row["relname"]: row["indisvalid"] for row in rows}
+
+
+async def test_it_adds_the_column_and_its_indexes_once(shop: Shop) -> None:
+    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    told = await lines(shop)
+    assert told[0] == "added column provider_referans"
+    assert len(told) == 9
+    assert len(await indexes(shop)) == 3
+    assert all((await indexes(shop)).values())
+    assert await lines(shop) == [], "idempotent"
+    kind = await shop.connection.fetchval(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = 'product_orders'::regclass AND attname = 'provider_referans'"
+    )
+    assert kind == "character varying(255)"
+
+
+async def test_a_dry_run_prints_what_is_missing_and_changes_nothing(shop: Shop) -> None:
+    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    plan = migration(shop)
+    sql = as_sql(await plan.missing(await plan.table()))
+    assert sql.count(";\n") + sql.endswith(";") == 15
+    assert await indexes(shop) == {}
+    for statement in sql.split(";\n"):
+        await shop.connection.execute(statement)
+    assert as_sql(await plan.missing(await plan.table())) == "-- nothing to do"
+
+
+async def test_other_statuses_get_another_index(plain_shop: Shop) -> None:
+    from dataclasses import replace
+
+    await lines(plain_shop)
+    before = set(await indexes(plain_shop))
+    told = await lines(plain_shop, replace(LAYOUT, open=("sent", "odd 'one'", "processing")))
+    after = set(await indexes(plain_shop))
+    assert len([line for line in told if line.startswith("added")]) == 2
+    assert len([line for line in told if line.startswith("dropped")]) == 2
+    assert len(after) == 3
+    assert len(before & after) == 1
+
+
+async def test_the_shops_own_indexes_are_left_alone(plain_shop: Shop) -> None:
+    await plain_shop.connection.execute("CREATE INDEX product_orders_om_mine ON product_orders (note)")
+    await lines(plain_shop)
+    assert "product_orders_om_mine" in await indexes(plain_shop)
+
+
+async def test_an_index_left_half_built_is_rebuilt(plain_shop: Shop) -> None:
+    """D13: an interrupted build leaves an invalid index, and IF NOT EXISTS would call it done."""
+    plan = migration(plain_shop)
+    change = next(c for c in plan.wanted(await plan.table()) if c.index and "_open_" in c.index)
+    blocker = plain_shop.connection.transaction()
+    await plain_shop.connection.execute("SELECT 1")
+    await blocker.start()
+    await plain_shop.add()
+    with pytest.raises(ShopUnavailableError):
+        async with plain_shop.database().plain() as connection:
+            await connection.execute("SET statement_timeout = '300ms'")
+            await connection.execute(change.sql)
+    await blocker.commit()
+    assert (await indexes(plain_shop))[change.index or ""] is False
+    told = await lines(plain_shop)
+    assert f"dropped index {change.index}, which was left half-built" in told
+    assert all((await indexes(plain_shop)).values())
+
+
+async def test_old_transactions_are_named_before_waiting(plain_shop: Shop) -> None:
+    async with plain_shop.connection.transaction():
+        plan = Migration(plain_shop.database(), LAYOUT, SystemClock(), old=0)
+        told = [line async for line in plan.apply()]
+    assert "may have to wait for 1 transaction open for over 0 s" in told
+
+
+async def test_the_shop_never_queues_behind_the_alter(plain_shop: Shop) -> None:
+    """D12: an ALTER that waits for one reader makes every later reader wait behind it; ours gives way and tries again."""
+    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    reader = plain_shop.connection.transaction()
+    await reader.start()
+    await plain_shop.connection.execute("SELECT count(*) FROM product_orders")
+    clock = ManualClock()
+    task = asyncio.create_task(_apply(Migration(plain_shop.database(), LAYOUT, clock)))
+    while not clock.asleep.get(task.get_name()):
+        await asyncio.sleep(0.01)
+    # It gave way: another reader is served at once.
+    async with plain_shop.database(statement_timeout=1).transaction() as other:
+        await other.execute("SELECT count(*) FROM product_orders")
+    await reader.commit()
+    clock.ring(10)
+    assert "added column provider_referans" in await task
+
+
+async def _apply(plan: Migration) -> list[str]:
+    return [line async for line in plan.apply()]
+
+
+async def test_a_table_that_lacks_more_is_not_touched(plain_shop: Shop) -> None:
+    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code")
+    with pytest.raises(SettingsError, match="pin_code"):
+        await lines(plain_shop)
+    assert await indexes(plain_shop) == {}
+
+
+DJANGO = """
+import sys, types
+from urllib.parse import urlsplit, parse_qs, unquote
+from django.conf import settings
+url = urlsplit(sys.argv[1])
+settings.configure(
+    SECRET_KEY="x", USE_TZ=True, INSTALLED_APPS=["shop"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:], "USER": url.username,
+               "PASSWORD": unquote(url.password), "HOST": parse_qs(url.query)["host"][0]}})
+import django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", "shop", sys.argv[2], verbosity=0)
+"""
+
+
+async def test_the_django_migration_runs_there_and_back(shop: Shop, tmp_path: Path) -> None:
+    """The printed migration, in a real Django over the same database."""
+    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    plan = migration(shop)
+    table = await plan.table()
+    package = tmp_path / "shop" / "migrations"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "0001_order_monitor.py").write_text(as_django(plan.wanted(table)))
+    (tmp_path / "run.py").write_text(DJANGO)
+    await asyncio.to_thread(_django, tmp_path, shop.dsn, "0001")
+    assert len(await indexes(shop)) == 3
+    assert await plan.missing(await plan.table()) == []
+    await asyncio.to_thread(_django, tmp_path, shop.dsn, "zero")
+    assert await indexes(shop) == {}
+    assert (await plan.table()).get("provider_referans") is None
+
+
+def _django(directory: Path, dsn: str, target: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "run.py", dsn, target], cwd=directory, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_long_table_names_leave_room_for_the_indexs_own() -> None:
+    from order_monitor.shop.columns import Column, Table
+
+    text = "character varying"
+    columns = {n: Column(n, text) for n in ("id", "external_status", "sent_at", "pin_code", "provider_referans")}
+    changes = Migration.wanted(_bare(), Table("public", "t" * 63, columns))
+    names = [c.index for c in changes if c.index]
+    assert len(set(names)) == 3
+    assert all(len(n) <= 63 and re.search(r"_om_(open|referans|unknown)_[0-9a-f]{8}$", n) for n in names)
+
+
+def _bare() -> Migration:
+    from order_monitor.shop.database import Database
+    from order_monitor.shop.dsn import parse_dsn
+
+    return Migration(Database(parse_dsn("postgresql://x/y")), LAYOUT, SystemClock())

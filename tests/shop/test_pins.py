@@ -1,0 +1,419 @@
+"""PINs that come late, PINs that came before for somebody else, and PINs of two lines: on the shop's real tables."""
+
+import uuid
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from order_monitor.core.answer import Cancelled, Completed, Garbled, Waiting
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.order import Pin
+from order_monitor.core.recording import Fate, Finding
+from order_monitor.shop.orders import Orders
+from tests.clocks import Drive
+from tests.shop.test_events import events, prepared
+from tests.shop.test_orders import found
+from tests.shops import NOW, Shop
+from tests.watch.test_engine import Bench, text
+
+PACKAGE = str(uuid.uuid4())
+PIN = Pin("AAAA-1111-BBBB")
+AWAITING: dict[str, Any] = {"await_pin": 900.0}
+
+
+async def carrying(shop: Shop, orders: Orders, package: str | None = PACKAGE) -> str:
+    """Let an order of the package end with a PIN, so that the next ones are expected to have one."""
+    order_id = await shop.add(package_id=package)
+    await orders.record([found(shop.order(order_id), Completed(Pin(uuid.uuid4().hex), "tamam"))])
+    return order_id
+
+
+async def ended_without(shop: Shop, orders: Orders, package: str | None = PACKAGE) -> str:
+    order_id = await shop.add(package_id=package)
+    await orders.record([found(shop.order(order_id), Completed(None, "onaylandı"))])
+    return order_id
+
+
+async def age(shop: Shop, order_id: str, seconds: float) -> None:
+    await shop.connection.execute(
+        "UPDATE order_monitor_events SET decided_at = decided_at - make_interval(secs => $2) WHERE order_id = $1::uuid",
+        order_id,
+        seconds,
+    )
+
+
+async def late(shop: Shop, orders: Orders, order_id: str, pin: str = "LATE-1") -> Finding:
+    (order,) = [o for o in (await orders.scan()).awaiting if o.id == order_id]
+    return Finding(order, Completed(Pin(pin), f"yüklendi {pin}"), NOW, NOW, 4)
+
+
+async def test_a_pin_of_two_lines_is_stored_as_two_lines(shop: Shop) -> None:
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    pin = Pin("AAA-111\nBBB-222")
+    await orders.record([found(shop.order(order_id), Completed(pin, "AAA-111 BBB-222 yüklendi"))])
+    assert (await shop.row(order_id))["pin_code"] == "AAA-111\nBBB-222"
+    (event,) = await events(shop)
+    assert (event["has_pin"], event["message"]) == (True, "**** yüklendi")
+
+
+async def test_what_ended_without_its_pin_is_asked_on_for_it(shop: Shop) -> None:
+    orders = await prepared(shop, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    direct = await ended_without(shop, orders, str(uuid.uuid4()))
+    scan = await orders.scan()
+    assert [o.id for o in scan.awaiting] == [order_id], f"{direct} is of a package that never had one"
+    assert scan.orders == []
+    (order,) = scan.awaiting
+    assert order.status == "completed"
+    assert order.ended_at is not None
+    assert abs(order.ended_at - scan.now) < 60
+
+
+async def test_without_packages_it_goes_by_the_account(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders, None)
+    order_id = await ended_without(plain_shop, orders, None)
+    assert [o.id for o in (await orders.scan()).awaiting] == [order_id]
+
+
+@pytest.mark.parametrize("change", ["off", "refunded", "pin", "deleted", "by a person", "failed", "too old"])
+async def test_nothing_else_is_asked_on_for(plain_shop: Shop, change: str) -> None:
+    shop = plain_shop
+    orders = await prepared(shop, await_pin=0.0 if change == "off" else 900.0)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    match change:
+        case "refunded":
+            await shop.set(order_id, external_status="refunded")
+        case "pin":
+            await shop.set(order_id, pin_code="by hand")
+        case "deleted":
+            await shop.connection.execute("DELETE FROM product_orders WHERE id = $1::uuid", order_id)
+        case "by a person":
+            await shop.connection.execute("UPDATE order_monitor_events SET decided_by = 'Ayşe'")
+        case "failed":
+            await shop.connection.execute(
+                "UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = $1::uuid", order_id
+            )
+        case "too old":
+            await age(shop, order_id, 2 * 86_400)
+    assert (await orders.scan()).awaiting == []
+
+
+async def test_a_late_pin_goes_in_with_an_event_that_moves_no_money(shop: Shop) -> None:
+    orders = await prepared(shop, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    before = await shop.row(order_id)
+    (result,) = await orders.record([await late(shop, orders, order_id)])
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    after = await shop.row(order_id)
+    assert after == {**before, "pin_code": "LATE-1"}, "nothing but the PIN"
+    *_, event = await events(shop)
+    told = {
+        name: event[name] for name in ("from_status", "to_status", "outcome", "has_pin", "repeat", "checks", "message")
+    }
+    assert told == {
+        "from_status": "completed",
+        "to_status": "completed",
+        "outcome": "completed",
+        "has_pin": True,
+        "repeat": True,
+        "checks": 4,
+        "message": "yüklendi ****",
+    }
+    assert (await orders.scan()).awaiting == []
+
+
+async def test_a_late_pin_never_replaces_one(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders)
+    order_id = await ended_without(plain_shop, orders)
+    finding = await late(plain_shop, orders, order_id)
+    await plain_shop.set(order_id, pin_code="by hand")
+    (result,) = await orders.record([finding])
+    assert result.fate is Fate.GONE
+    assert (await plain_shop.row(order_id))["pin_code"] == "by hand"
+
+
+@pytest.mark.parametrize(
+    "answer", [Cancelled("iptal"), Waiting("bekliyor"), Completed(None, "x"), Garbled("unknown_state")]
+)
+async def test_no_other_answer_changes_what_has_ended(plain_shop: Shop, answer: Any) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders)
+    order_id = await ended_without(plain_shop, orders)
+    before = await plain_shop.row(order_id)
+    finding = replace(await late(plain_shop, orders, order_id), answer=answer, seen_at=NOW + 10 * 86_400)
+    (result,) = await orders.record([finding])
+    assert result.fate is Fate.UNCHANGED
+    assert await plain_shop.row(order_id) == before
+    assert len(await events(plain_shop)) == 2
+
+
+async def test_a_late_pin_that_does_not_fit_is_for_a_person(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders)
+    order_id = await ended_without(plain_shop, orders)
+    (result,) = await orders.record([await late(plain_shop, orders, order_id, "X" * 121)])
+    assert result.stuck is StuckReason.PIN_TOO_WIDE
+
+
+async def test_a_late_pin_whose_commit_was_not_heard_of_is_known_as_ours(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders)
+    order_id = await ended_without(plain_shop, orders)
+    finding = await late(plain_shop, orders, order_id)
+    await orders.record([finding])
+    (result,) = await orders.record([finding])
+    assert result.fate is Fate.WRITTEN
+    assert len(await events(plain_shop)) == 3
+
+
+async def test_a_row_that_somebody_holds_is_tried_again(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, orders)
+    order_id = await ended_without(plain_shop, orders)
+    finding = await late(plain_shop, orders, order_id)
+    async with plain_shop.connection.transaction():
+        await plain_shop.connection.execute("SELECT 1 FROM product_orders WHERE id = $1::uuid FOR UPDATE", order_id)
+        (result,) = await orders.record([finding])
+    assert result.fate is Fate.LOCKED
+    (result,) = await orders.record([finding])
+    assert result.fate is Fate.WRITTEN
+
+
+async def test_a_pin_that_does_not_come_is_put_up_for_review_once(shop: Shop) -> None:
+    orders = await prepared(shop, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    await age(shop, order_id, 901)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            assert (await orders.scan()).awaiting == []
+        fresh = await prepared(shop, **AWAITING)
+        await fresh.scan()
+    assert [line["order_id"] for line in logs if line["event"] == "order.pin_missing"] == [order_id]
+    reviews = await shop.connection.fetch("SELECT order_id::text AS id, kind FROM order_monitor_review")
+    assert [(r["id"], r["kind"]) for r in reviews] == [(order_id, "pin_missing")]
+
+
+async def test_after_a_restart_it_is_waited_for_all_the_same(plain_shop: Shop) -> None:
+    first = await prepared(plain_shop, **AWAITING)
+    await carrying(plain_shop, first)
+    order_id = await ended_without(plain_shop, first)
+    again = plain_shop.orders(**AWAITING)
+    assert [o.id for o in (await again.scan()).awaiting] == [order_id]
+
+
+async def test_the_way_of_an_order_whose_pin_comes_late(plain_shop: Shop) -> None:
+    """Through the running engine: the end at once, the PIN when it is there, and no call after that."""
+    shop = plain_shop
+    await carrying(shop, await prepared(shop))
+    order_id = await shop.add(package_id=PACKAGE, sent_at=NOW - 100)
+    arrives = 240.0
+    bench = Bench(
+        shop,
+        lambda _: text("OK|2|LATE-1|yüklendi" if bench.clock.elapsed >= arrives else "OK|2| |onaylandı"),
+        layout=AWAITING,
+    )
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(20, scan_every=10)
+        assert await bench.status(order_id) == "completed"
+        assert (await shop.row(order_id))["pin_code"] is None
+        await drive.run(1500, scan_every=10)
+    assert (await shop.row(order_id))["pin_code"] == "LATE-1"
+    assert len(bench.calls) <= 4
+    assert bench.engine.state.ends == Counter(completed=1)
+    assert bench.engine.state.late_pins == 1
+    assert len(bench.engine.queue) == 0
+
+
+async def test_what_awaits_its_pin_is_neither_overdue_nor_failed(plain_shop: Shop) -> None:
+    shop = plain_shop
+    orders = await prepared(shop)
+    await carrying(shop, orders)
+    order_id = await shop.add(package_id=PACKAGE, sent_at=NOW - 90_000)
+    await orders.record([found(shop.order(order_id, sent_at=NOW - 90_000), Completed(None, "x"))])
+    bench = Bench(shop, lambda _: text("OK|1| |bekliyor"), layout=AWAITING, give_up_blind=True)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(1500, scan_every=10)
+        assert bench.engine.overdue() == 0
+    assert await bench.status(order_id) == "completed"
+    assert len(await events(shop)) == 2
+
+
+class TestOnePinTwoOrders:
+    """A cached or crossed answer gives order B the PIN of order A."""
+
+    async def test_the_second_order_is_kept_open(self, shop: Shop) -> None:
+        a, b = await shop.add(), await shop.add()
+        orders = await prepared(shop)
+        first, second = [(await orders.record([found(shop.order(i), Completed(PIN))]))[0] for i in (a, b)]
+        assert (first.fate, second.fate) == (Fate.WRITTEN, Fate.STUCK)
+        assert second.stuck is StuckReason.PIN_DUPLICATE
+        assert second.detail == f"order {a} has the same"
+        assert (await shop.row(b))["external_status"] == "sent"
+        assert (await shop.row(b))["pin_code"] is None
+        kinds = await shop.connection.fetch("SELECT order_id::text AS id, kind FROM order_monitor_review")
+        assert [(r["id"], r["kind"]) for r in kinds] == [(b, "pin_duplicate")]
+
+    async def test_within_one_batch_too(self, plain_shop: Shop) -> None:
+        ids = [await plain_shop.add() for _ in range(5)]
+        orders = await prepared(plain_shop)
+        results = await orders.record([found(plain_shop.order(i), Completed(PIN)) for i in ids])
+        assert Counter(r.fate for r in results) == Counter({Fate.WRITTEN: 1, Fate.STUCK: 4})
+
+    async def test_after_a_restart_too(self, plain_shop: Shop) -> None:
+        a, b = await plain_shop.add(), await plain_shop.add()
+        await (await prepared(plain_shop)).record([found(plain_shop.order(a), Completed(PIN))])
+        fresh = plain_shop.orders()
+        await fresh.scan()
+        (result,) = await fresh.record([found(plain_shop.order(b), Completed(PIN))])
+        assert result.stuck is StuckReason.PIN_DUPLICATE
+
+    async def test_another_process_gave_it_out(self, plain_shop: Shop) -> None:
+        a, b = await plain_shop.add(), await plain_shop.add()
+        one, other = await prepared(plain_shop), plain_shop.orders()
+        await other.scan()
+        await one.record([found(plain_shop.order(a), Completed(PIN))])
+        await other.scan()
+        (result,) = await other.record([found(plain_shop.order(b), Completed(PIN))])
+        assert result.stuck is StuckReason.PIN_DUPLICATE
+
+    async def test_ones_own_repeat_is_none(self, plain_shop: Shop) -> None:
+        order_id = await plain_shop.add()
+        orders = await prepared(plain_shop)
+        await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
+        await plain_shop.set(order_id, external_status="sent", pin_code=None)
+        (result,) = await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
+        assert result.fate is Fate.WRITTEN
+
+    async def test_another_account_may_sell_the_same(self, plain_shop: Shop) -> None:
+        ids = [await plain_shop.add() for _ in range(2)]
+        orders = await prepared(plain_shop)
+        for order_id, account in zip(ids, ("x", "y"), strict=True):
+            order = plain_shop.order(order_id, integration=account)
+            assert (await orders.record([found(order, Completed(PIN))]))[0].fate is Fate.WRITTEN
+
+    async def test_what_was_never_written_is_still_whose_it_was(self, plain_shop: Shop) -> None:
+        """A's row is refused; B, answered with A's PIN meanwhile, does not get it."""
+        a, b = await plain_shop.add(), await plain_shop.add()
+        orders = await prepared(plain_shop)
+        await plain_shop.connection.execute(
+            f"ALTER TABLE product_orders ADD CHECK (id <> '{a}' OR external_status <> 'completed')"
+        )
+        (first,) = await orders.record([found(plain_shop.order(a), Completed(PIN))])
+        (second,) = await orders.record([found(plain_shop.order(b), Completed(PIN))])
+        assert (first.stuck, second.stuck) == (StuckReason.REJECTED_BY_DATABASE, StuckReason.PIN_DUPLICATE)
+
+    async def test_a_shop_that_sells_one_code_many_times_says_so(self, plain_shop: Shop) -> None:
+        ids = [await plain_shop.add() for _ in range(3)]
+        orders = await prepared(plain_shop, unique_pins=False)
+        results = await orders.record([found(plain_shop.order(i), Completed(PIN)) for i in ids])
+        assert {r.fate for r in results} == {Fate.WRITTEN}
+
+    async def test_a_late_pin_of_somebody_else_does_not_go_in(self, plain_shop: Shop) -> None:
+        orders = await prepared(plain_shop, **AWAITING)
+        a = await plain_shop.add(package_id=PACKAGE)
+        await orders.record([found(plain_shop.order(a), Completed(Pin("LATE-1")))])
+        order_id = await ended_without(plain_shop, orders)
+        (result,) = await orders.record([await late(plain_shop, orders, order_id)])
+        assert result.stuck is StuckReason.PIN_DUPLICATE
+
+    async def test_it_ends_by_itself_when_the_right_one_comes(self, plain_shop: Shop) -> None:
+        a, b = await plain_shop.add(sent_at=NOW - 100), await plain_shop.add(sent_at=NOW - 101)
+        await prepared(plain_shop)
+        bench = Bench(
+            plain_shop,
+            lambda r: text("OK|2|RIGHT-1|x" if r == f"r-{b[:8]}" and bench.clock.elapsed > 100 else "OK|2|CACHED-1|x"),
+        )
+        async with Drive(bench.engine, bench.clock) as drive:
+            await drive.run(60, scan_every=10)
+            assert list(bench.engine.state.stuck.values()) == ["pin_duplicate"]
+            await drive.run(1200, scan_every=10)
+        pins = {(await plain_shop.row(i))["pin_code"] for i in (a, b)}
+        assert pins in ({"CACHED-1", "RIGHT-1"}, {"CACHED-1", None}), "never one code twice"
+
+
+class TestOutcome:
+    """An event says what happened, not only the shop's word for it."""
+
+    @pytest.mark.parametrize("trigger", [False, True])
+    async def test_it_is_ours_whatever_the_shop_calls_it(self, shop: Shop, trigger: bool) -> None:  # noqa: FBT001
+        status = f'"{shop.spelling.name("external_status")}"'
+        if trigger:
+            await shop.connection.execute(
+                f"CREATE FUNCTION reword() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.{status} = 'completed' THEN "
+                f"NEW.{status} := 'delivered'; END IF; RETURN NEW; END $$; CREATE TRIGGER reword BEFORE UPDATE ON product_orders "
+                "FOR EACH ROW EXECUTE FUNCTION reword()"
+            )
+        rules = shop.layout.rules if trigger else replace(shop.layout.rules, completed="done", failed="rejected")
+        orders = await prepared(shop, rules=rules)
+        a, b, c = [await shop.add() for _ in range(3)]
+        await orders.record([found(shop.order(a), Completed(PIN)), found(shop.order(b), Cancelled("iptal"))])
+        await orders.record([found(shop.order(c), Waiting("x"))])
+        told = {str(r["order_id"]): (r["to_status"], r["outcome"]) for r in await events(shop)}
+        assert told == {
+            a: ("delivered" if trigger else "done", "completed"),
+            b: ("failed" if trigger else "rejected", "failed"),
+            c: ("processing", "processing"),
+        }
+
+    async def test_a_repeat_goes_by_it(self, plain_shop: Shop) -> None:
+        """The first end was stored as 'delivered', the second as 'completed': one end all the same."""
+        order_id = await plain_shop.add()
+        orders = await prepared(plain_shop)
+        await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
+        await plain_shop.connection.execute("UPDATE order_monitor_events SET to_status = 'delivered'")
+        await plain_shop.set(order_id, external_status="sent")
+        (result,) = await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
+        assert result.repeat
+
+    @pytest.mark.parametrize(
+        ("to_status", "has_pin", "outcome"),
+        [
+            ("completed", True, "completed"),
+            ("delivered", False, "completed"),
+            ("failed", False, "failed"),
+            ("cancelled", False, "failed"),
+            ("processing", False, "processing"),
+            ("sent", False, "reopened"),
+            ("verildi", True, "completed"),
+            ("verildi", False, None),
+        ],
+    )
+    async def test_events_of_older_versions_are_filled_in(
+        self,
+        plain_shop: Shop,
+        to_status: str,
+        has_pin: bool,  # noqa: FBT001 - a parameter of the table above
+        outcome: str | None,
+    ) -> None:
+        await prepared(plain_shop)
+        await plain_shop.connection.execute("ALTER TABLE order_monitor_events DROP COLUMN outcome")
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_events (order_id, to_status, has_pin) VALUES ($1, $2, $3)",
+            uuid.uuid4(),
+            to_status,
+            has_pin,
+        )
+        await prepared(plain_shop)
+        (event,) = await events(plain_shop)
+        assert event["outcome"] == outcome
+
+    async def test_before_migrate_adds_it_all_goes_on(self, shop: Shop) -> None:
+        orders = await prepared(shop)
+        await shop.connection.execute("ALTER TABLE order_monitor_events DROP COLUMN outcome")
+        orders = shop.orders(**AWAITING)
+        await orders.scan()
+        await carrying(shop, orders)
+        order_id = await ended_without(shop, orders)
+        assert [o.id for o in (await orders.scan()).awaiting] == [order_id]
+        (result,) = await orders.record([await late(shop, orders, order_id)])
+        assert result.fate is Fate.WRITTEN

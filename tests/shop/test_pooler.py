@@ -1,0 +1,144 @@
+"""Behind a real pgbouncer in transaction mode, where every statement may run on another server connection."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+import pytest
+
+from order_monitor.core.answer import Completed
+from order_monitor.core.order import Pin
+from order_monitor.core.recording import Fate
+from order_monitor.demo.postgres import EmbeddedPostgres
+from order_monitor.shop.migration import Migration
+from order_monitor.watch.system_clock import SystemClock
+from tests.shop.test_orders import found
+from tests.shops import LAYOUT, Shop
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+CONFIG = """
+[databases]
+* = host={host} port=5432
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {directory}/users
+pool_mode = transaction
+default_pool_size = 2
+max_client_conn = 50
+logfile = {directory}/log
+pidfile = {directory}/pid
+"""
+
+
+@pytest.fixture
+async def pooled(plain_shop: Shop, server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The address of the shop's database through the pooler."""
+    if PGBOUNCER is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    url = urlsplit(plain_shop.dsn)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    directory = Path(tempfile.mkdtemp(prefix="pooler-"))
+    (directory / "users").write_text(f'"{url.username}" "{unquote(url.password or "")}"\n')
+    (directory / "ini").write_text(CONFIG.format(host=server.directory, port=port, directory=directory))
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    if user is not None:
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    process = subprocess.Popen([PGBOUNCER, "-q", str(directory / "ini")], **identity)  # type: ignore[call-overload]
+    dsn = f"postgresql://{url.username}:{url.password}@127.0.0.1:{port}{url.path}"
+    try:
+        await _answers(dsn)
+        yield dsn
+        for database in plain_shop.databases:
+            await database.close()
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(directory)
+
+
+async def _answers(dsn: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(OSError, asyncpg.PostgresError):
+                await (await asyncpg.connect(dsn, statement_cache_size=0)).close()
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: str) -> None:
+    """A8: names of prepared statements are per-process counters; through a pooler another client's may be run."""
+    foreign = await asyncpg.connect(pooled, statement_cache_size=100)
+    ids = [await plain_shop.add() for _ in range(60)]
+    orders = plain_shop.orders(plain_shop.database(pooled))
+    await orders.prepare()
+
+    async def disturb() -> None:
+        for n in range(60):
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                await foreign.fetchval(f"SELECT 'other app {n % 7}'::text")
+
+    async def work() -> None:
+        for n in range(0, 60, 5):
+            results = await orders.record(
+                [found(plain_shop.order(i), Completed(Pin(f"P-{i}"))) for i in ids[n : n + 5]]
+            )
+            assert {r.fate for r in results} == {Fate.WRITTEN}
+            scan = await orders.scan()
+            assert {o.id for o in scan.orders} == set(ids[n + 5 :])
+
+    await asyncio.gather(disturb(), work())
+    foreign.terminate()
+    for order_id in ids:
+        assert (await plain_shop.row(order_id))["pin_code"] == f"P-{order_id}"
+
+
+async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) -> None:
+    """E1."""
+    ids = [await plain_shop.add() for _ in range(60)]
+    writers = [plain_shop.orders(plain_shop.database(pooled)) for _ in range(2)]
+    for writer in writers:
+        await writer.prepare()
+    batches = [
+        w.record([found(plain_shop.order(i), Completed(Pin(f"P-{n}"))) for i in ids]) for n, w in enumerate(writers)
+    ]
+    results = [r for batch in await asyncio.gather(*batches) for r in batch]
+    for order_id in ids:
+        written = [r for r in results if r.finding.order.id == order_id and r.fate is Fate.WRITTEN]
+        assert len(written) <= 1
+        assert (await plain_shop.row(order_id))["pin_code"] in (None, "P-0", "P-1")
+
+
+async def test_nothing_set_here_is_felt_by_another_client(plain_shop: Shop, pooled: str) -> None:
+    """E2."""
+    await plain_shop.add()
+    orders = plain_shop.orders(plain_shop.database(pooled))
+    for _ in range(10):
+        await orders.scan()
+    for _ in range(6):
+        other = await asyncpg.connect(pooled, statement_cache_size=0)
+        assert await other.fetchval("SHOW row_security") == "on"
+        assert await other.fetchval("SHOW statement_timeout") == "0"
+        await other.close()
+
+
+async def test_migrate_works_through_it(plain_shop: Shop, pooled: str) -> None:
+    """CREATE INDEX CONCURRENTLY is a statement of its own, which the pooler passes on."""
+    migration = Migration(plain_shop.database(pooled), LAYOUT, SystemClock())
+    assert [line async for line in migration.apply()]
+    assert await migration.missing(await migration.table()) == []

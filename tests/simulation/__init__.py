@@ -1,0 +1,1 @@
+"""Years of faults in virtual time: the real engine against a provider, a shop and a network that one seed decides."""

@@ -1,0 +1,167 @@
+"""``make mutants``: plant each bug, and say after how many seeds it was seen."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+SEEDS = 600
+_BROKE = re.compile(r"^seed (\d+): (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: in ``file``, ``old`` (which stands there once) becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "a shut gate lets no probe through",
+        "core/gate.py",
+        "return self.is_open or (not self.probing and now >= self._until)",
+        "return self.is_open",
+    ),
+    Mutant(
+        "an answer about an old reference is believed",
+        "shop/ledger.py",
+        "!= finding.order.referans.strip()",
+        '!= (row["referans"] or "").strip()',
+    ),
+    Mutant(
+        "a refused question is a cancellation",
+        "providers/znet_parser.py",
+        "else Refused(code, message)",
+        "else Cancelled(message)",
+    ),
+    Mutant(
+        "the PIN is left out",
+        "core/decision.py",
+        "_end(row, rules.completed, message, rules, pin)",
+        "_end(row, rules.completed, message, rules)",
+    ),
+    Mutant(
+        "the time limit comes early",
+        "core/decision.py",
+        "case Waiting() if age >= rules.give_up_after:",
+        "case Waiting() if age >= 0.8 * rules.give_up_after:",
+    ),
+    Mutant(
+        "the database's clock is ignored",
+        "watch/discovery.py",
+        "self._board.read_at = (now, self._board.clock.monotonic())",
+        "self._board.read_at = (self._board.clock.time(), self._board.clock.monotonic())",
+    ),
+    Mutant(
+        "no pace",
+        "core/gate.py",
+        "self._next = max(self._next, now - self.slack) + calls / self.per_second",
+        "self._next = now",
+    ),
+    Mutant(
+        "no bound on calls at once",
+        "watch/dispatcher.py",
+        "        if len(self.calls) < concurrency:",
+        "        if concurrency:",
+    ),
+    Mutant(
+        "a pause is not kept",
+        "watch/account.py",
+        "return self.paused is None and self.gate.lets_through(now)",
+        "return self.gate.lets_through(now)",
+    ),
+    Mutant(
+        "a locked row's answer is dropped",
+        "watch/writer.py",
+        '            self._hold(finding, _LONGEST_LOCKED, "somebody else holds the row", alone=False)\n            return',
+        "            self.backlog.done(finding)\n            return",
+    ),
+    Mutant(
+        "an outage of the database loses the batch",
+        "watch/writer.py",
+        "return isinstance(error, ShopError) and not isinstance(error, RowRejectedError)",
+        "return False",
+    ),
+    Mutant("Retry-After is obeyed for ever", "core/gate.py", "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after"),
+    Mutant(
+        "a probe that is not understood is never handed back",
+        "watch/judgement.py",
+        "account.gate.shut(now, reason, probe=probe)",
+        "account.gate.shut(now, reason, probe=False)",
+    ),
+    Mutant(
+        "one PIN goes to two orders", "core/pin_memory.py", "return owner if owner != order_id else None", "return None"
+    ),
+    Mutant(
+        "a page counts as delivered",
+        "tell/webhook.py",
+        'return ("html_answer", pause) if is_page else ("", None)',
+        'return "", None',
+    ),
+    Mutant(
+        "what was ended is not taken up when it is reopened",
+        "watch/discovery.py",
+        "        if ended is None:\n            return False\n",
+        "        return ended is not None\n",
+    ),
+)
+
+
+def planted(mutant: Mutant, folder: Path) -> None:
+    """Copy the package and plant the bug.
+
+    Raises:
+        ValueError: what it changes is not there, or not once.
+    """
+    shutil.copytree(ROOT / "order_monitor", folder / "order_monitor", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "order_monitor" / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        msg = f"{mutant.name}: it can no longer be planted in {mutant.file} ({text.count(mutant.old)} places)"
+        raise ValueError(msg)
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+def seen(mutant: Mutant, seeds: int = SEEDS) -> tuple[int, str]:
+    """Return the first seed that breaks with the bug, and how; -1 where none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        planted(mutant, Path(folder))
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--short"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = _BROKE.search(done.stdout)
+    if found is None and done.returncode:
+        msg = f"{mutant.name}: {done.stderr[-500:]}"
+        raise ValueError(msg)
+    return (int(found[1]), found[2]) if found else (-1, "")
+
+
+def main() -> int:
+    """Try each."""
+    missed = 0
+    for mutant in MUTANTS:
+        seed, how = seen(mutant)
+        missed += seed < 0
+        sys.stdout.write(f"{'MISSED' if seed < 0 else f'seed {seed:3}'}  {mutant.name}: {how[:110]}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{len(MUTANTS) - missed} of {len(MUTANTS)} seen within {SEEDS} seeds\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

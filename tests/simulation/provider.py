@@ -1,0 +1,151 @@
+"""The provider as it might be: it knows the truth of each order, and says it when and how the scenario wants."""
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+from order_monitor.core.answer import Answer, Busy, Unreachable
+from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.providers.znet_parser import parse_text
+from tests.simulation.scenario import OrderPlan
+
+WINDOW = 1.0
+
+
+@dataclass
+class Truth:
+    """What the provider knows of one order, by its reference."""
+
+    plan: OrderPlan
+    pin: str
+    ends_at: float | None
+    pin_at: float
+    said: set[str] = field(default_factory=set)
+    """Every final thing it has said: PINs, ``cancelled``, ``approved``."""
+    said_waiting_at: float | None = None
+
+
+class Panel:
+    """One provider for all processes; knows who asks, and what goes wrong just now."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.truths: dict[str, Truth] = {}
+        self.faults: dict[str, dict[str, float]] = {}
+        self.asked_at: dict[str, float] = {}
+        self.calls = 0
+        self._chance = chance
+        self._last: dict[str, str] = {}
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def place(self, referans: str, plan: OrderPlan, sent_at: float) -> None:
+        ends = None if plan.ends_after is None else sent_at + plan.ends_after
+        late = 240.0 if plan.outcome == "late" else 0.0
+        self.truths[referans] = Truth(plan, f"PIN-{referans}-{plan.number}", ends, (ends or 0.0) + late)
+
+    def begin(self, kind: str, account: str, size: float) -> None:
+        self.faults.setdefault(account, {})[kind] = size
+
+    def end(self, kind: str, account: str) -> None:
+        self.faults.get(account, {}).pop(kind, None)
+
+    async def ask(self, account: str, referans: str) -> Answer:
+        """Answer after a while; whoever hangs up before has heard nothing."""
+        self.calls += 1
+        wrong = self.faults.get(account, {})
+        await asyncio.sleep(self._chance.uniform(0.02, 0.6) * (30 if "slow" in wrong else 1))
+        wrong = self.faults.get(account, {})
+        if "outage" in wrong:
+            await asyncio.sleep(20.0)
+            return Unreachable("timeout")
+        if "cut" in wrong and self._chance.random() < 0.5:
+            return Unreachable("connection_lost")
+        if "busy" in wrong:
+            size = wrong["busy"]
+            return Busy("http_429", None if size < 0.3 else size * 400 if size < 0.6 else 1e9)
+        if "maintenance" in wrong:
+            return parse_text("Sistem bakımdadır, lütfen daha sonra deneyiniz")
+        if "login" in wrong:
+            return parse_text("8|Bağlantı Hatası")
+        if "refusing" in wrong and self._chance.random() < 0.9:
+            return parse_text("3|Açıklama")
+        text = self._truly(referans)
+        crossed = self._last.get(account) if "crossed" in wrong and self._chance.random() < 0.5 else None
+        if text.startswith("OK|2|P"):
+            self._last[account] = text
+        return parse_text(crossed or text)
+
+    def _truly(self, referans: str) -> str:
+        truth, now = self.truths[referans], self.now()
+        plan = truth.plan
+        if now < plan.sent_at + plan.unknown_for:
+            return "3|İşlem bulunamadı"
+        if truth.ends_at is None or now < truth.ends_at:
+            truth.said_waiting_at = now
+            return f"OK|1| |{plan.note}"
+        if plan.outcome == "cancelled":
+            truth.said.add("cancelled")
+            return f"OK|3| |{plan.note}"
+        if plan.outcome == "direct" or now < truth.pin_at:
+            truth.said.add("approved")
+            return f"OK|2| |{plan.note}"
+        truth.said.add(truth.pin)
+        return f"OK|2|{truth.pin}|{plan.note}"
+
+
+class Login:
+    """One process's client of one account: counts what it does."""
+
+    def __init__(self, panel: Panel, account: str, limits: "Limits") -> None:
+        self.panel = panel
+        self.account = account
+        self.limits = limits
+
+    async def ask(self, referans: str) -> Reply:
+        self.limits.started(self.account, referans, self.panel.now())
+        try:
+            return Reply(await self.panel.ask(self.account, referans))
+        finally:
+            self.limits.ended(referans)
+
+    async def balance(self) -> Balance | NoBalance:
+        return Balance("100")
+
+    async def aclose(self) -> None:
+        return None
+
+
+class Limits:
+    """What one process may do: so many calls at once, so many a second of an account, none of a paused one."""
+
+    def __init__(self, concurrency: int, per_second: float, accounts: int) -> None:
+        # Accounts that answer have as many places as those that keep calls waiting, and a probe each beside.
+        self.most_in_flight = 2 * concurrency + accounts
+        self.per_second = per_second
+        self.in_flight = 0
+        self.asked: set[str] = set()
+        self.paused_since: dict[str, float] = {}
+        self.broken: list[str] = []
+        self._starts: dict[str, deque[float]] = {}
+
+    def ended(self, referans: str) -> None:
+        self.in_flight -= 1
+        self.asked.discard(referans)
+
+    def started(self, account: str, referans: str, now: float) -> None:
+        self.in_flight += 1
+        if self.in_flight > self.most_in_flight:
+            self.broken.append(f"{self.in_flight} calls at once, {self.most_in_flight} allowed")
+        if referans in self.asked:
+            self.broken.append(f"asked {referans} while it was asked already")
+        self.asked.add(referans)
+        starts = self._starts.setdefault(account, deque())
+        starts.append(now)
+        while starts[0] <= now - WINDOW:
+            starts.popleft()
+        if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:
+            self.broken.append(f"{len(starts)} calls in a second of {account}, {self.per_second} allowed")
+        if account in self.paused_since:
+            self.broken.append(f"asked {referans} of {account}, known as paused since {self.paused_since[account]}")

@@ -1,0 +1,113 @@
+"""What happens in one run: orders and faults, all of it drawn from one seed, and plain enough to be shortened by hand."""
+
+import random
+from dataclasses import dataclass, field, replace
+
+HOUR = 3600.0
+
+PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
+DATABASE = ("db_down", "db_stall", "commit_lost", "commit_cut", "deadlocks")
+SHOP = ("lock", "stale_save", "refund", "delete", "resend", "poison", "slow_trigger")
+PROCESS = ("kill", "stop", "clock", "second", "once", "sighup", "pause", "ask", "resolve", "receiver_down")
+KINDS = (*PROVIDER, *DATABASE, *SHOP, *PROCESS)
+
+
+@dataclass(frozen=True)
+class OrderPlan:
+    """An order, and what the provider will say of it when. Times are seconds from the start."""
+
+    number: int
+    sent_at: float
+    account: str
+    package: int
+    ends_after: float | None
+    outcome: str
+    """``pin``, ``direct`` (no PIN), ``late`` (approved first, the PIN some minutes later), ``cancelled``."""
+    unknown_for: float = 0.0
+    """How long after it was sent the provider does not know it."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong at a time, for a while, at somebody's."""
+
+    at: float
+    kind: str
+    seconds: float
+    target: int
+    size: float
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run."""
+
+    seed: int
+    orders: tuple[OrderPlan, ...]
+    faults: tuple[Fault, ...]
+    accounts: tuple[str, ...] = ("a", "b")
+    give_up_after: float = 24 * HOUR
+    concurrency: int = 20
+    per_second: float = 10.0
+    webhook: bool = True
+    last_sync: bool = False
+    confirm_cancelled: float = 0.0
+    hours: float = 1.0
+    tags: tuple[str, ...] = field(default=())
+
+
+def draw(seed: int) -> Scenario:
+    """Return the run that ``seed`` decides."""
+    chance = random.Random(seed)
+    hours = chance.choice((0.5, 1.0, 2.0))
+    accounts = ("a", "b", "c")[: chance.randint(1, 3)]
+    orders = tuple(_order(chance, number, accounts, hours) for number in range(chance.randint(1, 24)))
+    if chance.random() < 0.2:  # a campaign: all are sent within seconds, and their answers come together
+        began = chance.uniform(0, hours * HOUR * 0.5)
+        orders = tuple(replace(order, sent_at=began + 0.2 * order.number) for order in orders)
+    weights = {kind: chance.random() ** 2 for kind in KINDS}
+    if chance.random() < 0.4:  # the same again and again finds what a mixture hides
+        only = chance.choice(KINDS)
+        weights = {kind: float(kind == only) for kind in KINDS}
+    count = chance.choice((0, 2, 5, 10, 20))
+    faults = tuple(sorted((_fault(chance, weights, hours) for _ in range(count)), key=lambda fault: fault.at))
+    return Scenario(
+        seed,
+        orders,
+        faults,
+        accounts,
+        give_up_after=chance.choice((20 * 60.0, 2 * HOUR, 24 * HOUR)),
+        concurrency=chance.choice((1, 3, 20)),
+        per_second=chance.choice((0.5, 2.0, 10.0)),
+        webhook=chance.random() < 0.6,
+        last_sync=chance.random() < 0.5,
+        confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
+        hours=hours,
+    )
+
+
+def _order(chance: random.Random, number: int, accounts: tuple[str, ...], hours: float) -> OrderPlan:
+    outcome = chance.choices(("pin", "direct", "late", "cancelled"), (6, 2, 2, 3))[0]
+    after = chance.choice((5.0, 40.0, 300.0, 2000.0)) * chance.random()
+    return OrderPlan(
+        number,
+        sent_at=chance.uniform(-600, hours * HOUR * 0.8),
+        account=chance.choice(accounts),
+        package={"direct": 0}.get(outcome, chance.randint(1, 3)),
+        ends_after=None if chance.random() < 0.1 else after,
+        outcome=outcome,
+        unknown_for=chance.choice((0.0, 0.0, 0.0, 20.0, 200.0)),
+        note=chance.choice(("", "tamam", "Oyuncu bulunamad&#305;", "a | b")),
+    )
+
+
+def _fault(chance: random.Random, weights: dict[str, float], hours: float) -> Fault:
+    kind = chance.choices(KINDS, [weights[kind] for kind in KINDS])[0]
+    return Fault(
+        at=chance.uniform(0, hours * HOUR),
+        kind=kind,
+        seconds=chance.choice((1.0, 10.0, 60.0, 600.0)) * (0.1 + chance.random()),
+        target=chance.randrange(1 << 16),
+        size=chance.random(),
+    )

@@ -1,0 +1,542 @@
+"""The shop's database in memory, below the real statements: it knows each statement by its text, and does what PostgreSQL does.
+
+Rows are locked, changes wait for the commit, a cut connection rolls back. Whatever statement it does not know is an error, so that
+it cannot stay behind; `test_model_shop` runs the same orders over it and over a real PostgreSQL.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+
+from order_monitor.core.decision import Rules
+from order_monitor.core.pin_memory import PinMemory
+from order_monitor.shop.catalogue import Catalogue, Holdings
+from order_monitor.shop.columns import Column, Table
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import Address
+from order_monitor.shop.layout import Layout
+from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.order_reader import OrderReader
+from order_monitor.shop.order_recorder import OrderRecorder
+from order_monitor.shop.orders import Orders
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
+from order_monitor.shop.reviews import Reviews
+
+OPEN = ("sent", "pending", "processing", "queued")
+FINAL = ("completed", "delivered", "failed", "refunded")
+
+
+def refused() -> asyncpg.PostgresError:
+    """What a trigger of the shop's raises, from a function."""
+    error = asyncpg.RaiseError("no")
+    error.server_source_filename, error.context = "pl_exec.c", "PL/pgSQL function"
+    return error
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row of product_orders."""
+
+    id: str
+    status: str
+    sent_at: float
+    referans: str
+    account: str
+    package: str = ""
+    pin: str | None = None
+    note: str | None = None
+    last_sync_at: float | None = None
+
+
+@dataclass
+class Event:
+    """A row of order_monitor_events."""
+
+    id: int
+    order_id: str
+    from_status: str
+    to_status: str
+    has_pin: bool
+    message: str | None
+    checks: int
+    decided_at: float
+    decided_by: str
+    repeat: bool
+    outcome: str
+
+
+@dataclass
+class Delivery:
+    """A row of order_monitor_deliveries."""
+
+    event_id: int
+    order_id: str
+    next_at: float
+    attempts: int = 0
+    is_over: bool = False
+
+
+@dataclass
+class Store:
+    """Everything that is committed. ``on_commit`` is told of each change of ours: before, after, and by whom."""
+
+    epoch: float
+    chance: random.Random
+    on_commit: Callable[[Stored, Stored, str], None] = lambda *_: None
+    rows: dict[str, Stored] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    deliveries: dict[int, Delivery] = field(default_factory=dict)
+    reviews: set[tuple[str, str]] = field(default_factory=set)
+    pauses: dict[str, float] = field(default_factory=dict)
+    locked: dict[str, object] = field(default_factory=dict)
+    poisoned: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
+    down: bool = False
+    stall: bool = False
+    commits: str = ""
+    deadlocks: bool = False
+    quick: bool = False
+    _number: int = 0
+
+    def now(self) -> float:
+        return self.epoch + asyncio.get_running_loop().time()
+
+    def number(self) -> int:
+        """The next event's number; one that is rolled back leaves a gap."""
+        self._number += 1
+        return self._number
+
+
+class Pool:
+    """One process's connections. ``on_pauses`` is told each time the paused accounts were read."""
+
+    def __init__(self, store: Store, ledger: Ledger, on_pauses: Callable[[set[str]], None] = lambda _: None) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.on_pauses = on_pauses
+        self.reader: OrderReader | None = None
+        self.is_dead = False
+        self.known: dict[str, str] = {}
+        self._free = asyncio.Semaphore(4)
+
+    async def acquire(self, *, timeout: float | None = None) -> "Connection":  # noqa: ASYNC109 - asyncpg's
+        await self._free.acquire()
+        try:
+            await self.pause()
+        except BaseException:
+            self._free.release()
+            raise
+        return Connection(self)
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        connection.roll_back()
+        self._free.release()
+
+    async def pause(self) -> None:
+        """What the network and the server take; where the database is away, an error."""
+        store = self.store
+        await asyncio.sleep(0 if store.quick else store.chance.uniform(0.0005, 0.02))
+        if store.stall:
+            await asyncio.sleep(3600)
+        if store.down or self.is_dead:
+            raise ConnectionResetError("away")
+
+    async def expire_connections(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    def terminate(self) -> None:
+        return None
+
+
+class Connection:
+    """A connection with a transaction."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.store = pool.store
+        self.author = pool.ledger.layout.author
+        self._is_closed = False
+        self._changed: dict[str, tuple[Stored, Stored]] = {}
+        self._events: list[Event] = []
+        self._later: list[Callable[[], None]] = []
+
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    def terminate(self) -> None:
+        self.roll_back()
+        self._is_closed = True
+
+    def roll_back(self) -> None:
+        store = self.store
+        for order_id in [i for i, owner in store.locked.items() if owner is self]:
+            del store.locked[order_id]
+        self._changed, self._events, self._later = {}, [], []
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        if sql.strip().startswith("BEGIN"):
+            await self.pool.pause()
+        elif sql == "COMMIT":
+            await self._commit()
+        elif sql == "ROLLBACK":
+            self.roll_back()
+            await self.pool.pause()
+        else:
+            await self._do(sql, args)
+        return "DONE 1"
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        return await self._do(sql, args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> Any:
+        rows = await self._do(sql, args)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        row = await self.fetchrow(sql, *args)
+        return next(iter(row.values())) if row else None
+
+    async def _commit(self) -> None:
+        store = self.store
+        await self.pool.pause()
+        if store.commits == "cut" and store.chance.random() < 0.5:
+            raise ConnectionResetError("cut before the commit")
+        for before, after in self._changed.values():
+            store.rows[after.id] = after
+            store.on_commit(before, after, self.author)
+        for event in self._events:
+            store.events.append(event)
+            if self.pool.ledger.layout.webhook:
+                store.deliveries[event.id] = Delivery(event.id, event.order_id, store.now())
+        store.events.sort(key=lambda event: event.id)
+        for change in self._later:
+            change()
+        self.roll_back()
+        await self.pool.pause()
+        if store.commits == "lost" and store.chance.random() < 0.5:
+            raise ConnectionResetError("cut after the commit")
+
+    async def _do(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        await self.pool.pause()
+        name = self.pool.known.get(sql)
+        if name is None:
+            name = self.pool.known[sql] = _name_of(sql, self.pool)
+        return getattr(self, name)(sql, args) or []
+
+    def _time(self, *_: Any) -> list[Any]:
+        return [{"now": self.store.now()}]
+
+    def _newest(self, *_: Any) -> list[Any]:
+        return [{"max": max((e.id for e in self.store.events), default=0)}]
+
+    def _waiting(self, *_: Any) -> list[Any]:
+        return [{"count": 0, "since": None}]
+
+    def _unknown(self, *_: Any) -> list[Any]:
+        return []
+
+    def _count_reviews(self, *_: Any) -> list[Any]:
+        return [{"count": len(self.store.reviews)}]
+
+    def _counts(self, *_: Any) -> list[Any]:
+        return [{"waiting": 0, "dead": 0}]
+
+    # --- the orders
+
+    def _row(self, order_id: str) -> Stored | None:
+        return self._changed[order_id][1] if order_id in self._changed else self.store.rows.get(order_id)
+
+    def _take(self, order_id: str, fits: Callable[[Stored], bool]) -> Stored | None:
+        """Lock a row, unless it does not fit or somebody else holds it."""
+        row = self._row(order_id)
+        if row is None or not fits(row) or self.store.locked.get(order_id, self) is not self:
+            return None
+        self.store.locked[order_id] = self
+        return row
+
+    def _lock(self, _: str, args: Sequence[Any]) -> list[Any]:
+        if self.store.deadlocks and self.store.chance.random() < 0.2:
+            raise asyncpg.DeadlockDetectedError("deadlock")
+        rows = [self._take(order_id, lambda row: row.status in OPEN) for order_id in sorted(args[0])]
+        return [_as_row(row) for row in rows if row is not None]
+
+    def _late_lock(self, _: str, args: Sequence[Any]) -> list[Any]:
+        wanted = dict(zip(*args, strict=True))
+        rows = [
+            self._take(order_id, lambda row: row.status == wanted[row.id] and not (row.pin or "").strip())
+            for order_id in sorted(wanted)
+        ]
+        return [_as_row(row) for row in rows if row is not None]
+
+    def _update(self, _: str, args: Sequence[Any]) -> list[Any]:
+        records = list(zip(*args, strict=True))
+        if sum(r[0] in self.store.slow for r in records) and len(records) > 4:
+            raise asyncpg.QueryCanceledError("statement timeout")
+        changed = []
+        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, _sent, outcome in records:
+            row = self._row(order_id)
+            if row is None or row.status not in OPEN or (pin is not None and (row.pin or "").strip() not in ("", pin)):
+                continue
+            if order_id in self.store.poisoned:
+                raise refused()
+            fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note, last_sync_at=seen_at)
+            repeat = self._change(row, fresh, told, checks, outcome, is_late=False) if was != status else False
+            self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
+            changed.append({"id": order_id, "status": status, "pin": fresh.pin, "repeat": repeat})
+        return changed
+
+    def _late_update(self, _: str, args: Sequence[Any]) -> list[Any]:
+        changed = []
+        for order_id, status, pin, told, checks, _sent in zip(*args, strict=True):
+            row = self._row(order_id)
+            if row is None or row.status != status or (row.pin or "").strip():
+                continue
+            if order_id in self.store.poisoned:
+                raise refused()
+            fresh = replace(row, pin=pin)
+            self._change(row, fresh, told, checks, "completed", is_late=True)
+            self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
+            changed.append({"id": order_id, "status": status, "pin": pin, "repeat": True})
+        return changed
+
+    def _change(
+        self, before: Stored, after: Stored, told: str | None, checks: int, outcome: str, *, is_late: bool
+    ) -> bool:
+        first = any(e.order_id == after.id and e.outcome == outcome and not e.repeat for e in self.store.events)
+        repeat = is_late or first
+        now, has_pin = self.store.now(), bool((after.pin or "").strip())
+        who, number = self.author, self.store.number()
+        self._events.append(
+            Event(number, after.id, before.status, after.status, has_pin, told, checks, now, who, repeat, outcome)
+        )
+        return repeat
+
+    def _touch(self, _: str, args: Sequence[Any]) -> None:
+        for order_id, seen_at in zip(*args, strict=True):
+            row = self._row(order_id)
+            if row is not None and row.status in OPEN:
+                self._changed[order_id] = (self._changed.get(order_id, (row,))[0], replace(row, last_sync_at=seen_at))
+
+    def _status(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [_as_row(row) for order_id in args[0] if (row := self._row(order_id)) is not None]
+
+    def _scan(self, *_: Any) -> list[Any]:
+        return [self._as_order(row) for row in self.store.rows.values() if row.status in OPEN]
+
+    def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [row for row in self._scan() if row["id"] in args[0]]
+
+    def _as_order(self, row: Stored) -> dict[str, Any]:
+        sync = row.last_sync_at if self.pool.ledger.records_every_check else None
+        return {
+            "id": row.id,
+            "status": row.status,
+            "sent_at": row.sent_at,
+            "referans": row.referans,
+            "tenant_id": None,
+            "last_sync_at": sync,
+            "integration": row.account,
+            "routed": True,
+            "package": row.package or None,
+        }
+
+    def _pins(self, _: str, args: Sequence[Any]) -> list[Any]:
+        found = []
+        for event in self.store.events:
+            row = self.store.rows.get(event.order_id)
+            if event.id > args[0] and event.has_pin and row is not None and (row.pin or "").strip():
+                found.append(
+                    {"id": row.id, "pin": row.pin, "package": row.package, "tenant_id": "", "integration": row.account}
+                )
+        return found
+
+    def _without_pin(self, _: str, args: Sequence[Any]) -> list[Any]:
+        now, wait, longest = self.store.now(), args[0], args[1]
+        last: dict[str, Event] = {}
+        for event in self.store.events:
+            is_one = not event.has_pin and event.outcome == "completed" and event.decided_by in ("daemon", "ask")
+            if is_one and event.decided_at > now - longest:
+                last[event.order_id] = event
+        found = []
+        for event in sorted(last.values(), key=lambda event: -event.decided_at):
+            row = self.store.rows.get(event.order_id)
+            is_late = event.decided_at < now - wait
+            if row is None or row.status != event.to_status or (row.pin or "").strip():
+                continue
+            if is_late and (row.id, "pin_missing") in self.store.reviews:
+                continue
+            more = {"ended_at": event.decided_at, "is_late": is_late}
+            found.append({**self._as_order(row), **more})
+        return found
+
+    # --- the tables beside
+
+    def _pauses(self, *_: Any) -> list[Any]:
+        now = self.store.now()
+        paused = {account: until for account, until in self.store.pauses.items() if until > now}
+        self.pool.on_pauses(set(paused))
+        return [
+            {"account": account, "reason": "x", "paused_by": "x", "since": now, "until": until}
+            for account, until in paused.items()
+        ]
+
+    def _review(self, sql: str, args: Sequence[Any]) -> None:
+        pairs = list(zip(args[0], args[1], strict=True)) if "unnest" in sql else [(args[0], args[1])]
+        self._later.append(lambda: self.store.reviews.update(pairs))
+
+    def _mend(self, _: str, args: Sequence[Any]) -> None:
+        pairs = list(zip(args[0], args[1], strict=True))
+        self._later.append(lambda: self.store.reviews.difference_update(pairs))
+
+    def _claim(self, _: str, args: Sequence[Any]) -> list[Any]:
+        limit, lease = args
+        now, seen = self.store.now(), set()
+        claimed: list[Delivery] = []
+        for delivery in sorted(self.store.deliveries.values(), key=lambda d: d.event_id):
+            if delivery.is_over or delivery.order_id in seen:
+                continue
+            seen.add(delivery.order_id)
+            key = f"delivery {delivery.event_id}"
+            if delivery.next_at <= now and len(claimed) < limit and self.store.locked.get(key, self) is self:
+                self.store.locked[key] = self
+                claimed.append(delivery)
+
+        def take() -> None:
+            for delivery in claimed:
+                delivery.attempts += 1
+                delivery.next_at = self.store.now() + lease
+
+        self._later.append(take)
+        return [
+            {"event": json.dumps(self._event_of(d.event_id), default=str), "attempts": d.attempts + 1} for d in claimed
+        ]
+
+    def _event_of(self, event_id: int) -> dict[str, Any]:
+        event = next(e for e in self.store.events if e.id == event_id)
+        return {**vars(event), "decided_at": str(event.decided_at)}
+
+    def _settle(self, sql: str, args: Sequence[Any]) -> None:
+        delivery = self.store.deliveries[args[0]]
+
+        def settle() -> None:
+            if "next_at" in sql:
+                delivery.next_at = self.store.now() + args[2]
+            else:
+                delivery.is_over = True
+
+        self._later.append(settle)
+
+
+_STARTS: dict[str, str] = {
+    "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
+    "SELECT COALESCE(max(id), 0) FROM": "_newest",
+    "SELECT count(*) AS count, extract(epoch FROM min(decided_at))": "_waiting",
+    "SELECT account, reason, paused_by": "_pauses",
+    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
+    'INSERT INTO "public"."order_monitor_review"': "_review",
+    'UPDATE "public"."order_monitor_review" r SET': "_mend",
+    "WITH due AS (SELECT d.event_id": "_claim",
+    'UPDATE "public"."order_monitor_deliveries" d SET': "_settle",
+    "SELECT (SELECT count(*) FROM": "_counts",
+}
+
+
+def _name_of(sql: str, pool: Pool) -> str:
+    """Return what a statement does, by its whole text where it is about orders.
+
+    Raises:
+        AssertionError: nobody knows it.
+    """
+    ledger, reader = pool.ledger, pool.reader
+    statements = ledger.statements
+    whole = {
+        statements.lock_sql(): "_lock",
+        statements.update_sql(): "_update",
+        statements.status_sql(): "_status",
+        statements.late_lock_sql(): "_late_lock",
+        statements.late_update_sql(): "_late_update",
+        pins_sql(ledger.layout, ledger.table, None): "_pins",
+    }
+    if ledger.records_every_check:
+        whole[statements.touch_sql()] = "_touch"
+    if reader is not None:
+        whole |= {reader.scan_sql(): "_scan", reader.unknown_sql() or "": "_unknown"}
+        if sql.startswith(f"{reader.scan_sql()} AND "):
+            return "_scan_among"
+        if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):
+            return "_without_pin"
+    found = whole.get(sql) or next((name for start, name in _STARTS.items() if sql.startswith(start)), None)
+    assert found is not None, f"the model shop does not know this statement: {sql[:300]}"
+    return found
+
+
+def _as_row(row: Stored) -> dict[str, Any]:
+    return {"id": row.id, "status": row.status, "pin": row.pin, "note": row.note, "referans": row.referans}
+
+
+class Known(Catalogue):
+    """A catalogue that need not look: the model's tables are as they are."""
+
+    def __init__(self, database: Database, layout: Layout, ledger: Ledger) -> None:
+        super().__init__(database, layout)
+        reviews = Reviews(layout.schema)
+        self._known = Holdings(
+            ledger, None, Pauses(layout.schema), reviews, may_close_reviews=True, reviewed=frozenset()
+        )
+        self._holdings = self._known
+
+    async def look(self) -> Holdings:
+        async with self._database.transaction():
+            return self._known
+
+
+def layout_for(*, webhook: bool, give_up_after: float, last_sync: bool, author: str = "daemon") -> Layout:
+    return Layout(
+        schema="public",
+        table="product_orders",
+        overrides={},
+        time_zone=None,
+        open=OPEN,
+        known=(*FINAL, "not_sent"),
+        rules=Rules(give_up_after=give_up_after, pin_width=120, note_width=250),
+        record_sync=last_sync,
+        webhook=webhook,
+        await_pin=900.0,
+        author=author,
+    )
+
+
+def ledger_for(layout: Layout, *, last_sync: bool) -> Ledger:
+    text = Column("x", "text")
+    columns = {
+        name: replace(text, name=name)
+        for name in ("external_status", "sent_at", "pin_code", "note", "provider_referans", "package_id")
+    }
+    columns["id"] = Column("id", "uuid", cast="::uuid")
+    if last_sync:
+        columns["last_sync_at"] = Column("last_sync_at", "timestamp with time zone")
+    return Ledger(Table("public", "product_orders", columns), layout, layout.rules, events=True)
+
+
+class ModelOrders(Orders):
+    """The shop's orders over the model: the real reader, recorder and ledger, with other connections below."""
+
+    def __init__(self, pool: Pool, database: Database, pins: PinMemory) -> None:
+        layout = pool.ledger.layout
+        self._catalogue = Known(database, layout, pool.ledger)
+        self.reader = OrderReader(database, self._catalogue, pins)
+        self._recorder = OrderRecorder(database, self._catalogue, pins)
+        pool.reader = self.reader
+
+
+def database_over(pool: Pool) -> Database:
+    return Database(Address(("model",), (1,), "u", None, "d"), statement_timeout=30.0, pool=pool)

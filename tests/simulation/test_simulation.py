@@ -1,0 +1,94 @@
+"""Some hundred runs in virtual time at each test, the same ones; and some that nobody has chosen."""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation.__main__ import seeds, shortened, why
+from tests.simulation.loop import run
+from tests.simulation.mutants.__main__ import MUTANTS, ROOT, Mutant, planted
+from tests.simulation.scenario import KINDS, Fault, draw
+from tests.simulation.world import play
+
+CHUNK = 20
+CHUNKS = 12
+FRESH = int(os.environ.get("SIMULATION_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("first", [n * CHUNK for n in range(CHUNKS)])
+def test_all_holds_through_hours_of_faults(first: int) -> None:
+    broken = {seed: reason for seed in range(first, first + CHUNK) if (reason := why(draw(seed)))}
+    assert broken == {}
+
+
+@pytest.mark.simulated
+def test_all_holds_for_seeds_that_nobody_has_chosen() -> None:
+    """Told in the name of what fails; ``SIMULATION_SEED=…`` plays the same again."""
+    broken = {seed: reason for seed in range(FRESH, FRESH + CHUNK) if (reason := why(draw(seed)))}
+    assert broken == {}, f"python -m tests.simulation --seeds {FRESH}-{FRESH + CHUNK - 1}"
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_fault_alone_and_often(kind: str) -> None:
+    scenario = draw(7)
+    faults = tuple(Fault(200.0 * n, kind, 90.0, 7 * n, n / 10) for n in range(10))
+    assert why(replace(scenario, faults=faults, hours=1.0)) == ""
+
+
+@pytest.mark.simulated
+def test_a_seed_is_played_alike_in_every_process() -> None:
+    """Neither the order of a set nor an address has a say."""
+    code = "from tests.simulation.loop import run; from tests.simulation.scenario import draw; "
+    code += "from tests.simulation.world import play; print([run(play(draw(seed))) for seed in (3, 5, 8)])"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(told) == 1
+    assert str([run(play(draw(seed))) for seed in (3, 5, 8)]) + "\n" in told
+
+
+def test_what_breaks_is_shortened() -> None:
+    scenario = next(s for s in map(draw, range(100)) if len(s.orders) > 8 and len(s.faults) > 4)
+    small = shortened(
+        scenario, lambda s: {4, 7} <= {o.number for o in s.orders} and s.faults[-1:] == scenario.faults[-1:]
+    )
+    assert ([order.number for order in small.orders], small.faults) == ([4, 7], scenario.faults[-1:])
+
+
+@pytest.mark.parametrize("text", ["", "x", "-", "3-", "5-2", "0", "-3", "1-2-3", "٣"])
+def test_what_is_no_range_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(Exception, match="seeds"):
+        seeds(text)
+
+
+def test_ranges_of_seeds() -> None:
+    assert seeds("3") == range(3)
+    assert seeds("5-6") == range(5, 7)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_planted_bug_can_still_be_planted(mutant: Mutant, tmp_path: object) -> None:
+    text = (ROOT / "order_monitor" / mutant.file).read_text()
+    assert text.count(mutant.old) == 1
+    compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
+
+
+def test_a_bug_that_cannot_be_planted_is_an_error(tmp_path: object) -> None:
+    from pathlib import Path
+
+    with pytest.raises(ValueError, match="can no longer be planted"):
+        planted(Mutant("x", "core/gate.py", "this stands nowhere", ""), Path(str(tmp_path)) / "x")

@@ -1,0 +1,122 @@
+"""The metrics as a scraper reads them, over the whole edge; names and labels are a contract."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from order_monitor.core.answer import OUTCOMES
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.order import SkipReason
+from order_monitor.core.recording import Fate
+from tests import stages
+from tests.clocks import ManualClock
+from tests.stages import HOSTILE, PIN, Stage
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+async def scrape(stage: Stage) -> Samples:
+    async with stage.listening() as url, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{url}/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert PIN not in answer.text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_what_is_open_and_late_and_stuck() -> None:
+    found = await scrape(await stages.on_fire())
+    assert found["order_monitor_orders_open", ()] == 97
+    assert found["order_monitor_orders_overdue", ()] == 30
+    assert found["order_monitor_orders_stuck", ()] == 4
+    assert found["order_monitor_orders_skipped", (("reason", "no_reference"),)] == 7
+    assert found["order_monitor_oldest_due_seconds", ()] > 600
+    assert found["order_monitor_ready", ()] == 0
+    assert found["order_monitor_database_up", ()] == 0
+    assert found["order_monitor_account_open", (("account", HOSTILE),)] == 0
+    assert found["order_monitor_account_orders", (("account", "default"),)] == 30
+    assert found["order_monitor_events_waiting", ()] == 4210
+    assert found["order_monitor_writes_total", (("result", "stuck"),)] == 4
+    assert found["order_monitor_checks_total", (("account", "default"), ("outcome", "blocked"))] == 5
+
+
+async def test_what_was_done_and_how_fast() -> None:
+    clock = ManualClock()
+    stage = await stages.busy(clock)
+    stage.observer.wrote(12, 0.02)
+    found = await scrape(stage)
+    assert found["order_monitor_checks_total", (("account", "default"), ("outcome", "completed"))] == 9
+    assert found["order_monitor_writes_total", (("result", "written"),)] == 12
+    assert found["order_monitor_detection_seconds_count", ()] == 12
+    assert found["order_monitor_check_seconds_count", ()] == 12
+    assert found["order_monitor_write_seconds_count", ()] == 1
+    assert found["order_monitor_scan_seconds_count", ()] == 1
+    assert found["order_monitor_inflight", ()] == 0
+    assert found["order_monitor_ready", ()] == 1
+    assert found["order_monitor_log_lines_dropped_total", ()] == 0
+    assert found["order_monitor_last_success_timestamp_seconds", ()] == 0, "nothing was answered, and something is due"
+
+
+async def test_where_nothing_is_due_a_scan_is_a_success() -> None:
+    clock = ManualClock()
+    found = await scrape(await stages.quiet(clock))
+    assert found["order_monitor_last_success_timestamp_seconds", ()] == clock.time()
+
+
+async def test_orders_held_back_by_an_outage_are_no_success() -> None:
+    """Nobody is due while the account fails, for they wait for another try: that is not all being well."""
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    stage.shut("default", "timeout")
+    clock.elapsed += 60
+    await stage.begin()
+    found = await scrape(stage)
+    assert found["order_monitor_last_success_timestamp_seconds", ()] == clock.time() - 60
+
+
+async def test_labels_come_from_closed_sets() -> None:
+    """However many orders there are, there are no more series."""
+    few, many = await scrape(await stages.busy()), await scrape(await stages.crowded(count=3000))
+    closed = {
+        "outcome": set(OUTCOMES),
+        "reason": {str(r) for r in (*SkipReason, *StuckReason)},
+        "result": {str(f) for f in Fate},
+    }
+    accounts = {"account": {"default", *(await stages.crowded(count=3)).accounts}}
+    for found in (few, many):
+        for _, labels in found:
+            for name, value in labels:
+                assert name in ("le", "version") or value in {**closed, **accounts}[name], (name, value)
+    assert len(many) - len(few) < 20
+
+
+async def test_the_rate_is_that_of_the_last_minute() -> None:
+    clock = ManualClock()
+    stage = await stages.busy(clock)
+    rate = stage.view.document()["accounts"][0]["calls_per_second"]
+    assert rate == 0.2
+    clock.elapsed += 70
+    assert stage.view.document()["accounts"][0]["calls_per_second"] == 0
+
+
+async def test_a_large_book_is_not_counted_all_the_time() -> None:
+    """What a census costs decides how often it is made."""
+
+    class Slow(ManualClock):
+        cost = 0.0
+
+        def monotonic(self) -> float:
+            self.elapsed += self.cost
+            return self.elapsed
+
+    clock = Slow()
+    stage = await stages.busy(clock)
+    clock.cost = 0.1
+    first = stage.view.count()
+    assert stage.view.count() is first
+    clock.elapsed += 1
+    assert stage.view.count() is first, "the clock was read twice, 0.1 s each: once in 10 s is enough"
+    clock.elapsed += 10
+    assert stage.view.count() is not first

@@ -1,0 +1,218 @@
+"""What is done now and then: balances, the dead man's ping, and a second look at what has ended."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.tell.ping import Ping
+from order_monitor.watch.balances import Balances
+from order_monitor.watch.reconciliation import REMEMBERED, Reconciliation
+from tests import stages
+from tests.clocks import ManualClock
+from tests.commands.test_people import call, daemon, prepare
+from tests.commands.test_process import Panel, once, panel, sent, settings
+from tests.shops import Shop
+
+__all__ = ["panel"]
+
+
+class Bank:
+    """A provider that has a balance and an answer."""
+
+    def __init__(self) -> None:
+        self.found: Balance | NoBalance = Balance("1523.40")
+        self.answer: Answer = Waiting("")
+        self.asked = 0
+        self.read = 0
+
+    async def balance(self) -> Balance | NoBalance:
+        self.read += 1
+        return self.found
+
+    async def ask(self, referans: str) -> Reply:
+        self.asked += 1
+        return Reply(self.answer)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def ticking(clock: ManualClock, work: Callable[[], Any], seconds: int) -> None:
+    task = asyncio.create_task(work())
+    for _ in range(seconds):
+        await asyncio.sleep(0.0005)
+        clock.ring(clock.elapsed + 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_balance_is_read_at_a_slow_pace() -> None:
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank = Bank()
+    account = stage.accounts["default"]
+    account.provider = bank
+    balances = Balances(stage.engine, clock, 100.0, 1000.0)
+    with capture_logs() as lines:
+        await ticking(clock, balances.run, 58)
+        assert bank.read == 0, "the orders come first"
+        await ticking(clock, balances.run, 30)
+        assert (bank.read, account.balance) == (1, "1523.40")
+        bank.found = Balance("999,5")
+        await ticking(clock, balances.run, 300)
+        assert (3 <= bank.read <= 5, account.balance_amount) == (True, 999.5)
+        bank.found = NoBalance("timeout")
+        await ticking(clock, balances.run, 120)
+        assert account.balance == "999,5", "what was known is kept"
+    assert [line["event"] for line in lines] == ["account.low_balance"], "once, and not each time"
+    read = bank.read
+    account.gate.failed(clock.monotonic(), "x", probe=False, retry_after=3000)
+    await ticking(clock, balances.run, 300)
+    assert bank.read == read, "a closed account is not asked for its balance either"
+
+
+@pytest.mark.parametrize("odd", ["", "x", "nan", "inf"])
+async def test_a_balance_that_is_no_number(odd: str) -> None:
+    account = (await stages.quiet()).accounts["default"]
+    account.balance = odd
+    assert account.balance_amount is None
+
+
+async def test_the_ping_tells_each_minute_how_it_is() -> None:
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    asked: list[str] = []
+    status = 200
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if status == 0:
+            raise httpx.ConnectError("no")
+        return httpx.Response(status)
+
+    ping = Ping(httpx.AsyncClient(transport=httpx.MockTransport(answer)), "https://ping.example/id/", clock)
+    with capture_logs() as lines:
+        await ticking(clock, lambda: ping.run(stage.probe), 62)
+        assert asked == ["/id"]
+        stage.shut("default", "timeout")
+        await ticking(clock, lambda: ping.run(stage.probe), 62)
+        assert asked == ["/id", "/id/fail"]
+        status = 500
+        await ticking(clock, lambda: ping.run(stage.probe), 125)
+        status = 0
+        await ticking(clock, lambda: ping.run(stage.probe), 62)
+    assert [(line["event"], line["why"]) for line in lines] == [("ping.failed", "http_500")], "once"
+    await ping.aclose()
+
+
+async def test_a_pass_pings_too(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    from tests.providers.test_znet import says
+    from tests.servers import RawServer
+    from tests.servers import answer as http
+
+    async with RawServer(says(http(b"ok"))) as server:
+        config = settings(
+            plain_shop.dsn, panel.server.url, health={"ping_url": f"http://127.0.0.1:{server.port}/PING-CANARY"}
+        )
+        await sent(plain_shop, 2)
+        assert (await once(tmp_path, config))[0] == 0
+        await sent(plain_shop, 12)
+        panel.body = ""
+        code, _, errors = await once(tmp_path, config)
+        assert code == 1
+        assert [r.split()[1] for r in server.requests] == [b"/PING-CANARY", b"/PING-CANARY/fail"]
+        assert "PING-CANARY" not in errors
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, str, str]] = []
+        self.away = False
+
+    async def review(self, order_id: str, kind: str, account: str) -> None:
+        if self.away:
+            raise ShopUnavailableError("gone")
+        self.kept.append((order_id, kind, account))
+
+
+@pytest.mark.parametrize(
+    ("pin", "later", "kind"),
+    [
+        (False, Completed(None), "completed_after_failed"),
+        (True, Cancelled("x"), "cancelled_after_completed"),
+        (True, Completed(None), None),
+        (False, Cancelled("x"), None),
+        (False, Waiting(""), None),
+    ],
+)
+async def test_a_second_look_reports_a_change_of_mind(pin: bool, later: Answer, kind: str | None) -> None:  # noqa: FBT001
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank, desk = Bank(), Desk()
+    bank.answer = later
+    stage.accounts["default"].provider = bank
+    reconciliation = Reconciliation(desk, clock, 600.0)
+    stage.observer._all = (*stage.observer._all, reconciliation)
+    order = stage.order(100)
+    stage.ended(order, pin=pin)
+    clock.elapsed += 599
+    await reconciliation.look(stage.engine)
+    assert bank.asked == 0
+    clock.elapsed += 1
+    await reconciliation.look(stage.engine)
+    await reconciliation.look(stage.engine)
+    assert bank.asked == 1, "once"
+    assert desk.kept == ([(order.id, kind, "default")] if kind else [])
+
+
+async def test_a_second_look_waits_for_its_account_and_is_bounded() -> None:
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank, desk = Bank(), Desk()
+    bank.answer = Cancelled("x")
+    account = stage.accounts["default"]
+    account.provider = bank
+    reconciliation = Reconciliation(desk, clock, 10.0)
+    stage.observer._all = (reconciliation,)
+    stage.ended(stage.order(100))
+    account.gate.failed(0.0, "x", probe=False, retry_after=100)
+    clock.elapsed += 11
+    await reconciliation.look(stage.engine)
+    assert bank.asked == 0
+    account.gate.succeeded(probe=False)
+    desk.away = True
+    with capture_logs() as lines:
+        await reconciliation.look(stage.engine)
+    assert [line["event"] for line in lines] == ["order.contradicted", "review.not_kept"]
+    for _ in range(REMEMBERED + 50):
+        stage.ended(stage.order(100))
+    assert len(reconciliation._heap) == REMEMBERED
+
+
+async def test_the_daemon_looks_again(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(plain_shop.dsn, panel.server.url, schedule={"recheck_after": 1})
+    await prepare(plain_shop, tmp_path, config)
+    (order_id,) = await sent(plain_shop, 1)
+    async with daemon(plain_shop, tmp_path, config) as run:
+        await run.event("order.completed")
+        panel.answer = Cancelled("iptal")
+        told = await run.event("order.contradicted")
+        assert (told["order_id"], told["kind"]) == (order_id, "cancelled_after_completed")
+        async with asyncio.timeout(10):
+            while True:
+                found = json.loads((await call(tmp_path, config, "review", "--json"))[1])
+                if found:
+                    break
+    assert [(r["order_id"], r["kind"], r["account"]) for r in found] == [
+        (order_id, "cancelled_after_completed", "default")
+    ]
+    assert (await plain_shop.row(order_id))["external_status"] == "completed", "report only"

@@ -1,0 +1,209 @@
+"""The queue in front of the database."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from order_monitor.core.answer import Completed
+from order_monitor.core.errors import RowRejectedError, ShopUnavailableError
+from order_monitor.core.order import Order, Pin
+from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.throttle import BATCH, Throttle
+from order_monitor.watch.writer import Writer
+from tests.clocks import ManualClock
+from tests.shops import NOW
+
+
+class Recorder:
+    """Records in memory, and fails as told."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.fate: Callable[[Finding], Fate] = lambda _: Fate.WRITTEN
+        self.failures = 0
+
+    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise ShopUnavailableError("away")
+        self.batches.append([f.order.id for f in findings])
+        return [Result(f, self.fate(f)) for f in findings]
+
+
+def finding(order_id: str) -> Finding:
+    return Finding(Order(order_id, "sent", NOW, "1"), Completed(Pin("P")), NOW)
+
+
+class Bench:
+    def __init__(self, patience: float | None = None) -> None:
+        self.clock = ManualClock()
+        self.recorder = Recorder()
+        self.results: list[Result] = []
+        self.writer = Writer(self.recorder, self.clock, self.results.append, patience=patience)
+
+    async def run(self, *, ticks: int = 400, step: float = 0.01) -> None:
+        for _ in range(ticks):
+            for _ in range(8):
+                await asyncio.sleep(0)
+            self.clock.ring(self.clock.elapsed + step)
+
+
+async def test_findings_that_come_together_are_written_together() -> None:
+    bench = Bench()
+    task = asyncio.create_task(bench.writer.run())
+    for n in range(BATCH + 50):
+        bench.writer.submit(finding(str(n)))
+    await bench.run(ticks=20)
+    assert [len(b) for b in bench.recorder.batches] == [BATCH, 50]
+    assert len(bench.results) == BATCH + 50
+    assert len(bench.writer) == 0
+    bench.writer.close()
+    await task
+
+
+async def test_nothing_is_forgotten_while_the_database_is_away() -> None:
+    bench = Bench()
+    bench.recorder.failures = 30
+    task = asyncio.create_task(bench.writer.run())
+    bench.writer.submit(finding("a"))
+    await bench.run(ticks=50)
+    assert len(bench.writer) == 1
+    bench.writer.submit(finding("b"))
+    await bench.run(ticks=1000, step=1)
+    assert {r.finding.order.id for r in bench.results} == {"a", "b"}
+    bench.writer.close()
+    await task
+
+
+async def test_a_locked_row_is_tried_again_behind_the_others() -> None:
+    bench = Bench()
+    bench.recorder.fate = lambda f: Fate.LOCKED if f.order.id == "a" else Fate.WRITTEN
+    task = asyncio.create_task(bench.writer.run())
+    bench.writer.submit(finding("a"))
+    bench.writer.submit(finding("b"))
+    await bench.run(ticks=10)
+    assert [r.finding.order.id for r in bench.results] == ["b"]
+    bench.recorder.fate = lambda _: Fate.WRITTEN
+    await bench.run()
+    assert [r.finding.order.id for r in bench.results] == ["b", "a"]
+    bench.writer.close()
+    await task
+
+
+async def test_a_second_answer_about_an_order_under_way_is_refused() -> None:
+    """A5."""
+    bench = Bench()
+    first = finding("a")
+    bench.writer.submit(first)
+    bench.writer.submit(finding("a"))
+    task = asyncio.create_task(bench.writer.run())
+    bench.writer.close()
+    await bench.run(ticks=20)
+    await task
+    assert [r.finding for r in bench.results] == [first]
+
+
+@pytest.mark.parametrize("trouble", ["away", "locked"])
+async def test_patience_ends_where_it_is_given(trouble: str) -> None:
+    bench = Bench(patience=60)
+    if trouble == "away":
+        bench.recorder.failures = 10**6
+    else:
+        bench.recorder.fate = lambda _: Fate.LOCKED
+    task = asyncio.create_task(bench.writer.run())
+    bench.writer.submit(finding("a"))
+    await bench.run(ticks=50, step=1)
+    assert not task.done()
+    await bench.run(ticks=100, step=1)
+    with pytest.raises(ShopUnavailableError):
+        await task
+    assert len(bench.writer) == 1
+
+
+async def test_closing_an_empty_writer_ends_it() -> None:
+    bench = Bench()
+    task = asyncio.create_task(bench.writer.run())
+    await bench.run(ticks=2)
+    bench.writer.close()
+    await bench.run(ticks=2)
+    assert task.done()
+
+
+async def test_writing_that_stands_still_is_told_and_what_is_merely_locked_is_not() -> None:
+    """Readiness, the page and "last success" go by it."""
+    bench = Bench()
+    bench.recorder.fate = lambda f: Fate.LOCKED if f.order.id == "held" else Fate.WRITTEN
+    task = asyncio.create_task(bench.writer.run())
+    bench.writer.submit(finding("held"))
+    await bench.run(ticks=200, step=1)
+    assert not bench.writer.stands_still()
+    assert bench.writer.oldest_seconds() == pytest.approx(200)
+    bench.recorder.failures = 10**6
+    bench.writer.submit(finding("fresh"))
+    await bench.run(ticks=50, step=1)
+    assert not bench.writer.stands_still()
+    await bench.run(ticks=20, step=1)
+    assert bench.writer.stands_still()
+    assert list(bench.writer.backlog) == ["held", "fresh"]
+    bench.recorder.failures = 0
+    bench.recorder.fate = lambda _: Fate.WRITTEN
+    await bench.run(ticks=60, step=1)
+    assert (len(bench.writer), bench.writer.oldest_seconds(), bench.writer.stands_still()) == (0, 0.0, False)
+    bench.writer.close()
+    await task
+
+
+async def test_what_may_pass_is_tried_alone_ever_more_seldom_and_all_at_once_when_it_has_passed() -> None:
+    bench = Bench()
+    held = {"a", "b", "c"}
+    tries: list[list[str]] = []
+
+    async def record(findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+        tries.append([f.order.id for f in findings])
+        if held & {f.order.id for f in findings}:
+            raise RowRejectedError("LockNotAvailableError [55P03]", "55P03", is_passing=True)
+        return [Result(f, Fate.WRITTEN) for f in findings]
+
+    bench.recorder.record = record  # type: ignore[method-assign]
+    task = asyncio.create_task(bench.writer.run())
+    for name in "abcdefgh":
+        bench.writer.submit(finding(name))
+    await bench.run(ticks=30)
+    assert {r.finding.order.id for r in bench.results} == set("defgh")
+    assert len(bench.writer) == 3
+    await bench.run(ticks=300, step=1)
+    assert 3 <= len(tries) < 60, "ever more seldom"
+    held.clear()
+    await bench.run(ticks=40, step=1)
+    assert len(bench.writer) == 0
+    bench.writer.close()
+    await task
+
+
+def slow(limit: int) -> RowRejectedError:
+    return RowRejectedError(f"more than {limit}", "57014", is_passing=True)
+
+
+def test_batches_that_are_too_slow_are_halved_and_grow_again_slowly() -> None:
+    throttle = Throttle()
+    throttle.refused(200, slow(80), 0.0)
+    throttle.refused(100, slow(80), 4.0)
+    assert throttle.limit == 50
+    for n in range(20):
+        throttle.passed(throttle.limit, 5.0 + n)
+    assert throttle.limit == 75, "below what was too slow a moment ago"
+    throttle.passed(10, 70.0)
+    assert throttle.limit == 75, "a small batch shows nothing"
+    for n in range(20):
+        throttle.passed(throttle.limit, 70.0 + n)
+    assert throttle.limit == BATCH
+
+
+def test_what_is_refused_for_good_makes_no_batch_smaller() -> None:
+    throttle = Throttle()
+    throttle.refused(200, RowRejectedError("no", "P0001"), 0.0)
+    assert (throttle.limit, throttle.lock_wait(1.0)) == (BATCH, 1.0)
+    throttle.refused(1, RowRejectedError("held", "55P03", is_passing=True), 0.0)
+    assert (throttle.limit, throttle.lock_wait(1.0), throttle.lock_wait(61.0)) == (BATCH, 0.2, 1.0)
