@@ -17,13 +17,17 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.membership import Member, Membership, View
 from order_monitor.shop.order_reader import Scan
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.overview import Overview
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.readiness import Readiness
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import NOT_HELD, Account
+from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.policy import Policy
@@ -70,6 +74,10 @@ class Accounts:
     """Orders go to the account that their integration names."""
 
     accounts: dict[str, Account]
+
+    @property
+    def by_key(self) -> dict[str, Account]:
+        return self.accounts
 
     def account_of(self, order: Order) -> Account:
         return self.accounts[order.integration or next(iter(self.accounts))]
@@ -199,4 +207,22 @@ async def on_fire(clock: Any = None) -> Stage:
     return stage
 
 
-STAGES = {"quiet": quiet, "busy": busy, "crowded": crowded, "on_fire": on_fire}
+async def shared(clock: Any = None) -> Stage:
+    """Three accounts among two processes, one of them nobody's just now."""
+    names = ("İstanbul-7f3a91c2", "Baku-19c8e0d4", "القاهرة-5a20bb71")
+    stage = Stage(names, clock)
+    stage.shelf.orders = [stage.order(61 + n, names[n % 3]) for n in range(30)]
+    stage.shelf.waiting = (2, stage.clock.time() - 12)
+    membership = Membership(Database(parse_dsn("postgresql://x/y")), "public.product_orders", "a", "m")
+    stage.view.cluster = Cluster(stage.engine, membership, stage.clock)
+    stage.probe._cluster = stage.view.cluster
+    me = Member("shop-1-4711/20001", "m", frozenset(names[:1]), leads=False)
+    other = Member("shop-2-815/20002", "m", frozenset(names[1:2]), leads=True)
+    stage.view.cluster.view, stage.view.cluster.problem = View(me, (me, other)), ""
+    for name in names[1:]:
+        stage.accounts[name].lease_until = NOT_HELD
+    await stage.begin()
+    return stage
+
+
+STAGES = {"quiet": quiet, "busy": busy, "crowded": crowded, "on_fire": on_fire, "shared": shared}

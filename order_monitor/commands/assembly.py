@@ -13,6 +13,7 @@ from order_monitor.commands.composition import (
     close_all,
     database_of,
     engine_of,
+    membership_of,
     orders_of,
     plan_of,
     policy_of,
@@ -37,9 +38,10 @@ from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.balances import Balances
+from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.learning import Learning
-from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.reconciliation import Reconciliation
 from order_monitor.watch.system_clock import SystemClock
@@ -54,6 +56,12 @@ def learning_of(settings: Settings, database: Database, orders: Orders, clock: C
     terms, schedule = terms_of(settings), schedule_of(settings)
     keeper = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
     return Learning(Timing(schedule, terms), keeper, clock, schedule)
+
+
+def balances_of(settings: Settings, engine: Engine, clock: Clock) -> Balances | None:
+    """Return what reads the balances, None where nobody wants to know."""
+    interval = settings.provider.balance_interval
+    return Balances(engine, clock, interval, settings.provider.low_balance) if interval else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +98,25 @@ class Assembly:
         learning = learning_of(settings, database, orders, clock)
         observer = Observers(one for one in (metrics, view, traces, reconciliation, learning) if one is not None)
         plan = plan_of(settings, learning.timing if learning else None)
-        engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer)
-        sender, ping = sender_of(settings, database), ping_of(settings)
-        probe = Readiness(engine, clock, schedule.scan_interval)
+        shared = settings.cluster.enabled
+        engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer, shared=shared)
+        cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
+        sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
+        ping = ping_of(settings)
+        probe = Readiness(engine, clock, schedule.scan_interval, cluster)
+        view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
-        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
-        if sender is not None:
-            beside["webhook"] = sender.run
+        balances = balances_of(settings, engine, clock)
+        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            name: part.run
+            for name, part in ((CLUSTER, cluster), ("webhook", sender), ("balances", balances))
+            if part is not None
+        }
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:
             beside["rechecks"] = lambda: reconciliation.run(engine)
-        if settings.provider.balance_interval:
-            beside["balances"] = Balances(
-                engine, clock, settings.provider.balance_interval, settings.provider.low_balance
-            ).run
         if learning is not None:
             learning.watch(engine)
             view.learned = learning.timing

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
 from order_monitor.core.errors import SettingsError
 from order_monitor.providers.provider import Balance, NoBalance
@@ -20,6 +20,7 @@ from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import Doctor, Line, worst
 from order_monitor.shop.lookup import lookup_columns
+from order_monitor.shop.membership import POOLED, LostMembershipError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.orders import Orders
 from order_monitor.tell.logs import Redactor
@@ -45,6 +46,7 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
         directory = directory_of(settings, clock, redactor.learn)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
+            lines += await _check_cluster(settings, database)
             lines += await _check_accounts(settings, database, directory)
     finally:
         await database.close()
@@ -59,6 +61,20 @@ async def _check_lookup(database: Database, orders: Orders) -> list[Line]:
     except SettingsError as error:
         return [Line("error", *problem.split(": ", 1)) for problem in error.problems]
     return []
+
+
+async def _check_cluster(settings: Settings, database: Database) -> list[Line]:
+    """Say whether locks would be worth anything here, where processes are to share the accounts."""
+    if not settings.cluster.enabled:
+        return []
+    try:
+        async with membership_of(settings, database, on_trial=True).joined() as session:
+            await session.look(())
+    except SettingsError as error:
+        return [Line("error", *error.problems[0].split(": ", 1))]
+    except LostMembershipError:
+        return [Line("error", *POOLED.split(": ", 1))]
+    return [Line("ok", "cluster.enabled", "an account can be held for as long as its holder lives")]
 
 
 async def _check_accounts(settings: Settings, database: Database, directory: Directory) -> list[Line]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket
 import ssl
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,10 +29,11 @@ from order_monitor.settings.types import check_url
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
+from order_monitor.shop.membership import Membership
 from order_monitor.shop.orders import Orders
 from order_monitor.tell.logs import LineSink, Redactor, set_up
 from order_monitor.tell.webhook import Sender
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
@@ -133,11 +137,17 @@ def trusting_of(ca_file: str | None) -> ssl.SSLContext:
     return trusting(ca_file)
 
 
-def opener_of(settings: Settings, clock: Clock) -> AnyOpener:
+def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyOpener:
     """Return what makes an account: of an integration of the shop's, or of the settings where there is none."""
     given = settings.provider
 
     def open_account(integration: Integration | None) -> Account:
+        account = open_any(integration)
+        if shared:
+            account.lease_until = NOT_HELD
+        return account
+
+    def open_any(integration: Integration | None) -> Account:
         if integration is None:
             assert given.base_url and given.kod and given.sifre  # noqa: PT018 - settings_of was told that they are needed
             kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
@@ -156,9 +166,11 @@ def opener_of(settings: Settings, clock: Clock) -> AnyOpener:
     return open_account
 
 
-def directory_of(settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None]) -> Directory:
-    """Return the accounts: the one of the settings, or the shop's own."""
-    opener = opener_of(settings, clock)
+def directory_of(
+    settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None], *, shared: bool = False
+) -> Directory:
+    """Return the accounts: the one of the settings, or the shop's own. Those that are ``shared`` are nobody's at first."""
+    opener = opener_of(settings, clock, shared=shared)
     return OneAccount(opener(None)) if settings.provider.source == "config" else ShopAccounts(opener, on_secrets)
 
 
@@ -191,11 +203,28 @@ def policy_of(settings: Settings, *, one_pass: bool = False, plan: Plan | None =
 
 
 def engine_of(
-    settings: Settings, orders: Shop, redactor: Redactor, policy: Policy, observer: Observer | None = None
+    settings: Settings,
+    orders: Shop,
+    redactor: Redactor,
+    policy: Policy,
+    observer: Observer | None = None,
+    *,
+    shared: bool = False,
 ) -> Engine:
-    """Return an engine that watches ``orders`` by ``policy``."""
+    """Return an engine that watches ``orders`` by ``policy``; where accounts are ``shared`` it asks only those it is given."""
     clock = SystemClock()
-    return Engine(orders, directory_of(settings, clock, redactor.learn), policy, clock, observer)
+    return Engine(orders, directory_of(settings, clock, redactor.learn, shared=shared), policy, clock, observer)
+
+
+def membership_of(settings: Settings, database: Database, *, on_trial: bool = False) -> Membership:
+    """Return the way into the membership of all over this shop's orders, under this machine's name and this process's number.
+
+    ``on_trial`` it is one that nobody else is in.
+    """
+    place, given = settings.database, (settings.schedule, settings.limits)
+    table = f"{place.schema_}.{place.table}{' on trial' * on_trial}"
+    mark = blake2b(repr(given).encode(), digest_size=4).hexdigest()
+    return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark)
 
 
 async def close_all(engine: Engine, database: Database, sender: Sender | None = None) -> None:

@@ -65,9 +65,8 @@ class Reloader:
         engine, life, limits, schedule = self._parts.engine, self._parts.life, settings.limits, settings.schedule
         learning = self._parts.learning
         engine.adopt(policy_of(settings, plan=plan_of(settings, learning.timing if learning else None)))
-        engine.adopt_accounts(
-            opener_of(settings, SystemClock()) if provider else None, limits.calls_per_second, limits.gate_after
-        )
+        opener = opener_of(settings, SystemClock(), shared=settings.cluster.enabled) if provider else None
+        engine.adopt_accounts(opener, limits.calls_per_second, limits.gate_after)
         self._parts.orders.adopt(layout_of(settings))
         self._parts.view.give_up_after = schedule.give_up_after
         life.adopt(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 
 from order_monitor.commands.composition import layout_of, trusting_of
@@ -32,8 +34,8 @@ def health_of(settings: Settings, probe: Readiness, site: Site) -> HealthServer 
     return HealthServer(probe, Access(health.host, health.port, token, health.hosts), site, files=files_limit())
 
 
-def sender_of(settings: Settings, database: Database) -> Sender | None:
-    """Return the webhook, None where there is none."""
+def sender_of(settings: Settings, database: Database, is_ours: Callable[[], bool] = lambda: True) -> Sender | None:
+    """Return the webhook, which posts while ``is_ours``; None where there is none."""
     given = settings.webhook
     if given.url is None or given.secret is None:
         return None
@@ -45,7 +47,7 @@ def sender_of(settings: Settings, database: Database) -> Sender | None:
         given.timeout,
         given.max_attempts,
     )
-    return Sender(Outbox(database, settings.database.schema_), client, receiver, SystemClock())
+    return Sender(Outbox(database, settings.database.schema_), client, receiver, SystemClock(), is_ours=is_ours)
 
 
 def ping_of(settings: Settings) -> Ping | None:

@@ -97,7 +97,7 @@ def _ask(settings: Settings) -> dict[str, Any] | str:
 
 def screen(document: dict[str, Any]) -> Group:
     """Lay a status document out for a terminal."""
-    return Group(_verdict(document), _orders(document), _accounts(document), *_lists(document))
+    return Group(_verdict(document), _orders(document), _accounts(document), *_members(document), *_lists(document))
 
 
 def _verdict(document: dict[str, Any]) -> Panel:
@@ -139,7 +139,7 @@ def _accounts(document: dict[str, Any]) -> Table:
     for name in ("account", "gate", "orders", "due", "in flight", "calls/s", "balance", "last error"):
         table.add_column(name, justify="left" if name in ("account", "gate", "last error") else "right")
     for account in document["accounts"]:
-        gate = _gate(account)
+        gate = _gate(account, document.get("cluster"))
         rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
         numbers = [str(account[key]) for key in ("orders", "due", "in_flight")]
         table.add_row(
@@ -148,7 +148,22 @@ def _accounts(document: dict[str, Any]) -> Table:
     return table
 
 
-def _gate(account: dict[str, Any]) -> Text:
+def _members(document: dict[str, Any]) -> list[Table]:
+    """Show the processes that share the accounts, where some do."""
+    cluster = document.get("cluster")
+    if cluster is None:
+        return []
+    table = Table("process", "asks", "role", title="processes", title_justify="left")
+    for member in cluster["members"]:
+        role = ["this one"] if member["name"] == cluster["me"] else []
+        role += ["posts and counts for all"] if member["leads"] else []
+        table.add_row(Text(member["name"]), Text(", ".join(member["accounts"]) or "-"), ", ".join(role))
+    return [table]
+
+
+def _gate(account: dict[str, Any], cluster: dict[str, Any] | None) -> Text:
+    if cluster is not None and account["owner"] != cluster["me"]:
+        return Text(f"asked by {account['owner']}" if account["owner"] else "asked by nobody yet", style="dim")
     if account["paused"]:
         pause = account["paused"]
         until = f" until {pause['until'][:19]}" if pause["until"] else ""

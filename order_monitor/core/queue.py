@@ -7,7 +7,7 @@ Pure: it is told the time. Times are epoch seconds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, TypeAlias
@@ -120,11 +120,11 @@ class OrderQueue:
             heapq.heappop(self._timers)
         return self._timers[0][0][0] if self._timers else None
 
-    def coming(self, count: int) -> list[Entry]:
-        """Return the next orders to come due, soonest first."""
+    def coming(self, count: int, elsewhere: Collection[str] = ()) -> list[Entry]:
+        """Return the next orders to come due, soonest first, save those of accounts asked ``elsewhere``."""
         soonest = heapq.nsmallest(count * 2, self._timers)
         found = (self._valid(place, Stage.SCHEDULED) for place in soonest)
-        return [entry for entry in found if entry is not None][:count]
+        return [entry for entry in found if entry is not None and entry.account not in elsewhere][:count]
 
     def promote(self, now: float) -> None:
         """Make ready what has come due."""

@@ -235,6 +235,13 @@ class Limits(Section):
     """After how many failures in a row an account is left alone, save for single tries."""
 
 
+class Cluster(Section):
+    """Several processes over one shop, each account asked by one of them."""
+
+    enabled: bool = False
+    """Whether processes over the same table share its accounts, by PostgreSQL's advisory locks; it takes one more connection."""
+
+
 class Statuses(Section):
     """What the shop calls the states of an order."""
 

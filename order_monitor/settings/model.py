@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from order_monitor.settings.asking import Database, Limits, Provider, Schedule, Statuses
+from order_monitor.settings.asking import Cluster, Database, Limits, Provider, Schedule, Statuses
 from order_monitor.settings.telling import Health, Log, Shutdown, Webhook
 
 
@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     provider: Provider = Provider()
     schedule: Schedule = Schedule()
     limits: Limits = Limits()
+    cluster: Cluster = Cluster()
     statuses: Statuses = Statuses()
     health: Health = Health()
     webhook: Webhook = Webhook()

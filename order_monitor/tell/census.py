@@ -5,7 +5,7 @@ Times are epoch seconds, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -62,8 +62,14 @@ class Census:
         return min((s.oldest_due for s in self.shares.values() if s.oldest_due is not None), default=None)
 
 
-def take(queue: OrderQueue, skips: Mapping[str, SkipReason], now: float, give_up_after: float) -> Census:
-    """Count the orders of ``queue``, with those that are skipped."""
+def take(
+    queue: OrderQueue,
+    skips: Mapping[str, SkipReason],
+    now: float,
+    give_up_after: float,
+    elsewhere: Collection[str] = (),
+) -> Census:
+    """Count the orders of ``queue``, with those that are skipped; nothing is due here of accounts asked ``elsewhere``."""
     census = Census()
     overdue: list[Problem] = []
     stuck: list[Problem] = []
@@ -73,7 +79,8 @@ def take(queue: OrderQueue, skips: Mapping[str, SkipReason], now: float, give_up
         census.by_age[sum(age >= limit for limit in AGES)] += 1
         share = census.shares.setdefault(entry.account, Share())
         share.orders += 1
-        if entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now:
+        is_due = entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now
+        if is_due and entry.account not in elsewhere:
             share.due += 1
             share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
         if entry.stuck:
@@ -84,7 +91,7 @@ def take(queue: OrderQueue, skips: Mapping[str, SkipReason], now: float, give_up
             _keep(overdue, Problem(entry.order.id, "overdue", why, entry.account, sent, entry.order.referans))
     skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips.items(), PROBLEMS)]
     census.problems = [*stuck, *overdue, *skipped][:PROBLEMS]
-    census.next = queue.coming(NEXT)
+    census.next = queue.coming(NEXT, elsewhere)
     return census
 
 

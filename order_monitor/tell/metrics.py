@@ -16,6 +16,7 @@ from order_monitor.core.answer import Answer
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.recording import Result
+from order_monitor.tell.census import Census
 from order_monitor.tell.overview import Overview
 from order_monitor.watch.observer import Observer
 
@@ -99,16 +100,13 @@ class _Gauges(Collector):
         engine, census = self._view.engine, self._view.count()
         state = engine.state
         yield _gauge("ready", "1 while it is of use: see /readyz.", float(not self._view.probe.reasons()))
-        yield _gauge("orders_open", "Open orders in the shop's table.", state.open)
         yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
-        yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
         yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
         stuck = GaugeMetricFamily("order_monitor_orders_stuck_by_reason", "The same by why.", labels=["reason"])
         reasons = CountOf(state.stuck.values())
         for why in StuckReason:
             stuck.add_metric([str(why)], reasons[str(why)])
         yield stuck
-        yield _gauge("reviews", "Things that wait for a person: order-monitor review.", state.reviews)
         yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
         yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
         yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))
@@ -122,12 +120,29 @@ class _Gauges(Collector):
             "When an answer was understood, or nothing was due.",
             state.succeeded_at or 0,
         )
+        if self._view.speaks:
+            yield from self._table(census)
+
+    def _table(self, census: Census) -> Iterator[Metric]:
+        """What is the same in every process."""
+        state = self._view.engine.state
+        yield _gauge("orders_open", "Open orders in the shop's table.", state.open)
+        yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
+        yield _gauge("reviews", "Things that wait for a person: order-monitor review.", state.reviews)
         skipped = GaugeMetricFamily(
             "order_monitor_orders_skipped", "Orders that cannot be asked about.", labels=["reason"]
         )
         for reason in SkipReason:
             skipped.add_metric([str(reason)], state.skipped.get(reason, 0))
         yield skipped
+        if (events := self._view.events()) is not None:
+            yield _gauge("events_waiting", "Events that the shop has not consumed.", events["waiting"])
+            yield _gauge(
+                "events_oldest_waiting_seconds", "How long the oldest of them waits.", events["oldest_waiting_seconds"]
+            )
+        if (sender := self._view.sender) is not None:
+            yield _gauge("webhook_waiting", "Events to be posted.", sender.waiting)
+            yield _gauge("webhook_dead", "Events put aside as dead letters.", sender.dead)
 
     def _accounts(self) -> Iterator[Metric]:
         opened = GaugeMetricFamily(
@@ -141,26 +156,28 @@ class _Gauges(Collector):
             "order_monitor_account_understood", "0 while none of its answers is understood.", labels=["account"]
         )
         balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
-        shares = self._view.count().shares
+        shares, now = self._view.count().shares, self._view.monotonic()
         for name, account in self._view.engine.accounts.items():
+            if not account.is_held(now):
+                continue
             opened.add_metric([name], float(account.gate.is_open))
             orders.add_metric([name], shares[name].orders if name in shares else 0)
             paused.add_metric([name], float(account.paused is not None))
-            understood.add_metric([name], float(account.is_understood(self._view.monotonic())))
+            understood.add_metric([name], float(account.is_understood(now)))
             if (amount := account.balance_amount) is not None:
                 balance.add_metric([name], amount)
         yield from (opened, orders, paused, understood, balance)
 
     def _told(self) -> Iterator[Metric]:
         view = self._view
-        if (events := view.events()) is not None:
-            yield _gauge("events_waiting", "Events that the shop has not consumed.", events["waiting"])
+        if view.cluster is not None:
+            members = len(view.cluster.view.members) if view.cluster.view else 0
             yield _gauge(
-                "events_oldest_waiting_seconds", "How long the oldest of them waits.", events["oldest_waiting_seconds"]
+                "cluster_members",
+                "Processes that share the accounts, as this one sees it; 0 while it is none.",
+                members,
             )
-        if view.sender is not None:
-            yield _gauge("webhook_waiting", "Events to be posted.", view.sender.waiting)
-            yield _gauge("webhook_dead", "Events put aside as dead letters.", view.sender.dead)
+            yield _gauge("cluster_leader", "1 while it speaks and posts for all.", float(view.cluster.leads))
         if view.learned is not None:
             orders = GaugeMetricFamily(
                 "order_monitor_timing_orders", "Ends that the timing has learned from, faded.", labels=["account"]

@@ -6,6 +6,7 @@ Bounded: rings of fixed size, labels from closed sets. No PIN, no secret, and no
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 from order_monitor import __version__
@@ -23,6 +24,7 @@ from order_monitor.tell.history import History, iso
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import Account
+from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
 
@@ -45,6 +47,7 @@ class Overview(Observer):
         self._census: Census = Census()
         self._counted_until = float("-inf")
         self.sender: Sender | None = None
+        self.cluster: Cluster | None = None
         self.learned: Timing | None = None
 
     def watch(self, engine: Engine, probe: Readiness, give_up_after: float, sender: Sender | None = None) -> None:
@@ -80,7 +83,8 @@ class Overview(Observer):
         began = self._clock.monotonic()
         if began >= self._counted_until:
             engine = self.engine
-            self._census = census.take(engine.queue, engine.skips, engine.now(), self.give_up_after)
+            elsewhere = {name for name, account in engine.accounts.items() if not account.is_held(began)}
+            self._census = census.take(engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere)
             self._counted_until = began + max(0.5, (self._clock.monotonic() - began) * _CENSUS_SHARE)
         return self._census
 
@@ -88,6 +92,7 @@ class Overview(Observer):
         """Return all of it, ready to be written as JSON."""
         state, count = self.engine.state, self.count()
         reasons = self.probe.reasons()
+        owners = self.cluster.owners() if self.cluster else None
         return {
             "version": __version__,
             "started_at": iso(self._started),
@@ -108,7 +113,8 @@ class Overview(Observer):
                     {"up_to": limit, "count": number} for limit, number in zip((*AGES, None), count.by_age, strict=True)
                 ],
             },
-            "accounts": [self._account(account, count) for account in self.engine.accounts.values()],
+            "accounts": [self._account(account, count, owners) for account in self.engine.accounts.values()],
+            "cluster": self._members(owners or {}),
             "recent": list(self.history.rings.recent),
             "failures": list(self.history.rings.failures),
             "problems": [_problem(problem) for problem in count.problems],
@@ -137,7 +143,7 @@ class Overview(Observer):
         """Say whose fault it is: the shop's database's, the provider's, or this program's."""
         state, accounts = self.engine.state, list(self.engine.accounts.values())
         now = self._clock.monotonic()
-        unwell = [account for account in accounts if account.paused is None and not account.is_well(now)]
+        unwell = [account for account in accounts if account.is_ours(now) and not account.is_well(now)]
         lost = sum(account.gate.is_open for account in unwell)
         live = self.probe.is_live()
         database = state.scan_problem or ("answers are not being written" if self.engine.writer.stands_still() else "")
@@ -156,13 +162,36 @@ class Overview(Observer):
             "monitor": {"ok": live and not state.stuck, "why": monitor},
         }
 
-    def _account(self, account: Account, count: Census) -> dict[str, Any]:
+    def _members(self, owners: Mapping[str, str]) -> dict[str, Any] | None:
+        """Say who shares the accounts, and which are whose; None where nobody does."""
+        if self.cluster is None:
+            return None
+        view = self.cluster.view
+        accounts: dict[str, list[str]] = {}
+        for account, member in owners.items():
+            accounts.setdefault(member, []).append(account)
+        return {
+            "me": view.me.name if view else None,
+            "problem": self.cluster.problem,
+            "members": [
+                {"name": m.name, "leads": m.leads, "accounts": sorted(accounts.get(m.name, []))}
+                for m in (view.members if view else ())
+            ],
+        }
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it tells what is the same in every process: summed up over all of them, the table's numbers count once."""
+        return self.cluster is None or self.cluster.leads
+
+    def _account(self, account: Account, count: Census, owners: Mapping[str, str] | None) -> dict[str, Any]:
         now = self._clock.monotonic()
         share = count.shares.get(account.name, census.Share())
         meter = self.history.rings.rates.get(account.name)
         opens = account.gate.opens_at()
         return {
             "name": account.name,
+            "owner": None if owners is None else owners.get(account.name, ""),
             "open": account.gate.is_open,
             "reason": account.gate.reason if not account.gate.is_open else "",
             "last_error": account.last_error,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from order_monitor.core.clock import Clock
+from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.writer import STANDSTILL
@@ -17,11 +18,12 @@ _SCAN_MARGIN: Final = 30.0
 class Readiness:
     """Says from memory whether the program lives and is of use."""
 
-    def __init__(self, engine: Engine, clock: Clock, scan_interval: float) -> None:
-        """Judge ``engine``, which scans every ``scan_interval`` seconds."""
+    def __init__(self, engine: Engine, clock: Clock, scan_interval: float, cluster: Cluster | None = None) -> None:
+        """Judge ``engine``, which scans every ``scan_interval`` seconds, and its part in ``cluster``."""
         self._engine = engine
         self._clock = clock
         self._interval = scan_interval
+        self._cluster = cluster
 
     def adopt(self, scan_interval: float) -> None:
         """Judge by another interval."""
@@ -47,12 +49,14 @@ class Readiness:
             reasons.append("the database's clock stands still: nothing comes due")
         if state.scanned_at is not None and not self._engine.accounts:
             reasons.append("there is no account to ask")
+        if self._cluster is not None and self._cluster.problem:
+            reasons.append(f"not in the cluster: {self._cluster.problem}")
         return [*reasons, *self._unwell()]
 
     def _unwell(self) -> list[str]:
         """Say what is wrong with the accounts, where none of them is well."""
         now = self._clock.monotonic()
-        accounts = [account for account in self._engine.accounts.values() if account.paused is None]
+        accounts = [account for account in self._engine.accounts.values() if account.is_ours(now)]
         if any(account.is_well(now) for account in accounts):
             return []
         return [

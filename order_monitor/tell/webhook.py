@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -60,8 +61,13 @@ class Sender:
         receiver: Receiver,
         clock: Clock,
         chance: random.Random | None = None,
+        *,
+        is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Post to ``receiver``. ``client`` must follow no redirect: the receiver is the one in the settings and nobody else."""
+        """Post to ``receiver`` while ``is_ours``.
+
+        ``client`` must follow no redirect: the receiver is the one in the settings and nobody else.
+        """
         self._outbox = outbox
         self._client = client
         self._to = receiver
@@ -69,6 +75,7 @@ class Sender:
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._failing = False
+        self._is_ours = is_ours
         self._log = structlog.get_logger("order_monitor.webhook")
         self.waiting = 0
         self.dead = 0
@@ -77,7 +84,7 @@ class Sender:
         """Post for ever; while the database is away, wait for it."""
         while True:
             try:
-                posted = await self.post_due()
+                posted = await self.post_due() if self._is_ours() else 0
                 self.waiting, self.dead = await self._outbox.counts()
             except ShopError as error:
                 posted = 0

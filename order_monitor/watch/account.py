@@ -10,6 +10,9 @@ from order_monitor.core.gate import Gate, Pace, Pause
 from order_monitor.core.sense import Sense
 from order_monitor.providers.provider import Provider
 
+NOT_HELD: Final = float("-inf")
+"""The lease of an account that another process asks."""
+
 SLOW_AFTER: Final = 2.0
 """Seconds that a call may take before its account counts as slow."""
 
@@ -23,6 +26,8 @@ class Account:
     gate: Gate = field(default_factory=Gate)
     pace: Pace = field(default_factory=lambda: Pace(10.0))
     paused: Pause | None = None
+    lease_until: float = math.inf
+    """Until when it is this process that asks it (monotonic seconds): for ever, unless several share the accounts."""
     balance: str | None = None
     last_error: str = ""
     said: str = ""
@@ -45,6 +50,14 @@ class Account:
         except ValueError:
             return None
         return amount if math.isfinite(amount) else None
+
+    def is_held(self, now: float) -> bool:
+        """Whether it is this process that asks it (``now``: monotonic seconds)."""
+        return now < self.lease_until
+
+    def is_ours(self, now: float) -> bool:
+        """The same, and no person has paused it."""
+        return self.paused is None and self.is_held(now)
 
     def is_well(self, now: float) -> bool:
         """Whether it may be asked, and its answers are understood (``now``: monotonic seconds)."""
@@ -70,11 +83,11 @@ class Account:
 
     def may_start(self, now: float) -> bool:
         """Whether one more call may start at ``now`` (monotonic seconds)."""
-        return self.paused is None and self.gate.lets_through(now) and self.pace.ready_at() <= now
+        return self.is_ours(now) and self.gate.lets_through(now) and self.pace.ready_at() <= now
 
     def may_start_at(self) -> float | None:
-        """When that will be; None while only a call's end can tell, or a person."""
-        if self.paused is not None:
+        """When that will be; None while only a call's end can tell, or a person, or another process."""
+        if self.paused is not None or self.lease_until == NOT_HELD:
             return None
         if self.gate.is_open:
             return self.pace.ready_at()

@@ -40,7 +40,7 @@ class Balances:
 
     def _is_due(self, account: Account) -> bool:
         now = self._clock.monotonic()
-        is_free = account.paused is None and account.gate.is_open and account.pace.ready_at() <= now
+        is_free = account.is_ours(now) and account.gate.is_open and account.pace.ready_at() <= now
         return is_free and now - self._read_at.get(account.name, self._began) >= self._interval
 
     async def _read(self, account: Account) -> None:

@@ -27,27 +27,27 @@ class Dispatcher:
         self._directory = directory
         self._ask = ask
         self._is_full = is_full
-        self._stopping = False
+        self.is_stopping = False
         self._turn = 0
         self.calls = Calls(board.wake.set)
 
     def stop(self) -> None:
         """Start no more calls."""
-        self._stopping = True
+        self.is_stopping = True
         self._board.wake.set()
 
     async def run(self, is_waited_for: Callable[[], bool]) -> None:
         """Start calls as they come due, until stopped or, in one pass, until nothing is left to do nor ``is_waited_for``."""
-        while not self._stopping and not self._is_over(is_waited_for):
+        while not self.is_stopping and not self._is_over(is_waited_for):
             self._board.wake.clear()
             pause = self.start_calls()
             await self._board.clock.wait(self._board.wake, pause)
 
     def is_idle(self) -> bool:
         """Whether nothing is asked nor could be: no account that may be asked has orders due, or is held back by its failures."""
-        queue, accounts = self._board.queue, self._directory.accounts.values()
+        queue, accounts, now = self._board.queue, self._directory.accounts.values(), self._board.clock.monotonic()
         used = {entry.account for entry in queue}
-        asked = [a for a in accounts if a.paused is None and a.name in used]
+        asked = [a for a in accounts if a.is_ours(now) and a.name in used]
         return not self.calls and not any(queue.due(a.name) or a.gate.streak or a.sense.is_in_doubt for a in asked)
 
     def start_calls(self) -> float:

@@ -56,6 +56,16 @@ class Engine:
         return self.directory.accounts
 
     @property
+    def by_key(self) -> Mapping[str, Account]:
+        """The same, by what names them in every process."""
+        return self.directory.by_key
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more questions are asked."""
+        return self.dispatcher.is_stopping
+
+    @property
     def skips(self) -> Mapping[str, SkipReason]:
         """The orders nobody asks about, and why."""
         return self.discovery.skips

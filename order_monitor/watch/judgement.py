@@ -72,10 +72,11 @@ class Judgement:
 
     def give_up_unasked(self, accounts: Mapping[str, Account]) -> None:
         """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
+        now = self._board.clock.monotonic()
         for entry in list(self._board.queue) if self._board.policy.give_up_blind else []:
             waits = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._board.is_past_deadline(entry.order)
             account = accounts.get(entry.account)
-            if waits and account is not None and not account.gate.is_open:
+            if waits and account is not None and account.is_held(now) and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
 
     def _not_understood(

@@ -17,9 +17,13 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.watch.engine import Engine
 
+CLUSTER: Final = "cluster"
+"""The task that keeps others from asking what is asked here: it goes on until the last question is answered."""
+
 _CALLS_SHARE: Final = 0.8
 """Of the grace, for the calls under way; the rest is for writing what they brought."""
 
+_OUTLIVE_CALLS: Final = ("engine", CLUSTER)
 _LONGEST_PAUSE: Final = 30.0
 _NAMED: Final = 20
 
@@ -170,7 +174,7 @@ class Lifecycle:
         end = loop.time() + self._grace
         self._engine.dispatcher.stop()
         for task in others:
-            if task.get_name() != "engine":
+            if task.get_name() not in _OUTLIVE_CALLS:
                 task.cancel()
         cut = await self._engine.dispatcher.calls.finish(self._grace * _CALLS_SHARE)
         self._engine.writer.close()

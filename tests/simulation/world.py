@@ -86,6 +86,10 @@ class Accounts:
 
     accounts: dict[str, Account]
 
+    @property
+    def by_key(self) -> dict[str, Account]:
+        return self.accounts
+
     def account_of(self, order: Order) -> Account | SkipReason:
         return self.accounts[order.integration or ""]
 

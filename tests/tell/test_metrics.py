@@ -120,3 +120,21 @@ async def test_a_large_book_is_not_counted_all_the_time() -> None:
     assert stage.view.count() is first, "the clock was read twice, 0.1 s each: once in 10 s is enough"
     clock.elapsed += 10
     assert stage.view.count() is not first
+
+
+async def test_of_several_processes_each_number_is_told_by_one() -> None:
+    """Summed up over all of them, an order counts once and an account is one series."""
+    stage = await stages.shared()
+    found = await scrape(stage)
+    assert [labels for name, labels in found if name == "order_monitor_account_open"] == [
+        (("account", "İstanbul-7f3a91c2"),)
+    ]
+    assert (found["order_monitor_cluster_members", ()], found["order_monitor_cluster_leader", ()]) == (2, 0)
+    names = {name for name, _ in found}
+    of_the_table = {"orders_open", "orders_overdue", "orders_skipped", "reviews", "events_waiting"}
+    assert not names & {f"order_monitor_{name}" for name in of_the_table}
+    assert found["order_monitor_orders_due", ()] == 10, "only of the account that is asked here"
+    assert stage.view.cluster is not None
+    stage.view.cluster._leads_until = float("inf")
+    names = {name for name, _ in await scrape(stage)}
+    assert names >= {f"order_monitor_{name}" for name in of_the_table}

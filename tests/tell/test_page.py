@@ -72,6 +72,7 @@ async def text(page: Page, selector: str) -> str:
         ("busy", "ok", "All is well"),
         ("crowded", "warn", "Running, but somebody should look"),
         ("on_fire", "bad", "Not working"),
+        ("shared", "ok", "All is well"),
     ],
 )
 async def test_it_answers_at_a_glance(browser: Browser, name: str, state: str, headline: str) -> None:
@@ -389,3 +390,26 @@ async def test_without_learned_timing_nothing_is_said_of_it(browser: Browser) ->
     stage.view.learned = None
     async with opened(browser, stage, "?lang=en") as page:
         assert await page.locator("#timing-section").is_hidden()
+
+
+async def test_who_asks_what_is_shown_where_several_do(browser: Browser) -> None:
+    stage = await stages.shared()
+    async with opened(browser, stage, "?lang=en") as page:
+        rows = [await row.inner_text() for row in await page.locator("#members tbody tr").all()]
+        assert ["\t".join(row.split("\n")) for row in rows] == [
+            "shop-1-4711/20001\tİstanbul-7f3a91c2\tthis one",
+            "shop-2-815/20002\tBaku-19c8e0d4\tposts and counts for all",
+        ]
+        gates = [await gate.inner_text() for gate in await page.locator("#accounts .gate").all()]
+        assert gates == ["✓ open", "asked by shop-2-815/20002", "! asked by nobody yet"]
+        assert stage.view.cluster is not None
+        stage.view.cluster.view, stage.view.cluster.problem = None, "timeout"
+        await page.reload()
+        await page.wait_for_selector("#members-section .empty, #members tbody td")
+        assert "not in the cluster" in await page.inner_text("#members-section")
+        assert "not in the cluster: timeout" in await page.inner_text("#reasons")
+
+
+async def test_where_one_process_asks_all_nothing_is_said_of_others(browser: Browser) -> None:
+    async with opened(browser, await stages.busy(), "?lang=en") as page:
+        assert await page.locator("#members-section").is_hidden()

@@ -91,8 +91,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def sender(shop: Shop, url: str, dsn: str | None = None, **more: Any) -> AsyncIterator[Sender]:
     outbox = Outbox(shop.database(dsn), "public")
     clock = more.pop("clock", None) or ManualClock()
+    is_ours = more.pop("is_ours", lambda: True)
     to = Posting(url, SECRET, **more)
-    made = Sender(outbox, httpx.AsyncClient(trust_env=False), to, clock, random.Random(1))
+    made = Sender(outbox, httpx.AsyncClient(trust_env=False), to, clock, random.Random(1), is_ours=is_ours)
     try:
         yield made
     finally:
@@ -347,6 +348,24 @@ async def test_it_runs_on_while_the_database_is_away(plain_shop: Shop, receiver:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert receiver.signed_at[0] >= NOW
+
+
+async def test_where_another_posts_for_all_nothing_is_posted(plain_shop: Shop, receiver: Receiver) -> None:
+    order_id = await plain_shop.add()
+    orders = await hooked(plain_shop)
+    await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
+    clock, leads = ManualClock(), asyncio.Event()
+    async with sender(plain_shop, receiver.url, clock=clock, is_ours=leads.is_set) as posting:
+        task = asyncio.create_task(posting.run())
+        while clock.next_alarm() is None:
+            await asyncio.sleep(0.001)
+        assert (receiver.got, posting.waiting) == ([], 1), "but what waits is known"
+        leads.set()
+        while not receiver.got:
+            clock.ring(clock.elapsed + 5)
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_dead_letters_are_shown(plain_shop: Shop, receiver: Receiver, panel: Panel, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ function failure(reason, said) {
 function causes(status) {
   const orders = dict(status.orders);
   const accounts = dicts(status.accounts);
-  const shut = accounts.filter((account) => account.open !== true && !account.paused).length;
+  const shut = accounts.filter((account) => stateOf(account) === "closed").length;
   const paused = accounts.filter((account) => account.paused).length;
   const waiting = amount(dict(status.events).oldest_waiting_seconds);
   const late = amount(orders.oldest_due_seconds);
@@ -306,6 +306,20 @@ function showTiming() {
   })), "no_timing");
 }
 
+function showMembers() {
+  const section = byId("members-section");
+  section.hidden = !shown.cluster;
+  if (section.hidden) return;
+  const cluster = dict(shown.cluster);
+  table("members", ["member", "its_accounts", "role"], dicts(cluster.members).map((one) => ({
+    key: ["data-member", String(one.name)],
+    cells: [
+      name(one.name), Array.isArray(one.accounts) && one.accounts.length ? clean(one.accounts.join(", ")) : "–",
+      [one.name === cluster.me && word("role_me"), one.leads && word("role_leads")].filter(Boolean).join(", ") || "–",
+    ],
+  })), "no_members");
+}
+
 function showCharts() {
   const orders = dict(shown.orders);
   const found = dict(shown.detection_seconds);
@@ -363,12 +377,16 @@ function showMore(id, rest) {
 }
 
 function stateOf(account) {
+  if (shown.cluster && (!account.owner || account.owner !== dict(shown.cluster).me)) return "elsewhere";
   if (account.paused) return "paused";
   return account.open === true ? "open" : "closed";
 }
 
 function gate(account) {
   const state = stateOf(account);
+  if (state === "elsewhere") {
+    return make("span", { class: "gate" }, account.owner ? note(say("asked_by", { name: clean(account.owner) })) : mark("warn", word("asked_by_nobody")));
+  }
   const kind = { paused: "warn", open: "ok", closed: "bad" }[state];
   const cell = make("span", { class: "gate" }, mark(kind, word(`gate_${state}`)));
   if (state === "paused") cell.append(...pause(dict(account.paused)));
@@ -439,6 +457,7 @@ function showSkipped() {
 
 function showTables() {
   showAccounts();
+  showMembers();
   showTiming();
   showSkipped();
   showLists();

@@ -1,0 +1,229 @@
+"""Several processes, each account asked by one of them: leases, renewed each second while the locks behind them are seen.
+
+A lease is this process's own clock's word. It runs out `LEASE` seconds after the query that last saw the lock, which is well
+before the server would give the lock to anybody else (`order_monitor.shop.membership.IDLE_LIMIT`): whoever was stopped,
+blocked or cut off asks nothing when it comes to, until it has seen its locks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.errors import ShopError
+from order_monitor.core.queue import Stage
+from order_monitor.core.sharing import in_turn_of, to_give, to_take
+from order_monitor.shop.membership import LEADER, LostMembershipError, Membership, Session, View
+from order_monitor.watch.account import NOT_HELD, Account
+from order_monitor.watch.board import Board
+
+LEASE: Final = 5.0
+"""Seconds for which an account may be asked after its lock was last seen to be held."""
+
+LOOK_EVERY: Final = 1.0
+REJOIN_AFTER: Final = 1.0
+
+KEPT_FOR: Final = 600.0
+"""Seconds for which an account is not given up again that nobody took."""
+
+MANY: Final = 1000
+"""Accounts beyond which only those with open orders are held: each lock takes room that the shop's own statements need too."""
+
+_USED_EVERY: Final = 10.0
+_MARGIN: Final = 30.0
+"""What the member before was asking when it was lost has no answer: slots this many seconds before that are kept again."""
+
+_SLICE: Final = 2000
+_NAMED: Final = 20
+
+
+class Watch(Protocol):
+    """What is shared: `order_monitor.watch.engine.Engine`."""
+
+    board: Board
+
+    @property
+    def by_key(self) -> Mapping[str, Account]:
+        """The accounts that may be asked, by what names them in every process."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more questions are asked."""
+
+
+class Cluster:
+    """One process's part in the membership."""
+
+    def __init__(self, engine: Watch, membership: Membership, clock: Clock) -> None:
+        """Hold leases of ``engine``'s accounts, as far as ``membership`` gives them."""
+        self._engine = engine
+        self._membership = membership
+        self._clock = clock
+        self._mine: frozenset[str] = frozenset()
+        self._giving: set[str] = set()
+        self._given: dict[str, float] = {}
+        self._free: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+        self._used: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+        self._leads_until = NOT_HELD
+        self._odd: frozenset[str] = frozenset()
+        self.view: View | None = None
+        self.problem = "not joined yet"
+        self._log = structlog.get_logger("order_monitor.cluster")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process does what one does for all: the webhook's posts, and the gauges about the whole table."""
+        return self._clock.monotonic() < self._leads_until
+
+    def owners(self) -> dict[str, str]:
+        """Return which member holds which account, both by their names."""
+        names = {key: account.name for key, account in self._engine.by_key.items()}
+        members = self.view.members if self.view else ()
+        return {names[key]: member.name for member in members for key in member.keys if key in names}
+
+    async def run(self) -> None:
+        """Be a member for ever; whatever ends the membership ends the leases at once, and it is sought anew.
+
+        Raises:
+            SettingsError: a pooler stands in between that makes locks worthless.
+        """
+        while True:
+            try:
+                async with self._membership.joined() as session:
+                    try:
+                        await self._live(session)
+                    finally:
+                        self._drop()
+            except LostMembershipError:
+                self._lose("the locks are gone though the connection is not: does a pooler stand in between?")
+            except ShopError as error:
+                self._lose(str(error))
+            await self._clock.sleep(REJOIN_AFTER)
+
+    async def _live(self, session: Session) -> None:
+        while True:
+            asked_at = self._clock.monotonic()
+            view = await session.look(self._engine.by_key)
+            if self.view is None:
+                self._log.info("cluster.joined", member=view.me.name, members=len(view.members))
+            self.view, self.problem = view, ""
+            await self._hold(view, asked_at)
+            self._say_what_differs(view)
+            if not await self._share(session, view):
+                await self._clock.sleep(LOOK_EVERY)
+
+    def _drop(self) -> None:
+        """Ask nothing more: what is under way is finished, and its answers are written like any other."""
+        for account in self._engine.by_key.values():
+            account.lease_until = NOT_HELD
+        self._leads_until = NOT_HELD
+        self._mine = frozenset()
+        self._giving.clear()
+        self._free.clear()
+
+    def _lose(self, why: str) -> None:
+        if self.view is not None:
+            self._log.error("cluster.lost", why=why)
+        elif why != self.problem:
+            self._log.warning("cluster.waiting", why=why)
+        self.view, self.problem = None, why
+
+    async def _hold(self, view: View, asked_at: float) -> None:
+        """Renew the leases of what ``view`` shows to be ours; take up what has just become so."""
+        now, accounts = self._engine.board.now(), self._engine.by_key
+        for member in view.members:
+            if member is not view.me:
+                self._seen.update(dict.fromkeys(member.keys, now))
+                for key in member.keys:
+                    self._given.pop(key, None)
+        gained = [key for key in view.me.keys - self._mine if key in accounts]
+        if gained:
+            await self._take_up([(accounts[key], self._seen.pop(key)) for key in gained if key in self._seen])
+            names = sorted(accounts[key].name for key in gained)
+            self._log.info("cluster.taken", count=len(names), accounts=names[:_NAMED])
+        for key, account in accounts.items():
+            is_ours = key in view.me.keys and key not in self._giving
+            account.lease_until = asked_at + LEASE if is_ours else NOT_HELD
+        if view.me.leads and self._leads_until == NOT_HELD:
+            self._log.info("cluster.leads")
+        self._leads_until = asked_at + LEASE if view.me.leads else NOT_HELD
+        self._mine = view.me.keys
+        if gained:
+            self._engine.board.wake.set()
+
+    async def _take_up(self, before: Sequence[tuple[Account, float]]) -> None:
+        """Plan the orders of accounts that somebody else asked until then (epoch seconds): what it asked is not asked again."""
+        for account, _ in before:
+            account.gate.start_anew()
+        board, since = self._engine.board, {account.name: last for account, last in before}
+        for n, entry in enumerate(list(board.queue) if since else [], 1):
+            last = since.get(entry.account)
+            if last is not None and entry.stage in (Stage.SCHEDULED, Stage.READY):
+                now, plan = board.now(), board.policy.plan
+                due = plan.first(entry.order, now)
+                if due is not None and due <= last - _MARGIN:
+                    due = plan.again(entry.order, now)
+                if due is not None:
+                    board.queue.schedule(entry, due)
+            if n % _SLICE == 0:
+                await asyncio.sleep(0)
+
+    def _say_what_differs(self, view: View) -> None:
+        odd = frozenset(member.name for member in view.members if member.mark != view.me.mark)
+        if odd - self._odd:
+            self._log.warning(
+                "cluster.schedules_differ", members=sorted(odd)[:_NAMED], rule="each account goes by its holder's"
+            )
+        self._odd = odd
+
+    async def _share(self, session: Session, view: View) -> bool:
+        """Take and give what fair shares ask for; return whether something was taken, so that it is looked at again at once."""
+        if self._engine.is_stopping:
+            return False
+        accounts = self._wanted(view)
+        held = {member.name: len(member.keys) for member in view.members}
+        taken = frozenset().union(*(member.keys for member in view.members))
+        self._free = {key: self._free.get(key, 0) + 1 for key in accounts if key not in taken}
+        wanted = to_take(view.me.name, held, self._free)
+        if not any(member.leads for member in view.members):
+            wanted.append(LEADER)
+        got = await session.take(wanted) if wanted else frozenset()
+        if not got:
+            await self._give(session, view, held)
+        return bool(got)
+
+    async def _give(self, session: Session, view: View, held: Mapping[str, int]) -> None:
+        """Ask nothing more of what is to be another's, and let go of it as soon as nothing of it is under way."""
+        now, accounts = self._clock.monotonic(), self._engine.by_key
+        self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
+        kept = view.me.keys & self._given.keys()
+        count = to_give(view.me.name, held, len(self._free), kept) - len(self._giving)
+        spare = in_turn_of(view.me.name, view.me.keys - kept - self._giving)
+        spare.sort(key=lambda key: accounts[key].in_flight if key in accounts else 0)
+        self._giving.update(spare[: max(0, count)])
+        self._giving.update(key for key in view.me.keys if key not in accounts)
+        for key in self._giving & accounts.keys():
+            accounts[key].lease_until = NOT_HELD
+        quiet = [key for key in self._giving if key not in accounts or not accounts[key].in_flight]
+        if quiet:
+            await session.give(quiet)
+            self._giving.difference_update(quiet)
+            self._given.update(dict.fromkeys(quiet, now))
+            names = sorted(accounts[key].name for key in quiet if key in accounts)
+            self._log.info("cluster.given", count=len(quiet), accounts=names[:_NAMED])
+
+    def _wanted(self, view: View) -> frozenset[str]:
+        """Return the accounts that some member is to hold: all, or of very many those with open orders."""
+        accounts = self._engine.by_key
+        if len(accounts) <= MANY:
+            return frozenset(accounts)
+        now = self._clock.monotonic()
+        if now - self._used[0] >= _USED_EVERY:
+            names = {entry.account for entry in self._engine.board.queue}
+            self._used = (now, frozenset(key for key, account in accounts.items() if account.name in names))
+        return self._used[1] | view.me.keys
