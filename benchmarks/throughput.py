@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Process, Queue
 
 import asyncpg
@@ -145,7 +145,10 @@ class InMemory:
             for n in range(well if i == "well" else 50)
         ]
 
-    async def scan(self) -> Scan:
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        return []
+
+    async def scan(self, *, since: float | None = None) -> Scan:
         return Scan(time.time(), self._orders, [], list(self._integrations.values()))
 
     async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:

@@ -2,7 +2,7 @@
 
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +60,10 @@ class Shelf:
     away: bool = False
     records_every_check = False
 
-    async def scan(self) -> Scan:
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        return []
+
+    async def scan(self, *, since: float | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(self.now, self.orders, [], None, self.waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,14 @@ class Chosen:
         """As the orders do."""
         return self.orders.records_every_check
 
-    async def scan(self) -> Scan:
+    async def scan(self, *, since: float | None = None) -> Scan:
         """Return those chosen."""
         scan = await self.orders.scan(self.ids)
         return replace(scan, orders=[order for order in scan.orders if self.wanted(order)], unknown=[])
+
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return those that are open, as they are now."""
+        return await self.orders.reread(order_ids)
 
     async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
         """Write, as the daemon does."""

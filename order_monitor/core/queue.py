@@ -19,10 +19,14 @@ LONGEST_WAITING_EVERY: Final = 4
 one due longest, so that no order starves however little the provider allows."""
 
 
+AT_A_TURN: Final = 1000
+"""How many orders become ready at a time: when all of 100,000 are due, the loop must not stand still."""
+
 _STALE_ALLOWED: Final = 1000
 
+_Timer: TypeAlias = tuple[float, int, str]
 _Place: TypeAlias = tuple[tuple[float, ...], int, str]
-"""A place in a heap: (what it is sorted by), a ticket that no other place has, the order's id."""
+"""A place in a heap: what it is sorted by, a ticket that no other place has, the order's id."""
 
 
 class Stage(Enum):
@@ -50,7 +54,9 @@ class Entry:
     stuck: str | None = None
     unknown: int = 0
     cancelled_at: float | None = None
-    """How many answers in a row only a person can read; when an unconfirmed cancellation was read."""
+    read_at: float = 0.0
+    """How many answers in a row only a person can read; when an unconfirmed cancellation was read; when the order was last read
+    (monotonic seconds)."""
 
 
 @dataclass(slots=True)
@@ -85,10 +91,11 @@ class OrderQueue:
         """Start with no orders. Of those that are due the newest goes first, or the least by ``rank``."""
         self.rank: Rank = rank or _newest
         self._entries: dict[str, Entry] = {}
-        self._timers: list[_Place] = []
+        self._timers: list[_Timer] = []
         self._ready: dict[str, _Ready] = {}
         self._tickets = 0
         self._due_count: dict[str, int] = {}
+        self._count: dict[str, int] = {}
 
     def __len__(self) -> int:
         """How many orders are known."""
@@ -105,20 +112,31 @@ class OrderQueue:
     def add(self, order: Order, account: str) -> Entry:
         """Take up an order that was not known; it is idle until `schedule` is called."""
         entry = self._entries[order.id] = Entry(order, account)
+        self._count[account] = self._count.get(account, 0) + 1
         return entry
+
+    def move(self, entry: Entry, account: str) -> None:
+        """Make ``entry`` another account's."""
+        self._count[entry.account] -= 1
+        self._count[account] = self._count.get(account, 0) + 1
+        entry.account = account
+
+    def has_any(self, account: str) -> bool:
+        """Whether there are orders of ``account``."""
+        return self._count.get(account, 0) > 0
 
     def schedule(self, entry: Entry, due: float, *, wake: float | None = None) -> None:
         """Let ``entry`` become ready at ``wake``, by default when it is due."""
         self._leave(entry)
         entry.due = due
         entry.stage = Stage.SCHEDULED
-        heapq.heappush(self._timers, ((due if wake is None else wake,), self._ticket(entry), entry.order.id))
+        heapq.heappush(self._timers, (due if wake is None else wake, self._ticket(entry), entry.order.id))
 
     def next_wake(self) -> float | None:
         """When the next scheduled order becomes ready."""
         while self._timers and self._valid(self._timers[0], Stage.SCHEDULED) is None:
             heapq.heappop(self._timers)
-        return self._timers[0][0][0] if self._timers else None
+        return self._timers[0][0] if self._timers else None
 
     def coming(self, count: int, elsewhere: Collection[str] = ()) -> list[Entry]:
         """Return the next orders to come due, soonest first, save those of accounts asked ``elsewhere``."""
@@ -126,11 +144,14 @@ class OrderQueue:
         found = (self._valid(place, Stage.SCHEDULED) for place in soonest)
         return [entry for entry in found if entry is not None and entry.account not in elsewhere][:count]
 
-    def promote(self, now: float) -> None:
-        """Make ready what has come due."""
-        while (wake := self.next_wake()) is not None and wake <= now:
+    def promote(self, now: float) -> bool:
+        """Make ready what has come due, `AT_A_TURN` orders at most; return whether there is more."""
+        for _ in range(AT_A_TURN):
+            if (wake := self.next_wake()) is None or wake > now:
+                return False
             _, _, order_id = heapq.heappop(self._timers)
             self._make_ready(self._entries[order_id])
+        return (wake := self.next_wake()) is not None and wake <= now
 
     def take(self, account: str) -> Entry | None:
         """Take the next due order of ``account`` for asking; None where nothing is due."""
@@ -165,6 +186,7 @@ class OrderQueue:
         entry = self._entries.pop(order_id, None)
         if entry is not None:
             self._leave(entry)
+            self._count[entry.account] -= 1
 
     def missing_from(self, found: Iterable[str]) -> list[Entry]:
         """Return the known orders that are not in ``found`` and not in use just now."""
@@ -201,6 +223,6 @@ class OrderQueue:
         entry.ticket = self._tickets
         return self._tickets
 
-    def _valid(self, item: _Place, stage: Stage) -> Entry | None:
+    def _valid(self, item: _Timer | _Place, stage: Stage) -> Entry | None:
         entry = self._entries.get(item[2])
         return entry if entry is not None and entry.ticket == item[1] and entry.stage is stage else None

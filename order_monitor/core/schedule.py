@@ -7,11 +7,16 @@ jitter that depends on (order id, i) alone. After a restart an order therefore g
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Protocol
+from struct import unpack
+from typing import Final, Protocol
 
 from order_monitor.core.order import Order
+
+_FIRST: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,56 +31,83 @@ class Schedule:
 
     def slot(self, order_id: str, k: int) -> float:
         """Return how many seconds after ``sent_at`` the k-th check falls (k counts from 1); costs the same for any k."""
-        delays = k - 1
-        doubling = min(delays, self._doublings())
-        total = self.first_check
-        for i in range(1, doubling + 1):
-            total += self.base * 2 ** (i - 1) * (1 + self.jitter * _unit(order_id, i))
-        return total + self.cap * self._stretched(order_id, doubling + 1, delays - doubling)
+        return _Slots(self, order_id).at(k)
 
     def latest(self, order_id: str, age: float) -> float | None:
         """Return the last slot at or before ``age``, in seconds after ``sent_at``; None before the first."""
-        k = self._count(order_id, age)
-        regular = self.slot(order_id, k) if k else None
+        slots = _Slots(self, order_id)
+        k = slots.count(age)
+        regular = slots.at(k) if k else None
         if age >= self.give_up_after and (regular is None or regular < self.give_up_after):
             return self.give_up_after
         return regular
 
     def following(self, order_id: str, age: float) -> float:
         """Return the first slot after ``age``, in seconds after ``sent_at``; ``give_up_after`` is always a slot."""
-        regular = self.slot(order_id, self._count(order_id, age) + 1)
+        slots = _Slots(self, order_id)
+        regular = slots.at(slots.count(age) + 1)
         return min(regular, self.give_up_after) if age < self.give_up_after else regular
 
-    def _doublings(self) -> int:
-        """How many delays are still below the cap."""
-        return max(0, math.ceil(math.log2(self.cap / self.base)))
 
-    def _stretched(self, order_id: str, first: int, n: int) -> float:
-        """Sum ``n`` capped delays from index ``first``, in units of the cap.
+class _Slots:
+    """One order's slots: those while the delays still double, and a closed form for all after them."""
+
+    __slots__ = ("_early", "_order_id", "_schedule")
+
+    def __init__(self, schedule: Schedule, order_id: str) -> None:
+        self._schedule, self._order_id = schedule, order_id
+        units = _first_units(order_id)
+        delay, total = schedule.base, schedule.first_check
+        self._early = [total]
+        for i in range(_doublings(schedule.base, schedule.cap)):
+            total += delay * (1 + schedule.jitter * (units[i] if i < _FIRST else _unit(order_id, i)))
+            delay *= 2
+            self._early.append(total)
+
+    def at(self, k: int) -> float:
+        """When the k-th check falls."""
+        early = self._early
+        if k <= len(early):
+            return early[k - 1]
+        return early[-1] + self._schedule.cap * self._stretched(k - len(early))
+
+    def count(self, age: float) -> int:
+        """How many regular slots lie at or before ``age``."""
+        schedule, early = self._schedule, self._early
+        if age < early[-1]:
+            return bisect_right(early, age)
+        k = len(early) + max(0, int((age - early[-1]) / (schedule.cap * (1 + schedule.jitter / 2))))
+        while k > len(early) and self.at(k) > age:
+            k -= 1
+        while self.at(k + 1) <= age:
+            k += 1
+        return k
+
+    def _stretched(self, n: int) -> float:
+        """Sum ``n`` capped delays, in units of the cap.
 
         Their jitters come in pairs that add up to one: the sum has a closed form, so an order that is
         years old costs no more than a young one.
         """
-        if n <= 0:
-            return 0.0
         pairs, odd = divmod(n, 2)
-        rest = _unit(order_id, first + 2 * pairs) if odd else 0.0
-        return n + self.jitter * (pairs + rest)
+        rest = _unit(self._order_id, len(self._early) + 2 * pairs) if odd else 0.0
+        return n + self._schedule.jitter * (pairs + rest)
 
-    def _count(self, order_id: str, age: float) -> int:
-        """How many regular slots lie at or before ``age``."""
-        if age < self.first_check:
-            return 0
-        k = 1 + self._doublings() + max(0, int((age - self.first_check) / (self.cap * (1 + self.jitter / 2))))
-        while k > 1 and self.slot(order_id, k) > age:
-            k -= 1
-        while self.slot(order_id, k + 1) <= age:
-            k += 1
-        return k
+
+@lru_cache(maxsize=64)
+def _doublings(base: float, cap: float) -> int:
+    """How many delays are still below the cap."""
+    return max(0, math.ceil(math.log2(cap / base)))
+
+
+def _first_units(order_id: str) -> tuple[float, ...]:
+    """Return an order's first jitters, in [0, 1), the same on every machine and in every process: one digest for all of them."""
+    digest = blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest()
+    return tuple(number / 2**32 for number in unpack(f">{_FIRST}I", digest))
 
 
 def _unit(order_id: str, i: int) -> float:
-    """Return the i-th jitter of an order, in [0, 1), the same on every machine and in every process."""
+    """Return the i-th jitter of an order."""
     digest = blake2b(f"{order_id}/{i}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return int.from_bytes(digest) / 2**32
 

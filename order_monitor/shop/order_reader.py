@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,9 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import EVENTS, is_open, is_unknown
 from order_monitor.shop.recent_ends import RecentEnds, package_sql
 
+SLICE: Final = 2000
+"""How many rows are taken in at a time."""
+
 UNKNOWN_LIMIT: Final = 1000
 """How many orders of unknown status are read at the most: they are shown, not worked on."""
 
@@ -32,9 +36,10 @@ _NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 class Scan:
     """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
 
-    ``waiting`` is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None
-    where there is no events table, or the webhook delivers them. ``pauses`` are the accounts a person has paused, ``reviews``
-    how many things wait for a person. ``awaiting`` are orders that have ended without the PIN that may still come.
+    ``is_whole`` tells that these are all of them, and not only some. ``waiting`` is how many events the shop has not consumed
+    (at most `WAITING_LIMIT`) and since when the oldest waits; None where there is no events table, or the webhook delivers them.
+    ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person. ``awaiting`` are orders that
+    have ended without the PIN that may still come.
     """
 
     now: float
@@ -45,6 +50,7 @@ class Scan:
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     reviews: int = 0
     awaiting: list[Order] = field(default_factory=list)
+    is_whole: bool = True
 
 
 class OrderReader:
@@ -62,8 +68,8 @@ class OrderReader:
     def _table(self) -> Table:
         return self._catalogue.holdings.ledger.table
 
-    async def scan(self, only: Sequence[str] | None = None) -> Scan:
-        """Return the open orders, or ``only`` those among some, and those whose status nobody knows.
+    async def scan(self, only: Sequence[str] | None = None, *, since: float | None = None) -> Scan:
+        """Return the open orders, and those whose status nobody knows; of the open ones ``only`` some, or those sent ``since``.
 
         Raises:
             ShopError: the database could not be asked.
@@ -73,7 +79,7 @@ class OrderReader:
         try:
             async with self._database.transaction() as connection:
                 now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-                found = await self._found(connection, only)
+                found = await self._found(connection, only, since)
                 unknown_sql = self.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
                 integrations = await self._integrations(connection, now, found)
@@ -84,10 +90,26 @@ class OrderReader:
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
-        orders, odd = [order_of(r) for r in found], [order_of(r) for r in unknown]
+        orders, odd = await orders_of(found), [order_of(r) for r in unknown]
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
         await self._ends.put_up(self._database, self._table, holdings.reviews, [r["id"] for r in ended if r["is_late"]])
-        return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting)
+        is_whole = only is None and since is None
+        return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting, is_whole)
+
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return those among some orders that are open, as they are now: one statement.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        await self._catalogue.current()
+        try:
+            async with self._database.transaction() as connection:
+                return [order_of(row) for row in await self._found(connection, order_ids, None)]
+        except ShopMisfitError:
+            self._catalogue.doubt()
+            raise
 
     async def _recent(
         self, connection: Connection, holdings: Holdings, only: Sequence[str] | None
@@ -102,9 +124,13 @@ class OrderReader:
         reviews = holdings.reviews.sql if holdings.reviews else None
         return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
 
-    async def _found(self, connection: Connection, only: Sequence[str] | None) -> list[asyncpg.Record]:
+    async def _found(
+        self, connection: Connection, only: Sequence[str] | None, since: float | None
+    ) -> list[asyncpg.Record]:
+        if since is not None:
+            return list(await connection.fetch(self.since_sql(), since))
         if only is None:
-            return list(await connection.fetch(self.scan_sql()))
+            return await _in_slices(connection, self.scan_sql())
         among = f"o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
         return list(await connection.fetch(f"{self.scan_sql()} AND {among}", list(only)))
 
@@ -141,6 +167,10 @@ class OrderReader:
         """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
         return f"{self.select_sql()} WHERE o.{is_open(self._table, self._catalogue.layout)}"
 
+    def since_sql(self) -> str:
+        """SQL of those that were sent after ``$1`` (epoch seconds): a look at one end of the partial index."""
+        return f"{self.scan_sql()} AND o.{self._table['sent_at'].sql} > {self._table.instant('sent_at', '$1::float8')}"
+
     def unknown_sql(self) -> str | None:
         """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""
         condition = is_unknown(self._table, self._catalogue.layout)
@@ -158,6 +188,24 @@ class OrderReader:
             f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
             f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
         )
+
+
+async def _in_slices(connection: Connection, sql: str) -> list[asyncpg.Record]:
+    """Fetch all rows, some at a time: of very many the loop must not stand still."""
+    found: list[asyncpg.Record] = []
+    cursor = await connection.cursor(sql)
+    while rows := await cursor.fetch(SLICE):
+        found += rows
+    return found
+
+
+async def orders_of(rows: Sequence[asyncpg.Record]) -> list[Order]:
+    """Return the orders, and let others have their turn between slices."""
+    orders: list[Order] = []
+    for start in range(0, len(rows), SLICE):
+        orders += [order_of(row) for row in rows[start : start + SLICE]]
+        await asyncio.sleep(0)
+    return orders
 
 
 def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from order_monitor.core.order import Order
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.accounts import AccountTables
@@ -65,9 +66,13 @@ class Orders:
         """Whether ``last_sync_at`` is written at each check."""
         return self.ledger.records_every_check
 
-    async def scan(self, only: Sequence[str] | None = None) -> Scan:
-        """Return the open orders, or ``only`` those among some: see `OrderReader.scan`."""
-        return await self.reader.scan(only)
+    async def scan(self, only: Sequence[str] | None = None, *, since: float | None = None) -> Scan:
+        """Return the open orders, ``only`` some of them, or those sent ``since``: see `OrderReader.scan`."""
+        return await self.reader.scan(only, since=since)
+
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return those among some orders that are open, as they are now: see `OrderReader.reread`."""
+        return await self.reader.reread(order_ids)
 
     async def record(self, findings: Sequence[Finding], lock_wait: float = 1.0) -> list[Result]:
         """Write findings about different orders, all of them or none: see `OrderRecorder.record`."""

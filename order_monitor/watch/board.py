@@ -18,7 +18,8 @@ class Board:
     """Shared by the steps of one loop.
 
     ``read_at`` is the database's clock when it was last read (epoch seconds), and this machine's monotonic clock at that moment:
-    what goes by since then is told by the latter, which nobody can set.
+    what goes by since then is told by the latter, which nobody can set. Orders read before ``stale_before`` (monotonic seconds)
+    are read again before they are asked about.
     """
 
     policy: Policy
@@ -28,6 +29,7 @@ class Board:
     state: Statistics = field(default_factory=Statistics)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     read_at: tuple[float, float] | None = None
+    stale_before: float = float("-inf")
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""

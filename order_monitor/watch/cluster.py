@@ -33,7 +33,6 @@ KEPT_FOR: Final = 600.0
 MANY: Final = 1000
 """Accounts beyond which only those with open orders are held: each lock takes room that the shop's own statements need too."""
 
-_USED_EVERY: Final = 10.0
 _MARGIN: Final = 30.0
 """What the member before was asking when it was lost has no answer: slots this many seconds before that are kept again."""
 
@@ -68,7 +67,6 @@ class Cluster:
         self._given: dict[str, float] = {}
         self._free: dict[str, int] = {}
         self._seen: dict[str, float] = {}
-        self._used: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
         self._leads_until = NOT_HELD
         self._odd: frozenset[str] = frozenset()
         self.view: View | None = None
@@ -222,8 +220,5 @@ class Cluster:
         accounts = self._engine.by_key
         if len(accounts) <= MANY:
             return frozenset(accounts)
-        now = self._clock.monotonic()
-        if now - self._used[0] >= _USED_EVERY:
-            names = {entry.account for entry in self._engine.board.queue}
-            self._used = (now, frozenset(key for key, account in accounts.items() if account.name in names))
-        return self._used[1] | view.me.keys
+        queue = self._engine.board.queue
+        return frozenset(key for key, account in accounts.items() if queue.has_any(account.name)) | view.me.keys

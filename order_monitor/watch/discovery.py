@@ -1,15 +1,18 @@
-"""Found open: what a scan of the shop's table adds to the queue, changes in it, and takes out of it."""
+"""Found open: what looks at the shop's table add to the queue, change in it, and take out of it.
+
+Of few orders all are read at each look. Of many the looks are quick: they read what was sent lately, from one end of an index;
+and now and then all are read, to find what the quick looks cannot (put back by hand, sent late or with another date, ended by
+others). In between nothing is asked on stale knowledge: an order that was not read lately is read again before it is asked about.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
 
-from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order, SkipReason
@@ -17,10 +20,10 @@ from order_monitor.core.queue import Entry, Stage
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.order_reader import Scan
 from order_monitor.watch.board import Board
+from order_monitor.watch.intake import Intake
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.writer import Recorder
 
-_REMEMBERED: Final = 20_000
 _CLOCK_TICK: Final = 1.0
 _SLICE: Final = 2000
 """Orders merged before the loop may do something else: a scan of 100,000 must not hold up the calls."""
@@ -33,8 +36,11 @@ class Shop(Recorder, Protocol):
     def records_every_check(self) -> bool:
         """Whether a check that changed nothing is written too."""
 
-    async def scan(self) -> Scan:
-        """Return the open orders."""
+    async def scan(self, *, since: float | None = None) -> Scan:
+        """Return the open orders, all of them or those sent ``since`` (epoch seconds)."""
+
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return those among some orders that are open, as they are now."""
 
 
 class Discovery:
@@ -47,15 +53,13 @@ class Discovery:
         self._state = board.state
         self.shop = shop
         self._directory = directory
-        self._ended: OrderedDict[str, float] = OrderedDict()
+        self.intake = Intake(board, directory)
         self.skips: dict[str, SkipReason] = {}
+        self._awaiting: frozenset[str] = frozenset()
+        self._whole_again_at = float("-inf")
+        self._last_sent = float("-inf")
         self._clock_read: tuple[float, float] | None = None
         self._log = structlog.get_logger("order_monitor.intake")
-
-    def ended(self, order: Order) -> None:
-        """Note that we ended an order, so that a scan which read it before does not bring it back."""
-        self._ended[order.id] = self._board.clock.monotonic()
-        forget_oldest(self._ended, _REMEMBERED)
 
     async def scan(self) -> list[Provider]:
         """Look for open orders, and take up and let go accordingly; return clients that are no longer needed.
@@ -65,20 +69,65 @@ class Discovery:
             SettingsError: the table is not as it must be.
         """
         began = self._board.clock.monotonic()
+        is_whole = began >= self._whole_again_at
         try:
-            scan = await self.shop.scan()
+            scan = await (self.shop.scan() if is_whole else self.shop.scan(since=self._since()))
         except (ShopError, SettingsError) as error:
             self._state.scan_problem = str(error)
             raise
         self._look_at_clock(scan.now, began)
+        known = set(self._directory.by_key) if scan.integrations is not None else set()
         dropped = self._directory.update(scan.integrations) if scan.integrations is not None else []
         await self.merge(scan, began)
+        self._plan_looks(scan, began)
+        if scan.integrations is not None and (dropped or known != set(self._directory.by_key)):
+            # Whose orders were skipped may have an account now.
+            self._whole_again_at = float("-inf")
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._pause(scan.pauses)
         self._state.scans += 1
         self._state.scan_problem = None
         self._state.scanned_at = self._board.clock.monotonic()
         return dropped
+
+    def _since(self) -> float:
+        return min(self._last_sent, self._board.now()) - self._board.policy.reading.overlap
+
+    def _plan_looks(self, scan: Scan, began: float) -> None:
+        """Decide when all are read again, and which orders have not been read lately."""
+        reading, now = self._board.policy.reading, self._board.clock.monotonic()
+        self._last_sent = max([self._last_sent, *(o.sent_at for o in scan.orders if o.sent_at is not None)])
+        if not scan.is_whole:
+            self._board.stale_before = now - reading.fresh_for
+            return
+        self._board.stale_before = float("-inf")
+        is_small = len(scan.orders) <= reading.small
+        pause = 0.0 if is_small else min(reading.longest, (now - began) * reading.share)
+        self._whole_again_at = now + pause
+
+    async def look_again(self, entries: Sequence[Entry]) -> None:
+        """Read again orders that are to be asked about and were not read lately; they are asked all the same where that fails."""
+        read_at, queue = self._board.clock.monotonic(), self._queue
+        found: dict[str, Order] | None = None
+        try:
+            found = {order.id: order for order in await self.shop.reread([entry.order.id for entry in entries])}
+        except (ShopError, SettingsError) as error:
+            self._log.debug("order.not_reread", why=str(error))
+        finally:
+            for entry in entries:
+                if queue.get(entry.order.id) is entry:
+                    queue.schedule(entry, entry.due, wake=self._board.now())
+                    entry.read_at = read_at
+        for entry in entries if found is not None else []:
+            if queue.get(entry.order.id) is entry:
+                self._compare(entry, (found or {}).get(entry.order.id), read_at)
+
+    def _compare(self, entry: Entry, order: Order | None, read_at: float) -> None:
+        reason = self.intake.take(order, self._board.now(), read_at) if order is not None else None
+        if order is None or reason is not None:
+            self.intake.let_go(entry)
+        if order is not None and reason is not None:
+            self._note_skips({**self.skips, order.id: reason}, {order.id: order})
 
     def _look_at_clock(self, now: float, began: float) -> None:
         """Follow the database's clock, which decides what is due; one that does not go on while ours does is told."""
@@ -104,73 +153,37 @@ class Discovery:
         skips: dict[str, SkipReason] = {order.id: SkipReason.UNKNOWN_STATUS for order in scan.unknown}
         overdue = 0
         open_ids = {order.id for order in scan.orders}
-        asked = [*scan.orders, *(order for order in scan.awaiting if order.id not in open_ids)]
+        awaiting = [order for order in scan.awaiting if order.id not in open_ids]
+        asked = [*scan.orders, *awaiting]
         for n, order in enumerate(asked, 1):
-            account = order.skip_reason(scan.now) or self._directory.account_of(order)
-            if isinstance(account, SkipReason):
-                skips[order.id] = account
-            elif not self._ended_since(order, began):
-                self._take_up(order, account.name)
+            reason = self.intake.take(order, scan.now, began)
+            if reason is not None:
+                skips[order.id] = reason
+            else:
                 overdue += self._board.is_past_deadline(order)
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
-        for entry in self._queue.missing_from(o.id for o in asked if o.id not in skips):
-            self._state.stuck.pop(entry.order.id, None)
-            self._queue.forget(entry.order.id)
-        self._note_skips(skips, {o.id: o for o in (*asked, *scan.unknown)})
-        self._state.open = len(scan.orders)
-        self._state.overdue = overdue
-
-    def _ended_since(self, order: Order, began: float) -> bool:
-        """Whether we ended this order while the scan was reading; if we ended it before, somebody reopened it."""
-        ended = self._ended.get(order.id)
-        if ended is None:
-            return False
-        if ended >= began or order.awaits_pin:
-            return ended >= began
-        del self._ended[order.id]
-        self._log.warning("order.reopened", order_id=order.id, tenant_id=order.tenant_id, status=order.status)
-        return False
-
-    def _take_up(self, order: Order, account: str) -> None:
-        entry = self._queue.get(order.id)
-        if entry is None:
-            self._plan_first(self._queue.add(order, account))
-        elif entry.stage not in (Stage.ASKING, Stage.WRITING):
-            before = (entry.order.referans, entry.order.sent_at, entry.account, entry.order.awaits_pin)
-            if entry.order.status != order.status:
-                entry.written = None
-            entry.order = order
-            if before == (order.referans, order.sent_at, account, order.awaits_pin):
-                self._skip_asked(entry)
-            else:
-                self._queue.idle(entry)
-                entry.account = account
-                self._plan_first(entry)
-
-    def _skip_asked(self, entry: Entry) -> None:
-        """Ask at the next time only, where somebody else has asked since the order came due (``last_sync_at`` tells)."""
-        asked = entry.order.last_sync_at
-        if (
-            asked is not None
-            and entry.stage in (Stage.SCHEDULED, Stage.READY)
-            and entry.due <= asked <= self._board.now()
-        ):
-            again = self._board.policy.plan.again(entry.order, self._board.now())
-            if again is not None:
-                self._queue.schedule(entry, again)
-
-    def _plan_first(self, entry: Entry) -> None:
-        order, plan = entry.order, self._board.policy.plan
-        due = plan.first(order, self._board.now())
-        if order.ended_at is not None and due is not None and due <= order.ended_at:
-            again = plan.again(order, order.ended_at)
-            due = due if again is None else again  # one pass has no second time, and asks all the same
-        if due is None:
-            self._queue.idle(entry)
+        read = {order.id: order for order in (*asked, *scan.unknown)}
+        before, self._awaiting = self._awaiting, frozenset(order.id for order in awaiting)
+        gone = before - self._awaiting - open_ids | skips.keys()
+        self._let_go(self._queue.missing_from(read.keys() - skips.keys()) if scan.is_whole else self._at_rest(gone))
+        if scan.is_whole:
+            self._state.open, self._state.overdue = len(scan.orders), overdue
         else:
-            self._state.eligible += 1
-            self._queue.schedule(entry, due)
+            kept = {i: r for i, r in self.skips.items() if i not in read and r is not SkipReason.UNKNOWN_STATUS}
+            skips = {**kept, **skips}
+            skipped = sum(reason is not SkipReason.UNKNOWN_STATUS for reason in skips.values())
+            self._state.open = max(0, len(self._queue) - len(self._awaiting)) + skipped
+        self._note_skips(skips, read)
+
+    def _at_rest(self, order_ids: Iterable[str]) -> list[Entry]:
+        """Return the entries among some orders that are not in use just now."""
+        entries = [entry for order_id in order_ids if (entry := self._queue.get(order_id)) is not None]
+        return [entry for entry in entries if entry.stage not in (Stage.ASKING, Stage.WRITING)]
+
+    def _let_go(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.intake.let_go(entry)
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
         for order_id, reason in skips.items():

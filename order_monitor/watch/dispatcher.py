@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from order_monitor.core.queue import Entry
@@ -14,22 +15,36 @@ from order_monitor.watch.routing import Directory
 TICK: Final = 5.0
 """Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
 
-Ask = Callable[[Account, Entry, bool], Coroutine[Any, Any, None]]
-"""Asks an account about an order, with whether the question is a probe of a shut gate."""
+AT_A_TIME: Final = 50
+"""Orders of one account that are read again at a time, before they are asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is done with an order whose turn it is.
+
+    ``ask`` asks an account about it, with whether the question is a probe of a shut gate; ``look_again`` reads again those that
+    were not read lately, and schedules them anew.
+    """
+
+    ask: Callable[[Account, Entry, bool], Coroutine[Any, Any, None]]
+    look_again: Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
 
 
 class Dispatcher:
     """Starts calls as they come due, as far as gates, pace and places allow."""
 
-    def __init__(self, board: Board, directory: Directory, ask: Ask, is_full: Callable[[str], bool]) -> None:
-        """Start calls to ``ask``; no more of an account of which ``is_full`` says that its answers pile up."""
+    def __init__(self, board: Board, directory: Directory, asking: Asking, is_full: Callable[[str], bool]) -> None:
+        """Start calls by ``asking``; no more of an account of which ``is_full`` says that its answers pile up."""
         self._board = board
         self._directory = directory
-        self._ask = ask
+        self._asking = asking
         self._is_full = is_full
         self.is_stopping = False
         self._turn = 0
         self.calls = Calls(board.wake.set)
+        self.looks = Calls(board.wake.set)
+        self._looked_at: set[str] = set()
 
     def stop(self) -> None:
         """Start no more calls."""
@@ -46,32 +61,33 @@ class Dispatcher:
     def is_idle(self) -> bool:
         """Whether nothing is asked nor could be: no account that may be asked has orders due, or is held back by its failures."""
         queue, accounts, now = self._board.queue, self._directory.accounts.values(), self._board.clock.monotonic()
-        used = {entry.account for entry in queue}
-        asked = [a for a in accounts if a.is_ours(now) and a.name in used]
+        asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.name)]
         return not self.calls and not any(queue.due(a.name) or a.gate.streak or a.sense.is_in_doubt for a in asked)
 
     def start_calls(self) -> float:
         """Start what may start now; return after how many seconds to look again, if nothing calls before."""
         now = self._board.clock.monotonic()
         self._board.state.ticked_at = now
-        self._board.queue.promote(self._board.now())
+        is_more_due = self._board.queue.promote(self._board.now())
         waiting = self._in_turn()
         while waiting:
             waiting = [a for a in waiting if self._may_start(a, now)]
             for account in waiting:
                 if self._may_start(account, now):
                     self._start(account, now)
-        return self._pause(now)
+        return 0.0 if is_more_due else self._pause(now)
 
     def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
         if not self._board.policy.one_pass or self.calls or is_waited_for():
             return False
         queue = self._board.queue
-        queue.promote(self._board.now())
+        while queue.promote(self._board.now()):
+            pass
         return all(not queue.due(a.name) or not a.gate.is_open or a.paused for a in self._directory.accounts.values())
 
     def _may_start(self, account: Account, now: float) -> bool:
-        return bool(self._board.queue.due(account.name)) and account.may_start(now) and self._has_room(account, now)
+        is_due = bool(self._board.queue.due(account.name)) and account.name not in self._looked_at
+        return is_due and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:
         """All accounts, another one first each time."""
@@ -97,7 +113,8 @@ class Dispatcher:
         for account in self._directory.accounts.values():
             # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
             has_room = self._has_room(account, now)
-            at = (account.may_start_at() if queue.due(account.name) else None) if has_room else account.slow_at()
+            is_due = queue.due(account.name) and account.name not in self._looked_at
+            at = (account.may_start_at() if is_due else None) if has_room else account.slow_at()
             pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
         return max(0.0, pause)
 
@@ -105,7 +122,27 @@ class Dispatcher:
         entry = self._board.queue.take(account.name)
         if entry is None:
             return
+        if self._is_stale(entry):
+            self._look_again(account.name, entry)
+            return
         probe = account.gate.started()
         account.pace.take(now)
         account.calls[entry] = now
-        self.calls.start(self._ask(account, entry, probe), f"check {entry.order.id}")
+        self.calls.start(self._asking.ask(account, entry, probe), f"check {entry.order.id}")
+
+    def _is_stale(self, entry: Entry) -> bool:
+        return entry.read_at < self._board.stale_before and not entry.order.awaits_pin
+
+    def _look_again(self, name: str, first: Entry) -> None:
+        """Have an order read again before it is asked about, with those that come next."""
+        batch, queue = [first], self._board.queue
+        while len(batch) < AT_A_TIME and (entry := queue.take(name)) is not None:
+            batch.append(entry)
+        self._looked_at.add(name)
+        self.looks.start(self._read(name, batch), f"read {name}")
+
+    async def _read(self, name: str, batch: Sequence[Entry]) -> None:
+        try:
+            await self._asking.look_again(batch)
+        finally:
+            self._looked_at.discard(name)

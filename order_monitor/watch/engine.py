@@ -5,6 +5,7 @@ The daemon and ``--once`` are this same loop. They differ in their plan (core/sc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +14,7 @@ from order_monitor.core.order import SkipReason
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.discovery import Discovery, Shop
-from order_monitor.watch.dispatcher import Dispatcher
+from order_monitor.watch.dispatcher import Asking, Dispatcher
 from order_monitor.watch.inquiry import Inquiry
 from order_monitor.watch.judgement import Judgement
 from order_monitor.watch.observer import Observer, Observers
@@ -41,12 +42,15 @@ class Engine:
         self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
         self.board = Board(policy, clock, observer or Observers())
         self.discovery = Discovery(self.board, shop, self.directory)
-        settlement = Settlement(self.board, self.discovery.ended)
+        settlement = Settlement(self.board, self.discovery.intake.ended)
         self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
         self._judgement = Judgement(self.board, self.writer, lambda: self.discovery.shop.records_every_check)
         inquiry = Inquiry(self.board, self._judgement.understand)
         self.dispatcher = Dispatcher(
-            self.board, self.directory, inquiry.ask, lambda account: self.writer.backlog.free[account] >= BACKLOG
+            self.board,
+            self.directory,
+            Asking(inquiry.ask, self.discovery.look_again),
+            lambda account: self.writer.backlog.free[account] >= BACKLOG,
         )
         self.queue, self.state = self.board.queue, self.board.state
 
@@ -106,7 +110,10 @@ class Engine:
         for provider in dropped:
             self.dispatcher.calls.retire(provider)
         self._judgement.give_up_unasked(self.accounts)
-        board.queue.promote(board.now())
+        is_more_due = True
+        while is_more_due:
+            await asyncio.sleep(0)
+            is_more_due = board.queue.promote(board.now())
         if self.dispatcher.is_idle() and not self.writer.stands_still():
             board.state.succeeded_at = board.now()
         board.wake.set()

@@ -8,6 +8,22 @@ from order_monitor.core.schedule import Plan
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How often all open orders are read. Times are seconds.
+
+    Up to ``small`` of them at each look. Of more, all are read again after ``share`` times as long as that took, and after
+    ``longest`` at the latest; the quick looks between read what was sent since the last order seen, less ``overlap`` for commits
+    that come late. An order read longer than ``fresh_for`` ago is read again before it is asked about.
+    """
+
+    small: int = 5000
+    share: float = 50.0
+    longest: float = 600.0
+    overlap: float = 120.0
+    fresh_for: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Times are seconds.
 
@@ -24,3 +40,4 @@ class Policy:
     confirm_cancelled: float = 0.0
     one_pass: bool = False
     patience: float | None = None
+    reading: Reading = Reading()

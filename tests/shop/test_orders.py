@@ -1,6 +1,7 @@
 """Every statement that touches the shop's orders, on a real PostgreSQL, in both spellings."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -119,7 +120,8 @@ async def test_discovery_uses_its_index_and_not_the_final_rows(shop: Shop) -> No
     unknown = orders.reader.unknown_sql()
     assert unknown is not None
     await shop.connection.execute("SET plan_cache_mode = force_generic_plan")
-    for sql in (orders.reader.scan_sql(), unknown):
+    since = orders.reader.since_sql().replace("$1", "extract(epoch FROM now() - interval '1 minute')")
+    for sql in (orders.reader.scan_sql(), unknown, since):
         plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {sql}"))
         assert "_om_" in plan, plan
         assert "Seq Scan" not in plan
@@ -127,6 +129,43 @@ async def test_discovery_uses_its_index_and_not_the_final_rows(shop: Shop) -> No
     lock = orders.ledger.statements.lock_sql().replace("$1", f"ARRAY{ids}")
     plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {lock}"))
     assert "Seq Scan" not in plan
+
+
+async def test_a_quick_look_reads_what_was_sent_lately_and_nothing_else(shop: Shop) -> None:
+    """However many are open: the index is entered at that time."""
+    from order_monitor.shop.migration import Migration
+    from order_monitor.watch.system_clock import SystemClock
+
+    status, sent_at = shop.spelling.name("external_status"), shop.spelling.name("sent_at")
+    await shop.connection.execute(
+        f'INSERT INTO product_orders (id, "{status}", "{sent_at}", provider_referans) '
+        "SELECT gen_random_uuid(), 'sent', now() - make_interval(mins => n), n::text FROM generate_series(1, 20000) n"
+    )
+    _ = [line async for line in Migration(shop.database(), LAYOUT, SystemClock()).apply()]
+    await shop.connection.execute("ANALYZE product_orders")
+    orders = await prepared(shop)
+    now = (await orders.scan()).now
+    scan = await orders.scan(since=now - 605)
+    assert (len(scan.orders), scan.is_whole) == (10, False)
+    assert all(order.sent_at is not None and order.sent_at > now - 605 for order in scan.orders)
+    sql = orders.reader.since_sql().replace("$1", str(now - 605))
+    (plan,) = json.loads(await shop.connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))
+    node = plan["Plan"]
+    while "Plans" in node:
+        node = node["Plans"][0]
+    assert "Index" in node["Node Type"], node
+    assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) == 10
+
+
+async def test_orders_are_read_again_as_they_are_now(shop: Shop) -> None:
+    same, ended, changed = [await shop.add() for _ in range(3)]
+    orders = await prepared(shop)
+    await shop.set(ended, external_status="failed")
+    await shop.set(changed, provider_referans="another")
+    found = {order.id: order for order in await orders.reread([same, ended, changed])}
+    assert found.keys() == {same, changed}
+    assert found[changed].referans == "another"
+    assert found[same] == next(order for order in (await orders.scan()).orders if order.id == same)
 
 
 # --- writing

@@ -53,6 +53,8 @@ class Scenario:
     webhook: bool = True
     last_sync: bool = False
     confirm_cancelled: float = 0.0
+    many: bool = False
+    """Whether all orders are read now and then only, as where there are very many."""
     hours: float = 1.0
     tags: tuple[str, ...] = field(default=())
 
@@ -83,6 +85,7 @@ def draw(seed: int) -> Scenario:
         webhook=chance.random() < 0.6,
         last_sync=chance.random() < 0.5,
         confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
+        many=chance.random() < 0.4,
         hours=hours,
     )
 

@@ -157,6 +157,17 @@ class Pool:
         return None
 
 
+class Cursor:
+    """What a cursor still has to give."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    async def fetch(self, count: int) -> list[Any]:
+        taken, self._rows = self._rows[:count], self._rows[count:]
+        return taken
+
+
 class Connection:
     """A connection with a transaction."""
 
@@ -196,6 +207,9 @@ class Connection:
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         return await self._do(sql, args)
+
+    async def cursor(self, sql: str, *args: Any) -> "Cursor":
+        return Cursor(await self._do(sql, args))
 
     async def fetchrow(self, sql: str, *args: Any) -> Any:
         rows = await self._do(sql, args)
@@ -331,6 +345,9 @@ class Connection:
 
     def _scan(self, *_: Any) -> list[Any]:
         return [self._as_order(row) for row in self.store.rows.values() if row.status in OPEN]
+
+    def _scan_since(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [row for row in self._scan() if row["sent_at"] > args[0]]
 
     def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [row for row in self._scan() if row["id"] in args[0]]
@@ -470,6 +487,8 @@ def _name_of(sql: str, pool: Pool) -> str:
         whole[statements.touch_sql()] = "_touch"
     if reader is not None:
         whole |= {reader.scan_sql(): "_scan", reader.unknown_sql() or "": "_unknown"}
+        if sql == reader.since_sql():
+            return "_scan_since"
         if sql.startswith(f"{reader.scan_sql()} AND "):
             return "_scan_among"
         if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):

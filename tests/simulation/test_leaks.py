@@ -132,7 +132,7 @@ def open_files() -> set[str]:
 def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much memory after the last tenth as after the first; no task and no file stays."""
     # What is remembered of the past is bounded; a small bound is reached within the first tenth.
-    monkeypatch.setattr("order_monitor.watch.discovery._REMEMBERED", BOUND)
+    monkeypatch.setattr("order_monitor.watch.intake._REMEMBERED", BOUND)
     monkeypatch.setattr("order_monitor.shop.recent_ends.LOOKED_AT", BOUND)
     monkeypatch.setattr("tests.simulation.world.PinMemory", partial(PinMemory, limit=BOUND))
     before = open_files()

@@ -41,7 +41,7 @@ from order_monitor.tell.webhook import Receiver, Sender
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
-from order_monitor.watch.policy import Policy
+from order_monitor.watch.policy import Policy, Reading
 from tests.simulation.loop import SimClock
 from tests.simulation.provider import Limits, Login, Panel
 from tests.simulation.scenario import DATABASE, HOUR, PROVIDER, Fault, OrderPlan, Scenario
@@ -63,6 +63,8 @@ SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 CALM = 4.5 * HOUR
 """Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
 
+
+MANY = Reading(small=0, share=1e6, longest=10 * SCAN, overlap=3 * SCAN, fresh_for=1.5 * SCAN)
 
 owner: ContextVar["Process | None"] = ContextVar("owner", default=None)
 owners: WeakKeyDictionary[asyncio.Task[object], "Process | None"] = WeakKeyDictionary()
@@ -129,6 +131,7 @@ class Process:
             confirm_cancelled=scenario.confirm_cancelled if plan is None else 0.0,
             one_pass=plan is not None,
             patience=30.0 if plan is not None else None,
+            reading=MANY if scenario.many else Reading(),
         )
         self.engine = Engine(self.orders, Accounts(self.accounts), self.policy, self.clock)
         self.stop = Stop()

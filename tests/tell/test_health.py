@@ -1,7 +1,7 @@
 """The health endpoint on a real socket: from memory, for those who may ask, with a reason for every no."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from order_monitor import __version__
 from order_monitor.core.errors import SettingsError, ShopUnavailableError
+from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.shop.order_reader import Scan
@@ -33,7 +34,10 @@ class EmptyShop:
     def __init__(self) -> None:
         self.away = False
 
-    async def scan(self) -> Scan:
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        return []
+
+    async def scan(self, *, since: float | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(NOW, [], [])

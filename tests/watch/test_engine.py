@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.order import SkipReason
+from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, OnePass, Plan, Schedule
 from order_monitor.providers.provider import Reply
@@ -43,13 +43,23 @@ class AtClock:
     def __init__(self, orders: Orders, clock: ManualClock) -> None:
         self.orders = orders
         self._clock = clock
+        self.looks: list[float | None] = []
+        self.rereads: list[list[str]] = []
+        self.cost = 0.0
+        """Seconds that reading all orders takes."""
 
     @property
     def records_every_check(self) -> bool:
         return self.orders.records_every_check
 
-    async def scan(self) -> Scan:
-        scan, now = await self.orders.scan(), self._clock.time()
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        self.rereads.append(list(order_ids))
+        return await self.orders.reread(order_ids)
+
+    async def scan(self, *, since: float | None = None) -> Scan:
+        self.looks.append(since)
+        self._clock.elapsed += self.cost if since is None else 0.0
+        scan, now = await self.orders.scan(since=since), self._clock.time()
         awaiting = [replace(order, ended_at=now) for order in scan.awaiting]
         return replace(scan, now=now, awaiting=awaiting)
 

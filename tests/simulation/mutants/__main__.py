@@ -76,8 +76,8 @@ MUTANTS = (
     Mutant(
         "a pause is not kept",
         "watch/account.py",
-        "return self.paused is None and self.gate.lets_through(now)",
-        "return self.gate.lets_through(now)",
+        "return self.paused is None and self.is_held(now)",
+        "return self.is_held(now)",
     ),
     Mutant(
         "a locked row's answer is dropped",
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was ended is not taken up when it is reopened",
-        "watch/discovery.py",
+        "watch/intake.py",
         "        if ended is None:\n            return False\n",
         "        return ended is not None\n",
     ),

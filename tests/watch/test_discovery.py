@@ -1,0 +1,216 @@
+"""Many orders: what the quick looks find, what only reading all finds, and that nothing is asked on stale knowledge."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.recording import Finding, Result
+from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.shop.order_reader import Scan
+from order_monitor.watch.account import Account
+from order_monitor.watch.dispatcher import AT_A_TIME
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.policy import Policy, Reading
+from tests import stages
+from tests.clocks import Drive, ManualClock
+from tests.shops import NOW, Shop
+from tests.watch.test_engine import AtClock, Bench, text
+
+QUICK = Reading(small=0, share=1000.0, longest=300.0, overlap=60.0, fresh_for=15.0)
+"""As with very many orders: of a second's reading, all are read again after five minutes."""
+
+
+def bench(shop: Shop, panel: Any = lambda _: text("OK|1| |x"), **options: Any) -> tuple[Bench, AtClock]:
+    made = Bench(shop, panel, **{"reading": QUICK, **options})
+    reader = made.orders
+    assert isinstance(reader, AtClock)
+    reader.cost = 1.0
+    return made, reader
+
+
+async def test_few_orders_are_all_read_at_each_look(plain_shop: Shop) -> None:
+    await plain_shop.add(sent_at=NOW)
+    made, reader = bench(plain_shop, reading=Reading())
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(300, scan_every=10)
+    assert set(reader.looks) == {None}
+    assert reader.rereads == [], "what was read at the last look is not read again"
+
+
+async def test_of_many_all_are_read_now_and_then_and_what_is_new_at_each_look(plain_shop: Shop) -> None:
+    old = await plain_shop.add(sent_at=NOW - 50_000)
+    made, reader = bench(plain_shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(20, scan_every=10)
+        fresh = await plain_shop.add(sent_at=made.clock.time())
+        await drive.run(20, scan_every=10)
+        assert made.engine.queue.get(fresh) is not None
+        assert (made.engine.state.open, made.engine.queue.get(old) is not None) == (2, True)
+        await drive.run(620, scan_every=10)
+    whole = [n for n, since in enumerate(reader.looks) if since is None]
+    assert len(whole) == 3
+    assert len(reader.looks) > 50
+    since = [since for since in reader.looks if since is not None]
+    assert since[0] == NOW - 50_000 - QUICK.overlap
+    assert since[-1] > NOW - QUICK.overlap
+
+
+async def test_what_ended_elsewhere_is_not_asked_about(plain_shop: Shop) -> None:
+    """The shop ended one, and gave another reference to one, since they were read."""
+    gone, resent, same = [await plain_shop.add(sent_at=NOW + 60) for _ in range(3)]
+    made, reader = bench(plain_shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(30, scan_every=10)
+        await plain_shop.set(gone, external_status="completed")
+        await plain_shop.set(resent, provider_referans="another")
+        await drive.run(200, scan_every=10)
+    asked = {referans for _, referans in made.calls}
+    assert asked == {f"r-{same[:8]}", "another"}
+    assert made.engine.queue.get(gone) is None
+    assert reader.rereads
+
+
+async def test_while_the_database_is_away_what_is_known_is_asked(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add(sent_at=NOW)
+    made, reader = bench(plain_shop)
+
+    async def away(_: Any) -> list[Order]:
+        raise ShopUnavailableError("ConnectionRefusedError")
+
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(30, scan_every=10)
+        reader.reread = away  # type: ignore[assignment,method-assign]
+        await drive.run(40, scan_every=10)
+    assert made.times(order_id) == [60]
+
+
+async def test_orders_that_are_due_together_are_read_again_together(plain_shop: Shop) -> None:
+    """At most one statement for fifty checks."""
+    count = 4 * AT_A_TIME
+    for _ in range(count):
+        await plain_shop.add(sent_at=NOW - 100)
+    await plain_shop.add(sent_at=NOW + 200)
+    made, reader = bench(plain_shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(75, scan_every=10)
+    assert len(made.calls) == 2 * count, "at once, and at their slot after 150 seconds"
+    assert [len(batch) for batch in reader.rereads] == [AT_A_TIME] * 4
+    assert len({order_id for batch in reader.rereads for order_id in batch}) == count
+
+
+async def test_reading_again_waits_for_nobody_elses_account(plain_shop: Shop) -> None:
+    """A backlog that the pace lets through slowly is not read again and again."""
+    for n in range(300):
+        await plain_shop.add(sent_at=NOW - 1000 - n)
+    made, reader = bench(plain_shop, calls_per_second=5.0)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(50, scan_every=10)
+    assert 240 <= len(made.calls) <= 260
+    assert len(reader.rereads) <= len(made.calls) / AT_A_TIME + 3
+
+
+async def test_what_is_skipped_is_counted_at_each_look(plain_shop: Shop) -> None:
+    await plain_shop.add(sent_at=NOW)
+    without = await plain_shop.add(sent_at=NOW, referans="")
+    made, reader = bench(plain_shop)
+    engine = made.engine
+    async with Drive(engine, made.clock) as drive:
+        await drive.run(30, scan_every=10)
+        odd = await plain_shop.add("who knows", sent_at=made.clock.time())
+        await drive.run(20, scan_every=10)
+        assert reader.looks[-1] is not None
+        assert engine.skips == {without: SkipReason.NO_REFERENCE, odd: SkipReason.UNKNOWN_STATUS}
+        assert (engine.state.open, engine.state.skipped.total()) == (2, 2)
+        await plain_shop.set(odd, external_status="sent")
+        await plain_shop.set(without, provider_referans="now there is one")
+        await drive.run(20, scan_every=10)
+        assert engine.skips == {}
+        assert (engine.state.open, len(engine.queue)) == (3, 3)
+
+
+async def test_an_order_that_lost_its_reference_is_not_asked_about(plain_shop: Shop) -> None:
+    order_id = await plain_shop.add(sent_at=NOW)
+    made, _ = bench(plain_shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(30, scan_every=10)
+        await plain_shop.set(order_id, provider_referans=None, sent_at=datetime.fromtimestamp(NOW - 5000, UTC))
+        await drive.run(100, scan_every=10)
+    assert made.calls == []
+    assert made.engine.skips == {order_id: SkipReason.NO_REFERENCE}
+
+
+class Table:
+    """A model of the shop's table, and of what it does to its rows."""
+
+    records_every_check = False
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.open: dict[str, Order] = {}
+        self.closed: dict[str, Order] = {}
+        self._late: list[Order] = []
+        self._number = 0
+
+    async def scan(self, *, since: float | None = None) -> Scan:
+        self.clock.elapsed += 0.3 if since is None else 0.0
+        found = [order for order in self.open.values() if since is None or (order.sent_at or 0) > since]
+        return Scan(self.clock.time(), found, [], is_whole=since is None)
+
+    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+        return [self.open[order_id] for order_id in order_ids if order_id in self.open]
+
+    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+        return []
+
+    def change(self, kind: str) -> None:
+        while self._late:
+            order = self._late.pop()
+            self.open[order.id] = order
+        self._number += 1
+        order = Order(f"o{self._number}", "sent", self.clock.time() - (40_000 if kind == "back-dated" else 0), "r")
+        if kind == "late commit":
+            self._late.append(order)
+        elif kind in ("new", "back-dated"):
+            self.open[order.id] = order
+        elif kind == "ended" and self.open:
+            self._move(self.open, self.closed)
+        elif kind == "reopened" and self.closed:
+            self._move(self.closed, self.open)
+
+    @staticmethod
+    def _move(source: dict[str, Order], target: dict[str, Order]) -> None:
+        order_id = min(source)
+        target[order_id] = source.pop(order_id)
+
+
+KINDS = st.sampled_from(["new", "back-dated", "late commit", "ended", "reopened", "nothing"])
+LONGEST_STEP = 40.0
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(KINDS, st.floats(0, LONGEST_STEP)), max_size=25))
+def test_no_order_is_missed_for_longer_than_it_takes_to_read_all(changes: list[tuple[str, float]]) -> None:
+    """Whatever the shop does to its rows: what is open is known, and what is known is open, within that time."""
+    asyncio.run(_follow(changes))
+
+
+async def _follow(changes: list[tuple[str, float]]) -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    policy = Policy(Continuous(Schedule()), reading=QUICK)
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, policy, clock)
+    wrong_since: dict[str, float] = {}
+    for kind, pause in [*changes, *[("nothing", 10.0)] * 40]:
+        table.change(kind)
+        clock.elapsed += pause
+        await engine.scan()
+        wrong = {entry.order.id for entry in engine.queue} ^ table.open.keys()
+        wrong_since = {order_id: wrong_since.get(order_id, clock.elapsed) for order_id in wrong}
+        assert all(clock.elapsed - since <= QUICK.longest + LONGEST_STEP for since in wrong_since.values())
+    assert not wrong_since
