@@ -7,7 +7,7 @@ Pure: it is told the time. Times are epoch seconds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, TypeAlias
@@ -19,7 +19,7 @@ LONGEST_WAITING_EVERY: Final = 4
 one due longest, so that no order starves however little the provider allows."""
 
 
-AT_A_TURN: Final = 1000
+AT_A_TURN: Final = 500
 """How many orders become ready at a time: when all of 100,000 are due, the loop must not stand still."""
 
 _STALE_ALLOWED: Final = 1000
@@ -187,12 +187,6 @@ class OrderQueue:
         if entry is not None:
             self._leave(entry)
             self._count[entry.account] -= 1
-
-    def missing_from(self, found: Iterable[str]) -> list[Entry]:
-        """Return the known orders that are not in ``found`` and not in use just now."""
-        ids = set(found)
-        busy = (Stage.ASKING, Stage.WRITING)
-        return [e for i, e in self._entries.items() if i not in ids and e.stage not in busy]
 
     def _make_ready(self, entry: Entry) -> None:
         ready = self._ready.setdefault(entry.account, _Ready())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +21,7 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import EVENTS, is_open, is_unknown
 from order_monitor.shop.recent_ends import RecentEnds, package_sql
 
-SLICE: Final = 2000
+SLICE: Final = 500
 """How many rows are taken in at a time."""
 
 UNKNOWN_LIMIT: Final = 1000
@@ -215,13 +216,18 @@ def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:
     """
     return Order(
         row["id"],
-        row["status"],
+        sys.intern(row["status"]),
         row["sent_at"],
         row["referans"] or "",
-        row["tenant_id"],
+        _one(row["tenant_id"]),
         row["last_sync_at"],
-        row["integration"],
+        _one(row["integration"]),
         row["routed"],
         ended_at,
-        row["package"],
+        _one(row["package"]),
     )
+
+
+def _one(text: str | None) -> str | None:
+    """Return the one copy of a text that very many orders have."""
+    return text if text is None else sys.intern(text)

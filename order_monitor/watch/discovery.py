@@ -8,7 +8,9 @@ others). In between nothing is asked on stale knowledge: an order that was not r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import chain
 from typing import Final, Protocol
 
 import structlog
@@ -25,7 +27,7 @@ from order_monitor.watch.routing import Directory
 from order_monitor.watch.writer import Recorder
 
 _CLOCK_TICK: Final = 1.0
-_SLICE: Final = 2000
+_SLICE: Final = 500
 """Orders merged before the loop may do something else: a scan of 100,000 must not hold up the calls."""
 
 
@@ -55,7 +57,7 @@ class Discovery:
         self._directory = directory
         self.intake = Intake(board, directory)
         self.skips: dict[str, SkipReason] = {}
-        self._awaiting: frozenset[str] = frozenset()
+        self._awaiting: AbstractSet[str] = frozenset()
         self._whole_again_at = float("-inf")
         self._last_sent = float("-inf")
         self._clock_read: tuple[float, float] | None = None
@@ -151,39 +153,53 @@ class Discovery:
     async def merge(self, scan: Scan, began: float) -> None:
         """Bring the queue in step with what a scan that ``began`` (monotonic seconds) read."""
         skips: dict[str, SkipReason] = {order.id: SkipReason.UNKNOWN_STATUS for order in scan.unknown}
+        skipped = {order.id: order for order in scan.unknown}
+        taken: set[str] = set()
+        awaiting: set[str] = set()
         overdue = 0
-        open_ids = {order.id for order in scan.orders}
-        awaiting = [order for order in scan.awaiting if order.id not in open_ids]
-        asked = [*scan.orders, *awaiting]
-        for n, order in enumerate(asked, 1):
-            reason = self.intake.take(order, scan.now, began)
-            if reason is not None:
-                skips[order.id] = reason
-            else:
-                overdue += self._board.is_past_deadline(order)
+        for n, order in enumerate(chain(scan.orders, scan.awaiting), 1):
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
-        read = {order.id: order for order in (*asked, *scan.unknown)}
-        before, self._awaiting = self._awaiting, frozenset(order.id for order in awaiting)
-        gone = before - self._awaiting - open_ids | skips.keys()
-        self._let_go(self._queue.missing_from(read.keys() - skips.keys()) if scan.is_whole else self._at_rest(gone))
+            if order.awaits_pin and (order.id in taken or order.id in skips):
+                continue
+            reason = self.intake.take(order, scan.now, began)
+            if reason is None:
+                taken.add(order.id)
+                overdue += self._board.is_past_deadline(order)
+                awaiting |= {order.id} if order.awaits_pin else set()
+            else:
+                skips[order.id], skipped[order.id] = reason, order
+        await self._let_go(scan, taken, skips.keys(), awaiting)
         if scan.is_whole:
             self._state.open, self._state.overdue = len(scan.orders), overdue
         else:
-            kept = {i: r for i, r in self.skips.items() if i not in read and r is not SkipReason.UNKNOWN_STATUS}
+            kept = {i: r for i, r in self.skips.items() if i not in taken and r is not SkipReason.UNKNOWN_STATUS}
             skips = {**kept, **skips}
-            skipped = sum(reason is not SkipReason.UNKNOWN_STATUS for reason in skips.values())
-            self._state.open = max(0, len(self._queue) - len(self._awaiting)) + skipped
-        self._note_skips(skips, read)
+            nobodys = sum(reason is not SkipReason.UNKNOWN_STATUS for reason in skips.values())
+            self._state.open = max(0, len(self._queue) - len(awaiting)) + nobodys
+        self._note_skips(skips, skipped)
 
-    def _at_rest(self, order_ids: Iterable[str]) -> list[Entry]:
-        """Return the entries among some orders that are not in use just now."""
-        entries = [entry for order_id in order_ids if (entry := self._queue.get(order_id)) is not None]
-        return [entry for entry in entries if entry.stage not in (Stage.ASKING, Stage.WRITING)]
+    async def _let_go(
+        self, scan: Scan, taken: AbstractSet[str], skipped: AbstractSet[str], awaiting: AbstractSet[str]
+    ) -> None:
+        """Forget what is open no more, what is skipped, and whose PIN is not awaited any more; but nothing that is in use."""
+        before, self._awaiting = self._awaiting, awaiting
+        if scan.is_whole:
+            gone = await self._missing_from(taken)
+        else:
+            known = [self._queue.get(order_id) for order_id in before - taken | skipped]
+            gone = [e for e in known if e is not None and (e.order.awaits_pin or e.order.id in skipped)]
+        for entry in gone:
+            if entry.stage not in (Stage.ASKING, Stage.WRITING):
+                self.intake.let_go(entry)
 
-    def _let_go(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            self.intake.let_go(entry)
+    async def _missing_from(self, taken: AbstractSet[str]) -> list[Entry]:
+        missing: list[Entry] = []
+        entries = list(self._queue)
+        for start in range(0, len(entries), _SLICE):
+            missing += [entry for entry in entries[start : start + _SLICE] if entry.order.id not in taken]
+            await asyncio.sleep(0)
+        return missing
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
         for order_id, reason in skips.items():

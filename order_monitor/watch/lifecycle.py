@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -145,7 +146,7 @@ class Lifecycle:
         known_problem = None
         while True:
             try:
-                await self._retrying()(self._engine.scan)
+                await self._retrying()(self._first_scan if self._engine.state.scans == 0 else self._engine.scan)
                 known_problem = None
             except SettingsError:
                 if self._engine.state.scans == 0:
@@ -154,6 +155,15 @@ class Lifecycle:
                     known_problem = self._engine.state.scan_problem
                     self._log.error("scan.failed", why=known_problem)
             await self._clock.sleep(self._interval)
+
+    async def _first_scan(self) -> None:
+        """Scan without the collector of cycles, which would walk all that was read again and again; after it, it never does."""
+        gc.disable()
+        try:
+            await self._engine.scan()
+            gc.freeze()
+        finally:
+            gc.enable()
 
     def _retrying(self) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(

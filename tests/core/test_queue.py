@@ -96,20 +96,6 @@ def test_what_is_forgotten_or_idle_is_never_taken() -> None:
     assert queue.next_wake() is None
 
 
-def test_what_a_scan_no_longer_finds_is_named_unless_in_use() -> None:
-    queue = OrderQueue()
-    for name in "abcd":
-        add(queue, name, 0)
-    queue.promote(0)
-    asking = queue.take("a")
-    assert asking is not None
-    writing = queue.take("a")
-    assert writing is not None
-    queue.writing(writing)
-    missing = {e.order.id for e in queue.missing_from(["a"])}
-    assert missing == {"a", "b", "c", "d"} - {"a", asking.order.id, writing.order.id}
-
-
 def test_rescheduling_replaces() -> None:
     queue = OrderQueue()
     entry = add(queue, "x", 5)

@@ -214,3 +214,21 @@ async def _follow(changes: list[tuple[str, float]]) -> None:
         wrong_since = {order_id: wrong_since.get(order_id, clock.elapsed) for order_id in wrong}
         assert all(clock.elapsed - since <= QUICK.longest + LONGEST_STEP for since in wrong_since.values())
     assert not wrong_since
+
+
+async def test_what_is_gone_is_let_go_unless_it_is_in_use() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    table.open = {name: Order(name, "sent", NOW - 1000, name) for name in "abcd"}
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    await engine.scan()
+    asking, writing = engine.queue.take("main"), engine.queue.take("main")
+    assert asking is not None
+    assert writing is not None
+    engine.queue.writing(writing)
+    table.open = {}
+    await engine.scan()
+    assert {entry.order.id for entry in engine.queue} == {asking.order.id, writing.order.id}
+    engine.queue.schedule(asking, NOW)
+    await engine.scan()
+    assert {entry.order.id for entry in engine.queue} == {writing.order.id}
