@@ -145,7 +145,7 @@ class InMemory:
             for n in range(well if i == "well" else 50)
         ]
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
     async def scan(self, *, since: float | None = None) -> Scan:

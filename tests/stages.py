@@ -60,7 +60,7 @@ class Shelf:
     away: bool = False
     records_every_check = False
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
     async def scan(self, *, since: float | None = None) -> Scan:

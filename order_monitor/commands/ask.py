@@ -49,9 +49,9 @@ class Chosen:
         scan = await self.orders.scan(self.ids)
         return replace(scan, orders=[order for order in scan.orders if self.wanted(order)], unknown=[])
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those that are open, as they are now."""
-        return await self.orders.reread(order_ids)
+        return await self.orders.reread(orders)
 
     async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
         """Write, as the daemon does."""

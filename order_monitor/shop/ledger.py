@@ -53,33 +53,39 @@ class Ledger:
         """
         by_id = {f.order.id: f for f in findings}
         assert len(by_id) == len(findings), "one finding an order"
-        doubled = [by_id.pop(i) for i in await self._doubled(connection, list(by_id))]
+        span = self.statements.span(f.order for f in findings)
+        doubled = [by_id.pop(i) for i in await self._doubled(connection, list(by_id), span)]
         late = [f for f in by_id.values() if f.order.awaits_pin]
-        rows = await self._locked(connection, [f.order.id for f in by_id.values() if not f.order.awaits_pin], late)
+        ids = [f.order.id for f in by_id.values() if not f.order.awaits_pin]
+        rows = await self._locked(connection, ids, late, span)
+        if span and (elsewhere := [i for i in ids if i not in rows]):
+            # Held by somebody, ended, or moved to another partition since: only the last is found now.
+            moved = await self._locked(connection, elsewhere, [], "")
+            rows, span = rows | moved, "" if moved else span
         results = [self._decide(by_id[i], row, pins, with_notes=with_notes) for i, row in rows.items()]
         changed = [r for r in results if r.write is not None]
-        written = await self._update(connection, [r for r in changed if not r.finding.order.awaits_pin])
+        written = await self._update(connection, [r for r in changed if not r.finding.order.awaits_pin], span)
         added = await self._add_pins(connection, [r for r in changed if r.finding.order.awaits_pin])
         rest = [r for r in results if r.write is None]
-        await self._touch(connection, [r.finding for r in rest if not r.finding.order.awaits_pin])
+        await self._touch(connection, [r.finding for r in rest if not r.finding.order.awaits_pin], span)
         missing = [f for i, f in by_id.items() if i not in rows]
         rest += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
         return [*written, *added, *rest, *(await self._missing(connection, missing) if missing else [])]
 
     async def _locked(
-        self, connection: Connection, ids: list[str], late: Sequence[Finding]
+        self, connection: Connection, ids: list[str], late: Sequence[Finding], span: str
     ) -> dict[str, asyncpg.Record]:
-        rows = list(await connection.fetch(self.statements.lock_sql(), ids)) if ids or not late else []
+        rows = list(await connection.fetch(self.statements.lock_sql(span), ids)) if ids or not late else []
         if late:
             statuses = [f.order.status for f in late]
             rows += await connection.fetch(self.statements.late_lock_sql(), [f.order.id for f in late], statuses)
         return {row["id"]: row for row in rows}
 
-    async def _doubled(self, connection: Connection, order_ids: Sequence[str]) -> list[str]:
+    async def _doubled(self, connection: Connection, order_ids: Sequence[str], span: str) -> list[str]:
         """Return the ids that several rows have, where no index rules that out: nobody knows which of them is meant."""
         if self.table.shape.is_unique:
             return []
-        return [row["id"] for row in await connection.fetch(self.statements.doubled_sql(), order_ids)]
+        return [row["id"] for row in await connection.fetch(self.statements.doubled_sql(span), order_ids)]
 
     @property
     def statements(self) -> Statements:
@@ -110,10 +116,12 @@ class Ledger:
     def _owner(self, pins: PinMemory, finding: Finding, pin: Pin) -> str | None:
         return pins.claim(finding.order.integration or "", pin, finding.order.id) if self.layout.unique_pins else None
 
-    async def _update(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+    async def _update(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Change the locked rows of open orders."""
         statements = self.statements
-        return await self._change(connection, results, statements.update_sql(), self.values, statements.open_statuses)
+        return await self._change(
+            connection, results, statements.update_sql(span), self.values, statements.open_statuses
+        )
 
     async def _add_pins(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
@@ -167,13 +175,13 @@ class Ledger:
             outcome_of(finding, write),
         )
 
-    async def _touch(self, connection: Connection, findings: Iterable[Finding]) -> None:
+    async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
         checked = {f.order.id: f.seen_at for f in findings}
         if not checked or not self.records_every_check:
             return
         await connection.execute(
-            self.statements.touch_sql(),
+            self.statements.touch_sql(span),
             list(checked),
             list(checked.values()),
         )

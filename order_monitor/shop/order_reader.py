@@ -97,8 +97,10 @@ class OrderReader:
         is_whole = only is None and since is None
         return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting, is_whole)
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: one statement.
+
+        Of a table that is partitioned by ``sent_at`` those that have not moved to another partition.
 
         Raises:
             ShopError: the database could not be asked.
@@ -107,7 +109,8 @@ class OrderReader:
         await self._catalogue.current()
         try:
             async with self._database.transaction() as connection:
-                return [order_of(row) for row in await self._found(connection, order_ids, None)]
+                sql = self.among_sql() + self._catalogue.holdings.ledger.statements.span(orders)
+                return [order_of(row) for row in await connection.fetch(sql, [order.id for order in orders])]
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
@@ -132,8 +135,7 @@ class OrderReader:
             return list(await connection.fetch(self.since_sql(), since))
         if only is None:
             return await _in_slices(connection, self.scan_sql())
-        among = f"o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
-        return list(await connection.fetch(f"{self.scan_sql()} AND {among}", list(only)))
+        return list(await connection.fetch(self.among_sql(), list(only)))
 
     async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
         if not self._catalogue.holdings.ledger.events or self._catalogue.layout.webhook:
@@ -167,6 +169,10 @@ class OrderReader:
     def scan_sql(self) -> str:
         """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
         return f"{self.select_sql()} WHERE o.{is_open(self._table, self._catalogue.layout)}"
+
+    def among_sql(self) -> str:
+        """SQL of those whose ids are in ``$1``."""
+        return f"{self.scan_sql()} AND o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
 
     def since_sql(self) -> str:
         """SQL of those that were sent after ``$1`` (epoch seconds): a look at one end of the partial index."""

@@ -70,9 +70,9 @@ class Orders:
         """Return the open orders, ``only`` some of them, or those sent ``since``: see `OrderReader.scan`."""
         return await self.reader.scan(only, since=since)
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: see `OrderReader.reread`."""
-        return await self.reader.reread(order_ids)
+        return await self.reader.reread(orders)
 
     async def record(self, findings: Sequence[Finding], lock_wait: float = 1.0) -> list[Result]:
         """Write findings about different orders, all of them or none: see `OrderRecorder.record`."""

@@ -22,6 +22,8 @@ SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        (SELECT p.oid::regclass::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
          WHERE i.inhrelid = c.oid AND c.relispartition) AS partition_of,
        c.relkind <> 'v' OR (pg_catalog.pg_relation_is_updatable(c.oid, true) & 4) = 4 AS updatable,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table p JOIN pg_catalog.pg_attribute a
+              ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs) WHERE p.partrelid = c.oid) AS partitioned_by,
        (SELECT s.srvname::text FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
          WHERE f.ftrelid = c.oid) AS server
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -73,7 +75,7 @@ class Shape:
     """What the table is. ``bases`` are the tables behind a view, ``parts`` what hangs below it, parents first.
 
     ``is_unique`` tells that an index keeps two rows from having one id; ``is_keyed`` that a key at least contains it, as a
-    partitioned table's must contain what it is partitioned by.
+    partitioned table's must contain what it is partitioned by. ``partitioned_by`` are the columns of the latter.
     """
 
     kind: str = PLAIN
@@ -86,6 +88,7 @@ class Shape:
     server: str = ""
     bases: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    partitioned_by: tuple[str, ...] = ()
 
     @property
     def is_view(self) -> bool:
@@ -114,6 +117,7 @@ async def find_shape(connection: Connection, schema: str, table: str, id_column:
         row["server"] or "",
         tuple(base[0] for base in await connection.fetch(_BASES, row["oid"])) if is_view else (),
         parts,
+        tuple(row["partitioned_by"]),
     )
 
 

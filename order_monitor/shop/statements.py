@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from order_monitor.core.order import Order
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.layout import DELIVERIES, Layout, events_of, literals, open_statuses
 
@@ -12,6 +14,9 @@ CHANNEL: Final = "order_monitor"
 AUTHOR: Final = "order-monitor"
 COMPLETED_WORDS: Final = ("completed", "delivered", "done", "approved")
 FAILED_WORDS: Final = ("failed", "rejected", "cancelled", "canceled", "refunded")
+_MARGIN: Final = 1.0
+"""Seconds about the times read: what a float rounds away must not lead to another partition."""
+
 UPDATE_PARAMETERS: Final = 13
 """How many arrays `Statements.update_sql` takes."""
 
@@ -30,7 +35,19 @@ class Statements:
         """The statuses of open orders that the column can hold."""
         return open_statuses(self.table, self.layout)
 
-    def lock_sql(self) -> str:
+    def span(self, orders: Iterable[Order]) -> str:
+        """SQL that leads to the partitions of these orders alone, of a table that is partitioned by the time they were sent at.
+
+        Nothing for any other table, whose index needs no help.
+        """
+        column, times = self.table["sent_at"], [order.sent_at for order in orders]
+        if column.name not in self.table.shape.partitioned_by or not times or None in times:
+            return ""
+        known = [time for time in times if time is not None]
+        first, last = (self.table.instant("sent_at", repr(t)) for t in (min(known) - _MARGIN, max(known) + _MARGIN))
+        return f" AND o.{column.sql} BETWEEN {first} AND {last}"
+
+    def lock_sql(self, span: str = "") -> str:
         """SQL that locks the open ones among given orders; what somebody else holds is passed over, not waited for."""
         t = self.table
         note = f"o.{t['note'].sql}::text" if t.get("note") else "NULL::text"
@@ -38,11 +55,11 @@ class Statements:
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
             f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, o.{t['provider_referans'].sql}::text AS referans "
             f"FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
-            f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
+            f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
 
-    def update_sql(self) -> str:
+    def update_sql(self, span: str = "") -> str:
         """SQL that changes locked rows; the compare stands in its own WHERE too."""
         t = self.table
         status, pin = t["external_status"], f"o.{t['pin_code'].sql}"
@@ -52,7 +69,7 @@ class Statements:
             f"$5::text[], $6::float8[], $7::float8[], $8::int4[], $9::text[], $10::text[], $11::int4[], $12::float8[], "
             f"$13::text[]) AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
-            f"AND (u.pin IS NULL OR COALESCE(btrim({pin}), '') IN ('', u.pin)) "
+            f"AND (u.pin IS NULL OR COALESCE(btrim({pin}), '') IN ('', u.pin)){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
             f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late"
         )
@@ -89,13 +106,13 @@ class Statements:
             return f"WITH changed AS ({update}) SELECT id::text, status, pin, false AS repeat FROM changed"
         return f"WITH changed AS ({update}), {self._event_sql()}"
 
-    def touch_sql(self) -> str:
+    def touch_sql(self, span: str = "") -> str:
         """SQL that notes the time of a check of open orders."""
         t = self.table
         return (
             f"UPDATE {t.sql} AS o SET {t['last_sync_at'].sql} = {t.instant('last_sync_at', 'u.seen_at')} "
             f"FROM unnest($1::text[], $2::float8[]) AS u(id, seen_at) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
-            f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)})"
+            f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span}"
         )
 
     def status_sql(self) -> str:
@@ -106,11 +123,11 @@ class Statements:
             f"o.{t['pin_code'].sql}::text AS pin FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')})"
         )
 
-    def doubled_sql(self) -> str:
+    def doubled_sql(self, span: str = "") -> str:
         """SQL that names those among given orders whose id more rows than one have, whatever their status."""
         t = self.table
         return (
-            f"SELECT o.{t['id'].sql}::text AS id FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
+            f"SELECT o.{t['id'].sql}::text AS id FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}){span} "
             f"GROUP BY o.{t['id'].sql} HAVING count(*) > 1"
         )
 

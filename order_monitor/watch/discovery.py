@@ -41,7 +41,7 @@ class Shop(Recorder, Protocol):
     async def scan(self, *, since: float | None = None) -> Scan:
         """Return the open orders, all of them or those sent ``since`` (epoch seconds)."""
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now."""
 
 
@@ -112,7 +112,7 @@ class Discovery:
         read_at, queue = self._board.clock.monotonic(), self._queue
         found: dict[str, Order] | None = None
         try:
-            found = {order.id: order for order in await self.shop.reread([entry.order.id for entry in entries])}
+            found = {order.id: order for order in await self.shop.reread([entry.order for entry in entries])}
         except (ShopError, SettingsError) as error:
             self._log.debug("order.not_reread", why=str(error))
         finally:

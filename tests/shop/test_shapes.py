@@ -3,12 +3,13 @@
 import asyncio
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from order_monitor.core.answer import Completed, Waiting
-from order_monitor.core.decision import StuckReason
+from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
@@ -17,7 +18,7 @@ from order_monitor.shop.migration import Migration, as_sql
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_migrate import indexes, lines, migration
 from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, SHOP, Shop
+from tests.shops import LAYOUT, NOW, SHOP, Shop
 from tests.writing import write_all
 
 PIN = "PIN-CANARY-1"
@@ -248,6 +249,67 @@ async def test_the_index_of_a_partitioned_table_is_used_for_open_orders(parted: 
     await parted.connection.execute("SET enable_seqscan = off")
     plan = "\n".join(row[0] for row in await parted.connection.fetch(f"EXPLAIN {orders.reader.scan_sql()}"))
     assert plan.count("_om_open_") == 3, "one a leaf"
+
+
+async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition(parted: Shop) -> None:
+    """Of a hundred partitions one is entered, not a hundred."""
+    await lines(parted)
+    await parted.add(sent_at=NOW)
+    orders = await prepared(parted, unique_pins=False)
+    (order,) = (await orders.scan()).orders
+    statements = orders.ledger.statements
+    span = statements.span([order])
+    ids = [order.id]
+    values = orders.ledger.values(found(order, Completed(Pin("P"))), Write("completed", final=True), "sent")
+    wanted: list[tuple[str, list[object]]] = [
+        (statements.lock_sql(span), [ids]),
+        (statements.doubled_sql(span), [ids]),
+        (orders.reader.among_sql() + span, [ids]),
+        (statements.update_sql(span), [[value] for value in values]),
+    ]
+    if parted.spelling is SHOP:
+        wanted.append((statements.touch_sql(span), [ids, [NOW]]))
+    for sql, arguments in wanted:
+        plan = await explained(parted, sql, *arguments)
+        assert " new_" in plan, plan
+        assert " old" not in plan, plan
+    assert statements.span([order, replace(order, sent_at=None)]) == "", "whose time nobody knows may be anywhere"
+    assert " old" in await explained(parted, statements.lock_sql(), ids), "without it all are entered"
+
+
+async def explained(shop: Shop, sql: str, *arguments: object) -> str:
+    return "\n".join(row[0] for row in await shop.connection.fetch(f"EXPLAIN {sql}", *arguments))
+
+
+async def test_an_order_that_was_moved_to_another_partition_meanwhile_is_written_all_the_same(parted: Shop) -> None:
+    await lines(parted)
+    moved, stayed = await parted.add(sent_at=NOW), await parted.add(sent_at=NOW)
+    orders = await prepared(parted)
+    known = {order.id: order for order in (await orders.scan()).orders}
+    await parted.set(moved, sent_at=datetime(2025, 6, 1, tzinfo=UTC))
+    answers = [found(known[i], Completed(Pin(f"P-{i}")), age=60) for i in (moved, stayed)]
+    results = await orders.record(answers)
+    assert {result.fate for result in results} == {Fate.WRITTEN}
+    for order_id in (moved, stayed):
+        assert (await parted.row(order_id))["pin_code"] == f"P-{order_id}"
+    assert await orders.reread(list(known.values())) == []
+
+
+async def test_a_partition_that_comes_or_goes_while_running_stops_nothing(parted: Shop) -> None:
+    await lines(parted)
+    there = await parted.add(sent_at=NOW)
+    await parted.add(sent_at=1_700_000_000.0)
+    orders = await prepared(parted)
+    assert len((await orders.scan()).orders) == 2
+    await parted.connection.execute("ALTER TABLE product_orders DETACH PARTITION old")
+    await parted.connection.execute(
+        "CREATE TABLE older PARTITION OF product_orders FOR VALUES FROM (MINVALUE) TO ('2025-01-01')"
+    )
+    early = await parted.add(sent_at=1_700_000_000.0)
+    scan = await orders.scan()
+    assert {order.id for order in scan.orders} == {there, early}
+    results = await orders.record([found(order, Completed(Pin(f"P-{order.id}")), age=60) for order in scan.orders])
+    assert {result.fate for result in results} == {Fate.WRITTEN}
 
 
 async def test_partitions_added_later_have_the_indexes_already(parted: Shop) -> None:

@@ -34,7 +34,7 @@ class EmptyShop:
     def __init__(self) -> None:
         self.away = False
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
     async def scan(self, *, since: float | None = None) -> Scan:

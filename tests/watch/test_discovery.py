@@ -162,8 +162,8 @@ class Table:
         found = [order for order in self.open.values() if since is None or (order.sent_at or 0) > since]
         return Scan(self.clock.time(), found, [], is_whole=since is None)
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
-        return [self.open[order_id] for order_id in order_ids if order_id in self.open]
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
+        return [self.open[order.id] for order in orders if order.id in self.open]
 
     async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
         return []

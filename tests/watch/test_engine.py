@@ -52,9 +52,9 @@ class AtClock:
     def records_every_check(self) -> bool:
         return self.orders.records_every_check
 
-    async def reread(self, order_ids: Sequence[str]) -> list[Order]:
-        self.rereads.append(list(order_ids))
-        return await self.orders.reread(order_ids)
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
+        self.rereads.append([order.id for order in orders])
+        return await self.orders.reread(orders)
 
     async def scan(self, *, since: float | None = None) -> Scan:
         self.looks.append(since)
