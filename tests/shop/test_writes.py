@@ -1,23 +1,28 @@
 """Writes that must not stand still: whatever one row meets in the shop's database, the others are written at once."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from order_monitor.core.answer import Completed
+from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
+from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.orders import Orders
+from tests.conftest import clone, drop
 from tests.shop.test_events import prepared as with_tables
 from tests.shop.test_orders import found, prepared
-from tests.shops import Shop
+from tests.shops import NOW, PLAIN, Shop
 from tests.writing import write_all, writing
 
 KNOWN = [getattr(error, "sqlstate", None) for error in vars(asyncpg.exceptions).values() if isinstance(error, type)]
@@ -242,3 +247,85 @@ async def test_a_locked_row_is_named_and_does_not_hold_up_the_end(plain_shop: Sh
     assert {r.finding.order.id for r in results} == {*ids} - {ids[2]}
     (line,) = [line for line in logs if line["event"] == "writes.held_up"]
     assert line["order_id"] == ids[2]
+
+
+async def many(shop: Shop, count: int) -> list[str]:
+    """Orders as ``shop.add`` makes them, in one statement; return their ids."""
+    names = [shop.spelling.name(name) for name in ("external_status", "sent_at", "provider_referans")]
+    columns = ", ".join(f'"{name}"' for name in names)
+    rows = await shop.connection.fetch(
+        f"INSERT INTO product_orders (id, {columns}) SELECT i, 'sent', to_timestamp({NOW - 100}), 'r-' || left(i::text, 8) "
+        f"FROM (SELECT gen_random_uuid() AS i FROM generate_series(1, {count})) AS made RETURNING id::text"
+    )
+    return [row["id"] for row in rows]
+
+
+async def test_of_five_hundred_the_fifty_that_are_refused_are_named_and_the_others_written(shop: Shop) -> None:
+    """Wherever they stand among the others."""
+    await raises(shop, "P0001")
+    ids = await many(shop, 500)
+    poisonous = set(random.Random(7).sample(ids, 50))
+    orders = await prepared(shop)
+    findings = [found(shop.order(i), Completed(Pin(f"{'POISON' if i in poisonous else 'P'}-{i}"))) for i in ids]
+    results = await write_all(orders, findings)
+    assert {r.finding.order.id for r in results if r.fate is Fate.WRITTEN} == set(ids) - poisonous
+    stuck = {r.finding.order.id: r.stuck for r in results if r.fate is Fate.STUCK}
+    assert stuck == dict.fromkeys(poisonous, StuckReason.REJECTED_BY_DATABASE)
+    pin, status = shop.spelling.name("pin_code"), shop.spelling.name("external_status")
+    rows = await shop.connection.fetch(
+        f'SELECT id::text AS id, "{status}" AS status, "{pin}" AS pin FROM product_orders'
+    )
+    assert {r["id"]: (r["status"], r["pin"]) for r in rows} == {
+        i: ("sent", None) if i in poisonous else ("completed", f"P-{i}") for i in ids
+    }
+
+
+HOSTILE = st.text(
+    st.one_of(
+        st.characters(),
+        st.sampled_from("\x00\ud800\udfff\u200f\u202e\u2066\ufeff\ufffe\U0001f600\U00100000'\"\\|$%{}\n\t\x1b"),
+    ),
+    max_size=40,
+)
+MESSAGES = st.one_of(HOSTILE, st.builds(lambda text, times: (text or "x") * times, HOSTILE, st.integers(1, 30_000)))
+ANSWERS = st.one_of(
+    st.builds(Completed, st.one_of(st.none(), HOSTILE.filter(str.strip).map(Pin)), MESSAGES),
+    st.builds(Cancelled, MESSAGES),
+    st.builds(Waiting, MESSAGES),
+)
+
+
+def test_whatever_the_provider_says_is_written_exactly_or_left_to_a_person(server: EmbeddedPostgres) -> None:
+    """NULs, lone surrogates, direction marks, every plane, a megabyte: what stands in a row is what was said, or nothing does."""
+
+    @given(st.lists(ANSWERS, min_size=1, max_size=30))
+    @settings(max_examples=25)
+    def check(answers: list[Any]) -> None:
+        asyncio.run(_written_or_left(server, answers))
+
+    check()
+
+
+async def _written_or_left(server: EmbeddedPostgres, answers: list[Any]) -> None:
+    name = await clone(server)
+    try:
+        async with Shop.create(server.dsn(name), PLAIN) as shop:
+            ids = await many(shop, len(answers))
+            orders = await prepared(shop, unique_pins=False)
+            results = await write_all(orders, [found(shop.order(i), a) for i, a in zip(ids, answers, strict=True)])
+            fates = {r.finding.order.id: r for r in results}
+            assert fates.keys() == set(ids)
+            for order_id, answer in zip(ids, answers, strict=True):
+                row, fate = await shop.row(order_id), fates[order_id]
+                assert fate.fate in (Fate.WRITTEN, Fate.STUCK, Fate.UNCHANGED), fate
+                pin = answer.pin.reveal() if isinstance(answer, Completed) and answer.pin else None
+                if fate.fate is Fate.STUCK:
+                    assert (row["external_status"], row["pin_code"]) == ("sent", None)
+                else:
+                    assert row["pin_code"] == pin
+                    assert row["external_status"] == EXPECTED[type(answer)]
+    finally:
+        await drop(server, name)
+
+
+EXPECTED = {Completed: "completed", Cancelled: "failed", Waiting: "processing"}
