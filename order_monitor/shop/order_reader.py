@@ -19,7 +19,7 @@ from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import EVENTS, is_open, is_unknown
-from order_monitor.shop.recent_ends import RecentEnds, package_sql
+from order_monitor.shop.recent_ends import RecentEnds, ended_sql, package_sql
 
 SLICE: Final = 500
 """How many rows are taken in at a time."""
@@ -52,6 +52,15 @@ class Scan:
     reviews: int = 0
     awaiting: list[Order] = field(default_factory=list)
     is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An order that we ended ``ago`` seconds ago, as completed or as failed."""
+
+    order: Order
+    completed: bool
+    ago: float
 
 
 class OrderReader:
@@ -114,6 +123,21 @@ class OrderReader:
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+
+    async def ended(self, within: float) -> list[End]:
+        """Return the orders that we ended within so many seconds, the latest first; none where there is no events table.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        ledger = (await self._catalogue.current()).ledger
+        if not ledger.events:
+            return []
+        sql = self.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(sql, within)
+        return [End(order_of(row), row["outcome"] == "completed", row["ago"]) for row in rows]
 
     async def _recent(
         self, connection: Connection, holdings: Holdings, only: Sequence[str] | None

@@ -14,7 +14,7 @@ from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout, open_statuses
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.order_reader import OrderReader, Scan
+from order_monitor.shop.order_reader import End, OrderReader, Scan
 from order_monitor.shop.order_recorder import OrderRecorder
 
 
@@ -73,6 +73,10 @@ class Orders:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: see `OrderReader.reread`."""
         return await self.reader.reread(orders)
+
+    async def ended(self, within: float) -> list[End]:
+        """Return the orders that we ended within so many seconds: see `OrderReader.ended`."""
+        return await self.reader.ended(within)
 
     async def record(self, findings: Sequence[Finding], lock_wait: float = 1.0) -> list[Result]:
         """Write findings about different orders, all of them or none: see `OrderRecorder.record`."""

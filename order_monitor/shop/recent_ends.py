@@ -128,6 +128,21 @@ def without_pin_sql(ledger: Ledger, reviews: str | None) -> str:
     )
 
 
+def ended_sql(ledger: Ledger) -> str:
+    """SQL, from its joins on, of the orders that we ended within ``$1`` seconds and that stand as they ended, the latest first."""
+    table, events = ledger.table, events_of(ledger.layout.schema)
+    outcome = "outcome" if ledger.outcomes else outcome_of("to_status", ledger.layout)
+    return (
+        f" JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, {outcome} AS outcome, "
+        f"extract(epoch FROM clock_timestamp() - decided_at)::float8 AS ago FROM {events} "
+        f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND decided_by IN ({literals(_OURS)}) "
+        f"AND from_status IS DISTINCT FROM to_status AND decided_at > now() - make_interval(secs => $1) "
+        f"ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
+        f"WHERE o.{table['external_status'].sql}::text = e.to_status AND e.outcome IN ('completed', 'failed') "
+        f"ORDER BY e.ago LIMIT {_MOST}"
+    )
+
+
 def package_sql(table: Table) -> str:
     """SQL of an order's package, NULL where the table has none."""
     package = f"NULLIF(o.{table['package_id'].sql}::text, '')" if table.get("package_id") else "NULL::text"

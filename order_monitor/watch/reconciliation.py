@@ -1,4 +1,7 @@
-"""One more look at an order some time after its end: a provider that has changed its mind is reported, and nothing is written."""
+"""One more look at an order some time after its end: a provider that has changed its mind is reported, and nothing is written.
+
+What ended before a restart is known from the events, so that the look is not lost with the process.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import structlog
 
 from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import ShopError
+from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Fate, Result
+from order_monitor.shop.order_reader import End
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
@@ -20,11 +24,17 @@ from order_monitor.watch.observer import Observer
 REMEMBERED: Final = 10_000
 """How many ended orders are kept in mind at the most; of more, the oldest are let go."""
 
+LATE: Final = 3600.0
+"""Seconds after which a look that could not be taken is not taken any more."""
+
 _LOOK: Final = 1.0
 
 
 class Desk(Protocol):
-    """Who takes what a person must decide; `order_monitor.shop.orders.Orders` does."""
+    """Who takes what a person must decide, and remembers what ended; `order_monitor.shop.orders.Orders` does."""
+
+    async def ended(self, within: float) -> list[End]:
+        """Return the orders that were ended within so many seconds."""
 
     async def review(self, order_id: str, kind: str, account: str) -> None:
         """Put one thing on the list for review."""
@@ -53,14 +63,39 @@ class Reconciliation(Observer):
         """Remember an order that we have ended."""
         if result.fate is not Fate.WRITTEN or result.write is None or not result.write.final:
             return
-        self._count += 1
         ended = _Ended(result.finding.order, account, isinstance(result.finding.answer, Completed))
-        heapq.heappush(self._heap, (self._clock.monotonic() + self._after, self._count, ended))
+        self._remember(self._clock.monotonic() + self._after, ended)
+
+    def _remember(self, due: float, ended: _Ended) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (due, self._count, ended))
         if len(self._heap) > REMEMBERED:
             heapq.heappop(self._heap)
 
+    async def recall(self, engine: Engine) -> None:
+        """Take up what ended before the start; what came due while nobody ran is looked at late, up to `LATE` seconds.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        now = self._clock.monotonic()
+        known = {ended.order.id for _, _, ended in self._heap}
+        for end in await self._desk.ended(self._after + LATE):
+            account = engine.directory.account_of(end.order)
+            if isinstance(account, Account) and end.order.id not in known:
+                self._remember(now + self._after - end.ago, _Ended(end.order, account.name, end.completed))
+
     async def run(self, engine: Engine) -> None:
         """Look again for ever, at the accounts' own pace."""
+        while True:
+            if engine.state.scans:
+                try:
+                    await self.recall(engine)
+                    break
+                except (ShopError, SettingsError) as error:
+                    self._log.debug("recheck.waiting", why=str(error))
+            await self._clock.sleep(_LOOK)
         while True:
             await self._clock.sleep(_LOOK)
             await self.look(engine)
@@ -72,7 +107,7 @@ class Reconciliation(Observer):
         while self._heap and self._heap[0][0] <= now:
             due, count, ended = heapq.heappop(self._heap)
             account = engine.accounts.get(ended.account)
-            if account is None:
+            if account is None or now - due > LATE:
                 continue
             if account.gate.is_open and account.may_start(self._clock.monotonic()):
                 await self._ask(account, ended)

@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.shop.order_reader import End
 from order_monitor.tell.ping import Ping
 from order_monitor.watch.balances import Balances
-from order_monitor.watch.reconciliation import REMEMBERED, Reconciliation
+from order_monitor.watch.reconciliation import LATE, REMEMBERED, Reconciliation
 from tests import stages
 from tests.clocks import ManualClock
 from tests.commands.test_people import call, daemon, prepare
@@ -137,6 +138,12 @@ class Desk:
     def __init__(self) -> None:
         self.kept: list[tuple[str, str, str]] = []
         self.away = False
+        self.ends: list[End] = []
+
+    async def ended(self, within: float) -> list[End]:
+        if self.away:
+            raise ShopUnavailableError("gone")
+        return self.ends
 
     async def review(self, order_id: str, kind: str, account: str) -> None:
         if self.away:
@@ -196,6 +203,47 @@ async def test_a_second_look_waits_for_its_account_and_is_bounded() -> None:
     for _ in range(REMEMBERED + 50):
         stage.ended(stage.order(100))
     assert len(reconciliation._heap) == REMEMBERED
+
+
+async def test_what_ended_before_the_start_is_looked_at_again() -> None:
+    """At its time, or late; but not for ever late."""
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank, desk = Bank(), Desk()
+    bank.answer = Cancelled("x")
+    stage.accounts["default"].provider = bank
+    reconciliation = Reconciliation(desk, clock, 600.0)
+    orders = [stage.order(100) for _ in range(4)]
+    agos = (10.0, 700.0, 600.0 + LATE + 1, 599.0)
+    desk.ends = [End(order, completed=n != 3, ago=ago) for n, (order, ago) in enumerate(zip(orders, agos, strict=True))]
+    desk.away = True
+    task = asyncio.create_task(reconciliation.run(stage.engine))
+    while clock.next_alarm() is None:
+        await asyncio.sleep(0)
+    desk.away = False
+    for elapsed in (1, 2, 3, 580, 591, 592):
+        while (clock.next_alarm() or 0) <= clock.elapsed:
+            await asyncio.sleep(0)
+        clock.ring(elapsed)
+        await asyncio.sleep(0.01)
+        if elapsed == 580:
+            assert [kept[0] for kept in desk.kept] == [orders[1].id]
+            assert bank.asked == 2, "the fourth was failed, and still is"
+    assert [kept[0] for kept in desk.kept] == [orders[1].id, orders[0].id]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_look_again_outlives_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(shop.dsn, panel.server.url, schedule={"recheck_after": 2})
+    await prepare(shop, tmp_path, config)
+    (order_id,) = await sent(shop, 1)
+    async with daemon(shop, tmp_path, config) as run:
+        await run.event("order.completed")
+    panel.answer = Cancelled("iptal")
+    async with daemon(shop, tmp_path, config) as run:
+        told = await run.event("order.contradicted")
+        assert (told["order_id"], told["kind"]) == (order_id, "cancelled_after_completed")
 
 
 async def test_the_daemon_looks_again(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
