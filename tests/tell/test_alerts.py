@@ -408,7 +408,7 @@ def test_a_cause_stands_above_what_looks_for_it() -> None:
 async def exposed() -> dict[str, set[str]]:
     """Every series' name and its labels, as the daemon exposes them, and those it is to expose."""
     found: dict[str, set[str]] = {}
-    for stage in (await on_fire(), await quiet()):
+    for stage in (await on_fire(), await quiet(), await stages.shared()):
         for family in text_string_to_metric_families(stage.metrics.text().decode()):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
