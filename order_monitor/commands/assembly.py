@@ -39,6 +39,7 @@ from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.cluster import Cluster
+from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
@@ -56,6 +57,12 @@ def learning_of(settings: Settings, database: Database, orders: Orders, clock: C
     terms, schedule = terms_of(settings), schedule_of(settings)
     keeper = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
     return Learning(Timing(schedule, terms), keeper, clock, schedule)
+
+
+def doubts_of(settings: Settings, engine: Engine, orders: Orders, clock: Clock) -> Doubts | None:
+    """Return what keeps cancellations that wait for a second answer, None where the first is believed."""
+    confirm = settings.schedule.confirm_cancelled
+    return Doubts(engine, orders.unconfirmed, clock, confirm) if confirm else None
 
 
 def balances_of(settings: Settings, engine: Engine, clock: Clock) -> Balances | None:
@@ -108,9 +115,10 @@ class Assembly:
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
         balances = balances_of(settings, engine, clock)
+        doubts = doubts_of(settings, engine, orders, clock)
         beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             name: part.run
-            for name, part in ((CLUSTER, cluster), ("webhook", sender), ("balances", balances))
+            for name, part in ((CLUSTER, cluster), ("webhook", sender), ("balances", balances), ("doubts", doubts))
             if part is not None
         }
         if ping is not None:

@@ -16,6 +16,7 @@ from order_monitor.shop.layout import Layout, open_statuses
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.order_reader import End, OrderReader, Scan
 from order_monitor.shop.order_recorder import OrderRecorder
+from order_monitor.shop.unconfirmed import Unconfirmed
 
 
 class Orders:
@@ -27,6 +28,7 @@ class Orders:
         self._catalogue = Catalogue(database, layout)
         self.reader = OrderReader(database, self._catalogue, pins)
         self._recorder = OrderRecorder(database, self._catalogue, pins)
+        self.unconfirmed = Unconfirmed(database, self._catalogue)
 
     def adopt(self, layout: Layout) -> None:
         """Go on by other settings, from the next look on."""

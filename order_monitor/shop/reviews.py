@@ -14,6 +14,10 @@ from order_monitor.shop.layout import REVIEW, literals
 
 REMEMBERED: Final = 10_000
 MENDED_BY: Final = "daemon"
+UNCONFIRMED: Final = "cancel_unconfirmed"
+"""What is kept in the same table and is no matter for a person: a cancellation that waits for a second answer."""
+
+_FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Reviews:
 
     async def count(self, connection: Connection) -> int:
         """Return how many things are open."""
-        return int(await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE closed_at IS NULL"))
+        return int(await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE {_FOR_A_PERSON}"))
 
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
         """Return the orders that could not be written, each with its kind; at most `REMEMBERED`, the newest."""
@@ -103,7 +107,7 @@ class Reviews:
         """Return what is open, oldest first."""
         rows = await connection.fetch(
             "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since "
-            f"FROM {self._table} WHERE closed_at IS NULL ORDER BY id LIMIT $1",
+            f"FROM {self._table} WHERE {_FOR_A_PERSON} ORDER BY id LIMIT $1",
             limit,
         )
         return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]

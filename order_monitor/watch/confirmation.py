@@ -16,6 +16,8 @@ class Confirmations:
         """Believe a cancellation when a second answer agrees ``confirm_cancelled`` seconds later; 0 believes the first."""
         self._confirm = confirm_cancelled
         self.open: set[str] = set()
+        self._fresh: dict[str, str] = {}
+        self._settled: set[str] = set()
         self._log = structlog.get_logger("order_monitor.engine")
 
     def ask_again_at(self, entry: Entry, answer: Answer, now: float) -> float | None:
@@ -28,14 +30,31 @@ class Confirmations:
         if not isinstance(answer, Cancelled):
             entry.cancelled_at = None
             if before is not None:
+                self._settle(entry)
                 self._log.warning("order.cancel_withdrawn", order_id=entry.order.id, outcome=answer.outcome)
             return None
-        if not self._confirm or (before is not None and now - before >= self._confirm):
+        if not self._confirm:
             return None
+        if before is not None and now - before >= self._confirm:
+            self._settle(entry)
+            return None
+        if before is None:
+            self._fresh[entry.order.id] = entry.account
+            self._settled.discard(entry.order.id)
         entry.cancelled_at = now if before is None else before
         self.open.add(entry.order.id)
         self._log.info("order.cancel_unconfirmed", order_id=entry.order.id, again_in=self._confirm)
         return entry.cancelled_at + self._confirm
+
+    def _settle(self, entry: Entry) -> None:
+        self._fresh.pop(entry.order.id, None)
+        self._settled.add(entry.order.id)
+
+    def changes(self) -> tuple[dict[str, str], set[str]]:
+        """Return what began to wait since the last call, each with its account, and what waits no more."""
+        told = self._fresh, self._settled
+        self._fresh, self._settled = {}, set()
+        return told
 
     def is_for_a_person(self, entry: Entry, answer: Answer) -> bool:
         """Whether this is the odd answer that is one too many, so that a person is asked to look."""

@@ -13,6 +13,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.order import SkipReason
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
+from order_monitor.watch.confirmation import Confirmations
 from order_monitor.watch.discovery import Discovery, Shop
 from order_monitor.watch.dispatcher import Asking, Dispatcher
 from order_monitor.watch.inquiry import Inquiry
@@ -73,6 +74,11 @@ class Engine:
     def skips(self) -> Mapping[str, SkipReason]:
         """The orders nobody asks about, and why."""
         return self.discovery.skips
+
+    @property
+    def confirmations(self) -> Confirmations:
+        """The cancellations that wait for a second answer."""
+        return self._judgement.confirmations
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""

@@ -1,0 +1,64 @@
+"""Cancellations that wait for a second answer, kept in the table of reviews, so that they outlive a restart.
+
+They are no matter for a person: `order_monitor.shop.reviews.Reviews` neither counts nor lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from order_monitor.shop.catalogue import Catalogue
+from order_monitor.shop.columns import literal
+from order_monitor.shop.database import Database
+from order_monitor.shop.reviews import MENDED_BY, UNCONFIRMED
+
+
+class Unconfirmed:
+    """The table's part that is about cancellations; without the table, or the right to change it, nothing is kept."""
+
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        """Work on the table that ``catalogue`` knows."""
+        self._database = database
+        self._catalogue = catalogue
+
+    async def read(self) -> dict[str, float]:
+        """Return when each was first read (epoch seconds), by the order's id.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        holdings = await self._catalogue.current()
+        if holdings.reviews is None or not holdings.may_close_reviews:
+            return {}
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since "
+                f"FROM {holdings.reviews.sql} WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)}"
+            )
+        return {row["id"]: row["since"] for row in rows}
+
+    async def keep(self, fresh: Mapping[str, str], settled: Sequence[str]) -> None:
+        """Keep what is ``fresh`` (each order's account by its id), and close what is ``settled``.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        holdings = await self._catalogue.current()
+        if holdings.reviews is None or not holdings.may_close_reviews:
+            return
+        table, cast = holdings.reviews.sql, holdings.ledger.table["id"].cast
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                f"INSERT INTO {table} (order_id, kind, account) SELECT u.id{cast}, {literal(UNCONFIRMED)}, u.account "
+                "FROM unnest($1::text[], $2::text[]) AS u(id, account) ON CONFLICT DO NOTHING",
+                list(fresh),
+                list(fresh.values()),
+            )
+            await connection.execute(
+                f"UPDATE {table} SET closed_at = clock_timestamp(), closed_by = {literal(MENDED_BY)}, "
+                f"resolution = 'confirmed, or withdrawn' WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)} "
+                f"AND order_id = ANY($1::text[]{cast}[])",
+                list(settled),
+            )
