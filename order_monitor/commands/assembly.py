@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from order_monitor.commands.composition import (
     close_all,
@@ -71,6 +71,18 @@ def balances_of(settings: Settings, engine: Engine, clock: Clock) -> Balances | 
     return Balances(engine, clock, interval, settings.provider.low_balance) if interval else None
 
 
+class Runs(Protocol):
+    """A part that runs as long as the daemon does."""
+
+    async def run(self) -> None:
+        """Run for ever."""
+
+
+def running(parts: Mapping[str, Runs | None]) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """Return what is to run, by name."""
+    return {name: part.run for name, part in parts.items() if part is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """All that runs in one daemon."""
@@ -114,13 +126,10 @@ class Assembly:
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
-        balances = balances_of(settings, engine, clock)
-        doubts = doubts_of(settings, engine, orders, clock)
-        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            name: part.run
-            for name, part in ((CLUSTER, cluster), ("webhook", sender), ("balances", balances), ("doubts", doubts))
-            if part is not None
-        }
+        balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
+        beside = running(
+            {CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances, "doubts": doubts}
+        )
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:
@@ -128,7 +137,6 @@ class Assembly:
         if learning is not None:
             learning.watch(engine)
             view.learned = learning.timing
-            beside["timing"] = learning.run
         if notifier.listens:
             beside["systemd"] = notifier.run
         grace, interval = settings.shutdown.grace, schedule.scan_interval
