@@ -24,6 +24,9 @@ AT_A_TURN: Final = 500
 
 _STALE_ALLOWED: Final = 1000
 
+READ_AGAIN: Final = float("-inf")
+"""When an order was read that is to be read again before it is asked about, however lately that was."""
+
 _Timer: TypeAlias = tuple[float, int, str]
 _Place: TypeAlias = tuple[tuple[float, ...], int, str]
 """A place in a heap: what it is sorted by, a ticket that no other place has, the order's id."""
@@ -186,6 +189,8 @@ class OrderQueue:
         entry = self._entries.pop(order_id, None)
         if entry is not None:
             self._leave(entry)
+            # Whoever still has it in hand must not take it out of its line once more.
+            entry.stage = Stage.IDLE
             self._count[entry.account] -= 1
 
     def _make_ready(self, entry: Entry) -> None:

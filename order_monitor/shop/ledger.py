@@ -61,7 +61,11 @@ class Ledger:
         if span and (elsewhere := [i for i in ids if i not in rows]):
             # Held by somebody, ended, or moved to another partition since: only the last is found now.
             moved = await self._locked(connection, elsewhere, [], "")
-            rows, span = rows | moved, "" if moved else span
+            if moved:
+                rows, span = rows | moved, ""
+                twice = await self._doubled(connection, list(by_id), span)
+                doubled += [by_id.pop(i) for i in twice]
+                rows = {i: row for i, row in rows.items() if i not in twice}
         results = [self._decide(by_id[i], row, pins, with_notes=with_notes) for i, row in rows.items()]
         changed = [r for r in results if r.write is not None]
         written = await self._update(connection, [r for r in changed if not r.finding.order.awaits_pin], span)

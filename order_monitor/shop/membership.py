@@ -30,10 +30,12 @@ LEADER: Final = "the leader"
 """The lock of whoever does what only one may do for all."""
 
 _MEMBER: Final = "a member"
+_BEHIND: Final = "behind with "
 _APPLICATION: Final = "order-monitor "
 _LONGEST_NAME: Final = 63
 _IDLE_TIMEOUT_SINCE: Final = 140_000
 _TURNS: Final = 20
+_AT_A_TIME: Final = 100
 _TOKEN_BITS: Final = 31
 
 POOLED: Final = (
@@ -55,12 +57,16 @@ FROM members m LEFT JOIN pg_stat_activity a ON a.pid = m.pid ORDER BY m.pid
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process: its name, unlike any other's, the mark of its schedule, and the accounts it holds by their keys."""
+    """One process: its name, unlike any other's, the mark of its schedule, and the accounts it holds by their keys.
+
+    ``behind`` are those of which it has not asked what was due: closed, paused, or more due than their pace lets through.
+    """
 
     name: str
     mark: str
     keys: frozenset[str]
     leads: bool
+    behind: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Session:
     token: int
     numbers: dict[str, int] = field(default_factory=dict)
     known: dict[int, str] = field(default_factory=dict)
+    is_full: bool = False
 
     def number_of(self, key: str) -> int:
         """Return the lock of an account, and remember whose it is."""
@@ -100,7 +107,7 @@ class Session:
             LostMembershipError: it is not.
             ShopError: as `Database.plain`.
         """
-        for key in (*keys, LEADER):
+        for key in (*keys, *map(behind, keys), LEADER):
             self.number_of(key)
         async with asyncio.timeout(QUERY_LIMIT):
             rows = await self.connection.fetch(_LOOK, _half(self.space))
@@ -114,18 +121,31 @@ class Session:
     def _member(self, row: asyncpg.Record) -> Member:
         name, _, mark = (row["name"] or "").removeprefix(_APPLICATION).rpartition(" ")
         held = {self.known.get(number, f"?{number}") for number in row["keys"] or ()}
-        return Member(f"{name}/{row['pid']}", mark, frozenset(held - {LEADER}), LEADER in held)
+        late = {key for key in held if key.startswith(_BEHIND)}
+        keys = frozenset(held - late - {LEADER})
+        return Member(
+            f"{name}/{row['pid']}", mark, keys, LEADER in held, frozenset(key.removeprefix(_BEHIND) for key in late)
+        )
 
     async def take(self, keys: Collection[str]) -> frozenset[str]:
-        """Try to take ``keys``; return those that are ours now. A lock is taken once, whoever asks for it again.
+        """Try to take ``keys``; return those that are ours now. Where the server has no room for more, ``is_full`` says so.
 
         Raises:
             ShopError: as `Database.plain`.
         """
         numbers = [self.number_of(key) for key in keys]
         sql = "SELECT n FROM unnest($1::bigint[]) AS n WHERE pg_try_advisory_lock(n)"
-        async with asyncio.timeout(QUERY_LIMIT):
-            return frozenset(self.known[row["n"]] for row in await self.connection.fetch(sql, numbers))
+        taken: set[str] = set()
+        for start in range(0, len(numbers), _AT_A_TIME):
+            try:
+                async with asyncio.timeout(QUERY_LIMIT):
+                    rows = await self.connection.fetch(sql, numbers[start : start + _AT_A_TIME])
+            except asyncpg.OutOfMemoryError:
+                # The server's table of locks is full; what was taken is seen at the next look.
+                self.is_full = True
+                break
+            taken.update(self.known[row["n"]] for row in rows)
+        return frozenset(taken)
 
     async def give(self, keys: Collection[str]) -> None:
         """Give ``keys`` up.
@@ -205,6 +225,11 @@ class Membership:
                 return False
             seen |= {await connection.fetchval(ask) for _ in range(_TURNS)}
         return seen == {mine}
+
+
+def behind(key: str) -> str:
+    """Return the lock by which an account's holder says that it is behind."""
+    return f"{_BEHIND}{key}"
 
 
 def _half(space: str) -> int:

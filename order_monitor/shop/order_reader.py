@@ -109,7 +109,7 @@ class OrderReader:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: one statement.
 
-        Of a table that is partitioned by ``sent_at`` those that have not moved to another partition.
+        A second one looks through all partitions for those that are not in theirs.
 
         Raises:
             ShopError: the database could not be asked.
@@ -118,8 +118,12 @@ class OrderReader:
         await self._catalogue.current()
         try:
             async with self._database.transaction() as connection:
-                sql = self.among_sql() + self._catalogue.holdings.ledger.statements.span(orders)
-                return [order_of(row) for row in await connection.fetch(sql, [order.id for order in orders])]
+                span = self._catalogue.holdings.ledger.statements.span(orders)
+                ids = [order.id for order in orders]
+                rows = await connection.fetch(self.among_sql() + span, ids)
+                if span and (elsewhere := sorted(set(ids) - {row["id"] for row in rows})):
+                    rows += await connection.fetch(self.among_sql(), elsewhere)
+                return [order_of(row) for row in rows]
         except ShopMisfitError:
             self._catalogue.doubt()
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,6 +68,16 @@ class Account:
     def is_understood(self, now: float) -> bool:
         """Whether nothing speaks against its answers being understood, reachable or not."""
         return not (self.sense.reason(self.gate.limit) or self.sense.is_lost(now))
+
+    @contextmanager
+    def calling(self, now: float) -> Iterator[None]:
+        """Count a call that is about no open order, too, for as long as the block lasts."""
+        call = object()
+        self.calls[call] = now
+        try:
+            yield
+        finally:
+            del self.calls[call]
 
     @property
     def in_flight(self) -> int:

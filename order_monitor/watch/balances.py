@@ -46,7 +46,8 @@ class Balances:
     async def _read(self, account: Account) -> None:
         """Ask for the balance; it counts against the account's pace, and a failure is no matter of its gate."""
         account.pace.take(self._clock.monotonic())
-        found = await account.provider.balance()
+        with account.calling(self._clock.monotonic()):
+            found = await account.provider.balance()
         if isinstance(found, Balance):
             account.balance = found.amount
             self._warn(account)

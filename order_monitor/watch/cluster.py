@@ -7,19 +7,17 @@ blocked or cut off asks nothing when it comes to, until it has seen its locks ag
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
-from order_monitor.core.queue import Stage
 from order_monitor.core.sharing import in_turn_of, to_give, to_take
-from order_monitor.shop.membership import LEADER, LostMembershipError, Membership, Session, View
-from order_monitor.watch.account import NOT_HELD, Account
-from order_monitor.watch.board import Board
+from order_monitor.shop.membership import LEADER, LostMembershipError, Membership, Session, View, behind
+from order_monitor.watch.account import NOT_HELD
+from order_monitor.watch.takeover import Shared, Takeover
 
 LEASE: Final = 5.0
 """Seconds for which an account may be asked after its lock was last seen to be held."""
@@ -33,31 +31,16 @@ KEPT_FOR: Final = 600.0
 MANY: Final = 1000
 """Accounts beyond which only those with open orders are held: each lock takes room that the shop's own statements need too."""
 
-_MARGIN: Final = 30.0
-"""What the member before was asking when it was lost has no answer: slots this many seconds before that are kept again."""
+FULL_FOR: Final = 60.0
+"""Seconds for which nothing more is taken where the server's table of locks is full."""
 
-_SLICE: Final = 2000
 _NAMED: Final = 20
-
-
-class Watch(Protocol):
-    """What is shared: `order_monitor.watch.engine.Engine`."""
-
-    board: Board
-
-    @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The accounts that may be asked, by what names them in every process."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether no more questions are asked."""
 
 
 class Cluster:
     """One process's part in the membership."""
 
-    def __init__(self, engine: Watch, membership: Membership, clock: Clock) -> None:
+    def __init__(self, engine: Shared, membership: Membership, clock: Clock) -> None:
         """Hold leases of ``engine``'s accounts, as far as ``membership`` gives them."""
         self._engine = engine
         self._membership = membership
@@ -66,9 +49,12 @@ class Cluster:
         self._giving: set[str] = set()
         self._given: dict[str, float] = {}
         self._free: dict[str, int] = {}
-        self._seen: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, bool]] = {}
+        self._takeover = Takeover(engine)
+        self._full_until = float("-inf")
         self._leads_until = NOT_HELD
         self._odd: frozenset[str] = frozenset()
+        self._peers: frozenset[str] = frozenset()
         self.view: View | None = None
         self.problem = "not joined yet"
         self._log = structlog.get_logger("order_monitor.cluster")
@@ -112,6 +98,7 @@ class Cluster:
             self.view, self.problem = view, ""
             await self._hold(view, asked_at)
             self._say_what_differs(view)
+            await self._say_what_is_behind(session, view)
             if not await self._share(session, view):
                 await self._clock.sleep(LOOK_EVERY)
 
@@ -121,6 +108,7 @@ class Cluster:
             account.lease_until = NOT_HELD
         self._leads_until = NOT_HELD
         self._mine = frozenset()
+        self._takeover.cancel()
         self._giving.clear()
         self._free.clear()
 
@@ -133,43 +121,43 @@ class Cluster:
 
     async def _hold(self, view: View, asked_at: float) -> None:
         """Renew the leases of what ``view`` shows to be ours; take up what has just become so."""
-        now, accounts = self._engine.board.now(), self._engine.by_key
-        for member in view.members:
-            if member is not view.me:
-                self._seen.update(dict.fromkeys(member.keys, now))
-                for key in member.keys:
-                    self._given.pop(key, None)
+        self._see(view)
+        accounts, now = self._engine.by_key, self._clock.monotonic()
         gained = [key for key in view.me.keys - self._mine if key in accounts]
         if gained:
-            await self._take_up([(accounts[key], self._seen.pop(key)) for key in gained if key in self._seen])
             names = sorted(accounts[key].name for key in gained)
             self._log.info("cluster.taken", count=len(names), accounts=names[:_NAMED])
+            await self._takeover.start({key: self._seen.pop(key) for key in gained if key in self._seen})
         for key, account in accounts.items():
-            is_ours = key in view.me.keys and key not in self._giving
+            is_ours = key in view.me.keys - self._giving - self._takeover.planning
+            if is_ours and not account.is_held(now):
+                self._engine.board.wake.set()
             account.lease_until = asked_at + LEASE if is_ours else NOT_HELD
         if view.me.leads and self._leads_until == NOT_HELD:
             self._log.info("cluster.leads")
         self._leads_until = asked_at + LEASE if view.me.leads else NOT_HELD
         self._mine = view.me.keys
-        if gained:
-            self._engine.board.wake.set()
 
-    async def _take_up(self, before: Sequence[tuple[Account, float]]) -> None:
-        """Plan the orders of accounts that somebody else asked until then (epoch seconds): what it asked is not asked again."""
-        for account, _ in before:
-            account.gate.start_anew()
-        board, since = self._engine.board, {account.name: last for account, last in before}
-        for n, entry in enumerate(list(board.queue) if since else [], 1):
-            last = since.get(entry.account)
-            if last is not None and entry.stage in (Stage.SCHEDULED, Stage.READY):
-                now, plan = board.now(), board.policy.plan
-                due = plan.first(entry.order, now)
-                if due is not None and due <= last - _MARGIN:
-                    due = plan.again(entry.order, now)
-                if due is not None:
-                    board.queue.schedule(entry, due)
-            if n % _SLICE == 0:
-                await asyncio.sleep(0)
+    def _see(self, view: View) -> None:
+        """Remember when others were last seen to hold what, and whether they were behind with it."""
+        now = self._engine.board.now()
+        for member in view.members:
+            if member is not view.me:
+                self._seen.update({key: (now, key in member.behind) for key in member.keys})
+                for key in member.keys:
+                    self._given.pop(key, None)
+        if frozenset(member.name for member in view.members) != self._peers:
+            # Whom an account was given up for may be gone without it.
+            self._given.clear()
+        self._peers = frozenset(member.name for member in view.members)
+
+    async def _say_what_is_behind(self, session: Session, view: View) -> None:
+        """Let whoever takes an account over know that what was due of it has not all been asked."""
+        late = {key for key, account in self._engine.by_key.items() if self._takeover.is_behind(account)} & view.me.keys
+        if new := late - view.me.behind:
+            await session.take([behind(key) for key in sorted(new)])
+        if over := view.me.behind - late:
+            await session.give([behind(key) for key in sorted(over)])
 
     def _say_what_differs(self, view: View) -> None:
         odd = frozenset(member.name for member in view.members if member.mark != view.me.mark)
@@ -183,14 +171,17 @@ class Cluster:
         """Take and give what fair shares ask for; return whether something was taken, so that it is looked at again at once."""
         if self._engine.is_stopping:
             return False
-        accounts = self._wanted(view)
+        accounts = self._wanted()
         held = {member.name: len(member.keys) for member in view.members}
         taken = frozenset().union(*(member.keys for member in view.members))
         self._free = {key: self._free.get(key, 0) + 1 for key in accounts if key not in taken}
         wanted = to_take(view.me.name, held, self._free)
         if not any(member.leads for member in view.members):
             wanted.append(LEADER)
-        got = await session.take(wanted) if wanted else frozenset()
+        got = await session.take(wanted) if wanted and self._clock.monotonic() >= self._full_until else frozenset()
+        if session.is_full:
+            session.is_full, self._full_until = False, self._clock.monotonic() + FULL_FOR
+            self._log.error("cluster.locks_full", held=len(view.me.keys), do="raise max_locks_per_transaction")
         if not got:
             await self._give(session, view, held)
         return bool(got)
@@ -199,26 +190,35 @@ class Cluster:
         """Ask nothing more of what is to be another's, and let go of it as soon as nothing of it is under way."""
         now, accounts = self._clock.monotonic(), self._engine.by_key
         self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
-        kept = view.me.keys & self._given.keys()
+        kept = (view.me.keys & self._given.keys()) - self._giving
         count = to_give(view.me.name, held, len(self._free), kept) - len(self._giving)
         spare = in_turn_of(view.me.name, view.me.keys - kept - self._giving)
         spare.sort(key=lambda key: accounts[key].in_flight if key in accounts else 0)
-        self._giving.update(spare[: max(0, count)])
-        self._giving.update(key for key in view.me.keys if key not in accounts)
+        surplus = spare[: max(0, count)]
+        self._given.update(dict.fromkeys(surplus, now))
+        self._giving.update(surplus, view.me.keys - self._wanted())
         for key in self._giving & accounts.keys():
             accounts[key].lease_until = NOT_HELD
         quiet = [key for key in self._giving if key not in accounts or not accounts[key].in_flight]
         if quiet:
             await session.give(quiet)
             self._giving.difference_update(quiet)
-            self._given.update(dict.fromkeys(quiet, now))
+            self._forget_stuck({accounts[key].name for key in quiet if key in accounts})
             names = sorted(accounts[key].name for key in quiet if key in accounts)
             self._log.info("cluster.given", count=len(quiet), accounts=names[:_NAMED])
 
-    def _wanted(self, view: View) -> frozenset[str]:
+    def _forget_stuck(self, names: Collection[str]) -> None:
+        """Whose answers cannot be written is their new holder's to say."""
+        stuck, queue = self._engine.board.state.stuck, self._engine.board.queue
+        for order_id in list(stuck):
+            entry = queue.get(order_id)
+            if entry is None or entry.account in names:
+                del stuck[order_id]
+
+    def _wanted(self) -> frozenset[str]:
         """Return the accounts that some member is to hold: all, or of very many those with open orders."""
         accounts = self._engine.by_key
         if len(accounts) <= MANY:
             return frozenset(accounts)
         queue = self._engine.board.queue
-        return frozenset(key for key, account in accounts.items() if queue.has_any(account.name)) | view.me.keys
+        return frozenset(key for key, account in accounts.items() if queue.has_any(account.name))

@@ -80,13 +80,13 @@ class Discovery:
         self._look_at_clock(scan.now, began)
         known = set(self._directory.by_key) if scan.integrations is not None else set()
         dropped = self._directory.update(scan.integrations) if scan.integrations is not None else []
+        self._pause(scan.pauses)
         await self.merge(scan, began)
         self._plan_looks(scan, began)
         if scan.integrations is not None and (dropped or known != set(self._directory.by_key)):
             # Whose orders were skipped may have an account now.
             self._whole_again_at = float("-inf")
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
-        self._pause(scan.pauses)
         self._state.scans += 1
         self._state.scan_problem = None
         self._state.scanned_at = self._board.clock.monotonic()
@@ -98,7 +98,9 @@ class Discovery:
     def _plan_looks(self, scan: Scan, began: float) -> None:
         """Decide when all are read again, and which orders have not been read lately."""
         reading, now = self._board.policy.reading, self._board.clock.monotonic()
-        self._last_sent = max([self._last_sent, *(o.sent_at for o in scan.orders if o.sent_at is not None)])
+        self._last_sent = max(
+            [self._last_sent, *(min(o.sent_at, scan.now) for o in scan.orders if o.sent_at is not None)]
+        )
         if not scan.is_whole:
             self._board.stale_before = now - reading.fresh_for
             return
@@ -169,7 +171,11 @@ class Discovery:
                 awaiting |= {order.id} if order.awaits_pin else set()
             else:
                 skips[order.id], skipped[order.id] = reason, order
-        await self._let_go(scan, taken, skips.keys(), awaiting)
+        gone = await self._gone(scan, taken, skips.keys(), awaiting)
+        for entry in gone:
+            # What was read again since the scan began is known better than by it.
+            if entry.read_at <= began and entry.stage not in (Stage.ASKING, Stage.WRITING):
+                self.intake.let_go(entry)
         if scan.is_whole:
             self._state.open, self._state.overdue = len(scan.orders), overdue
         else:
@@ -179,19 +185,15 @@ class Discovery:
             self._state.open = max(0, len(self._queue) - len(awaiting)) + nobodys
         self._note_skips(skips, skipped)
 
-    async def _let_go(
+    async def _gone(
         self, scan: Scan, taken: AbstractSet[str], skipped: AbstractSet[str], awaiting: AbstractSet[str]
-    ) -> None:
-        """Forget what is open no more, what is skipped, and whose PIN is not awaited any more; but nothing that is in use."""
+    ) -> list[Entry]:
+        """Return what is open no more, what is skipped, and whose PIN is not awaited any more."""
         before, self._awaiting = self._awaiting, awaiting
         if scan.is_whole:
-            gone = await self._missing_from(taken)
-        else:
-            known = [self._queue.get(order_id) for order_id in before - taken | skipped]
-            gone = [e for e in known if e is not None and (e.order.awaits_pin or e.order.id in skipped)]
-        for entry in gone:
-            if entry.stage not in (Stage.ASKING, Stage.WRITING):
-                self.intake.let_go(entry)
+            return await self._missing_from(taken)
+        known = [self._queue.get(order_id) for order_id in before - taken | skipped]
+        return [e for e in known if e is not None and (e.order.awaits_pin or e.order.id in skipped)]
 
     async def _missing_from(self, taken: AbstractSet[str]) -> list[Entry]:
         missing: list[Entry] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from order_monitor.core.queue import Entry
+from order_monitor.core.queue import READ_AGAIN, Entry
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
@@ -71,10 +71,7 @@ class Dispatcher:
         is_more_due = self._board.queue.promote(self._board.now())
         waiting = self._in_turn()
         while waiting:
-            waiting = [a for a in waiting if self._may_start(a, now)]
-            for account in waiting:
-                if self._may_start(account, now):
-                    self._start(account, now)
+            waiting = [account for account in waiting if self._may_start(account, now) and self._start(account, now)]
         return 0.0 if is_more_due else self._pause(now)
 
     def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
@@ -113,31 +110,37 @@ class Dispatcher:
         for account in self._directory.accounts.values():
             # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
             has_room = self._has_room(account, now)
-            is_due = queue.due(account.name) and account.name not in self._looked_at
+            is_due = queue.due(account.name) and account.name not in self._looked_at and account.is_held(now)
             at = (account.may_start_at() if is_due else None) if has_room else account.slow_at()
             pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
         return max(0.0, pause)
 
-    def _start(self, account: Account, now: float) -> None:
+    def _start(self, account: Account, now: float) -> bool:
+        """Start what is next, if there is anything."""
         entry = self._board.queue.take(account.name)
         if entry is None:
-            return
+            return False
         if self._is_stale(entry):
             self._look_again(account.name, entry)
-            return
+            return True
         probe = account.gate.started()
         account.pace.take(now)
         account.calls[entry] = now
         self.calls.start(self._asking.ask(account, entry, probe), f"check {entry.order.id}")
+        return True
 
     def _is_stale(self, entry: Entry) -> bool:
-        return entry.read_at < self._board.stale_before and not entry.order.awaits_pin
+        is_old = entry.read_at < self._board.stale_before or entry.read_at == READ_AGAIN
+        return is_old and not entry.order.awaits_pin
 
     def _look_again(self, name: str, first: Entry) -> None:
-        """Have an order read again before it is asked about, with those that come next."""
+        """Have an order read again before it is asked about, with those that come next and were not read lately either."""
         batch, queue = [first], self._board.queue
-        while len(batch) < AT_A_TIME and (entry := queue.take(name)) is not None:
-            batch.append(entry)
+        fresh: list[Entry] = []
+        while len(batch) + len(fresh) < AT_A_TIME and (entry := queue.take(name)) is not None:
+            (batch if self._is_stale(entry) else fresh).append(entry)
+        for entry in fresh:
+            queue.schedule(entry, entry.due, wake=self._board.now())
         self._looked_at.add(name)
         self.looks.start(self._read(name, batch), f"read {name}")
 

@@ -71,6 +71,11 @@ class Engine:
         return self.dispatcher.is_stopping
 
     @property
+    def records_every_check(self) -> bool:
+        """Whether each check is noted in the table, as far as a scan has shown."""
+        return bool(self.state.scans) and self.discovery.shop.records_every_check
+
+    @property
     def skips(self) -> Mapping[str, SkipReason]:
         """The orders nobody asks about, and why."""
         return self.discovery.skips

@@ -63,7 +63,7 @@ class Intake:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
             self._plan_first(entry)
-        elif entry.stage not in (Stage.ASKING, Stage.WRITING):
+        elif entry.stage not in (Stage.ASKING, Stage.WRITING) and entry.read_at <= read_at:
             before = (entry.order.referans, entry.order.sent_at, entry.account, entry.order.awaits_pin)
             if entry.order.status != order.status:
                 entry.written = None

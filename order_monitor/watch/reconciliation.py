@@ -118,7 +118,8 @@ class Reconciliation(Observer):
 
     async def _ask(self, account: Account, ended: _Ended) -> None:
         account.pace.take(self._clock.monotonic())
-        answer = (await account.provider.ask(ended.order.referans)).answer
+        with account.calling(self._clock.monotonic()):
+            answer = (await account.provider.ask(ended.order.referans)).answer
         kind = ""
         if isinstance(answer, Completed) and not ended.completed:
             kind = "completed_after_failed"

@@ -9,7 +9,7 @@ import structlog
 
 from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.order import Order
-from order_monitor.core.queue import Entry
+from order_monitor.core.queue import READ_AGAIN, Entry
 from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.board import Board
 
@@ -52,12 +52,20 @@ class Settlement:
                 )
             case Fate.RESENT:
                 self._state.resent += 1
-                self._queue.forget(order.id)
                 self._log.info("order.resent", order_id=order.id)
+                self._read_again(entry, order.id)
             case _:
                 if entry is not None:
                     self._still_open(entry, result)
                     self._board.again(entry)
+
+    def _read_again(self, entry: Entry | None, order_id: str) -> None:
+        """It is not as it was known: it is read again at once, and asked about by what it is now; one pass has had its turn."""
+        if entry is None or self._board.policy.one_pass:
+            self._queue.forget(order_id)
+        else:
+            entry.read_at = READ_AGAIN
+            self._queue.schedule(entry, self._board.now())
 
     def _pin_came(self, result: Result) -> None:
         order = result.finding.order

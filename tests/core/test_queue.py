@@ -168,3 +168,16 @@ def test_an_unknown_order_is_not_known() -> None:
     assert list(OrderQueue()) == []
     with pytest.raises(StopIteration):
         next(iter(OrderQueue()))
+
+
+def test_who_was_forgotten_is_counted_once() -> None:
+    """Whoever still has the entry in hand and plans it anew must not take it out of its line twice."""
+    queue = OrderQueue()
+    entries = [add(queue, name, 0) for name in "abc"]
+    queue.promote(0)
+    queue.forget("b")
+    queue.schedule(entries[1], 5)
+    assert queue.due("a") == 2
+    assert [queue.take("a") is not None for _ in range(3)] == [True, True, False]
+    queue.promote(10)
+    assert queue.due("a") == 0

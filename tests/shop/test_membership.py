@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from order_monitor.core.errors import ShopUnavailableError
@@ -92,3 +93,29 @@ async def test_a_name_is_cut_to_what_the_server_keeps(plain_shop: Shop) -> None:
     async with membership(plain_shop, "ü" * 100, mark="12345678").joined() as one:
         view = await one.look([])
         assert (len(view.me.name.partition("/")[0]), view.me.mark) == (63 - len("order-monitor ") - 9, "12345678")
+
+
+async def test_very_many_are_taken_as_far_as_the_server_has_room(plain_shop: Shop) -> None:
+    keys = [f"account-{n}" for n in range(250)]
+    async with membership(plain_shop).joined() as one:
+        assert await one.take(keys) == set(keys)
+        fetch, calls = one.connection.fetch, 0
+
+        async def short(sql: str, *args: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                raise asyncpg.OutOfMemoryError("out of shared memory")
+            return await fetch(sql, *args)
+
+        one.connection = Wrapped(short)  # type: ignore[assignment]
+        more = [f"more-{n}" for n in range(250)]
+        assert len(await one.take(more)) == 100
+        assert one.is_full
+
+
+class Wrapped:
+    """A connection of which only ``fetch`` is there."""
+
+    def __init__(self, fetch: object) -> None:
+        self.fetch = fetch

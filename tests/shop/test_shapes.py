@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -292,7 +293,36 @@ async def test_an_order_that_was_moved_to_another_partition_meanwhile_is_written
     assert {result.fate for result in results} == {Fate.WRITTEN}
     for order_id in (moved, stayed):
         assert (await parted.row(order_id))["pin_code"] == f"P-{order_id}"
-    assert await orders.reread(list(known.values())) == []
+    assert await orders.reread(list(known.values())) == [], "both have ended"
+
+
+async def test_an_order_that_was_moved_meanwhile_is_read_again_all_the_same(parted: Shop) -> None:
+    await lines(parted)
+    moved, stayed = await parted.add(sent_at=NOW), await parted.add(sent_at=NOW)
+    orders = await prepared(parted)
+    known = (await orders.scan()).orders
+    await parted.set(moved, sent_at=datetime(2025, 6, 1, tzinfo=UTC))
+    assert {order.id for order in await orders.reread(known)} == {moved, stayed}
+
+
+async def test_of_two_rows_with_one_id_none_is_written_though_another_order_moved(parted: Shop) -> None:
+    """Looking for the one that moved leads to all partitions, and so to the other row of that id."""
+    await lines(parted)
+    twice, moved = str(uuid.uuid4()), await parted.add(sent_at=NOW)
+    await parted.add(order_id=twice, sent_at=NOW, referans="one")
+    await parted.add(order_id=twice, sent_at=1_700_000_000.0, referans="another")
+    orders = await prepared(parted)
+    known = {(order.id, order.referans): order for order in (await orders.scan()).orders}
+    await parted.set(moved, sent_at=datetime(2025, 6, 1, tzinfo=UTC))
+    answers = [
+        found(known[twice, "one"], Completed(Pin("PIN-OF-ONE")), age=60),
+        found(next(o for o in known.values() if o.id == moved), Completed(Pin("PIN-OF-MOVED")), age=60),
+    ]
+    fates = {result.finding.order.id: result.fate for result in await orders.record(answers)}
+    assert fates == {twice: Fate.STUCK, moved: Fate.WRITTEN}
+    pin = parted.spelling.name("pin_code")
+    rows = await parted.connection.fetch(f'SELECT provider_referans AS r, "{pin}" AS pin FROM product_orders')
+    assert sorted((row["pin"] or "") for row in rows) == ["", "", "PIN-OF-MOVED"]
 
 
 async def test_a_partition_that_comes_or_goes_while_running_stops_nothing(parted: Shop) -> None:

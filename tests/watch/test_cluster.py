@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from order_monitor.core.gate import Pace
 from order_monitor.core.queue import Stage as At
-from order_monitor.shop.membership import Membership
+from order_monitor.shop.membership import Membership, Session
 from order_monitor.watch import cluster as module
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.cluster import LEASE, Cluster
+from order_monitor.watch.takeover import Takeover
 from tests import stages
 from tests.shops import Shop
 
@@ -202,3 +204,124 @@ async def test_what_the_holder_before_has_asked_is_not_asked_again(house: House)
         assert 0 < due[30] < 31
         assert process.accounts["a"].gate.is_open, "what was known of the account is long out of date"
         assert {e.stage for e in process.stage.engine.queue} <= {At.SCHEDULED, At.READY}
+
+
+async def test_what_its_holder_was_behind_with_is_asked_at_once(house: House) -> None:
+    """Held is not asked: its gate was shut, and the backlog is the next one's."""
+    other = house.start("other", ("a",))
+    await until(lambda: other.held() == {"a"})
+    other.accounts["a"].gate.shut(other.stage.clock.monotonic(), "timeout", probe=False)
+    process = Process(house.shop, "process", ("a",))
+    process.stage.shelf.orders = [process.stage.order(age, "a") for age in (140, 30)]
+    await process.stage.begin()
+    house.tasks["process"] = asyncio.create_task(process.cluster.run())
+    await until(lambda: process.cluster.view and any(member.behind for member in process.cluster.view.members))
+    await house.stop("other")
+    await until(lambda: process.held() == {"a"})
+    late, young = [process.stage.engine.queue.get(order.id) for order in process.stage.shelf.orders]
+    now = process.stage.engine.now()
+    assert late is not None
+    assert young is not None
+    assert (late.due < now, young.due > now) == (True, True)
+    await until(lambda: process.cluster.view and not process.cluster.view.me.behind)
+
+
+async def test_who_is_behind_no_more_says_so(house: House) -> None:
+    one = house.start("one")
+    await until(lambda: one.held() == set(NAMES))
+    gate = one.accounts["a"].gate
+    gate.shut(one.stage.clock.monotonic(), "timeout", probe=False)
+    await until(lambda: one.cluster.view and one.cluster.view.me.behind == {"a"})
+    gate.start_anew()
+    await until(lambda: one.cluster.view and not one.cluster.view.me.behind)
+    assert one.held() == set(NAMES)
+
+
+async def test_orders_that_end_while_they_are_taken_over_leave_the_queue_as_it_is() -> None:
+    """Whatever a scan forgets in the middle, as many are due as are ready."""
+    for turns in range(0, 40, 3):
+        stage = stages.Stage(("a",))
+        stage.shelf.orders = [stage.order(1000 + n, "a") for n in range(3000)]
+        await stage.engine.scan()
+        takeover = Takeover(stage.engine)
+        stage.shelf.orders = stage.shelf.orders[:2500]
+        scan = asyncio.create_task(stage.engine.discovery.scan())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await takeover.start({"a": (stage.engine.now(), True)})
+        await scan
+        while takeover.planning:
+            await asyncio.sleep(0)
+        queue = stage.engine.queue
+        while queue.promote(stage.engine.now() + 1):
+            pass
+        assert queue.due("a") == sum(entry.stage is At.READY for entry in queue) == 2500
+
+
+async def test_while_very_many_are_taken_over_the_other_accounts_are_asked(house: House) -> None:
+    one = house.start("one", ("a", "b"))
+    await until(lambda: one.held() == {"a", "b"})
+    takeover = one.cluster._takeover
+    takeover.planning.add("b")
+    await until(lambda: one.held() == {"a"})
+    takeover.planning.discard("b")
+    await until(lambda: one.held() == {"a", "b"})
+
+
+async def test_an_account_whose_balance_is_being_read_is_not_given(house: House) -> None:
+    """Nor one that is looked at after an order's end: a call is a call."""
+    one = house.start("one")
+    await until(lambda: one.held() == set(NAMES))
+    now = one.stage.clock.monotonic()
+    with ExitStack() as calls:
+        for account in one.accounts.values():
+            calls.enter_context(account.calling(now))
+        two = house.start("two")
+        await until(lambda: len(one.held()) == 2)
+        await asyncio.sleep(0.2)
+        assert two.held() == set()
+    await until(lambda: len(two.held()) == 2)
+
+
+async def test_beyond_many_accounts_one_whose_orders_have_ended_is_given(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MANY", 3)
+    one = Process(house.shop, "one", NAMES)
+    one.stage.shelf.orders = [one.stage.order(100, "b"), one.stage.order(100, "d")]
+    await one.stage.begin()
+    house.tasks["one"] = asyncio.create_task(one.cluster.run())
+    await until(lambda: one.held() == {"b", "d"})
+    one.stage.shelf.orders = one.stage.shelf.orders[:1]
+    await one.stage.begin()
+    await until(lambda: one.cluster.view and one.cluster.view.me.keys == {"b"})
+    one.stage.shelf.orders = [one.stage.order(100, "d")]
+    await one.stage.begin()
+    await until(lambda: one.held() == {"d"})
+
+
+async def test_a_full_table_of_locks_is_said_and_what_is_held_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = house.start("one", ("a",))
+    await until(lambda: one.held() == {"a"})
+
+    async def full(self: Session, keys: Any) -> frozenset[str]:
+        self.is_full = True
+        return frozenset()
+
+    monkeypatch.setattr(Session, "take", full)
+    with capture_logs() as lines:
+        one.accounts["e"] = Account("e", stages.Nobody(), pace=Pace(10.0), lease_until=NOT_HELD)
+        await until(lambda: any(line["event"] == "cluster.locks_full" for line in lines))
+        await asyncio.sleep(0.1)
+    assert sum(line["event"] == "cluster.locks_full" for line in lines) == 1, "once a minute"
+    assert one.held() == {"a"}
+
+
+async def test_a_lease_that_has_run_out_keeps_nobody_busy() -> None:
+    stage = stages.Stage(("a",))
+    stage.shelf.orders = [stage.order(1000, "a")]
+    await stage.begin()
+    stage.accounts["a"].lease_until = stage.clock.monotonic() - 1
+    assert stage.engine.dispatcher.start_calls() > 1

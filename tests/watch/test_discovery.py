@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.gate import Pace, Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
@@ -232,3 +234,90 @@ async def test_what_is_gone_is_let_go_unless_it_is_in_use() -> None:
     engine.queue.schedule(asking, NOW)
     await engine.scan()
     assert {entry.order.id for entry in engine.queue} == {writing.order.id}
+
+
+async def test_another_reference_given_while_it_is_asked_about_is_asked_at_once(plain_shop: Shop) -> None:
+    """The answer was about the old one; nobody waits for all to be read."""
+    order_id = await plain_shop.add(sent_at=NOW - 500, referans="first")
+
+    async def resent(_: str) -> httpx.Response:
+        await plain_shop.set(order_id, provider_referans="second")
+        return text("OK|3| |iptal")
+
+    made, _ = bench(plain_shop, lambda referans: resent(referans) if referans == "first" else text("OK|2|PIN-1|tamam"))
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(15, scan_every=10)
+    assert [referans for _, referans in made.calls] == ["first", "second"]
+    assert (await plain_shop.row(order_id))["pin_code"] == "PIN-1"
+    assert made.engine.state.resent == 1
+
+
+async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    ended = Order("ended", "completed", NOW - 1500, "r", ended_at=NOW - 500)
+    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000 - n, "r") for n in range(20)}
+    account = Account("main", stages.Nobody(), pace=Pace(0.001))
+    engine = Engine(table, {"main": account}, Policy(Continuous(Schedule()), reading=QUICK), clock)
+    await engine.discovery.merge(Scan(NOW, list(table.open.values()), [], awaiting=[ended]), 0.0)
+    engine.queue.promote(NOW)
+    engine.board.stale_before = 1.0
+    engine.dispatcher.start_calls()
+    while engine.dispatcher.looks:
+        await asyncio.sleep(0)
+    assert engine.queue.get("ended") is not None
+    assert len(engine.queue) == 21
+    assert {entry.read_at for entry in engine.queue} == {0.0}, "read again at this moment, or awaited as it was"
+
+
+async def test_one_order_dated_ahead_does_not_hide_what_is_sent_after_it() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    table.open = {"ahead": Order("ahead", "sent", NOW + 250, "r")}
+    engine = Engine(
+        table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule()), reading=QUICK), clock
+    )
+    await engine.scan()
+    clock.elapsed += 200
+    table.open["late"] = Order("late", "sent", NOW + 5, "r")
+    await engine.scan()
+    assert engine.queue.get("late") is not None
+
+
+async def test_what_was_read_later_is_known_better() -> None:
+    """A long scan began before an order was read again: it changes nothing about it."""
+    clock = ManualClock()
+    table = Table(clock)
+    old, new = Order("o", "sent", NOW - 100, "old"), Order("o", "sent", NOW - 100, "new")
+    table.open = {"o": new}
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    clock.elapsed = 10
+    await engine.scan()
+    await engine.discovery.merge(Scan(NOW, [old], []), 5.0)
+    entry = engine.queue.get("o")
+    assert entry is not None
+    assert entry.order.referans == "new"
+    await engine.discovery.merge(Scan(NOW, [], []), 5.0)
+    assert engine.queue.get("o") is entry
+    await engine.discovery.merge(Scan(NOW, [], []), 11.0)
+    assert engine.queue.get("o") is None
+
+
+async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_in() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    account = Account("main", stages.Nobody())
+    engine = Engine(table, {"main": account}, Policy(Continuous(Schedule())), clock)
+    orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(3000)]
+    pauses = {"main": Pause("main", "x", "x", NOW)}
+
+    async def paused(*, since: float | None = None) -> Scan:
+        return Scan(NOW, orders, [], pauses=pauses)
+
+    table.scan = paused  # type: ignore[method-assign]
+    scan = asyncio.create_task(engine.scan())
+    while not scan.done():
+        engine.dispatcher.start_calls()
+        assert not account.calls
+        await asyncio.sleep(0)
+    await scan
