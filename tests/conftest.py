@@ -140,8 +140,9 @@ def _own_logging() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _untraced(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Play simulated hours untraced: tracing makes them three times as long, and each line of theirs has plain tests too."""
-    tracing = Coverage.current() if request.node.get_closest_marker("simulated") else None
+    """Leave long work untraced: tracing makes it three times as long, and each line of it has plain tests too."""
+    is_long = any(request.node.get_closest_marker(name) for name in ("simulated", "untraced"))
+    tracing = Coverage.current() if is_long else None
     if tracing is None:
         yield
         return

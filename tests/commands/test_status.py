@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from order_monitor.commands.status import screen
 from tests import stages
@@ -92,6 +93,7 @@ async def test_somebody_else_at_that_port_is_no_daemon(plain_shop: Shop, panel: 
     assert (code, "does not answer as order-monitor does" in errors) == (4, True)
 
 
+@pytest.mark.untraced
 async def test_every_stage_can_be_shown_in_a_terminal() -> None:
     from rich.console import Console
 

@@ -129,6 +129,7 @@ def open_files() -> set[str]:
     return {f"{path.name} {path.readlink()}" for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
 
 
+@pytest.mark.untraced
 def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much memory after the last tenth as after the first; no task and no file stays."""
     # What is remembered of the past is bounded; a small bound is reached within the first tenth.

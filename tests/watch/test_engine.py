@@ -537,6 +537,7 @@ def test_rules_are_the_layouts() -> None:
     assert Rules().give_up_after == DAY
 
 
+@pytest.mark.untraced
 async def test_a_long_outage_is_summarised(plain_shop: Shop) -> None:
     """One line when it begins, one an hour while it lasts, one when it ends, however many questions failed."""
     from structlog.testing import capture_logs
