@@ -214,8 +214,8 @@ async def test_what_ended_before_the_start_is_looked_at_again() -> None:
     stage.accounts["default"].provider = bank
     reconciliation = Reconciliation(desk, clock, 600.0)
     orders = [stage.order(100) for _ in range(4)]
-    agos = (10.0, 700.0, 600.0 + LATE + 1, 599.0)
-    desk.ends = [End(order, completed=n != 3, ago=ago) for n, (order, ago) in enumerate(zip(orders, agos, strict=True))]
+    ages = (10.0, 700.0, 600.0 + LATE + 1, 599.0)
+    desk.ends = [End(order, completed=n != 3, ago=ago) for n, (order, ago) in enumerate(zip(orders, ages, strict=True))]
     desk.away = True
     task = asyncio.create_task(reconciliation.run(stage.engine))
     while clock.next_alarm() is None:
