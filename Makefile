@@ -19,8 +19,10 @@ test: $(VENV)/dev.done ## all tests, with coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 	$(BIN)/coverage combine --quiet
+ifndef ARGS
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
+endif
 
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
@@ -41,7 +43,7 @@ check: $(VENV)/dev.done ## linters, types, layers, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/codespell order_monitor tests deploy docs benchmarks README.md CHANGELOG.md Makefile
+	$(BIN)/codespell order_monitor tests deploy docs benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile
 
 audit: $(VENV)/audit.done ## known vulnerabilities of what is locked; needs the network, and PyPI's advisories on it
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r deploy/requirements.lock

@@ -221,10 +221,14 @@ def membership_of(settings: Settings, database: Database, *, on_trial: bool = Fa
 
     ``on_trial`` it is one that nobody else is in.
     """
-    place, given = settings.database, (settings.schedule, settings.limits)
+    place = settings.database
     table = f"{place.schema_}.{place.table}{' on trial' * on_trial}"
-    mark = blake2b(repr(given).encode(), digest_size=4).hexdigest()
-    return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark)
+    return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark_of(settings))
+
+
+def mark_of(settings: Settings) -> str:
+    """Return what tells one schedule from another among the processes of a cluster."""
+    return blake2b(repr((settings.schedule, settings.limits)).encode(), digest_size=4).hexdigest()
 
 
 async def close_all(engine: Engine, database: Database, sender: Sender | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from order_monitor.commands.assembly import Assembly
-from order_monitor.commands.composition import layout_of, opener_of, plan_of, policy_of
+from order_monitor.commands.composition import layout_of, mark_of, opener_of, plan_of, policy_of
 from order_monitor.core.errors import SettingsError
 from order_monitor.settings.loading import load
 from order_monitor.settings.model import Settings, known_keys
@@ -68,6 +68,8 @@ class Reloader:
         opener = opener_of(settings, SystemClock(), shared=settings.cluster.enabled) if provider else None
         engine.adopt_accounts(opener, limits.calls_per_second, limits.gate_after)
         self._parts.orders.adopt(layout_of(settings))
+        if self._parts.view.cluster is not None:
+            self._parts.view.cluster.show(mark_of(settings))
         self._parts.view.give_up_after = schedule.give_up_after
         life.adopt(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
         self._parts.probe.adopt(schedule.scan_interval)

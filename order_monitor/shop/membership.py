@@ -43,6 +43,7 @@ POOLED: Final = (
     "locks need a connection of their own: give database.dsn the server itself, or a pooler in session mode"
 )
 
+_ANNOUNCE: Final = "SELECT set_config('application_name', $1, false)"
 _LOOK: Final = """
 WITH held AS MATERIALIZED (
     SELECT pid, classid::bigint AS high, objid::bigint AS low, objsubid FROM pg_locks
@@ -147,6 +148,15 @@ class Session:
             taken.update(self.known[row["n"]] for row in rows)
         return frozenset(taken)
 
+    async def announce(self, application: str) -> None:
+        """Show another name or mark from now on.
+
+        Raises:
+            ShopError: as `Database.plain`.
+        """
+        async with asyncio.timeout(QUERY_LIMIT):
+            await self.connection.fetchval(_ANNOUNCE, application)
+
     async def give(self, keys: Collection[str]) -> None:
         """Give ``keys`` up.
 
@@ -164,12 +174,18 @@ class Membership:
     def __init__(self, database: Database, table: str, name: str, mark: str) -> None:
         """Be known as ``name``; ``table`` (with its schema) is what the members work on together.
 
-        Members who show another ``mark`` have another schedule.
+        Members who show another ``mark`` have another schedule; it may be changed.
         """
         self._database = database
         self._space = table
-        room = _LONGEST_NAME - len(_APPLICATION) - len(mark) - 1
-        self._application = f"{_APPLICATION}{name.encode('ascii', 'replace').decode()[:room]} {mark}"
+        self._name = name
+        self.mark = mark
+
+    @property
+    def application(self) -> str:
+        """What the server knows a member by: its name, cut to what is kept, and its mark."""
+        room = _LONGEST_NAME - len(_APPLICATION) - len(self.mark) - 1
+        return f"{_APPLICATION}{self._name.encode('ascii', 'replace').decode()[:room]} {self.mark}"
 
     @asynccontextmanager
     async def joined(self) -> AsyncIterator[Session]:
@@ -190,7 +206,7 @@ class Membership:
             yield Session(connection, self._space, token)
 
     async def _introduce(self, connection: Connection) -> None:
-        await connection.execute("SELECT set_config('application_name', $1, false)", self._application)
+        await connection.fetchval(_ANNOUNCE, self.application)
         await connection.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
         # A machine that vanished: the server must notice, as it does where a process stands still.
         await connection.execute(

@@ -59,6 +59,10 @@ class Cluster:
         self.problem = "not joined yet"
         self._log = structlog.get_logger("order_monitor.cluster")
 
+    def show(self, mark: str) -> None:
+        """Show another mark: the settings have changed."""
+        self._membership.mark = mark
+
     @property
     def leads(self) -> bool:
         """Whether this process does what one does for all: the webhook's posts, and the gauges about the whole table."""
@@ -90,7 +94,11 @@ class Cluster:
             await self._clock.sleep(REJOIN_AFTER)
 
     async def _live(self, session: Session) -> None:
+        shown = self._membership.mark
         while True:
+            if self._membership.mark != shown:
+                shown = self._membership.mark
+                await session.announce(self._membership.application)
             asked_at = self._clock.monotonic()
             view = await session.look(self._engine.by_key)
             if self.view is None:

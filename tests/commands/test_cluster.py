@@ -1,6 +1,7 @@
 """Several processes over one shop: real ones, that come, go, are killed and lose their locks."""
 
 import asyncio
+import signal
 import time
 import uuid
 from collections import defaultdict
@@ -214,3 +215,13 @@ async def test_a_member_with_another_schedule_is_named(theatre: Theatre) -> None
     told = await first.event("cluster.schedules_differ")
     assert told["members"] == [(await second.event("cluster.joined"))["member"]]
     await theatre.shared([1, 1])
+
+
+async def test_one_whose_schedule_was_reloaded_shows_the_new_one(theatre: Theatre) -> None:
+    await theatre.open(accounts=2, orders=1)
+    first, second = await theatre.start("first"), await theatre.start("second")
+    await theatre.shared([1, 1])
+    (theatre.path / "second" / "monitor.toml").write_text(theatre.config("second", schedule={"cap": 0.4}))
+    second.process.send_signal(signal.SIGHUP)
+    told = await first.event("cluster.schedules_differ")
+    assert told["members"] == [(await second.event("cluster.joined"))["member"]]

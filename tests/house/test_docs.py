@@ -28,6 +28,7 @@ COMMANDS: dict[str, click.Command] = {
 OPTION = r"(?<![\w-])--?[A-Za-z][a-z-]*"
 LINKED = [ROOT / "README.md", ROOT / "README.ar.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED += sorted((ROOT / "deploy").glob("*.md"))
+LINKED += [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 
 
 # --- settings
@@ -93,7 +94,9 @@ async def test_each_metric_is_in_its_table_and_no_other() -> None:
         if not family.name.endswith("_created")
     }
     listed = re.findall(r"^\| `(order_monitor_\w+)(?:\{[a-z,]+\})?` \|", PAGES["metrics.md"], re.MULTILINE)
-    assert sorted(listed) == sorted(exposed)
+    assert set(exposed) - set(listed) == set(), "no row in docs/metrics.md"
+    assert set(listed) - set(exposed) == set(), "a row in docs/metrics.md, and no such metric"
+    assert len(listed) == len(set(listed))
     assert len(exposed) > 20
 
 
