@@ -104,7 +104,7 @@ class Theatre:
         await run.event("cluster.joined")
         return run
 
-    async def shared(self, counts: list[int], seconds: float = 20.0) -> dict[str, set[str]]:
+    async def shared(self, counts: list[int], seconds: float = 60.0) -> dict[str, set[str]]:
         """Wait until each account is asked by one, and each of the processes asks so many of them; return who asks what."""
         async with asyncio.timeout(seconds):
             while True:
@@ -155,6 +155,7 @@ async def status_of(run: Run) -> AsyncIterator[Callable[[], Any]]:
         yield ask
 
 
+@pytest.mark.timeout(300)
 async def test_each_account_is_asked_by_one_whoever_comes_dies_or_leaves(theatre: Theatre) -> None:
     await theatre.open(accounts=6, orders=4)
     first = await theatre.start("first")
