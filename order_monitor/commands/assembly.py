@@ -127,9 +127,8 @@ class Assembly:
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
-        beside = running(
-            {CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances, "doubts": doubts}
-        )
+        beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
+        beside |= running({"doubts": doubts, "census": view if settings.health.enabled else None})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:

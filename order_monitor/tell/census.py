@@ -1,10 +1,11 @@
-"""Count the open orders: how old, how late, whose, and which of them need a person. Pure; one walk over the queue.
+"""Count the open orders: how old, how late, whose, and which of them need a person: one walk over the queue.
 
 Times are epoch seconds, durations seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +16,9 @@ from order_monitor.core.queue import Entry, OrderQueue, Stage
 
 AGES: Final = (300.0, 3600.0, 21_600.0, 86_400.0)
 """The upper ends of the groups by age; the last group has none."""
+
+SLICE: Final = 1000
+"""How many orders are counted before others have their turn."""
 
 PROBLEMS: Final = 100
 NEXT: Final = 20
@@ -62,6 +66,45 @@ class Census:
         return min((s.oldest_due for s in self.shares.values() if s.oldest_due is not None), default=None)
 
 
+class Counting:
+    """Goes through orders, and says in the end what was counted."""
+
+    def __init__(self, now: float, give_up_after: float, elsewhere: Collection[str] = ()) -> None:
+        """Count as of ``now``; nothing is due here of accounts asked ``elsewhere``."""
+        self._now = now
+        self._give_up_after = give_up_after
+        self._elsewhere = elsewhere
+        self._census = Census()
+        self._overdue: list[Problem] = []
+        self._stuck: list[Problem] = []
+
+    def add(self, entry: Entry) -> None:
+        """Count one order."""
+        census, now, order = self._census, self._now, entry.order
+        sent = order.sent_at
+        age = now - sent if sent is not None else 0.0
+        census.by_age[sum(age >= limit for limit in AGES)] += 1
+        share = census.shares.setdefault(entry.account, Share())
+        share.orders += 1
+        is_due = entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now
+        if is_due and entry.account not in self._elsewhere:
+            share.due += 1
+            share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
+        if entry.stuck:
+            _keep(self._stuck, Problem(order.id, "stuck", entry.stuck, entry.account, sent, order.referans))
+        census.overdue += age >= self._give_up_after
+        if age >= self._give_up_after and not entry.stuck:
+            why = "past_give_up_after"
+            _keep(self._overdue, Problem(order.id, "overdue", why, entry.account, sent, order.referans))
+
+    def done(self, queue: OrderQueue, skips: Mapping[str, SkipReason]) -> Census:
+        """Return what was counted, with those that are skipped and those that come next."""
+        skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips.items(), PROBLEMS)]
+        self._census.problems = [*self._stuck, *self._overdue, *skipped][:PROBLEMS]
+        self._census.next = queue.coming(NEXT, self._elsewhere)
+        return self._census
+
+
 def take(
     queue: OrderQueue,
     skips: Mapping[str, SkipReason],
@@ -70,29 +113,26 @@ def take(
     elsewhere: Collection[str] = (),
 ) -> Census:
     """Count the orders of ``queue``, with those that are skipped; nothing is due here of accounts asked ``elsewhere``."""
-    census = Census()
-    overdue: list[Problem] = []
-    stuck: list[Problem] = []
+    counting = Counting(now, give_up_after, elsewhere)
     for entry in queue:
-        sent = entry.order.sent_at
-        age = now - sent if sent is not None else 0.0
-        census.by_age[sum(age >= limit for limit in AGES)] += 1
-        share = census.shares.setdefault(entry.account, Share())
-        share.orders += 1
-        is_due = entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now
-        if is_due and entry.account not in elsewhere:
-            share.due += 1
-            share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
-        if entry.stuck:
-            _keep(stuck, Problem(entry.order.id, "stuck", entry.stuck, entry.account, sent, entry.order.referans))
-        census.overdue += age >= give_up_after
-        if age >= give_up_after and not entry.stuck:
-            why = "past_give_up_after"
-            _keep(overdue, Problem(entry.order.id, "overdue", why, entry.account, sent, entry.order.referans))
-    skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips.items(), PROBLEMS)]
-    census.problems = [*stuck, *overdue, *skipped][:PROBLEMS]
-    census.next = queue.coming(NEXT, elsewhere)
-    return census
+        counting.add(entry)
+    return counting.done(queue, skips)
+
+
+async def take_in_slices(
+    queue: OrderQueue,
+    skips: Mapping[str, SkipReason],
+    now: float,
+    give_up_after: float,
+    elsewhere: Collection[str] = (),
+) -> Census:
+    """Count the same, and let others have their turn meanwhile."""
+    counting = Counting(now, give_up_after, elsewhere)
+    for n, entry in enumerate(list(queue), 1):
+        counting.add(entry)
+        if n % SLICE == 0:
+            await asyncio.sleep(0)
+    return counting.done(queue, skips)
 
 
 def _keep(problems: list[Problem], problem: Problem) -> None:

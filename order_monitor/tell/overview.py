@@ -13,8 +13,8 @@ from order_monitor import __version__
 from order_monitor.core.answer import Answer
 from order_monitor.core.clock import Clock
 from order_monitor.core.gate import Pause
-from order_monitor.core.order import Order
-from order_monitor.core.queue import Entry
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.queue import Entry, OrderQueue
 from order_monitor.core.recording import Result
 from order_monitor.core.timing.picture import Picture, pictures
 from order_monitor.core.timing.planner import Timing
@@ -29,6 +29,11 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
 
 _DELAY_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0)
+_FRESH: Final = 0.5
+_MANY: Final = 10_000
+"""Orders beyond which counting them all in one step would be felt."""
+
+_WANTED_FOR: Final = 60.0
 _CENSUS_SHARE: Final = 50
 """A census may take a fiftieth of the time at most: the more orders there are, the less often they are counted."""
 
@@ -45,7 +50,8 @@ class Overview(Observer):
         self._probe: Readiness | None = None
         self.give_up_after = 0.0
         self._census: Census = Census()
-        self._counted_until = float("-inf")
+        self._counted_until = self._wanted_at = float("-inf")
+        self._counts_beside = False
         self.sender: Sender | None = None
         self.cluster: Cluster | None = None
         self.learned: Timing | None = None
@@ -79,14 +85,31 @@ class Overview(Observer):
         self.history.scanned(seconds)
 
     def count(self) -> Census:
-        """Return the census, at most a little old."""
-        began = self._clock.monotonic()
-        if began >= self._counted_until:
-            engine = self.engine
-            elsewhere = {name for name, account in engine.accounts.items() if not account.is_held(began)}
-            self._census = census.take(engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere)
-            self._counted_until = began + max(0.5, (self._clock.monotonic() - began) * _CENSUS_SHARE)
+        """Return the census, at most a little old; of very many orders it is counted beside, while somebody wants to know."""
+        now = self._clock.monotonic()
+        self._wanted_at = now
+        if now >= self._counted_until and not (self._counts_beside and len(self.engine.queue) > _MANY):
+            self._counted(census.take(*self._what_to_count()), now)
         return self._census
+
+    async def run(self) -> None:
+        """Count very many orders in slices, for ever, as long as somebody has asked lately."""
+        self._counts_beside = True
+        while True:
+            now = self._clock.monotonic()
+            is_wanted = now - self._wanted_at < _WANTED_FOR and now >= self._counted_until
+            if is_wanted and len(self.engine.queue) > _MANY:
+                self._counted(await census.take_in_slices(*self._what_to_count()), now)
+            await self._clock.sleep(_FRESH)
+
+    def _what_to_count(self) -> tuple[OrderQueue, Mapping[str, SkipReason], float, float, set[str]]:
+        engine, now = self.engine, self._clock.monotonic()
+        elsewhere = {name for name, account in engine.accounts.items() if not account.is_held(now)}
+        return engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere
+
+    def _counted(self, found: Census, began: float) -> None:
+        now = self._clock.monotonic()
+        self._census, self._counted_until = found, began + max(_FRESH, (now - began) * _CENSUS_SHARE)
 
     def document(self) -> dict[str, Any]:
         """Return all of it, ready to be written as JSON."""

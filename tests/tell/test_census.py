@@ -1,8 +1,15 @@
 """Counting the queue: ages, what is due and since when, and what needs a person."""
 
+import asyncio
+import random
+
+import pytest
+
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import OrderQueue
-from order_monitor.tell import census
+from order_monitor.tell import census, overview
+from tests import stages
+from tests.clocks import ManualClock
 from tests.shops import NOW
 
 
@@ -42,3 +49,70 @@ def test_the_lists_are_bounded() -> None:
     assert len(taken.problems) == census.PROBLEMS
     assert [p.kind for p in taken.problems[:21]] == ["stuck"] * 20 + ["overdue"]
     assert [e.order.id for e in taken.next] == [str(n) for n in range(499, 479, -1)]
+
+
+def test_what_comes_next_is_found_without_sorting_all() -> None:
+    """Among very many, with timers that no longer count between them."""
+    queue = OrderQueue()
+    chance = random.Random(3)
+    wakes = [chance.uniform(0, 1000) for _ in range(5000)]
+    for n, wake in enumerate(wakes):
+        entry = queue.add(order(str(n), 200), "a" if n % 3 else "elsewhere")
+        queue.schedule(entry, NOW + 2000)
+        queue.schedule(entry, NOW + wake)
+    mine = sorted((wake, str(n)) for n, wake in enumerate(wakes) if n % 3)
+    assert [entry.order.id for entry in queue.coming(20, {"elsewhere"})] == [name for _, name in mine[:20]]
+    assert queue.coming(0) == []
+    assert OrderQueue().coming(20) == []
+
+
+async def test_counted_in_slices_it_is_the_same() -> None:
+    queue = OrderQueue()
+    for n in range(3500):
+        entry = queue.add(order(str(n), n * 30.0), f"a{n % 3}")
+        queue.schedule(entry, NOW - 50 + n / 10)
+        entry.stuck = "pin_too_wide" if n % 100 == 0 else None
+    skips = {"x": SkipReason.NO_REFERENCE}
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    slowly = await census.take_in_slices(queue, skips, NOW, 86_400, {"a1"})
+    task.cancel()
+    assert slowly == census.take(queue, skips, NOW, 86_400, {"a1"})
+    assert turns >= 3
+
+
+async def test_of_very_many_orders_the_page_never_waits_for_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "_MANY", 5)
+    clock = ManualClock()
+    stage = await stages.busy(clock)
+    assert stage.view.count().due > 0, "before anybody counts beside, at once"
+    clock.elapsed += 1
+    task = asyncio.create_task(stage.view.run(), name="census")
+    while not clock.asleep.get("census"):
+        await asyncio.sleep(0)
+    stage.shelf.orders = stage.shelf.orders[:6]
+    await stage.begin()
+    clock.elapsed += 100
+    before = stage.view.count()
+    assert before.shares["default"].orders == 10, "what was counted last"
+    clock.ring(clock.elapsed + 1)
+    while stage.view.count() is before:
+        await asyncio.sleep(0)
+    assert stage.view.count().shares["default"].orders == 6
+    clock.elapsed += 100
+    while clock.next_alarm() is not None and clock.elapsed < 400:
+        clock.ring(clock.elapsed + 1)
+        await asyncio.sleep(0)
+    last = stage.view._census
+    clock.ring(clock.elapsed + 50)
+    await asyncio.sleep(0.01)
+    assert stage.view._census is last, "nobody wants to know any more"
+    task.cancel()
+    await asyncio.wait([task])
