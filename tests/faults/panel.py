@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 import socket
+import ssl
 import struct
 import time
 import zlib
@@ -18,7 +19,8 @@ from tests.servers import RawServer, answer
 REFERANS = re.compile(rb"tahsilat_api_islem_id=([^& ]+)")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
 MIB = 1 << 20
-FLOOD = 200
+FLOOD = 1024
+"""Mebibytes of an answer that goes on and on."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Story:
 class FaultyPanel:
     """Answers each question by its story, after a moment; ``fault`` names what it does instead."""
 
-    def __init__(self, *, host: str = "127.0.0.1", latency: float = 0.05) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", latency: float = 0.05, tls: ssl.SSLContext | None = None) -> None:
         self.stories: dict[str, Story] = {}
         self.fault: str | None = None
         self.calls = 0
@@ -41,12 +43,13 @@ class FaultyPanel:
         self.flooded = 0
         self._latency = latency
         self._host = host
-        self.server = RawServer(self._handle, host=host)
+        self._scheme = "https" if tls else "http"
+        self.server = RawServer(self._handle, host=host, tls=tls)
 
     @property
     def url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.server.port}"
+        return f"{self._scheme}://{host}:{self.server.port}"
 
     async def __aenter__(self) -> "FaultyPanel":
         await self.server.__aenter__()

@@ -1,12 +1,15 @@
 """The provider misbehaves in every way that a socket allows, while orders keep coming in."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.faults.panel import FAULTS, FaultyPanel
 from tests.faults.stage import Shop
+from tests.providers.test_transport import server_context
 
 SECONDS = 3.0
 MEMORY = 60
@@ -51,3 +54,20 @@ async def test_the_provider_is_on_ipv6_alone(shop: Shop, tmp_path: Path) -> None
         async with shop.daemon(tmp_path):
             await shop.place(50, within=2)
             await shop.end("the provider on IPv6 alone", at_least=50)
+
+
+async def test_the_providers_certificate_is_its_own(shop: Shop, tmp_path: Path) -> None:
+    """Nothing is sent to whoever shows one that nobody has vouched for, and no order is failed; once trusted, all go on."""
+    authority = trustme.CA()
+    async with FaultyPanel(tls=server_context(authority.issue_cert("127.0.0.1"))) as panel:
+        shop.panel = panel
+        async with shop.daemon(tmp_path) as run:
+            await shop.place(50)
+            told = await run.event("account.closed")
+            assert told["reason"].startswith("certificate_")
+            assert panel.calls == 0
+            authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+            trusting = shop.config(provider={"timeout": 1.5, "ca_file": str(tmp_path / "ca.pem")})
+            (tmp_path / "monitor.toml").write_text(trusting)
+            run.process.send_signal(signal.SIGHUP)
+            await shop.end("the provider's certificate unknown at first", at_least=50)
