@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick faults release-check check audit format lock simulate mutants benchmark screenshots docs docs-settings clean
+.PHONY: help demo test quick faults release-check check audit fuzz format lock simulate mutants benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,13 @@ SEEDS ?= 200
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 	$(BIN)/python -m tests.simulation.mutants
 
+fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser and on the settings file, SECONDS each
+	@mkdir -p build
+	$(BIN)/python -m tests.fuzz answers -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
+	$(BIN)/python -m tests.fuzz settings -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
+
+SECONDS ?= 60
+
 benchmark: $(VENV)/dev.done ## ratios of things measured side by side
 	$(BIN)/python benchmarks/throughput.py
 
@@ -97,6 +104,11 @@ $(VENV)/dev.done: pyproject.toml | $(BIN)/pip
 $(VENV)/audit.done: pyproject.toml | $(BIN)/pip
 	@echo "Installing what audits dependencies into $(VENV) …"
 	@$(BIN)/pip install --quiet --group audit
+	@touch $@
+
+$(VENV)/fuzz.done: pyproject.toml | $(VENV)/dev.done
+	@echo "Installing the fuzzer into $(VENV) …"
+	@$(BIN)/pip install --quiet --group fuzz
 	@touch $@
 
 $(VENV)/docs.done: pyproject.toml | $(BIN)/pip

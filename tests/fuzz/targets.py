@@ -1,0 +1,75 @@
+"""What is fuzzed: bytes come in, and whatever they are, what is promised holds."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from order_monitor.core.answer import Cancelled, Completed
+from order_monitor.core.errors import SettingsError
+from order_monitor.providers.znet_parser import decode, parse, parse_balance
+from order_monitor.settings.loading import load
+
+NOW = 1_790_000_000.0
+HEADERS: tuple[dict[str, str], ...] = (
+    {},
+    {"content-type": "text/html; charset=utf-8"},
+    {"content-type": "text/html; charset=windows-1254"},
+    {"content-encoding": "gzip"},
+    {"content-encoding": "deflate", "content-type": "text/plain"},
+    {"retry-after": "120"},
+)
+STATUSES = (200, 200, 200, 302, 403, 429, 503)
+
+
+def answers(data: bytes) -> None:
+    """No bytes make the parser raise; only a 200 ends an order, and no PIN is told that was not sent."""
+    choice, body = (data[0], data[1:]) if data else (0, b"")
+    headers, status = HEADERS[choice % len(HEADERS)], STATUSES[choice // 16 % len(STATUSES)]
+    answer = parse(status, headers, body, now=NOW, max_body=4096)
+    parse_balance(status, headers, body, now=NOW)
+    if isinstance(answer, Completed | Cancelled):
+        assert status == 200
+    if isinstance(answer, Completed) and answer.pin is not None and "content-encoding" not in headers:
+        # Two codes may stand one below the other, however their lines end.
+        text = "\n".join(re.split("\r\n|\r|\n", decode(body, headers.get("content-type", ""))))
+        assert answer.pin.reveal() in text
+        assert answer.pin.reveal() not in repr(answer.pin) or len(answer.pin.reveal()) < 8
+
+
+def settings_file(data: bytes) -> None:
+    """A file is read, or every mistake in it is told; nothing else happens."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "monitor.toml"
+        path.write_bytes(data)
+        problems = ["none"]
+        try:
+            load(path, {}, need=("database", "provider"))
+        except SettingsError as error:
+            problems = error.problems
+        assert problems
+        assert all(problem.strip() for problem in problems)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"answers": answers, "settings": settings_file}
+
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "answers": (
+        b"\x00OK|2|ABCD-1234|tamam",
+        b"\x00OK|3| |iptal",
+        b"\x00OK|1| |bekleniyor",
+        b"\x008|Hata",
+        b"\x003|bulunamadi",
+        b"\x00<html>Bakim</html>",
+        b"\x00OK|2|PIN|a|bOK|2|PIN2|x",
+        b"\x01OK|1523,40|0",
+        b"\x40OK|2|X|y",
+    ),
+    "settings": (
+        b'[database]\ndsn = "postgresql://u:p@h/d"\n[provider]\nbase_url = "https://x.example"\nkod = "k"\nsifre = "s"\n',
+        b'[schedule]\nfirst_check = "60s"\njitter = 0.1\ngive_up_after = "24h"\n',
+        b'[statuses]\nopen = ["sent", "processing"]\n[health]\nhosts = ["a"]\nport = 0\n',
+        b'[database.columns]\nid = "order_id"\n[webhook]\nurl = "https://x.example"\nsecret = "whsec_AAAA"\n',
+        b"[limits]\nconcurrency = 1e400\ncalls_per_second = nan\n",
+    ),
+}
