@@ -30,6 +30,7 @@ UNKNOWN_LIMIT: Final = 1000
 WAITING_LIMIT: Final = 10_000
 """How far events that nobody consumed are counted."""
 
+_NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 
 
@@ -88,19 +89,21 @@ class OrderReader:
         holdings = await self._catalogue.current()
         try:
             async with self._database.transaction() as connection:
-                now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+                began = await connection.fetchval(_NOW)
                 found = await self._found(connection, only, since)
                 unknown_sql = self.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
-                integrations = await self._integrations(connection, now, found)
+                integrations = await self._integrations(connection, began, found)
                 waiting = await self._waiting(connection)
                 pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
                 reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
                 ended = await self._recent(connection, holdings, only)
+                orders, odd = await orders_of(found), [order_of(r) for r in unknown]
+                # Last of all: whoever goes by it must not be behind by as long as the reading took.
+                now = await connection.fetchval(_NOW)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
-        orders, odd = await orders_of(found), [order_of(r) for r in unknown]
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
         await self._ends.put_up(self._database, self._table, holdings.reviews, [r["id"] for r in ended if r["is_late"]])
         is_whole = only is None and since is None

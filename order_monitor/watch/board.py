@@ -49,9 +49,13 @@ class Board:
         """Whether an order is to be given up although the provider says nothing definite about it."""
         return self.policy.give_up_blind and self.is_past_deadline(order)
 
+    def next_time(self, entry: Entry) -> float | None:
+        """Return the time after the one that ``entry`` has had: the database's clock may have gone back a little since."""
+        return self.policy.plan.again(entry.order, max(self.now(), entry.due))
+
     def again(self, entry: Entry) -> None:
         """Let an order that is still open be due at its plan's next time, if there is one in this run."""
-        due = self.policy.plan.again(entry.order, self.now())
+        due = self.next_time(entry)
         if due is None:
             self.queue.idle(entry)
         else:

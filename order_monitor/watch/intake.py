@@ -83,7 +83,7 @@ class Intake:
             and entry.stage in (Stage.SCHEDULED, Stage.READY)
             and entry.due <= asked <= self._board.now()
         ):
-            again = self._board.policy.plan.again(entry.order, self._board.now())
+            again = self._board.next_time(entry)
             if again is not None:
                 self._queue.schedule(entry, again)
 

@@ -25,6 +25,7 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import Drive, ManualClock
+from tests.shop.test_orders import prepared
 from tests.shops import NOW, SHOP, Shop
 
 DAY = 86_400.0
@@ -640,3 +641,54 @@ async def test_a_step_of_this_machines_clock_changes_no_orders_age(plain_shop: S
         await drive.run(45)
     assert bench.times(order_id) == [60, 90]
     assert await bench.status(order_id) == "processing"
+
+
+async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_shop: Shop) -> None:
+    """Each scan reads the database's clock anew, and two readings need not agree to the millisecond."""
+    order_id = await plain_shop.add(sent_at=NOW)
+    answers = asyncio.Event()
+
+    async def slow(_: str) -> httpx.Response:
+        await answers.wait()
+        return text("OK|1| |x")
+
+    bench = Bench(plain_shop, slow)
+    reader = bench.orders
+    assert isinstance(reader, AtClock)
+    real = reader.scan
+
+    async def behind(*, since: float | None = None) -> Scan:
+        scan = await real(since=since)
+        return replace(scan, now=scan.now - 2.0)
+
+    await bench.engine.scan()
+    tasks = [asyncio.create_task(bench.engine.writer.run()), asyncio.create_task(bench.engine.run(), name="engine")]
+    while not bench.clock.asleep.get("engine"):
+        await asyncio.sleep(0)
+    bench.clock.ring(60.5)
+    while not bench.calls:
+        await asyncio.sleep(0)
+    reader.scan = behind  # type: ignore[method-assign]
+    await bench.engine.scan()
+    answers.set()
+    entry = bench.engine.queue.get(order_id)
+    assert entry is not None
+    async with asyncio.timeout(10):
+        while entry.due == NOW + 60:
+            await asyncio.sleep(0.001)
+            bench.clock.ring(bench.clock.elapsed + 0.01)
+    assert (entry.due, len(bench.calls)) == (NOW + 90, 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_the_databases_clock_is_not_behind_by_what_the_reading_took(plain_shop: Shop) -> None:
+    await plain_shop.add()
+    orders = await prepared(plain_shop)
+    real = orders.reader.scan_sql
+    orders.reader.scan_sql = lambda: f"{real()} AND pg_sleep(0.3) IS NOT NULL"  # type: ignore[method-assign]
+    before = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    scan = await orders.scan()
+    assert len(scan.orders) == 1
+    assert scan.now - before >= 0.3
