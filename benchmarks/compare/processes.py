@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.compare.usage import cpu_seconds, resident_bytes
 
-LONGEST: Final = 900
+LONGEST: Final = 1200
 """Seconds after which a process is ended even if nobody is left to end it."""
 
 _PATIENCE: Final = 5.0

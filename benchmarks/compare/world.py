@@ -126,6 +126,7 @@ class Run:
 
     running: Running
     put: Put
+    load: Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,4 @@ async def run(world: World, contestant: Contestant, plan: Plan) -> AsyncIterator
             await world.analyse()
             for command in contestant.commands(load):
                 await running.start(command, directory)
-            yield Run(running, put)
+            yield Run(running, put, load)

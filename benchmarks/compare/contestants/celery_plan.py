@@ -52,6 +52,14 @@ async def producer(load: Load) -> AsyncIterator[Put]:
         yield put
 
 
+def untaken(load: Load) -> int:
+    """Return how many tasks the worker has not yet fetched: those with a countdown wait in its memory."""
+    from redis import Redis  # noqa: PLC0415 - it may not be installed
+
+    with Redis(unix_socket_path=str(socket_of(load)), socket_timeout=10) as redis:
+        return int(redis.llen("celery"))
+
+
 CELERY = Contestant(
     "Celery + Redis + Beat",
     "the plan: a task an order with countdown retries, and a batch of 100 from Beat every 5 minutes; one worker with the gevent "
@@ -61,4 +69,5 @@ CELERY = Contestant(
     program="redis-server",
     producer=producer,
     broker=broker,
+    untaken=untaken,
 )

@@ -45,6 +45,8 @@ class Contestant:
     producer: Callable[[Load], AbstractAsyncContextManager[Put]] = _unasked
     broker: Callable[[Load], Sequence[Command]] = lambda _: ()
     """What must run before orders can be put."""
+    untaken: Callable[[Load], int] = lambda _: 0
+    """How many orders that were put still lie with the broker."""
     is_whole: bool = True
     """Whether it does the whole job, database and all; the others are limits."""
 
