@@ -161,10 +161,11 @@ def options() -> argparse.Namespace:
 
 
 async def run(typed: argparse.Namespace) -> None:
-    """Compare, and let SIGTERM clean up as Ctrl-C does."""
+    """Compare; on SIGINT and SIGTERM end everything that was started."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     size = QUICK if typed.quick else FULL
     size = replace(size, rounds=typed.rounds or size.rounds)
     results = await compare(size, typed.part or PARTS, [name.lower() for name in typed.only])
@@ -176,7 +177,7 @@ def main() -> int:
     """Run, and return the exit code."""
     try:
         asyncio.run(run(options()))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         say("stopped; nothing was written")
         return 130
     return 0
