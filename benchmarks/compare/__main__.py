@@ -24,7 +24,7 @@ from benchmarks.compare.delay import delay, ideal
 from benchmarks.compare.memory import memory
 from benchmarks.compare.processes import ContestantFailedError
 from benchmarks.compare.results import Results, shares
-from benchmarks.compare.shop_writes import alone, shop_writes
+from benchmarks.compare.shop_writes import shop_writes
 from benchmarks.compare.speed import Cell, speed
 from benchmarks.compare.table import markdown
 from benchmarks.compare.versions import machine, missing, versions
@@ -53,12 +53,13 @@ class Size:
     placed: int
     faster: float
     writes: int
+    turns: int
 
 
-QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (5_000,), (), 150, 60.0, 2)
+QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, 1, 2)
 FULL: Final = Size(
     [Cell(latency, in_flight) for latency in (0, 0.2) for in_flight in (20, 100, 500)],
-    12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 10,
+    12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 2, 10,
 )  # fmt: skip
 
 
@@ -92,14 +93,10 @@ class Comparison:
         self._results.delay.append(ideal(self._size.placed, self._size.faster))
 
     async def shop(self) -> None:
-        """Measure the shop's writes beside everybody, and alone before and after each."""
-        for _ in range(self._size.rounds):
-            before = await alone(self._world, STREAMS, self._size.writes)
-            for one in self._whole:
-                rows = await self._found(f"{one.name}: shop", shop_writes(self._world, one, self._size.writes))
-                after = await alone(self._world, STREAMS, self._size.writes)
-                self._results.shop += [replace(row, alone=(before + after) / 2) for row in rows]
-                before = after
+        """Measure the shop's writes beside everybody."""
+        for one in self._whole:
+            measuring = shop_writes(self._world, one, self._size.writes, self._size.turns)
+            self._results.shop += await self._found(f"{one.name}: shop", measuring)
 
     async def _found(self, what: str, measuring: Coroutine[Any, Any, T]) -> list[T]:
         """Return what was measured; nothing, and a note, where it could not be."""
@@ -150,9 +147,7 @@ def options() -> argparse.Namespace:
     """Return what was typed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
-    parser.add_argument(
-        "--rounds", type=int, help="how often speed and the shop's writes are measured; medians are shown"
-    )
+    parser.add_argument("--rounds", type=int, help="how often speed is measured; medians are shown")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be given again")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="only contestants whose name holds this"

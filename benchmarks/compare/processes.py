@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.compare.usage import cpu_seconds, resident_bytes
+from benchmarks.compare.usage import cpu_seconds, resident_bytes, tree
 
 LONGEST: Final = 1200
 """Seconds after which a process is ended even if nobody is left to end it."""
@@ -73,6 +73,12 @@ class Running:
     def resident(self, role: str) -> int:
         """Return the bytes that a role has in memory."""
         return resident_bytes(self.pids(role))
+
+    def signal(self, role: str, number: int) -> None:
+        """Send a signal to the processes of a role and their descendants."""
+        for pid in tree(self.pids(role)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def check(self) -> None:
         """See that all still run.

@@ -17,7 +17,7 @@ OURS: Final = "order-monitor"
 NEAR: Final = 0.95
 """Above this part of another's result ours is no worse: runs differ by that much."""
 
-Row = TypeVar("Row", Speed, Memory, ShopWrites)
+Row = TypeVar("Row", Speed, Memory)
 
 
 @dataclass(slots=True)
@@ -137,10 +137,11 @@ def _delay_shares(results: Results) -> list[Compared]:
 
 
 def _shop_shares(results: Results) -> list[Compared]:
-    rows = grouped(results.shop, "contestant")
-    kept = {name: ratio(row.beside, row.alone) for (name,), row in rows.items()}
+    kept = {row.contestant: row.beside for row in results.shop}
+    tables = {row.contestant: row.tables for row in results.shop}
     return [
-        Compared(name, "what the shop's own writes keep beside it", ratio(kept[OURS], share))
-        for name, share in kept.items()
-        if OURS in kept
+        Compared(name, what, ratio(share[OURS], theirs))
+        for what, share in (("the shop's own writes beside it", kept), ("the shop's own writes on its tables", tables))
+        for name, theirs in share.items()
+        if OURS in share
     ]

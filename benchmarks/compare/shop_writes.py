@@ -1,12 +1,13 @@
-"""What the shop's own writes lose beside a contestant: pgbench alone on the bare tables, beside it, and alone again."""
+"""What the shop's own writes lose beside a contestant: pgbench with it at work and with it paused, in turns."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import math
 import os
 import re
+import signal
+import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 
 from benchmarks.compare.contestants.contestant import Contestant
 from benchmarks.compare.processes import ContestantFailedError, stopped
-from benchmarks.compare.world import Plan, Run, World, run
+from benchmarks.compare.world import BARE, Plan, Run, World, run
 from order_monitor.shop.dsn import parse_dsn
 
 _LATENCY: Final = 0.2
@@ -39,39 +40,48 @@ COMMIT;
 
 @dataclass(frozen=True, slots=True)
 class ShopWrites:
-    """The shop's transactions a second: beside a contestant, and alone before and after."""
+    """What the shop's transactions a second come to, as medians of ratios taken one right after the other."""
 
     contestant: str
     beside: float
-    alone: float
+    """With the contestant at work, to the same with it paused."""
+    tables: float
+    """With its tables and indexes there and nobody at work, to the shop's bare tables."""
     checks_per_second: float
     """Checks that the contestant made meanwhile, each of which wrote a PIN."""
 
 
-async def alone(world: World, contestant: Contestant, seconds: int) -> float:
-    """Return the shop's transactions a second on the tables that ``contestant`` leaves it, with nobody asking."""
-    await world.prepare(contestant, 0, 600.0)
-    await world.ask(_FILL)
-    await world.analyse()
-    return await _pgbench(world, seconds)
-
-
-async def shop_writes(world: World, contestant: Contestant, seconds: int) -> ShopWrites:
-    """Measure pgbench for ``seconds`` beside a contestant; alone it is measured by `alone`.
+async def shop_writes(world: World, contestant: Contestant, seconds: int, turns: int) -> ShopWrites:
+    """Measure pgbench in turns of three runs of ``seconds``: on bare tables, beside the contestant paused, and at work.
 
     Raises:
         ContestantFailedError: the contestant did not work.
     """
     await world.provider.reset(latency=_LATENCY, all_end=True)
-    orders = round(_IN_FLIGHT / _LATENCY * (seconds + 4))
+    await world.lay_bare()
+    await world.ask(_FILL, database=BARE)
+    orders = round(_IN_FLIGHT / _LATENCY * (2 * seconds * turns + 5))
     async with run(world, contestant, Plan(orders, in_flight=_IN_FLIGHT)) as under_way:
         await world.ask(_FILL)
         await _begun(world, under_way)
-        asked = (await world.provider.count())["total"]
-        beside = await _pgbench(world, seconds)
-        checks = (await world.provider.count())["total"] - asked
+        found = [await _turn(world, under_way, seconds) for _ in range(turns)]
         under_way.running.check()
-    return ShopWrites(contestant.name, beside, math.nan, checks / seconds)
+    beside, tables, checks = (statistics.median(one) for one in zip(*found, strict=True))
+    return ShopWrites(contestant.name, beside, tables, checks)
+
+
+async def _turn(world: World, under_way: Run, seconds: int) -> tuple[float, float, float]:
+    running = under_way.running
+    running.signal("own", signal.SIGSTOP)
+    try:
+        bare = await _pgbench(world.postgres.dsn(BARE), seconds)
+        paused = await _pgbench(world.dsn, seconds)
+    finally:
+        running.signal("own", signal.SIGCONT)
+    asked = (await world.provider.count())["total"]
+    beside = await _pgbench(world.dsn, seconds)
+    checks = (await world.provider.count())["total"] - asked
+    return beside / paused, paused / bare, checks / seconds
 
 
 async def _begun(world: World, under_way: Run) -> None:
@@ -83,7 +93,7 @@ async def _begun(world: World, under_way: Run) -> None:
     raise ContestantFailedError("asked nothing in 30 s")
 
 
-async def _pgbench(world: World, seconds: int) -> float:
+async def _pgbench(dsn: str, seconds: int) -> float:
     """Return the transactions a second of one run of pgbench."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_SCRIPT)
@@ -92,7 +102,7 @@ async def _pgbench(world: World, seconds: int) -> float:
         process = await asyncio.create_subprocess_exec(
             str(_program()),
             *options,
-            env=_environ(world),
+            env=_environ(dsn),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -123,9 +133,9 @@ def _program() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / "pgbench"
 
 
-def _environ(world: World) -> dict[str, str]:
+def _environ(dsn: str) -> dict[str, str]:
     """Return libpq's variables: a password on a command line could be read by everybody."""
-    address = parse_dsn(world.dsn)
+    address = parse_dsn(dsn)
     found = {
         "PGHOST": address.hosts[0],
         "PGUSER": address.user,

@@ -129,22 +129,14 @@ def _delay(results: Results) -> str:
 
 
 def _shop(results: Results) -> str:
-    rows = grouped(results.shop, "contestant")
     lines = [
-        [
-            name,
-            number(row.beside),
-            number(row.alone),
-            number(ratio(row.beside, row.alone)),
-            number(row.checks_per_second),
-        ]
-        for (name,), row in rows.items()
+        [row.contestant, f"{row.beside:.2f}", f"{row.tables:.2f}", number(row.checks_per_second)]
+        for row in results.shop
     ]
-    head = ["contestant", "transactions/s beside it", "alone", "kept", "checks/s meanwhile"]
+    head = ["contestant", "at work / paused", "its tables / bare tables", "checks/s meanwhile"]
     note = (
-        "pgbench, four clients, an INSERT and an UPDATE a transaction. Alone: before and after, on the shop's bare tables. "
-        "Beside: the contestant's tables and indexes are there, and at most 100 checks a second each write a PIN. "
-        "All share the machine's cores."
+        "The transactions a second of pgbench, four clients, an INSERT and an UPDATE each: as ratios, in turns. At most 100 checks "
+        "a second each write a PIN meanwhile. All share the machine's cores."
     )
     return _part("What the shop's own writes keep", note, head, lines)
 

@@ -21,6 +21,9 @@ from order_monitor.shop.dsn import parse_dsn
 
 SETTINGS: Final = {"shared_preload_libraries": "pg_stat_statements", "max_connections": "200"}
 _NAME: Final = "run"
+BARE: Final = "bare"
+"""The database with the shop's own tables and nothing else."""
+
 _TABLES: Final = f"""
 {SCHEMA};
 ALTER TABLE product_orders ADD COLUMN provider_referans varchar(255);
@@ -62,6 +65,12 @@ class World:
     def server_pid(self) -> int:
         """The database server's first process."""
         return int((self.postgres.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+    async def lay_bare(self) -> None:
+        """Lay the database `BARE` anew."""
+        await self._tell(f"DROP DATABASE IF EXISTS {BARE} WITH (FORCE)")
+        await self._tell(f"CREATE DATABASE {BARE}")
+        await self._tell(_TABLES, BARE)
 
     async def prepare(self, contestant: Contestant, orders: int, age: float) -> None:
         """Lay the database anew, with so many open orders, the youngest sent ``age`` seconds ago."""
