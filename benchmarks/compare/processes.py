@@ -18,7 +18,7 @@ LONGEST: Final = 1200
 _PATIENCE: Final = 5.0
 """Seconds to start, or to end before the process is killed; ``timeout`` kills its own child before we kill ``timeout``."""
 
-_GRACE: Final = 2.0
+_GRACE: Final = 1.0
 _TAIL: Final = 600
 
 

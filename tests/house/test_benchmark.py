@@ -14,7 +14,7 @@ from benchmarks.compare.processes import ContestantFailedError
 from benchmarks.compare.provider import Books, Panel
 from benchmarks.compare.results import Compared, Results, grouped, median_of, percentile, ratio, shares, worse
 from benchmarks.compare.shop_writes import ShopWrites, tps
-from benchmarks.compare.speed import Speed
+from benchmarks.compare.speed import Speed, is_enough
 from benchmarks.compare.table import markdown, number, rows_of
 from benchmarks.compare.usage import cpu_seconds, resident_bytes, tree
 
@@ -165,3 +165,12 @@ def test_a_process_that_is_gone_has_used_nothing_more() -> None:
     gone = 2**22 + 1
     assert tree([gone]) == {gone}
     assert (cpu_seconds([gone]), resident_bytes([gone])) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "checks", "enough"),
+    [(1.0, 900, False), (2.0, 400, False), (2.0, 500, True), (8.0, 201, True), (0.1, 1900, True)],
+)
+def test_a_window_ends_when_it_has_seen_enough(seconds: float, checks: int, *, enough: bool) -> None:
+    assert is_enough(seconds, checks, 200, 2000, 2.0) == enough
+    assert is_enough(9.0, 5000, 0, 0, 2.0), "a loop that asks for ever too"
