@@ -75,8 +75,8 @@ fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser and on the set
 
 SECONDS ?= 60
 
-benchmark: $(VENV)/dev.done ## ratios of things measured side by side
-	$(BIN)/python benchmarks/throughput.py
+benchmark: $(VENV)/benchmark.done ## beside Celery and two PostgreSQL queues, into build/benchmark; QUICK=1: under 3 minutes
+	$(VENV)/benchmark/bin/python -m benchmarks.compare $(if $(QUICK),--quick) $(ARGS)
 
 screenshots: $(VENV)/dev.done ## the page in every state, language and size, into build/screenshots
 	@.ci/tools
@@ -100,6 +100,11 @@ $(VENV)/dev.done: pyproject.toml | $(BIN)/pip
 	@echo "Installing order-monitor and its tools into $(VENV) …"
 	@$(BIN)/pip install --quiet --editable '.[demo]' --group dev
 	@touch $@ $(VENV)/demo.done
+
+$(VENV)/benchmark.done: pyproject.toml benchmarks/install
+	@echo "Installing order-monitor and what it is compared with into $(VENV)/benchmark …"
+	@benchmarks/install $(VENV)/benchmark
+	@touch $@
 
 $(VENV)/audit.done: pyproject.toml | $(BIN)/pip
 	@echo "Installing what audits dependencies into $(VENV) …"

@@ -12,6 +12,7 @@ Measured, several rounds in turn, medians printed as ratios:
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import sys
 import time
@@ -21,6 +22,7 @@ from multiprocessing import Process, Queue
 
 import asyncpg
 import httpx
+import structlog
 from aiohttp import web
 
 from order_monitor.core.decision import Rules
@@ -61,7 +63,8 @@ def serve(port: Queue[int]) -> None:
         kod = request.query["kod"]
         if kod == "sick":
             await asyncio.sleep(3600)
-        return web.Response(text="OK|2|PIN-1|tamam" if kod == "pin" else "OK|1| |bekleniyor")
+        pin = f"PIN-{request.query['tahsilat_api_islem_id']}"
+        return web.Response(text=f"OK|2|{pin}|tamam" if kod == "pin" else "OK|1| |bekleniyor")
 
     async def run() -> None:
         application = web.Application()
@@ -226,6 +229,8 @@ async def measure(url: str, dsn: str) -> None:
 
 
 def main() -> None:
+    # As the daemon is by default: a printed line for each check would be measured too.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     port: Queue[int] = Queue()
     server = Process(target=serve, args=(port,), daemon=True)
     server.start()

@@ -1,0 +1,1 @@
+"""What the program costs, measured; nothing of the program imports this."""

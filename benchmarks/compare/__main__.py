@@ -1,0 +1,182 @@
+"""``python -m benchmarks.compare``: measure, and write build/benchmark/table.md and build/benchmark/results.json."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from benchmarks.compare.contestants.celery_plan import CELERY
+from benchmarks.compare.contestants.contestant import ROOT, Contestant
+from benchmarks.compare.contestants.limits import HTTPX, STREAMS
+from benchmarks.compare.contestants.monitor import MONITOR
+from benchmarks.compare.contestants.pgqueuer_queue import PGQUEUER
+from benchmarks.compare.contestants.procrastinate_queue import PROCRASTINATE
+from benchmarks.compare.delay import delay, ideal
+from benchmarks.compare.memory import memory
+from benchmarks.compare.processes import ContestantFailedError
+from benchmarks.compare.results import Results, shares
+from benchmarks.compare.shop_writes import shop_writes
+from benchmarks.compare.speed import Cell, speed
+from benchmarks.compare.table import markdown
+from benchmarks.compare.versions import machine, missing, versions
+from benchmarks.compare.world import World, password_of, world
+
+CONTESTANTS: Final = (MONITOR, CELERY, PROCRASTINATE, PGQUEUER, HTTPX, STREAMS)
+PARTS: Final = ("speed", "memory", "delay", "shop")
+OUT: Final = ROOT / "build" / "benchmark"
+_LONGEST: Final = 900.0
+"""Seconds for one measurement."""
+
+T = TypeVar("T")
+FAILURES: Final = (ContestantFailedError, TimeoutError, OSError, asyncpg.PostgresError)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured. ``window`` and ``writes`` are seconds."""
+
+    cells: Sequence[Cell]
+    backlog: int
+    window: float
+    rounds: int
+    open_orders: Sequence[int]
+    only_ours: Sequence[int]
+    placed: int
+    faster: float
+    writes: int
+    turns: int
+
+
+QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, 1, 2)
+FULL: Final = Size(
+    [Cell(latency, in_flight) for latency in (0, 0.2) for in_flight in (20, 100, 500)],
+    12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 2, 10,
+)  # fmt: skip
+
+
+class Comparison:
+    """One run of everything."""
+
+    def __init__(self, size: Size, world: World, results: Results, contestants: Sequence[Contestant]) -> None:
+        """Measure ``contestants`` in ``world`` into ``results``."""
+        self._size, self._world, self._results, self._all = size, world, results, contestants
+        self._whole = [one for one in contestants if one.is_whole]
+
+    async def speed(self) -> None:
+        """Measure each cell in rounds, everybody in turn."""
+        for cell in [cell for _ in range(self._size.rounds) for cell in self._size.cells]:
+            for one in self._all:
+                measuring = speed(self._world, one, cell, self._size.backlog, self._size.window)
+                self._results.speed += await self._found(f"{one.name}: speed, {cell}", measuring)
+
+    async def memory(self) -> None:
+        """Measure each number of open orders."""
+        for one in self._whole:
+            sizes = [*self._size.open_orders, *(self._size.only_ours if one is MONITOR else ())]
+            for rows in await self._found(f"{one.name}: memory", memory(self._world, one, sizes)):
+                self._results.memory += rows
+
+    async def delay(self) -> None:
+        """Measure everybody on the same orders, and say what the schedule itself would reach."""
+        for one in self._whole:
+            measuring = delay(self._world, one, self._size.placed, self._size.faster)
+            self._results.delay += await self._found(f"{one.name}: delay", measuring)
+        self._results.delay.append(ideal(self._size.placed, self._size.faster))
+
+    async def shop(self) -> None:
+        """Measure the shop's writes beside everybody."""
+        for one in self._whole:
+            measuring = shop_writes(self._world, one, self._size.writes, self._size.turns)
+            self._results.shop += await self._found(f"{one.name}: shop", measuring)
+
+    async def _found(self, what: str, measuring: Coroutine[Any, Any, T]) -> list[T]:
+        """Return what was measured; nothing, and a note, where it could not be."""
+        say(what)
+        try:
+            async with asyncio.timeout(_LONGEST):
+                return [await measuring]
+        except FAILURES as error:
+            why = f"{what}: {str(error) or type(error).__name__}".replace(password_of(self._world), "****")
+            self._results.left_out.append(why)
+            say(f"left out: {why}")
+            return []
+
+
+def say(text: str) -> None:
+    """Tell how far we are."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+async def compare(size: Size, parts: Sequence[str], names: Sequence[str]) -> Results:
+    """Measure the ``parts`` with those contestants whose names hold one of ``names``, or all."""
+    asked = [one for one in CONTESTANTS if not names or any(name in one.name.lower() for name in names)]
+    lacking = {one.name: why for one in asked if (why := missing(one))}
+    there = [one for one in asked if one.name not in lacking]
+    async with world() as made:
+        (row,) = await made.ask("SHOW server_version", database="postgres")
+        about = {**machine(), "faster": f"{size.faster:g}", "rounds": str(size.rounds)}
+        results = Results(about, versions(row[0]), {one.name: one.how for one in there})
+        results.left_out += [f"{name}: {why}" for name, why in lacking.items()]
+        comparison = Comparison(size, made, results, there)
+        for part in parts:
+            await getattr(comparison, part)()
+    return results
+
+
+def write(results: Results) -> str:
+    """Write both files, and return the table."""
+    whole = {one.name: one.is_whole for one in CONTESTANTS}
+    table = markdown(results, whole)
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "table.md").write_text(table, "utf-8")
+    found = {**asdict(results), "shares": [asdict(one) for one in shares(results, whole)]}
+    (OUT / "results.json").write_text(json.dumps(found, indent=2, allow_nan=False), "utf-8")
+    return table
+
+
+def options() -> argparse.Namespace:
+    """Return what was typed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
+    parser.add_argument("--rounds", type=int, help="how often speed is measured; medians are shown")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be given again")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only contestants whose name holds this"
+    )
+    return parser.parse_args()
+
+
+async def run(typed: argparse.Namespace) -> None:
+    """Compare; on SIGINT and SIGTERM end everything that was started."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    size = QUICK if typed.quick else FULL
+    size = replace(size, rounds=typed.rounds or size.rounds)
+    results = await compare(size, typed.part or PARTS, [name.lower() for name in typed.only])
+    print(write(results))
+    say(f"written to {OUT.relative_to(ROOT)}")
+
+
+def main() -> int:
+    """Run, and return the exit code."""
+    try:
+        asyncio.run(run(options()))
+    except asyncio.CancelledError:
+        say("stopped; nothing was written")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

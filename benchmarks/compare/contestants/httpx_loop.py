@@ -1,0 +1,24 @@
+"""Ask for ever over order-monitor's own client: the limit of httpx. Run as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from benchmarks.compare.contestants.client import client
+from benchmarks.compare.load import Load, referans
+
+
+async def ask_for_ever(load: Load) -> None:
+    """Keep as many calls in flight as the load says."""
+    znet, numbers = client(load.url), itertools.count()
+
+    async def work() -> None:
+        while True:
+            await znet.ask(referans(next(numbers)))
+
+    await asyncio.gather(*[work() for _ in range(load.in_flight)])
+
+
+if __name__ == "__main__":
+    asyncio.run(ask_for_ever(Load.told()))

@@ -1,0 +1,134 @@
+"""Checks a second, and what a check costs: a backlog of due orders, each asked about once within the window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.compare.contestants.contestant import Contestant
+from benchmarks.compare.processes import ContestantFailedError
+from benchmarks.compare.usage import cpu_seconds
+from benchmarks.compare.world import Plan, Run, World, run
+
+_START: Final = 30.0
+_STEP: Final = 0.05
+_FEWEST: Final = 300
+"""Checks that a window should see: fewer tell of the moment, not of the contestant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is measured: the provider's latency in seconds, and how many calls may be in flight."""
+
+    latency: float
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far everything has come. CPU is in seconds."""
+
+    at: float
+    checks: int
+    own: float
+    broker: float
+    database: float
+    provider: float
+    statements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One contestant in one cell. CPU is in seconds a check; ``provider_busy`` is a fraction of one core."""
+
+    contestant: str
+    latency: float
+    in_flight: int
+    checks: int
+    per_second: float
+    own: float
+    broker: float
+    database: float
+    provider_busy: float
+    statements: float
+    """A thousand checks."""
+    repeated: int
+    """Checks of an order that had been checked before, though none was due again."""
+    peak: int
+    """The most calls that the provider saw at one time."""
+
+
+async def speed(world: World, contestant: Contestant, cell: Cell, orders: int, window: float) -> Speed:
+    """Measure a contestant over ``window`` seconds, or until nearly all ``orders`` have been asked about.
+
+    Where little happens it takes up to four times as long.
+
+    Raises:
+        ContestantFailedError: it did not begin to ask.
+    """
+    await world.provider.reset(latency=cell.latency)
+    plan = Plan(orders if contestant.is_whole else 0, in_flight=cell.in_flight)
+    async with run(world, contestant, plan) as under_way:
+        await _begun(world, under_way, cell.in_flight)
+        before = await _snapshot(world, under_way)
+        while not is_enough(time.monotonic() - before.at, await _total(world), before.checks, plan.orders, window):
+            await asyncio.sleep(_STEP)
+        after = await _snapshot(world, under_way)
+        counted = await world.provider.count()
+    return compared(contestant, cell, before, after, counted)
+
+
+def is_enough(seconds: float, checks: int, before: int, orders: int, window: float) -> bool:
+    """Whether a window may end: nearly all orders were asked about, or it is long enough and saw enough."""
+    if orders and checks >= 0.95 * orders:
+        return True
+    return seconds >= window and (checks - before >= _FEWEST or seconds >= 4 * window)
+
+
+async def _begun(world: World, under_way: Run, in_flight: int) -> None:
+    """Wait until the contestant is warm: it has asked twice as often as it may at one time."""
+    end = time.monotonic() + _START
+    while await _total(world) < max(50, 2 * in_flight):
+        under_way.running.check()
+        if time.monotonic() > end:
+            raise ContestantFailedError(f"asked {await _total(world)} questions in {_START:g} s")
+        await asyncio.sleep(_STEP)
+
+
+async def _total(world: World) -> int:
+    return (await world.provider.count())["total"]
+
+
+async def _snapshot(world: World, under_way: Run) -> Snapshot:
+    statements = await world.statements()
+    running = under_way.running
+    own, broker = running.cpu("own"), running.cpu("broker")
+    database, provider = cpu_seconds([world.server_pid]), cpu_seconds([world.provider.pid])
+    return Snapshot(time.monotonic(), await _total(world), own, broker, database, provider, statements)
+
+
+def compared(contestant: Contestant, cell: Cell, before: Snapshot, after: Snapshot, counted: dict[str, int]) -> Speed:
+    """Return what happened between two snapshots.
+
+    Raises:
+        ContestantFailedError: nothing did.
+    """
+    checks, seconds = after.checks - before.checks, after.at - before.at
+    if checks <= 0:
+        raise ContestantFailedError("asked nothing within the window")
+    return Speed(
+        contestant.name,
+        cell.latency,
+        cell.in_flight,
+        checks,
+        checks / seconds,
+        (after.own - before.own) / checks,
+        (after.broker - before.broker) / checks,
+        (after.database - before.database) / checks,
+        (after.provider - before.provider) / seconds,
+        1000 * (after.statements - before.statements) / checks,
+        counted["repeated"] if contestant.is_whole else 0,
+        counted["peak"],
+    )

@@ -1,0 +1,50 @@
+"""What processes have used, by the kernel's own books (Linux's /proc)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_KIB: Final = 1024
+
+
+def tree(pids: Iterable[int]) -> set[int]:
+    """Return the processes and all that descend from them."""
+    found, waiting = set[int](), list(pids)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            with suppress(OSError):
+                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the CPU time of the processes, of their descendants, and of those that have ended."""
+    return sum(_ticks(pid) for pid in tree(pids)) / _TICKS
+
+
+def _ticks(pid: int) -> int:
+    with suppress(OSError):
+        # The second field is a name in brackets, which may hold blanks.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15]))
+    return 0
+
+
+def resident_bytes(pids: Iterable[int]) -> int:
+    """Return the resident memory of the processes and their descendants."""
+    return sum(_resident(pid) for pid in tree(pids))
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * _KIB
+    return 0
