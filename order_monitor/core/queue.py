@@ -188,6 +188,10 @@ class OrderQueue:
         """How many orders of ``account`` are ready."""
         return self._due_count.get(account, 0)
 
+    def accounts_due(self) -> list[str]:
+        """Return the accounts that have ready orders: of thousands most are idle."""
+        return list(self._due_count)
+
     def idle(self, entry: Entry) -> None:
         """Keep ``entry`` known without asking about it again."""
         self._leave(entry)
@@ -229,6 +233,8 @@ class OrderQueue:
     def _leave(self, entry: Entry) -> None:
         if entry.stage is Stage.READY:
             self._due_count[entry.account] -= 1
+            if not self._due_count[entry.account]:
+                del self._due_count[entry.account]
         entry.ticket = 0
 
     def _ticket(self, entry: Entry) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class Dispatcher:
         self._is_full = is_full
         self.is_stopping = False
         self._turn = 0
+        self._calling: set[str] = set()
         self.calls = Calls(board.wake.set)
         self.looks = Calls(board.wake.set)
         self._looked_at: set[str] = set()
@@ -87,8 +88,8 @@ class Dispatcher:
         return is_due and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:
-        """All accounts, another one first each time."""
-        accounts = list(self._directory.accounts.values())
+        """The accounts that have orders due, another one first each time."""
+        accounts = self._those(self._board.queue.accounts_due())
         self._turn = (self._turn + 1) % max(1, len(accounts))
         return accounts[self._turn :] + accounts[: self._turn]
 
@@ -99,15 +100,22 @@ class Dispatcher:
         concurrency = self._board.policy.concurrency
         if len(self.calls) < concurrency:
             return True
-        well = sum(other.in_flight for other in self._directory.accounts.values() if not other.is_slow(now))
+        well = sum(other.in_flight for other in self._those(self._calling) if not other.is_slow(now))
         return not account.is_slow(now) and well < concurrency
+
+    def _those(self, names: Iterable[str]) -> list[Account]:
+        """The accounts of these names, as far as they are there."""
+        known = self._directory.accounts
+        return [known[name] for name in names if name in known]
 
     def _pause(self, now: float) -> float:
         pause, queue = TICK, self._board.queue
         wake = queue.next_wake()
         if wake is not None:
             pause = min(pause, wake - self._board.now())
-        for account in self._directory.accounts.values():
+        self._calling = {account.name for account in self._those(self._calling) if account.in_flight}
+        # Of thousands of accounts most have nothing due, and no call under way.
+        for account in self._those({*queue.accounts_due(), *self._calling}):
             # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
             has_room = self._has_room(account, now)
             is_due = queue.due(account.name) and account.name not in self._looked_at and account.is_held(now)
@@ -126,6 +134,7 @@ class Dispatcher:
         probe = account.gate.started()
         account.pace.take(now)
         account.calls[entry] = now
+        self._calling.add(account.name)
         self.calls.start(self._asking.ask(account, entry, probe), f"check {entry.order.id}")
         return True
 

@@ -146,7 +146,7 @@ class Lifecycle:
         known_problem = None
         while True:
             try:
-                await self._retrying()(self._first_scan if self._engine.state.scans == 0 else self._engine.scan)
+                await self._retrying()(self.first_scan if self._engine.state.scans == 0 else self._engine.scan)
                 known_problem = None
             except SettingsError:
                 if self._engine.state.scans == 0:
@@ -156,7 +156,7 @@ class Lifecycle:
                     self._log.error("scan.failed", why=known_problem)
             await self._clock.sleep(self._interval)
 
-    async def _first_scan(self) -> None:
+    async def first_scan(self) -> None:
         """Scan without the collector of cycles, which would walk all that was read again and again; after it, it never does."""
         gc.disable()
         try:

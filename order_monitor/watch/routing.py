@@ -97,11 +97,14 @@ class ShopAccounts:
     _known: dict[str, _Known] = field(default_factory=dict)
     _refused: dict[str, SkipReason] = field(default_factory=dict)
     _told: dict[str, Integration] = field(default_factory=dict)
+    _named: dict[str, Account] | None = None
 
     @property
     def accounts(self) -> Mapping[str, Account]:
         """The accounts that may be asked."""
-        return {known.account.name: known.account for known in self._known.values()}
+        if self._named is None:
+            self._named = {known.account.name: known.account for known in self._known.values()}
+        return self._named
 
     @property
     def by_key(self) -> Mapping[str, Account]:
@@ -121,6 +124,7 @@ class ShopAccounts:
         A change takes effect without a restart: a new password lets one probe through a shut gate at once.
         """
         current = {integration.id: integration for integration in integrations}
+        self._named = None
         self.on_secrets([secret for i in current.values() for secret in (i.kod, i.sifre)])
         dropped: list[Provider] = []
         self._refused.clear()
@@ -136,7 +140,7 @@ class ShopAccounts:
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask each account through a new client; one whose address may no longer be called goes."""
-        self.open_account = opener
+        self.open_account, self._named = opener, None
         old = [known.account.provider for known in self._known.values()]
         for integration_id, known in list(self._known.items()):
             try:

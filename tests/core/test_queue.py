@@ -1,5 +1,8 @@
 """The orders in memory."""
 
+import tracemalloc
+import uuid
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,3 +184,22 @@ def test_who_was_forgotten_is_counted_once() -> None:
     assert [queue.take("a") is not None for _ in range(3)] == [True, True, False]
     queue.promote(10)
     assert queue.due("a") == 0
+
+
+def test_an_order_costs_few_bytes() -> None:
+    """Counted, not timed: what a million open orders need follows from it (docs/scaling.md)."""
+    count, queue = 5000, OrderQueue()
+    status, account = "processing", "default"
+    tracemalloc.start()
+    try:
+        for n in range(count):
+            order = Order(str(uuid.UUID(int=n)), status, 1_790_000_000.5 + n, str(10**15 + n))
+            queue.schedule(queue.add(order, account), 1_790_000_060.5 + n)
+        waiting = tracemalloc.get_traced_memory()[0] / count
+        while queue.promote(2e9):
+            pass
+        due = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert waiting < 640
+    assert due < 860

@@ -1,6 +1,7 @@
 """Many orders: what the quick looks find, what only reading all finds, and that nothing is asked on stale knowledge."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -321,3 +322,31 @@ async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_i
         assert not account.calls
         await asyncio.sleep(0)
     await scan
+
+
+async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked_at() -> None:
+    """However many are idle, a turn costs what is due: counted in accounts looked at."""
+    clock = ManualClock()
+    table = Table(clock)
+    looked: Counter[str] = Counter()
+
+    class Counted(Account):
+        def may_start(self, now: float) -> bool:
+            looked[self.name] += 1
+            return super().may_start(now)
+
+        def may_start_at(self) -> float | None:
+            looked[self.name] += 1
+            return super().may_start_at()
+
+    accounts: dict[str, Account] = {f"a{n}": Counted(f"a{n}", stages.Nobody()) for n in range(10_000)}
+    directory: Any = stages.Accounts(accounts)
+    engine = Engine(table, directory, Policy(Continuous(Schedule())), clock)
+    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "r", integration=f"a{n}") for n in range(5)}
+    await engine.scan()
+    looked.clear()
+    engine.dispatcher.start_calls()
+    assert set(looked) == {f"a{n}" for n in range(5)}
+    assert engine.queue.accounts_due() == []
+    assert len(engine.dispatcher.calls) == 5
+    await engine.dispatcher.calls.finish(1.0)

@@ -1,0 +1,147 @@
+"""What very many open orders cost: ``python -m benchmarks.large 1000000``.
+
+In one run, over a real PostgreSQL: reading all of them beside a bare fetch of the same rows, a quick look beside reading all, the
+memory of an order, and how long the loop is held up while all are read, and while the page and the metrics are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import structlog
+
+from benchmarks.throughput import LAYOUT
+from order_monitor.core.answer import Waiting
+from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.demo.postgres import EmbeddedPostgres
+from order_monitor.demo.show import SCHEMA
+from order_monitor.providers.provider import Balance, NoBalance, Reply
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.migration import Migration
+from order_monitor.shop.orders import Orders
+from order_monitor.tell.metrics import Metrics
+from order_monitor.tell.overview import Overview
+from order_monitor.tell.readiness import Readiness
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.policy import Policy
+from order_monitor.watch.system_clock import SystemClock
+
+FILL = """
+INSERT INTO product_orders (id, external_status, sent_at, provider_referans)
+SELECT gen_random_uuid(), 'processing', now() - random() * interval '20 hours', (1000000000000000 + n)::text
+FROM generate_series(1, $1::int) n
+"""
+TICK = 0.01
+SERVED_FOR = 30.0
+
+
+class Nobody:
+    """A provider that is never asked: what is measured is the rest."""
+
+    async def ask(self, referans: str) -> Reply:
+        """Say nothing."""
+        return Reply(Waiting(""))
+
+    async def balance(self) -> Balance | NoBalance:
+        """Say nothing."""
+        return Balance("0")
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+
+class Ticker:
+    """Tells by how much the loop is late: it wakes every ten milliseconds."""
+
+    def __init__(self) -> None:
+        """Begin with no wait."""
+        self.late: list[float] = []
+
+    async def run(self) -> None:
+        """Tick for ever."""
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(TICK)
+            self.late.append(time.perf_counter() - began - TICK)
+
+    def told(self) -> str:
+        """Return how late the loop was since the last call: at 99.9 % of the ticks, and at the worst one, in milliseconds."""
+        late, self.late = sorted(self.late), []
+        return f"99.9 % {late[int(len(late) * 0.999)] * 1000:.0f} ms, worst {late[-1] * 1000:.0f} ms" if late else "-"
+
+
+def resident() -> int:
+    """Return this process's resident memory, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+async def timed(work: Callable[[], Awaitable[object]]) -> float:
+    """Return how many seconds ``work`` takes."""
+    began = time.perf_counter()
+    await work()
+    return time.perf_counter() - began
+
+
+async def serve(view: Overview, metrics: Metrics) -> None:
+    """Show the page's document and the metrics every two seconds."""
+    end = time.perf_counter() + SERVED_FOR
+    while time.perf_counter() < end:
+        view.document()
+        metrics.text()
+        await asyncio.sleep(2)
+
+
+async def measure(dsn: str, count: int) -> None:
+    """Print the table."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(SCHEMA)
+    await connection.execute(FILL, count)
+    database = Database(parse_dsn(dsn), statement_timeout=120.0)
+    clock = SystemClock()
+    _ = [line async for line in Migration(database, LAYOUT, clock).apply()]
+    await connection.execute("ANALYZE product_orders")
+    orders = Orders(database, LAYOUT)
+    await orders.prepare()
+    before = resident()
+    policy = Policy(Continuous(Schedule()))
+    engine = Engine(orders, {"default": Account("default", Nobody())}, policy, clock)
+    life, ticker, view = Lifecycle(engine, clock, Stop()), Ticker(), Overview(clock)
+    view.watch(engine, Readiness(engine, clock, 10.0), policy.give_up_after)
+    beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.run())]
+    whole = await timed(life.first_scan)
+    memory, late_reading = (resident() - before) / count, ticker.told()
+    quick = await timed(engine.scan)
+    ticker.told()
+    await serve(view, Metrics(view))
+    late_serving = ticker.told()
+    bare = await timed(lambda: connection.fetch(orders.reader.scan_sql()))
+    print(f"| {count:,} open orders | |\n|---|---|")
+    print(f"| taking all in, to a bare fetch of their rows | {whole / bare:.1f} |")
+    print(f"| a quick look, to taking all in | {quick / whole:.5f} |")
+    print(f"| memory of an order, all of them due | {memory:.0f} bytes |")
+    print(f"| the loop late while all are taken in | {late_reading} |")
+    print(f"| the loop late while page and metrics are served | {late_serving} |")
+    for task in beside:
+        task.cancel()
+    await database.close()
+    await connection.close()
+
+
+def main() -> None:
+    """Measure with as many orders as the command line says, by default 100,000."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with EmbeddedPostgres() as server:
+        asyncio.run(measure(server.dsn(), int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))
+
+
+if __name__ == "__main__":
+    main()
