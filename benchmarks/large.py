@@ -104,10 +104,10 @@ async def measure(dsn: str, count: int) -> None:
     """Print the table."""
     connection = await asyncpg.connect(dsn)
     await connection.execute(SCHEMA)
-    await connection.execute(FILL, count)
     database = Database(parse_dsn(dsn), statement_timeout=120.0)
     clock = SystemClock()
     _ = [line async for line in Migration(database, LAYOUT, clock).apply()]
+    await connection.execute(FILL, count)
     await connection.execute("ANALYZE product_orders")
     orders = Orders(database, LAYOUT)
     await orders.prepare()
