@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from order_monitor.commands.assembly import Assembly
-from order_monitor.commands.composition import layout_of, mark_of, opener_of, plan_of, policy_of
+from order_monitor.commands.composition import layout_of, mark_of, opener_of, plan_of, policy_of, schedule_of
 from order_monitor.core.errors import SettingsError
 from order_monitor.settings.loading import load
 from order_monitor.settings.model import Settings, known_keys
@@ -64,6 +64,8 @@ class Reloader:
         set_level(settings.log.level)
         engine, life, limits, schedule = self._parts.engine, self._parts.life, settings.limits, settings.schedule
         learning = self._parts.learning
+        if learning is not None:
+            learning.adopt(schedule_of(settings))
         engine.adopt(policy_of(settings, plan=plan_of(settings, learning.timing if learning else None)))
         opener = opener_of(settings, SystemClock(), shared=settings.cluster.enabled) if provider else None
         engine.adopt_accounts(opener, limits.calls_per_second, limits.gate_after)

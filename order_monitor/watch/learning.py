@@ -78,6 +78,11 @@ class Learning(Observer):
         self._kept = True
         self._log = structlog.get_logger("order_monitor.timing")
 
+    def adopt(self, schedule: Schedule) -> None:
+        """Go on by another schedule."""
+        self._schedule = schedule
+        self.timing.adopt(schedule)
+
     def watch(self, engine: Engine) -> None:
         """Learn from ``engine``, and let its due orders go in the order that saves the most delay."""
         self._engine = engine

@@ -220,3 +220,23 @@ def test_orders_that_mostly_never_end_are_told_so() -> None:
 
 def test_durations_are_said_as_people_say_them() -> None:
     assert [duration(s) for s in (35.2, 240, 9000)] == ["35 s", "4 min", "2.5 h"]
+
+
+def test_another_schedule_is_kept_to_with_all_that_was_learned() -> None:
+    """As after SIGHUP: its cap and its slots hold at once, and the tables are made anew by it."""
+    timing = trained()
+    other = Schedule(first_check=20.0, cap=120.0)
+    known = timing.quantile(KEY, 0.5)
+    assert timing.next_check(KEY, "x", 5000.0) - 5000.0 > other.cap
+    timing.adopt(other)
+    assert timing.next_check(KEY, "x", 5000.0) - 5000.0 <= other.cap
+    assert timing.refresh(0) > 0, "its tables are to be made anew"
+    while timing.refresh(2):
+        pass
+    assert timing.quantile(KEY, 0.5) == pytest.approx(known)
+    assert timing.next_check(KEY, "x", 5000.0) - 5000.0 <= other.cap
+    fresh = Timing(SCHEDULE, Terms())
+    fresh.adopt(other)
+    assert fresh.next_check(KEY, "x", 0.0) == other.following("x", 0.0)
+    timing.adopt(other)
+    assert timing.refresh(0) == 0, "nothing to be done for the same one"

@@ -72,7 +72,7 @@ async def text(page: Page, selector: str) -> str:
         ("busy", "ok", "All is well"),
         pytest.param("crowded", "warn", "Running, but somebody should look", marks=pytest.mark.untraced),
         ("on_fire", "bad", "Not working"),
-        ("shared", "ok", "All is well"),
+        ("shared", "warn", "Running, but somebody should look"),
     ],
 )
 async def test_it_answers_at_a_glance(browser: Browser, name: str, state: str, headline: str) -> None:
@@ -400,6 +400,7 @@ async def test_who_asks_what_is_shown_where_several_do(browser: Browser) -> None
             "shop-1-4711/20001\tİstanbul-7f3a91c2\tthis one",
             "shop-2-815/20002\tBaku-19c8e0d4\tposts and counts for all",
         ]
+        assert "Accounts that no process asks: 1" in await page.inner_text("#reasons")
         gates = [await gate.inner_text() for gate in await page.locator("#accounts .gate").all()]
         assert gates == ["✓ open", "asked by shop-2-815/20002", "! asked by nobody yet"]
         assert stage.view.cluster is not None

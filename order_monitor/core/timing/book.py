@@ -52,6 +52,10 @@ class Book:
         """Forget a key's table."""
         self.account(key[0]).tables.pop(key, None)
 
+    def keys(self) -> list[Key]:
+        """Return the keys that have a table."""
+        return [key for account in self._accounts.values() for key in account.tables]
+
     def find(self, key: Key) -> Table | None:
         """Return the table for an order: its package's, else what its account lends, else what all lend."""
         level: Key | None = key

@@ -42,6 +42,13 @@ class Timing:
         self._grown: dict[Key, None] = {}
         self._fresh: dict[Key, Sketch] = {}
 
+    def adopt(self, schedule: Schedule) -> None:
+        """Go on by another schedule: what was learned stays, and each table is made anew by it."""
+        if schedule != self._schedule:
+            self._schedule, self._reference = schedule, Reference(schedule)
+            self._chooser = Chooser(schedule, self._terms.min_interval, self._book)
+            self._grown.update(dict.fromkeys(self._book.keys()))
+
     def next_check(self, key: Key, order_id: str, age: float) -> float:
         """Return the age at which to ask next about an order that waited at ``age``, 0 where it was never asked about."""
         return self._chooser.next(key, order_id, age).age

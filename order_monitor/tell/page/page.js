@@ -150,12 +150,14 @@ function causes(status) {
   const orders = dict(status.orders);
   const accounts = dicts(status.accounts);
   const shut = accounts.filter((account) => stateOf(account) === "closed").length;
+  const nobodys = status.cluster ? accounts.filter((account) => !account.owner && amount(account.orders)).length : 0;
   const paused = accounts.filter((account) => account.paused).length;
   const waiting = amount(dict(status.events).oldest_waiting_seconds);
   const late = amount(orders.oldest_due_seconds);
   const found = [
     [shut, "cause_closed", { n: number(shut), all: number(accounts.length) }],
     [paused, "cause_paused", { n: number(paused) }],
+    [nobodys, "cause_nobodys", { n: number(nobodys) }],
     [late > LATE, "cause_late", { t: duration(late) }],
     [amount(orders.stuck), "cause_stuck", { n: number(orders.stuck) }],
     [amount(orders.overdue), "cause_overdue", { n: number(orders.overdue) }],
