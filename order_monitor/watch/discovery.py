@@ -8,6 +8,7 @@ others). In between nothing is asked on stale knowledge: an order that was not r
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
@@ -27,6 +28,9 @@ from order_monitor.watch.routing import Directory
 from order_monitor.watch.writer import Recorder
 
 _CLOCK_TICK: Final = 1.0
+_NAMED: Final = 100
+"""How many skipped orders are told one by one at a look."""
+
 _SLICE: Final = 500
 """Orders merged before the loop may do something else: a scan of 100,000 must not hold up the calls."""
 
@@ -204,13 +208,14 @@ class Discovery:
         return missing
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
-        for order_id, reason in skips.items():
-            if self.skips.get(order_id) is not reason:
-                order = orders[order_id]
-                tenant, status = order.tenant_id, order.status
-                self._log.warning(
-                    "order.skipped", order_id=order_id, tenant_id=tenant, reason=str(reason), status=status
-                )
+        """Say what is skipped from now on, some by name and of very many the rest in one line."""
+        fresh = [(order_id, reason) for order_id, reason in skips.items() if self.skips.get(order_id) is not reason]
+        for order_id, reason in fresh[:_NAMED]:
+            order = orders[order_id]
+            tenant, status = order.tenant_id, order.status
+            self._log.warning("order.skipped", order_id=order_id, tenant_id=tenant, reason=str(reason), status=status)
+        if more := Counter(str(reason) for _, reason in fresh[_NAMED:]):
+            self._log.warning("orders.skipped", more=dict(more))
         self.skips = skips
         self._state.skipped.clear()
         self._state.skipped.update(skips.values())

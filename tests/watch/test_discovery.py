@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Pace, Pause
@@ -350,3 +351,17 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
     assert engine.queue.accounts_due() == []
     assert len(engine.dispatcher.calls) == 5
     await engine.dispatcher.calls.finish(1.0)
+
+
+async def test_very_many_orders_that_cannot_be_asked_about_are_told_in_few_lines() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "" if n % 10 else "r") for n in range(100_000)}
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    with capture_logs() as lines:
+        await engine.scan()
+        await engine.scan()
+    assert [line["event"] for line in lines] == ["order.skipped"] * 100 + ["orders.skipped"]
+    assert lines[-1]["more"] == {"no_reference": 90_000 - 100}
+    assert engine.state.skipped[SkipReason.NO_REFERENCE] == 90_000
+    assert len(engine.queue) == 10_000
