@@ -17,11 +17,9 @@ import asyncpg
 import structlog
 
 from benchmarks.throughput import LAYOUT
-from order_monitor.core.answer import Waiting
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
-from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
@@ -34,6 +32,7 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.system_clock import SystemClock
+from tests.stages import Nobody
 
 FILL = """
 INSERT INTO product_orders (id, external_status, sent_at, provider_referans)
@@ -42,21 +41,6 @@ FROM generate_series(1, $1::int) n
 """
 TICK = 0.01
 SERVED_FOR = 30.0
-
-
-class Nobody:
-    """A provider that is never asked: what is measured is the rest."""
-
-    async def ask(self, referans: str) -> Reply:
-        """Say nothing."""
-        return Reply(Waiting(""))
-
-    async def balance(self) -> Balance | NoBalance:
-        """Say nothing."""
-        return Balance("0")
-
-    async def aclose(self) -> None:
-        """Close nothing."""
 
 
 class Ticker:

@@ -77,6 +77,10 @@ class View:
     me: Member
     members: tuple[Member, ...]
 
+    def names(self) -> frozenset[str]:
+        """Return who they are."""
+        return frozenset(member.name for member in self.members)
+
 
 class LostMembershipError(Exception):
     """The process is no member any more: its locks are gone, whatever its connection says."""

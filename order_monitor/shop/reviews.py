@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,12 +57,16 @@ class Reviews:
 
     async def note(self, connection: Connection, table: Table, order_id: str, kind: str, account: str) -> None:
         """Note one thing, once while it is open."""
+        await self.note_all(connection, table, kind, {order_id: account})
+
+    async def note_all(self, connection: Connection, table: Table, kind: str, accounts: Mapping[str, str]) -> None:
+        """Note the same of several orders, each with its account, once while it is open."""
         await connection.execute(
-            f"INSERT INTO {self._table} (order_id, kind, account) VALUES ($1::text{table['id'].cast}, $2, $3) "
-            "ON CONFLICT DO NOTHING",
-            order_id,
-            kind,
-            account,
+            f"INSERT INTO {self._table} (order_id, kind, account) SELECT u.id{table['id'].cast}, u.kind, u.account "
+            "FROM unnest($1::text[], $2::text[], $3::text[]) AS u(id, kind, account) ON CONFLICT DO NOTHING",
+            list(accounts),
+            [kind] * len(accounts),
+            list(accounts.values()),
         )
 
     async def close(self, connection: Connection, table: Table, order_ids: Sequence[str], by: str, how: str) -> None:
@@ -87,13 +91,15 @@ class Reviews:
         )
         return {(row["id"], row["kind"]) for row in rows}
 
-    async def mend(self, connection: Connection, table: Table, keys: Iterable[tuple[str, str]]) -> None:
-        """Close what was stuck and could be written after all."""
+    async def mend(
+        self, connection: Connection, table: Table, keys: Iterable[tuple[str, str]], how: str = "written after all"
+    ) -> None:
+        """Close what has settled itself: by default what was stuck and could be written after all."""
         pairs = sorted(keys)
         if pairs:
             await connection.execute(
                 f"UPDATE {self._table} r SET closed_at = clock_timestamp(), closed_by = {literal(MENDED_BY)}, "
-                f"resolution = 'written after all' FROM unnest($1::text[], $2::text[]) AS u(id, kind) "
+                f"resolution = {literal(how)} FROM unnest($1::text[], $2::text[]) AS u(id, kind) "
                 f"WHERE r.closed_at IS NULL AND r.order_id = u.id{table['id'].cast} AND r.kind = u.kind",
                 [order_id for order_id, _ in pairs],
                 [kind for _, kind in pairs],

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Database
-from order_monitor.shop.reviews import MENDED_BY, UNCONFIRMED
+from order_monitor.shop.reviews import UNCONFIRMED
 
 
 class Unconfirmed:
@@ -48,17 +48,7 @@ class Unconfirmed:
         holdings = await self._catalogue.current()
         if holdings.reviews is None or not holdings.may_close_reviews:
             return
-        table, cast = holdings.reviews.sql, holdings.ledger.table["id"].cast
+        reviews, table = holdings.reviews, holdings.ledger.table
         async with self._database.transaction() as connection:
-            await connection.execute(
-                f"INSERT INTO {table} (order_id, kind, account) SELECT u.id{cast}, {literal(UNCONFIRMED)}, u.account "
-                "FROM unnest($1::text[], $2::text[]) AS u(id, account) ON CONFLICT DO NOTHING",
-                list(fresh),
-                list(fresh.values()),
-            )
-            await connection.execute(
-                f"UPDATE {table} SET closed_at = clock_timestamp(), closed_by = {literal(MENDED_BY)}, "
-                f"resolution = 'confirmed, or withdrawn' WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)} "
-                f"AND order_id = ANY($1::text[]{cast}[])",
-                list(settled),
-            )
+            await reviews.note_all(connection, table, UNCONFIRMED, fresh)
+            await reviews.mend(connection, table, ((i, UNCONFIRMED) for i in settled), "confirmed, or withdrawn")

@@ -5,7 +5,6 @@ Times are epoch seconds, durations seconds.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,12 +12,10 @@ from typing import Final
 
 from order_monitor.core.order import SkipReason
 from order_monitor.core.queue import Entry, OrderQueue, Stage
+from order_monitor.watch.turns import unhurried
 
 AGES: Final = (300.0, 3600.0, 21_600.0, 86_400.0)
 """The upper ends of the groups by age; the last group has none."""
-
-SLICE: Final = 1000
-"""How many orders are counted before others have their turn."""
 
 PROBLEMS: Final = 100
 NEXT: Final = 20
@@ -67,10 +64,19 @@ class Census:
 
 
 class Counting:
-    """Goes through orders, and says in the end what was counted."""
+    """Goes through the orders of a queue, at once or in turns with others, and says in the end what was counted."""
 
-    def __init__(self, now: float, give_up_after: float, elsewhere: Collection[str] = ()) -> None:
-        """Count as of ``now``; nothing is due here of accounts asked ``elsewhere``."""
+    def __init__(
+        self,
+        queue: OrderQueue,
+        skips: Mapping[str, SkipReason],
+        now: float,
+        give_up_after: float,
+        elsewhere: Collection[str] = (),
+    ) -> None:
+        """Count as of ``now``, with what is skipped; nothing is due here of accounts asked ``elsewhere``."""
+        self._queue = queue
+        self._skips = skips
         self._now = now
         self._give_up_after = give_up_after
         self._elsewhere = elsewhere
@@ -78,8 +84,19 @@ class Counting:
         self._overdue: list[Problem] = []
         self._stuck: list[Problem] = []
 
-    def add(self, entry: Entry) -> None:
-        """Count one order."""
+    def at_once(self) -> Census:
+        """Return the census."""
+        for entry in self._queue:
+            self._add(entry)
+        return self._done()
+
+    async def in_turns(self) -> Census:
+        """Return the same, and let others have their turn meanwhile."""
+        async for entry in unhurried(list(self._queue)):
+            self._add(entry)
+        return self._done()
+
+    def _add(self, entry: Entry) -> None:
         census, now, order = self._census, self._now, entry.order
         sent = order.sent_at
         age = now - sent if sent is not None else 0.0
@@ -97,42 +114,12 @@ class Counting:
             why = "past_give_up_after"
             _keep(self._overdue, Problem(order.id, "overdue", why, entry.account, sent, order.referans))
 
-    def done(self, queue: OrderQueue, skips: Mapping[str, SkipReason]) -> Census:
-        """Return what was counted, with those that are skipped and those that come next."""
-        skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips.items(), PROBLEMS)]
+    def _done(self) -> Census:
+        """Add what is skipped, and what comes next."""
+        skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(self._skips.items(), PROBLEMS)]
         self._census.problems = [*self._stuck, *self._overdue, *skipped][:PROBLEMS]
-        self._census.next = queue.coming(NEXT, self._elsewhere)
+        self._census.next = self._queue.coming(NEXT, self._elsewhere)
         return self._census
-
-
-def take(
-    queue: OrderQueue,
-    skips: Mapping[str, SkipReason],
-    now: float,
-    give_up_after: float,
-    elsewhere: Collection[str] = (),
-) -> Census:
-    """Count the orders of ``queue``, with those that are skipped; nothing is due here of accounts asked ``elsewhere``."""
-    counting = Counting(now, give_up_after, elsewhere)
-    for entry in queue:
-        counting.add(entry)
-    return counting.done(queue, skips)
-
-
-async def take_in_slices(
-    queue: OrderQueue,
-    skips: Mapping[str, SkipReason],
-    now: float,
-    give_up_after: float,
-    elsewhere: Collection[str] = (),
-) -> Census:
-    """Count the same, and let others have their turn meanwhile."""
-    counting = Counting(now, give_up_after, elsewhere)
-    for n, entry in enumerate(list(queue), 1):
-        counting.add(entry)
-        if n % SLICE == 0:
-            await asyncio.sleep(0)
-    return counting.done(queue, skips)
 
 
 def _keep(problems: list[Problem], problem: Problem) -> None:

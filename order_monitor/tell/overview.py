@@ -13,13 +13,13 @@ from order_monitor import __version__
 from order_monitor.core.answer import Answer
 from order_monitor.core.clock import Clock
 from order_monitor.core.gate import Pause
-from order_monitor.core.order import Order, SkipReason
-from order_monitor.core.queue import Entry, OrderQueue
+from order_monitor.core.order import Order
+from order_monitor.core.queue import Entry
 from order_monitor.core.recording import Result
 from order_monitor.core.timing.picture import Picture, pictures
 from order_monitor.core.timing.planner import Timing
 from order_monitor.tell import census
-from order_monitor.tell.census import AGES, Census
+from order_monitor.tell.census import AGES, Census, Counting
 from order_monitor.tell.history import History, iso
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.webhook import Sender
@@ -89,23 +89,23 @@ class Overview(Observer):
         now = self._clock.monotonic()
         self._wanted_at = now
         if now >= self._counted_until and not (self._counts_beside and len(self.engine.queue) > _MANY):
-            self._counted(census.take(*self._what_to_count()), now)
+            self._counted(self._counting().at_once(), now)
         return self._census
 
     async def run(self) -> None:
-        """Count very many orders in slices, for ever, as long as somebody has asked lately."""
+        """Count very many orders in turns with others, for ever, as long as somebody has asked lately."""
         self._counts_beside = True
         while True:
             now = self._clock.monotonic()
             is_wanted = now - self._wanted_at < _WANTED_FOR and now >= self._counted_until
             if is_wanted and len(self.engine.queue) > _MANY:
-                self._counted(await census.take_in_slices(*self._what_to_count()), now)
+                self._counted(await self._counting().in_turns(), now)
             await self._clock.sleep(_FRESH)
 
-    def _what_to_count(self) -> tuple[OrderQueue, Mapping[str, SkipReason], float, float, set[str]]:
+    def _counting(self) -> Counting:
         engine, now = self.engine, self._clock.monotonic()
         elsewhere = {name for name, account in engine.accounts.items() if not account.is_held(now)}
-        return engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere
+        return Counting(engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere)
 
     def _counted(self, found: Census, began: float) -> None:
         now = self._clock.monotonic()

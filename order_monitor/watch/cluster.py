@@ -8,6 +8,7 @@ blocked or cut off asks nothing when it comes to, until it has seen its locks ag
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import structlog
@@ -45,7 +46,6 @@ class Cluster:
         self._engine = engine
         self._membership = membership
         self._clock = clock
-        self._mine: frozenset[str] = frozenset()
         self._giving: set[str] = set()
         self._given: dict[str, float] = {}
         self._free: dict[str, int] = {}
@@ -54,7 +54,6 @@ class Cluster:
         self._full_until = float("-inf")
         self._leads_until = NOT_HELD
         self._odd: frozenset[str] = frozenset()
-        self._peers: frozenset[str] = frozenset()
         self.view: View | None = None
         self.problem = "not joined yet"
         self._log = structlog.get_logger("order_monitor.cluster")
@@ -103,8 +102,9 @@ class Cluster:
             view = await session.look(self._engine.by_key)
             if self.view is None:
                 self._log.info("cluster.joined", member=view.me.name, members=len(view.members))
-            self.view, self.problem = view, ""
-            await self._hold(view, asked_at)
+            before, self.view, self.problem = self.view, view, ""
+            self._see(before, view)
+            await self._hold(before, view, asked_at)
             self._say_what_differs(view)
             await self._say_what_is_behind(session, view)
             if not await self._share(session, view):
@@ -115,7 +115,6 @@ class Cluster:
         for account in self._engine.by_key.values():
             account.lease_until = NOT_HELD
         self._leads_until = NOT_HELD
-        self._mine = frozenset()
         self._takeover.cancel()
         self._giving.clear()
         self._free.clear()
@@ -127,11 +126,10 @@ class Cluster:
             self._log.warning("cluster.waiting", why=why)
         self.view, self.problem = None, why
 
-    async def _hold(self, view: View, asked_at: float) -> None:
-        """Renew the leases of what ``view`` shows to be ours; take up what has just become so."""
-        self._see(view)
+    async def _hold(self, before: View | None, view: View, asked_at: float) -> None:
+        """Renew the leases of what ``view`` shows to be ours; take up what has become so since ``before``."""
         accounts, now = self._engine.by_key, self._clock.monotonic()
-        gained = [key for key in view.me.keys - self._mine if key in accounts]
+        gained = (view.me.keys - (before.me.keys if before else frozenset())) & accounts.keys()
         if gained:
             names = sorted(accounts[key].name for key in gained)
             self._log.info("cluster.taken", count=len(names), accounts=names[:_NAMED])
@@ -144,9 +142,8 @@ class Cluster:
         if view.me.leads and self._leads_until == NOT_HELD:
             self._log.info("cluster.leads")
         self._leads_until = asked_at + LEASE if view.me.leads else NOT_HELD
-        self._mine = view.me.keys
 
-    def _see(self, view: View) -> None:
+    def _see(self, before: View | None, view: View) -> None:
         """Remember when others were last seen to hold what, and whether they were behind with it."""
         now = self._engine.board.now()
         for member in view.members:
@@ -154,10 +151,9 @@ class Cluster:
                 self._seen.update({key: (now, key in member.behind) for key in member.keys})
                 for key in member.keys:
                     self._given.pop(key, None)
-        if frozenset(member.name for member in view.members) != self._peers:
+        if before is None or before.names() != view.names():
             # Whom an account was given up for may be gone without it.
             self._given.clear()
-        self._peers = frozenset(member.name for member in view.members)
 
     async def _say_what_is_behind(self, session: Session, view: View) -> None:
         """Let whoever takes an account over know that what was due of it has not all been asked."""
@@ -191,10 +187,10 @@ class Cluster:
             session.is_full, self._full_until = False, self._clock.monotonic() + FULL_FOR
             self._log.error("cluster.locks_full", held=len(view.me.keys), do="raise max_locks_per_transaction")
         if not got:
-            await self._give(session, view, held)
+            await self._give(session, view, held, accounts)
         return bool(got)
 
-    async def _give(self, session: Session, view: View, held: Mapping[str, int]) -> None:
+    async def _give(self, session: Session, view: View, held: Mapping[str, int], wanted: AbstractSet[str]) -> None:
         """Ask nothing more of what is to be another's, and let go of it as soon as nothing of it is under way."""
         now, accounts = self._clock.monotonic(), self._engine.by_key
         self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
@@ -204,7 +200,7 @@ class Cluster:
         spare.sort(key=lambda key: accounts[key].in_flight if key in accounts else 0)
         surplus = spare[: max(0, count)]
         self._given.update(dict.fromkeys(surplus, now))
-        self._giving.update(surplus, view.me.keys - self._wanted())
+        self._giving.update(surplus, view.me.keys - wanted)
         for key in self._giving & accounts.keys():
             accounts[key].lease_until = NOT_HELD
         quiet = [key for key in self._giving if key not in accounts or not accounts[key].in_flight]

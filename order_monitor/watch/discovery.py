@@ -7,7 +7,6 @@ others). In between nothing is asked on stale knowledge: an order that was not r
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -25,14 +24,12 @@ from order_monitor.shop.order_reader import Scan
 from order_monitor.watch.board import Board
 from order_monitor.watch.intake import Intake
 from order_monitor.watch.routing import Directory
+from order_monitor.watch.turns import unhurried
 from order_monitor.watch.writer import Recorder
 
 _CLOCK_TICK: Final = 1.0
 _NAMED: Final = 100
 """How many skipped orders are told one by one at a look."""
-
-_SLICE: Final = 500
-"""Orders merged before the loop may do something else: a scan of 100,000 must not hold up the calls."""
 
 
 class Shop(Recorder, Protocol):
@@ -126,15 +123,17 @@ class Discovery:
                 if queue.get(entry.order.id) is entry:
                     queue.schedule(entry, entry.due, wake=self._board.now())
                     entry.read_at = read_at
-        for entry in entries if found is not None else []:
+        if found is None:
+            return
+        for entry in entries:
             if queue.get(entry.order.id) is entry:
-                self._compare(entry, (found or {}).get(entry.order.id), read_at)
+                self._compare(entry, found.get(entry.order.id), read_at)
 
     def _compare(self, entry: Entry, order: Order | None, read_at: float) -> None:
-        reason = self.intake.take(order, self._board.now(), read_at) if order is not None else None
-        if order is None or reason is not None:
+        if order is None:
             self.intake.let_go(entry)
-        if order is not None and reason is not None:
+        elif reason := self.intake.take(order, self._board.now(), read_at):
+            self.intake.let_go(entry)
             self._note_skips({**self.skips, order.id: reason}, {order.id: order})
 
     def _look_at_clock(self, now: float, began: float) -> None:
@@ -163,9 +162,7 @@ class Discovery:
         taken: set[str] = set()
         awaiting: set[str] = set()
         overdue = 0
-        for n, order in enumerate(chain(scan.orders, scan.awaiting), 1):
-            if n % _SLICE == 0:
-                await asyncio.sleep(0)
+        async for order in unhurried(chain(scan.orders, scan.awaiting)):
             if order.awaits_pin and (order.id in taken or order.id in skips):
                 continue
             reason = self.intake.take(order, scan.now, began)
@@ -195,17 +192,9 @@ class Discovery:
         """Return what is open no more, what is skipped, and whose PIN is not awaited any more."""
         before, self._awaiting = self._awaiting, awaiting
         if scan.is_whole:
-            return await self._missing_from(taken)
+            return [entry async for entry in unhurried(list(self._queue)) if entry.order.id not in taken]
         known = [self._queue.get(order_id) for order_id in before - taken | skipped]
         return [e for e in known if e is not None and (e.order.awaits_pin or e.order.id in skipped)]
-
-    async def _missing_from(self, taken: AbstractSet[str]) -> list[Entry]:
-        missing: list[Entry] = []
-        entries = list(self._queue)
-        for start in range(0, len(entries), _SLICE):
-            missing += [entry for entry in entries[start : start + _SLICE] if entry.order.id not in taken]
-            await asyncio.sleep(0)
-        return missing
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
         """Say what is skipped from now on, some by name and of very many the rest in one line."""

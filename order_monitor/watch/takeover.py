@@ -9,11 +9,10 @@ from typing import Final, Protocol
 from order_monitor.core.queue import Entry, Stage
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
+from order_monitor.watch.turns import unhurried
 
 MARGIN: Final = 30.0
 """What the holder before was asking when it was lost has no answer: slots this many seconds before that are kept again."""
-
-_SLICE: Final = 500
 
 Last = tuple[float, bool]
 """When an account was last seen to be another's (epoch seconds), and whether that one was behind with it."""
@@ -81,9 +80,7 @@ class Takeover:
             if (account := accounts.get(key)) is not None:
                 account.gate.start_anew()
                 since[account.name] = None if was_behind or self._engine.records_every_check else last
-        for n, entry in enumerate(list(board.queue), 1):
-            if n % _SLICE == 0:
-                await asyncio.sleep(0)
+        async for entry in unhurried(list(board.queue)):
             is_there = entry.account in since and board.queue.get(entry.order.id) is entry
             if is_there and entry.stage in (Stage.SCHEDULED, Stage.READY):
                 self._schedule(entry, since[entry.account])

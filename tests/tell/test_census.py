@@ -18,7 +18,7 @@ def order(order_id: str, age: float | None) -> Order:
 
 
 def test_an_empty_book() -> None:
-    taken = census.take(OrderQueue(), {}, NOW, 100)
+    taken = census.Counting(OrderQueue(), {}, NOW, 100).at_once()
     assert (taken.due, taken.oldest_due, taken.overdue, taken.problems, taken.next) == (0, None, 0, [], [])
 
 
@@ -28,7 +28,7 @@ def test_each_order_is_counted_where_it_belongs() -> None:
         entry = queue.add(order(str(n), age), "a" if n % 2 else "b")
         queue.schedule(entry, NOW - 10 + n * 5)
     queue.promote(NOW - 8)
-    taken = census.take(queue, {"x": SkipReason.NO_REFERENCE}, NOW, 86_400)
+    taken = census.Counting(queue, {"x": SkipReason.NO_REFERENCE}, NOW, 86_400).at_once()
     assert taken.by_age == [3, 1, 1, 2, 1]
     assert taken.overdue == 1
     assert taken.due == 3, "ready, or scheduled and due"
@@ -44,7 +44,7 @@ def test_the_lists_are_bounded() -> None:
         entry = queue.add(order(str(n), 200), "a")
         queue.schedule(entry, NOW + 1000 - n)
         entry.stuck = "pin_too_wide" if n < 20 else None
-    taken = census.take(queue, {str(n): SkipReason.NO_REFERENCE for n in range(500)}, NOW, 100)
+    taken = census.Counting(queue, {str(n): SkipReason.NO_REFERENCE for n in range(500)}, NOW, 100).at_once()
     assert taken.overdue == 500
     assert len(taken.problems) == census.PROBLEMS
     assert [p.kind for p in taken.problems[:21]] == ["stuck"] * 20 + ["overdue"]
@@ -82,9 +82,9 @@ async def test_counted_in_slices_it_is_the_same() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    slowly = await census.take_in_slices(queue, skips, NOW, 86_400, {"a1"})
+    slowly = await census.Counting(queue, skips, NOW, 86_400, {"a1"}).in_turns()
     task.cancel()
-    assert slowly == census.take(queue, skips, NOW, 86_400, {"a1"})
+    assert slowly == census.Counting(queue, skips, NOW, 86_400, {"a1"}).at_once()
     assert turns >= 3
 
 
