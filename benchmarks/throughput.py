@@ -39,7 +39,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
-from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.shop.orders import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -151,7 +151,7 @@ class InMemory:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(self, *, since: float | None = None) -> Scan:
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
         return Scan(time.time(), self._orders, [], list(self._integrations.values()))
 
     async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:

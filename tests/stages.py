@@ -20,7 +20,7 @@ from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.membership import Member, Membership, View
-from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.overview import Overview
@@ -63,7 +63,7 @@ class Shelf:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(self, *, since: float | None = None) -> Scan:
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(self.now, self.orders, [], None, self.waiting)

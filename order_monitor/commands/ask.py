@@ -18,7 +18,7 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Now
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.reviews import Reviews
@@ -44,8 +44,8 @@ class Chosen:
         """As the orders do."""
         return self.orders.records_every_check
 
-    async def scan(self, *, since: float | None = None) -> Scan:
-        """Return those chosen."""
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+        """Return those chosen, all at once."""
         scan = await self.orders.scan(self.ids)
         return replace(scan, orders=[order for order in scan.orders if self.wanted(order)], unknown=[])
 
@@ -179,7 +179,7 @@ def _wanted(settings: Settings, engine: Engine, account: str | None, *, overdue:
 
 
 def _lines(engine: Engine, told: Told, named: list[str] | None) -> list[dict[str, Any]]:
-    known = {entry.order.id: entry.account for entry in engine.queue}
+    known = {entry.id: entry.account for entry in engine.queue}
     lines = []
     for order_id in dict.fromkeys([*(named or []), *known, *told.answers]):
         done, text = told.of(order_id)

@@ -11,12 +11,17 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from struct import unpack
+from struct import Struct
 from typing import Final, Protocol
 
 from order_monitor.core.order import Order
 
 _FIRST: Final = 8
+_UNITS: Final = 2**32
+_SURELY: Final = 1 - 1e-9
+"""No slot follows another sooner than in so much of the cap, however it is rounded."""
+
+_eight: Final = Struct(f">{_FIRST}I").unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,15 @@ class Schedule:
 
     def latest(self, order_id: str, age: float) -> float | None:
         """Return the last slot at or before ``age``, in seconds after ``sent_at``; None before the first."""
-        slots = _Slots(self, order_id)
-        k = slots.count(age)
-        regular = slots.at(k) if k else None
-        if age >= self.give_up_after and (regular is None or regular < self.give_up_after):
+        k, regular = _Slots(self, order_id).until(age)
+        if age >= self.give_up_after and (not k or regular < self.give_up_after):
             return self.give_up_after
-        return regular
+        return regular if k else None
 
     def following(self, order_id: str, age: float) -> float:
         """Return the first slot after ``age``, in seconds after ``sent_at``; ``give_up_after`` is always a slot."""
         slots = _Slots(self, order_id)
-        regular = slots.at(slots.count(age) + 1)
+        regular = slots.at(slots.until(age)[0] + 1)
         return min(regular, self.give_up_after) if age < self.give_up_after else regular
 
 
@@ -56,13 +59,15 @@ class _Slots:
 
     def __init__(self, schedule: Schedule, order_id: str) -> None:
         self._schedule, self._order_id = schedule, order_id
-        units = _first_units(order_id)
-        delay, total = schedule.base, schedule.first_check
-        self._early = [total]
-        for i in range(_doublings(schedule.base, schedule.cap)):
-            total += delay * (1 + schedule.jitter * (units[i] if i < _FIRST else _unit(order_id, i)))
-            delay *= 2
-            self._early.append(total)
+        total = schedule.first_check
+        self._early = early = [total]
+        delays = _doubling(schedule.base, schedule.cap, schedule.jitter)
+        for (delay, stretch), unit in zip(delays, _first_units(order_id), strict=False):
+            total += delay + stretch * unit
+            early.append(total)
+        for i in range(_FIRST, len(delays)):
+            total += delays[i][0] + delays[i][1] * _UNITS * _unit(order_id, i)
+            early.append(total)
 
     def at(self, k: int) -> float:
         """When the k-th check falls."""
@@ -71,17 +76,22 @@ class _Slots:
             return early[k - 1]
         return early[-1] + self._schedule.cap * self._stretched(k - len(early))
 
-    def count(self, age: float) -> int:
-        """How many regular slots lie at or before ``age``."""
+    def until(self, age: float) -> tuple[int, float]:
+        """How many regular slots lie at or before ``age``, and where the last of them lies."""
         schedule, early = self._schedule, self._early
         if age < early[-1]:
-            return bisect_right(early, age)
-        k = len(early) + max(0, int((age - early[-1]) / (schedule.cap * (1 + schedule.jitter / 2))))
-        while k > len(early) and self.at(k) > age:
+            k = bisect_right(early, age)
+            return k, early[k - 1]
+        # Two capped delays are always as long as any other two: start at the pair's first slot.
+        pair = schedule.cap * (2 + schedule.jitter)
+        k = len(early) + 2 * int((age - early[-1]) / pair)
+        at = self.at(k)
+        while k > len(early) and at > age:
             k -= 1
-        while self.at(k + 1) <= age:
-            k += 1
-        return k
+            at = self.at(k)
+        while age - at > schedule.cap * _SURELY and (following := self.at(k + 1)) <= age:
+            k, at = k + 1, following
+        return k, at
 
     def _stretched(self, n: int) -> float:
         """Sum ``n`` capped delays, in units of the cap.
@@ -95,21 +105,21 @@ class _Slots:
 
 
 @lru_cache(maxsize=64)
-def _doublings(base: float, cap: float) -> int:
-    """How many delays are still below the cap."""
-    return max(0, math.ceil(math.log2(cap / base)))
+def _doubling(base: float, cap: float, jitter: float) -> tuple[tuple[float, float], ...]:
+    """Return the delays that are still below the cap, and what their jitter adds for each of its units."""
+    count = max(0, math.ceil(math.log2(cap / base)))
+    return tuple((base * 2**i, base * 2**i * jitter / _UNITS) for i in range(count))
 
 
-def _first_units(order_id: str) -> tuple[float, ...]:
-    """Return an order's first jitters, in [0, 1), the same on every machine and in every process: one digest for all of them."""
-    digest = blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest()
-    return tuple(number / 2**32 for number in unpack(f">{_FIRST}I", digest))
+def _first_units(order_id: str) -> tuple[int, ...]:
+    """Return an order's first jitters, below `_UNITS`, the same on every machine: one digest for all of them."""
+    return _eight(blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest())
 
 
 def _unit(order_id: str, i: int) -> float:
-    """Return the i-th jitter of an order."""
+    """Return the i-th jitter of an order, as a part of `_UNITS`."""
     digest = blake2b(f"{order_id}/{i}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest) / 2**32
+    return int.from_bytes(digest) / _UNITS
 
 
 class Plan(Protocol):

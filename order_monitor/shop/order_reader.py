@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
@@ -35,11 +34,30 @@ _NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some of what a scan reads, as soon as it is read: of very many orders nobody holds all at once.
+
+    ``now`` is the database's clock when the reading began, epoch seconds. The first part has no orders, but what must be known
+    before them: the accounts that a person has paused, and the shop's accounts where they were read.
+    """
+
+    now: float
+    orders: Sequence[Order] = ()
+    integrations: list[Integration] | None = None
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+
+
+Take = Callable[[Part], None]
+"""Takes the parts of a scan."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
 
-    ``is_whole`` tells that these are all of them, and not only some. ``waiting`` is how many events the shop has not consumed
-    (at most `WAITING_LIMIT`) and since when the oldest waits; None where there is no events table, or the webhook delivers them.
+    ``orders`` are those that nobody has taken part by part. ``is_whole`` tells that all were read, and not only some. ``waiting``
+    is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None where there is no
+    events table, or the webhook delivers them.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person. ``awaiting`` are orders that
     have ended without the PIN that may still come.
     """
@@ -79,8 +97,12 @@ class OrderReader:
     def _table(self) -> Table:
         return self._catalogue.holdings.ledger.table
 
-    async def scan(self, only: Sequence[str] | None = None, *, since: float | None = None) -> Scan:
+    async def scan(
+        self, only: Sequence[str] | None = None, *, since: float | None = None, take: Take | None = None
+    ) -> Scan:
         """Return the open orders, and those whose status nobody knows; of the open ones ``only`` some, or those sent ``since``.
+
+        With ``take`` the open orders are given to it as they are read, and those read before an error stay with it.
 
         Raises:
             ShopError: the database could not be asked.
@@ -90,15 +112,21 @@ class OrderReader:
         try:
             async with self._database.transaction() as connection:
                 began = await connection.fetchval(_NOW)
-                found = await self._found(connection, only, since)
+                pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
+                orders: list[Order] = []
+                integrations: list[Integration] | None = None
+                async for part in self._parts(connection, Part(began, pauses=pauses), only, since):
+                    integrations = integrations if part.integrations is None else part.integrations
+                    if take is None:
+                        orders += part.orders
+                    else:
+                        take(part)
                 unknown_sql = self.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
-                integrations = await self._integrations(connection, began, found)
                 waiting = await self._waiting(connection)
-                pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
                 reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
                 ended = await self._recent(connection, holdings, only)
-                orders, odd = await orders_of(found), [order_of(r) for r in unknown]
+                odd = [order_of(r) for r in unknown]
                 # Last of all: whoever goes by it must not be behind by as long as the reading took.
                 now = await connection.fetchval(_NOW)
         except ShopMisfitError:
@@ -159,14 +187,33 @@ class OrderReader:
         reviews = holdings.reviews.sql if holdings.reviews else None
         return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
 
-    async def _found(
+    async def _parts(
+        self, connection: Connection, first: Part, only: Sequence[str] | None, since: float | None
+    ) -> AsyncIterator[Part]:
+        """Yield what must be known first, and then the orders."""
+        integrations: list[Integration] | None = None
+        accounts = self._catalogue.holdings.accounts
+        if accounts and not 0 <= first.now - self.accounts_read_at < self._catalogue.layout.refresh:
+            integrations = await self._integrations(connection, first.now, set())
+        yield replace(first, integrations=integrations)
+        async for rows in self._slices(connection, only, since):
+            named = {row["integration"] for row in rows} - self._met - {None} if accounts else set()
+            # An account never met is looked for once; whether it is there by now tells the next time that all are read.
+            integrations = await self._integrations(connection, first.now, named) if named else None
+            yield replace(first, orders=[order_of(row) for row in rows], integrations=integrations)
+
+    async def _slices(
         self, connection: Connection, only: Sequence[str] | None, since: float | None
-    ) -> list[asyncpg.Record]:
+    ) -> AsyncIterator[list[asyncpg.Record]]:
+        """Yield the rows of open orders, of very many some at a time: nobody holds all, and others have their turn."""
         if since is not None:
-            return list(await connection.fetch(self.since_sql(), since))
-        if only is None:
-            return await _in_slices(connection, self.scan_sql())
-        return list(await connection.fetch(self.among_sql(), list(only)))
+            yield list(await connection.fetch(self.since_sql(), since))
+        elif only is not None:
+            yield list(await connection.fetch(self.among_sql(), list(only)))
+        else:
+            cursor = await connection.cursor(self.scan_sql())
+            while rows := await cursor.fetch(SLICE):
+                yield rows
 
     async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
         if not self._catalogue.holdings.ledger.events or self._catalogue.layout.webhook:
@@ -178,17 +225,10 @@ class OrderReader:
         )
         return (row["count"], row["since"]) if row is not None else None
 
-    async def _integrations(
-        self, connection: Connection, now: float, found: Sequence[asyncpg.Record]
-    ) -> list[Integration] | None:
-        """Read the shop's accounts when it is time to, or when an order names one never met."""
-        if self._catalogue.holdings.accounts is None:
-            return None
-        named = {row["integration"] for row in found} - {None}
-        if not named - self._met and 0 <= now - self.accounts_read_at < self._catalogue.layout.refresh:
-            return None
+    async def _integrations(self, connection: Connection, now: float, named: set[str]) -> list[Integration]:
+        """Read the shop's accounts, of which orders have ``named`` some that were never met."""
         integrations = await self.read_integrations(connection)
-        self._met = named | {integration.id for integration in integrations}
+        self._met |= named | {integration.id for integration in integrations}
         self.accounts_read_at = now
         return integrations
 
@@ -226,24 +266,6 @@ class OrderReader:
             f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
             f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
         )
-
-
-async def _in_slices(connection: Connection, sql: str) -> list[asyncpg.Record]:
-    """Fetch all rows, some at a time: of very many the loop must not stand still."""
-    found: list[asyncpg.Record] = []
-    cursor = await connection.cursor(sql)
-    while rows := await cursor.fetch(SLICE):
-        found += rows
-    return found
-
-
-async def orders_of(rows: Sequence[asyncpg.Record]) -> list[Order]:
-    """Return the orders, and let others have their turn between slices."""
-    orders: list[Order] = []
-    for start in range(0, len(rows), SLICE):
-        orders += [order_of(row) for row in rows[start : start + SLICE]]
-        await asyncio.sleep(0)
-    return orders
 
 
 def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:

@@ -14,7 +14,7 @@ from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout, open_statuses
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.order_reader import End, OrderReader, Scan
+from order_monitor.shop.order_reader import End, OrderReader, Scan, Take
 from order_monitor.shop.order_recorder import OrderRecorder
 from order_monitor.shop.unconfirmed import Unconfirmed
 
@@ -68,9 +68,11 @@ class Orders:
         """Whether ``last_sync_at`` is written at each check."""
         return self.ledger.records_every_check
 
-    async def scan(self, only: Sequence[str] | None = None, *, since: float | None = None) -> Scan:
+    async def scan(
+        self, only: Sequence[str] | None = None, *, since: float | None = None, take: Take | None = None
+    ) -> Scan:
         """Return the open orders, ``only`` some of them, or those sent ``since``: see `OrderReader.scan`."""
-        return await self.reader.scan(only, since=since)
+        return await self.reader.scan(only, since=since, take=take)
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: see `OrderReader.reread`."""

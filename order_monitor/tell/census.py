@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.order import SkipReason
-from order_monitor.core.queue import Entry, OrderQueue, Stage
+from order_monitor.core.queue import OrderQueue
 from order_monitor.watch.turns import unhurried
 
 AGES: Final = (300.0, 3600.0, 21_600.0, 86_400.0)
@@ -97,8 +98,7 @@ class Counting:
         return self._done()
 
     def _add(self, entry: Entry) -> None:
-        census, now, order = self._census, self._now, entry.order
-        sent = order.sent_at
+        census, now, sent = self._census, self._now, entry.sent_at
         age = now - sent if sent is not None else 0.0
         census.by_age[sum(age >= limit for limit in AGES)] += 1
         share = census.shares.setdefault(entry.account, Share())
@@ -107,12 +107,13 @@ class Counting:
         if is_due and entry.account not in self._elsewhere:
             share.due += 1
             share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
-        if entry.stuck:
-            _keep(self._stuck, Problem(order.id, "stuck", entry.stuck, entry.account, sent, order.referans))
+        stuck, referans = entry.memo.stuck, entry.referans or ""
+        if stuck:
+            _keep(self._stuck, Problem(entry.id, "stuck", stuck, entry.account, sent, referans))
         census.overdue += age >= self._give_up_after
-        if age >= self._give_up_after and not entry.stuck:
+        if age >= self._give_up_after and not stuck:
             why = "past_give_up_after"
-            _keep(self._overdue, Problem(order.id, "overdue", why, entry.account, sent, order.referans))
+            _keep(self._overdue, Problem(entry.id, "overdue", why, entry.account, sent, referans))
 
     def _done(self) -> Census:
         """Add what is skipped, and what comes next."""

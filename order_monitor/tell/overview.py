@@ -12,9 +12,9 @@ from typing import Any, Final
 from order_monitor import __version__
 from order_monitor.core.answer import Answer
 from order_monitor.core.clock import Clock
+from order_monitor.core.entry import Entry
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
-from order_monitor.core.queue import Entry
 from order_monitor.core.recording import Result
 from order_monitor.core.timing.picture import Picture, pictures
 from order_monitor.core.timing.planner import Timing
@@ -256,8 +256,7 @@ def _problem(problem: census.Problem) -> dict[str, Any]:
 
 
 def _coming(entry: Entry) -> dict[str, Any]:
-    order = entry.order
-    return {"order_id": order.id, "account": entry.account, "at": iso(entry.due), "referans": order.referans}
+    return {"order_id": entry.id, "account": entry.account, "at": iso(entry.due), "referans": entry.referans or ""}
 
 
 def _picture(one: Picture) -> dict[str, Any]:

@@ -39,9 +39,10 @@ class Readiness:
         state = self._engine.state
         reasons = []
         limit = self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
-        if state.scanned_at is None:
+        looked_at = self._looked_at()
+        if looked_at is None:
             reasons.append(f"no scan yet: {state.scan_problem}" if state.scan_problem else "no scan yet")
-        elif self._clock.monotonic() - state.scanned_at > limit:
+        elif self._clock.monotonic() - looked_at > limit:
             reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
         if self._engine.writer.stands_still():
             reasons.append(f"nothing written for {STANDSTILL:g} s: {len(self._engine.writer)} answers wait")
@@ -52,6 +53,13 @@ class Readiness:
         if self._cluster is not None and self._cluster.problem:
             reasons.append(f"not in the cluster: {self._cluster.problem}")
         return [*reasons, *self._unwell()]
+
+    def _looked_at(self) -> float | None:
+        """When orders were last taken in: of very many some are asked about long before all are. A failed look does not count."""
+        done, going = self._engine.state.scanned_at, self._engine.state.taking_at
+        if self._engine.state.scan_problem is not None or going is None:
+            return done
+        return going if done is None else max(done, going)
 
     def _unwell(self) -> list[str]:
         """Say what is wrong with the accounts, where none of them is well."""

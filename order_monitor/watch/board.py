@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.entry import NOTHING, Entry
 from order_monitor.core.order import Order
-from order_monitor.core.queue import Entry, OrderQueue
+from order_monitor.core.queue import OrderQueue
 from order_monitor.watch.observer import Observer
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.statistics import Statistics
+
+_CLOCK_TICK: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -37,7 +43,18 @@ class Board:
             return self.clock.time()
         return self.read_at[0] + self.clock.monotonic() - self.read_at[1]
 
-    def is_past_deadline(self, order: Order) -> bool:
+    def follow(self, now: float) -> None:
+        """Go by the database's clock, which shows ``now`` and decides what is due; one that stands while ours does not is told."""
+        at = self.clock.monotonic()
+        before, self.read_at = self.read_at, (now, at)
+        if before is None or at - before[1] < _CLOCK_TICK:
+            return
+        stood = now <= before[0]
+        if stood and not self.state.clock_stood_still:
+            structlog.get_logger("order_monitor.intake").error("database.clock_stands_still")
+        self.state.clock_stood_still = stood
+
+    def is_past_deadline(self, order: Order | Entry) -> bool:
         """Whether an open order is older than the shop's patience."""
         return (
             not order.awaits_pin
@@ -45,7 +62,7 @@ class Board:
             and self.now() - order.sent_at >= self.policy.give_up_after
         )
 
-    def gives_up_blind(self, order: Order) -> bool:
+    def gives_up_blind(self, order: Order | Entry) -> bool:
         """Whether an order is to be given up although the provider says nothing definite about it."""
         return self.policy.give_up_blind and self.is_past_deadline(order)
 
@@ -55,8 +72,19 @@ class Board:
 
     def again(self, entry: Entry) -> None:
         """Let an order that is still open be due at its plan's next time, if there is one in this run."""
-        due = self.next_time(entry)
+        self.plan(entry, self.next_time(entry))
+
+    def plan(self, entry: Entry, due: float | None) -> None:
+        """Let an order be due then, or not again in this run. Of very many what is read again before it is asked is not kept."""
         if due is None:
             self.queue.idle(entry)
-        else:
-            self.queue.schedule(entry, due)
+            return
+        self.queue.schedule(entry, due, now=self.now())
+        if self.is_many and entry.memo is NOTHING:
+            entry.referans = None
+
+    @property
+    def is_many(self) -> bool:
+        """Whether there are so many orders that they are not kept whole."""
+        policy = self.policy
+        return len(self.queue) > policy.reading.small and not policy.one_pass and not policy.give_up_blind

@@ -6,7 +6,7 @@ import structlog
 
 from order_monitor.core.answer import Answer, Cancelled, Garbled
 from order_monitor.core.decision import FOR_A_PERSON
-from order_monitor.core.queue import Entry
+from order_monitor.core.entry import Entry
 
 
 class Confirmations:
@@ -25,13 +25,13 @@ class Confirmations:
 
         Whatever else is said meanwhile withdraws the cancellation.
         """
-        self.open.discard(entry.order.id)
-        before = entry.cancelled_at
+        self.open.discard(entry.id)
+        before = entry.memo.cancelled_at
         if not isinstance(answer, Cancelled):
-            entry.cancelled_at = None
             if before is not None:
+                entry.note(cancelled_at=None)
                 self._settle(entry)
-                self._log.warning("order.cancel_withdrawn", order_id=entry.order.id, outcome=answer.outcome)
+                self._log.warning("order.cancel_withdrawn", order_id=entry.id, outcome=answer.outcome)
             return None
         if not self._confirm:
             return None
@@ -39,16 +39,17 @@ class Confirmations:
             self._settle(entry)
             return None
         if before is None:
-            self._fresh[entry.order.id] = entry.account
-            self._settled.discard(entry.order.id)
-        entry.cancelled_at = now if before is None else before
-        self.open.add(entry.order.id)
-        self._log.info("order.cancel_unconfirmed", order_id=entry.order.id, again_in=self._confirm)
-        return entry.cancelled_at + self._confirm
+            self._fresh[entry.id] = entry.account
+            self._settled.discard(entry.id)
+        since = now if before is None else before
+        entry.note(cancelled_at=since)
+        self.open.add(entry.id)
+        self._log.info("order.cancel_unconfirmed", order_id=entry.id, again_in=self._confirm)
+        return since + self._confirm
 
     def _settle(self, entry: Entry) -> None:
-        self._fresh.pop(entry.order.id, None)
-        self._settled.add(entry.order.id)
+        self._fresh.pop(entry.id, None)
+        self._settled.add(entry.id)
 
     def changes(self) -> tuple[dict[str, str], set[str]]:
         """Return what began to wait since the last call, each with its account, and what waits no more."""
@@ -59,9 +60,10 @@ class Confirmations:
     def is_for_a_person(self, entry: Entry, answer: Answer) -> bool:
         """Whether this is the odd answer that is one too many, so that a person is asked to look."""
         allowed = FOR_A_PERSON.get(answer.why) if isinstance(answer, Garbled) else None
-        entry.unknown = entry.unknown + 1 if allowed else 0
-        return allowed is not None and entry.unknown == allowed[1]
+        unknown = entry.memo.unknown + 1 if allowed else 0
+        entry.note(unknown=unknown)
+        return allowed is not None and unknown == allowed[1]
 
     def forget(self, entry: Entry) -> None:
         """Wait for no confirmation of this order any more."""
-        self.open.discard(entry.order.id)
+        self.open.discard(entry.id)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from order_monitor.core.queue import READ_AGAIN, Entry
+from order_monitor.core.entry import Entry
+from order_monitor.core.queue import READ_AGAIN
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
@@ -24,7 +25,7 @@ class Asking:
     """What is done with an order whose turn it is.
 
     ``ask`` asks an account about it, with whether the question is a probe of a shut gate; ``look_again`` reads again those that
-    were not read lately, and schedules them anew.
+    were not read lately, and lets those in hand be due again.
     """
 
     ask: Callable[[Account, Entry, bool], Coroutine[Any, Any, None]]
@@ -135,21 +136,24 @@ class Dispatcher:
         account.pace.take(now)
         account.calls[entry] = now
         self._calling.add(account.name)
-        self.calls.start(self._asking.ask(account, entry, probe), f"check {entry.order.id}")
+        self.calls.start(self._asking.ask(account, entry, probe), f"check {entry.id}")
         return True
 
     def _is_stale(self, entry: Entry) -> bool:
         is_old = entry.read_at < self._board.stale_before or entry.read_at == READ_AGAIN
-        return is_old and not entry.order.awaits_pin
+        return entry.referans is None or (is_old and not entry.awaits_pin)
 
     def _look_again(self, name: str, first: Entry) -> None:
-        """Have an order read again before it is asked about, with those that come next and were not read lately either."""
+        """Have an order read again before it is asked about, with what comes next or soon and was not read lately either."""
         batch, queue = [first], self._board.queue
         fresh: list[Entry] = []
         while len(batch) + len(fresh) < AT_A_TIME and (entry := queue.take(name)) is not None:
             (batch if self._is_stale(entry) else fresh).append(entry)
         for entry in fresh:
             queue.schedule(entry, entry.due, wake=self._board.now())
+        until = self._board.now() + self._board.policy.reading.fresh_for / 2
+        soon = queue.coming(AT_A_TIME) if len(batch) < AT_A_TIME else []
+        batch += [entry for entry in soon if entry.wake <= until and self._is_stale(entry)][: AT_A_TIME - len(batch)]
         self._looked_at.add(name)
         self.looks.start(self._read(name, batch), f"read {name}")
 

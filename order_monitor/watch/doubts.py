@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import structlog
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.entry import Stage
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.core.queue import Stage
 from order_monitor.watch.engine import Engine
 
 _LOOK: Final = 1.0
@@ -77,8 +77,10 @@ class Doubts:
             entry = queue.get(order_id)
             if entry is None:
                 self._settled.add(order_id)
-            elif entry.stage is not Stage.WRITING and (entry.cancelled_at is None or since < entry.cancelled_at):
-                entry.cancelled_at = since
+            elif entry.stage is not Stage.WRITING and (
+                entry.memo.cancelled_at is None or since < entry.memo.cancelled_at
+            ):
+                entry.note(cancelled_at=since)
                 if entry.stage in (Stage.SCHEDULED, Stage.READY):
                     open_.add(order_id)
                     queue.schedule(entry, since + self._confirm)

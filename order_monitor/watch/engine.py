@@ -91,7 +91,7 @@ class Engine:
 
     def overdue(self) -> int:
         """Return how many known orders are older than the shop's patience and still open."""
-        return sum(self.board.is_past_deadline(entry.order) for entry in self.queue)
+        return sum(self.board.is_past_deadline(entry) for entry in self.queue)
 
     def adopt(self, policy: Policy) -> None:
         """Go on by another policy. An order's next time, already planned, stays; the times after it are the new plan's."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from order_monitor.core.answer import Unreachable
-from order_monitor.core.queue import Entry
+from order_monitor.core.entry import Entry
 from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
@@ -34,7 +34,7 @@ class Inquiry:
             account.gate.released(probe=probe)
             raise
         except Exception as error:  # noqa: BLE001 - a fault in an adapter is that call's failure, not the program's
-            self._log.error("check.failed", order_id=entry.order.id, account=account.name, error=type(error).__name__)
+            self._log.error("check.failed", order_id=entry.id, account=account.name, error=type(error).__name__)
             reply = Reply(Unreachable("internal_error"))
         finally:
             began = account.calls.pop(entry)

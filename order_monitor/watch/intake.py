@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
 import structlog
 
-from order_monitor.core.bounded import forget_oldest
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.order import Order, SkipReason
-from order_monitor.core.queue import Entry, Stage
 from order_monitor.watch.board import Board
 from order_monitor.watch.routing import Directory
 
@@ -20,17 +20,23 @@ class Intake:
     """Puts orders into the queue, and keeps them there as they are in the table."""
 
     def __init__(self, board: Board, directory: Directory) -> None:
-        """Fill the board's queue; ``directory`` knows whose each order is."""
+        """Fill the board's queue; ``directory`` knows whose each order is.
+
+        While a look goes on, ``looking_since`` (monotonic seconds), it may still read as open what has ended since it began.
+        """
         self._board = board
         self._queue = board.queue
         self._directory = directory
         self._ended: OrderedDict[str, float] = OrderedDict()
+        self.looking_since = math.inf
         self._log = structlog.get_logger("order_monitor.intake")
 
     def ended(self, order: Order) -> None:
         """Note that we ended an order, so that a scan which read it before does not bring it back."""
-        self._ended[order.id] = self._board.clock.monotonic()
-        forget_oldest(self._ended, _REMEMBERED)
+        ended = self._ended
+        ended[order.id] = self._board.clock.monotonic()
+        while len(ended) > _REMEMBERED and next(iter(ended.values())) < self.looking_since:
+            ended.popitem(last=False)
 
     def take(self, order: Order, now: float, read_at: float) -> SkipReason | None:
         """Take in an order as it was read at ``read_at`` (monotonic seconds; ``now`` epoch seconds); return why it is skipped."""
@@ -43,8 +49,8 @@ class Intake:
 
     def let_go(self, entry: Entry) -> None:
         """Forget an order that is open no more."""
-        self._board.state.stuck.pop(entry.order.id, None)
-        self._queue.forget(entry.order.id)
+        self._board.state.stuck.pop(entry.id, None)
+        self._queue.forget(entry.id)
 
     def _ended_since(self, order: Order, read_at: float) -> bool:
         """Whether we ended this order while it was being read; if we ended it before, somebody reopened it."""
@@ -62,22 +68,25 @@ class Intake:
         if entry is None:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
-            self._plan_first(entry)
+            self._plan_first(entry, order)
         elif entry.stage not in (Stage.ASKING, Stage.WRITING) and entry.read_at <= read_at:
-            before = (entry.order.referans, entry.order.sent_at, entry.account, entry.order.awaits_pin)
-            if entry.order.status != order.status:
+            referans = order.referans if entry.referans is None else entry.referans
+            before = (referans, entry.sent_at, entry.account, entry.awaits_pin)
+            if entry.traits.status != order.status:
                 entry.written = None
-            entry.order, entry.read_at = order, read_at
+            is_kept = entry.referans is not None
+            self._queue.renew(entry, order, account)
+            entry.read_at = read_at
             if before == (order.referans, order.sent_at, account, order.awaits_pin):
+                entry.referans = order.referans if is_kept or not self._board.is_many else None
                 self._skip_asked(entry)
             else:
                 self._queue.idle(entry)
-                self._queue.move(entry, account)
-                self._plan_first(entry)
+                self._plan_first(entry, order)
 
     def _skip_asked(self, entry: Entry) -> None:
         """Ask at the next time only, where somebody else has asked since the order came due (``last_sync_at`` tells)."""
-        asked = entry.order.last_sync_at
+        asked = entry.asked_at
         if (
             asked is not None
             and entry.stage in (Stage.SCHEDULED, Stage.READY)
@@ -85,16 +94,13 @@ class Intake:
         ):
             again = self._board.next_time(entry)
             if again is not None:
-                self._queue.schedule(entry, again)
+                self._board.plan(entry, again)
 
-    def _plan_first(self, entry: Entry) -> None:
-        order, plan = entry.order, self._board.policy.plan
+    def _plan_first(self, entry: Entry, order: Order) -> None:
+        plan = self._board.policy.plan
         due = plan.first(order, self._board.now())
         if order.ended_at is not None and due is not None and due <= order.ended_at:
             again = plan.again(order, order.ended_at)
             due = due if again is None else again  # one pass has no second time, and asks all the same
-        if due is None:
-            self._queue.idle(entry)
-        else:
-            self._board.state.eligible += 1
-            self._queue.schedule(entry, due)
+        self._board.state.eligible += due is not None
+        self._board.plan(entry, due)

@@ -18,7 +18,7 @@ from order_monitor.core.answer import (
     Unreachable,
     Waiting,
 )
-from order_monitor.core.queue import Entry, Stage
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.recording import Finding
 from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
@@ -48,9 +48,9 @@ class Judgement:
         answer, now = reply.answer, self._board.clock.monotonic()
         if reply.requests > 1:
             account.pace.take(now, reply.requests - 1)
-        self._log.debug("order.asked", order_id=entry.order.id, account=account.name, outcome=answer.outcome)
+        self._log.debug("order.asked", order_id=entry.id, account=account.name, outcome=answer.outcome)
         if isinstance(answer, (Refused, Garbled)):
-            account.sense.not_understood(entry.order.id, answer.outcome, entry.due, now)
+            account.sense.not_understood(entry.id, answer.outcome, entry.due, now)
             account.said = answer.message or account.said
             self._not_understood(account, entry, answer, now, probe=probe)
         elif isinstance(answer, (Blocked, Busy, Unreachable)):
@@ -67,14 +67,15 @@ class Judgement:
 
     def _asked(self, entry: Entry, answer: Answer) -> None:
         self._board.state.outcomes[answer.outcome] += 1
-        entry.failures = 0
+        if entry.memo.failures:
+            entry.note(failures=0)
         entry.checks += 1
 
     def give_up_unasked(self, accounts: Mapping[str, Account]) -> None:
         """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
         now = self._board.clock.monotonic()
         for entry in list(self._board.queue) if self._board.policy.give_up_blind else []:
-            waits = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._board.is_past_deadline(entry.order)
+            waits = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._board.is_past_deadline(entry)
             account = accounts.get(entry.account)
             if waits and account is not None and account.is_held(now) and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
@@ -99,7 +100,7 @@ class Judgement:
         """Those odd answers were not their orders' attempts: each keeps the slot it was asked for."""
         for order_id, (outcome, due) in account.sense.orders().items():
             other = self._board.queue.get(order_id)
-            if other is None or other.failures or other.stage not in (Stage.SCHEDULED, Stage.IDLE):
+            if other is None or other.memo.failures or other.stage not in (Stage.SCHEDULED, Stage.IDLE):
                 continue
             other.checks -= 1
             self._board.state.outcomes[outcome] -= 1
@@ -108,7 +109,7 @@ class Judgement:
 
     def _not_answered(self, entry: Entry, answer: Answer) -> None:
         """Put the order back behind others, lest one that always fails is every probe's choice."""
-        if self._board.gives_up_blind(entry.order):
+        if self._board.gives_up_blind(entry):
             self._submit(entry, answer)
         elif self._board.policy.one_pass:
             self.confirmations.forget(entry)
@@ -117,17 +118,18 @@ class Judgement:
             self._not_answered_at(entry, entry.due)
 
     def _not_answered_at(self, entry: Entry, due: float) -> None:
-        entry.failures += 1
-        hold = min(_FIRST_HOLD * 2 ** min(entry.failures - 1, 8), _LONGEST_HOLD)
+        failures = entry.memo.failures + 1
+        entry.note(failures=failures)
+        hold = min(_FIRST_HOLD * 2 ** min(failures - 1, 8), _LONGEST_HOLD)
         self._board.queue.schedule(entry, due, wake=self._board.now() + hold)
 
     def _refused(self, account: Account, entry: Entry, answer: Refused | Garbled) -> None:
         told = (answer.outcome, answer.code if isinstance(answer, Refused) else answer.why)
         if entry.written != told:
-            order_id, said = entry.order.id, answer.message
+            order_id, said = entry.id, answer.message
             self._log.warning(f"order.{told[0]}", order_id=order_id, account=account.name, code=told[1], said=said)
-        is_for_a_person = not entry.order.awaits_pin and self.confirmations.is_for_a_person(entry, answer)
-        if is_for_a_person or self._board.gives_up_blind(entry.order):
+        is_for_a_person = not entry.awaits_pin and self.confirmations.is_for_a_person(entry, answer)
+        if is_for_a_person or self._board.gives_up_blind(entry):
             self._submit(entry, answer)
             return
         entry.written = told
@@ -135,15 +137,16 @@ class Judgement:
 
     def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
         """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
-        entry.unknown = 0
-        if entry.order.awaits_pin:
+        if entry.memo.unknown:
+            entry.note(unknown=0)
+        if entry.awaits_pin:
             self._ended_before(entry, answer)
             return
         if (again := self.confirmations.ask_again_at(entry, answer, self._board.now())) is not None:
             self._board.queue.schedule(entry, again)
             return
         repeated = isinstance(answer, Waiting) and entry.written == answer
-        if repeated and not self._board.is_past_deadline(entry.order) and not self._records_every_check():
+        if repeated and not self._board.is_past_deadline(entry) and not self._records_every_check():
             self._board.again(entry)
         else:
             self._submit(entry, answer)
@@ -154,7 +157,7 @@ class Judgement:
             self._submit(entry, answer)
             return
         if isinstance(answer, Cancelled) and entry.written != answer:
-            self._log.warning("order.cancelled_after_end", order_id=entry.order.id, account=entry.account)
+            self._log.warning("order.cancelled_after_end", order_id=entry.id, account=entry.account)
         entry.written = answer
         self._board.again(entry)
 

@@ -9,9 +9,9 @@ import structlog
 
 from order_monitor.core.answer import Answer, Waiting
 from order_monitor.core.clock import Clock
+from order_monitor.core.entry import Entry
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
-from order_monitor.core.queue import Entry
 from order_monitor.core.recording import Fate, Result
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.learning import Key

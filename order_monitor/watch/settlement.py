@@ -8,8 +8,9 @@ from dataclasses import replace
 import structlog
 
 from order_monitor.core.answer import Completed, Waiting
+from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order
-from order_monitor.core.queue import READ_AGAIN, Entry
+from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.board import Board
 
@@ -100,16 +101,16 @@ class Settlement:
         if result.fate is Fate.STUCK:
             self._stuck(entry, result)
         else:
-            entry.stuck = None
+            entry.note(stuck=None)
         if result.write is not None:
-            entry.order = replace(order, status=result.write.status)
+            self._queue.renew(entry, replace(order, status=result.write.status), entry.account)
             if order.status != result.write.status:
                 self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
         entry.written = result.finding.answer
 
     def _stuck(self, entry: Entry, result: Result) -> None:
         reason = str(result.stuck)
-        self._state.stuck[entry.order.id] = reason
-        if entry.stuck != reason:
-            self._log.error("order.stuck", order_id=entry.order.id, reason=reason, detail=result.detail)
-        entry.stuck = reason
+        self._state.stuck[entry.id] = reason
+        if entry.memo.stuck != reason:
+            self._log.error("order.stuck", order_id=entry.id, reason=reason, detail=result.detail)
+        entry.note(stuck=reason)

@@ -13,6 +13,7 @@ class Statistics:
     """Counted since the start. Times are seconds of the monotonic clock.
 
     ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
+    ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
 
@@ -30,6 +31,7 @@ class Statistics:
     scans: int = 0
     scan_problem: str | None = None
     scanned_at: float | None = None
+    taking_at: float | None = None
     clock_stood_still: bool = False
     succeeded_at: float | None = None
     reviews: int = 0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from order_monitor.core.queue import Entry, Stage
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.turns import unhurried
@@ -81,7 +81,7 @@ class Takeover:
                 account.gate.start_anew()
                 since[account.name] = None if was_behind or self._engine.records_every_check else last
         async for entry in unhurried(list(board.queue)):
-            is_there = entry.account in since and board.queue.get(entry.order.id) is entry
+            is_there = entry.account in since and board.queue.get(entry.id) is entry
             if is_there and entry.stage in (Stage.SCHEDULED, Stage.READY):
                 self._schedule(entry, since[entry.account])
 

@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Refused, Unreachable, Waiting
 from order_monitor.core.decision import Rules, StuckReason, Write
-from order_monitor.core.errors import RowRejectedError, SettingsError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import (
+    OrderMonitorError,
+    RowRejectedError,
+    SettingsError,
+    ShopMisfitError,
+    ShopUnavailableError,
+)
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.order_reader import SLICE, Part
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.statements import UPDATE_PARAMETERS
 from tests.shops import LAYOUT, NOW, SHOP, Shop
@@ -55,6 +62,38 @@ async def test_a_scan_reads_open_orders_only(shop: Shop) -> None:
     assert {o.id for o in scan.orders} == open_ids
     assert [(o.id, o.status) for o in scan.unknown] == [(odd, "teleported")]
     assert all(o.sent_at == NOW - 100 for o in scan.orders)
+
+
+async def test_a_scan_gives_its_orders_as_they_are_read(plain_shop: Shop) -> None:
+    """Of very many nobody holds all; what must be known before any is asked comes first."""
+    ids = {await plain_shop.add() for _ in range(2)}
+    await plain_shop.connection.execute(
+        "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) SELECT gen_random_uuid(), 'sent', "
+        "now(), n::text FROM generate_series(1, 2 * $1::int) n",
+        SLICE,
+    )
+    parts: list[Part] = []
+    scan = await plain_shop.orders().scan(take=parts.append)
+    assert [len(part.orders) for part in parts] == [0, SLICE, SLICE, 2]
+    assert scan.orders == []
+    assert ids < {order.id for part in parts for order in part.orders}
+    assert {part.now for part in parts} == {parts[0].now}
+    assert parts[0].now <= scan.now
+
+
+async def test_what_was_read_before_a_scan_was_cut_has_been_given(plain_shop: Shop) -> None:
+    await plain_shop.connection.execute(
+        "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) SELECT gen_random_uuid(), 'sent', "
+        "now(), n::text FROM generate_series(1, 2 * $1::int) n; ALTER TABLE product_orders RENAME TO base;"
+        "CREATE SEQUENCE read; CREATE VIEW product_orders AS SELECT b.id, tenant_id, external_status, sent_at, pin_code, note,"
+        "package_id, (1 / least(1, $1::int + 100 - nextval('read')))::text AS provider_referans FROM base b".replace(
+            "$1::int", str(SLICE)
+        )
+    )
+    parts: list[Part] = []
+    with pytest.raises(OrderMonitorError):
+        await plain_shop.orders().scan(take=parts.append)
+    assert [len(part.orders) for part in parts] == [0, SLICE]
 
 
 async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:

@@ -43,7 +43,7 @@ def test_the_lists_are_bounded() -> None:
     for n in range(500):
         entry = queue.add(order(str(n), 200), "a")
         queue.schedule(entry, NOW + 1000 - n)
-        entry.stuck = "pin_too_wide" if n < 20 else None
+        entry.note(stuck="pin_too_wide" if n < 20 else None)
     taken = census.Counting(queue, {str(n): SkipReason.NO_REFERENCE for n in range(500)}, NOW, 100).at_once()
     assert taken.overdue == 500
     assert len(taken.problems) == census.PROBLEMS
@@ -71,7 +71,7 @@ async def test_counted_in_slices_it_is_the_same() -> None:
     for n in range(3500):
         entry = queue.add(order(str(n), n * 30.0), f"a{n % 3}")
         queue.schedule(entry, NOW - 50 + n / 10)
-        entry.stuck = "pin_too_wide" if n % 100 == 0 else None
+        entry.note(stuck="pin_too_wide" if n % 100 == 0 else None)
     skips = {"x": SkipReason.NO_REFERENCE}
     turns = 0
 

@@ -1,5 +1,6 @@
 """The health endpoint on a real socket: from memory, for those who may ask, with a reason for every no."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.order_reader import Part, Scan, Take
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.readiness import Readiness
 from order_monitor.watch.account import Account
@@ -21,6 +22,7 @@ from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
+from tests import stages
 from tests.clocks import ManualClock
 from tests.shop.test_accounts import Silent
 from tests.shops import NOW
@@ -37,7 +39,7 @@ class EmptyShop:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(self, *, since: float | None = None) -> Scan:
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(NOW, [], [])
@@ -112,6 +114,54 @@ async def test_a_scan_too_long_ago() -> None:
         assert (await state(client))["ready"], "one failed scan is not yet an outage"
         bench.clock.elapsed += 2
         assert (await state(client))["reasons"] == ["no scan for 60 s: ConnectionRefusedError"]
+
+
+async def _turns() -> None:
+    """Let whoever can go on go on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read() -> None:
+    """Of a million the first are asked about long before the last is read; and a long look is no outage while it goes on."""
+    bench = Bench()
+    go_on = asyncio.Event()
+
+    async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
+        assert take is not None
+        for _ in range(3):
+            take(Part(bench.clock.time(), [Order("x", "sent", NOW - 1000, "r")]))
+            await go_on.wait()
+            go_on.clear()
+        if bench.shop.away:
+            raise ShopUnavailableError("ConnectionRefusedError")
+        return Scan(bench.clock.time(), [], [])
+
+    bench.account.provider = stages.Nobody()
+    bench.shop.scan = long  # type: ignore[method-assign]
+    async with listening(bench) as client:
+        scan = asyncio.create_task(bench.engine.scan())
+        await _turns()
+        bench.engine.dispatcher.start_calls()
+        assert (await state(client))["ready"]
+        for _ in range(3):
+            bench.clock.elapsed += 50
+            bench.engine.dispatcher.start_calls()
+            assert (await state(client))["ready"]
+            go_on.set()
+            await _turns()
+        await scan
+        bench.shop.away = True
+        for _ in range(2):
+            scan = asyncio.create_task(bench.engine.scan())
+            for _ in range(3):
+                await _turns()
+                bench.clock.elapsed += 20
+                go_on.set()
+            with pytest.raises(ShopUnavailableError):
+                await scan
+        bench.engine.dispatcher.start_calls()
+        assert (await state(client))["reasons"] == ["no scan for 60 s: ConnectionRefusedError"], "none comes to its end"
 
 
 async def test_every_account_closed() -> None:

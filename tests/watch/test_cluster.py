@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from order_monitor.core.entry import Stage as At
 from order_monitor.core.gate import Pace
-from order_monitor.core.queue import Stage as At
 from order_monitor.shop.membership import Membership, Session
 from order_monitor.watch import cluster as module
 from order_monitor.watch.account import NOT_HELD, Account

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -16,7 +17,8 @@ from order_monitor.core.gate import Pace, Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.shop.order_reader import Scan
+from order_monitor.providers.provider import Reply
+from order_monitor.shop.order_reader import Part, Scan, Take
 from order_monitor.watch.account import Account
 from order_monitor.watch.dispatcher import AT_A_TIME
 from order_monitor.watch.engine import Engine
@@ -80,18 +82,31 @@ async def test_what_ended_elsewhere_is_not_asked_about(plain_shop: Shop) -> None
     assert reader.rereads
 
 
-async def test_while_the_database_is_away_what_is_known_is_asked(plain_shop: Shop) -> None:
-    order_id = await plain_shop.add(sent_at=NOW)
+async def test_while_the_database_is_away_what_is_known_is_asked_and_the_rest_when_it_is_back(plain_shop: Shop) -> None:
+    """Of very many orders no reference is kept but of those with which something is the matter."""
+    order_id, odd = await plain_shop.add(sent_at=NOW), await plain_shop.add(sent_at=NOW)
     made, reader = bench(plain_shop)
+    real, tries = reader.reread, 0
 
     async def away(_: Any) -> list[Order]:
+        nonlocal tries
+        tries += 1
         raise ShopUnavailableError("ConnectionRefusedError")
 
     async with Drive(made.engine, made.clock) as drive:
-        await drive.run(30, scan_every=10)
+        await drive.run(10, scan_every=10)
+        entry = made.engine.queue.get(odd)
+        assert entry is not None
+        assert entry.referans is None
+        entry.referans = f"r-{odd[:8]}"
+        await drive.run(20, scan_every=10)
         reader.reread = away  # type: ignore[assignment,method-assign]
         await drive.run(40, scan_every=10)
-    assert made.times(order_id) == [60]
+        assert (made.times(order_id), made.times(odd)) == ([], [60])
+        assert 1 < tries < 6, "not again and again at once"
+        reader.reread = real  # type: ignore[method-assign]
+        await drive.run(10, scan_every=10)
+    assert 70 <= made.times(order_id)[0] <= 75
 
 
 async def test_orders_that_are_due_together_are_read_again_together(plain_shop: Shop) -> None:
@@ -104,8 +119,19 @@ async def test_orders_that_are_due_together_are_read_again_together(plain_shop: 
     async with Drive(made.engine, made.clock) as drive:
         await drive.run(75, scan_every=10)
     assert len(made.calls) == 2 * count, "at once, and at their slot after 150 seconds"
-    assert [len(batch) for batch in reader.rereads] == [AT_A_TIME] * 4
+    assert [len(batch) for batch in reader.rereads] == [AT_A_TIME] * 8
     assert len({order_id for batch in reader.rereads for order_id in batch}) == count
+
+
+async def test_orders_that_come_due_one_after_the_other_are_read_again_together(plain_shop: Shop) -> None:
+    """Whoever reads one reads those due soon as well, whatever account they are of: not a statement for each check."""
+    for n in range(120):
+        await plain_shop.add(sent_at=NOW + 0.25 * n)
+    made, reader = bench(plain_shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(89, scan_every=10)
+    assert len(made.calls) > 100
+    assert len(reader.rereads) <= len(made.calls) / 25
 
 
 async def test_reading_again_waits_for_nobody_elses_account(plain_shop: Shop) -> None:
@@ -149,6 +175,87 @@ async def test_an_order_that_lost_its_reference_is_not_asked_about(plain_shop: S
     assert made.engine.skips == {order_id: SkipReason.NO_REFERENCE}
 
 
+async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None:
+    clock = ManualClock()
+    table, asked, go_on = Table(clock), asyncio.Event(), asyncio.Event()
+
+    class Asked(stages.Nobody):
+        async def ask(self, referans: str) -> Reply:
+            asked.set()
+            return await super().ask(referans)
+
+    async def slow(*, since: float | None = None, take: Take | None = None) -> Scan:
+        assert take is not None
+        take(Part(NOW, [Order("first", "sent", NOW - 1000, "r")]))
+        await go_on.wait()
+        return Scan(NOW, [], [])
+
+    table.scan = slow  # type: ignore[method-assign]
+    engine = Engine(table, {"main": Account("main", Asked())}, Policy(Continuous(Schedule())), clock)
+    tasks = [asyncio.create_task(engine.run()), asyncio.create_task(engine.writer.run())]
+    scan = asyncio.create_task(engine.scan())
+    async with asyncio.timeout(5):
+        await asked.wait()
+    assert not scan.done()
+    go_on.set()
+    await scan
+    assert engine.queue.get("first") is not None, "in hand or asked meanwhile, it is not taken for one that is gone"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_what_was_read_before_a_look_failed_stays_and_nothing_is_let_go() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    table.open = {name: Order(name, "sent", NOW - 1000, name) for name in "ab"}
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    await engine.scan()
+    real, looks = table.scan, list[float | None]()
+
+    async def cut(*, since: float | None = None, take: Take | None = None) -> Scan:
+        assert take is not None
+        looks.append(since)
+        take(Part(NOW, [Order("c", "sent", NOW - 1000, "c"), Order("d", "sent", NOW, "")]))
+        raise ShopUnavailableError("timeout")
+
+    table.scan = cut  # type: ignore[method-assign]
+    clock.elapsed += 10
+    with pytest.raises(ShopUnavailableError):
+        await engine.scan()
+    assert {entry.id for entry in engine.queue} == {"a", "b", "c"}
+    table.scan = real  # type: ignore[method-assign]
+    del table.open["a"]
+    table.open["c"] = Order("c", "sent", NOW - 1000, "c")
+    await engine.scan()
+    assert {entry.id for entry in engine.queue} == {"b", "c"}
+
+
+async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many others have ended since the look began."""
+    monkeypatch.setattr("order_monitor.watch.intake._REMEMBERED", 3)
+    clock = ManualClock()
+    table = Table(clock)
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(10)]
+
+    async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
+        assert take is not None
+        clock.elapsed += 1
+        for order in orders:
+            engine.discovery.intake.ended(order)
+        take(Part(NOW, orders))
+        return Scan(NOW, [], [])
+
+    table.scan = long  # type: ignore[method-assign]
+    await engine.scan()
+    assert len(engine.queue) == 0
+    engine.discovery.intake.ended(Order("another", "sent", NOW, "r"))
+    assert len(engine.discovery.intake._ended) == 3
+
+
 class Table:
     """A model of the shop's table, and of what it does to its rows."""
 
@@ -161,7 +268,7 @@ class Table:
         self._late: list[Order] = []
         self._number = 0
 
-    async def scan(self, *, since: float | None = None) -> Scan:
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
         self.clock.elapsed += 0.3 if since is None else 0.0
         found = [order for order in self.open.values() if since is None or (order.sent_at or 0) > since]
         return Scan(self.clock.time(), found, [], is_whole=since is None)
@@ -313,7 +420,7 @@ async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_i
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(3000)]
     pauses = {"main": Pause("main", "x", "x", NOW)}
 
-    async def paused(*, since: float | None = None) -> Scan:
+    async def paused(*, since: float | None = None, take: Take | None = None) -> Scan:
         return Scan(NOW, orders, [], pauses=pauses)
 
     table.scan = paused  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, OnePass, Plan, Schedule
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.znet import Znet, ZnetAccount
-from order_monitor.shop.order_reader import Scan
+from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.shop.orders import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -57,10 +57,11 @@ class AtClock:
         self.rereads.append([order.id for order in orders])
         return await self.orders.reread(orders)
 
-    async def scan(self, *, since: float | None = None) -> Scan:
+    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
         self.looks.append(since)
         self._clock.elapsed += self.cost if since is None else 0.0
-        scan, now = await self.orders.scan(since=since), self._clock.time()
+        give = None if take is None else lambda part: take(replace(part, now=self._clock.time()))
+        scan, now = await self.orders.scan(since=since, take=give), self._clock.time()
         awaiting = [replace(order, ended_at=now) for order in scan.awaiting]
         return replace(scan, now=now, awaiting=awaiting)
 
@@ -657,7 +658,7 @@ async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_sho
     assert isinstance(reader, AtClock)
     real = reader.scan
 
-    async def behind(*, since: float | None = None) -> Scan:
+    async def behind(*, since: float | None = None, take: Take | None = None) -> Scan:
         scan = await real(since=since)
         return replace(scan, now=scan.now - 2.0)
 

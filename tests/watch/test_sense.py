@@ -136,8 +136,9 @@ async def test_a_clock_that_stands_still_is_told(plain_shop: Shop) -> None:
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(30, scan_every=10)
         assert probe_of(bench).reasons() == []
-        bench.engine.discovery._look_at_clock(1000.0, bench.clock.monotonic())
-        bench.engine.discovery._look_at_clock(1000.0, bench.clock.monotonic() + 10)
+        bench.engine.board.follow(NOW + 30)
+        bench.clock.elapsed += 10
+        bench.engine.board.follow(NOW + 30)
         assert probe_of(bench).reasons() == ["the database's clock stands still: nothing comes due"]
         await drive.run(20, scan_every=10)
         assert probe_of(bench).reasons() == []
