@@ -22,7 +22,6 @@ from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
-from tests import stages
 from tests.clocks import ManualClock
 from tests.shop.test_accounts import Silent
 from tests.shops import NOW
@@ -130,14 +129,13 @@ async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read()
     async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
         for _ in range(3):
-            take(Part(bench.clock.time(), [Order("x", "sent", NOW - 1000, "r")]))
+            take(Part(bench.clock.time(), [Order("x", "sent", NOW + 250, "r")]))
             await go_on.wait()
             go_on.clear()
         if bench.shop.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(bench.clock.time(), [], [])
 
-    bench.account.provider = stages.Nobody()
     bench.shop.scan = long  # type: ignore[method-assign]
     async with listening(bench) as client:
         scan = asyncio.create_task(bench.engine.scan())
