@@ -112,7 +112,7 @@ async def measure(dsn: str, count: int) -> None:
     ticker.told()
     await serve(view, Metrics(view))
     late_serving = ticker.told()
-    bare = await timed(lambda: connection.fetch(orders.reader.scan_sql()))
+    bare = await timed(lambda: connection.fetch(orders.reader.queries.scan_sql()))
     print(f"| {count:,} open orders | |\n|---|---|")
     print(f"| taking all in, to a bare fetch of their rows | {whole / bare:.1f} |")
     print(f"| ready, the first orders taken in, to a bare fetch of all rows | {ready / bare:.3f} |")

@@ -87,7 +87,7 @@ class Drive:
         engine, asleep = self.engine, self.clock.asleep
         if any(task.done() for task in self.tasks):
             return True
-        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.looks)
+        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.rereading.looks)
         resting = asleep.get("engine", 0) > 0 and not engine.board.wake.is_set() and not under_way
         return resting and (not len(engine.writer) or asleep.get("writer", 0) > 0)
 

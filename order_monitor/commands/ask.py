@@ -161,7 +161,7 @@ async def _open_ones(database: Database, orders: Orders, ids: list[str], lines: 
         history = await history_of(database, orders, order_id)
         if isinstance(history, str):
             lines.append({"order_id": order_id, "done": False, "text": history})
-        elif history.order.status not in orders.open_statuses:
+        elif history.order.status not in orders.ledger.statements.open_statuses:
             lines.append({"order_id": order_id, "done": False, "text": ended(history)})
         else:
             found.append(history.order.id)

@@ -76,7 +76,7 @@ async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int
             return ExitCode.NOT_DONE
         if decision.how == "reopen":
             return await _reopen(database, orders, settings, history, decision)
-        if history.order.status not in orders.open_statuses:
+        if history.order.status not in orders.ledger.statements.open_statuses:
             say(f"{history.order.id}: {ended(history)}")
             return ExitCode.NOT_DONE
         return await _end(database, orders, history, decision)

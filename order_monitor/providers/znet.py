@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -80,8 +81,14 @@ class Znet:
         self._account = account
         self._clock = clock
         self._url = account.status_url()
-        self._client = httpx.AsyncClient(
-            transport=transport,
+        self._transport = transport
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        """Made for the first question: of ten thousand accounts most are idle."""
+        account = self._account
+        return httpx.AsyncClient(
+            transport=self._transport,
             timeout=httpx.Timeout(account.timeout, connect=account.connect_timeout),
             headers={"User-Agent": account.user_agent, "Accept": "text/plain, */*", "Accept-Encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -136,7 +143,7 @@ class Znet:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
 
 def _failure(error: Exception) -> Blocked | Unreachable:

@@ -103,7 +103,7 @@ class Doctor:
             ]
         try:
             async with self._database.transaction() as connection:
-                await connection.fetch(f"EXPLAIN {self._orders.reader.scan_sql()}")
+                await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
                 await connection.fetch(self._orders.ledger.statements.lock_sql(), [])
                 await connection.fetch(self._orders.ledger.statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
         except (ShopMisfitError, RowRejectedError) as error:

@@ -123,61 +123,11 @@ class Ledger:
     async def _update(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Change the locked rows of open orders."""
         statements = self.statements
-        return await self._change(
-            connection, results, statements.update_sql(span), self.values, statements.open_statuses
-        )
+        return await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
 
     async def _add_pins(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
-        return await self._change(connection, results, self.statements.late_update_sql(), late_values, ())
-
-    @staticmethod
-    async def _change(
-        connection: Connection,
-        results: Sequence[Result],
-        sql: str,
-        values: Callable[[Finding, Write, str], tuple[object, ...]],
-        not_ends: Sequence[str],
-    ) -> list[Result]:
-        """Change locked rows; return the results with what the events table had to say.
-
-        Raises:
-            RowRejectedError: a trigger kept a row from changing, stored another PIN, or made an end one of ``not_ends``.
-        """
-        if not results:
-            return []
-        rows = []
-        for result in results:
-            assert result.write is not None
-            result.finding.attempted = result.write
-            rows.append(values(result.finding, result.write, result.status))
-        arrays = [list(column) for column in zip(*rows, strict=True)]
-        stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
-        for result in results:
-            _verify(result, stored.get(result.finding.order.id), not_ends)
-        return [replace(r, repeat=stored[r.finding.order.id]["repeat"]) for r in results]
-
-    @staticmethod
-    def values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
-        """Return one record of the update's arrays: all of an order's values together, or none."""
-        sent = finding.order.sent_at
-        took = int((finding.seen_at - sent) * 1000) if sent is not None else None
-        message = write.message or None
-        return (
-            finding.order.id,
-            write.status,
-            write.pin.reveal() if write.pin else None,
-            write.note,
-            message,
-            finding.seen_at,
-            finding.seen_at if write.final else None,
-            max(0, min(took, _INT4_MAX)) if took is not None and write.final else None,
-            was,
-            told_of(finding, write),
-            finding.checks,
-            sent,
-            outcome_of(finding, write),
-        )
+        return await _change(connection, results, self.statements.late_update_sql(), late_values, ())
 
     async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
@@ -194,23 +144,47 @@ class Ledger:
         """Tell apart why rows were not locked: another's lock, another's decision, or our own earlier commit."""
         rows = await connection.fetch(self.statements.status_sql(), [f.order.id for f in findings])
         there = {row["id"]: row for row in rows}
-        return [self._explain(f, there.get(f.order.id)) for f in findings]
+        open_statuses = self.statements.open_statuses
+        return [_explain(f, there.get(f.order.id), open_statuses) for f in findings]
 
-    def _explain(self, finding: Finding, row: asyncpg.Record | None) -> Result:
-        if row is None:
-            return Result(finding, Fate.GONE, detail="the row is deleted")
-        is_late = finding.order.awaits_pin
-        is_same = is_late and row["status"] == finding.order.status and not (row["pin"] or "").strip()
-        if is_same or (not is_late and row["status"] in self.statements.open_statuses):
-            return Result(finding, Fate.LOCKED, status=row["status"])
-        tried = finding.attempted
-        if (
-            tried is not None
-            and tried.status == row["status"]
-            and (tried.pin is None or tried.pin.reveal() == row["pin"])
-        ):
-            return Result(finding, Fate.WRITTEN, write=tried, status=finding.order.status)
-        return Result(finding, Fate.GONE, status=clean(row["status"] or ""))
+
+async def _change(
+    connection: Connection,
+    results: Sequence[Result],
+    sql: str,
+    values: Callable[[Finding, Write, str], tuple[object, ...]],
+    not_ends: Sequence[str],
+) -> list[Result]:
+    """Change locked rows; return the results with what the events table had to say.
+
+    Raises:
+        RowRejectedError: a trigger kept a row from changing, stored another PIN, or made an end one of ``not_ends``.
+    """
+    if not results:
+        return []
+    rows = []
+    for result in results:
+        assert result.write is not None
+        result.finding.attempted = result.write
+        rows.append(values(result.finding, result.write, result.status))
+    arrays = [list(column) for column in zip(*rows, strict=True)]
+    stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
+    for result in results:
+        _verify(result, stored.get(result.finding.order.id), not_ends)
+    return [replace(r, repeat=stored[r.finding.order.id]["repeat"]) for r in results]
+
+
+def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequence[str]) -> Result:
+    if row is None:
+        return Result(finding, Fate.GONE, detail="the row is deleted")
+    is_late = finding.order.awaits_pin
+    is_same = is_late and row["status"] == finding.order.status and not (row["pin"] or "").strip()
+    if is_same or (not is_late and row["status"] in open_statuses):
+        return Result(finding, Fate.LOCKED, status=row["status"])
+    tried = finding.attempted
+    if tried is not None and tried.status == row["status"] and (tried.pin is None or tried.pin.reveal() == row["pin"]):
+        return Result(finding, Fate.WRITTEN, write=tried, status=finding.order.status)
+    return Result(finding, Fate.GONE, status=clean(row["status"] or ""))
 
 
 def _verify(result: Result, stored: asyncpg.Record | None, open_statuses: Sequence[str]) -> None:
@@ -225,6 +199,28 @@ def _verify(result: Result, stored: asyncpg.Record | None, open_statuses: Sequen
     if write.final and stored["status"] in open_statuses:
         msg = "a trigger kept the order open"
         raise RowRejectedError(msg)
+
+
+def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
+    """Return one record of the update's arrays: all of an order's values together, or none."""
+    sent = finding.order.sent_at
+    took = int((finding.seen_at - sent) * 1000) if sent is not None else None
+    message = write.message or None
+    return (
+        finding.order.id,
+        write.status,
+        write.pin.reveal() if write.pin else None,
+        write.note,
+        message,
+        finding.seen_at,
+        finding.seen_at if write.final else None,
+        max(0, min(took, _INT4_MAX)) if took is not None and write.final else None,
+        was,
+        told_of(finding, write),
+        finding.checks,
+        sent,
+        outcome_of(finding, write),
+    )
 
 
 def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:

@@ -11,10 +11,10 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.indexing import Change, IndexPlan, drop_of, is_broken, is_there, stale
 from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, TIMING, Layout, events_of, is_open, is_unknown
 from order_monitor.shop.shapes import view_remark
-from order_monitor.shop.statements import outcome_of
 from order_monitor.shop.table_search import find_table
 
 REFERANS: Final = Column("provider_referans", "character varying", 255)

@@ -48,7 +48,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     pin, note = f"{table['pin_code'].sql}::text", f"{table['note'].sql}::text" if table.get("note") else "NULL::text"
     try:
         async with database.transaction() as connection:
-            row = await connection.fetchrow(f"{orders.reader.select_sql()} WHERE o.{is_it}", order_id)
+            row = await connection.fetchrow(f"{orders.reader.queries.select_sql()} WHERE o.{is_it}", order_id)
             if row is None:
                 return None
             rest = await connection.fetchrow(

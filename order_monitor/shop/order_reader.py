@@ -15,22 +15,19 @@ from order_monitor.core.order import Order
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.catalogue import Catalogue, Holdings
-from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import EVENTS, is_open, is_unknown
-from order_monitor.shop.recent_ends import RecentEnds, ended_sql, package_sql
+from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.queries import Queries
+from order_monitor.shop.recent_ends import RecentEnds, ended_sql
 
 SLICE: Final = 500
 """How many rows are taken in at a time."""
-
-UNKNOWN_LIMIT: Final = 1000
-"""How many orders of unknown status are read at the most: they are shown, not worked on."""
 
 WAITING_LIMIT: Final = 10_000
 """How far events that nobody consumed are counted."""
 
 _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
-_NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +86,10 @@ class OrderReader:
         """Read the tables that ``catalogue`` knows, and tell ``pins`` of each PIN that was given out lately."""
         self._database = database
         self._catalogue = catalogue
+        self.queries = Queries(catalogue)
         self._ends = RecentEnds(pins)
         self._met: set[str] = set()
         self.accounts_read_at = float("-inf")
-
-    @property
-    def _table(self) -> Table:
-        return self._catalogue.holdings.ledger.table
 
     async def scan(
         self, only: Sequence[str] | None = None, *, since: float | None = None, take: Take | None = None
@@ -121,7 +115,7 @@ class OrderReader:
                         orders += part.orders
                     else:
                         take(part)
-                unknown_sql = self.unknown_sql()
+                unknown_sql = self.queries.unknown_sql()
                 unknown = await connection.fetch(unknown_sql) if unknown_sql else []
                 waiting = await self._waiting(connection)
                 reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
@@ -133,7 +127,9 @@ class OrderReader:
             self._catalogue.doubt()
             raise
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
-        await self._ends.put_up(self._database, self._table, holdings.reviews, [r["id"] for r in ended if r["is_late"]])
+        await self._ends.put_up(
+            self._database, holdings.ledger.table, holdings.reviews, [r["id"] for r in ended if r["is_late"]]
+        )
         is_whole = only is None and since is None
         return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting, is_whole)
 
@@ -151,9 +147,9 @@ class OrderReader:
             async with self._database.transaction() as connection:
                 span = self._catalogue.holdings.ledger.statements.span(orders)
                 ids = [order.id for order in orders]
-                rows = await connection.fetch(self.among_sql() + span, ids)
+                rows = await connection.fetch(self.queries.among_sql() + span, ids)
                 if span and (elsewhere := sorted(set(ids) - {row["id"] for row in rows})):
-                    rows += await connection.fetch(self.among_sql(), elsewhere)
+                    rows += await connection.fetch(self.queries.among_sql(), elsewhere)
                 return [order_of(row) for row in rows]
         except ShopMisfitError:
             self._catalogue.doubt()
@@ -169,7 +165,7 @@ class OrderReader:
         ledger = (await self._catalogue.current()).ledger
         if not ledger.events:
             return []
-        sql = self.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
+        sql = self.queries.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, within)
         return [End(order_of(row), row["outcome"] == "completed", row["ago"]) for row in rows]
@@ -180,10 +176,10 @@ class OrderReader:
         """Follow what ended lately; return what ended without a PIN and may still get one."""
         if not holdings.ledger.events:
             return []
-        await self._ends.follow(connection, self._catalogue.layout, self._table, holdings.accounts)
+        await self._ends.follow(connection, self._catalogue.layout, holdings.ledger.table, holdings.accounts)
         if only is not None:
             return []
-        select = self.select_sql(", e.ended_at, e.is_late")
+        select = self.queries.select_sql(", e.ended_at, e.is_late")
         reviews = holdings.reviews.sql if holdings.reviews else None
         return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
 
@@ -207,11 +203,11 @@ class OrderReader:
     ) -> AsyncIterator[list[asyncpg.Record]]:
         """Yield the rows of open orders, of very many some at a time: nobody holds all, and others have their turn."""
         if since is not None:
-            yield list(await connection.fetch(self.since_sql(), since))
+            yield list(await connection.fetch(self.queries.since_sql(), since))
         elif only is not None:
-            yield list(await connection.fetch(self.among_sql(), list(only)))
+            yield list(await connection.fetch(self.queries.among_sql(), list(only)))
         else:
-            cursor = await connection.cursor(self.scan_sql())
+            cursor = await connection.cursor(self.queries.scan_sql())
             while rows := await cursor.fetch(SLICE):
                 yield rows
 
@@ -236,36 +232,6 @@ class OrderReader:
         """Return the shop's accounts; none where they are not the shop's."""
         accounts = self._catalogue.holdings.accounts
         return await accounts.read(connection) if accounts else []
-
-    def scan_sql(self) -> str:
-        """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
-        return f"{self.select_sql()} WHERE o.{is_open(self._table, self._catalogue.layout)}"
-
-    def among_sql(self) -> str:
-        """SQL of those whose ids are in ``$1``."""
-        return f"{self.scan_sql()} AND o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
-
-    def since_sql(self) -> str:
-        """SQL of those that were sent after ``$1`` (epoch seconds): a look at one end of the partial index."""
-        return f"{self.scan_sql()} AND o.{self._table['sent_at'].sql} > {self._table.instant('sent_at', '$1::float8')}"
-
-    def unknown_sql(self) -> str | None:
-        """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""
-        condition = is_unknown(self._table, self._catalogue.layout)
-        return f"{self.select_sql()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
-
-    def select_sql(self, more: str = "") -> str:
-        """SQL that reads orders, with ``more`` columns, up to its WHERE; the table is called ``o``."""
-        t = self._table
-        tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
-        sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
-        accounts = self._catalogue.holdings.accounts
-        route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, "")
-        return (
-            f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
-            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
-        )
 
 
 def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:

@@ -12,7 +12,7 @@ from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import Layout, open_statuses
+from order_monitor.shop.layout import Layout
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.order_reader import End, OrderReader, Scan, Take
 from order_monitor.shop.order_recorder import OrderRecorder
@@ -57,11 +57,6 @@ class Orders:
     def table(self) -> Table:
         """The table found by `prepare`."""
         return self.ledger.table
-
-    @property
-    def open_statuses(self) -> tuple[str, ...]:
-        """The statuses of open orders that the column can hold."""
-        return open_statuses(self.table, self._catalogue.layout)
 
     @property
     def records_every_check(self) -> bool:

@@ -50,10 +50,10 @@ async def read_period(database: Database, orders: Orders, seconds: float) -> Per
     async with database.transaction() as connection:
         now = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
         ended = await _ended(connection, events, seconds)
-        sql = orders.reader.select_sql()
+        sql = orders.reader.queries.select_sql()
         known: dict[str, Any] = {}
         sent = await connection.fetch(f"{sql} WHERE {recent}", now - seconds)
-        still = await connection.fetch(orders.reader.scan_sql())
+        still = await connection.fetch(orders.reader.queries.scan_sql())
         past = await connection.fetch(
             f"{sql} WHERE o.{table['id'].sql} = ANY($1::text[]{table['id'].cast}[])", [e.order_id for e in ended]
         )

@@ -19,10 +19,10 @@ from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.layout import Layout, events_of, literals
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.reviews import Reviews
-from order_monitor.shop.statements import outcome_of
 
 LOOKED_AT: Final = 20_000
 """How many of the newest events are looked at."""

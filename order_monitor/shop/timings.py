@@ -15,10 +15,10 @@ from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, columns_of, quoted
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.layout import TIMING, Layout, events_of
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.recent_ends import LOOKED_AT, package_sql
-from order_monitor.shop.statements import outcome_of
 
 TIMEOUT_WORDS: Final = "Timeout: No response after"
 

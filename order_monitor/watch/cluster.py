@@ -7,17 +7,15 @@ blocked or cut off asks nothing when it comes to, until it has seen its locks ag
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Final
 
 import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
-from order_monitor.core.sharing import in_turn_of, to_give, to_take
-from order_monitor.shop.membership import LEADER, LostMembershipError, Membership, Session, View, behind
+from order_monitor.shop.membership import LostMembershipError, Membership, Session, View, behind
 from order_monitor.watch.account import NOT_HELD
+from order_monitor.watch.handover import NAMED, Handover
 from order_monitor.watch.takeover import Shared, Takeover
 
 LEASE: Final = 5.0
@@ -25,17 +23,6 @@ LEASE: Final = 5.0
 
 LOOK_EVERY: Final = 1.0
 REJOIN_AFTER: Final = 1.0
-
-KEPT_FOR: Final = 600.0
-"""Seconds for which an account is not given up again that nobody took."""
-
-MANY: Final = 1000
-"""Accounts beyond which only those with open orders are held: each lock takes room that the shop's own statements need too."""
-
-FULL_FOR: Final = 60.0
-"""Seconds for which nothing more is taken where the server's table of locks is full."""
-
-_NAMED: Final = 20
 
 
 class Cluster:
@@ -46,12 +33,9 @@ class Cluster:
         self._engine = engine
         self._membership = membership
         self._clock = clock
-        self._giving: set[str] = set()
-        self._given: dict[str, float] = {}
-        self._free: dict[str, int] = {}
+        self._handover = Handover(engine, clock)
         self._seen: dict[str, tuple[float, bool]] = {}
         self._takeover = Takeover(engine)
-        self._full_until = float("-inf")
         self._leads_until = NOT_HELD
         self._odd: frozenset[str] = frozenset()
         self.view: View | None = None
@@ -107,7 +91,7 @@ class Cluster:
             await self._hold(before, view, asked_at)
             self._say_what_differs(view)
             await self._say_what_is_behind(session, view)
-            if not await self._share(session, view):
+            if not await self._handover.share(session, view):
                 await self._clock.sleep(LOOK_EVERY)
 
     def _drop(self) -> None:
@@ -116,8 +100,7 @@ class Cluster:
             account.lease_until = NOT_HELD
         self._leads_until = NOT_HELD
         self._takeover.cancel()
-        self._giving.clear()
-        self._free.clear()
+        self._handover.start_anew()
 
     def _lose(self, why: str) -> None:
         if self.view is not None:
@@ -132,10 +115,10 @@ class Cluster:
         gained = (view.me.keys - (before.me.keys if before else frozenset())) & accounts.keys()
         if gained:
             names = sorted(accounts[key].name for key in gained)
-            self._log.info("cluster.taken", count=len(names), accounts=names[:_NAMED])
+            self._log.info("cluster.taken", count=len(names), accounts=names[:NAMED])
             await self._takeover.start({key: self._seen.pop(key) for key in gained if key in self._seen})
         for key, account in accounts.items():
-            is_ours = key in view.me.keys - self._giving - self._takeover.planning
+            is_ours = key in view.me.keys - self._handover.giving - self._takeover.planning
             if is_ours and not account.is_held(now):
                 self._engine.board.wake.set()
             account.lease_until = asked_at + LEASE if is_ours else NOT_HELD
@@ -149,11 +132,9 @@ class Cluster:
         for member in view.members:
             if member is not view.me:
                 self._seen.update({key: (now, key in member.behind) for key in member.keys})
-                for key in member.keys:
-                    self._given.pop(key, None)
+                self._handover.taken(member.keys)
         if before is None or before.names() != view.names():
-            # Whom an account was given up for may be gone without it.
-            self._given.clear()
+            self._handover.forget()
 
     async def _say_what_is_behind(self, session: Session, view: View) -> None:
         """Let whoever takes an account over know that what was due of it has not all been asked."""
@@ -167,62 +148,6 @@ class Cluster:
         odd = frozenset(member.name for member in view.members if member.mark != view.me.mark)
         if odd - self._odd:
             self._log.warning(
-                "cluster.schedules_differ", members=sorted(odd)[:_NAMED], rule="each account goes by its holder's"
+                "cluster.schedules_differ", members=sorted(odd)[:NAMED], rule="each account goes by its holder's"
             )
         self._odd = odd
-
-    async def _share(self, session: Session, view: View) -> bool:
-        """Take and give what fair shares ask for; return whether something was taken, so that it is looked at again at once."""
-        if self._engine.is_stopping:
-            return False
-        accounts = self._wanted()
-        held = {member.name: len(member.keys) for member in view.members}
-        taken = frozenset().union(*(member.keys for member in view.members))
-        self._free = {key: self._free.get(key, 0) + 1 for key in accounts if key not in taken}
-        wanted = to_take(view.me.name, held, self._free)
-        if not any(member.leads for member in view.members):
-            wanted.append(LEADER)
-        got = await session.take(wanted) if wanted and self._clock.monotonic() >= self._full_until else frozenset()
-        if session.is_full:
-            session.is_full, self._full_until = False, self._clock.monotonic() + FULL_FOR
-            self._log.error("cluster.locks_full", held=len(view.me.keys), do="raise max_locks_per_transaction")
-        if not got:
-            await self._give(session, view, held, accounts)
-        return bool(got)
-
-    async def _give(self, session: Session, view: View, held: Mapping[str, int], wanted: AbstractSet[str]) -> None:
-        """Ask nothing more of what is to be another's, and let go of it as soon as nothing of it is under way."""
-        now, accounts = self._clock.monotonic(), self._engine.by_key
-        self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
-        kept = (view.me.keys & self._given.keys()) - self._giving
-        count = to_give(view.me.name, held, len(self._free), kept) - len(self._giving)
-        spare = in_turn_of(view.me.name, view.me.keys - kept - self._giving)
-        spare.sort(key=lambda key: accounts[key].in_flight if key in accounts else 0)
-        surplus = spare[: max(0, count)]
-        self._given.update(dict.fromkeys(surplus, now))
-        self._giving.update(surplus, view.me.keys - wanted)
-        for key in self._giving & accounts.keys():
-            accounts[key].lease_until = NOT_HELD
-        quiet = [key for key in self._giving if key not in accounts or not accounts[key].in_flight]
-        if quiet:
-            await session.give(quiet)
-            self._giving.difference_update(quiet)
-            self._forget_stuck({accounts[key].name for key in quiet if key in accounts})
-            names = sorted(accounts[key].name for key in quiet if key in accounts)
-            self._log.info("cluster.given", count=len(quiet), accounts=names[:_NAMED])
-
-    def _forget_stuck(self, names: Collection[str]) -> None:
-        """Whose answers cannot be written is their new holder's to say."""
-        stuck, queue = self._engine.board.state.stuck, self._engine.board.queue
-        for order_id in list(stuck):
-            entry = queue.get(order_id)
-            if entry is None or entry.account in names:
-                del stuck[order_id]
-
-    def _wanted(self) -> frozenset[str]:
-        """Return the accounts that some member is to hold: all, or of very many those with open orders."""
-        accounts = self._engine.by_key
-        if len(accounts) <= MANY:
-            return frozenset(accounts)
-        queue = self._engine.board.queue
-        return frozenset(key for key, account in accounts.items() if queue.has_any(account.name))

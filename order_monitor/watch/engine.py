@@ -15,11 +15,12 @@ from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.confirmation import Confirmations
 from order_monitor.watch.discovery import Discovery, Shop
-from order_monitor.watch.dispatcher import Asking, Dispatcher
+from order_monitor.watch.dispatcher import Dispatcher
 from order_monitor.watch.inquiry import Inquiry
 from order_monitor.watch.judgement import Judgement
 from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy
+from order_monitor.watch.rereading import Rereading
 from order_monitor.watch.routing import AnyOpener, Directory, OneAccount
 from order_monitor.watch.settlement import Settlement
 from order_monitor.watch.writer import Writer
@@ -50,7 +51,8 @@ class Engine:
         self.dispatcher = Dispatcher(
             self.board,
             self.directory,
-            Asking(inquiry.ask, self.discovery.look_again),
+            inquiry.ask,
+            Rereading(self.board, self.discovery.look_again),
             lambda account: self.writer.backlog.free[account] >= BACKLOG,
         )
         self.queue, self.state = self.board.queue, self.board.state
@@ -88,10 +90,6 @@ class Engine:
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
         return self.board.now()
-
-    def overdue(self) -> int:
-        """Return how many known orders are older than the shop's patience and still open."""
-        return sum(self.board.is_past_deadline(entry) for entry in self.queue)
 
     def adopt(self, policy: Policy) -> None:
         """Go on by another policy. An order's next time, already planned, stays; the times after it are the new plan's."""

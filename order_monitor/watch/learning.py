@@ -86,7 +86,7 @@ class Learning(Observer):
     def watch(self, engine: Engine) -> None:
         """Learn from ``engine``, and let its due orders go in the order that saves the most delay."""
         self._engine = engine
-        engine.queue.rank = self._rank
+        engine.queue.ready.rank = self._rank
 
     def _rank(self, entry: Entry) -> float:
         """Sort an order by when it was due, and by how likely it has ended since it was last asked about."""

@@ -186,7 +186,7 @@ class Lifecycle:
         for task in others:
             if task.get_name() not in _OUTLIVE_CALLS:
                 task.cancel()
-        await self._engine.dispatcher.looks.finish(0.0)
+        await self._engine.dispatcher.rereading.looks.finish(0.0)
         cut = await self._engine.dispatcher.calls.finish(self._grace * _CALLS_SHARE)
         self._engine.writer.close()
         await asyncio.wait([writing], timeout=max(0.0, end - loop.time()))

@@ -47,7 +47,7 @@ class Takeover:
 
     def is_behind(self, account: Account) -> bool:
         """Whether not all of an account that is due has been asked: it is closed, paused, or its pace lets no more through."""
-        backlog = self._engine.board.queue.due(account.name)
+        backlog = self._engine.board.queue.ready.count(account.name)
         return not account.gate.is_open or account.paused is not None or backlog > account.pace.per_second * MARGIN
 
     async def start(self, before: Mapping[str, Last]) -> None:

@@ -83,6 +83,28 @@ class Persistence:
             self._log.warning("writes.waiting", pending=len(state.args[0]), why=str(error))
 
 
+class Progress:
+    """When something was last written; and whether that is too long ago."""
+
+    def __init__(self, clock: Clock, patience: float | None) -> None:
+        """Give up after ``patience`` seconds, None: never."""
+        self._clock = clock
+        self._patience = patience
+        self.at = clock.monotonic()
+
+    def made(self) -> None:
+        """Something was written, or there was nothing to write."""
+        self.at = self._clock.monotonic()
+
+    def is_lost(self, after: float) -> bool:
+        """Whether nothing was written for so many seconds."""
+        return self._clock.monotonic() - self.at > after
+
+    def is_given_up(self) -> bool:
+        """Whether patience has ended."""
+        return self._patience is not None and self.is_lost(self._patience)
+
+
 class Writer:
     """The queue between the provider's answers and the database."""
 
@@ -104,10 +126,9 @@ class Writer:
         self._clock = clock
         self.on_result = on_result
         self._linger = linger
-        self._patience = patience
         self.backlog = Backlog()
         self._throttle = Throttle()
-        self._progress_at = clock.monotonic()
+        self._progress = Progress(clock, patience)
         self._told_at = float("-inf")
         self._filled = asyncio.Event()
         self._closing = asyncio.Event()
@@ -124,17 +145,16 @@ class Writer:
 
     def stands_still(self) -> bool:
         """Whether nothing has been written for a minute although there is something that nobody is known to hold up."""
-        return self.backlog.free.total() > 0 and self._clock.monotonic() - self._progress_at > STANDSTILL
+        return self.backlog.free.total() > 0 and self._progress.is_lost(STANDSTILL)
 
     def submit(self, finding: Finding) -> None:
         """Take over a finding. A second one about the same order is refused while the first is on its way."""
         if finding.order.id in self.backlog:
             self._log.error("order.answered_twice", order_id=finding.order.id)
             return
-        now = self._clock.monotonic()
         if not self.backlog.free.total():
-            self._progress_at = now
-        self.backlog.add(finding, now)
+            self._progress.made()
+        self.backlog.add(finding, self._clock.monotonic())
         self._filled.set()
 
     def close(self) -> None:
@@ -150,7 +170,8 @@ class Writer:
             ShopError: patience ended; what is not written is still counted by ``len``.
         """
         while True:
-            await self._company()
+            if self.backlog.could_grow_to(BATCH) and not self._closing.is_set():
+                await self._clock.wait(self._closing, self._linger)
             batch = self.backlog.next(self._clock.monotonic(), self._throttle.limit)
             if batch:
                 await self._write(batch)
@@ -158,12 +179,8 @@ class Writer:
                 return
             else:
                 await self._wait()
-            if len(self.backlog) and self._is_out_of_patience():
+            if len(self.backlog) and self._progress.is_given_up():
                 raise ShopUnavailableError("the rows are locked by somebody else")
-
-    async def _company(self) -> None:
-        if self.backlog.could_grow_to(BATCH) and not self._closing.is_set():
-            await self._clock.wait(self._closing, self._linger)
 
     async def _wait(self) -> None:
         """Wait for a finding, or until one that was held up can be tried again."""
@@ -177,14 +194,14 @@ class Writer:
     async def _write(self, batch: list[Finding]) -> None:
         began = self._clock.monotonic()
         try:
-            results = await self._persistence.record(batch, self._throttle.lock_wait(began), self._is_out_of_patience)
+            results = await self._persistence.record(batch, self._throttle.lock_wait(began), self._progress.is_given_up)
         except RowRejectedError as error:
             self._refused(batch, error, began)
             return
         for result in results:
             self._settle(result)
         if any(result.finding.tries and result.fate is not Fate.LOCKED for result in results):
-            self.backlog.parked.hurry(self._progress_at)
+            self.backlog.parked.hurry(self._progress.at)
         self._throttle.passed(len(batch), self._clock.monotonic())
 
     def _refused(self, batch: list[Finding], error: RowRejectedError, began: float) -> None:
@@ -204,7 +221,7 @@ class Writer:
             self._hold(finding, _LONGEST_LOCKED, "somebody else holds the row", alone=False)
             return
         self.backlog.done(finding)
-        self._progress_at = self._clock.monotonic()
+        self._progress.made()
         self.on_result(result)
 
     def _hold(self, finding: Finding, longest: float, why: str, *, alone: bool) -> None:
@@ -215,9 +232,6 @@ class Writer:
         if now - self._told_at >= CALM_AFTER:
             self._told_at = now
             self._log.warning("writes.held_up", order_id=finding.order.id, why=why, pending=len(self.backlog))
-
-    def _is_out_of_patience(self) -> bool:
-        return self._patience is not None and self._clock.monotonic() - self._progress_at > self._patience
 
 
 def _is_for_all(error: BaseException) -> bool:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from order_monitor.core.due import LONGEST_WAITING_EVERY, STALE_ALLOWED
 from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.order import Order
-from order_monitor.core.queue import _STALE_ALLOWED, LONGEST_WAITING_EVERY, OrderQueue
+from order_monitor.core.queue import OrderQueue
 
 
 def add(queue: OrderQueue, order_id: str, due: float, sent_at: float = 0.0, account: str = "a") -> Entry:
@@ -25,11 +26,11 @@ def test_nothing_is_taken_before_it_is_due() -> None:
     assert queue.take("a") is None
     assert queue.next_wake() == 10
     queue.promote(10)
-    assert queue.due("a") == 1
+    assert queue.ready.count("a") == 1
     taken = queue.take("a")
     assert taken is not None
     assert taken.stage is Stage.ASKING
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     assert queue.take("a") is None
     assert queue.next_wake() is None
     assert len(queue) == 1
@@ -65,7 +66,7 @@ def test_accounts_do_not_mix() -> None:
     add(queue, "x", 0, account="a")
     add(queue, "y", 0, account="b")
     queue.promote(0)
-    assert queue.due("a") == queue.due("b") == 1
+    assert queue.ready.count("a") == queue.ready.count("b") == 1
     taken = queue.take("b")
     assert taken is not None
     assert taken.order.id == "y"
@@ -79,7 +80,7 @@ def test_a_held_order_keeps_its_due_time() -> None:
     queue.take("a")
     queue.schedule(entry, 0, wake=30)
     queue.promote(29)
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     queue.promote(30)
     assert queue.take("a") is entry
     assert entry.due == 0
@@ -92,7 +93,7 @@ def test_what_is_forgotten_or_idle_is_never_taken() -> None:
     queue.promote(0)
     queue.forget("x")
     queue.forget("never there")
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     assert queue.take("a") is None
     assert queue.get("x") is None
     add(queue, "z", 5)
@@ -105,10 +106,10 @@ def test_rescheduling_replaces() -> None:
     entry = add(queue, "x", 5)
     queue.schedule(entry, 50)
     queue.promote(49)
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     queue.promote(50)
     queue.schedule(entry, 60)
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     assert queue.take("a") is None
     queue.promote(60)
     assert queue.take("a") is entry
@@ -120,15 +121,15 @@ def test_stale_items_do_not_pile_up() -> None:
     base = add(queue, "base", 0)
     base.note(failures=1)
     queue.promote(0)
-    for n in range(6 * _STALE_ALLOWED):
+    for n in range(6 * STALE_ALLOWED):
         add(queue, str(n), due=1, sent_at=n)
         queue.promote(1)
         taken = queue.take("a")
         assert taken is not None
         assert taken is not base, "it stands behind the others"
         queue.forget(taken.order.id)
-    ready = queue._ready["a"]
-    assert len(ready) < 3 * _STALE_ALLOWED
+    ready = queue.ready.lines["a"]
+    assert len(ready) < 3 * STALE_ALLOWED
     assert queue.take("a") is base
 
 
@@ -157,13 +158,13 @@ def test_the_count_of_due_orders_is_always_right(steps: list[tuple[str, str, int
             case "idle" if entry:
                 queue.idle(entry)
         ready = [e for e in queue if e.stage is Stage.READY]
-        assert queue.due("a") == len(ready)
+        assert queue.ready.count("a") == len(ready)
     assert queue.next_wake() == min((w for w in [queue.next_wake()] if w is not None), default=None)
     queue.promote(now + 100)
     taken = 0
     while queue.take("a"):
         taken += 1
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
     assert taken <= len(queue)
 
 
@@ -178,9 +179,9 @@ def test_what_is_due_already_is_ready_at_once() -> None:
     queue = OrderQueue()
     queue.schedule(queue.add(Order("x", "sent", 0.0, "1"), "a"), 5.0, now=5.0)
     queue.schedule(queue.add(Order("y", "sent", 0.0, "1"), "a"), 6.0, now=5.0)
-    assert (queue.due("a"), queue.next_wake()) == (1, 6.0)
+    assert (queue.ready.count("a"), queue.next_wake()) == (1, 6.0)
     queue.schedule(entry := queue.add(Order("z", "sent", 0.0, "1"), "a"), 1.0, wake=9.0, now=5.0)
-    assert (queue.due("a"), entry.stage) == (1, Stage.SCHEDULED), "held back"
+    assert (queue.ready.count("a"), entry.stage) == (1, Stage.SCHEDULED), "held back"
 
 
 def test_what_is_read_anew_stands_with_whom_it_belongs_to() -> None:
@@ -188,9 +189,9 @@ def test_what_is_read_anew_stands_with_whom_it_belongs_to() -> None:
     entry = add(queue, "x", 0)
     queue.promote(0)
     queue.renew(entry, Order("x", "pending", 7.0, "2", tenant_id="t", package="p"), "a")
-    assert (queue.due("a"), entry.order) == (1, Order("x", "pending", 7.0, "2", tenant_id="t", package="p"))
+    assert (queue.ready.count("a"), entry.order) == (1, Order("x", "pending", 7.0, "2", tenant_id="t", package="p"))
     queue.renew(entry, Order("x", "pending", 7.0, "2"), "b")
-    assert (queue.due("a"), queue.has_any("a"), queue.has_any("b"), entry.stage) == (0, False, True, Stage.IDLE)
+    assert (queue.ready.count("a"), queue.has_any("a"), queue.has_any("b"), entry.stage) == (0, False, True, Stage.IDLE)
     queue.schedule(entry, 0)
     queue.promote(0)
     assert queue.take("a") is None
@@ -222,10 +223,10 @@ def test_who_was_forgotten_is_counted_once() -> None:
     queue.promote(0)
     queue.forget("b")
     queue.schedule(entries[1], 5)
-    assert queue.due("a") == 2
+    assert queue.ready.count("a") == 2
     assert [queue.take("a") is not None for _ in range(3)] == [True, True, False]
     queue.promote(10)
-    assert queue.due("a") == 0
+    assert queue.ready.count("a") == 0
 
 
 def test_an_order_costs_few_bytes() -> None:

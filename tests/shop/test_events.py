@@ -200,11 +200,11 @@ async def shop_left(dsn: str) -> int:
 def test_the_values_of_an_event_hide_a_pin_only_where_there_is_one() -> None:
     from order_monitor.core.decision import Write
     from order_monitor.core.order import Order
-    from order_monitor.shop.ledger import Ledger
+    from order_monitor.shop.ledger import values_of
 
     order = Order("a", "sent", NOW, "1")
     finding = Finding(order, Completed(PIN, "x"), NOW)
-    told = Ledger.values(finding, Write("completed", final=True, message=f"see {PIN.reveal()}"), "sent")[9]
+    told = values_of(finding, Write("completed", final=True, message=f"see {PIN.reveal()}"), "sent")[9]
     assert told == "see ****"
     bare = replace(finding, answer=Completed(None, "x"))
-    assert Ledger.values(bare, Write("completed", final=True, message="see this"), "sent")[9] == "see this"
+    assert values_of(bare, Write("completed", final=True, message="see this"), "sent")[9] == "see this"

@@ -22,7 +22,7 @@ from order_monitor.core.errors import (
 )
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.ledger import values_of
 from order_monitor.shop.order_reader import SLICE, Part
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.statements import UPDATE_PARAMETERS
@@ -156,11 +156,11 @@ async def test_discovery_uses_its_index_and_not_the_final_rows(shop: Shop) -> No
     _ = [line async for line in Migration(database, LAYOUT, SystemClock()).apply()]
     await shop.connection.execute("ANALYZE product_orders")
     orders = await prepared(shop)
-    unknown = orders.reader.unknown_sql()
+    unknown = orders.reader.queries.unknown_sql()
     assert unknown is not None
     await shop.connection.execute("SET plan_cache_mode = force_generic_plan")
-    since = orders.reader.since_sql().replace("$1", "extract(epoch FROM now() - interval '1 minute')")
-    for sql in (orders.reader.scan_sql(), unknown, since):
+    since = orders.reader.queries.since_sql().replace("$1", "extract(epoch FROM now() - interval '1 minute')")
+    for sql in (orders.reader.queries.scan_sql(), unknown, since):
         plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {sql}"))
         assert "_om_" in plan, plan
         assert "Seq Scan" not in plan
@@ -187,7 +187,7 @@ async def test_a_quick_look_reads_what_was_sent_lately_and_nothing_else(shop: Sh
     scan = await orders.scan(since=now - 605)
     assert (len(scan.orders), scan.is_whole) == (10, False)
     assert all(order.sent_at is not None and order.sent_at > now - 605 for order in scan.orders)
-    sql = orders.reader.since_sql().replace("$1", str(now - 605))
+    sql = orders.reader.queries.since_sql().replace("$1", str(now - 605))
     (plan,) = json.loads(await shop.connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}"))
     node = plan["Plan"]
     while "Plans" in node:
@@ -486,7 +486,7 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
 def test_arrays_are_built_from_whole_records(writes: list[tuple[str | None, str | None, bool]]) -> None:
     """A4."""
     rows = [
-        Ledger.values(
+        values_of(
             found(Order(str(n), "sent", NOW, "1"), Waiting()),
             Write("s", final=final, pin=Pin(pin) if pin is not None else None, note=note),
             "sent",

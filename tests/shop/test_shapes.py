@@ -15,6 +15,7 @@ from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.shop.doctor import Doctor, Line
+from order_monitor.shop.ledger import values_of
 from order_monitor.shop.migration import Migration, as_sql
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_migrate import indexes, lines, migration
@@ -248,7 +249,7 @@ async def test_the_index_of_a_partitioned_table_is_used_for_open_orders(parted: 
     await lines(parted)
     orders = await prepared(parted)
     await parted.connection.execute("SET enable_seqscan = off")
-    plan = "\n".join(row[0] for row in await parted.connection.fetch(f"EXPLAIN {orders.reader.scan_sql()}"))
+    plan = "\n".join(row[0] for row in await parted.connection.fetch(f"EXPLAIN {orders.reader.queries.scan_sql()}"))
     assert plan.count("_om_open_") == 3, "one a leaf"
 
 
@@ -261,11 +262,11 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
     statements = orders.ledger.statements
     span = statements.span([order])
     ids = [order.id]
-    values = orders.ledger.values(found(order, Completed(Pin("P"))), Write("completed", final=True), "sent")
+    values = values_of(found(order, Completed(Pin("P"))), Write("completed", final=True), "sent")
     wanted: list[tuple[str, list[object]]] = [
         (statements.lock_sql(span), [ids]),
         (statements.doubled_sql(span), [ids]),
-        (orders.reader.among_sql() + span, [ids]),
+        (orders.reader.queries.among_sql() + span, [ids]),
         (statements.update_sql(span), [[value] for value in values]),
     ]
     if parted.spelling is SHOP:

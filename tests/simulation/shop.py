@@ -486,10 +486,10 @@ def _name_of(sql: str, pool: Pool) -> str:
     if ledger.records_every_check:
         whole[statements.touch_sql()] = "_touch"
     if reader is not None:
-        whole |= {reader.scan_sql(): "_scan", reader.unknown_sql() or "": "_unknown"}
-        if sql == reader.since_sql():
+        whole |= {reader.queries.scan_sql(): "_scan", reader.queries.unknown_sql() or "": "_unknown"}
+        if sql == reader.queries.since_sql():
             return "_scan_since"
-        if sql.startswith(f"{reader.scan_sql()} AND "):
+        if sql.startswith(f"{reader.queries.scan_sql()} AND "):
             return "_scan_among"
         if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):
             return "_without_pin"

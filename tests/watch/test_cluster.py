@@ -131,7 +131,7 @@ async def test_a_new_account_is_taken(house: House) -> None:
 
 async def beyond_many(house: House, monkeypatch: pytest.MonkeyPatch) -> Process:
     """A process with more accounts than are held without orders: two of four have some, and are held."""
-    monkeypatch.setattr(module, "MANY", 3)
+    monkeypatch.setattr("order_monitor.watch.handover.MANY", 3)
     one = Process(house.shop, "one", NAMES)
     one.stage.shelf.orders = [one.stage.order(100, "b"), one.stage.order(100, "d")]
     await one.stage.begin()
@@ -263,7 +263,7 @@ async def test_orders_that_end_while_they_are_taken_over_leave_the_queue_as_it_i
         queue = stage.engine.queue
         while queue.promote(stage.engine.now() + 1):
             pass
-        assert queue.due("a") == sum(entry.stage is At.READY for entry in queue) == 2500
+        assert queue.ready.count("a") == sum(entry.stage is At.READY for entry in queue) == 2500
 
 
 async def test_while_very_many_are_taken_over_the_other_accounts_are_asked(house: House) -> None:

@@ -20,9 +20,9 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
 from order_monitor.shop.order_reader import Part, Scan, Take
 from order_monitor.watch.account import Account
-from order_monitor.watch.dispatcher import AT_A_TIME
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
+from order_monitor.watch.rereading import AT_A_TIME
 from tests import stages
 from tests.clocks import Drive, ManualClock
 from tests.shops import NOW, Shop
@@ -372,7 +372,7 @@ async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() 
     engine.queue.promote(NOW)
     engine.board.stale_before = 1.0
     engine.dispatcher.start_calls()
-    while engine.dispatcher.looks:
+    while engine.dispatcher.rereading.looks:
         await asyncio.sleep(0)
     assert engine.queue.get("ended") is not None
     assert len(engine.queue) == 21
@@ -455,7 +455,7 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
     looked.clear()
     engine.dispatcher.start_calls()
     assert set(looked) == {f"a{n}" for n in range(5)}
-    assert engine.queue.accounts_due() == []
+    assert engine.queue.ready.accounts() == []
     assert len(engine.dispatcher.calls) == 5
     await engine.dispatcher.calls.finish(1.0)
 

@@ -628,7 +628,7 @@ async def test_somebody_elses_question_makes_ours_needless(shop: Shop) -> None:
         await drive.run(15, scan_every=10)
         assert bench.times(waiting) == []
         assert len(bench.engine.queue) == 2
-        assert bench.engine.queue.due("main") == 0
+        assert bench.engine.queue.ready.count("main") == 0
 
 
 @pytest.mark.parametrize("step", [4000.0, -4000.0])
@@ -687,8 +687,8 @@ async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_sho
 async def test_the_databases_clock_is_not_behind_by_what_the_reading_took(plain_shop: Shop) -> None:
     await plain_shop.add()
     orders = await prepared(plain_shop)
-    real = orders.reader.scan_sql
-    orders.reader.scan_sql = lambda: f"{real()} AND pg_sleep(0.3) IS NOT NULL"  # type: ignore[method-assign]
+    real = orders.reader.queries.scan_sql
+    orders.reader.queries.scan_sql = lambda: f"{real()} AND pg_sleep(0.3) IS NOT NULL"  # type: ignore[method-assign]
     before = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     scan = await orders.scan()
     assert len(scan.orders) == 1

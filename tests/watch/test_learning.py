@@ -177,6 +177,7 @@ class Engine:
     def __init__(self, open_ids: set[str]) -> None:
         self.open_ids = open_ids
         self.queue: Any = self
+        self.ready: Any = self
         self.rank: Any = None
 
     def get(self, order_id: str) -> object:

@@ -1,0 +1,57 @@
+"""The statements that read the shop's orders. Their text follows from the columns, and from where its accounts are kept."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from order_monitor.shop.catalogue import Catalogue
+from order_monitor.shop.columns import Table
+from order_monitor.shop.layout import is_open, is_unknown
+from order_monitor.shop.recent_ends import package_sql
+
+UNKNOWN_LIMIT: Final = 1000
+"""How many orders of unknown status are read at the most: they are shown, not worked on."""
+
+_NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
+
+
+class Queries:
+    """SQL that reads the orders table as it was found."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """Read the tables that ``catalogue`` knows."""
+        self._catalogue = catalogue
+
+    @property
+    def _table(self) -> Table:
+        return self._catalogue.holdings.ledger.table
+
+    def scan_sql(self) -> str:
+        """SQL of the open orders. The statuses stand in it as literals, so that the partial index is used."""
+        return f"{self.select_sql()} WHERE o.{is_open(self._table, self._catalogue.layout)}"
+
+    def among_sql(self) -> str:
+        """SQL of those whose ids are in ``$1``."""
+        return f"{self.scan_sql()} AND o.{self._table['id'].sql} = ANY($1::text[]{self._table['id'].cast}[])"
+
+    def since_sql(self) -> str:
+        """SQL of those that were sent after ``$1`` (epoch seconds): a look at one end of the partial index."""
+        return f"{self.scan_sql()} AND o.{self._table['sent_at'].sql} > {self._table.instant('sent_at', '$1::float8')}"
+
+    def unknown_sql(self) -> str | None:
+        """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""
+        condition = is_unknown(self._table, self._catalogue.layout)
+        return f"{self.select_sql()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
+
+    def select_sql(self, more: str = "") -> str:
+        """SQL that reads orders, with ``more`` columns, up to its WHERE; the table is called ``o``."""
+        t = self._table
+        tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
+        sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
+        accounts = self._catalogue.holdings.accounts
+        route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, "")
+        return (
+            f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
+            f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
+            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
+        )

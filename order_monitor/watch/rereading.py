@@ -1,0 +1,53 @@
+"""Read again: what was not read lately is, before it is asked about; with many orders in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from order_monitor.core.entry import Entry
+from order_monitor.core.queue import READ_AGAIN
+from order_monitor.watch.board import Board
+from order_monitor.watch.calls import Calls
+
+AT_A_TIME: Final = 50
+"""Orders that are read again at a time, before they are asked about."""
+
+Look = Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
+"""Reads orders again, and lets those in hand be due again."""
+
+
+class Rereading:
+    """Has stale orders read again, one batch of an account at a time; ``accounts`` are those that wait for it."""
+
+    def __init__(self, board: Board, look: Look) -> None:
+        """Read again by ``look``."""
+        self._board = board
+        self._look = look
+        self.looks = Calls(board.wake.set)
+        self.accounts: set[str] = set()
+
+    def is_needed(self, entry: Entry) -> bool:
+        """Whether an order must be read again before it is asked about."""
+        is_old = entry.read_at < self._board.stale_before or entry.read_at == READ_AGAIN
+        return entry.referans is None or (is_old and not entry.awaits_pin)
+
+    def start(self, account: str, first: Entry) -> None:
+        """Have an order of ``account`` read again, with what comes next or soon and was not read lately either."""
+        batch, queue, now = [first], self._board.queue, self._board.now()
+        fresh: list[Entry] = []
+        while len(batch) + len(fresh) < AT_A_TIME and (entry := queue.take(account)) is not None:
+            (batch if self.is_needed(entry) else fresh).append(entry)
+        for entry in fresh:
+            queue.schedule(entry, entry.due, wake=now)
+        until = now + self._board.policy.reading.fresh_for / 2
+        soon = queue.coming(AT_A_TIME) if len(batch) < AT_A_TIME else []
+        batch += [entry for entry in soon if entry.wake <= until and self.is_needed(entry)][: AT_A_TIME - len(batch)]
+        self.accounts.add(account)
+        self.looks.start(self._read(account, batch), f"read {account}")
+
+    async def _read(self, account: str, batch: Sequence[Entry]) -> None:
+        try:
+            await self._look(batch)
+        finally:
+            self.accounts.discard(account)
