@@ -94,6 +94,9 @@ class Nursery:
 
 nursery = functools.cache(Nursery)
 
+CLOCK_AHEAD = "TESTS_CLOCK_AHEAD"
+"""A variable in a process's environment: by how many seconds its machine's clock is ahead, negative for behind."""
+
 
 async def start(
     *arguments: str,
@@ -183,6 +186,9 @@ def _become(message: bytes, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
+    if ahead := float(os.environ.pop(CLOCK_AHEAD, "0")):
+        right = time.time
+        time.time = lambda: right() + ahead
     sys.argv = ["order-monitor", *arguments]
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - for the process's whole life
     sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,10 @@ class Theatre:
             given[section] = given.get(section, {}) | values
         return settings(self.shop.dsn, self.url, **given)
 
-    async def start(self, name: str, **more: dict[str, Any]) -> Run:
+    async def start(self, name: str, *, ahead: float = 0.0, **more: dict[str, Any]) -> Run:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
-        run = await self._stack.enter_async_context(running(folder, self.config(name, **more)))
+        run = await self._stack.enter_async_context(running(folder, self.config(name, **more), ahead=ahead))
         self.runs[name] = run
         await run.event("cluster.joined")
         return run
@@ -173,6 +174,28 @@ async def test_each_account_is_asked_by_one_whoever_comes_dies_or_leaves(theatre
     await theatre.shared([6])
     await theatre.finish()
     assert theatre.panel.overlaps == []
+
+
+async def test_clocks_that_are_hours_apart_change_nothing(theatre: Theatre) -> None:
+    """Leases go by each process's own steady clock, and what is due by the database's."""
+    await theatre.open(accounts=4, orders=3)
+    first = await theatre.start("first", ahead=3 * 3600.0)
+    async with status_of(first) as ask:
+        shown = datetime.fromisoformat((await ask())["now"])
+        assert abs(shown.timestamp() - time.time() - 3 * 3600) < 60, "its clock is wrong indeed"
+    await theatre.start("second", ahead=-5 * 3600.0)
+    before = await theatre.shared([2, 2])
+    theatre.runs["second"].process.kill()
+    after = await theatre.shared([4])
+    assert all(after[account] == {"first"} for account in before)
+    await theatre.start("third", ahead=86_400.0)
+    await theatre.shared([2, 2])
+    await theatre.finish()
+    assert theatre.panel.overlaps == []
+    decided = await theatre.shop.connection.fetchval(
+        "SELECT max(abs(extract(epoch FROM now() - decided_at))) FROM order_monitor_events"
+    )
+    assert decided < 600, "nor is it written by them"
 
 
 async def test_with_one_account_the_second_is_a_hot_standby(theatre: Theatre) -> None:
