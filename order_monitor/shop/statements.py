@@ -34,16 +34,20 @@ class Statements:
         return open_statuses(self.table, self.layout)
 
     def span(self, orders: Iterable[Order]) -> str:
-        """SQL that leads to the partitions of these orders alone, of a table that is partitioned by the time they were sent at.
+        """SQL that leads to the partitions of these orders alone, of a table partitioned by when they were sent or by tenant.
 
         Nothing for any other table, whose index needs no help.
         """
-        column, times = self.table["sent_at"], [order.sent_at for order in orders]
-        if column.name not in self.table.shape.partitioned_by or not times or None in times:
-            return ""
-        known = [time for time in times if time is not None]
-        first, last = (self.table.instant("sent_at", repr(t)) for t in (min(known) - _MARGIN, max(known) + _MARGIN))
-        return f" AND o.{column.sql} BETWEEN {first} AND {last}"
+        orders, parted = list(orders), self.table.shape.partitioned_by
+        sent, tenant, span = self.table["sent_at"], self.table.get("tenant_id"), ""
+        times = [order.sent_at for order in orders if order.sent_at is not None]
+        if sent.name in parted and times and len(times) == len(orders):
+            first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - _MARGIN, max(times) + _MARGIN))
+            span += f" AND o.{sent.sql} BETWEEN {first} AND {last}"
+        tenants = {order.tenant_id for order in orders if order.tenant_id is not None}
+        if tenant is not None and tenant.name in parted and tenants and all(order.tenant_id for order in orders):
+            span += f" AND o.{tenant.sql} IN ({literals(sorted(tenants))})"
+        return span
 
     def lock_sql(self, span: str = "") -> str:
         """SQL that locks the open ones among given orders; what somebody else holds is passed over, not waited for."""

@@ -279,6 +279,36 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
     assert " old" in await explained(parted, statements.lock_sql(), ids), "without it all are entered"
 
 
+@pytest.mark.parametrize("way", ["LIST", "HASH"])
+async def test_of_a_table_partitioned_by_tenant_only_the_tenants_own_part_is_entered(shop: Shop, way: str) -> None:
+    tenants = [str(uuid.UUID(int=n)) for n in range(1, 9)]
+    column = shop.spelling.name("tenant_id")
+    ddl = shop.spelling.ddl.replace("PRIMARY KEY", "").rstrip().removesuffix(")")
+    parts = [
+        f"FOR VALUES IN ('{tenant}')" if way == "LIST" else f"FOR VALUES WITH (MODULUS 8, REMAINDER {n})"
+        for n, tenant in enumerate(tenants)
+    ]
+    await shop.connection.execute(
+        f'DROP TABLE product_orders; {ddl}, PRIMARY KEY (id, "{column}")) PARTITION BY {way} ("{column}"); '
+        + "; ".join(f"CREATE TABLE part_{n} PARTITION OF product_orders {values}" for n, values in enumerate(parts))
+    )
+    await lines(shop)
+    ids = [await shop.add(sent_at=NOW, tenant_id=tenant) for tenant in tenants]
+    orders = await prepared(shop, unique_pins=False)
+    known = {order.id: order for order in (await orders.scan()).orders}
+    statements = orders.ledger.statements
+    span = statements.span([known[ids[3]]])
+    for sql in (statements.lock_sql(span), orders.reader.queries.among_sql() + span):
+        plan = await explained(shop, sql, [ids[3]])
+        assert len(set(re.findall(r"part_\d", plan))) == 1, plan
+    assert statements.span([known[ids[3]], replace(known[ids[4]], tenant_id=None)]) == "", "whose it is nobody knows"
+    assert len(set(re.findall(r"part_\d", await explained(shop, statements.lock_sql(), [ids[3]])))) == 8
+    await shop.set(ids[0], tenant_id=uuid.UUID(tenants[5]))
+    results = await orders.record([found(order, Completed(Pin(f"P-{order.id}")), age=60) for order in known.values()])
+    assert {result.fate for result in results} == {Fate.WRITTEN}, "the one that another has now too"
+    assert {(await shop.row(i))["pin_code"] for i in ids} == {f"P-{i}" for i in ids}
+
+
 async def explained(shop: Shop, sql: str, *arguments: object) -> str:
     return "\n".join(row[0] for row in await shop.connection.fetch(f"EXPLAIN {sql}", *arguments))
 
