@@ -39,7 +39,11 @@ _SETTINGS: Final = {
 }
 
 
-_INITDB: Final = ("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
+_INITDB: Final = (
+    *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+    # Stretching helps a password that can be guessed; ours is 144 random bits.
+    "--set=scram_iterations=1",
+)
 
 
 class EmbeddedPostgresError(OrderMonitorError):
@@ -49,12 +53,13 @@ class EmbeddedPostgresError(OrderMonitorError):
 class EmbeddedPostgres:
     """A server that runs while the ``with`` block does.
 
-    It listens on a socket in its own directory, which lies directly under the system's temporary directory and is open to
-    nobody else. As root, which PostgreSQL refuses to serve, it runs as the user ``nobody``.
+    It listens on a socket in its own directory, which lies directly under ``parent`` (the system's temporary directory, unless
+    another is given) and is open to nobody else. As root, which PostgreSQL refuses to serve, it runs as the user ``nobody``.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, parent: Path | None = None) -> None:
         """Prepare a server with ``settings`` of postgresql.conf besides our own."""
+        self._parent = parent
         self._settings = {**_SETTINGS, **(settings or {})}
         self._user = pwd.getpwnam(_OTHER_USER) if os.geteuid() == 0 else None
         self._password = secrets.token_urlsafe(18)
@@ -77,9 +82,9 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedPostgresError: it did not start, or the wheel is not installed.
         """
-        reap()
+        reap(self._parent)
         binaries = _binaries()
-        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._parent))
         try:
             self._own(binaries)
         except BaseException:
@@ -185,11 +190,11 @@ def _binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def reap() -> list[Path]:
-    """Take away what killed processes left behind: directories of ours that nobody holds the lock of."""
+def reap(parent: Path | None = None) -> list[Path]:
+    """Take away what killed processes left under ``parent``: directories of ours that nobody holds the lock of."""
     owners = {os.geteuid()} | ({pwd.getpwnam(_OTHER_USER).pw_uid} if os.geteuid() == 0 else set())
     reaped = []
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for directory in (parent or Path(tempfile.gettempdir())).glob(f"{PREFIX}*"):
         found = directory.lstat()
         if stat.S_ISDIR(found.st_mode) and found.st_uid in owners and _is_abandoned(directory):
             _end_server(directory)

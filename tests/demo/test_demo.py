@@ -129,6 +129,15 @@ def test_what_is_not_ours_is_left_alone(apart: Path, tmp_path: Path) -> None:
         other.rmdir()
 
 
+def test_what_was_left_where_servers_were_told_to_lie_is_found_there(tmp_path: Path) -> None:
+    left = tmp_path / f"{PREFIX}left"
+    left.mkdir()
+    (left / "lock").touch()
+    assert left not in reap()
+    assert reap(tmp_path) == [left]
+    assert not left.exists()
+
+
 # --- the provider
 
 
