@@ -1,5 +1,6 @@
 """The command line: bad usage, bad settings and failures, each with its exit code, no traceback and no secret."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from order_monitor import __version__
+from tests import launch
 
 CANARY = "pw-CANARY-42"
 GOOD = f"""
@@ -22,19 +24,40 @@ port = 0
 """
 
 
-def run(tmp_path: Path, *arguments: str, config: str | None = GOOD, **environ: str) -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def ready(tmp_path: Path, config: str | None, environ: dict[str, str]) -> dict[str, str]:
+    """Write the settings; return the environment."""
     if config is not None:
         (tmp_path / "monitor.toml").write_text(config)
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "order_monitor", *arguments],
-        cwd=tmp_path,
-        env={**clean, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    return {**clean, **environ}
+
+
+def run(tmp_path: Path, *arguments: str, config: str | None = GOOD, **environ: str) -> Done:
+    """Run it as a fork of a process that has read its modules."""
+
+    async def forked(env: dict[str, str]) -> tuple[int | None, bytes, bytes]:
+        process = await launch.start(*arguments, cwd=tmp_path, env=env)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        return process.returncode, out, err
+
+    code, out, err = asyncio.run(forked(ready(tmp_path, config, environ)))
+    assert code is not None
+    return decent(Done(arguments, code, out.decode(), err.decode()))
+
+
+def run_anew(tmp_path: Path, *arguments: str, config: str | None = GOOD) -> Done:
+    """Run it as users do: Python starts, and reads what this command needs and no more."""
+    command, env = [sys.executable, "-m", "order_monitor", *arguments], ready(tmp_path, config, {})
+    return decent(
+        subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
     )
+
+
+def decent(done: Done) -> Done:
     for output in (done.stdout, done.stderr):
         assert "CANARY" not in output
         assert "Traceback" not in output
@@ -42,7 +65,7 @@ def run(tmp_path: Path, *arguments: str, config: str | None = GOOD, **environ: s
 
 
 def test_help_and_version(tmp_path: Path) -> None:
-    done = run(tmp_path, "--version", config=None)
+    done = run_anew(tmp_path, "--version", config=None)
     assert (done.returncode, done.stdout.strip()) == (0, f"order-monitor, version {__version__}")
     done = run(tmp_path, "--help", config=None)
     assert done.returncode == 0
@@ -111,7 +134,7 @@ def test_config_stands_before_or_after_the_command(tmp_path: Path, *, before: bo
 )
 def test_no_database_is_exit_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """C1, C6: the address and its password stay where they are."""
-    done = run(tmp_path, *arguments)
+    done = run_anew(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (3, "")
     assert "the database cannot be reached" in done.stderr
 
