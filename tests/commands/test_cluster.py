@@ -68,7 +68,7 @@ class Theatre:
 
     async def open(self, accounts: int, orders: int) -> None:
         await self.shop.connection.execute(PLAIN_TABLES)
-        await prepare(self.shop, self.path, self.config("any"))
+        await prepare(self.shop)
         for n in range(accounts):
             integration = str(uuid.uuid4())
             await self.shop.connection.execute(
@@ -104,6 +104,12 @@ class Theatre:
         self.runs[name] = run
         await run.event("cluster.joined")
         return run
+
+    async def kill(self, name: str) -> None:
+        """End it at once, and let what it sent before be heard: that is not asked afterwards."""
+        self.runs[name].process.kill()
+        await self.runs[name].end()
+        await asyncio.sleep(5 * ANSWER_TIME)
 
     async def shared(self, counts: list[int], seconds: float = 60.0) -> dict[str, set[str]]:
         """Wait until each account is asked by one, and each of the processes asks so many of them; return who asks what."""
@@ -165,7 +171,7 @@ async def test_each_account_is_asked_by_one_whoever_comes_dies_or_leaves(theatre
     await theatre.shared([3, 3])
     await theatre.start("third")
     before = await theatre.shared([2, 2, 2])
-    theatre.runs["second"].process.kill()
+    await theatre.kill("second")
     after = await theatre.shared([3, 3])
     kept = [a for a in before if before[a] != {"second"}]
     assert all(after[account] == before[account] for account in kept), "what nobody lost was moved"
@@ -210,7 +216,7 @@ async def test_with_one_account_the_second_is_a_hot_standby(theatre: Theatre) ->
         assert found["accounts"][0]["owner"] == (await first.event("cluster.joined"))["member"]
         assert (found["orders"]["open"], found["orders"]["due"]) == (8, 0)
         assert {"first"} == (await theatre.shared([1]))["shop0"]
-        first.process.kill()
+        await theatre.kill("first")
         assert {"second"} == (await theatre.shared([1]))["shop0"]
         (member,) = (await ask())["cluster"]["members"]
         assert (member["accounts"], member["leads"]) == ([found["accounts"][0]["name"]], True)

@@ -273,7 +273,7 @@ async def test_a_lookup_of_nothing_is_exit_2_and_check_tells_it(plain_shop: Shop
     shop = plain_shop
     await shop.add(order_id=A)
     config = settings(shop.dsn, NOBODY, database={"lookup": ["tenantid"]})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     for arguments in (("explain", A), ("ask", A), ("resolve", A, "--failed", "--reason", "x")):
         code, out, err = await call(tmp_path, config, *arguments)
         assert (code, out) == (2, "")
@@ -288,7 +288,7 @@ async def test_ask_and_resolve_take_the_same_and_touch_none_of_several(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     config = settings(shop.dsn, panel.server.url, schedule={"first_check": 3600, "base": 3600, "cap": 3600})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     await sent(shop, 1, order_id=A, referans="same")
     await sent(shop, 1, order_id=B, referans="same")
     await sent(shop, 1, referans="other")

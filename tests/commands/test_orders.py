@@ -81,7 +81,7 @@ async def test_stuck_orders_are_those_of_the_review_table(shop: Shop, tmp_path: 
     code, out, err = await call(tmp_path, config, "orders", "--stuck", "--json")
     assert (code, out) == (0, "[]\n")
     assert "there is no table public.order_monitor_review" in err
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     assert await ids(tmp_path, config, "--stuck") == []
     for order_id, kind in ((stuck, "pin_differs"), (odd, "answered_otherwise"), (mended, "pin_too_wide")):
         await shop.connection.execute(

@@ -15,6 +15,10 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.order import Pin
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.migration import Migration
+from order_monitor.watch.system_clock import SystemClock
 from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
@@ -27,9 +31,11 @@ __all__ = ["panel", "receiver"]
 RARELY = {"first_check": 3600, "base": 3600, "cap": 3600}
 
 
-async def prepare(shop: Shop, tmp_path: Path, config: str) -> None:
-    async with running(tmp_path, config, "migrate") as run:
-        assert await run.end() == 0, run.err.decode()
+async def prepare(shop: Shop) -> None:
+    """Add our own tables, as `migrate` does."""
+    database = Database(parse_dsn(shop.dsn))
+    assert [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
+    await database.close()
 
 
 async def call(tmp_path: Path, config: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
@@ -71,7 +77,7 @@ async def is_final(shop: Shop, order_id: str, status: str = "completed") -> None
 async def test_ask_answers_each_order_on_its_own_line(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     """One bad id does not stop the rest; the daemon beside it is not disturbed, and makes no second event."""
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     a, b = await sent(shop, 2)
     lost, final = (await sent(shop, 1, referans=""))[0], await shop.add("completed")
     async with daemon(shop, tmp_path, config):
@@ -95,7 +101,7 @@ async def test_ask_answers_each_order_on_its_own_line(shop: Shop, panel: Panel, 
 async def test_ask_by_account_or_lateness(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule={**RARELY, "give_up_after": 7200})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (young,) = await sent(shop, 1)
     now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     old = await shop.add(sent_at=now - 8000)
@@ -116,7 +122,7 @@ async def test_ask_says_what_hinders_it(plain_shop: Shop, panel: Panel, tmp_path
     (order_id,) = await sent(shop, 1)
     code, _, err = await call(tmp_path, config, "ask", order_id)
     assert (code, "run order-monitor migrate" in err) == (2, True)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     panel.answer = Waiting("bekleniyor")
     assert (await call(tmp_path, config, "ask", order_id))[0] == 0
     panel.body = "3|Açıklama"
@@ -131,7 +137,7 @@ async def test_ask_says_what_hinders_it(plain_shop: Shop, panel: Panel, tmp_path
 
 async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(shop.dsn, panel.server.url)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     code, out, _ = await call(tmp_path, config, "pause", "default", "--reason", "bakım", "--by", "Ayşe")
     assert (code, out) == (0, "default: paused until it is resumed by Ayşe: bakım\n")
     (order_id,) = await sent(shop, 1)
@@ -164,7 +170,7 @@ async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel
 async def test_a_pause_ends_by_itself_and_names_are_checked(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     code, _, err = await call(tmp_path, config, "pause", "main", "--reason", "x")
     assert (code, "near: default" in err) == (1, True)
     async with daemon(shop, tmp_path, config) as run:
@@ -178,7 +184,7 @@ async def test_a_pause_ends_by_itself_and_names_are_checked(plain_shop: Shop, pa
 async def test_a_shops_own_accounts_are_paused_by_their_names(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
     config = settings(shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     base_url = '"baseUrl"' if shop.spelling is SHOP else "base_url"
     provider = '"providerId"' if shop.spelling is SHOP else "provider_id"
     ids = [str(uuid.uuid4()) for _ in range(2)]
@@ -210,7 +216,7 @@ async def test_resolve_completes_with_a_pin_that_no_list_of_processes_shows(
 ) -> None:
     hook = {"url": receiver.url, "secret": SECRET}
     config = settings(shop.dsn, panel.server.url, schedule=RARELY, webhook=hook)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (order_id,) = await sent(shop, 1)
     async with daemon(shop, tmp_path, config):
         code, out, _ = await call(
@@ -248,7 +254,7 @@ async def test_resolve_refuses_what_the_daemon_would(plain_shop: Shop, panel: Pa
     (early,) = await sent(shop, 1)
     code, _, err = await call(tmp_path, config, "resolve", early, "--failed", "--reason", "x")
     assert (code, "run order-monitor migrate" in err) == (2, True)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (with_pin,) = await sent(shop, 1, pin="OTHER-1")
     (plain,) = await sent(shop, 1)
     cases: list[tuple[list[str], str, int, str]] = [
@@ -274,7 +280,7 @@ async def test_resolve_refuses_what_the_daemon_would(plain_shop: Shop, panel: Pa
 async def test_reopen_takes_back_an_end_that_nobody_acted_on(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     """The withdrawn event moves no money, and the next end counts as the first."""
     config = settings(shop.dsn, panel.server.url, schedule={"scan_interval": 3600})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (order_id,) = await sent(shop, 1)
     panel.answer = Cancelled("iptal")
     assert (await once(tmp_path, config))[0] == 0
@@ -300,7 +306,7 @@ async def test_reopen_waits_for_no_consumer_and_undoes_no_person(
     shop = plain_shop
     hook = {"url": receiver.url, "secret": SECRET}
     config = settings(shop.dsn, panel.server.url, schedule={"scan_interval": 3600})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (a,) = await sent(shop, 1)
     panel.answer = Cancelled("iptal")
     assert (await once(tmp_path, config))[0] == 0
@@ -353,7 +359,7 @@ async def test_reopen_withdraws_a_post_that_was_never_tried(
 async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (order_id,) = await sent(shop, 1)
     async with shop.connection.transaction():
         await shop.connection.execute("SELECT * FROM product_orders FOR UPDATE")
@@ -365,7 +371,7 @@ async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel
 async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     ids = await sent(shop, 8)
     (tmp_path / "monitor.toml").write_text(config)
     await shop.connection.execute(
@@ -400,7 +406,7 @@ async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: P
 
 async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(shop.dsn, panel.server.url)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (differs,) = await sent(shop, 1, pin="OTHER-1")
     assert (await once(tmp_path, config))[0] == 1
     assert (await once(tmp_path, config))[0] == 1
@@ -436,7 +442,7 @@ async def test_replay_posts_again_and_lists_dead_letters(
     assert (code, "webhook.url: is missing" in err) == (2, True)
     code, _, err = await call(tmp_path, config, "replay")
     assert (code, "run order-monitor migrate" in err) == (2, True)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     assert (await call(tmp_path, config, "replay"))[:2] == (0, "there are no dead letters\n")
     ids = await sent(shop, 3)
     receiver.answers = [410]
@@ -464,7 +470,7 @@ async def test_replay_posts_again_and_lists_dead_letters(
 
 async def test_a_report_counts_what_happened(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(shop.dsn, panel.server.url, schedule={"give_up_after": 7200})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     package = str(uuid.uuid4())
     await sent(shop, 4, package_id=package)
     assert (await once(tmp_path, config))[0] == 0
@@ -527,7 +533,7 @@ async def test_a_pin_that_another_order_has_is_kept_back_and_accepted_on_purpose
     """Through `--once`, `review` and `resolve`, as a person would meet it."""
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url)
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     a, b = await sent(shop, 2)
     panel.body = f"OK|2|{PIN}|tamam"
     code, summary, _ = await once(tmp_path, config)
@@ -547,7 +553,7 @@ async def test_a_pin_that_another_order_has_is_kept_back_and_accepted_on_purpose
 async def test_once_takes_along_what_ended_without_its_pin(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule={"first_check": 0})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     package = str(uuid.uuid4())
     now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     await shop.add(sent_at=now - 100, package_id=package)

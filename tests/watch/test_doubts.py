@@ -129,7 +129,7 @@ async def test_the_program_goes_on_waiting_after_a_restart(shop: Shop, panel: Pa
     """It has waited for an hour already, and need not wait for another."""
     panel.answer = Cancelled("iptal")
     config = settings(shop.dsn, panel.server.url, schedule={"confirm_cancelled": 3600})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (order_id,) = await sent(shop, 1)
     async with daemon(shop, tmp_path, config) as run:
         await run.event("order.cancel_unconfirmed")

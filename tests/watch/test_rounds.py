@@ -236,7 +236,7 @@ async def test_what_ended_before_the_start_is_looked_at_again() -> None:
 
 async def test_a_look_again_outlives_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(shop.dsn, panel.server.url, schedule={"recheck_after": 2})
-    await prepare(shop, tmp_path, config)
+    await prepare(shop)
     (order_id,) = await sent(shop, 1)
     async with daemon(shop, tmp_path, config) as run:
         await run.event("order.completed")
@@ -248,7 +248,7 @@ async def test_a_look_again_outlives_a_restart(shop: Shop, panel: Panel, tmp_pat
 
 async def test_the_daemon_looks_again(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(plain_shop.dsn, panel.server.url, schedule={"recheck_after": 1})
-    await prepare(plain_shop, tmp_path, config)
+    await prepare(plain_shop)
     (order_id,) = await sent(plain_shop, 1)
     async with daemon(plain_shop, tmp_path, config) as run:
         await run.event("order.completed")
