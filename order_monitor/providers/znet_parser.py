@@ -123,7 +123,7 @@ def parse_balance(status: int, headers: Mapping[str, str], body: bytes, *, now: 
     if status != _OK:
         failed = _not_ok(status, headers, now, body)
         return NoBalance(failed.why, failed.message)
-    text = decode(body, headers.get("content-type", "")).strip(_AROUND)
+    text = _without_notices(decode(body, headers.get("content-type", "")).strip(_AROUND))
     found = re.fullmatch(r"OK\s*\|\s*(-?[0-9][0-9.,]*)\s*(?:\|.*)?", text, re.IGNORECASE | re.DOTALL)
     if found:
         return Balance(found[1])
@@ -184,7 +184,7 @@ def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) ->
 def retry_after(value: str | None, now: float) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): a number or a date."""
     text = (value or "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
+    if re.fullmatch(r"[0-9]{1,10}", text):
         return float(text)
     try:
         at = parsedate_to_datetime(text)
@@ -201,7 +201,7 @@ def _decompressed(encoding: str, body: bytes, limit: int) -> bytes | None:
         return body
     if name not in ("gzip", "x-gzip", "deflate"):
         return None
-    unzip = zlib.decompressobj(wbits=47 if "gzip" in name else 15)
+    unzip = zlib.decompressobj(wbits=47)  # either's header
     try:
         plain = unzip.decompress(body, limit + 1)
     except zlib.error:

@@ -1,6 +1,7 @@
 """znet's answers, each line of its documented table, and what no bytes whatever may bring about."""
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -118,6 +119,8 @@ def test_any_status_but_200_says_nothing_of_the_order(status: int, answer: Answe
         ("Mon, 21 Sep 2026 14:13:50 GMT", 30.0),
         ("Mon, 21 Sep 2020 14:13:50 GMT", 0.0),
         ("Mon, 21 Sep 2026 14:13:50", 30.0),
+        ("Mon, 21 Sep 2026 17:13:50 +0300", 30.0),
+        ("٣٠", None),
         ("-5", None),
         ("1.5", None),
         ("99999999999999999999", None),
@@ -159,7 +162,8 @@ def test_a_body_beyond_the_limit_is_not_read() -> None:
 def test_compressed_answers_are_undone_within_the_limit() -> None:
     """D6: a small body may not become a large one."""
     plain = "OK|2|PIN1|Yüklendi".encode()
-    assert ask(gzip.compress(plain), content_encoding="gzip") == parse_text(plain.decode())
+    for name in ("gzip", "x-gzip", " GZIP "):
+        assert ask(gzip.compress(plain), content_encoding=name) == parse_text(plain.decode())
     assert ask(zlib.compress(plain), content_encoding="deflate") == parse_text(plain.decode())
     assert ask(gzip.compress(b"0" * 10_000_000), content_encoding="gzip") == Garbled("bad_encoding")
     assert ask(gzip.compress(gzip.compress(plain)), content_encoding="gzip, gzip") == Garbled("bad_encoding")
@@ -167,6 +171,25 @@ def test_compressed_answers_are_undone_within_the_limit() -> None:
     assert ask(plain, content_encoding="gzip") == Garbled("bad_encoding")
     assert ask(plain, content_encoding="br") == Garbled("bad_encoding")
     assert ask(plain, content_encoding="identity") == parse_text(plain.decode())
+
+
+def test_what_would_become_too_large_is_not_even_unpacked() -> None:
+    """D6: the limit holds while it is undone, not only for what comes of it."""
+    bomb = gzip.compress(b"0" * 10_000_000)
+    tracemalloc.start()
+    try:
+        assert parse(200, {"content-encoding": "gzip"}, bomb, now=NOW) == Garbled("bad_encoding")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_a_compressed_answer_may_be_as_long_as_the_limit() -> None:
+    plain = b"OK|2|PIN1|" + b"x" * 100
+    headers = {"content-encoding": "gzip"}
+    assert parse(200, headers, gzip.compress(plain), now=NOW, max_body=len(plain)) == parse_text(plain.decode())
+    assert parse(200, headers, gzip.compress(plain), now=NOW, max_body=len(plain) - 1) == Garbled("bad_encoding")
 
 
 PIPELIKE = st.lists(
@@ -221,6 +244,7 @@ def test_a_pin_never_shows_itself() -> None:
     answer = Completed(Pin("SECRET-PIN"), "x")
     shown = f"{answer} {answer!r} {answer.pin!s} {answer.pin!r} {[answer.pin]}"
     assert "SECRET" not in shown
+    assert repr(answer.pin) == str(answer.pin) == "Pin(****)"
     assert Pin("a") == Pin("a")
     assert Pin("a") != Pin("b")
     assert Pin("a") != "a"
@@ -233,6 +257,8 @@ def test_a_pin_never_shows_itself() -> None:
     [
         (200, "OK|1523.40", Balance("1523.40")),
         (200, " ok | -12,5 | 300 \r\n", Balance("-12,5")),
+        (200, "\ufeffOK|5\0", Balance("5")),
+        (200, "Notice: Undefined variable: x in /a.php on line 1\nOK|5", Balance("5")),
         (200, "", NoBalance("empty_answer")),
         (200, "8|hata", NoBalance("refused_8")),
         (200, "3|hata", NoBalance("refused_3")),
@@ -248,6 +274,28 @@ def test_a_pin_never_shows_itself() -> None:
 )
 def test_a_balance_or_the_name_of_its_failure(status: int, body: str, expected: Balance | NoBalance) -> None:
     assert parse_balance(status, {}, body.encode(), now=NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "said"),
+    [
+        (503, "", "Bakım", "Bakım"),
+        (503, "text/html; charset=windows-1254", "ş", "ÅŸ"),
+        (200, "", "8|Bağlantı Hatası", "Bağlantı Hatası"),
+        (200, "text/html; charset=windows-1254", "3|ş", "ÅŸ"),
+        (200, "", "<title>Giriş</title>", "Giriş"),
+    ],
+)
+def test_what_was_said_goes_with_a_balance_that_is_none(status: int, content_type: str, body: str, said: str) -> None:
+    found = parse_balance(status, {"content-type": content_type}, body.encode(), now=NOW)
+    assert isinstance(found, NoBalance)
+    assert found.said == said
+
+
+def test_of_a_failure_that_came_compressed_nothing_is_shown() -> None:
+    answer = ask(gzip.compress(b"Bakim"), 503, content_encoding="gzip")
+    assert isinstance(answer, Busy)
+    assert answer.message == ""
 
 
 @pytest.mark.parametrize(
@@ -278,7 +326,7 @@ def test_which_words_mean_no_pin_is_a_setting() -> None:
     assert parse_text("OK|2|null|x", {"0"}) == Completed(Pin("null"), "x")
 
 
-@pytest.mark.parametrize("mark", ["\t", "\0", "\x07", "\x1b", "\x85", "\x0b"])
+@pytest.mark.parametrize("mark", ["\t", "\0", "\x07", "\x1b", "\x85", "\x0b", "\ud800"])
 def test_a_pin_with_other_control_characters_is_for_a_person(mark: str) -> None:
     answer = parse_text(f"OK|2|AB{mark}CD|x")
     assert answer == Garbled("unreadable_pin")
@@ -356,3 +404,9 @@ def test_what_was_said_goes_with_an_answer_that_is_none(status: int, body: str, 
     answer = parse(status, {}, body.encode(), now=NOW)
     assert isinstance(answer, (Blocked, Busy, Garbled))
     assert answer.message == said
+
+
+def test_what_a_failure_said_is_read_in_the_encoding_it_names() -> None:
+    answer = ask("ş".encode(), 503, content_type="text/html; charset=windows-1254")
+    assert isinstance(answer, Busy)
+    assert answer.message == "ÅŸ"
