@@ -165,7 +165,7 @@ def append_note(note: str | None, message: str, width: int | None) -> str | None
 def _fit(text: str, width: int | None) -> str:
     if width is None or len(text) <= width:
         return text
-    kept = text[len(text) - width :] if width > 0 else ""
+    kept = text[len(text) - width :]
     while kept and unicodedata.combining(kept[0]):
         kept = kept[1:]
     return kept

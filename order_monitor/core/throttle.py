@@ -37,12 +37,12 @@ class Throttle:
         if error.code != QUERY_CANCELED:
             self._blocked_at = now
         elif count > 1:
-            self.limit = max(1, count // 2)
+            self.limit = count // 2
             self._ceiling, self._slow_at = count, now
 
     def passed(self, count: int, now: float) -> None:
         """Take note of a batch that was written; only a full one shows that more would pass."""
         if count < self.limit:
             return
-        top = BATCH if now - self._slow_at > CALM_AFTER else max(1, self._ceiling * 3 // 4)
+        top = BATCH if now - self._slow_at > CALM_AFTER else self._ceiling * 3 // 4
         self.limit = max(self.limit, min(top, self.limit + max(1, self.limit // 4)))

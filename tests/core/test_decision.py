@@ -24,6 +24,7 @@ from order_monitor.core.decision import (
     Write,
     append_note,
     decide,
+    decide_late_pin,
     timeout_message,
 )
 from order_monitor.core.order import Order, Pin, SkipReason
@@ -111,6 +112,68 @@ def test_what_a_person_must_see_stays_open(row: Row, answer: Answer, reason: Stu
     assert "NEW" not in repr(decision)
 
 
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("unknown_state", StuckReason.UNKNOWN_STATE),
+        ("two_answers", StuckReason.TWO_ANSWERS),
+        ("unreadable_pin", StuckReason.PIN_UNREADABLE),
+    ],
+)
+def test_what_only_a_person_can_read_is_shown_as_it_looks(why: str, reason: StuckReason) -> None:
+    answer = Garbled(why, "OK|7|…")
+    assert decide(SENT, answer, 10, Rules()) == Stuck(reason, "OK|7|…")
+    assert decide(SENT, answer, 2 * DAY, Rules()) == Stuck(reason, "OK|7|…"), "nobody said that it failed"
+    assert isinstance(decide(SENT, answer, DAY, Rules(give_up_blind=True)), Write)
+    assert isinstance(decide(SENT, answer, DAY - 1, Rules(give_up_blind=True)), Stuck)
+
+
+def test_a_person_is_told_by_how_much_a_pin_is_too_wide() -> None:
+    decision = decide(SENT, Completed(Pin("X" * 121)), 1, Rules(pin_width=120))
+    assert decision == Stuck(StuckReason.PIN_TOO_WIDE, "121 characters, the column holds 120")
+
+
+ENDED = Row("done", None, "x")
+
+
+@pytest.mark.parametrize("stored", ["", "  ", None])
+def test_a_pin_that_comes_late_goes_in_and_changes_nothing_else(stored: str | None) -> None:
+    decision = decide_late_pin(Row("done", stored, "x"), Completed(Pin("P"), " Yüklendi\n"), Rules())
+    assert decision == Write("done", final=True, pin=Pin("P"), note=None, message="Yüklendi")
+
+
+@pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok")])
+def test_an_order_that_ended_is_changed_by_nothing_but_a_pin(answer: Answer) -> None:
+    assert decide_late_pin(ENDED, answer, Rules(give_up_blind=True)) == Nothing()
+
+
+@pytest.mark.parametrize("pin", ["OLD", "NEW"])
+def test_a_pin_that_comes_late_replaces_none(pin: str) -> None:
+    assert decide_late_pin(Row("done", "OLD", None), Completed(Pin(pin)), Rules()) == Nothing()
+
+
+@pytest.mark.parametrize(
+    ("pin", "reason"), [("X" * 9, StuckReason.PIN_TOO_WIDE), ("A\0B", StuckReason.PIN_NOT_STORABLE)]
+)
+def test_a_pin_that_comes_late_and_does_not_fit_is_for_a_person(pin: str, reason: StuckReason) -> None:
+    decision = decide_late_pin(ENDED, Completed(Pin(pin)), Rules(pin_width=8))
+    assert isinstance(decision, Stuck)
+    assert decision.reason is reason
+
+
+@pytest.mark.parametrize("answer", [Completed(None, "\ta\nb"), Cancelled("\ta\nb"), Waiting("\ta\nb")])
+def test_what_the_provider_said_is_told_whole_and_noted_as_far_as_it_fits(answer: Answer) -> None:
+    decision = decide(Row("sent", None, "old"), answer, 10, Rules(note_width=5))
+    assert isinstance(decision, Write)
+    assert (decision.note, decision.message) == ("| a b", "a b")
+
+
+def test_waiting_for_the_first_time_is_written_though_its_message_stands_there() -> None:
+    assert decide(Row("sent", None, "bekleniyor"), Waiting("bekleniyor"), 10, Rules()) == Write(
+        "processing", final=False, note=None, message="bekleniyor"
+    )
+
+
 @pytest.mark.parametrize("stored", ["", "  ", None])
 def test_a_blank_pin_is_no_pin(stored: str | None) -> None:
     decision = decide(Row("sent", stored, None), Completed(Pin("P")), 1, Rules())
@@ -122,6 +185,7 @@ def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
     row = Row("sent", "P", None)
     assert decide(row, Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
     assert decide(row, Completed(None), 1, Rules()) == Write("completed", final=True)
+    assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
 
 
 def test_a_pin_as_wide_as_its_column_fits() -> None:
@@ -146,6 +210,9 @@ def test_the_note_is_cut_from_its_old_end() -> None:
     assert append_note("a", "b", 0) is None
     assert append_note("e\u0301" * 5, "z", 8) == "e\u0301e\u0301 | z"
     assert append_note("e\u0301" * 5, "z", 7) == "e\u0301 | z", "not inside a character"
+    assert append_note(None, "\u0301" * 5, 3) is None, "nothing is left of it"
+    assert append_note("0123456789", "new", 13) == "123456789 | new"[-13:]
+    assert append_note("0123", "new", 10) == "0123 | new"
 
 
 @given(st.text(), st.text(), st.integers(1, 60))

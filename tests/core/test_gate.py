@@ -1,5 +1,6 @@
 """The account's gate and its pace."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,89 @@ def test_a_probe_that_ends_without_a_word_is_handed_back() -> None:
     gate.released(probe=False)
 
 
+def test_an_outage_of_weeks_is_probed_all_the_while() -> None:
+    gate, now = Gate(limit=1), 0.0
+    gate.failed(now, "timeout", probe=False)
+    for _ in range(1100):
+        now = gate.opens_at() or 0.0
+        gate.started()
+        gate.failed(now, "timeout", probe=True)
+    assert gate.opens_at() == now + LONGEST_PAUSE
+
+
+def test_a_word_that_comes_late_shortens_no_pause() -> None:
+    gate = Gate(limit=1)
+    gate.failed(0, "http_429", probe=False, retry_after=100)
+    assert not gate.failed(1, "http_429", probe=False, retry_after=5)
+    assert gate.opens_at() == 100
+    assert not gate.failed(2, "http_429", probe=False, retry_after=200)
+    assert gate.opens_at() == 202
+
+
+def test_retry_after_nothing_shuts_it_for_a_moment() -> None:
+    gate = Gate(limit=5)
+    assert gate.failed(3, "http_429", probe=False, retry_after=0)
+    assert (gate.is_open, gate.opens_at(), gate.lets_through(3)) == (False, 3, True)
+
+
+def test_an_account_that_makes_no_sense_is_shut_at_once() -> None:
+    gate = Gate(limit=5)
+    assert gate.shut(0, "not_understood", probe=False)
+    assert (gate.is_open, gate.reason, gate.streak, gate.opens_at()) == (False, "not_understood", 5, FIRST_PAUSE)
+    assert not gate.shut(1, "refused", probe=False), "it was shut already"
+    assert gate.opens_at() == FIRST_PAUSE
+    gate.started()
+    assert not gate.shut(5, "refused", probe=True)
+    assert (gate.reason, gate.opens_at()) == ("refused", 5 + 2 * FIRST_PAUSE)
+    assert gate.succeeded(probe=True)
+    assert (gate.reason, gate.streak) == ("", 0)
+
+
+def test_whoever_resumes_an_account_finds_it_as_new() -> None:
+    gate = Gate(limit=2)
+    shut(gate)
+    gate.started()
+    gate.failed(FIRST_PAUSE, "timeout", probe=True)
+    gate.start_anew()
+    assert (gate.is_open, gate.reason, gate.streak) == (True, "", 0)
+    assert not gate.failed(100, "timeout", probe=False)
+    assert gate.failed(100, "timeout", probe=False)
+    assert gate.opens_at() == 100 + FIRST_PAUSE
+
+
+def test_after_a_changed_login_the_pauses_start_anew() -> None:
+    gate = Gate(limit=1)
+    gate.failed(0, "refused_8", probe=False)
+    gate.started()
+    gate.failed(5, "refused_8", probe=True)
+    gate.retry_now()
+    assert gate.opens_at() == 0
+    gate.started()
+    gate.failed(6, "refused_8", probe=True)
+    assert gate.opens_at() == 6 + FIRST_PAUSE
+
+
+def test_a_call_that_is_no_probe_takes_no_probe_back() -> None:
+    gate = Gate(limit=1)
+    gate.failed(0, "timeout", probe=False)
+    gate.started()
+    gate.released(probe=False)
+    assert not gate.lets_through(1000)
+    gate.failed(1, "timeout", probe=False)
+    assert not gate.lets_through(1000)
+    gate.succeeded(probe=False)
+    assert gate.probing, "its caller still hands it back"
+    gate.succeeded(probe=True)
+    assert not gate.probing
+
+
+def test_a_call_through_an_open_gate_is_no_probe() -> None:
+    gate = Gate()
+    assert not gate.started()
+    assert not gate.probing
+    assert (gate.opens_at(), gate.reason, gate.streak) == (None, "", 0)
+
+
 def test_a_changed_login_lets_a_probe_through_at_once() -> None:
     gate = Gate(limit=1)
     gate.failed(100, "refused_8", probe=False)
@@ -138,8 +222,18 @@ def test_the_pace_saves_nothing_up_for_a_burst() -> None:
 def test_extra_requests_count() -> None:
     pace = Pace(10.0, slack=0)
     pace.take(0)
-    pace.take(0, 1)
-    assert pace.ready_at() == 0.2
+    pace.take(0, 2)
+    assert pace.ready_at() == pytest.approx(0.3)
+
+
+def test_a_timer_that_is_a_little_late_costs_no_call() -> None:
+    pace = Pace(10.0, slack=0.02)
+    pace.take(100)
+    assert pace.ready_at() == pytest.approx(100.08)
+    pace.take(100.09)
+    assert pace.ready_at() == pytest.approx(100.18)
+    pace.take(100.25)
+    assert pace.ready_at() == pytest.approx(100.33), "no more than the slack is made up for"
 
 
 class _Silent:

@@ -2,11 +2,12 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from order_monitor.core.order import Order
-from order_monitor.core.schedule import Continuous, OnePass, Schedule
+from order_monitor.core.schedule import Continuous, Now, OnePass, Schedule
 
 SENT = 1_790_000_000.0
 SCHEDULES = st.builds(
@@ -26,6 +27,47 @@ def order(order_id: str = "a", last_sync_at: float | None = None) -> Order:
 def test_the_seed_times_before_jitter() -> None:
     schedule = Schedule(jitter=0)
     assert [schedule.slot("x", k) for k in range(1, 9)] == [60, 90, 150, 270, 510, 990, 1590, 2190]
+
+
+def test_an_orders_times_are_the_same_on_every_machine_and_in_every_version() -> None:
+    """A new version must not ask about everything at once: what is planned anew after a restart is what was planned before it."""
+    usual, spread = Schedule(), Schedule(base=0.5, cap=2000, jitter=1)
+    assert [round(usual.slot("a", k), 3) for k in (1, 2, 3, 6, 7, 8, 9, 10, 11, 1001)] == [
+        *(60.0, 91.607, 153.026, 1015.192, 1652.705, 2275.192, 2880.941, 3535.192, 4154.341, 627868.025),
+    ]
+    assert [round(spread.slot("b", k), 3) for k in (2, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)] == [
+        *(60.716, 159.528, 236.068, 472.622, 774.073, 1749.62, 2957.311, 5299.063, 8957.311, 11547.553, 14957.311),
+    ]
+
+
+def test_where_no_delay_doubles_all_are_as_long_as_the_cap() -> None:
+    assert [Schedule(base=600, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 660, 1260]
+    assert [Schedule(base=900, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 660, 1260]
+    assert [Schedule(base=300, cap=500, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 360, 860]
+
+
+@pytest.mark.parametrize(
+    ("give_up_after", "age", "latest", "following"),
+    [
+        (200.0, 59.9, None, 60.0),
+        (200.0, 60.0, 60.0, 90.0),
+        (200.0, 150.0, 150.0, 200.0),
+        (200.0, 199.9, 150.0, 200.0),
+        (200.0, 200.0, 200.0, 270.0),
+        (200.0, 269.9, 200.0, 270.0),
+        (200.0, 270.0, 270.0, 510.0),
+        (270.0, 269.9, 150.0, 270.0),
+        (270.0, 270.0, 270.0, 510.0),
+        (30.0, 29.9, None, 30.0),
+        (30.0, 30.0, 30.0, 60.0),
+        (30.0, 60.0, 60.0, 90.0),
+    ],
+)
+def test_the_deadline_is_one_slot_more(
+    give_up_after: float, age: float, latest: float | None, following: float
+) -> None:
+    schedule = Schedule(jitter=0, give_up_after=give_up_after)
+    assert (schedule.latest("x", age), schedule.following("x", age)) == (latest, following)
 
 
 def test_the_seed_times_are_what_a_daemon_walks_through() -> None:
@@ -96,6 +138,7 @@ def test_the_daemon_goes_on_where_an_order_would_be() -> None:
     assert plan.first(order(), SENT + 300) == SENT + 270, "missed while nobody ran: due at once"
     assert plan.first(order(last_sync_at=SENT + 271), SENT + 300) == SENT + 510, "not missed"
     assert plan.first(order(last_sync_at=SENT + 200), SENT + 300) == SENT + 270
+    assert plan.first(order(last_sync_at=SENT + 270), SENT + 300) == SENT + 510, "asked in that very moment"
     assert plan.again(order(), SENT + 300) == SENT + 510
     assert plan.first(order(), SENT - 200) == SENT + 60, "clock skew is simply scheduled"
 
@@ -114,6 +157,15 @@ def test_every_asks_only_what_came_due() -> None:
     assert plan.first(order(), SENT + 400) is None, "its last slot was at 270"
     assert plan.first(order(last_sync_at=SENT + 200), SENT + 400) == SENT + 270, "missed since it was last asked"
     assert plan.first(order(last_sync_at=SENT + 280), SENT + 400) is None
+    assert plan.first(order(last_sync_at=SENT + 270), SENT + 400) is None, "asked in that very moment"
+    assert plan.first(order(), SENT + 330) is None, "kept by the pass a minute ago"
+    assert plan.first(order(), SENT + 329) == SENT + 270
+    assert plan.first(order(), SENT + 59) is None
+
+
+def test_whoever_will_not_wait_asks_now_and_once() -> None:
+    assert Now().first(order(), SENT - 5) == SENT - 5
+    assert Now().again(order(), SENT) is None
 
 
 def test_every_minute_makes_no_more_calls_than_the_daemon() -> None:

@@ -43,6 +43,8 @@ def test_a_message_is_plain_text(text: str, expected: str) -> None:
         ("<!DOCTYPE html><title>Bak&#305;m</title>", "Bakım"),
         ("<html><style>b{color:red}</style><script>var a='<b>';</script>Giriş</html>", "Giriş"),
         ("<html><script>never closed", ""),
+        ("<html><script>a</script>Giriş<script>b</script>", "Giriş"),
+        ("<html></script><SCRIPT>a</Script>Giriş", "Giriş"),
         ("Sistem bakımdadır, lütfen daha sonra deneyiniz", "Sistem bakımdadır, lütfen daha sonra deneyiniz"),
         ("OK|7|AAA-111|x", "OK|7|…"),
         ("OK|ABCD-EFGH|2|x", "OK|?|…"),
@@ -150,6 +152,26 @@ class TestPinMemory:
         pins.claim("a", Pin("SECRET-PIN"), "1")
         assert "SECRET-PIN" not in repr(vars(pins))
 
+    def test_what_it_keeps_tells_nothing_without_the_key(self) -> None:
+        """Short codes could be tried out one by one, were they hashed by nothing but themselves."""
+        traces: set[bytes] = set()
+        for key in (b"", b"k", b"l"):
+            pins = PinMemory(key)
+            pins.claim("a", Pin("SECRET-PIN"), "1")
+            traces |= pins._owners.keys()
+        assert len(traces) == 3
+        assert {len(trace) for trace in traces} == {16}
+
+    def test_what_was_seen_again_is_not_the_oldest(self) -> None:
+        pins = PinMemory(b"k", limit=2)
+        for pin, order in (("X", "1"), ("Y", "2"), ("X", "1"), ("Z", "3")):
+            pins.claim("a", Pin(pin), order)
+        assert pins.claim("a", Pin("X"), "9") == "1"
+        assert pins.claim("a", Pin("Y"), "9") is None
+
+    def test_any_text_may_be_a_pin(self) -> None:
+        assert PinMemory(b"k").claim("\ud800", Pin("A\ud800B"), "1") is None
+
 
 @pytest.mark.parametrize(
     ("pin", "text", "expected"),
@@ -159,6 +181,10 @@ class TestPinMemory:
         ("AAA-111\nBBB-222", "seri BBB-222", "seri ****"),
         ("7", "kod 7", "kod ****"),
         ("7\n8", "18 ve 7", "18 ve 7"),
+        ("ABC\nDE", "kod ABC, DE", "kod ****, DE"),
+        ("AB  1\nCD", "kod AB  1 CD", "kod ****"),
+        ("Seri ABC-123", "Seri yok", "Seri yok"),
+        ("", "kod", "kod"),
     ],
 )
 def test_a_pin_is_blotted_out_of_a_text(pin: str, text: str, expected: str) -> None:
