@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick faults release-check check audit fuzz format lock simulate mutants benchmark screenshots docs docs-settings clean
+.PHONY: help demo test quick faults release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ SEEDS ?= 200
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 	$(BIN)/python -m tests.simulation.mutants
 
+mutation: $(VENV)/mutation.done ## small changes to the pure core, and which of them no test notices; the better part of an hour
+	$(BIN)/python .ci/mutation.py $(ARGS)
+
 fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser and on the settings file, SECONDS each
 	@mkdir -p build
 	$(BIN)/python -m tests.fuzz answers -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
@@ -114,6 +117,11 @@ $(VENV)/audit.done: pyproject.toml | $(BIN)/pip
 $(VENV)/fuzz.done: pyproject.toml | $(VENV)/dev.done
 	@echo "Installing the fuzzer into $(VENV) …"
 	@$(BIN)/pip install --quiet --group fuzz
+	@touch $@
+
+$(VENV)/mutation.done: pyproject.toml | $(VENV)/dev.done
+	@echo "Installing what changes the code into $(VENV) …"
+	@$(BIN)/pip install --quiet --group mutation
 	@touch $@
 
 $(VENV)/docs.done: pyproject.toml | $(BIN)/pip

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import structlog
 from coverage import Coverage
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from order_monitor.demo.postgres import EmbeddedPostgres
 from tests.shops import PLAIN, SHOP, Shop, Spelling
@@ -18,6 +18,10 @@ from tests.shops import PLAIN, SHOP, Shop, Spelling
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(
     "all", deadline=None, derandomize=False, max_examples=300, suppress_health_check=[HealthCheck.too_slow]
+)
+# Each of thousands of mutants meets the same few examples, and nobody reads how it was found out.
+settings.register_profile(
+    "mutation", settings.get_profile("all"), derandomize=True, max_examples=20, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("all")
 
