@@ -24,7 +24,6 @@ _HIDDEN: Final = re.compile(r"<(script|style)\b", re.IGNORECASE)
 _TITLE: Final = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _CODE: Final = re.compile(r"[^\W_]+(?:[-_][^\W_]+)*")
 _DIGITS_OF_A_CODE: Final = 4
-_LETTERS_OF_A_NAME: Final = 10
 
 
 def clean(text: str) -> str:
@@ -97,8 +96,7 @@ def _shape(text: str) -> str:
     if text[:1] in ("{", "["):
         return text[: 1 + (text[1:2] in ('"', "{", "["))] + "…" + more
     first, _, rest = text.partition("|")
-    head = first.strip()
-    head = head if head.isalpha() and len(head) <= _LETTERS_OF_A_NAME and head.upper() == "OK" else "?"
+    head = first.strip() if first.strip().upper() == "OK" else "?"
     second = rest.partition("|")[0].strip()
     state = second if second.isascii() and second.isdigit() and len(second) <= 2 else "?"  # noqa: PLR2004 - a state, no code
     return f"{head}|{state}|…{more}" if "|" in rest else f"{head}|…{more}"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from order_monitor.core.answer import Completed
-from order_monitor.core.backlog import Backlog
+from order_monitor.core.backlog import Backlog, Parked
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Finding
 
@@ -78,6 +78,88 @@ def test_alone_is_alone_and_rests() -> None:
     assert backlog.parked.next_at() == 50.0
     backlog.parked.hurry(4.0)
     assert len(backlog.next(4.0, 10)) == 1
+
+
+def names(batch: list[Finding]) -> list[str]:
+    return [one.order.id for one in batch]
+
+
+def test_the_oldest_is_told_until_it_has_met_its_fate() -> None:
+    backlog = Backlog()
+    assert (len(backlog), backlog.oldest(), "1" in backlog) == (0, None, False)
+    backlog.add(finding(1), 5.0)
+    backlog.add(finding(2), 7.0)
+    assert (len(backlog), backlog.oldest(), "1" in backlog) == (2, 5.0, True)
+    backlog.done(backlog.next(8.0, 1)[0])
+    assert (len(backlog), backlog.oldest(), "1" in backlog) == (1, 7.0, False)
+    assert dict(backlog.free) == {"a1": 0, "a2": 1}
+
+
+def test_a_batch_waits_for_more_only_where_more_would_fill_it() -> None:
+    backlog = Backlog()
+    assert not backlog.could_grow_to(2), "there is none"
+    backlog.add(finding(1), 0.0)
+    assert backlog.could_grow_to(2)
+    assert not backlog.could_grow_to(1), "it is full"
+    backlog.add(finding(2), 0.0)
+    backlog.split(backlog.next(0.0, 2))
+    assert not backlog.could_grow_to(9), "a half of a refused batch goes as it is"
+    for _ in range(2):
+        (one,) = backlog.next(0.0, 2)
+        backlog.park(one, 50.0, alone=False)
+    assert not backlog.could_grow_to(9), "nothing is free"
+
+
+def test_an_odd_batch_is_split_as_evenly_as_can_be_and_a_half_goes_in_parts_where_less_is_allowed() -> None:
+    backlog = Backlog()
+    for n in range(7):
+        backlog.add(finding(n), 0.0)
+    backlog.split(backlog.next(0.0, 7))
+    assert [names(backlog.next(0.0, 9)), names(backlog.next(0.0, 3)), names(backlog.next(0.0, 3))] == [
+        ["0", "1", "2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]
+    assert backlog.next(0.0, 3) == []
+
+
+def test_what_is_to_go_alone_goes_when_it_stands_first_and_else_waits_for_the_others() -> None:
+    parked = Parked()
+    for n, alone in ((1, True), (2, False), (3, True), (4, False), (5, False)):
+        parked.add(finding(n), float(n), alone=alone)
+    assert parked.next_at() == 1.0
+    assert names(parked.take(9.0, 9)) == ["1"]
+    assert names(parked.take(9.0, 2)) == ["2", "4"]
+    assert names(parked.take(4.9, 9)) == ["3"]
+    assert names(parked.take(4.9, 9)) == []
+    assert names(parked.take(5.0, 9)) == ["5"]
+    assert parked.next_at() is None
+
+
+def test_while_nothing_is_tried_alone_the_others_go_on() -> None:
+    parked = Parked()
+    parked.add(finding(1), 1.0, alone=True)
+    parked.add(finding(2), 2.0, alone=False)
+    parked.rest(50.0)
+    assert parked.next_at() == 50.0
+    assert names(parked.take(9.0, 9)) == ["2"]
+    assert names(parked.take(49.9, 9)) == []
+    assert names(parked.take(50.0, 9)) == ["1"]
+    parked.add(finding(3), 3.0, alone=False)
+    assert parked.next_at() == 3.0
+    parked.add(finding(4), 2.0, alone=True)
+    parked.rest(1.0)
+    assert parked.next_at() == 2.0
+
+
+def test_whoever_hurries_tries_all_now_as_they_came() -> None:
+    parked = Parked()
+    for n, until in ((1, 90.0), (2, 80.0), (3, 70.0)):
+        parked.add(finding(n), until, alone=n == 2)
+    parked.rest(100.0)
+    parked.hurry(5.0)
+    assert parked.next_at() == 5.0
+    assert [names(parked.take(5.0, 9)) for _ in range(3)] == [["1", "3"], ["2"], []]
 
 
 def test_in_the_last_round_each_is_tried_once_more_and_then_left() -> None:

@@ -28,6 +28,7 @@ from order_monitor.core.decision import (
     timeout_message,
 )
 from order_monitor.core.order import Order, Pin, SkipReason
+from order_monitor.core.recording import Finding
 from order_monitor.core.text import clean
 
 DAY = 86_400.0
@@ -285,3 +286,20 @@ def test_orders_that_cannot_be_asked_about(sent_at: float | None, referans: str,
     """B3, B4: a time that is no time decides no deadline."""
     shifted = sent_at + 1e8 if sent_at == 1000.0 + 9e8 else sent_at
     assert Order("a", "sent", shifted, referans).skip_reason(1e9 + 1000 if sent_at == 1000.0 + 9e8 else 1e9) is reason
+
+
+def test_no_date_is_older_than_2000() -> None:
+    assert Order("a", "sent", 946_684_800.0, "1").skip_reason(1e9) is None
+    assert Order("a", "sent", 946_684_799.9, "1").skip_reason(1e9) is SkipReason.NO_SENT_AT
+    assert Order("a", "sent", 1e9 + 300, "1").skip_reason(1e9) is None
+
+
+def test_only_an_order_that_ended_awaits_its_pin() -> None:
+    assert not Order("a", "sent", 1e9, "1").awaits_pin
+    assert Order("a", "completed", 1e9, "1", ended_at=0.0).awaits_pin
+
+
+def test_an_answers_age_counts_from_when_the_order_was_sent() -> None:
+    assert Finding(Order("a", "sent", 1e9, "1"), Waiting(), 1e9 + 5).age == 5
+    assert Finding(Order("a", "sent", 0.0, "1"), Waiting(), 5.0).age == 5
+    assert Finding(Order("a", "sent", None, "1"), Waiting(), 1e9).age == 0

@@ -63,6 +63,22 @@ def test_whoever_comes_or_goes_the_accounts_are_soon_shared_evenly(
         settle()
 
 
+def test_what_does_not_come_out_even_stays_where_it_is() -> None:
+    held = {"a": 1, "b": 2, "c": 2}
+    assert [quota(member, held, 0) for member in held] == [1, 2, 2]
+    assert [quota(member, {"b": 1, "a": 1}, 1) for member in ("a", "b")] == [2, 1], "of equals the first by name"
+
+
+def test_members_who_take_at_once_take_what_comes_first_in_their_own_turn() -> None:
+    free = {f"account-{n}": 1 for n in range(8)}
+    for me in ("m1", "m2", "m3"):
+        assert to_take(me, {me: 1, "other": 1}, free) == in_turn_of(me, free)[:4]
+
+
+def test_any_text_may_be_a_name() -> None:
+    assert in_turn_of("\ud800", ["\udfff"]) == ["\udfff"]
+
+
 def test_what_nobody_takes_is_taken_by_anybody_and_kept() -> None:
     """A member that does not know an account never takes it, whatever its share."""
     held = {"a": 2, "b": 0}

@@ -74,6 +74,9 @@ def ask(body: bytes, status: int = 200, **headers: str) -> Answer:
         ("3|Oyuncu|bulunamadı", Refused("3", "Oyuncu|bulunamadı")),
         ("2|PIN1", Refused("2", "PIN1")),
         ("-1|hata", Refused("-1", "hata")),
+        ("-8|hata", Refused("-8", "hata")),
+        ("123456 |hata", Refused("123456", "hata")),
+        ("1234567|hata", Garbled("not_understood")),
         ("8|Bağlantı Hatası", Blocked("refused_8", "Bağlantı Hatası")),
         ("", Blocked("empty_answer")),
         (" \r\n\ufeff", Blocked("empty_answer")),
@@ -90,12 +93,13 @@ def test_a_body_means_what_the_table_says(body: str, answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
+        (300, Blocked("redirect")),
         (301, Blocked("redirect")),
         (302, Blocked("redirect")),
-        (401, Blocked("http_401")),
-        (403, Blocked("http_403")),
-        (404, Blocked("http_404")),
+        (399, Blocked("redirect")),
+        *((status, Blocked(f"http_{status}")) for status in (401, 402, 403, 404, 405, 407, 410, 451)),
         (400, Garbled("unexpected_http_status")),
+        (499, Garbled("unexpected_http_status")),
         (206, Garbled("unexpected_http_status")),
         (204, Garbled("unexpected_http_status")),
         (408, Busy("http_408")),
@@ -143,7 +147,7 @@ def test_turkish_text_in_either_encoding() -> None:
     text = "OK|3| |İşlem iptal edildi, ğüşıöç"
     assert ask(text.encode("utf-8")) == ask(text.encode("windows-1254"))
     assert ask(text.encode("windows-1254"), content_type="text/html; charset=UTF-8") == parse_text(text)
-    for name in ("windows-1254", "Windows-1254", "iso-8859-9", '"cp1254"', "latin5"):
+    for name in ("windows-1254", "Windows-1254", "iso-8859-9", '"cp1254"', "'cp1254'", "latin5", "latin-5"):
         assert ask(text.encode("windows-1254"), content_type=f"text/html; charset={name}") == parse_text(text)
     # Valid UTF-8 that the header calls windows-1254 is read as the header says.
     assert decode("ş".encode(), "text/html; charset=windows-1254") == "ÅŸ"
@@ -315,7 +319,25 @@ def test_a_pin_is_taken_as_it_is_with_its_line_breaks(body: str, pin: str) -> No
 
 
 @pytest.mark.parametrize(
-    "word", ["null", "NULL", "Null", "undefined", "None", "yok", "YOK", "Pin Yok", "-", "--", "''", "n/a"]
+    "word",
+    [
+        *(
+            "null",
+            "NULL",
+            "Null",
+            "(null)",
+            "[null]",
+            "undefined",
+            "None",
+            "nil",
+            "NaN",
+            "yok",
+            "YOK",
+            "Pin Yok",
+            "n/a",
+        ),
+        *("--", "''", '""', "- -", "\u00a0", *"-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"),
+    ],
 )
 def test_a_word_for_no_pin_is_none(word: str) -> None:
     assert parse_text(f"OK|2|{word}|tamam") == Completed(None, "tamam")
