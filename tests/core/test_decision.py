@@ -214,6 +214,7 @@ def test_the_note_is_cut_from_its_old_end() -> None:
     assert append_note(None, "\u0301" * 5, 3) is None, "nothing is left of it"
     assert append_note("0123456789", "new", 13) == "123456789 | new"[-13:]
     assert append_note("0123", "new", 10) == "0123 | new"
+    assert append_note(None, "\u0301ab", 3) == "\u0301ab", "what fits stays as it is"
 
 
 @given(st.text(), st.text(), st.integers(1, 60))
@@ -231,6 +232,10 @@ def test_clean_text_can_be_stored(text: str) -> None:
     assert "\n" not in cleaned
     cleaned.encode("utf-8")
     assert clean(cleaned) == cleaned
+
+
+def test_what_cannot_be_stored_is_left_out_and_a_line_break_is_a_blank() -> None:
+    assert clean(" a\tb\r\nX\0d\x07e\x85f\ud800g ") == "a b  Xdefg"
 
 
 ANSWERS = st.sampled_from(

@@ -22,6 +22,7 @@ from order_monitor.core.text import SHOWN, plain, shown
         ("bir<br>iki<BR />üç", "bir iki üç"),
         ("bir <b>iki</b> \t üç", "bir iki üç"),
         ("bir  iki", "bir  iki"),
+        ("ka<i>lı</i>n", "kalın"),
         ("tamam<br />\n<b>Notice</b>:  Undefined index: x in <b>/var/www/p.php</b> on line <b>12</b><br />", "tamam"),
         ("tamam\nNotice: Undefined index: x in /var/www/p.php on line 12", "tamam"),
         ("tamam\nPHP Warning: Division by zero in /p.php on line 3", "tamam"),
@@ -79,6 +80,7 @@ def test_a_message_is_plain_text(text: str, expected: str) -> None:
         ("Ray ID 8c3f19a2e4b7", "Ray ID ****"),
         ("", ""),
         ("\ufeff hata", "hata"),
+        ("X hata X", "X hata X"),
     ],
 )
 def test_what_was_said_is_shown_without_any_code(text: str, expected: str) -> None:
@@ -141,6 +143,16 @@ class TestSense:
         for n in range(5):
             sense.not_understood(str(n), "refused", 0.0, 0.0)
         assert sense.reason(5) == REFUSED
+
+    def test_an_order_is_kept_with_the_slot_at_which_its_answers_became_so(self) -> None:
+        sense = Sense()
+        sense.not_understood("a", "garbled", 1.0, 0.0)
+        sense.not_understood("a", "garbled", 2.0, 5.0)
+        assert sense.orders() == {"a": ("garbled", 1.0)}
+        sense.not_understood("a", "refused", 3.0, 9.0)
+        assert sense.orders() == {"a": ("refused", 3.0)}
+        sense.understood()
+        assert sense.orders() == {}
 
     def test_few_orders_are_lost_after_a_while(self) -> None:
         sense = Sense()

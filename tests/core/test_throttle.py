@@ -50,11 +50,11 @@ def test_it_grows_by_a_quarter_up_to_what_was_surely_not_too_slow() -> None:
 
 
 def test_small_batches_grow_too() -> None:
-    throttle, limits = slowed(6), []
+    throttle, limits = slowed(7), []
     for _ in range(3):
         throttle.passed(throttle.limit, 1001.0)
         limits.append(throttle.limit)
-    assert limits == [4, 4, 4]
+    assert limits == [4, 5, 5]
     throttle = slowed(3)
     throttle.passed(1, 1001.0)
     assert throttle.limit == 2

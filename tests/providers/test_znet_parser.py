@@ -140,6 +140,7 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | N
 
 def test_retry_after_reaches_the_answer() -> None:
     assert ask(b"", 429, retry_after="9") == Busy("http_429", 9.0)
+    assert ask(b"", 503, retry_after="Mon, 21 Sep 2026 14:13:50 GMT") == Busy("http_503", 30.0)
 
 
 def test_turkish_text_in_either_encoding() -> None:
@@ -365,11 +366,14 @@ def test_a_pin_with_other_control_characters_is_for_a_person(mark: str) -> None:
         "3|hata\nOK|2|AB12-CD34|tamam",
         "8|hata\nOK|2|AB12-CD34|tamam",
         "metin\nOK|2|AB12-CD34|tamam",
+        "!!OK|2|AB12-CD34|tamam",
     ],
 )
-def test_two_answers_in_one_are_none(body: str) -> None:
+def test_two_answers_in_one_are_none_and_a_person_sees_that(body: str) -> None:
     answer = parse_text(body)
+    assert answer == Garbled("two_answers")
     assert isinstance(answer, Garbled)
+    assert "…" in answer.message
     assert "AB12" not in repr(answer)
 
 
@@ -419,6 +423,8 @@ def test_a_message_comes_without_markup(body: str, expected: Answer) -> None:
         (404, "", ""),
         (200, "Sistem bakımdadır, lütfen bekleyin", "Sistem bakımdadır, lütfen bekleyin"),
         (200, "OK|AB12-CD34|2|x", "OK|?|…"),
+        (200, "OK|3|iptal", "OK|3|…"),
+        (302, "<title>Giriş</title>", "Giriş"),
         (418, "OK|2|AB12-CD34|x", "OK|2|…"),
     ],
 )
