@@ -98,6 +98,32 @@ def test_the_next_to_come_are_told_soonest_first() -> None:
     assert queue.next_wake() == 43.0
 
 
+def test_where_few_are_to_come_those_are_told() -> None:
+    queue = OrderQueue()
+    assert queue.coming(5) == []
+    later, sooner = add(queue, "later", 2.0), add(queue, "sooner", 1.0)
+    assert queue.coming(5) == [sooner, later]
+    queue.forget("sooner")
+    queue.forget("later")
+    last = add(queue, "last", 3.0)
+    assert queue.coming(5) == [last]
+
+
+def test_to_ask_in_vain_is_no_turn() -> None:
+    queue = OrderQueue()
+    add(queue, "first", 1.0)
+    queue.promote(1.0)
+    assert [taken(queue, 1) for _ in range(4)] == [["first"], [], [], []]
+    for n in range(3):
+        add(queue, str(n), due=10.0 + n, sent_at=100.0 + n)
+    queue.promote(100.0)
+    assert taken(queue, 3) == ["2", "1", "0"], "the second, third and fourth turn"
+    for n in range(3):
+        add(queue, f"again {n}", due=10.0 + n, sent_at=100.0 + n)
+    queue.promote(100.0)
+    assert taken(queue, 1) == ["again 2"], "the fifth"
+
+
 def test_a_wake_of_its_own_is_heeded_though_it_be_zero() -> None:
     queue = OrderQueue()
     entry = queue.add(Order("x", "sent", 0.0, "1"), "a")

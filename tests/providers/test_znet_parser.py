@@ -150,6 +150,8 @@ def test_turkish_text_in_either_encoding() -> None:
     assert ask(text.encode("windows-1254"), content_type="text/html; charset=UTF-8") == parse_text(text)
     for name in ("windows-1254", "Windows-1254", "iso-8859-9", '"cp1254"', "'cp1254'", "latin5", "latin-5"):
         assert ask(text.encode("windows-1254"), content_type=f"text/html; charset={name}") == parse_text(text)
+    read = ask("OK|2|PIN1|ş".encode(), content_type="text/html; charset=windows-1254")
+    assert read == Completed(Pin("PIN1"), "ÅŸ")
     # Valid UTF-8 that the header calls windows-1254 is read as the header says.
     assert decode("ş".encode(), "text/html; charset=windows-1254") == "ÅŸ"
 
@@ -162,6 +164,8 @@ def test_a_body_beyond_the_limit_is_not_read() -> None:
     body = b"OK|2|PIN1|" + b"x" * 100
     assert parse(200, {}, body, now=NOW, max_body=len(body)) == Completed(Pin("PIN1"), "x" * 100)
     assert parse(200, {}, body, now=NOW, max_body=len(body) - 1) == Garbled("too_long")
+    assert parse(200, {}, body.ljust(65_536), now=NOW) == Completed(Pin("PIN1"), "x" * 100)
+    assert parse(200, {}, body.ljust(65_537), now=NOW) == Garbled("too_long")
 
 
 def test_compressed_answers_are_undone_within_the_limit() -> None:
@@ -347,6 +351,7 @@ def test_a_word_for_no_pin_is_none(word: str) -> None:
 def test_which_words_mean_no_pin_is_a_setting() -> None:
     assert parse_text("OK|2|0|x", {"0"}) == Completed(None, "x")
     assert parse_text("OK|2|null|x", {"0"}) == Completed(Pin("null"), "x")
+    assert parse(200, {}, b"OK|2|0|x", now=NOW, no_pin={"0"}) == Completed(None, "x")
 
 
 @pytest.mark.parametrize("mark", ["\t", "\0", "\x07", "\x1b", "\x85", "\x0b", "\ud800"])
