@@ -220,6 +220,7 @@ def test_orders_that_mostly_never_end_are_told_so() -> None:
 
 def test_durations_are_said_as_people_say_them() -> None:
     assert [duration(s) for s in (35.2, 240, 9000)] == ["35 s", "4 min", "2.5 h"]
+    assert [duration(s) for s in (89, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]
 
 
 def test_another_schedule_is_kept_to_with_all_that_was_learned() -> None:
