@@ -301,6 +301,7 @@ def test_no_date_is_older_than_2000() -> None:
 
 def test_only_an_order_that_ended_awaits_its_pin() -> None:
     assert not Order("a", "sent", 1e9, "1").awaits_pin
+    assert Order("a", "sent", 1e9, "1").routed
     assert Order("a", "completed", 1e9, "1", ended_at=0.0).awaits_pin
 
 

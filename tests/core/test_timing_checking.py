@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.bins import BINS, EDGES, LAST
+from order_monitor.core.timing.bins import BINS, EDGES, LAST, nearest
 from order_monitor.core.timing.book import PATIENCE, Book
 from order_monitor.core.timing.checking import cost_of, optimum
 from order_monitor.core.timing.curve import Curve
@@ -132,6 +132,17 @@ def test_backoffs_calls_are_counted() -> None:
     assert REFERENCE.calls(curve_at(5)) == pytest.approx(1)
 
 
+def test_backoffs_calls_until_an_end_are_a_mean_over_the_curve() -> None:
+    plain = Reference(Schedule(jitter=0))
+    curve = curve_at(nearest(75), nearest(75), nearest(120), nearest(200))
+    assert plain.ages[:5] == [60, 90, 150, 270, 510]
+    assert plain.ended(0, 160, curve) == pytest.approx(1 + 1 + 1 / 3)
+    assert plain.ended(90, 280, curve) == pytest.approx(1.5)
+    assert plain.ended(0, 280, None) == 3
+    assert plain.ended(0, 270, None) == 2.5, "its last call is the one that finds it"
+    assert plain.waited(60, 150) == 2
+
+
 # --- the price
 
 
@@ -159,6 +170,13 @@ def test_the_price_meets_the_budget_and_falls_as_it_grows(
         assert calls_at(tables, place) >= wanted * (1 - 1e-6)
     else:
         assert calls_at(tables, place) <= wanted * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("place", [0.25, 0.5, 1.0, 1.75, 3.0, 6.5, DEAREST - 0.5])
+def test_the_price_is_found_wherever_on_the_ladder_it_lies(place: float) -> None:
+    tables = [(3.0, table(exponential(900))), (1.0, table(exponential(200)))]
+    ratio = calls_at(tables, place) / math.fsum(orders * one.equal for orders, one in tables)
+    assert position(tables, ratio) == pytest.approx(place)
 
 
 def test_a_purse_pays_back_and_never_saves_up_without_bound() -> None:
@@ -205,6 +223,43 @@ def test_an_account_sets_its_price_anew_after_some_calls() -> None:
     assert book.own(("other", "a")) is None
 
 
+def test_a_budget_reaches_each_accounts_purse() -> None:
+    book = Book(0.5)
+    book.spend("a", 1.0, NOW)
+    book.spend("a", 1.0, NOW + 100)
+    assert (book.account("a").purse.credit, book.account("b").purse.budget) == (48.0, 0.5)
+
+
+def test_an_accounts_price_is_that_of_its_packages_each_by_its_orders() -> None:
+    book, soon, late = Book(None), table(exponential(300)), table(exponential(3000))
+    book.put(("a", ""), 50.0, late)
+    assert book.account("a").position == position([(50.0, late)], 1.0)
+    book.put(("a", "p"), 0.2, soon)
+    assert book.account("a").position == position([(1.0, soon)], 1.0), "what the account lends counts no more"
+    book.put(("a", "q"), 3.0, late)
+    assert book.account("a").position == position([(1.0, soon), (3.0, late)], 1.0)
+    assert sorted(book.keys()) == [("a", ""), ("a", "p"), ("a", "q")]
+
+
+def test_the_price_is_set_anew_after_so_many_calls_and_not_sooner() -> None:
+    book = Book(None)
+    for _ in range(PATIENCE + 3):
+        book.spend("a", 1.0, NOW)
+    assert book.account("a").calls == PATIENCE + 3, "there is no table to set a price for"
+    book.put(("a", "p"), 5.0, table(exponential(300)))
+    calls = []
+    for _ in range(PATIENCE + 1):
+        book.spend("a", 1.0, NOW)
+        calls.append(book.account("a").calls)
+    assert calls == [*range(1, PATIENCE), 0, 1]
+
+
+def test_a_table_that_was_never_there_may_be_forgotten() -> None:
+    book = Book(None)
+    book.drop(("a", "p"))
+    assert book.keys() == []
+
+
 # --- whether a product still behaves as learned
 
 
@@ -226,6 +281,23 @@ def test_after_some_surprises_most_is_forgotten() -> None:
     told = [changed(place, curve, 5000, 6000) for _ in range(4)]
     assert told == [False, False, False, True]
     assert place.sketch.total == pytest.approx(8)
+    assert (place.misfit, place.built) == (0.0, 0.0)
+
+
+def test_what_ends_as_expected_makes_up_for_surprises() -> None:
+    place, curve = Place(Sketch(86_400.0)), curve_at(100)
+    for _ in range(30):
+        place.sketch.add((100, 101), NOW)
+    for _ in range(3):
+        assert not changed(place, curve, 5000, 6000), "thirty orders are enough to be surprised"
+    assert place.misfit == pytest.approx(3)
+    for _ in range(4):
+        assert not changed(place, curve, EDGES[100], EDGES[101])
+    assert place.misfit == pytest.approx(2.4)
+    assert not changed(place, curve, 5000, 6000)
+    for _ in range(60):
+        changed(place, curve, EDGES[100], EDGES[101])
+    assert place.misfit == 0
 
 
 # --- which goes first

@@ -275,3 +275,14 @@ def test_a_million_packages_take_bounded_room() -> None:
         memory.ended((f"account {k}", ""), 30, 60, NOW)
     assert len(memory.places) <= 52
     assert ALL in memory.places
+
+
+def test_who_waits_is_counted_at_one_edge_only_and_never_below_none() -> None:
+    memory = Memory(DAY)
+    memory.moved(KEY, 5, None)
+    memory.moved(KEY, None, 5)
+    memory.moved(KEY, None, 5)
+    assert memory.place(KEY).waiting[5] == 2
+    memory.moved(KEY, 5, 9)
+    for level in memory.lineage(KEY):
+        assert {edge: orders for edge, orders in memory.place(level).waiting.items() if orders} == {5: 1, 9: 1}

@@ -7,10 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from order_monitor.core.schedule import Schedule
+from order_monitor.core.timing.bins import BINS, nearest
+from order_monitor.core.timing.choice import Next
+from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.price import Table
 from order_monitor.core.timing.reference import Reference
 from order_monitor.core.timing.terms import Terms
-from order_monitor.core.timing.words import duration
+from order_monitor.core.timing.words import duration, explained
 
 NOW = 1_790_000_000.0
 KEY = ("shop", "top-up")
@@ -194,6 +198,58 @@ def test_the_chance_that_it_has_ended() -> None:
     assert 0 <= TRAINED.chance(KEY, 3000.0, 4000.0) <= 1
 
 
+def test_the_chance_is_of_those_that_still_waited() -> None:
+    timing, mass = Timing(SCHEDULE, Terms()), [0.0] * BINS
+    for age, share in ((75, 0.5), (120, 0.3), (200, 0.2)):
+        mass[nearest(age)] = share
+    timing._book.put(KEY, 10.0, Table(Curve.of(mass), 5.0, 600.0, 1.0, [1.0] * BINS))
+    assert timing.chance(KEY, 90.0, 160.0) == pytest.approx(0.6)
+    assert timing.chance(KEY, 0.0, 160.0) == pytest.approx(0.8)
+    assert timing.chance(KEY, 90.0, 90.0) == 0
+    assert timing.chance(KEY, 300.0, 400.0) == 0.5, "all should have ended long ago"
+    assert timing.chance(KEY, -1.0, 90.0) == 0.5
+
+
+def test_what_was_stored_is_added_to_what_is_known_whatever_else_is_broken() -> None:
+    stored = dict(TRAINED.dump())
+    timing = Timing(SCHEDULE, Terms())
+    timing.load({("shop", "old"): '{"v":0}', **stored, ("shop", "odd"): "["}, NOW + 200)
+    assert timing.refused == {"sketch": 2}
+    place = timing._memory.place(KEY)
+    assert place.seen == pytest.approx(place.sketch.total)
+    assert place.sketch.total == pytest.approx(TRAINED._memory.place(KEY).sketch.total, rel=0.01)
+    assert timing.refresh(0) == 3, "the package, its account, and all"
+    timing.load({KEY: stored[KEY]}, NOW + 200)
+    assert place.seen == pytest.approx(place.sketch.total)
+
+
+def test_each_account_tells_how_many_ends_it_learned_from() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    for account, package in (("a", "x"), ("a", "y"), ("b", "x")):
+        timing.ended((account, package), 60.0, 90.0, NOW)
+    assert timing.orders() == {"a": 2.0, "b": 1.0}
+
+
+def test_an_order_that_was_lost_early_is_waited_for_no_more() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    timing.waiting(KEY, 0.0, 1.0, NOW)
+    assert timing._memory.place(KEY).waiting.total() == 1
+    timing.lost(KEY, 1.0, NOW)
+    assert timing._memory.place(KEY).waiting.total() == 0
+
+
+def test_the_sentence_says_whose_orders_end_when_and_how_long_it_is_until_it_is_asked() -> None:
+    mass = [0.0] * BINS
+    mass[nearest(240)] = 1.0
+    curve = Curve.of(mass)
+    assert explained(Next(300.0, learned=True), 100.0, curve, "theirs") == (
+        "half of theirs end within 4 min; asked again in 3 min"
+    )
+    assert explained(Next(130.0, learned=False), 100.0, curve, "theirs") == (
+        "half of theirs end within 4 min; asked again in 30 s, as backoff has it: too few ends were seen of this age"
+    )
+
+
 def test_it_explains_itself_in_a_sentence() -> None:
     assert Timing(SCHEDULE, Terms()).explain(KEY, "a", 0.0) == (
         "no end of this package's orders was seen yet; asked again in 60 s, as backoff has it"
@@ -221,6 +277,7 @@ def test_orders_that_mostly_never_end_are_told_so() -> None:
 def test_durations_are_said_as_people_say_them() -> None:
     assert [duration(s) for s in (35.2, 240, 9000)] == ["35 s", "4 min", "2.5 h"]
     assert [duration(s) for s in (89, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]
+    assert duration(3_600_000) == "1000.0 h"
 
 
 def test_another_schedule_is_kept_to_with_all_that_was_learned() -> None:

@@ -72,6 +72,9 @@ def ask(body: bytes, status: int = 200, **headers: str) -> Answer:
         ("8", Garbled("not_understood")),
         ("3|Açıklama", Refused("3", "Açıklama")),
         ("3|Oyuncu|bulunamadı", Refused("3", "Oyuncu|bulunamadı")),
+        ("3|Oyuncu\nbulunamadı", Refused("3", "Oyuncu\nbulunamadı")),
+        ("|hata", Garbled("not_understood")),
+        ("-|hata", Garbled("not_understood")),
         ("2|PIN1", Refused("2", "PIN1")),
         ("-1|hata", Refused("-1", "hata")),
         ("-8|hata", Refused("-8", "hata")),
@@ -154,6 +157,19 @@ def test_turkish_text_in_either_encoding() -> None:
     assert read == Completed(Pin("PIN1"), "ÅŸ")
     # Valid UTF-8 that the header calls windows-1254 is read as the header says.
     assert decode("ş".encode(), "text/html; charset=windows-1254") == "ÅŸ"
+
+
+@pytest.mark.parametrize(
+    "named", ["windows-1254", "cp1254", "ISO-8859-9", "latin5", "latin-5", '"cp1254"', "'cp1254'", " cp1254; x=y"]
+)
+@pytest.mark.parametrize("before", ["text/html; charset=", "charset =", "text/html;charset= "])
+def test_what_the_header_names_is_believed_though_the_bytes_be_valid_utf_8(before: str, named: str) -> None:
+    assert decode("ş".encode(), before + named) == "ÅŸ"
+
+
+@pytest.mark.parametrize("named", ["", "utf-8", "windows-1252", "iso-8859-1", "x-cp1254"])
+def test_of_other_encodings_utf_8_is_tried_first(named: str) -> None:
+    assert decode("ş".encode(), f"text/html; charset={named}") == "ş"
 
 
 def test_a_pin_that_cannot_be_decoded_is_no_pin() -> None:
