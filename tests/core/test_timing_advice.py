@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.advice import FIXED, Past, advise
 from order_monitor.core.timing.picture import pictures
@@ -54,6 +56,29 @@ def test_a_picture_shows_the_curve_and_the_checks() -> None:
     assert first.checks == sorted(first.checks)
     assert pictures(Timing(SCHEDULE, Terms())) == []
     assert Timing(SCHEDULE, Terms()).quantile(("a", "p"), 0.5) is None
+
+
+def test_a_picture_is_drawn_as_the_orders_go() -> None:
+    """From five seconds to when nearly all have ended, in even steps of log time; the checks are those of one order."""
+    timing = Timing(SCHEDULE, Terms())
+    for one in past(100, 600.0):
+        timing.ended(one.key, one.before, one.age, one.at)
+    for _ in range(3):
+        timing.ended(("a", "rare"), 0.0, 3.0, NOW)
+    while timing.refresh():
+        pass
+    for picture in pictures(timing):
+        key = picture.key
+        last = max(timing.quantile(key, 0.98) or 86_400.0, 10.0)
+        ages = [5.0 * (last / 5.0) ** (n / 23) for n in range(24)]
+        assert [age for age, _ in picture.curve] == pytest.approx(ages, abs=0.051)
+        assert [share for _, share in picture.curve] == [round(timing.chance(key, 0.0, age), 4) for age in ages]
+        walked = [timing.next_check(key, key[1], 0.0)]
+        while walked[-1] < last and len(walked) < 16:
+            walked.append(timing.next_check(key, key[1], walked[-1]))
+        assert picture.checks == [round(age, 1) for age in walked]
+        assert picture.orders == dict(timing.learned())[key]
+    assert [one.key for one in pictures(timing, 1)] == [("a", "p")]
 
 
 def test_each_product_is_judged_by_itself_the_largest_first() -> None:

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing import sketch as sketches
 from order_monitor.core.timing.bins import BINS, EDGES, LAST, nearest, span
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place
+from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import MOST, ROOM, Sketch
+from order_monitor.core.timing.terms import Terms
 from order_monitor.core.timing.turnbull import EXACT, Span, estimate
 
 NOW = 1_790_000_000.0
@@ -178,10 +181,15 @@ GOOD = {"v": 1, "grid": sketches.GRID, "at": NOW, "w": [[1, 2, 1.0]]}
         {"v": 2},
         {"grid": "1/2/3"},
         {"at": "yesterday"},
+        {"at": math.nan},
+        {"at": -(10**400)},
         {"w": [[2, 1, 1.0]]},
+        {"w": [[2, 2, 1.0]]},
         {"w": [[1, BINS + 1, 1.0]]},
         {"w": [[1.5, 2, 1.0]]},
         {"w": [[1, 2, -1.0]]},
+        {"w": [[1, 2, 0]]},
+        {"w": [[1, 2, math.nan]]},
         {"w": [[1, 2, 1e9]]},
         {"w": [[1, 2]]},
         {"w": 7},
@@ -189,6 +197,20 @@ GOOD = {"v": 1, "grid": sketches.GRID, "at": NOW, "w": [[1, 2, 1.0]]}
 )
 def test_another_versions_or_a_broken_sketch_is_ignored(change: dict[str, object]) -> None:
     assert Sketch.load(json.dumps({**GOOD, **change}), DAY, NOW) is None
+
+
+def test_the_heaviest_weight_there_can_be_is_taken() -> None:
+    found = Sketch.load(json.dumps({**GOOD, "w": [[0, BINS, MOST]]}), DAY, NOW)
+    assert found is not None
+    assert (weights(found), found.total) == ({(0, BINS): MOST}, MOST)
+
+
+def test_a_broken_time_takes_nothing_of_what_is_known_with_it() -> None:
+    timing = Timing(Schedule(), Terms())
+    timing.load({KEY: json.dumps(GOOD), ("shop", ""): json.dumps({**GOOD, "at": math.nan})}, NOW)
+    timing.load({KEY: json.dumps({**GOOD, "at": math.nan})}, NOW)
+    assert timing.refused == {"sketch": 2}
+    assert json.loads(dict(timing.dump())[KEY])["w"] == [[1, 2, 1.0]]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[" * 100_000])

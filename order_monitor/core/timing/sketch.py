@@ -90,11 +90,10 @@ class Sketch:
             data = json.loads(text)
             if data["v"] != VERSION or data["grid"] != GRID:
                 return None
-            at = -math.inf if data["at"] is None else min(float(data["at"]), now)
-            found = cls(half_life, at)
+            found = cls(half_life, -math.inf if data["at"] is None else min(_number(data["at"]), now))
             for lo, hi, weight in data["w"]:
                 found._put(_checked(lo, hi), _positive(weight))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
         found._bound()
         return found
@@ -133,6 +132,12 @@ def _checked(lo: object, hi: object) -> tuple[int, int]:
     if isinstance(lo, int) and isinstance(hi, int) and 0 <= lo < hi <= BINS:
         return lo, hi
     raise ValueError("no interval of bins")
+
+
+def _number(at: object) -> float:
+    if isinstance(at, int | float) and not math.isnan(at):
+        return float(at)
+    raise ValueError("no time")
 
 
 def _positive(weight: object) -> float:
