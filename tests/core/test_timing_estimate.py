@@ -12,7 +12,7 @@ from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing import sketch as sketches
 from order_monitor.core.timing.bins import BINS, EDGES, LAST, nearest, span
 from order_monitor.core.timing.curve import Curve
-from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place
+from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place, parent
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import MOST, ROOM, Sketch
 from order_monitor.core.timing.terms import Terms
@@ -36,6 +36,20 @@ def test_the_grid_is_fine_at_first_and_a_half_percent_later() -> None:
     assert EDGES[LAST - 1] < DAY <= EDGES[LAST]
     assert EDGES[1] < 1.6
     assert EDGES[nearest(7200) + 1] / EDGES[nearest(7200)] < 1.006
+
+
+def test_each_edge_is_its_own_nearest_and_what_lies_between_two_is_shared() -> None:
+    assert [nearest(edge) for edge in EDGES] == list(range(LAST + 1))
+    assert [nearest(EDGES[k] + (EDGES[k + 1] - EDGES[k]) * 0.4) for k in range(LAST)] == list(range(LAST))
+    assert [nearest(EDGES[k] + (EDGES[k + 1] - EDGES[k]) * 0.6) for k in range(LAST)] == list(range(1, LAST + 1))
+
+
+def test_an_interval_runs_from_the_edge_nearest_its_start_to_that_nearest_its_end() -> None:
+    assert span(EDGES[100], EDGES[100]) == (100, 101)
+    assert span(EDGES[100], EDGES[107]) == (100, 107)
+    assert span(EDGES[100], EDGES[LAST]) == (100, LAST)
+    assert span(EDGES[100], EDGES[LAST] + 1) == (100, BINS)
+    assert span(EDGES[LAST], EDGES[LAST]) == (LAST, BINS)
 
 
 @given(st.floats(0, 1e9))
@@ -308,3 +322,31 @@ def test_who_waits_is_counted_at_one_edge_only_and_never_below_none() -> None:
     memory.moved(KEY, 5, 9)
     for level in memory.lineage(KEY):
         assert {edge: orders for edge, orders in memory.place(level).waiting.items() if orders} == {5: 1, 9: 1}
+
+
+def test_a_place_knows_who_waits_and_how_many_ended_later() -> None:
+    place = Place(Sketch(DAY))
+    for found in ((3, 7), (3, 7), (1, 7), (2, 5), (4, BINS)):
+        place.sketch.add(found, NOW)
+    place.waiting.update({8: 1, 9: 0, 10: 2})
+    assert sorted(place.spans()) == [(1, 7, 1), (2, 5, 1), (3, 7, 2), (4, BINS, 1), (8, BINS, 1), (10, BINS, 2)]
+    assert place.later() == [4.0] * 5 + [3.0] * 2 + [0.0] * (BINS - 7)
+
+
+def test_a_package_borrows_from_its_account_and_that_from_all() -> None:
+    assert [parent(("a", "p")), parent(("a", "")), parent(ALL)] == [("a", ""), ALL, None]
+    memory = Memory(DAY)
+    for n in range(10):
+        memory.ended(KEY if n < 2 else ("shop", "other"), 100.0, 110.0, NOW)
+    for key in (ALL, ("shop", ""), KEY):
+        curve = memory.curve(key)
+    assert curve.evidence[0] == pytest.approx(2 + CREDIT * 10 / (10 + CREDIT))
+    assert (memory.place(KEY).built, memory.place(KEY).stale) == (2, False)
+    assert memory.lent(("new", "")).evidence[0] == pytest.approx(CREDIT * 10 / (10 + CREDIT))
+
+
+def test_the_room_for_places_is_kept_to() -> None:
+    memory = Memory(DAY, room=3)
+    for n in range(9):
+        memory.place(("a", str(n)))
+        assert len(memory.places) == min(n + 1, 3), "one goes for each that comes"
