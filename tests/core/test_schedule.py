@@ -187,3 +187,6 @@ def test_a_slot_is_its_own_latest() -> None:
             at = schedule.slot(str(i), k)
             assert schedule.latest(str(i), at) == at
             assert schedule.following(str(i), at) == schedule.slot(str(i), k + 1)
+            if k > 1:
+                assert schedule.latest(str(i), at - 0.01) == schedule.slot(str(i), k - 1)
+                assert schedule.following(str(i), at - 0.01) == at

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing import sketch as sketches
-from order_monitor.core.timing.bins import BINS, EDGES, LAST, nearest, span
+from order_monitor.core.timing.bins import BINS, EDGES, LAST, MIDDLES, nearest, span
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place, parent
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import MOST, ROOM, Sketch
 from order_monitor.core.timing.terms import Terms
-from order_monitor.core.timing.turnbull import EXACT, Span, estimate
+from order_monitor.core.timing.turnbull import EXACT, Span, _smoothed, estimate
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -123,6 +123,32 @@ def test_smoothing_leaves_no_piles_and_keeps_the_totals() -> None:
 
 
 # --- the curve
+
+
+@pytest.mark.parametrize(
+    ("mass", "width", "smooth"),
+    [
+        ([0, 0, 3, 0, 0, 7], 1, [0, 1, 1, 1, 0, 7]),
+        ([3, 0, 0, 0, 0, 7], 1, [1, 1, 0, 0, 0, 7]),
+        ([0, 0, 0, 0, 3, 7], 1, [0, 0, 0, 1, 1, 7]),
+        ([0, 0, 5, 0, 10, 7], 2, [1, 1, 3, 3, 3, 7]),
+    ],
+)
+def test_each_bin_becomes_the_mean_of_those_about_it_and_the_open_one_stays(
+    mass: list[float], width: int, smooth: list[float]
+) -> None:
+    assert _smoothed(mass, width) == pytest.approx(smooth)
+
+
+def test_a_curve_adds_up_from_nothing() -> None:
+    mass = [0.0] * BINS
+    mass[3], mass[LAST - 1] = 0.25, 0.75
+    curve = Curve.of(mass, [2.0] * BINS)
+    assert [curve.ended[k] for k in (0, 3, 4, LAST)] == [0, 0, 0.25, 1]
+    assert [curve.moment[k] for k in (0, 3, 4)] == [0, 0, 0.25 * MIDDLES[3]]
+    assert curve.moment[LAST] == pytest.approx(0.25 * MIDDLES[3] + 0.75 * MIDDLES[LAST - 1])
+    assert (curve.evidence, Curve.of(mass).evidence) == ([2.0] * BINS, [0.0] * BINS)
+    assert (curve.quantile(0.25), curve.quantile(0.26)) == (EDGES[4], EDGES[LAST])
 
 
 def test_a_curve_tells_shares_and_quantiles() -> None:

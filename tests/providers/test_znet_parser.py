@@ -357,7 +357,17 @@ def test_a_pin_is_taken_as_it_is_with_its_line_breaks(body: str, pin: str) -> No
             "Pin Yok",
             "n/a",
         ),
-        *("--", "''", '""', "- -", "\u00a0", *"-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"),
+        *(
+            "--",
+            "-\t-",
+            "-\u00a0-",
+            "-\r\n-",
+            "''",
+            '""',
+            "- -",
+            "\u00a0",
+            *"-\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
+        ),
     ],
 )
 def test_a_word_for_no_pin_is_none(word: str) -> None:
