@@ -119,6 +119,7 @@ def test_jitter_depends_on_the_order_and_on_nothing_else() -> None:
     spread = {round(schedule.slot(str(i), 9), 3) for i in range(1000)}
     assert len(spread) > 900
     assert schedule.slot("\ud800", 3) > 0
+    assert schedule.slot("\ud800", 7) > 0
     delays = [schedule.slot("a", k + 1) - schedule.slot("a", k) for k in range(10, 60)]
     assert len({round(d, 6) for d in delays}) > 40
 
