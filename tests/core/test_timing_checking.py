@@ -109,8 +109,9 @@ def test_gaps_keep_their_bounds(bins: list[int], price: float, shortest: float, 
         assert gap <= longest or EDGES[k + 1] - EDGES[k] > longest - shortest
 
 
-def test_what_a_procedure_says_it_costs_it_costs() -> None:
-    curve = exponential(900)
+@pytest.mark.parametrize("mean", [900.0, 40_000.0])
+def test_what_a_procedure_says_it_costs_it_costs(mean: float) -> None:
+    curve = exponential(mean)
     found = optimum(curve, 20.0, 5.0, 600.0)
     ages = walked(list(found.following), 400)
     assert cost_of(curve, ages[: ages.index(EDGES[LAST]) + 1]) == pytest.approx((found.calls, found.delay), rel=1e-6)

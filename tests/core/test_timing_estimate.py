@@ -212,6 +212,13 @@ def test_a_sketch_comes_back_as_it_was() -> None:
     assert ahead.at == NOW - 5
 
 
+def test_what_is_stored_is_plain_json_and_short() -> None:
+    sketch = Sketch(DAY)
+    assert json.loads(sketch.dump())["at"] is None
+    sketch.add((1, 5), NOW, 1 / 3)
+    assert sketch.dump() == f'{{"v":1,"grid":"{sketches.GRID}","at":{NOW},"w":[[1,5,0.3333]]}}'
+
+
 GOOD = {"v": 1, "grid": sketches.GRID, "at": NOW, "w": [[1, 2, 1.0]]}
 
 

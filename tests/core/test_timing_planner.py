@@ -56,6 +56,20 @@ def test_with_nothing_known_it_is_backoff(order_id: str, age: float) -> None:
     assert found == (slot if slot >= age + near else SCHEDULE.following(order_id, age + near))
 
 
+@pytest.mark.parametrize(
+    ("age", "following"), [(55.0, 60.0), (55.1, 90.0), (59.9, 90.0), (60.0, 90.0), (85.0, 90.0), (85.1, 150.0)]
+)
+def test_backoffs_slot_is_left_out_where_it_is_too_near(age: float, following: float) -> None:
+    assert Timing(Schedule(jitter=0), Terms(min_interval=5.0)).next_check(KEY, "x", age) == following
+
+
+def test_the_time_limit_is_never_left_out() -> None:
+    plain = Schedule(jitter=0)
+    timing = Timing(plain, Terms(min_interval=5.0))
+    assert timing.next_check(KEY, "x", 86_399.9) == 86_400
+    assert timing.next_check(KEY, "x", 86_399.9995) == plain.following("x", 86_400.0), "it is that very moment"
+
+
 @given(IDS, st.floats(0, 86_399))
 @settings(max_examples=60, deadline=None)
 def test_every_order_is_asked_within_the_cap_and_not_too_soon(order_id: str, age: float) -> None:
