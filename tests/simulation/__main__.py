@@ -1,4 +1,7 @@
-"""``make simulate SEEDS=10000``: run so many seeds, tell what broke, shortened."""
+"""``make simulate SEEDS=10000``: run so many seeds, tell what broke, shortened.
+
+``python -m tests.simulation --crashes 0-9`` lets a process die at each await of its life, in the small runs of these seeds.
+"""
 
 import argparse
 import random
@@ -8,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from tests.simulation.crashes import Sweep
 from tests.simulation.loop import run
-from tests.simulation.scenario import HOUR, Scenario, draw
+from tests.simulation.scenario import HOUR, Scenario, draw, small
 from tests.simulation.world import BrokenError, play
 
 
@@ -70,13 +74,29 @@ def seeds(text: str) -> range:
     return found
 
 
+def sweep(chosen: range, every: int) -> int:
+    """Let a process die at each step of the small runs of some seeds."""
+    done, began = Sweep(), time.monotonic()
+    for seed in chosen:
+        before = len(done.broken)
+        done.go_through(small(seed), every)
+        for broken in done.broken[before:]:
+            say(broken)
+    say(f"{done.told()}, in {time.monotonic() - began:.0f} s")
+    return 1 if done.broken else 0
+
+
 def main() -> int:
     """Run them."""
     parser = argparse.ArgumentParser(prog="make simulate SEEDS=…")
     parser.add_argument("--seeds", type=seeds, default=range(200), help="how many, or from-to")
     parser.add_argument("--random", action="store_true", help="begin at a seed nobody has chosen, and print it")
     parser.add_argument("--short", action="store_true", help="stop at the first, and do not shorten it")
+    parser.add_argument("--crashes", type=seeds, help="die at each step of small runs instead: 200, or from-to")
+    parser.add_argument("--every", type=int, default=1, help="with --crashes: at each k-th step only")
     given = parser.parse_args()
+    if given.crashes is not None:
+        return sweep(given.crashes, given.every)
     first = random.SystemRandom().randrange(1 << 40) if given.random else 0
     began, hours, broken = time.monotonic(), 0.0, 0
     for seed in (first + n for n in given.seeds):

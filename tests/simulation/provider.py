@@ -4,13 +4,19 @@ import asyncio
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from order_monitor.core.answer import Answer, Busy, Unreachable
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.providers.znet_parser import parse_text
+from tests.simulation.beside import Login
 from tests.simulation.scenario import OrderPlan
 
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
 WINDOW = 1.0
+RIGHT = "right"
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Panel:
     def end(self, kind: str, account: str) -> None:
         self.faults.get(account, {}).pop(kind, None)
 
-    async def ask(self, account: str, referans: str) -> Answer:
+    async def ask(self, account: str, referans: str, *, is_known: bool = True) -> Answer:
         """Answer after a while; whoever hangs up before has heard nothing."""
         self.calls += 1
         wrong = self.faults.get(account, {})
@@ -67,7 +73,7 @@ class Panel:
             return Busy("http_429", None if size < 0.3 else size * 400 if size < 0.6 else 1e9)
         if "maintenance" in wrong:
             return parse_text("Sistem bakımdadır, lütfen daha sonra deneyiniz")
-        if "login" in wrong:
+        if "login" in wrong or not is_known:
             return parse_text("8|Bağlantı Hatası")
         if "refusing" in wrong and self._chance.random() < 0.9:
             return parse_text("3|Açıklama")
@@ -95,30 +101,44 @@ class Panel:
         return f"OK|2|{truth.pin}|{plan.note}"
 
 
-class Login:
-    """One process's client of one account: counts what it does."""
+class Client:
+    """One process's client of one account: counts what it does, and must not be used once it is closed."""
 
-    def __init__(self, panel: Panel, account: str, limits: "Limits") -> None:
+    def __init__(self, panel: Panel, row: Login, process: "Process") -> None:
         self.panel = panel
-        self.account = account
-        self.limits = limits
+        self.row = row
+        self.process = process
+        self.is_closed = False
+        self._under_way = 0
 
     async def ask(self, referans: str) -> Reply:
-        self.limits.started(self.account, referans, self.panel.now())
+        limits, now = self.process.limits, self.panel.now()
+        if self.process.is_dead:
+            raise asyncio.CancelledError
+        if self.is_closed:
+            limits.broken.append(f"asked {referans} through a client that is closed")
+        if why := self.process.forbidden(self.row):
+            limits.broken.append(f"asked {referans} of {self.row.id}, {why}")
+        limits.started(self.row.id, referans, now)
+        self.process.world.asked(self.row.id, referans)
+        self._under_way += 1
         try:
-            return Reply(await self.panel.ask(self.account, referans))
+            return Reply(await self.panel.ask(self.row.id, referans, is_known=self.row.sifre == RIGHT))
         finally:
-            self.limits.ended(referans)
+            self._under_way -= 1
+            limits.ended(referans)
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")
 
     async def aclose(self) -> None:
-        return None
+        if self._under_way:
+            self.process.limits.broken.append(f"a client of {self.row.id} was closed while it was asking")
+        self.is_closed = True
 
 
 class Limits:
-    """What one process may do: so many calls at once, so many a second of an account, none of a paused one."""
+    """What one process may do: so many calls at once, so many a second of an account."""
 
     def __init__(self, concurrency: int, per_second: float, accounts: int) -> None:
         # Accounts that answer have as many places as those that keep calls waiting, and a probe each beside.
@@ -126,7 +146,7 @@ class Limits:
         self.per_second = per_second
         self.in_flight = 0
         self.asked: set[str] = set()
-        self.paused_since: dict[str, float] = {}
+        self.asked_at: dict[str, float] = {}
         self.broken: list[str] = []
         self._starts: dict[str, deque[float]] = {}
 
@@ -141,11 +161,10 @@ class Limits:
         if referans in self.asked:
             self.broken.append(f"asked {referans} while it was asked already")
         self.asked.add(referans)
+        self.asked_at[account] = now
         starts = self._starts.setdefault(account, deque())
         starts.append(now)
         while starts[0] <= now - WINDOW:
             starts.popleft()
         if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:
             self.broken.append(f"{len(starts)} calls in a second of {account}, {self.per_second} allowed")
-        if account in self.paused_since:
-            self.broken.append(f"asked {referans} of {account}, known as paused since {self.paused_since[account]}")

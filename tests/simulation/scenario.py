@@ -1,15 +1,19 @@
 """What happens in one run: orders and faults, all of it drawn from one seed, and plain enough to be shortened by hand."""
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 HOUR = 3600.0
 
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "commit_lost", "commit_cut", "deadlocks")
 SHOP = ("lock", "stale_save", "refund", "delete", "resend", "poison", "slow_trigger")
-PROCESS = ("kill", "stop", "clock", "second", "once", "sighup", "pause", "ask", "resolve", "receiver_down")
-KINDS = (*PROVIDER, *DATABASE, *SHOP, *PROCESS)
+ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
+PEOPLE = ("pause", "ask", "resolve", "reopen")
+PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "sighup", "receiver_down")
+KINDS = (*PROVIDER, *DATABASE, *SHOP, *ACCOUNTS, *PEOPLE, *PROCESS)
+CONFIG = "default"
+"""The account of a shop whose one account stands in the settings."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,17 @@ class Scenario:
     many: bool = False
     """Whether all orders are read now and then only, as where there are very many."""
     hours: float = 1.0
-    tags: tuple[str, ...] = field(default=())
+    refresh: float = 60.0
+    """How often the shop's accounts are read, in seconds."""
+    learned: bool = False
+    """Whether the timing is learned; with ``budget`` calls a second, None for as many as backoff would make."""
+    budget: float | None = None
+    primed: bool = False
+    """Whether something was learned before."""
+    crash_at: tuple[int, ...] = ()
+    """After how many steps the first process dies, the second, and so on."""
+    commits_at_death: bool | None = None
+    """Whether the server does a COMMIT on its way when a process dies; None for either way."""
 
 
 def draw(seed: int) -> Scenario:
@@ -73,6 +87,10 @@ def draw(seed: int) -> Scenario:
         only = chance.choice(KINDS)
         weights = {kind: float(kind == only) for kind in KINDS}
     count = chance.choice((0, 2, 5, 10, 20))
+    more = random.Random(f"{seed} more")
+    if more.random() < 0.15:
+        accounts = (CONFIG,)
+        orders = tuple(replace(order, account=CONFIG) for order in orders)
     faults = tuple(sorted((_fault(chance, weights, hours) for _ in range(count)), key=lambda fault: fault.at))
     return Scenario(
         seed,
@@ -87,6 +105,48 @@ def draw(seed: int) -> Scenario:
         confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
         many=chance.random() < 0.4,
         hours=hours,
+        refresh=more.choice((20.0, 60.0, 300.0)),
+        learned=more.random() < 0.2,
+        budget=more.choice((None, 0.01, 0.2)),
+        primed=more.random() < 0.7,
+    )
+
+
+def small(seed: int) -> Scenario:
+    """Return the run that ``seed`` decides of a few orders and minutes, whose every step can be gone through."""
+    chance = random.Random(f"{seed} small")
+    accounts = chance.choice(((CONFIG,), ("a",), ("a", "b")))
+    orders = tuple(
+        replace(_order(chance, number, accounts, 0.0), sent_at=20.0 * chance.random(), ends_after=90 * chance.random())
+        for number in range(chance.randint(2, 4))
+    )
+    kinds = [
+        kind
+        for kind in KINDS
+        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "delete", "refund")
+    ]
+    faults = tuple(
+        Fault(
+            60 * chance.random(),
+            chance.choice(kinds),
+            5 + 20 * chance.random(),
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
+        for _ in range(chance.randint(0, 2))
+    )
+    return Scenario(
+        seed,
+        orders,
+        tuple(sorted(faults, key=lambda fault: fault.at)),
+        accounts,
+        give_up_after=20 * 60.0,
+        webhook=chance.random() < 0.7,
+        last_sync=chance.random() < 0.5,
+        confirm_cancelled=chance.choice((0.0, 10.0)),
+        many=chance.random() < 0.4,
+        hours=0.02,
+        learned=chance.random() < 0.2,
     )
 
 

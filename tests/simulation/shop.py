@@ -15,8 +15,9 @@ import asyncpg
 
 from order_monitor.core.decision import Rules
 from order_monitor.core.pin_memory import PinMemory
+from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue, Holdings
-from order_monitor.shop.columns import Column, Table
+from order_monitor.shop.columns import _LOOK, Column, Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import Address
 from order_monitor.shop.layout import Layout
@@ -27,6 +28,9 @@ from order_monitor.shop.orders import Orders
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.timings import history_sql
+from order_monitor.shop.unconfirmed import Unconfirmed
+from tests.simulation.beside import STARTS, Beside, Login
 
 OPEN = ("sent", "pending", "processing", "queued")
 FINAL = ("completed", "delivered", "failed", "refunded")
@@ -69,6 +73,9 @@ class Event:
     decided_by: str
     repeat: bool
     outcome: str
+    sent_at: float | None = None
+    consumed_at: float | None = None
+    queued: bool = False
 
 
 @dataclass
@@ -80,6 +87,7 @@ class Delivery:
     next_at: float
     attempts: int = 0
     is_over: bool = False
+    is_withdrawn: bool = False
 
 
 @dataclass
@@ -92,7 +100,9 @@ class Store:
     rows: dict[str, Stored] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
-    reviews: set[tuple[str, str]] = field(default_factory=set)
+    reviews: dict[tuple[str, str], float] = field(default_factory=dict)
+    logins: dict[str, Login] = field(default_factory=dict)
+    sketches: dict[tuple[str, str], str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
     locked: dict[str, object] = field(default_factory=dict)
     poisoned: set[str] = field(default_factory=set)
@@ -114,16 +124,36 @@ class Store:
 
 
 class Pool:
-    """One process's connections. ``on_pauses`` is told each time the paused accounts were read."""
+    """One process's connections. ``on_pauses`` and ``on_logins`` are told each time paused and other accounts were read."""
 
-    def __init__(self, store: Store, ledger: Ledger, on_pauses: Callable[[set[str]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        on_pauses: Callable[[set[str]], None] = lambda _: None,
+        on_logins: Callable[[list[Login]], None] = lambda _: None,
+    ) -> None:
         self.store = store
         self.ledger = ledger
         self.on_pauses = on_pauses
+        self.on_logins = on_logins
         self.reader: OrderReader | None = None
+        self.accounts = AccountTables("public", ROUTING, INTEGRATIONS) if ledger.layout.accounts_from_shop else None
         self.is_dead = False
         self.known: dict[str, str] = {}
+        self._lent: list[Connection] = []
         self._free = asyncio.Semaphore(4)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether a COMMIT is on its way to the server, who may or may not do it if the process dies now."""
+        return any(connection.is_committing for connection in self._lent)
+
+    def die(self, *, commits: bool) -> None:
+        """Cut all connections: what is not committed is undone, and what is being committed is or is not, as ``commits`` says."""
+        self.is_dead = True
+        for connection in self._lent:
+            connection.cut(commits=commits)
 
     async def acquire(self, *, timeout: float | None = None) -> "Connection":  # noqa: ASYNC109 - asyncpg's
         await self._free.acquire()
@@ -132,15 +162,19 @@ class Pool:
         except BaseException:
             self._free.release()
             raise
-        return Connection(self)
+        self._lent.append(Connection(self))
+        return self._lent[-1]
 
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         connection.roll_back()
+        self._lent.remove(connection)
         self._free.release()
 
     async def pause(self) -> None:
         """What the network and the server take; where the database is away, an error."""
         store = self.store
+        if self.is_dead:
+            raise ConnectionResetError("away")
         await asyncio.sleep(0 if store.quick else store.chance.uniform(0.0005, 0.02))
         if store.stall:
             await asyncio.sleep(3600)
@@ -168,13 +202,14 @@ class Cursor:
         return taken
 
 
-class Connection:
+class Connection(Beside):
     """A connection with a transaction."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.store = pool.store
         self.author = pool.ledger.layout.author
+        self.is_committing = False
         self._is_closed = False
         self._changed: dict[str, tuple[Stored, Stored]] = {}
         self._events: list[Event] = []
@@ -186,6 +221,13 @@ class Connection:
     def terminate(self) -> None:
         self.roll_back()
         self._is_closed = True
+
+    def cut(self, *, commits: bool) -> None:
+        """The process at this end is dead."""
+        if self.is_committing and commits:
+            self._apply()
+        self.is_committing = False
+        self.terminate()
 
     def roll_back(self) -> None:
         store = self.store
@@ -202,8 +244,8 @@ class Connection:
             self.roll_back()
             await self.pool.pause()
         else:
-            await self._do(sql, args)
-        return "DONE 1"
+            return f"DONE {len(await self._do(sql, args))}"
+        return "DONE"
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         return await self._do(sql, args)
@@ -221,29 +263,38 @@ class Connection:
 
     async def _commit(self) -> None:
         store = self.store
-        await self.pool.pause()
+        self.is_committing = True
+        try:
+            await self.pool.pause()
+        finally:
+            self.is_committing = False
         if store.commits == "cut" and store.chance.random() < 0.5:
             raise ConnectionResetError("cut before the commit")
+        self._apply()
+        await self.pool.pause()
+        if store.commits == "lost" and store.chance.random() < 0.5:
+            raise ConnectionResetError("cut after the commit")
+
+    def _apply(self) -> None:
+        store = self.store
         for before, after in self._changed.values():
             store.rows[after.id] = after
             store.on_commit(before, after, self.author)
         for event in self._events:
             store.events.append(event)
-            if self.pool.ledger.layout.webhook:
+            if event.queued:
                 store.deliveries[event.id] = Delivery(event.id, event.order_id, store.now())
         store.events.sort(key=lambda event: event.id)
         for change in self._later:
             change()
         self.roll_back()
-        await self.pool.pause()
-        if store.commits == "lost" and store.chance.random() < 0.5:
-            raise ConnectionResetError("cut after the commit")
 
     async def _do(self, sql: str, args: Sequence[Any]) -> list[Any]:
         await self.pool.pause()
         name = self.pool.known.get(sql)
         if name is None:
             name = self.pool.known[sql] = _name_of(sql, self.pool)
+        await self._lock_first(name, args)
         return getattr(self, name)(sql, args) or []
 
     def _time(self, *_: Any) -> list[Any]:
@@ -257,9 +308,6 @@ class Connection:
 
     def _unknown(self, *_: Any) -> list[Any]:
         return []
-
-    def _count_reviews(self, *_: Any) -> list[Any]:
-        return [{"count": len(self.store.reviews)}]
 
     def _counts(self, *_: Any) -> list[Any]:
         return [{"waiting": 0, "dead": 0}]
@@ -296,42 +344,52 @@ class Connection:
         if sum(r[0] in self.store.slow for r in records) and len(records) > 4:
             raise asyncpg.QueryCanceledError("statement timeout")
         changed = []
-        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, _sent, outcome in records:
+        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome in records:
             row = self._row(order_id)
             if row is None or row.status not in OPEN or (pin is not None and (row.pin or "").strip() not in ("", pin)):
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
             fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note, last_sync_at=seen_at)
-            repeat = self._change(row, fresh, told, checks, outcome, is_late=False) if was != status else False
+            repeat = self._change(row, fresh, told, checks, outcome, sent, is_late=False) if was != status else False
             self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
             changed.append({"id": order_id, "status": status, "pin": fresh.pin, "repeat": repeat})
         return changed
 
     def _late_update(self, _: str, args: Sequence[Any]) -> list[Any]:
         changed = []
-        for order_id, status, pin, told, checks, _sent in zip(*args, strict=True):
+        for order_id, status, pin, told, checks, sent in zip(*args, strict=True):
             row = self._row(order_id)
             if row is None or row.status != status or (row.pin or "").strip():
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
             fresh = replace(row, pin=pin)
-            self._change(row, fresh, told, checks, "completed", is_late=True)
+            self._change(row, fresh, told, checks, "completed", sent, is_late=True)
             self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
             changed.append({"id": order_id, "status": status, "pin": pin, "repeat": True})
         return changed
 
     def _change(
-        self, before: Stored, after: Stored, told: str | None, checks: int, outcome: str, *, is_late: bool
+        self,
+        before: Stored,
+        after: Stored,
+        told: str | None,
+        checks: int,
+        outcome: str,
+        sent: float | None,
+        *,
+        is_late: bool,
     ) -> bool:
         first = any(e.order_id == after.id and e.outcome == outcome and not e.repeat for e in self.store.events)
         repeat = is_late or first
         now, has_pin = self.store.now(), bool((after.pin or "").strip())
         who, number = self.author, self.store.number()
-        self._events.append(
-            Event(number, after.id, before.status, after.status, has_pin, told, checks, now, who, repeat, outcome)
+        made = Event(
+            number, after.id, before.status, after.status, has_pin, told, checks, now, who, repeat, outcome, sent
         )
+        made.queued = self.pool.ledger.layout.webhook
+        self._events.append(made)
         return repeat
 
     def _touch(self, _: str, args: Sequence[Any]) -> None:
@@ -395,24 +453,7 @@ class Connection:
             found.append({**self._as_order(row), **more})
         return found
 
-    # --- the tables beside
-
-    def _pauses(self, *_: Any) -> list[Any]:
-        now = self.store.now()
-        paused = {account: until for account, until in self.store.pauses.items() if until > now}
-        self.pool.on_pauses(set(paused))
-        return [
-            {"account": account, "reason": "x", "paused_by": "x", "since": now, "until": until}
-            for account, until in paused.items()
-        ]
-
-    def _review(self, sql: str, args: Sequence[Any]) -> None:
-        pairs = list(zip(args[0], args[1], strict=True)) if "unnest" in sql else [(args[0], args[1])]
-        self._later.append(lambda: self.store.reviews.update(pairs))
-
-    def _mend(self, _: str, args: Sequence[Any]) -> None:
-        pairs = list(zip(args[0], args[1], strict=True))
-        self._later.append(lambda: self.store.reviews.difference_update(pairs))
+    # --- the webhook's deliveries
 
     def _claim(self, _: str, args: Sequence[Any]) -> list[Any]:
         limit, lease = args
@@ -457,13 +498,10 @@ _STARTS: dict[str, str] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
     "SELECT COALESCE(max(id), 0) FROM": "_newest",
     "SELECT count(*) AS count, extract(epoch FROM min(decided_at))": "_waiting",
-    "SELECT account, reason, paused_by": "_pauses",
-    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
-    'INSERT INTO "public"."order_monitor_review"': "_review",
-    'UPDATE "public"."order_monitor_review" r SET': "_mend",
     "WITH due AS (SELECT d.event_id": "_claim",
     'UPDATE "public"."order_monitor_deliveries" d SET': "_settle",
     "SELECT (SELECT count(*) FROM": "_counts",
+    **STARTS,
 }
 
 
@@ -481,7 +519,9 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.status_sql(): "_status",
         statements.late_lock_sql(): "_late_lock",
         statements.late_update_sql(): "_late_update",
-        pins_sql(ledger.layout, ledger.table, None): "_pins",
+        pins_sql(ledger.layout, ledger.table, pool.accounts): "_pins",
+        history_sql(ledger.layout, ledger.table, pool.accounts, has_outcome=True): "_past",
+        _LOOK: "_columns",
     }
     if ledger.records_every_check:
         whole[statements.touch_sql()] = "_touch"
@@ -502,14 +542,26 @@ def _as_row(row: Stored) -> dict[str, Any]:
     return {"id": row.id, "status": row.status, "pin": row.pin, "note": row.note, "referans": row.referans}
 
 
+def column(name: str, data_type: str = "text") -> Column:
+    return Column(name, data_type)
+
+
+ROUTING = {name: column(name) for name in ("id", "tenant_id", "package_id")} | {
+    "primary": column("primary_provider_id")
+}
+INTEGRATIONS = {
+    name: column(name) for name in ("id", "tenant_id", "name", "provider", "base_url", "kod", "sifre", "enabled")
+}
+
+
 class Known(Catalogue):
     """A catalogue that need not look: the model's tables are as they are."""
 
-    def __init__(self, database: Database, layout: Layout, ledger: Ledger) -> None:
+    def __init__(self, database: Database, layout: Layout, ledger: Ledger, accounts: AccountTables | None) -> None:
         super().__init__(database, layout)
         reviews = Reviews(layout.schema)
         self._known = Holdings(
-            ledger, None, Pauses(layout.schema), reviews, may_close_reviews=True, reviewed=frozenset()
+            ledger, accounts, Pauses(layout.schema), reviews, may_close_reviews=True, reviewed=frozenset()
         )
         self._holdings = self._known
 
@@ -518,7 +570,15 @@ class Known(Catalogue):
             return self._known
 
 
-def layout_for(*, webhook: bool, give_up_after: float, last_sync: bool, author: str = "daemon") -> Layout:
+def layout_for(
+    *,
+    webhook: bool,
+    give_up_after: float,
+    last_sync: bool,
+    author: str = "daemon",
+    from_shop: bool = False,
+    refresh: float = 60.0,
+) -> Layout:
     return Layout(
         schema="public",
         table="product_orders",
@@ -531,6 +591,8 @@ def layout_for(*, webhook: bool, give_up_after: float, last_sync: bool, author: 
         webhook=webhook,
         await_pin=900.0,
         author=author,
+        accounts_from_shop=from_shop,
+        refresh=refresh,
     )
 
 
@@ -538,7 +600,7 @@ def ledger_for(layout: Layout, *, last_sync: bool) -> Ledger:
     text = Column("x", "text")
     columns = {
         name: replace(text, name=name)
-        for name in ("external_status", "sent_at", "pin_code", "note", "provider_referans", "package_id")
+        for name in ("external_status", "sent_at", "pin_code", "note", "provider_referans", "package_id", "provider_id")
     }
     columns["id"] = Column("id", "uuid", cast="::uuid")
     if last_sync:
@@ -551,9 +613,10 @@ class ModelOrders(Orders):
 
     def __init__(self, pool: Pool, database: Database, pins: PinMemory) -> None:
         layout = pool.ledger.layout
-        self._catalogue = Known(database, layout, pool.ledger)
+        self._catalogue = Known(database, layout, pool.ledger, pool.accounts)
         self.reader = OrderReader(database, self._catalogue, pins)
         self._recorder = OrderRecorder(database, self._catalogue, pins)
+        self.unconfirmed = Unconfirmed(database, self._catalogue)
         pool.reader = self.reader
 
 

@@ -94,9 +94,11 @@ class Endless:
             world.panel.truths.pop(row.referans, None)
             world.plans.pop(order_id, None)
             world.posted.pop(order_id, None)
+            world.last_asked.pop(row.referans, None)
         for event_id in told:
             del store.deliveries[event_id]
         store.reviews.clear()
+        world.moved.clear()
 
 
 def sample() -> Sample:
@@ -135,7 +137,7 @@ def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> No
     # What is remembered of the past is bounded; a small bound is reached within the first tenth.
     monkeypatch.setattr("order_monitor.watch.intake._REMEMBERED", BOUND)
     monkeypatch.setattr("order_monitor.shop.recent_ends.LOOKED_AT", BOUND)
-    monkeypatch.setattr("tests.simulation.world.PinMemory", partial(PinMemory, limit=BOUND))
+    monkeypatch.setattr("tests.simulation.process.PinMemory", partial(PinMemory, limit=BOUND))
     before = open_files()
     samples, placed = run(endless(CHECKS))
     assert placed > CHECKS / 50

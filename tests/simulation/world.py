@@ -7,7 +7,11 @@ What must hold (each is a reason to stop the run):
 - no PIN is stored that the provider did not give, and none twice in an account;
 - of each end of an order one event moves money, and no more;
 - the webhook tells each event at least once, of one order in order;
-- never more calls at once or in a second than allowed, none of an account known to be paused;
+- never more calls at once or in a second than allowed; none of an account known to be paused or switched off, none by a login known
+  to be old, none through a client that was closed, and no client is left open;
+- the shop moves money once for each end, also where a person puts an order back to open;
+- every order is due within the longest pause, and where nothing is wrong it is asked then;
+- no order is skipped whose account has been well for some time, and a mended login is tried in time;
 - some time after the last fault every order that has ended at the provider has ended in the shop, with its PIN.
 """
 
@@ -16,169 +20,34 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, replace
+from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import httpx
 import structlog
 
-from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import OrderMonitorError
-from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.order import Order, Pin, SkipReason
-from order_monitor.core.pin_memory import PinMemory
-from order_monitor.core.recording import Finding
-from order_monitor.core.schedule import Continuous, Now, OnePass, Plan, Schedule
-from order_monitor.providers.provider import Provider
-from order_monitor.shop.accounts import Integration
-from order_monitor.shop.outbox import Outbox
-from order_monitor.tell.webhook import Receiver, Sender
-from order_monitor.watch.account import Account
-from order_monitor.watch.engine import Engine
-from order_monitor.watch.lifecycle import Lifecycle, Stop
-from order_monitor.watch.policy import Policy, Reading
-from tests.simulation.loop import SimClock
-from tests.simulation.provider import Limits, Login, Panel
-from tests.simulation.scenario import DATABASE, HOUR, PROVIDER, Fault, OrderPlan, Scenario
-from tests.simulation.shop import (
-    FINAL,
-    OPEN,
-    ModelOrders,
-    Pool,
-    Store,
-    Stored,
-    database_over,
-    layout_for,
-    ledger_for,
-)
+from order_monitor.core.schedule import OnePass, Plan, Schedule
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.terms import Terms
+from tests.simulation.people import PERSON, People
+from tests.simulation.process import EPOCH, SCAN, BrokenError, Process, owned, owner
+from tests.simulation.provider import Panel
+from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, Fault, OrderPlan, Scenario
+from tests.simulation.shop import FINAL, OPEN, Store, Stored
+from tests.simulation.shops_accounts import Truth
 
-EPOCH = 1_790_000_000.0
-SCAN = 20.0
-SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 CALM = 4.5 * HOUR
 """Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
 
+LONGEST_PAUSE = 600.0 * 1.1
+"""Seconds between two questions about an order, at the most, where nothing is wrong."""
 
-MANY = Reading(small=0, share=1e6, longest=10 * SCAN, overlap=3 * SCAN, fresh_for=1.5 * SCAN)
-
-owner: ContextVar["Process | None"] = ContextVar("owner", default=None)
-owners: WeakKeyDictionary[asyncio.Task[object], "Process | None"] = WeakKeyDictionary()
-"""Whose each task is: when a process is killed, all its tasks die."""
-
-
-def owned(loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.Task[Any]:
-    """Make a task that is its maker's."""
-    task = asyncio.Task(work, loop=loop, **given)
-    owners[task] = owner.get()
-    return task
-
-
-class BrokenError(AssertionError):
-    """Something that must hold does not."""
-
-
-@dataclass
-class Accounts:
-    """An order's account is the one its row names."""
-
-    accounts: dict[str, Account]
-
-    @property
-    def by_key(self) -> dict[str, Account]:
-        return self.accounts
-
-    def account_of(self, order: Order) -> Account | SkipReason:
-        return self.accounts[order.integration or ""]
-
-    def update(self, integrations: object) -> list[Provider]:
-        return []
-
-    def reopen(self, opener: Callable[[Integration | None], Account]) -> list[Provider]:
-        return []
-
-
-class Process:
-    """One process: the real engine and webhook over its own connections, with a clock of its own."""
-
-    def __init__(self, world: "World", number: int, plan: Plan | None = None, author: str = "daemon") -> None:
-        scenario = world.scenario
-        self.world = world
-        self.clock = SimClock(EPOCH)
-        self.limits = Limits(scenario.concurrency, scenario.per_second, len(scenario.accounts))
-        layout = layout_for(
-            webhook=scenario.webhook,
-            give_up_after=scenario.give_up_after,
-            last_sync=scenario.last_sync,
-            author=author,
-        )
-        self.pool = Pool(world.store, ledger_for(layout, last_sync=scenario.last_sync), self._pauses_read)
-        self.database = database_over(self.pool)
-        self.orders = ModelOrders(self.pool, self.database, PinMemory(bytes([number % 256]) * 8))
-        self.accounts = {
-            name: Account(name, Login(world.panel, name, self.limits), Gate(3), Pace(scenario.per_second))
-            for name in scenario.accounts
-        }
-        self.schedule = Schedule(give_up_after=scenario.give_up_after)
-        self.policy = Policy(
-            plan or Continuous(self.schedule),
-            concurrency=scenario.concurrency,
-            give_up_after=scenario.give_up_after,
-            confirm_cancelled=scenario.confirm_cancelled if plan is None else 0.0,
-            one_pass=plan is not None,
-            patience=30.0 if plan is not None else None,
-            reading=MANY if scenario.many else Reading(),
-        )
-        self.engine = Engine(self.orders, Accounts(self.accounts), self.policy, self.clock)
-        self.stop = Stop()
-        outbox, client = (
-            Outbox(self.database, "public"),
-            httpx.AsyncClient(transport=httpx.MockTransport(world.receive)),
-        )
-        receiver = Receiver("https://s.example/h", SECRET, layout.rules, pause=30.0)
-        self.sender = Sender(outbox, client, receiver, self.clock, random.Random(number))
-        beside = {"webhook": self.sender.run} if scenario.webhook and plan is None else {}
-        self.life = Lifecycle(self.engine, self.clock, self.stop, scan_interval=SCAN, beside=beside)
-        self.task: asyncio.Task[bool] | None = None
-
-    def _pauses_read(self, paused: set[str]) -> None:
-        """What has been read is known when the scan has been merged; a call that begins after that breaks the pause."""
-        for name in set(self.limits.paused_since) - paused:
-            del self.limits.paused_since[name]
-        asyncio.get_running_loop().call_later(SCAN, self._know, paused)
-
-    def _know(self, paused: set[str]) -> None:
-        for name in paused:
-            if self.accounts[name].paused is not None and self.world.store.pauses.get(name, 0) > self.world.store.now():
-                self.limits.paused_since.setdefault(name, self.world.now())
-
-    def start(self, *, once: bool) -> None:
-        work = self.life.once() if once else self.life.forever()
-        self.task = asyncio.create_task(work, name="process")
-
-    async def kill(self) -> None:
-        """As ``kill -9`` does: nothing is finished, nothing is written."""
-        self.pool.is_dead = True
-        if self.task is not None:
-            mine = [task for task in asyncio.all_tasks() if owners.get(task) is self]
-            for task in (self.task, *mine):
-                task.cancel()
-            await asyncio.wait({self.task, *mine}, timeout=5)
-
-    async def end(self) -> None:
-        """As SIGTERM does."""
-        self.stop.event.set()
-        if self.task is not None:
-            await asyncio.wait({self.task}, timeout=120)
-            if not self.task.done():
-                raise BrokenError("a stop took more than 120 s")
-            error = None if self.task.cancelled() else self.task.exception()
-            if error is not None and not isinstance(error, OrderMonitorError):
-                raise BrokenError(f"a process died of {error!r}")
+__all__ = ["BrokenError", "World", "play"]
 
 
 class World:
@@ -189,7 +58,17 @@ class World:
         self.chance = random.Random(f"{scenario.seed} world")
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
+        self.truth = Truth(self)
+        self.people = People(self)
         self.processes: list[Process] = []
+        self.alive: list[Process] = []
+        self.reviving: set[asyncio.Task[None]] = set()
+        self.is_disturbed = bool(scenario.crash_at)
+        self.wrong = 0
+        self.quiet_since = 0.0
+        """How many things are wrong just now, and since when that has not changed."""
+        self.counts_steps = bool(scenario.crash_at) or any(fault.kind == "crash" for fault in scenario.faults)
+        self.watch_steps: Callable[[Process], None] = lambda _: None
         self.count = 0
         self.broken: list[str] = []
         self.plans: dict[str, OrderPlan] = {}
@@ -200,6 +79,12 @@ class World:
         self.overlapped_at = float("-inf")
         self.posted: dict[str, list[int]] = defaultdict(list)
         self.receiver_down = 0
+        self.moved: dict[tuple[str, str], set[int]] = defaultdict(set)
+        """By the shop's own books: which events of which end of an order it has moved money for."""
+        self.last_asked: dict[str, float] = {}
+        self._questions: dict[str, asyncio.Event] = {}
+        self._end = asyncio.Event()
+        self._ended: Stored | None = None
         self.trace = hashlib.sha256()
 
     def now(self) -> float:
@@ -220,7 +105,14 @@ class World:
         is_ours = author in ("daemon", "ask")
         if before.status in FINAL:
             late = before.status == after.status == "completed" and not (before.pin or "").strip() and after.pin
-            self.check(bool(late), f"final row {after.id} changed: {before.status} -> {after.status}")
+            reopened = author == PERSON and after.status in OPEN and after.pin == before.pin
+            self.check(bool(late) or reopened, f"final row {after.id} changed: {before.status} -> {after.status}")
+        elif after.status in FINAL:
+            self._ended = after
+            self._end.set()
+            self._end = asyncio.Event()
+        if (before.pin or "").strip():
+            self.check(after.pin == before.pin, f"the PIN of {after.id} was replaced")
         truth = self.panel.truths[after.referans]
         if after.status == "failed" and before.status != "failed" and is_ours:
             age = self.store.now() - after.sent_at
@@ -237,17 +129,95 @@ class World:
 
     async def receive(self, request: httpx.Request) -> httpx.Response:
         """The shop's own address for events."""
-        await asyncio.sleep(self.chance.uniform(0.01, 0.3))
+        process = owner.get()
+        await asyncio.sleep(self.chance.uniform(0.005, 0.15))
+        if process is not None and process.is_dead:
+            raise asyncio.CancelledError
         if self.receiver_down and self.chance.random() < 0.9:
             return httpx.Response(503 if self.chance.random() < 0.5 else 200, text="<html>Login")
         data = json.loads(request.content)["data"]
-        self.posted[data["order_id"]].append(int(request.headers["webhook-id"]))
+        number = int(request.headers["webhook-id"])
+        self.posted[data["order_id"]].append(number)
+        self._move(data["order_id"], data["outcome"], number, repeat=data["repeat"])
+        await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         return httpx.Response(204)
+
+    def _move(self, order_id: str, outcome: str, event_id: int, *, repeat: bool) -> None:
+        """Move money as the shop should: once for an event, and never for a repeat."""
+        if outcome in ("completed", "failed") and not repeat:
+            self.moved[order_id, outcome].add(event_id)
+
+    def consume(self) -> None:
+        """Take the events from their table, as a shop without a webhook does."""
+        for event in self.store.events:
+            if event.consumed_at is None and f"event {event.id}" not in self.store.locked:
+                event.consumed_at = self.store.now()
+                self._move(event.order_id, event.outcome, event.id, repeat=event.repeat)
+
+    async def _consume_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.chance.uniform(1, 90))
+            self.consume()
+
+    def asked(self, account: str, referans: str) -> None:
+        """A question begins; where nothing is wrong none comes too late."""
+        now = self.now()
+        if (waiting := self._questions.pop(referans, None)) is not None:
+            waiting.set()
+        last = self.last_asked.get(referans)
+        self.last_asked[referans] = now
+        if last is not None and not self.is_disturbed:
+            slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
+            self.check(
+                now - last <= LONGEST_PAUSE + slack, f"{referans} of {account} was not asked for {now - last:.0f} s"
+            )
+
+    async def next_question(self, referans: str, seconds: float) -> None:
+        """Wait until somebody asks about an order, so long at most."""
+        event = self._questions.setdefault(referans, asyncio.Event())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+
+    async def next_end(self, seconds: float) -> Stored | None:
+        """Wait until an order ends, so long at most; return it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._end.wait(), seconds)
+            return self._ended
+        return None
+
+    def is_settled(self, order_id: str) -> bool:
+        """Whether the account of an order has been well for longer than it takes to be seen."""
+        row = self.store.rows.get(order_id)
+        if row is None or not self.truth.is_well(row.account):
+            return False
+        return self.now() - self.truth.since[row.account] > self.scenario.refresh + 3 * SCAN
+
+    def was_quiet_since(self, at: float) -> bool:
+        """Whether nothing was wrong from then on, and no process began."""
+        return not self.wrong and self.quiet_since <= at
 
     # --- running
 
     async def run(self) -> None:
         asyncio.get_running_loop().set_task_factory(owned)
+        if self.scenario.primed:
+            self._prime()
+        consumer = None if self.scenario.webhook else asyncio.create_task(self._consume_for_ever())
+        try:
+            await self._run()
+        finally:
+            if consumer is not None:
+                consumer.cancel()
+
+    def _prime(self) -> None:
+        """Let something be known of when orders end."""
+        timing = Timing(Schedule(), Terms())
+        for number in range(60):
+            key = (self.scenario.accounts[0], f"package-{number % 3}")
+            timing.ended(key, 0.0, 5.0 + self.chance.random() * 300, EPOCH - 60 * number)
+        self.store.sketches |= {key: sketch.dump() for key, sketch in timing.take().items()}
+
+    async def _run(self) -> None:
         await self._start()
         placing = [(max(0.0, plan.sent_at), partial(self._place, plan)) for plan in self.scenario.orders]
         failing = [(fault.at, partial(self._begin, fault)) for fault in self.scenario.faults]
@@ -260,14 +230,26 @@ class World:
             await asyncio.wait(running)
         for task in running:
             task.result()
-        if not self.processes:
-            await self._start()
-        await self._calm()
-        for process in list(self.processes):
-            await process.end()
+        is_over = False
+        while not is_over:
+            if not self.processes:
+                await self._start()
+            await self._calm()
+            await self._end_all()
+            is_over = not self.processes
+        self.consume()
         self._stop_where_broken()
         self._look_at_the_end()
         self._stop_where_broken()
+
+    async def _end_all(self) -> None:
+        """Stop all processes; one that died meanwhile has another in its place."""
+        while self.processes:
+            process = self.processes.pop()
+            await process.end()
+            self.gather(process)
+        if self.reviving:
+            await asyncio.wait(self.reviving)
 
     async def _calm(self) -> None:
         end = self.now() + CALM
@@ -281,37 +263,78 @@ class World:
 
     def _stop_where_broken(self) -> None:
         for process in self.processes:
-            self.broken += process.limits.broken
-            process.limits.broken = []
+            process.look()
+            self.gather(process)
             if process.task is not None and process.task.done() and not process.stop.event.is_set():
                 error = None if process.task.cancelled() else process.task.exception()
                 self.broken.append(f"a process ended by itself: {error!r}")
         if self.broken:
             raise BrokenError("; ".join(self.broken[:3]))
 
-    async def _start(self, plan: Plan | None = None, author: str = "daemon", *, once: bool = False) -> Process:
+    def gather(self, process: Process) -> None:
+        """Take over what a process has done that it must not."""
+        self.broken += process.limits.broken
+        process.limits.broken = []
+
+    def make(self, plan: Plan | None, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]) -> Process:
+        """Start a process that does ``work``."""
         self.count += 1
-        context = copy_context()
         made: list[Process] = []
 
         def make() -> None:
             process = Process(self, self.count, plan, author)
             owner.set(process)
-            process.start(once=once)
             made.append(process)
+            self.watch_steps(process)
+            process.start(work(process))
 
-        context.run(make)
+        copy_context().run(make)
+        process = made[0]
+        assert process.task is not None
+        process.task.add_done_callback(partial(self._over, process))
+        self.alive.append(process)
         self.running += 1
-        assert made[0].task is not None
-        made[0].task.add_done_callback(self._ended)
         self._note_overlap()
-        if not once:
-            self.processes.append(made[0])
-        return made[0]
+        return process
 
-    def _ended(self, _: object) -> None:
+    async def _start(self) -> Process:
+        """Start a daemon."""
+        process = self.make(None, "daemon", Process.daemon)
+        self.processes.append(process)
+        if self.count <= len(self.scenario.crash_at):
+            self.die_after(process, self.scenario.crash_at[self.count - 1], 1.0)
+        return process
+
+    def die_after(self, process: Process, steps: int, pause: float) -> asyncio.Task[None]:
+        """Let a process die at a step of its life, and another take its place."""
+        process.steps.left = steps
+        task = asyncio.create_task(self._revive(process, pause), name="revive")
+        self.reviving.add(task)
+        task.add_done_callback(self.reviving.discard)
+        return task
+
+    async def _revive(self, process: Process, pause: float) -> None:
+        await process.over.wait()
+        if process.is_dead and process.is_daemon and not process.is_replaced:
+            await asyncio.sleep(pause)
+            await self._start()
+
+    def died(self, process: Process) -> None:
+        """A process is no more."""
+        self.note("died", process.number)
+        if process in self.processes:
+            self.processes.remove(process)
+        self.gather(process)
+
+    def commits_at_death(self, number: int) -> bool:
+        """Whether the server does what a dying process has asked it to commit."""
+        given = self.scenario.commits_at_death
+        return random.Random(f"{self.scenario.seed} {number}").random() < 0.5 if given is None else given
+
+    def _over(self, process: Process, _: object) -> None:
         self._note_overlap()
         self.running -= 1
+        self.alive.remove(process)
 
     def _note_overlap(self) -> None:
         if self.running > 1:
@@ -331,6 +354,15 @@ class World:
 
     async def _begin(self, fault: Fault) -> None:
         self.note("fault", fault.kind)
+        self.wrong += 1
+        self.is_disturbed = True
+        try:
+            await self._do(fault)
+        finally:
+            self.wrong -= 1
+            self.quiet_since = self.now()
+
+    async def _do(self, fault: Fault) -> None:
         if fault.kind in PROVIDER:
             account = self.scenario.accounts[fault.target % len(self.scenario.accounts)]
             self.panel.begin(fault.kind, account, fault.size)
@@ -338,6 +370,10 @@ class World:
             self.panel.end(fault.kind, account)
         elif fault.kind in DATABASE:
             await self._database(fault)
+        elif fault.kind in ACCOUNTS:
+            await self.truth.do(fault)
+        elif fault.kind in PEOPLE:
+            await self.people.do(fault)
         else:
             await getattr(self, f"_{fault.kind}")(fault)
 
@@ -353,7 +389,7 @@ class World:
         await asyncio.sleep(fault.seconds)
         setattr(self.store, name, "" if name == "commits" else False)
 
-    def _some(self, fault: Fault, statuses: tuple[str, ...] = (*OPEN, *FINAL)) -> Stored | None:
+    def some(self, fault: Fault, statuses: tuple[str, ...] = (*OPEN, *FINAL)) -> Stored | None:
         rows = [row for _, row in sorted(self.store.rows.items()) if row.status in statuses]
         return rows[fault.target % len(rows)] if rows else None
 
@@ -373,30 +409,28 @@ class World:
         for row in [r for i, r in sorted(self.store.rows.items()) if hash_of(i, fault.target) % 3 == 0]:
             self.store.locked.setdefault(row.id, fault)
         await asyncio.sleep(fault.seconds)
-        for order_id in [i for i, owner in self.store.locked.items() if owner is fault]:
+        for order_id in [i for i, holder in self.store.locked.items() if holder is fault]:
             del self.store.locked[order_id]
 
     async def _stale_save(self, fault: Fault) -> None:
-        if (row := self._some(fault, FINAL)) and await self._free(row):
+        if (row := self.some(fault, FINAL)) and await self._free(row):
             self._set(row, status="sent", pin=None)
 
     async def _refund(self, fault: Fault) -> None:
-        if (row := self._some(fault)) and await self._free(row):
+        if (row := self.some(fault)) and await self._free(row):
             self.touched.add(row.id)
             self._set(row, status="refunded")
 
     async def _delete(self, fault: Fault) -> None:
-        if (row := self._some(fault)) and await self._free(row):
+        if (row := self.some(fault)) and await self._free(row):
             self.touched.add(row.id)
             del self.store.rows[row.id]
 
     async def _resend(self, fault: Fault) -> None:
         """The shop sends an order anew at the worst moment: while somebody asks about its old reference."""
-        row = self._some(fault, OPEN)
-        for _ in range(4000):
-            if row is None or any(row.referans in process.limits.asked for process in self.processes):
-                break
-            await asyncio.sleep(0.1)
+        row = self.some(fault, OPEN)
+        if row is not None:
+            await self.next_question(row.referans, 400.0)
         if row is not None and self.store.rows.get(row.id, row).status in OPEN and await self._free(row):
             referans = f"2{len(self.panel.truths):05}"
             plan = replace(self.plans[row.id], sent_at=self.now())
@@ -428,22 +462,30 @@ class World:
 
     async def _kill(self, fault: Fault) -> None:
         if process := self._one(fault):
-            self.processes.remove(process)
+            process.is_replaced = True
             await process.kill()
-            self._gather(process)
             await asyncio.sleep(fault.seconds / 10)
             await self._start()
+
+    async def _crash(self, fault: Fault) -> None:
+        """Some process dies at an await of its: a daemon, or a command that somebody has typed."""
+        if not self.alive:
+            return
+        process = self.alive[fault.target % len(self.alive)]
+        if process.steps.left is None:
+            await asyncio.wait(
+                {self.die_after(process, 1 + int(fault.size**3 * 3000), fault.seconds / 10)}, timeout=600
+            )
+            process.steps.left = None
 
     async def _stop(self, fault: Fault) -> None:
         if process := self._one(fault):
             self.processes.remove(process)
+            process.is_replaced = True
             await process.end()
-            self._gather(process)
+            self.gather(process)
             await asyncio.sleep(fault.seconds / 10)
             await self._start()
-
-    def _gather(self, process: Process) -> None:
-        self.broken += process.limits.broken
 
     async def _clock(self, fault: Fault) -> None:
         if process := self._one(fault):
@@ -456,55 +498,34 @@ class World:
         await asyncio.sleep(fault.seconds)
         if process in self.processes:
             self.processes.remove(process)
+            process.is_replaced = True
             await (process.kill() if fault.size < 0.5 else process.end())
-            self._gather(process)
+            self.gather(process)
 
     async def _once(self, fault: Fault) -> None:
         every = None if fault.size < 0.5 else 60.0
-        await self._aside(OnePass(Schedule(give_up_after=self.scenario.give_up_after), every), "daemon")
-
-    async def _ask(self, fault: Fault) -> None:
-        await self._aside(Now(), "ask")
-
-    async def _aside(self, plan: Plan, author: str) -> None:
-        process = await self._start(plan, author, once=True)
+        plan = OnePass(Schedule(give_up_after=self.scenario.give_up_after), every)
+        process = self.make(plan, "daemon", Process.once)
         assert process.task is not None
         await asyncio.wait({process.task}, timeout=3 * HOUR)
         self.check(process.task.done(), "one pass did not end")
-        with suppress(OrderMonitorError):
-            process.task.result()
-        self._gather(process)
+        if not process.task.cancelled():
+            with suppress(OrderMonitorError):
+                process.task.result()
+        self.gather(process)
 
     async def _sighup(self, fault: Fault) -> None:
         if process := self._one(fault):
-            process.engine.adopt(replace(process.policy, concurrency=max(1, process.policy.concurrency - 1)))
-            process.engine.adopt_accounts(None, self.scenario.per_second * 0.9, 2)
-
-    async def _pause(self, fault: Fault) -> None:
-        account = self.scenario.accounts[fault.target % len(self.scenario.accounts)]
-        self.store.pauses[account] = self.store.now() + fault.seconds
-        await asyncio.sleep(fault.seconds)
+            schedule = replace(
+                process.schedule, base=(20.0, 30.0)[fault.target % 2], cap=(300.0, 600.0)[fault.target // 2 % 2]
+            )
+            concurrency = max(1, process.policy.concurrency - 1)
+            process.reload(schedule, concurrency, self.scenario.per_second * 0.9, reopen=fault.size < 0.6)
 
     async def _receiver_down(self, fault: Fault) -> None:
         self.receiver_down += 1
         await asyncio.sleep(fault.seconds)
         self.receiver_down -= 1
-
-    async def _resolve(self, fault: Fault) -> None:
-        """A person ends an order by hand, whatever is under way."""
-        row = self._some(fault, OPEN)
-        if row is None:
-            return
-        self.touched.add(row.id)
-        self.count += 1
-        process = Process(self, self.count, Now(), "Ayşe")
-        answer = Completed(Pin(f"BY-HAND-{row.id}"), "x") if fault.size < 0.5 else Cancelled("x")
-        order = Order(row.id, row.status, row.sent_at, row.referans, integration=row.account)
-        with suppress(OrderMonitorError):
-            async with process.database.transaction() as connection:
-                await process.orders.ledger.write(
-                    connection, [Finding(order, answer, self.store.now())], with_notes=True
-                )
 
     # --- what is looked at in the end
 
@@ -536,22 +557,31 @@ class World:
                 truth = self.panel.truths[row.referans]
                 if row.status == "completed" and plan.outcome == "pin":
                     self.check(row.pin == truth.pin, f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}")
+        self._look_at_the_money()
+        if self.scenario.webhook:
+            self._look_at_posts()
+
+    def _look_at_the_money(self) -> None:
         money: dict[tuple[str, str], int] = defaultdict(int)
         for event in self.store.events:
             if not event.repeat and event.outcome in ("completed", "failed"):
                 money[event.order_id, event.outcome] += 1
         for (order_id, outcome), count in money.items():
             self.check(count == 1, f"{count} events move money for the {outcome} of {order_id}")
+        for (order_id, outcome), numbers in self.moved.items():
+            self.check(len(numbers) == 1, f"events {sorted(numbers)} moved money for the {outcome} of {order_id}")
         for order_id, row in self.store.rows.items():
             if row.status in ("completed", "failed") and order_id not in self.touched:
                 self.check(money[order_id, row.status] == 1, f"no event moves money for the {row.status} of {order_id}")
-        if self.scenario.webhook:
-            self._look_at_posts()
+                self.check(
+                    bool(self.moved[order_id, row.status]), f"no money was moved for the {row.status} of {order_id}"
+                )
 
     def _look_at_posts(self) -> None:
         told: dict[str, list[int]] = defaultdict(list)
         for event in self.store.events:
-            if self.store.deliveries[event.id].is_over:
+            delivery = self.store.deliveries[event.id]
+            if delivery.is_over and not delivery.is_withdrawn:
                 told[event.order_id].append(event.id)
         for order_id, ids in told.items():
             posted = self.posted[order_id]
@@ -563,7 +593,7 @@ def hash_of(text: str, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{text} {number}".encode(), digest_size=4).digest())
 
 
-async def play(scenario: Scenario) -> tuple[str, float]:
+async def play(scenario: Scenario, watch_steps: Callable[[Process], None] | None = None) -> tuple[str, float]:
     """Run ``scenario``; return a digest of all that happened, and how many seconds went by.
 
     Raises:
@@ -572,6 +602,8 @@ async def play(scenario: Scenario) -> tuple[str, float]:
     random.seed(scenario.seed)
     structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
     world = World(scenario)
+    if watch_steps is not None:
+        world.counts_steps, world.watch_steps = True, watch_steps
     await world.run()
     return world.trace.hexdigest(), world.now()
 

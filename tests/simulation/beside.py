@@ -1,0 +1,246 @@
+"""The tables beside the orders in the model shop: accounts, pauses, reviews, learned timing, and what a reopening changes."""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from order_monitor.shop.reviews import UNCONFIRMED
+
+if TYPE_CHECKING:
+    from tests.simulation.shop import Event, Pool, Store, Stored
+
+LONGEST_LOCK = 30.0
+_STATUS = re.compile(r"IN \('([a-z_]+)'\)$")
+
+
+@dataclass(frozen=True)
+class Login:
+    """A row of integrations. ``address`` and ``sifre`` are right or wrong."""
+
+    id: str
+    name: str = "shop"
+    enabled: bool = True
+    address: str = "https://bayi.example"
+    sifre: str = "right"
+    provider: str = "znet"
+
+
+class Beside:
+    """What a connection's statements do to the tables beside."""
+
+    pool: "Pool"
+    store: "Store"
+    author: str
+    _events: "list[Event]"
+    _later: list[Callable[[], None]]
+    _changed: "dict[str, tuple[Stored, Stored]]"
+
+    def _row(self, order_id: str) -> "Stored | None":
+        raise NotImplementedError
+
+    async def _wait_for(self, key: str) -> None:
+        """Lock something; whoever finds it locked waits, as in PostgreSQL without SKIP LOCKED."""
+        end = asyncio.get_running_loop().time() + LONGEST_LOCK
+        while self.store.locked.get(key, self) is not self:
+            await asyncio.sleep(0.01)
+            if asyncio.get_running_loop().time() > end:
+                raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+        self.store.locked[key] = self
+
+    async def _lock_first(self, name: str, args: Sequence[Any]) -> None:
+        """Wait for the row that a statement without SKIP LOCKED would wait for."""
+        if name in ("_tried", "_withdraw_delivery"):
+            await self._wait_for(f"delivery {args[0]}")
+        elif name in ("_put_back", "_withdraw_event"):
+            await self._wait_for(args[0] if name == "_put_back" else f"event {args[0]}")
+        elif name == "_sketch":
+            await self._wait_for(f"timing {args[0]} {args[1]}")
+
+    # --- the shop's accounts
+
+    def _integrations(self, *_: Any) -> list[Any]:
+        rows = [self.store.logins[key] for key in sorted(self.store.logins)]
+        self.pool.on_logins(rows)
+        more = {"tenant_id": None, "kod": "kod"}
+        return [{**vars(row), "base_url": row.address, **more} for row in rows]
+
+    # --- pauses
+
+    def _pauses(self, *_: Any) -> list[Any]:
+        now = self.store.now()
+        paused = {account: until for account, until in self.store.pauses.items() if until > now}
+        self.pool.on_pauses(set(paused))
+        return [
+            {
+                "account": name,
+                "reason": "x",
+                "paused_by": "x",
+                "since": now,
+                "until": until if until < math.inf else None,
+            }
+            for name, until in paused.items()
+        ]
+
+    def _pause(self, _: str, args: Sequence[Any]) -> list[Any]:
+        account, _reason, _by, seconds = args
+        until = math.inf if seconds is None else self.store.now() + seconds
+        self._later.append(lambda: self.store.pauses.update({account: until}))
+        return [account]
+
+    def _resume(self, _: str, args: Sequence[Any]) -> list[Any]:
+        def resume() -> None:
+            self.store.pauses.pop(args[0], None)
+
+        self._later.append(resume)
+        return [name for name in self.store.pauses if name == args[0]]
+
+    # --- what waits for a person, or for a second answer
+
+    def _count_reviews(self, *_: Any) -> list[Any]:
+        return [{"count": sum(kind != UNCONFIRMED for _, kind in self.store.reviews)}]
+
+    def _review(self, _: str, args: Sequence[Any]) -> None:
+        now = self.store.now()
+
+        def note() -> None:
+            for key in zip(args[0], args[1], strict=True):
+                self.store.reviews.setdefault(key, now)
+
+        self._later.append(note)
+
+    def _mend(self, _: str, args: Sequence[Any]) -> None:
+        def mend() -> None:
+            for key in zip(args[0], args[1], strict=True):
+                self.store.reviews.pop(key, None)
+
+        self._later.append(mend)
+
+    def _close_reviews(self, _: str, args: Sequence[Any]) -> None:
+        def close() -> None:
+            for key in [key for key in self.store.reviews if key[0] in args[0]]:
+                del self.store.reviews[key]
+
+        self._later.append(close)
+
+    def _unconfirmed(self, *_: Any) -> list[Any]:
+        return [{"id": i, "since": since} for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED]
+
+    # --- a reopening
+
+    def _last_event(self, _: str, args: Sequence[Any]) -> list[Any]:
+        events = [event for event in self.store.events if event.order_id == args[0]]
+        return [{**vars(events[-1]), "taken": "then"}] if events else []
+
+    def _lock_event(self, _: str, args: Sequence[Any]) -> list[Any]:
+        key = f"event {args[0]}"
+        event = next(e for e in self.store.events if e.id == args[0])
+        if event.consumed_at is not None or self.store.locked.get(key, self) is not self:
+            return []
+        self.store.locked[key] = self
+        return [{"id": event.id}]
+
+    def _tried(self, _: str, args: Sequence[Any]) -> list[Any]:
+        delivery = self.store.deliveries.get(args[0])
+        return [{"tried": delivery.attempts > 0}] if delivery else []
+
+    def _withdraw_delivery(self, _: str, args: Sequence[Any]) -> None:
+        if (delivery := self.store.deliveries.get(args[0])) is not None:
+
+            def withdraw() -> None:
+                delivery.is_over = delivery.is_withdrawn = True
+
+            self._later.append(withdraw)
+
+    def _withdraw_event(self, _: str, args: Sequence[Any]) -> None:
+        event = next(e for e in self.store.events if e.id == args[0])
+
+        def withdraw() -> None:
+            event.repeat, event.consumed_at = True, self.store.now()
+
+        self._later.append(withdraw)
+
+    def _put_back(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        found, row = _STATUS.search(sql), self._row(args[0])
+        assert found is not None
+        if row is None or row.status != found[1]:
+            return []
+        self._changed[row.id] = (self._changed.get(row.id, (row,))[0], replace(row, status=args[1]))
+        return [row.id]
+
+    def _note_reopening(self, _: str, args: Sequence[Any]) -> None:
+        event = next(e for e in self.store.events if e.id == args[0])
+        back, reason, by = args[1:]
+        was, number, now = event.to_status, self.store.number(), self.store.now()
+        fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=0, decided_at=now)
+        fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None, queued=False)
+        self._events.append(fresh)
+
+    def _queue_last(self, _: str, args: Sequence[Any]) -> None:
+        """Put up the order's last event, which may be one of this very transaction."""
+        mine = [event for event in [*self.store.events, *self._events] if event.order_id == args[0]]
+        mine[-1].queued = True
+
+    # --- learned timing
+
+    def _columns(self, _: str, args: Sequence[Any]) -> list[Any]:
+        text = {"data_type": "text", "udt_schema": "pg_catalog", "udt_name": "text", "labels": None}
+        return [{"column_name": "sketch", "width": None, "written": True, "is_domain": False, **text}]
+
+    def _sketches(self, *_: Any) -> list[Any]:
+        return [{"account": a, "package": p, "sketch": text} for (a, p), text in self.store.sketches.items()]
+
+    def _sketch(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [{"sketch": self.store.sketches.get((args[0], args[1]), "")}]
+
+    def _keep_sketch(self, _: str, args: Sequence[Any]) -> None:
+        self._later.append(lambda: self.store.sketches.update({(args[0], args[1]): args[2]}))
+
+    def _nothing(self, *_: Any) -> None:
+        return None
+
+    def _past(self, _: str, args: Sequence[Any]) -> list[Any]:
+        found = []
+        for event in reversed(self.store.events):
+            row = self.store.rows.get(event.order_id)
+            is_end = event.outcome in ("completed", "failed") and not event.repeat
+            if row is None or not is_end or event.decided_by not in ("daemon", "ask"):
+                continue
+            if event.sent_at is not None and event.decided_at >= event.sent_at:
+                more = {"age": event.decided_at - event.sent_at, "at": event.decided_at}
+                is_theirs = not (event.message or "").startswith("Timeout: No response after")
+                found.append(
+                    {"id": row.id, "integration": row.account, "package": row.package, "is_end": is_theirs, **more}
+                )
+        return found[: args[0]]
+
+
+STARTS: dict[str, str] = {
+    'SELECT i."id"::text AS id': "_integrations",
+    "SELECT account, reason, paused_by": "_pauses",
+    'INSERT INTO "public"."order_monitor_pauses" AS p': "_pause",
+    'DELETE FROM "public"."order_monitor_pauses"': "_resume",
+    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
+    'INSERT INTO "public"."order_monitor_review"': "_review",
+    'UPDATE "public"."order_monitor_review" r SET': "_mend",
+    'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
+    "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
+    "SELECT id, from_status, to_status, decided_by, consumed_at": "_last_event",
+    'SELECT id FROM "public"."order_monitor_events" WHERE id = $1 AND consumed_at IS NULL FOR UPDATE': "_lock_event",
+    'SELECT attempts > 0 FROM "public"."order_monitor_deliveries"': "_tried",
+    'UPDATE "public"."order_monitor_deliveries" SET dead_at': "_withdraw_delivery",
+    'UPDATE "public"."order_monitor_events" SET repeat = true, consumed_at': "_withdraw_event",
+    'UPDATE "public"."product_orders" SET "external_status" = $2::text WHERE': "_put_back",
+    'INSERT INTO "public"."order_monitor_events" (order_id, tenant_id, from_status': "_note_reopening",
+    'INSERT INTO "public"."order_monitor_deliveries" (event_id, order_id) SELECT id': "_queue_last",
+    'SELECT account, package, sketch FROM "public"."order_monitor_timing"': "_sketches",
+    'INSERT INTO "public"."order_monitor_timing"': "_nothing",
+    'SELECT sketch FROM "public"."order_monitor_timing"': "_sketch",
+    'UPDATE "public"."order_monitor_timing" SET sketch': "_keep_sketch",
+    'DELETE FROM "public"."order_monitor_timing"': "_nothing",
+}
+"""How the statements about these tables begin, and what does them."""

@@ -1,0 +1,129 @@
+"""People's commands at the worst moments: each is a process of its own, over the program's own decisions."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from order_monitor.commands.ask import Chosen
+from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
+from order_monitor.core.errors import OrderMonitorError
+from order_monitor.core.order import Pin
+from order_monitor.core.recording import Fate
+from order_monitor.core.schedule import Now
+from order_monitor.shop.order_history import OrderHistory
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.watch.routing import ShopAccounts
+from tests.simulation.process import Process
+from tests.simulation.scenario import HOUR, Fault
+from tests.simulation.shop import FINAL, OPEN
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+PERSON = "Ayşe"
+_TRIES = 20
+
+
+class People:
+    """Whoever is in charge of the shop."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    async def do(self, fault: Fault) -> None:
+        """Type one command, or two."""
+        await getattr(self, fault.kind)(fault)
+
+    async def _type(self, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]) -> Process:
+        """Run a command to its end; whatever it is refused with is for the person to read."""
+        process = self._world.make(Now(), author, work)
+        assert process.task is not None
+        await asyncio.wait({process.task}, timeout=3 * HOUR)
+        self._world.check(process.task.done(), "a command did not end")
+        if not process.is_dead and not process.task.cancelled():
+            with suppress(OrderMonitorError, ReopenRefusedError, _NotWrittenError):
+                process.task.result()
+        self._world.gather(process)
+        return process
+
+    async def ask(self, fault: Fault) -> None:
+        """Ask about all, or about some that are named."""
+        row = self._world.some(fault, OPEN)
+        ids = [row.id] if row is not None and fault.size < 0.5 else None
+
+        async def work(process: Process) -> None:
+            await _take_accounts(process)
+            await process.once(Chosen(process.orders, ids))
+
+        await self._type("ask", work)
+
+    async def resolve(self, fault: Fault) -> None:
+        """End an order by hand while it is being asked about, answered, or written."""
+        row = self._world.some(fault, OPEN)
+        if row is None:
+            return
+        await self._world.next_question(row.referans, 60.0)
+        await asyncio.sleep(fault.size * 1.2)
+        self._world.touched.add(row.id)
+        pin = Pin(f"BY-HAND-{row.id}") if fault.target % 3 == 0 else None
+        decision = Decision("completed" if fault.target % 3 < 2 else "failed", "x", PERSON, pin)
+
+        async def work(process: Process) -> None:
+            for _ in range(_TRIES):
+                scan = await process.orders.scan([row.id])
+                for order in scan.orders:
+                    history = OrderHistory(order, has_pin=False, note="", now=scan.now)
+                    result = await _write(process.database, process.orders, history, decision)
+                    if result.fate is not Fate.LOCKED:
+                        return
+                await asyncio.sleep(0.25)
+
+        await self._type(PERSON, work)
+
+    async def reopen(self, fault: Fault) -> None:
+        """Put an order back to open just after its end, or later."""
+        row = self._world.some(fault, FINAL) if fault.size < 0.3 else await self._world.next_end(900.0)
+        if row is None:
+            return
+        await asyncio.sleep(fault.size**3 * 40)
+
+        async def work(process: Process) -> None:
+            await process.orders.prepare()
+            ledger = process.orders.ledger
+            webhook = self._world.scenario.webhook
+            reopener = Reopener(ledger.table, ledger.layout, webhook=webhook, outcomes=ledger.outcomes)
+            async with process.database.transaction() as connection:
+                await reopener.reopen(connection, row.id, "x", PERSON)
+
+        await self._type(PERSON, work)
+
+    async def pause(self, fault: Fault) -> None:
+        """Pause an account for a time, or until it is resumed by hand."""
+        key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
+        name, pauses = self._world.truth.name_of(key), Pauses("public")
+        seconds = fault.seconds if fault.size < 0.5 else None
+
+        async def pause(process: Process) -> None:
+            await _take_accounts(process)
+            if name in process.engine.accounts:
+                async with process.database.transaction() as connection:
+                    await pauses.pause(connection, name, "x", PERSON, seconds)
+
+        async def resume(process: Process) -> None:
+            async with process.database.transaction() as connection:
+                await pauses.resume(connection, name)
+
+        await self._type(PERSON, pause)
+        await asyncio.sleep(fault.seconds)
+        while seconds is None and name in self._world.store.pauses:
+            await self._type(PERSON, resume)
+            await asyncio.sleep(10)
+
+
+async def _take_accounts(process: Process) -> None:
+    await process.orders.prepare()
+    if isinstance(process.directory, ShopAccounts):
+        async with process.database.transaction() as connection:
+            process.directory.update(await process.orders.reader.read_integrations(connection))

@@ -1,0 +1,279 @@
+"""One process of the program: the real engine, directory, webhook, doubts and learned timing, over connections of its own."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from order_monitor.core.errors import OrderMonitorError
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.order import SkipReason
+from order_monitor.core.pin_memory import PinMemory
+from order_monitor.core.queue import Stage
+from order_monitor.core.schedule import Continuous, Plan, Schedule
+from order_monitor.core.timing.plan import Learned
+from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.terms import Terms
+from order_monitor.shop.accounts import Integration
+from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.timings import Timings
+from order_monitor.tell.webhook import Receiver, Sender
+from order_monitor.watch.account import Account
+from order_monitor.watch.discovery import Shop
+from order_monitor.watch.doubts import Doubts
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.learning import Learning
+from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.observer import Observer, Observers
+from order_monitor.watch.policy import Policy, Reading
+from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
+from tests.simulation.beside import Login
+from tests.simulation.loop import SimClock
+from tests.simulation.provider import Client, Limits
+from tests.simulation.scenario import CONFIG
+from tests.simulation.shop import ModelOrders, Pool, database_over, layout_for, ledger_for
+from tests.simulation.steps import Stepped, Steps
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+EPOCH = 1_790_000_000.0
+SCAN = 20.0
+TAKES_EFFECT = 1.0
+"""Seconds after a look within which what it read is heeded: a call may just have been started."""
+
+SKIPPED_FOR = 4
+"""Looks within which an order is taken up whose account is well again."""
+
+SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+MANY = Reading(small=0, share=1e6, longest=10 * SCAN, overlap=3 * SCAN, fresh_for=1.5 * SCAN)
+
+owner: ContextVar["Process | None"] = ContextVar("owner", default=None)
+
+
+class BrokenError(AssertionError):
+    """Something that must hold does not."""
+
+
+def owned(loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.Task[Any]:
+    """Make a task that is its maker's: when a process dies, all its tasks do."""
+    process = owner.get()
+    if process is None:
+        return asyncio.Task(work, loop=loop, **given)
+    counted = Stepped(work, process.steps) if process.world.counts_steps else work
+    task: asyncio.Task[Any] = asyncio.Task(counted, loop=loop, **given)
+    process.tasks[task] = None
+    task.add_done_callback(lambda done: process.tasks.pop(done, None))
+    return task
+
+
+class Process(Observer):
+    """As the command line composes it, with a clock of its own."""
+
+    def __init__(self, world: "World", number: int, plan: Plan | None = None, author: str = "daemon") -> None:
+        scenario = world.scenario
+        self.world = world
+        self.number = number
+        self.clock = SimClock(EPOCH)
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.steps = Steps(self.die)
+        self.is_dead = False
+        self.is_replaced = False
+        """Whether somebody sees to it that another one takes its place, or that none does."""
+        self.over = asyncio.Event()
+        self.limits = Limits(scenario.concurrency, scenario.per_second, len(scenario.accounts))
+        self.clients: list[Client] = []
+        from_shop = scenario.accounts != (CONFIG,)
+        layout = layout_for(
+            webhook=scenario.webhook,
+            give_up_after=scenario.give_up_after,
+            last_sync=scenario.last_sync,
+            author=author,
+            from_shop=from_shop,
+            refresh=scenario.refresh,
+        )
+        self.pool = Pool(
+            world.store, ledger_for(layout, last_sync=scenario.last_sync), self._pauses_read, self._logins_read
+        )
+        self.database = database_over(self.pool)
+        self.orders = ModelOrders(self.pool, self.database, PinMemory(bytes([number % 256]) * 8))
+        self.directory: Directory = ShopAccounts(self.open) if from_shop else OneAccount(self.open(None))
+        self._read_pauses: dict[str, float] = {}
+        self._known_pauses: dict[str, float] = {}
+        self._read_logins = {} if from_shop else {CONFIG: world.truth.versions[CONFIG]}
+        self._known_logins = dict(self._read_logins)
+        self._skipped: dict[str, int] = {}
+        self.born = world.now()
+        self.schedule = Schedule(give_up_after=scenario.give_up_after)
+        self.is_daemon = plan is None
+        self.learning = self._learning() if scenario.learned and plan is None else None
+        self.policy = Policy(
+            plan or self._plan(),
+            concurrency=scenario.concurrency,
+            give_up_after=scenario.give_up_after,
+            confirm_cancelled=scenario.confirm_cancelled if plan is None else 0.0,
+            one_pass=plan is not None,
+            patience=30.0 if plan is not None else None,
+            reading=MANY if scenario.many else Reading(),
+        )
+        observer = Observers([self] if self.learning is None else [self, self.learning])
+        self.engine = Engine(self.orders, self.directory, self.policy, self.clock, observer)
+        if self.learning is not None:
+            self.learning.watch(self.engine)
+        self.stop = Stop()
+        self.sender = self._sender(layout.rules)
+        self.life = Lifecycle(self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside())
+        self.task: asyncio.Task[Any] | None = None
+
+    def _plan(self) -> Plan:
+        return Learned(self.schedule, self.learning.timing) if self.learning else Continuous(self.schedule)
+
+    def _learning(self) -> Learning:
+        terms = Terms(budget=self.world.scenario.budget, ceiling=self.world.scenario.per_second)
+        keeper = Timings(self.database, self.orders, "public", terms.half_life, terms.packages)
+        return Learning(Timing(self.schedule, terms), keeper, self.clock, self.schedule)
+
+    def _sender(self, rules: Any) -> Sender | None:
+        if not self.world.scenario.webhook:
+            return None
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self.world.receive))
+        receiver = Receiver("https://s.example/h", SECRET, rules, pause=30.0)
+        return Sender(Outbox(self.database, "public"), client, receiver, self.clock, random.Random(self.number))
+
+    def _beside(self) -> dict[str, Any]:
+        if not self.is_daemon:
+            return {}
+        confirm = self.world.scenario.confirm_cancelled
+        doubts = Doubts(self.engine, self.orders.unconfirmed, self.clock, confirm) if confirm else None
+        parts = {"webhook": self.sender, "timing": self.learning, "doubts": doubts}
+        return {name: part.run for name, part in parts.items() if part is not None}
+
+    # --- accounts
+
+    def open(self, integration: Integration | None) -> Account:
+        """As the command line opens one, over the model's panel."""
+        row = self.world.truth.settings if integration is None else _login_of(integration)
+        if not row.address.startswith("https://"):
+            msg = "the address is private"
+            raise ValueError(msg)
+        self.clients.append(Client(self.world.panel, row, self))
+        name = CONFIG if integration is None else label(integration)
+        return Account(name, self.clients[-1], Gate(3), Pace(self.world.scenario.per_second))
+
+    def _pauses_read(self, paused: set[str]) -> None:
+        self._read_pauses = {name: self.world.store.pauses[name] for name in paused}
+
+    def _logins_read(self, _: list[Login]) -> None:
+        self._read_logins = dict(self.world.truth.versions)
+
+    def scanned(self, seconds: float) -> None:
+        """What a look has read is heeded from now on."""
+        asyncio.get_running_loop().call_later(TAKES_EFFECT, self._know, self._read_pauses, self._read_logins)
+        skipped = {
+            order_id: self._skipped.get(order_id, 0) + 1
+            for order_id, reason in self.engine.skips.items()
+            if reason is SkipReason.NO_INTEGRATION and self.world.is_settled(order_id)
+        }
+        self._skipped = skipped
+        for order_id, looks in skipped.items():
+            self.world.check(looks <= SKIPPED_FOR, f"{order_id} is skipped although its account is well")
+
+    def _know(self, pauses: dict[str, float], logins: dict[str, int]) -> None:
+        self._known_pauses, self._known_logins = pauses, logins
+
+    def forbidden(self, row: Login) -> str:
+        """Say why a call by this login must not begin, by what this process knows; nothing where it may."""
+        store, truth = self.world.store, self.world.truth
+        for name, until in self._known_pauses.items():
+            if store.pauses.get(name) == until > store.now() and truth.is_of(name, row.id):
+                return "known as paused"
+        if self._known_logins.get(row.id) != truth.versions[row.id]:
+            return ""
+        now = truth.settings if row.id == CONFIG else store.logins.get(row.id)
+        if now is None or not truth.is_well(row.id):
+            return "known as switched off"
+        return "" if (row.address, row.sifre) == (now.address, now.sifre) else "by a login known as old"
+
+    def reload(self, schedule: Schedule, concurrency: int, per_second: float, *, reopen: bool) -> None:
+        """As SIGHUP does: everything in the order in which the program takes it over."""
+        self.schedule = schedule
+        if self.learning is not None:
+            self.learning.adopt(schedule)
+        self.policy = replace(self.policy, plan=self._plan(), concurrency=concurrency)
+        self.engine.adopt(self.policy)
+        self.engine.adopt_accounts(self.open if reopen else None, per_second, 2)
+        self.life.adopt(grace=25.0, scan_interval=SCAN)
+        if reopen and self.world.scenario.accounts == (CONFIG,):
+            versions = {CONFIG: self.world.truth.versions[CONFIG]}
+            self._read_logins = versions
+            asyncio.get_running_loop().call_later(TAKES_EFFECT, self._know, self._known_pauses, versions)
+
+    def look(self) -> None:
+        """See that each order is due within the longest pause, and that no client is left open."""
+        jitter = 1 + self.schedule.jitter
+        for entry in self.engine.queue:
+            if entry.stage is Stage.SCHEDULED and self.is_daemon:
+                ahead = entry.due - self.world.store.now()
+                self.world.check(ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only")
+        current = {id(account.provider) for account in self.engine.accounts.values()}
+        if not self.engine.dispatcher.calls and not self.engine.dispatcher.calls._closing:
+            left = [c for c in self.clients if not c.is_closed and id(c) not in current]
+            self.world.check(not left, f"{len(left)} clients are left open")
+        self.clients = [client for client in self.clients if not client.is_closed]
+
+    # --- life
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Begin to live."""
+        self.task = asyncio.create_task(work, name="process")
+        self.task.add_done_callback(lambda _: self.over.set())
+
+    async def daemon(self) -> None:
+        """Run until stopped, and keep what was learned."""
+        await self.life.forever()
+        if self.learning is not None:
+            await self.learning.save()
+
+    async def once(self, shop: Shop | None = None) -> None:
+        """Make one pass over the orders, or over some, and post what is due."""
+        if shop is not None:
+            self.engine.discovery.shop = shop
+        await self.life.once()
+        if self.sender is not None and not self.stop.event.is_set():
+            await self.sender.drain()
+
+    def die(self) -> None:
+        """As ``kill -9`` does: nothing is finished, nothing is written, save what the server does with a COMMIT it has."""
+        if self.is_dead:
+            return
+        self.is_dead = True
+        self.steps.left = None
+        self.pool.die(commits=self.world.commits_at_death(self.number))
+        self.world.died(self)
+        for task in list(self.tasks):
+            task.cancel()
+
+    async def kill(self) -> None:
+        """Die, and wait until nothing of it is left."""
+        self.die()
+        if self.tasks:
+            await asyncio.wait(list(self.tasks), timeout=5)
+
+    async def end(self) -> None:
+        """As SIGTERM does."""
+        self.stop.event.set()
+        if self.task is not None:
+            await asyncio.wait({self.task}, timeout=120)
+            if not self.task.done():
+                raise BrokenError("a stop took more than 120 s")
+            error = None if self.task.cancelled() else self.task.exception()
+            if error is not None and not isinstance(error, OrderMonitorError):
+                raise BrokenError(f"a process died of {error!r}")
+
+
+def _login_of(integration: Integration) -> Login:
+    return Login(integration.id, integration.name, integration.enabled, integration.base_url, integration.sifre)
