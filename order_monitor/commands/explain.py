@@ -145,7 +145,8 @@ class _View:
         reason = order.skip_reason(self.history.now) or self.directory.account_of(order)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
-        if (pause := self.history.pauses.get(self.account.name if self.account else "")) is not None:
+        pauses = self.directory.pauses(self.history.pauses)
+        if (pause := pauses.get(self.account.name if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
         age = self.history.now - (order.sent_at or self.history.now)
         if age >= self.schedule.give_up_after:

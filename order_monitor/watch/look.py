@@ -106,6 +106,7 @@ class Look:
 
     def _pause(self, pauses: Mapping[str, Pause]) -> None:
         """Take over what people have paused and resumed."""
+        pauses = self._directory.pauses(pauses)
         for name, account in self._directory.accounts.items():
             before, account.paused = account.paused, pauses.get(name)
             if account.paused is not None and before is None:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.accounts import Integration
@@ -44,6 +45,9 @@ class Directory(Protocol):
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
 
+    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
+        """Return what people have paused, by the accounts' names here."""
+
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Take over the shop's accounts as they are now; return clients that are no longer needed, to be closed."""
 
@@ -70,6 +74,10 @@ class OneAccount:
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the one account."""
         return self.account
+
+    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
+        """Return them as they are."""
+        return pauses
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Nothing changes."""
@@ -117,6 +125,16 @@ class ShopAccounts:
             return SkipReason.NO_INTEGRATION if order.routed else SkipReason.NO_ROUTING
         known = self._known.get(order.integration)
         return known.account if known else self._refused.get(order.integration, SkipReason.NO_INTEGRATION)
+
+    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
+        """Return them by the names that the accounts had when they were opened: the shop may have renamed one before or since."""
+        now = {label(known.integration): known for known in self._known.values()}
+        found: dict[str, Pause] = {}
+        for name, pause in pauses.items():
+            known = now.get(name)
+            same = [known] if known else [k for k in self._known.values() if name.endswith(_tail(k.integration))]
+            found.update((k.account.name, pause) for k in same)
+        return found
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Open new accounts, change those whose login or address changed, drop the rest.
@@ -181,7 +199,12 @@ def label(integration: Integration) -> str:
     Without characters that are not seen: they can turn the text around them, in a log and on a page.
     """
     name = "".join(c for c in integration.name if unicodedata.category(c) not in _INVISIBLE).strip()[:_LONGEST_NAME]
-    return f"{name or 'integration'}-{integration.id[:8]}"
+    return f"{name or 'integration'}{_tail(integration)}"
+
+
+def _tail(integration: Integration) -> str:
+    """Return the end of an account's name, which no renaming changes."""
+    return f"-{integration.id[:8]}"
 
 
 def _login(integration: Integration) -> tuple[str, str, str]:

@@ -11,18 +11,21 @@ import httpx
 import pytest
 
 from order_monitor.core.errors import SettingsError
-from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.gate import Gate, Pace, Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.shop.accounts import Integration
+from order_monitor.shop.migration import Migration
 from order_monitor.shop.orders import Orders
+from order_monitor.shop.pauses import Pauses
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import OneAccount, ShopAccounts, label
+from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, SHOP, Shop
+from tests.shops import LAYOUT, NOW, SHOP, Shop
 from tests.watch.test_engine import AtClock, text
 
 PLAIN_TABLES = """
@@ -255,6 +258,21 @@ def test_an_address_that_turns_bad_closes_its_account() -> None:
     assert accounts.accounts == {}
 
 
+def pause(name: str) -> dict[str, Pause]:
+    return {name: Pause(name, "x", "Ayşe", NOW)}
+
+
+def test_a_pause_holds_whatever_the_shop_calls_the_account_since() -> None:
+    running, started_later = directory(), directory()
+    running.update([integration(), integration("i-2")])
+    renamed = [integration(name="bayi"), integration("i-2")]
+    assert running.update(renamed) == started_later.update(renamed) == []
+    assert list(running.pauses(pause("bayi-i-1"))) == ["main-i-1"], "paused by its new name"
+    assert list(running.pauses(pause("main-i-1"))) == ["main-i-1"], "paused before"
+    assert list(started_later.pauses(pause("main-i-1"))) == ["bayi-i-1"], "paused before the start"
+    assert running.pauses(pause("main-i-3")) == {}
+
+
 def test_the_secrets_of_the_tables_are_learned() -> None:
     learned: list[str] = []
     accounts = ShopAccounts(lambda i: Account(label(i), Silent()), learned.extend)
@@ -302,6 +320,23 @@ class Panels:
 async def running(panels: Panels) -> AsyncIterator[Drive]:
     async with Drive(panels.engine, panels.clock) as drive:
         yield drive
+
+
+async def test_an_account_paused_by_its_new_name_is_not_asked(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    panels = Panels(market, lambda kod: text("OK|1| |bekliyor"))
+    _ = [line async for line in Migration(market.shop.database(), LAYOUT, SystemClock()).apply()]
+    for account in (a, b):
+        await market.shop.add(provider_id=account, sent_at=NOW - 1000)
+    await panels.engine.scan()
+    await market.shop.connection.execute("UPDATE integrations SET name = 'bayi' WHERE id = $1::uuid", a)
+    async with market.shop.database().transaction() as connection:
+        await Pauses("public").pause(connection, f"bayi-{a[:8]}", "x", "Ayşe", None)
+    panels.engine.discovery.shop = AtClock(market.orders(), panels.clock)
+    await panels.engine.scan()
+    async with running(panels) as drive:
+        await drive.run(60)
+    assert set(panels.calls) == {"B"}
 
 
 async def test_one_tenants_wrong_password_takes_nothing_from_the_others(market: Market) -> None:
