@@ -103,6 +103,7 @@ class OrderReader:
             SettingsError: the table is not as it must be.
         """
         holdings = await self._catalogue.current()
+        is_through = False
         try:
             async with self._database.transaction() as connection:
                 began = await connection.fetchval(_NOW)
@@ -123,9 +124,14 @@ class OrderReader:
                 odd = [order_of(r) for r in unknown]
                 # Last of all: whoever goes by it must not be behind by as long as the reading took.
                 now = await connection.fetchval(_NOW)
+            is_through = True
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+        finally:
+            if not is_through:
+                # Of accounts read by a look that failed nobody may have heard: they are read again.
+                self.accounts_read_at = float("-inf")
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
         await self._ends.put_up(
             self._database, holdings.ledger.table, holdings.reviews, [r["id"] for r in ended if r["is_late"]]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.gate import Gate, Pace, Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Continuous, Schedule
@@ -148,6 +148,18 @@ async def test_accounts_are_read_again_now_and_then_and_when_a_new_one_is_named(
     await market.shop.add(provider_id=new_id())
     assert (await orders.scan()).integrations is not None
     assert (await orders.scan()).integrations is None, "an account that is not there is not looked for each time"
+
+
+async def test_accounts_read_by_a_look_that_failed_are_read_again_at_the_next(market: Market) -> None:
+    await market.shop.add(provider_id=await market.integration(None))
+    _ = [line async for line in Migration(market.shop.database(), LAYOUT, SystemClock()).apply()]
+    orders = market.orders()
+    await orders.prepare()
+    await market.shop.connection.execute("ALTER TABLE order_monitor_events RENAME TO away")
+    with pytest.raises(ShopError):
+        await orders.scan()
+    await market.shop.connection.execute("ALTER TABLE away RENAME TO order_monitor_events")
+    assert (await orders.scan()).integrations is not None
 
 
 async def test_the_login_shows_in_no_repr(market: Market) -> None:

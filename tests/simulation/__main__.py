@@ -80,6 +80,7 @@ def sweep(chosen: range, every: int) -> int:
     for seed in chosen:
         before = len(done.broken)
         done.go_through(small(seed), every)
+        done.cut(small(seed), every)
         for broken in done.broken[before:]:
             say(broken)
     say(f"{done.told()}, in {time.monotonic() - began:.0f} s")

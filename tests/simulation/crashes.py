@@ -1,4 +1,7 @@
-"""A small run gone through step by step: its process dies at each await of its life, another takes over, and all must hold."""
+"""A small run gone through step by step: its process dies at each await of its life, another takes over, and all must hold.
+
+The same with the connection to the database, which is cut at each statement.
+"""
 
 import ast
 from collections import Counter
@@ -9,6 +12,7 @@ from typing import Any
 from tests.simulation.loop import run
 from tests.simulation.process import BrokenError, Process
 from tests.simulation.scenario import Scenario
+from tests.simulation.shop import Store
 from tests.simulation.steps import HOME, Place, places
 from tests.simulation.world import play
 
@@ -19,10 +23,12 @@ class Census:
 
     at: list[tuple[Place, ...]] = field(default_factory=list)
     committing: set[int] = field(default_factory=set)
+    store: Store | None = None
 
     def watch(self, process: Process) -> None:
         """Watch the first process of a world."""
         if process.number == 1:
+            self.store = process.world.store
             process.steps.on_step = lambda coroutine: self._note(process, coroutine)
 
     def _note(self, process: Process, coroutine: Any) -> None:
@@ -39,6 +45,11 @@ class Census:
                 first.setdefault(place, step)
                 last[place] = step
         return sorted({*range(1, len(self.at) + 1, every), *first.values(), *last.values()})
+
+    @property
+    def statements(self) -> int:
+        """How many statements were sent to the database, by all."""
+        return self.store.statements if self.store is not None else 0
 
     def places(self) -> Counter[Place]:
         """Count how often it stood where."""
@@ -95,6 +106,7 @@ class Sweep:
 
     steps: int = 0
     runs: int = 0
+    cuts: int = 0
     stood: Counter[Place] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
@@ -109,11 +121,18 @@ class Sweep:
             if why:
                 self.broken.append(f"seed {scenario.seed}, step {step}: {why}")
 
+    def cut(self, scenario: Scenario, every: int = 1) -> None:
+        """Let the connection to the database be cut at each k-th statement, once in a run."""
+        for statement in range(1, census(scenario).statements + 1, every):
+            self.cuts += 1
+            if why := _why(replace(scenario, cut_at=statement)):
+                self.broken.append(f"seed {scenario.seed}, cut at statement {statement}: {why}")
+
     def told(self) -> str:
         """Say it in one line."""
         known = awaits({file for file, _ in self.stood})
         stood = len(hit(known, self.stood))
         return (
             f"{self.runs} deaths at {self.steps} steps, at {len(self.stood)} places "
-            f"({stood} of the {len(known)} awaits of their files): {len(self.broken)} broken"
+            f"({stood} of the {len(known)} awaits of their files), {self.cuts} cuts: {len(self.broken)} broken"
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 HOUR = 3600.0
 
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
-DATABASE = ("db_down", "db_stall", "commit_lost", "commit_cut", "deadlocks")
+DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
 SHOP = ("lock", "stale_save", "refund", "delete", "resend", "poison", "slow_trigger")
 ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
@@ -71,6 +71,8 @@ class Scenario:
     """After how many steps the first process dies, the second, and so on."""
     commits_at_death: bool | None = None
     """Whether the server does a COMMIT on its way when a process dies; None for either way."""
+    cut_at: int = 0
+    """At which statement, of all from the start, the connection to the database is cut, once."""
 
 
 def draw(seed: int) -> Scenario:
@@ -146,6 +148,7 @@ def small(seed: int) -> Scenario:
         confirm_cancelled=chance.choice((0.0, 10.0)),
         many=chance.random() < 0.4,
         hours=0.02,
+        refresh=chance.choice((60.0, 300.0)),
         learned=chance.random() < 0.2,
     )
 

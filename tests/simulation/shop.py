@@ -112,6 +112,9 @@ class Store:
     commits: str = ""
     deadlocks: bool = False
     quick: bool = False
+    statements: int = 0
+    cut_at: int = 0
+    """At which of all ``statements`` the connection is cut, once."""
     _number: int = 0
 
     def now(self) -> float:
@@ -178,8 +181,12 @@ class Pool:
         await asyncio.sleep(0 if store.quick else store.chance.uniform(0.0005, 0.02))
         if store.stall:
             await asyncio.sleep(3600)
-        if store.down or self.is_dead:
+        store.statements += 1
+        if self._is_away():
             raise ConnectionResetError("away")
+
+    def _is_away(self) -> bool:
+        return self.store.down or self.is_dead or self.store.statements == self.store.cut_at
 
     async def expire_connections(self) -> None:
         return None

@@ -63,7 +63,8 @@ class World:
         self.processes: list[Process] = []
         self.alive: list[Process] = []
         self.reviving: set[asyncio.Task[None]] = set()
-        self.is_disturbed = bool(scenario.crash_at)
+        self.store.cut_at = scenario.cut_at
+        self.is_disturbed = bool(scenario.crash_at or scenario.cut_at)
         self.wrong = 0
         self.quiet_since = 0.0
         """How many things are wrong just now, and since when that has not changed."""
@@ -378,6 +379,10 @@ class World:
             await getattr(self, f"_{fault.kind}")(fault)
 
     async def _database(self, fault: Fault) -> None:
+        if fault.kind == "db_cut":
+            self.store.cut_at = self.store.statements + 1 + int(fault.size * 60)
+            await asyncio.sleep(fault.seconds)
+            return
         name, value = {
             "db_down": ("down", True),
             "db_stall": ("stall", True),
