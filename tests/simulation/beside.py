@@ -176,7 +176,7 @@ class Beside:
         event = next(e for e in self.store.events if e.id == args[0])
         back, reason, by = args[1:]
         was, number, now = event.to_status, self.store.number(), self.store.now()
-        fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=0, decided_at=now)
+        fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=None, decided_at=now)
         fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None, queued=False)
         self._events.append(fresh)
 

@@ -68,7 +68,7 @@ class Event:
     to_status: str
     has_pin: bool
     message: str | None
-    checks: int
+    checks: int | None
     decided_at: float
     decided_by: str
     repeat: bool

@@ -91,10 +91,10 @@ class Truth:
         await asyncio.sleep(fault.seconds)
         self._wrong[key] -= Counter([fault.kind])
         self._change(key)
-        await self._look_whether_tried(key)
 
-    async def _look_whether_tried(self, key: str) -> None:
+    async def look_whether_tried(self, fault: Fault) -> None:
         """Where nothing else is wrong, whoever has orders due of a mended account asks it in time."""
+        key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
         world, version, mended = self._world, self.versions[key], self._world.now()
         await asyncio.sleep(world.scenario.refresh + _IN_TIME)
         waiting = [p for p in world.processes if p.born < mended and p.engine.queue.due(self._called(p, key))]

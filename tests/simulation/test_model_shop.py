@@ -7,13 +7,20 @@ from typing import Any, Protocol
 
 import pytest
 
+from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding, Result
+from order_monitor.core.timing.sketch import Sketch
+from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration
+from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.timings import Timings
 from order_monitor.watch.system_clock import SystemClock
 from tests.shops import NOW, Shop
 from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_over, layout_for, ledger_for
@@ -26,8 +33,10 @@ class Hand(Protocol):
 
     orders: Orders
     outbox: Outbox
+    database: Database
 
     async def add(self, order_id: str, package: str) -> None: ...
+    async def consume(self, order_id: str) -> None: ...
     async def change(self, order_id: str, **values: Any) -> None: ...
     async def delete(self, order_id: str) -> None: ...
     async def rows(self) -> list[tuple[Any, ...]]: ...
@@ -43,9 +52,16 @@ class Real:
     shop: Shop
     orders: Orders
     outbox: Outbox
+    database: Database
 
     async def add(self, order_id: str, package: str) -> None:
         await self.shop.add(order_id=order_id, package_id=package, referans=f"r-{order_id[-2:]}")
+
+    async def consume(self, order_id: str) -> None:
+        await self.shop.connection.execute(
+            "UPDATE order_monitor_events SET consumed_at = now() WHERE order_id = $1::uuid AND consumed_at IS NULL",
+            order_id,
+        )
 
     async def change(self, order_id: str, **values: Any) -> None:
         await self.shop.set(order_id, **values)
@@ -61,8 +77,8 @@ class Real:
 
     async def events(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
-            "SELECT order_id::text, from_status, to_status, has_pin, message, checks, decided_by, repeat, outcome "
-            "FROM order_monitor_events ORDER BY id"
+            "SELECT order_id::text, from_status, to_status, has_pin, message, checks, decided_by, repeat, outcome, "
+            "consumed_at IS NOT NULL FROM order_monitor_events ORDER BY id"
         )
         return [tuple(row) for row in rows]
 
@@ -83,9 +99,15 @@ class Model:
     store: Store
     orders: Orders
     outbox: Outbox
+    database: Database
 
     async def add(self, order_id: str, package: str) -> None:
         self.store.rows[order_id] = Stored(order_id, "sent", NOW - 100, f"r-{order_id[-2:]}", "", package)
+
+    async def consume(self, order_id: str) -> None:
+        for event in self.store.events:
+            if event.order_id == order_id and event.consumed_at is None:
+                event.consumed_at = NOW
 
     async def change(self, order_id: str, **values: Any) -> None:
         names = {"external_status": "status", "pin_code": "pin", "provider_referans": "referans"}
@@ -100,10 +122,18 @@ class Model:
         return sorted((r.id, r.status, r.pin, r.note, r.referans) for r in self.store.rows.values())
 
     async def events(self) -> list[tuple[Any, ...]]:
-        return [
-            (e.order_id, e.from_status, e.to_status, e.has_pin, e.message, e.checks, e.decided_by, e.repeat, e.outcome)
-            for e in self.store.events
-        ]
+        names = (
+            "order_id",
+            "from_status",
+            "to_status",
+            "has_pin",
+            "message",
+            "checks",
+            "decided_by",
+            "repeat",
+            "outcome",
+        )
+        return [(*(getattr(e, name) for name in names), e.consumed_at is not None) for e in self.store.events]
 
     async def reviews(self) -> set[tuple[str, str]]:
         return set(self.store.reviews)
@@ -118,12 +148,12 @@ async def both(plain_shop: Shop) -> tuple[Real, Model]:
     layout = layout_for(webhook=True, give_up_after=86_400.0, last_sync=False)
     _ = [line async for line in Migration(plain_shop.database(), layout, SystemClock()).apply()]
     database = plain_shop.database()
-    real = Real(plain_shop, Orders(database, layout, PinMemory(b"k")), Outbox(database, "public"))
+    real = Real(plain_shop, Orders(database, layout, PinMemory(b"k")), Outbox(database, "public"), database)
     await real.orders.prepare()
     store = Store(NOW, random.Random(1), quick=True)
     pool = Pool(store, ledger_for(layout, last_sync=False))
     over = database_over(pool)
-    return real, Model(store, ModelOrders(pool, over, PinMemory(b"k")), Outbox(over, "public"))
+    return real, Model(store, ModelOrders(pool, over, PinMemory(b"k")), Outbox(over, "public"), over)
 
 
 def order_of(order_id: str, referans: str | None = None, **more: Any) -> Order:
@@ -140,13 +170,15 @@ def told(results: list[Result]) -> list[tuple[Any, ...]]:
 
 async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
     """Do one thing that ``chance`` decides, the same to both; return what is seen of it."""
-    kind = chance.choice(("record", "record", "record", "set", "delete", "scan", "late", "post", "twice"))
+    kind = chance.choice(("record", "record", "record", "set", "delete", "scan", "late", "post", "twice", *PEOPLES))
     some = chance.sample(ids, chance.randint(1, 4))
     if kind == "set":
         status = chance.choice(("sent", "processing", "refunded", "completed", "unheard_of"))
         pin = chance.choice((None, "", "BY-HAND"))
         await hand.change(some[0], external_status=status, pin_code=pin)
         return []
+    if kind in PEOPLES:
+        return await PEOPLES[kind](hand, chance, some[0])
     if kind == "delete":
         if chance.random() < 0.2:
             await hand.delete(some[0])
@@ -171,6 +203,61 @@ async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
         return []
     seen = told(await hand.orders.record(findings))
     return [seen, told(await hand.orders.record(findings)) if kind == "twice" else None]
+
+
+async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    pin = chance.choice((None, Pin(f"BY-HAND-{order_id[-2:]}")))
+    decision = Decision(chance.choice(("completed", "failed")), "x", "Ayşe", pin)
+    history = OrderHistory(order_of(order_id), has_pin=False, note="", now=NOW)
+    try:
+        return told([await _write(hand.database, hand.orders, history, decision)])
+    except _NotWrittenError as error:
+        return [str(error)]
+
+
+async def reopen(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    ledger = hand.orders.ledger
+    reopener = Reopener(ledger.table, ledger.layout, webhook=chance.random() < 0.5)
+    try:
+        async with hand.database.transaction() as connection:
+            return [await reopener.reopen(connection, order_id, "x", "Ayşe")]
+    except ReopenRefusedError as error:
+        return [str(error).partition("(")[0]]
+
+
+async def consume(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    await hand.consume(order_id)
+    return []
+
+
+async def pause(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    pauses, name = Pauses("public"), chance.choice(("a", "b"))
+    async with hand.database.transaction() as connection:
+        if chance.random() < 0.5:
+            await pauses.pause(connection, name, "x", "Ayşe", chance.choice((None, 1000.0)))
+            resumed = None
+        else:
+            resumed = await pauses.resume(connection, name)
+    async with hand.database.transaction() as connection:
+        return [resumed, sorted((p.account, p.until is None) for p in (await pauses.read(connection)).values())]
+
+
+async def doubt(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    settled = sorted(await hand.orders.unconfirmed.read())[:1] if chance.random() < 0.5 else []
+    await hand.orders.unconfirmed.keep({order_id: "a"} if order_id not in settled else {}, settled)
+    return [sorted(await hand.orders.unconfirmed.read())]
+
+
+async def learn(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    timings = Timings(hand.database, hand.orders, "public", 86_400.0, 100)
+    sketch = Sketch(86_400.0)
+    sketch.add((1, chance.randint(2, 9)), NOW)
+    await timings.add({("a", chance.choice("xy")): sketch, ("", ""): sketch})
+    past = [(end.order_id, end.key[1], end.is_end) for end in await timings.history()]
+    return [await timings.read(), sorted(past)]
+
+
+PEOPLES = {"resolve": resolve, "reopen": reopen, "consume": consume, "pause": pause, "doubt": doubt, "learn": learn}
 
 
 def answer(chance: random.Random) -> Answer:

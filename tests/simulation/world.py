@@ -165,7 +165,10 @@ class World:
         now = self.now()
         if (waiting := self._questions.pop(referans, None)) is not None:
             waiting.set()
-        last = self.last_asked.get(referans)
+        row = self.store.rows.get(f"order-{self.panel.truths[referans].plan.number}")
+        last = self.last_asked.pop(referans, None)
+        if row is None or row.status not in OPEN:
+            return
         self.last_asked[referans] = now
         if last is not None and not self.is_disturbed:
             slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
@@ -362,6 +365,8 @@ class World:
         finally:
             self.wrong -= 1
             self.quiet_since = self.now()
+        if fault.kind == "password":
+            await self.truth.look_whether_tried(fault)
 
     async def _do(self, fault: Fault) -> None:
         if fault.kind in PROVIDER:

@@ -113,6 +113,60 @@ MUTANTS = (
         "        if ended is None:\n            return False\n",
         "        return ended is not None\n",
     ),
+    Mutant(
+        "an account that is switched off is asked on",
+        "watch/routing.py",
+        "return None if integration.enabled else SkipReason.DISABLED",
+        "return None",
+    ),
+    Mutant(
+        "a new password is not taken over",
+        "watch/routing.py",
+        "return integration.base_url, integration.kod, integration.sifre",
+        "return integration.base_url, integration.kod, integration.kod",
+    ),
+    Mutant(
+        "a mended login waits as long as the gate",
+        "watch/routing.py",
+        "        known.integration = integration\n        known.account.gate.retry_now()\n",
+        "        known.integration = integration\n",
+    ),
+    Mutant(
+        "a client that is no longer needed is left open",
+        "watch/engine.py",
+        "for provider in dropped:",
+        "for provider in dropped[:0]:",
+    ),
+    Mutant(
+        "a client is closed while it asks",
+        "watch/calls.py",
+        "        if self._tasks:\n            await asyncio.wait(set(self._tasks))\n        await provider",
+        "        await provider",
+    ),
+    Mutant(
+        "a pause ends where the account gets another name",
+        "watch/discovery.py",
+        "        pauses = self._directory.pauses(pauses)\n",
+        "",
+    ),
+    Mutant(
+        "an event counts as delivered before it is posted",
+        "tell/webhook.py",
+        "        why, pause = await self._post(delivery)\n",
+        "        await self._outbox.delivered(delivery.event_id)\n        why, pause = await self._post(delivery)\n",
+    ),
+    Mutant(
+        "an end that was posted is withdrawn",
+        "shop/reopening.py",
+        "        if tried:\n",
+        "        if not tried and tried:\n",
+    ),
+    Mutant(
+        "what was learned asks more seldom than the cap",
+        "core/timing/choice.py",
+        "return Next(min(age + gap, self",
+        "return Next(min(age + 9 * gap, self",
+    ),
 )
 
 
