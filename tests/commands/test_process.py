@@ -26,6 +26,7 @@ from tests.proxies import Proxy
 from tests.servers import RawServer, answer
 from tests.shops import Shop
 
+ROOT = Path(__file__).parents[2]
 PIN = "PIN-CANARY-7788"
 SIFRE = "sifre-CANARY/9?"
 KOD = "kod-CANARY"
@@ -339,6 +340,83 @@ async def test_answers_that_cannot_be_written_are_told_at_the_stop(
             assert await run.end() == 1
         proxy.flowing.set()
     assert [e["count"] for e in run.events() if e["event"] == "answers.unwritten"] != []
+
+
+@asynccontextmanager
+async def strict(tmp_path: Path, config: str, code: str = "") -> AsyncIterator[Run]:
+    """The program, or ``code``, with asyncio in debug mode and every warning an error."""
+    (tmp_path / "monitor.toml").write_text(config)
+    what = ("-c", code) if code else ("-m", "order_monitor")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-W", "error", *what),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONASYNCIODEBUG": "1", "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    run = Run(process)
+    try:
+        yield run
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await run.end()
+
+
+def reported(run: Run) -> list[str]:
+    """What Python and asyncio found wrong, save callbacks that were slow: a machine may be busy."""
+    lines = run.err.decode().splitlines()
+    plain = [line for line in lines if not line.startswith("{")]
+    said = [event for event in run.events() if event.get("library") == "asyncio" and event["level"] != "debug"]
+    return plain + [str(event) for event in said if not str(event.get("message", "")).startswith("Executing ")]
+
+
+async def test_asyncios_debug_mode_finds_nothing_from_the_start_to_the_stop(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """No coroutine that nobody awaits, no error that nobody reads, nothing left open: also with calls and writes cut off."""
+    await sent(plain_shop, 20)
+    async with strict(tmp_path, settings(plain_shop.dsn, panel.server.url, shutdown={"grace": 1})) as run:
+        await run.event("order.completed")
+        panel.release.clear()
+        await sent(plain_shop, 5)
+        panel.started.clear()
+        await panel.started.wait()
+        run.process.send_signal(signal.SIGHUP)
+        await run.event("settings.reloaded")
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.end() == 0
+    assert any(event["event"] == "calls.cut" for event in run.events())
+    assert reported(run) == []
+
+
+CARELESS = """
+import asyncio
+from order_monitor.tell.logs import set_up
+
+async def nobody_awaits():
+    pass
+
+async def fail():
+    raise ValueError
+
+async def main():
+    {}
+    await asyncio.sleep(0.01)
+
+sink, _ = set_up("info", "json")
+asyncio.run(main())
+sink.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("nobody_awaits()", "never awaited"), ("asyncio.ensure_future(fail())", "ValueError")]
+)
+async def test_what_is_not_awaited_would_be_reported(fault: str, told: str, tmp_path: Path) -> None:
+    async with strict(tmp_path, "", CARELESS.format(fault)) as run:
+        await run.end()
+    assert told in str(reported(run))
 
 
 async def test_a_second_signal_leaves_at_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Some hundred runs in virtual time at each test, the same ones; and some that nobody has chosen."""
 
+import asyncio
 import os
 import random
 import subprocess
@@ -8,10 +9,18 @@ from dataclasses import replace
 
 import pytest
 
+from order_monitor.core.answer import Completed
+from order_monitor.core.errors import ShopError
+from order_monitor.core.order import Order, Pin
+from order_monitor.core.pin_memory import PinMemory
+from order_monitor.core.recording import Finding
 from tests.simulation.__main__ import seeds, shortened, why
+from tests.simulation.crashes import Sweep
 from tests.simulation.loop import run
 from tests.simulation.mutants.__main__ import MUTANTS, ROOT, Mutant, planted
-from tests.simulation.scenario import KINDS, Fault, draw
+from tests.simulation.process import Process
+from tests.simulation.scenario import KINDS, Fault, draw, small
+from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_over, layout_for, ledger_for
 from tests.simulation.world import play
 
 CHUNK = 20
@@ -59,6 +68,61 @@ def test_a_seed_is_played_alike_in_every_process() -> None:
     }
     assert len(told) == 1
     assert str([run(play(draw(seed))) for seed in (3, 5, 8)]) + "\n" in told
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("seed", [3, 9])
+def test_all_holds_wherever_a_process_dies(seed: int) -> None:
+    """At each await that it comes to, at the first time and at the last; ``--crashes`` goes through every step."""
+    sweep = Sweep()
+    sweep.go_through(small(seed), every=1_000_000)
+    assert sweep.broken == []
+    assert len(sweep.stood) > 50
+
+
+@pytest.mark.simulated
+def test_all_holds_wherever_the_connection_is_cut() -> None:
+    """A look that failed after it had read the accounts left them unread for minutes."""
+    sweep = Sweep()
+    sweep.cut(replace(small(3), refresh=300.0), every=3)
+    assert sweep.broken == []
+    assert sweep.cuts > 50
+
+
+def test_a_process_dies_at_the_chosen_step() -> None:
+    """With nothing said to the shop or to the provider after it."""
+    watched: list[Process] = []
+    counted: list[tuple[int, bool]] = []
+
+    def watch(process: Process) -> None:
+        watched.append(process)
+        if process.number == 1:
+            process.steps.on_step = lambda _: counted.append((process.steps.made, process.is_dead))
+
+    run(play(replace(small(6), crash_at=(40,)), watch))
+    alive = [made for made, is_dead in counted if not is_dead]
+    assert (alive, [p.is_dead for p in watched][:2]) == (list(range(1, 41)), [True, False])
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_commit_on_its_way_is_done_or_not_when_its_process_dies(*, commits: bool) -> None:
+    async def die() -> tuple[str, int]:
+        store = Store(0.0, random.Random(1))
+        store.rows["o"] = Stored("o", "sent", 0.0, "1", "a")
+        layout = layout_for(webhook=False, give_up_after=1e6, last_sync=False)
+        pool = Pool(store, ledger_for(layout, last_sync=False))
+        orders = ModelOrders(pool, database_over(pool), PinMemory(b"k"))
+        finding = Finding(Order("o", "sent", 0.0, "1"), Completed(Pin("PIN"), "x"), 0.0)
+        recording = asyncio.create_task(orders.record([finding]))
+        while not pool.is_committing or not store.locked:
+            await asyncio.sleep(0.001)
+        pool.die(commits=commits)
+        with pytest.raises(ShopError):
+            await recording
+        assert not store.locked
+        return store.rows["o"].status, len(store.events)
+
+    assert run(die()) == (("completed", 1) if commits else ("sent", 0))
 
 
 def test_what_breaks_is_shortened() -> None:
