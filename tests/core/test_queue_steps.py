@@ -1,7 +1,8 @@
 """An order's way through the queue, by what others see of it."""
 
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.order import Order
-from order_monitor.core.queue import AT_A_TURN, Entry, OrderQueue, Stage
+from order_monitor.core.queue import AT_A_TURN, OrderQueue
 
 
 def add(queue: OrderQueue, order_id: str, due: float, sent_at: float | None = 0.0, account: str = "a") -> Entry:
@@ -30,13 +31,13 @@ def test_so_many_become_ready_at_a_turn_and_no_more() -> None:
     for n in range(AT_A_TURN):
         add(queue, str(n), 1.0)
     assert not queue.promote(1.0)
-    assert queue.due("a") == AT_A_TURN
+    assert queue.ready.count("a") == AT_A_TURN
     for n in range(AT_A_TURN + 1):
         add(queue, f"more {n}", 2.0)
     assert queue.promote(2.0)
-    assert queue.due("a") == 2 * AT_A_TURN
+    assert queue.ready.count("a") == 2 * AT_A_TURN
     assert not queue.promote(2.0)
-    assert queue.due("a") == 2 * AT_A_TURN + 1
+    assert queue.ready.count("a") == 2 * AT_A_TURN + 1
     add(queue, "later", 3.0)
     assert not queue.promote(2.9)
 
@@ -63,7 +64,7 @@ def test_each_account_has_turns_of_its_own() -> None:
 def test_what_could_not_be_asked_stands_behind_the_others_at_each_turn() -> None:
     queue = OrderQueue()
     for n in range(5):
-        add(queue, str(n), due=10.0 + n, sent_at=100.0 + n).failures = int(n in (0, 4))
+        add(queue, str(n), due=10.0 + n, sent_at=100.0 + n).note(failures=int(n in (0, 4)))
     queue.promote(100.0)
     assert taken(queue, 5) == ["3", "2", "1", "0", "4"]
 
@@ -135,17 +136,22 @@ def test_whoever_leaves_the_line_is_no_longer_counted() -> None:
     queue = OrderQueue()
     entries = [add(queue, str(n), 1.0, account="ab"[n % 2]) for n in range(6)]
     queue.promote(1.0)
-    assert (sorted(queue.accounts_due()), queue.due("a"), queue.due("b"), queue.due("c")) == (["a", "b"], 3, 3, 0)
+    assert (sorted(queue.ready.accounts()), queue.ready.count("a"), queue.ready.count("b"), queue.ready.count("c")) == (
+        ["a", "b"],
+        3,
+        3,
+        0,
+    )
     queue.writing(entries[0])
     queue.idle(entries[2])
-    assert (entries[0].stage, entries[2].stage, queue.due("a")) == (Stage.WRITING, Stage.IDLE, 1)
+    assert (entries[0].stage, entries[2].stage, queue.ready.count("a")) == (Stage.WRITING, Stage.IDLE, 1)
     queue.forget("4")
-    assert (queue.accounts_due(), queue.due("a"), queue.take("a")) == (["b"], 0, None)
+    assert (queue.ready.accounts(), queue.ready.count("a"), queue.take("a")) == (["b"], 0, None)
     queue.schedule(entries[0], 2.0)
     queue.promote(2.0)
-    assert (sorted(queue.accounts_due()), taken(queue, 2)) == (["a", "b"], ["0"])
+    assert (sorted(queue.ready.accounts()), taken(queue, 2)) == (["a", "b"], ["0"])
     assert sorted(taken(queue, 9, "b")) == ["1", "3", "5"]
-    assert queue.accounts_due() == []
+    assert queue.ready.accounts() == []
 
 
 def test_an_account_has_orders_for_as_long_as_any_is_known() -> None:
@@ -163,14 +169,14 @@ def test_an_account_has_orders_for_as_long_as_any_is_known() -> None:
 def test_an_order_may_become_another_accounts() -> None:
     queue = OrderQueue()
     entry = add(queue, "1", 1.0, account="a")
-    queue.move(entry, "b")
+    queue.renew(entry, entry.order, "b")
     assert (entry.account, queue.has_any("a"), queue.has_any("b")) == ("b", False, True)
     add(queue, "2", 1.0, account="a")
-    queue.move(entry, "a")
+    queue.renew(entry, entry.order, "a")
     queue.forget("1")
     assert (queue.has_any("a"), queue.has_any("b")) == (True, False)
     queue.promote(1.0)
-    assert (queue.due("a"), queue.due("b")) == (1, 0)
+    assert (queue.ready.count("a"), queue.ready.count("b")) == (1, 0)
 
 
 def test_who_was_forgotten_while_it_was_asked_about_is_known_no_more() -> None:
@@ -182,4 +188,4 @@ def test_who_was_forgotten_while_it_was_asked_about_is_known_no_more() -> None:
     queue.forget("1")
     queue.writing(entry)
     queue.idle(entry)
-    assert (queue.due("a"), queue.get("1"), queue.has_any("a"), queue.promote(9.0)) == (0, None, False, False)
+    assert (queue.ready.count("a"), queue.get("1"), queue.has_any("a"), queue.promote(9.0)) == (0, None, False, False)

@@ -371,8 +371,7 @@ def test_a_package_borrows_from_its_account_and_that_from_all() -> None:
     memory = Memory(DAY)
     for n in range(10):
         memory.ended(KEY if n < 2 else ("shop", "other"), 100.0, 110.0, NOW)
-    for key in (ALL, ("shop", ""), KEY):
-        curve = memory.curve(key)
+    _, _, curve = [memory.curve(key) for key in (ALL, ("shop", ""), KEY)]
     assert curve.evidence[0] == pytest.approx(2 + CREDIT * 10 / (10 + CREDIT))
     assert (memory.place(KEY).built, memory.place(KEY).stale) == (2, False)
     assert memory.lent(("new", "")).evidence[0] == pytest.approx(CREDIT * 10 / (10 + CREDIT))

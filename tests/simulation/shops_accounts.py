@@ -97,12 +97,12 @@ class Truth:
         key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
         world, version, mended = self._world, self.versions[key], self._world.now()
         await asyncio.sleep(world.scenario.refresh + _IN_TIME)
-        waiting = [p for p in world.processes if p.born < mended and p.engine.queue.due(self._called(p, key))]
+        waiting = [p for p in world.processes if p.born < mended and p.engine.queue.ready.count(self._called(p, key))]
         await asyncio.sleep(30)
         if not world.was_quiet_since(mended) or self.versions[key] != version or not self.is_well(key):
             return
         for process in waiting:
-            is_due = process in world.processes and process.engine.queue.due(self._called(process, key))
+            is_due = process in world.processes and process.engine.queue.ready.count(self._called(process, key))
             is_tried = process.limits.asked_at.get(key, NEVER_AGAIN) >= mended
             world.check(not is_due or is_tried, f"{key} was mended at {mended:.0f} s, and is not tried")
 

@@ -57,9 +57,9 @@ MUTANTS = (
     ),
     Mutant(
         "the database's clock is ignored",
-        "watch/discovery.py",
-        "self._board.read_at = (now, self._board.clock.monotonic())",
-        "self._board.read_at = (self._board.clock.time(), self._board.clock.monotonic())",
+        "watch/board.py",
+        "before, self.read_at = self.read_at, (now, at)",
+        "before, self.read_at = self.read_at, (self.clock.time(), at)",
     ),
     Mutant(
         "no pace",
@@ -145,7 +145,7 @@ MUTANTS = (
     ),
     Mutant(
         "a pause ends where the account gets another name",
-        "watch/discovery.py",
+        "watch/look.py",
         "        pauses = self._directory.pauses(pauses)\n",
         "",
     ),
