@@ -16,7 +16,7 @@ from order_monitor.core.entry import Entry
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Result
-from order_monitor.core.timing.picture import Picture, pictures
+from order_monitor.core.timing.picture import Gallery, Picture
 from order_monitor.core.timing.planner import Timing
 from order_monitor.tell import census
 from order_monitor.tell.census import AGES, Census, Counting
@@ -55,6 +55,7 @@ class Overview(Observer):
         self.sender: Sender | None = None
         self.cluster: Cluster | None = None
         self.learned: Timing | None = None
+        self._gallery = Gallery()
 
     def watch(self, engine: Engine, probe: Readiness, give_up_after: float, sender: Sender | None = None) -> None:
         """Show ``engine``, as ``probe`` judges it; orders count as overdue after ``give_up_after`` seconds."""
@@ -146,7 +147,7 @@ class Overview(Observer):
             "webhook": {"waiting": self.sender.waiting, "dead": self.sender.dead} if self.sender else None,
             "reviews": state.reviews,
             "detection_seconds": self._detection(),
-            "timing": None if self.learned is None else [_picture(one) for one in pictures(self.learned)],
+            "timing": None if self.learned is None else [_picture(one) for one in self._gallery.pictures(self.learned)],
             "history": [
                 {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended}
                 for m in self.history.rings.minutes

@@ -6,7 +6,7 @@ import pytest
 
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.advice import FIXED, Past, advise
-from order_monitor.core.timing.picture import pictures
+from order_monitor.core.timing.picture import MOST, Gallery
 from order_monitor.core.timing.plan import slot_before
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
@@ -45,7 +45,7 @@ def test_a_picture_shows_the_curve_and_the_checks() -> None:
         timing.ended(("a", "rare"), 0.0, 3.0, NOW)
     while timing.refresh():
         pass
-    drawn = pictures(timing)
+    drawn = Gallery().pictures(timing)
     assert [picture.key for picture in drawn] == [("a", "p"), ("a", "rare")]
     (first, _) = drawn
     shares = [share for _, share in first.curve]
@@ -54,7 +54,7 @@ def test_a_picture_shows_the_curve_and_the_checks() -> None:
     assert first.half is not None
     assert 400 < first.half < 800
     assert first.checks == sorted(first.checks)
-    assert pictures(Timing(SCHEDULE, Terms())) == []
+    assert Gallery().pictures(Timing(SCHEDULE, Terms())) == []
     assert Timing(SCHEDULE, Terms()).quantile(("a", "p"), 0.5) is None
 
 
@@ -67,7 +67,7 @@ def test_a_picture_is_drawn_as_the_orders_go() -> None:
         timing.ended(("a", "rare"), 0.0, 3.0, NOW)
     while timing.refresh():
         pass
-    for picture in pictures(timing):
+    for picture in Gallery().pictures(timing):
         key = picture.key
         last = max(timing.quantile(key, 0.98) or 86_400.0, 10.0)
         ages = [5.0 * (last / 5.0) ** (n / 23) for n in range(24)]
@@ -78,7 +78,53 @@ def test_a_picture_is_drawn_as_the_orders_go() -> None:
             walked.append(timing.next_check(key, key[1], walked[-1]))
         assert picture.checks == [round(age, 1) for age in walked]
         assert picture.orders == dict(timing.learned())[key]
-    assert [one.key for one in pictures(timing, 1)] == [("a", "p")]
+
+
+def told(timing: Timing, count: int, median: float, key: tuple[str, str]) -> None:
+    for one in past(count, median, key):
+        timing.ended(one.key, one.before, one.age, one.at)
+    while timing.refresh():
+        pass
+
+
+def test_a_curve_is_drawn_anew_only_when_its_own_table_was_made_anew() -> None:
+    timing, gallery = Timing(SCHEDULE, Terms()), Gallery()
+    told(timing, 60, 600.0, ("a", "p"))
+    told(timing, 40, 300.0, ("b", "q"))
+    p, q = gallery.pictures(timing)
+    again = gallery.pictures(timing)
+    assert [(one.curve is two.curve, one.checks is two.checks) for one, two in zip((p, q), again, strict=True)] == [
+        (True, True)
+    ] * 2
+    told(timing, 20, 300.0, ("b", "q"))
+    same, anew = gallery.pictures(timing)
+    assert same.curve is p.curve
+    assert same.checks is p.checks
+    assert anew.curve is not q.curve
+    assert (anew.orders, q.orders) == (60, 40)
+
+
+def test_planned_checks_are_drawn_anew_when_the_price_or_the_schedule_moves() -> None:
+    timing, gallery = Timing(SCHEDULE, Terms()), Gallery()
+    told(timing, 60, 600.0, ("a", "p"))
+    (before,) = gallery.pictures(timing)
+    for n in range(640):
+        timing.waiting(("a", "p"), 10.0, 20.0, NOW + 100 + n)
+    (dearer,) = gallery.pictures(timing)
+    assert dearer.curve is before.curve
+    assert dearer.checks != before.checks
+    timing.adopt(Schedule(cap=100.0))
+    (other,) = gallery.pictures(timing)
+    assert other.curve is before.curve
+    assert other.checks != dearer.checks
+
+
+def test_what_is_no_longer_shown_is_not_kept() -> None:
+    timing, gallery = Timing(SCHEDULE, Terms()), Gallery()
+    for n in range(MOST + 3):
+        told(timing, n + 5, 300.0, ("a", f"p{n}"))
+        gallery.pictures(timing)
+    assert len(gallery.pictures(timing)) == len(gallery._drawn) == MOST
 
 
 def test_each_product_is_judged_by_itself_the_largest_first() -> None:

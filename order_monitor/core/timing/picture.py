@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 from order_monitor.core.timing.learning import Key
-from order_monitor.core.timing.planner import Timing
+from order_monitor.core.timing.planner import Basis, Timing
 
+MOST: Final = 8
 POINTS: Final = 24
 CHECKS: Final = 16
 _FIRST: Final = 5.0
@@ -27,18 +28,48 @@ class Picture:
     checks: list[float]
 
 
-def pictures(timing: Timing, most: int = 8) -> list[Picture]:
-    """Return a picture of each product of which most orders were seen, at most ``most``."""
-    return [_of(timing, key, orders) for key, orders in timing.learned()[:most]]
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A picture, and what it was made of."""
+
+    basis: Basis
+    last: float
+    picture: Picture
 
 
-def _of(timing: Timing, key: Key, orders: float) -> Picture:
+class Gallery:
+    """Draws the products of which most orders were seen, ``MOST`` at most, and draws none again of which nothing has changed."""
+
+    def __init__(self) -> None:
+        """Begin with nothing drawn."""
+        self._drawn: dict[Key, _Drawn] = {}
+
+    def pictures(self, timing: Timing) -> list[Picture]:
+        """Return a picture of each of them, the one with most orders first.
+
+        A curve is kept for as long as its product's table stands, the planned checks until the price or the schedule moves too.
+        """
+        shown = timing.learned()[:MOST]
+        self._drawn = {key: _of(timing, key, self._drawn.get(key)) for key, _ in shown}
+        return [replace(self._drawn[key].picture, orders=orders) for key, orders in shown]
+
+
+def _of(timing: Timing, key: Key, before: _Drawn | None) -> _Drawn:
+    basis = timing.basis(key)
+    if before is None or before.basis.table is not basis.table:
+        return _anew(timing, key, basis)
+    if before.basis == basis:
+        return before
+    return _Drawn(basis, before.last, replace(before.picture, checks=_checks(timing, key, before.last)))
+
+
+def _anew(timing: Timing, key: Key, basis: Basis) -> _Drawn:
     half, last = timing.quantile(key, 0.5), timing.quantile(key, _NEARLY_ALL) or 86_400.0
     last = max(last, 2 * _FIRST)
     step = math.log(last / _FIRST) / (POINTS - 1)
     ages = [_FIRST * math.exp(n * step) for n in range(POINTS)]
     curve = [(round(age, 1), round(timing.chance(key, 0.0, age), 4)) for age in ages]
-    return Picture(key, orders, half, curve, _checks(timing, key, last))
+    return _Drawn(basis, last, Picture(key, 0.0, half, curve, _checks(timing, key, last)))
 
 
 def _checks(timing: Timing, key: Key, last: float) -> list[float]:

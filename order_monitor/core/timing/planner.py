@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.bins import nearest, span
@@ -25,6 +25,14 @@ from order_monitor.core.timing.words import explained
 
 DOUBT: Final = 1.0
 """Ends seen later than an age at which half of the orders of that age follow what was learned, half of them backoff."""
+
+
+class Basis(NamedTuple):
+    """What a product's plan is made of; while all of it is the same, so is the plan. ``place`` is the price's on its ladder."""
+
+    table: Table | None
+    place: float
+    schedule: Schedule
 
 
 class Timing:
@@ -124,6 +132,10 @@ class Timing:
             (key, place.sketch.total) for key, place in self._memory.places.items() if key[1] and self._book.own(key)
         ]
         return sorted(found, key=lambda one: (-one[1], one[0]))
+
+    def basis(self, key: Key) -> Basis:
+        """Return what a product's orders are planned by at present."""
+        return Basis(self._book.find(key), self._book.account(key[0]).position, self._schedule)
 
     def quantile(self, key: Key, share: float) -> float | None:
         """Return the age (seconds) by which ``share`` of a product's orders have ended; None where that is not known."""
