@@ -24,6 +24,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.orders import Orders
+from order_monitor.tell.document import document_of
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
@@ -79,7 +80,7 @@ async def serve(view: Overview, metrics: Metrics) -> None:
     """Show the page's document and the metrics every two seconds."""
     end = time.perf_counter() + SERVED_FOR
     while time.perf_counter() < end:
-        view.document()
+        document_of(view)
         metrics.text()
         await asyncio.sleep(2)
 
@@ -100,7 +101,7 @@ async def measure(dsn: str, count: int) -> None:
     engine = Engine(orders, {"default": Account("default", Nobody())}, policy, clock)
     life, ticker, view = Lifecycle(engine, clock, Stop()), Ticker(), Overview(clock)
     view.watch(engine, Readiness(engine, clock, 10.0), policy.give_up_after)
-    beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.run())]
+    beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.census.run())]
     taking = asyncio.create_task(timed(life.first_scan))
     began = time.perf_counter()
     while engine.state.taking_at is None:

@@ -99,7 +99,7 @@ class Stage:
         self.view = Overview(self.clock)
         self.metrics = Metrics(self.view, lambda: 0)
         directory: Any = Accounts(self.accounts)
-        observer = Observers([self.metrics, self.view])
+        observer = Observers([self.metrics, self.view.history])
         self.engine = Engine(self.shelf, directory, Policy(Continuous(Schedule())), self.clock, observer)
         self.observer = observer
         self.probe = Readiness(self.engine, self.clock, 10.0)

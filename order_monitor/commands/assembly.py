@@ -115,7 +115,9 @@ class Assembly:
         redactor.learn(secrets_in(os.environ))
         reconciliation = Reconciliation(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
         learning = learning_of(settings, database, orders, clock)
-        observer = Observers(one for one in (metrics, view, traces, reconciliation, learning) if one is not None)
+        observer = Observers(
+            one for one in (metrics, view.history, traces, reconciliation, learning) if one is not None
+        )
         plan = plan_of(settings, learning.timing if learning else None)
         shared = settings.cluster.enabled
         engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer, shared=shared)
@@ -128,7 +130,7 @@ class Assembly:
         notifier = Notifier(view, clock)
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
-        beside |= running({"doubts": doubts, "census": view if settings.health.enabled else None})
+        beside |= running({"doubts": doubts, "census": view.census if settings.health.enabled else None})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:

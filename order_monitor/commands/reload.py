@@ -72,7 +72,7 @@ class Reloader:
         self._parts.orders.adopt(layout_of(settings))
         if self._parts.view.cluster is not None:
             self._parts.view.cluster.show(mark_of(settings))
-        self._parts.view.give_up_after = schedule.give_up_after
+        self._parts.view.census.give_up_after = schedule.give_up_after
         life.adopt(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
         self._parts.probe.adopt(schedule.scan_interval)
 

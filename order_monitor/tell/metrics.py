@@ -156,7 +156,7 @@ class _Gauges(Collector):
             "order_monitor_account_understood", "0 while none of its answers is understood.", labels=["account"]
         )
         balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
-        shares, now = self._view.count().shares, self._view.monotonic()
+        shares, now = self._view.count().shares, self._view.clock.monotonic()
         for name, account in self._view.engine.accounts.items():
             if not account.is_held(now):
                 continue

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from order_monitor.tell.document import document_of
 from order_monitor.tell.health import Handler
 from order_monitor.tell.metrics import CONTENT_TYPE, Metrics
 from order_monitor.tell.overview import Overview
@@ -118,7 +119,7 @@ class Dashboard:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _status(self, _: web.Request) -> web.Response:
-        return web.Response(body=_json(self._view.document()), content_type="application/json")
+        return web.Response(body=_json(document_of(self._view)), content_type="application/json")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Send the document every two seconds, always the newest: who reads slowly misses some, and nothing piles up."""
@@ -130,7 +131,7 @@ class Dashboard:
             await response.prepare(request)
             while not self._closing.is_set():
                 async with asyncio.timeout(_WRITE_TIMEOUT):
-                    await response.write(b"event: status\ndata: " + _json(self._view.document()) + b"\n\n")
+                    await response.write(b"event: status\ndata: " + _json(document_of(self._view)) + b"\n\n")
                 await self._pause()
         except (TimeoutError, ConnectionError):
             if request.transport is not None:

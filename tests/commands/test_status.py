@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from order_monitor.commands.status import screen
+from order_monitor.tell.document import document_of
 from tests import stages
 from tests.commands.test_process import Panel, panel, running, sent, settings
 from tests.shops import Shop
@@ -98,7 +99,7 @@ async def test_every_stage_can_be_shown_in_a_terminal() -> None:
     from rich.console import Console
 
     for name, make in STAGES.items():
-        document: dict[str, Any] = (await make()).view.document()
+        document: dict[str, Any] = document_of((await make()).view)
         console = Console(width=100, record=True, file=io.StringIO())
         console.print(screen(document))
         text = console.export_text()
@@ -110,7 +111,7 @@ async def test_a_terminal_shows_who_asks_what() -> None:
     from rich.console import Console
 
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(screen((await stages.shared()).view.document()))
+    console.print(screen(document_of((await stages.shared()).view)))
     text = console.export_text()
     for words in ("asked by shop-2-815/20002", "asked by nobody yet", "posts and counts for all", "this one"):
         assert words in text

@@ -7,7 +7,7 @@ import pytest
 
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import OrderQueue
-from order_monitor.tell import census, overview
+from order_monitor.tell import census, counter
 from tests import stages
 from tests.clocks import ManualClock
 from tests.shops import NOW
@@ -89,12 +89,12 @@ async def test_counted_in_slices_it_is_the_same() -> None:
 
 
 async def test_of_very_many_orders_the_page_never_waits_for_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "_MANY", 5)
+    monkeypatch.setattr(counter, "_MANY", 5)
     clock = ManualClock()
     stage = await stages.busy(clock)
     assert stage.view.count().due > 0, "before anybody counts beside, at once"
     clock.elapsed += 1
-    task = asyncio.create_task(stage.view.run(), name="census")
+    task = asyncio.create_task(stage.view.census.run(), name="census")
     while not clock.asleep.get("census"):
         await asyncio.sleep(0)
     stage.shelf.orders = stage.shelf.orders[:6]
@@ -110,9 +110,9 @@ async def test_of_very_many_orders_the_page_never_waits_for_the_count(monkeypatc
     while clock.next_alarm() is not None and clock.elapsed < 400:
         clock.ring(clock.elapsed + 1)
         await asyncio.sleep(0)
-    last = stage.view._census
+    last = stage.view.census._census
     clock.ring(clock.elapsed + 50)
     await asyncio.sleep(0.01)
-    assert stage.view._census is last, "nobody wants to know any more"
+    assert stage.view.census._census is last, "nobody wants to know any more"
     task.cancel()
     await asyncio.wait([task])

@@ -7,6 +7,7 @@ from order_monitor.core.answer import OUTCOMES
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.core.recording import Fate
+from order_monitor.tell.document import document_of
 from tests import stages
 from tests.clocks import ManualClock
 from tests.stages import HOSTILE, PIN, Stage
@@ -95,10 +96,10 @@ async def test_labels_come_from_closed_sets() -> None:
 async def test_the_rate_is_that_of_the_last_minute() -> None:
     clock = ManualClock()
     stage = await stages.busy(clock)
-    rate = stage.view.document()["accounts"][0]["calls_per_second"]
+    rate = document_of(stage.view)["accounts"][0]["calls_per_second"]
     assert rate == 0.2
     clock.elapsed += 70
-    assert stage.view.document()["accounts"][0]["calls_per_second"] == 0
+    assert document_of(stage.view)["accounts"][0]["calls_per_second"] == 0
 
 
 async def test_a_large_book_is_not_counted_all_the_time() -> None:

@@ -16,6 +16,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 from order_monitor.core.answer import OUTCOMES
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
+from order_monitor.tell.document import document_of
 from order_monitor.tell.page import LANGUAGES, language_of
 from order_monitor.tell.page import Page as Document
 from tests import stages
@@ -315,7 +316,7 @@ async def test_the_document_is_as_promised() -> None:
 
 async def test_the_changes_are_told_as_promised() -> None:
     stage = await stages.busy()
-    document = stage.view.document()
+    document = document_of(stage.view)
     assert len(document["recent"]) == 12
     assert document["recent"][0].keys() >= {"order_id", "from", "to", "has_pin", "at"}
     assert document["detection_seconds"]["p50"] == pytest.approx(2.4, abs=0.01)
@@ -379,7 +380,7 @@ async def test_what_was_learned_is_drawn_with_its_checks(browser: Browser) -> No
         assert "3f9c12aa" in await row.inner_text()
         chart = row.locator("svg.curve")
         assert "Half of them end within" in str(await chart.get_attribute("aria-label"))
-        shown = stage.view.document()["timing"][0]
+        shown = document_of(stage.view)["timing"][0]
         assert await chart.locator("line.check").count() == len(shown["checks"]) > 0
         points = str(await chart.locator("polyline").get_attribute("points")).split()
         assert len(points) == len(shown["curve"]) == 24

@@ -1,0 +1,167 @@
+"""What the page, ``/api/status`` and the command line show, as one document.
+
+Bounded: rings of fixed size, labels from closed sets. No PIN, no secret, and nothing of the shop's customers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from order_monitor import __version__
+from order_monitor.core.entry import Entry
+from order_monitor.core.gate import Pause
+from order_monitor.core.timing.picture import Picture
+from order_monitor.tell.census import AGES, Census, Problem, Share
+from order_monitor.tell.history import History, iso
+from order_monitor.tell.overview import Overview
+from order_monitor.watch.account import Account
+from order_monitor.watch.cluster import Cluster
+
+_DELAY_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0)
+
+
+def document_of(view: Overview) -> dict[str, Any]:
+    """Return all that the program shows of itself, ready to be written as JSON."""
+    state, count = view.engine.state, view.count()
+    reasons = view.probe.reasons()
+    owners = view.cluster.owners() if view.cluster else None
+    return {
+        "version": __version__,
+        "started_at": iso(view.started),
+        "now": iso(view.clock.time()),
+        "ready": not reasons,
+        "reasons": reasons,
+        "lights": _lights(view),
+        "orders": {
+            "open": state.open,
+            "due": count.due,
+            "overdue": count.overdue,
+            "stuck": len(state.stuck),
+            "skipped": {str(reason): number for reason, number in sorted(state.skipped.items())},
+            "oldest_due_seconds": view.oldest_due(),
+            "unwritten": len(view.engine.writer),
+            "oldest_unwritten_seconds": round(view.engine.writer.oldest_seconds(), 1),
+            "by_age": [
+                {"up_to": limit, "count": number} for limit, number in zip((*AGES, None), count.by_age, strict=True)
+            ],
+        },
+        "accounts": [_account(view, account, count, owners) for account in view.engine.accounts.values()],
+        "cluster": _members(view.cluster, owners or {}),
+        "recent": list(view.history.rings.recent),
+        "failures": list(view.history.rings.failures),
+        "problems": [_problem(problem) for problem in count.problems],
+        "next": [_coming(entry) for entry in count.next],
+        "events": view.events(),
+        "webhook": {"waiting": view.sender.waiting, "dead": view.sender.dead} if view.sender else None,
+        "reviews": state.reviews,
+        "detection_seconds": _detection(view.history),
+        "timing": None if view.learned is None else [_picture(one) for one in view.gallery.pictures(view.learned)],
+        "history": [
+            {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended} for m in view.history.rings.minutes
+        ],
+    }
+
+
+def _lights(view: Overview) -> dict[str, dict[str, Any]]:
+    """Say whose fault it is: the shop's database's, the provider's, or this program's."""
+    state, accounts = view.engine.state, list(view.engine.accounts.values())
+    now = view.clock.monotonic()
+    unwell = [account for account in accounts if account.is_ours(now) and not account.is_well(now)]
+    lost = sum(account.gate.is_open for account in unwell)
+    live = view.probe.is_live()
+    database = state.scan_problem or ("answers are not being written" if view.engine.writer.stands_still() else "")
+    closed = f"{len(unwell) - lost} of {len(accounts)} accounts closed" if len(unwell) > lost else ""
+    not_understood = f"{lost} of {len(accounts)} accounts not understood" if lost else ""
+    provider = "; ".join(filter(None, (closed, not_understood)))
+    monitor = "" if live else "the loop does not tick"
+    if live and state.stuck:
+        monitor = f"{len(state.stuck)} orders are stuck"
+    return {
+        "database": {"ok": not database and state.scans > 0, "why": database},
+        "provider": {
+            "ok": bool(accounts) and not unwell,
+            "why": provider if accounts else "there is no account to ask",
+        },
+        "monitor": {"ok": live and not state.stuck, "why": monitor},
+    }
+
+
+def _members(cluster: Cluster | None, owners: Mapping[str, str]) -> dict[str, Any] | None:
+    """Say who shares the accounts, and which are whose; None where nobody does."""
+    if cluster is None:
+        return None
+    view = cluster.view
+    accounts: dict[str, list[str]] = {}
+    for account, member in owners.items():
+        accounts.setdefault(member, []).append(account)
+    return {
+        "me": view.me.name if view else None,
+        "problem": cluster.problem,
+        "members": [
+            {"name": m.name, "leads": m.leads, "accounts": sorted(accounts.get(m.name, []))}
+            for m in (view.members if view else ())
+        ],
+    }
+
+
+def _account(view: Overview, account: Account, count: Census, owners: Mapping[str, str] | None) -> dict[str, Any]:
+    now = view.clock.monotonic()
+    share = count.shares.get(account.name, Share())
+    meter = view.history.rings.rates.get(account.name)
+    opens = account.gate.opens_at()
+    return {
+        "name": account.name,
+        "owner": None if owners is None else owners.get(account.name, ""),
+        "open": account.gate.is_open,
+        "reason": account.gate.reason if not account.gate.is_open else "",
+        "last_error": account.last_error,
+        "said": account.said,
+        "understood": account.is_understood(now),
+        "in_flight": account.in_flight,
+        "orders": share.orders,
+        "due": share.due,
+        "calls_per_second": round(meter.per_second(now), 2) if meter else 0.0,
+        "limit_per_second": account.pace.per_second,
+        "next_probe_seconds": None if opens is None else round(max(0.0, opens - now), 1),
+        "last_answer_at": iso(account.answered_at),
+        "paused": _pause(account.paused),
+        "balance": account.balance,
+    }
+
+
+def _detection(history: History) -> dict[str, Any]:
+    delays = sorted(history.rings.delays)
+    groups = Counter(next((b for b in _DELAY_BUCKETS if delay <= b), None) for delay in delays)
+    return {
+        "p50": _quantile(delays, 0.5),
+        "p95": _quantile(delays, 0.95),
+        "buckets": [{"up_to": limit, "count": groups[limit]} for limit in (*_DELAY_BUCKETS, None)],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    told = {name: getattr(problem, name) for name in ("order_id", "kind", "why", "account", "referans")}
+    return {**told, "since": iso(problem.since)}
+
+
+def _coming(entry: Entry) -> dict[str, Any]:
+    return {"order_id": entry.id, "account": entry.account, "at": iso(entry.due), "referans": entry.referans or ""}
+
+
+def _picture(one: Picture) -> dict[str, Any]:
+    account, package = one.key
+    curve = [{"age": age, "share": share} for age, share in one.curve]
+    told = {"orders": round(one.orders), "half_seconds": one.half, "curve": curve, "checks": one.checks}
+    return {"account": account, "package": package, **told}
+
+
+def _pause(pause: Pause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"reason": pause.reason, "by": pause.by, "since": iso(pause.since), "until": iso(pause.until)}
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3) if ordered else None
