@@ -85,6 +85,9 @@ class Accounts:
     def account_of(self, order: Order) -> Account:
         return self.accounts[order.integration or next(iter(self.accounts))]
 
+    def pauses(self, pauses: Any) -> Any:
+        return pauses
+
     def update(self, integrations: Any) -> list[Any]:
         return []
 
