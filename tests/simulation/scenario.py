@@ -94,6 +94,12 @@ def draw(seed: int) -> Scenario:
         accounts = (CONFIG,)
         orders = tuple(replace(order, account=CONFIG) for order in orders)
     faults = tuple(sorted((_fault(chance, weights, hours) for _ in range(count)), key=lambda fault: fault.at))
+    refresh = more.choice((20.0, 60.0, 300.0))
+    if (
+        more.random() < 0.06
+    ):  # a password that somebody mistypes, and nothing else: how soon it is tried then can be told
+        faults = (Fault(hours * HOUR * 0.3, "password", 400 + 300 * more.random(), more.randrange(1 << 16), 0.5),)
+        refresh = 20.0
     return Scenario(
         seed,
         orders,
@@ -107,7 +113,7 @@ def draw(seed: int) -> Scenario:
         confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
         many=chance.random() < 0.4,
         hours=hours,
-        refresh=more.choice((20.0, 60.0, 300.0)),
+        refresh=refresh,
         learned=more.random() < 0.2,
         budget=more.choice((None, 0.01, 0.2)),
         primed=more.random() < 0.7,
