@@ -378,20 +378,9 @@ async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: P
         "INSERT INTO order_monitor_review (order_id, kind) SELECT id, 'pin_differs' FROM product_orders"
     )
     for n, order_id in enumerate(ids):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "order_monitor",
-            "resolve",
-            order_id,
-            "--failed",
-            "--reason",
-            "x",
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        await asyncio.sleep(0.45 + n * 0.06)
+        typed = ("resolve", order_id, "--failed", "--reason", "x")
+        process = await launch.start(*typed, cwd=tmp_path, stdout=launch.DEVNULL, stderr=launch.DEVNULL)
+        await asyncio.sleep(0.03 + n * 0.03)
         if process.returncode is None:
             process.kill()
         await process.wait()

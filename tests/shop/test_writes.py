@@ -63,6 +63,7 @@ def check_results(bad: str, results: list[Any], code: str) -> None:
     assert "CANARY" not in refused.detail
 
 
+@pytest.mark.untraced
 async def test_any_code_that_a_trigger_raises_is_its_rows_alone(plain_shop: Shop) -> None:
     """Every SQLSTATE there is, of warnings, of lost connections, of the server: a code says no more than who raised it."""
     orders = await prepared(plain_shop)
@@ -260,6 +261,7 @@ async def many(shop: Shop, count: int) -> list[str]:
     return [row["id"] for row in rows]
 
 
+@pytest.mark.untraced
 async def test_of_five_hundred_the_fifty_that_are_refused_are_named_and_the_others_written(shop: Shop) -> None:
     """Wherever they stand among the others."""
     await raises(shop, "P0001")
