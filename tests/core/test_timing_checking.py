@@ -191,6 +191,14 @@ def test_a_purse_pays_back_and_never_saves_up_without_bound() -> None:
     assert (purse.credit, purse.ratio) == (WINDOW / 2, 1.5)
 
 
+def test_no_second_is_granted_twice() -> None:
+    purse, kept = Purse(budget=0.5), []
+    for at in (0, 0, 10, 4, 10, 12):
+        purse.spend(1.0, NOW + at)
+        kept.append(purse.credit)
+    assert kept == [-1, -2, 2, 1, 0, 0], "neither where none went by nor where the clock went back"
+
+
 def test_a_budget_in_calls_a_second_is_met_in_proportion() -> None:
     purse = Purse(budget=2.0)
     assert purse.ratio == 1
