@@ -68,7 +68,7 @@ SEEDS ?= 200
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 	$(BIN)/python -m tests.simulation.mutants
 
-mutation: $(VENV)/mutation.done ## small changes to the pure core, and which of them no test notices; the better part of an hour
+mutation: $(VENV)/mutation.done ## small changes to the pure core, and which of them no test notices; takes long, ARGS="order_monitor.core.gate.*" less
 	$(BIN)/python .ci/mutation.py $(ARGS)
 
 fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser and on the settings file, SECONDS each
