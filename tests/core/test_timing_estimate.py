@@ -14,7 +14,7 @@ from order_monitor.core.timing.bins import BINS, EDGES, LAST, MIDDLES, nearest, 
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place, parent
 from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.sketch import MOST, ROOM, Sketch
+from order_monitor.core.timing.sketch import MOST, ROOM, Sketch, _rounded
 from order_monitor.core.timing.terms import Terms
 from order_monitor.core.timing.turnbull import EXACT, Span, _smoothed, estimate
 
@@ -274,6 +274,41 @@ def test_a_sketch_stays_small() -> None:
     assert sketch.total <= MOST
     assert all(0 <= lo < hi <= BINS for lo, hi in weights(sketch))
     assert len(sketch.dump()) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("span", "level", "rounded"),
+    [
+        ((10, 20), 0, (10, 20)),
+        ((100, 740), 1, (96, 736)),
+        ((100, 164), 3, (104, 168)),
+        ((100, 107), 3, (100, 107)),
+        ((7, BINS), 3, (7, BINS)),
+        ((7, BINS), 4, (8, BINS)),
+        ((5, BINS), 5, (4, BINS)),
+        ((6, BINS), 5, (8, BINS)),
+        ((LAST, BINS), 9, (LAST, BINS)),
+        ((3, 5), 6, (0, 8)),
+        ((1, 2), 6, (0, 1)),
+        ((LAST - 1, LAST), 6, (LAST - 1, LAST)),
+    ],
+)
+def test_rounding_is_to_parts_of_the_width_and_later_to_coarser_steps(
+    span: tuple[int, int], level: int, rounded: tuple[int, int]
+) -> None:
+    assert _rounded(span, level) == rounded
+
+
+def test_a_full_sketch_is_halved_and_what_it_holds_adds_up() -> None:
+    sketch = Sketch(DAY)
+    sketch.add((1, 5), NOW, MOST)
+    assert sketch.total == MOST
+    sketch.add((1, 5), NOW, 2.0)
+    assert (sketch.total, weights(sketch)) == (MOST / 2 + 1, {(1, 5): MOST / 2 + 1})
+    for n in range(ROOM + 1):
+        sketch.add((n % 1000, n % 1000 + 100 + n // 1000), NOW, 0.5)
+    assert len(weights(sketch)) <= ROOM
+    assert sketch.total == pytest.approx(sum(weights(sketch).values()))
 
 
 def test_a_sketch_with_room_again_is_exact_again() -> None:
