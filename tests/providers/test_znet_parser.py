@@ -167,7 +167,9 @@ def test_what_the_header_names_is_believed_though_the_bytes_be_valid_utf_8(befor
     assert decode("ş".encode(), before + named) == "ÅŸ"
 
 
-@pytest.mark.parametrize("named", ["", "utf-8", "windows-1252", "windows-1250", "cp1250", "iso-8859-1", "x-cp1254"])
+@pytest.mark.parametrize(
+    "named", ["", "utf-8", "x-cp1254", "windows-1252", "windows-1250", "cp1250", "iso-8859-1", "latin1"]
+)
 def test_of_other_encodings_utf_8_is_tried_first(named: str) -> None:
     assert decode("ş".encode(), f"text/html; charset={named}") == "ş"
 
