@@ -237,6 +237,52 @@ def test_what_was_stored_is_added_to_what_is_known_whatever_else_is_broken() -> 
     assert place.seen == pytest.approx(place.sketch.total)
 
 
+def test_each_call_is_paid_from_its_accounts_purse_at_what_backoff_would_have_made() -> None:
+    timing = Timing(Schedule(jitter=0), Terms())
+    timing.waiting(KEY, 0.0, 60.0, NOW)
+    timing.ended(KEY, 60.0, 150.0, NOW)
+    assert timing._book.account("shop").purse.credit == pytest.approx(0.5), "one slot between may have been spared"
+    timing.ended(KEY, 150.0, 600.0, NOW)
+    timing.refresh(3)
+    before, table = timing._book.account("shop").purse.credit, timing._book.find(KEY)
+    assert table is not None
+    told = timing._reference.ended(60.0, 600.0, table.curve)
+    assert told != timing._reference.ended(60.0, 600.0, None)
+    timing.ended(KEY, 60.0, 600.0, NOW)
+    assert timing._book.account("shop").purse.credit == pytest.approx(before + told - 1)
+    assert set(timing._book._accounts) == {"shop", ""}, "and from no other's"
+
+
+def test_products_with_a_table_of_their_own_are_told_the_best_known_first() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    for package, count in (("few", 2), ("many", 3), ("as few", 2)):
+        for _ in range(count):
+            timing.ended(("a", package), 60.0, 90.0, NOW)
+    assert (timing.learned(), timing.quantile(("a", "few"), 0.5)) == ([], None)
+    while timing.refresh():
+        pass
+    timing.waiting(("a", "none yet"), 0.0, 60.0, NOW)
+    assert timing.learned() == [(("a", "many"), 3.0), (("a", "as few"), 2.0), (("a", "few"), 2.0)]
+    assert timing.quantile(("a", "few"), 0.5) == timing._book.find(("a", "few")).curve.quantile(0.5)  # type: ignore[union-attr]
+
+
+def test_what_is_fresh_is_taken_once_and_what_could_not_be_kept_comes_again() -> None:
+    timing = Timing(SCHEDULE, Terms(packages=4))
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    taken = timing.take()
+    assert {key: sketch.total for key, sketch in taken.items()} == {KEY: 1, ("shop", ""): 1, ("", ""): 1}
+    assert timing.take() == {}
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    timing.give_back(taken)
+    assert {key: sketch.total for key, sketch in timing.take().items()} == {KEY: 2, ("shop", ""): 2, ("", ""): 2}
+    for n in range(3):
+        timing.ended(("shop", str(n)), 60.0, 90.0, NOW)
+    told = {key: sketch.total for key, sketch in timing.take().items()}
+    assert told == {("shop", "0"): 1, ("shop", "1"): 1, ("shop", ""): 4, ("", ""): 3}, (
+        "beyond the room it is the account's"
+    )
+
+
 def test_each_account_tells_how_many_ends_it_learned_from() -> None:
     timing = Timing(SCHEDULE, Terms())
     for account, package in (("a", "x"), ("a", "y"), ("b", "x")):
