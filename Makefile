@@ -38,16 +38,16 @@ faults: $(VENV)/dev.done ## real faults, compared row by row: minutes of kills, 
 release-check: check docs ## a release tried dry, with the built wheel
 	.ci/release $(VENV)
 
-check: $(VENV)/dev.done ## linters, types, layers, spelling
+check: $(VENV)/dev.done $(VENV)/audit.done ## linters, types, layers, spelling, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell order_monitor tests deploy docs benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile
+	$(BIN)/python .ci/audit.py $(BIN)/pip-audit
 
-audit: $(VENV)/audit.done ## known vulnerabilities of what is locked; needs the network, and PyPI's advisories on it
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r deploy/requirements.lock
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r deploy/build.lock
+audit: $(VENV)/audit.done ## known vulnerabilities of what is locked; fails where the advisories cannot be asked
+	$(BIN)/python .ci/audit.py $(BIN)/pip-audit --strict
 
 format: $(VENV)/dev.done ## put the code in shape
 	$(BIN)/ruff check --fix .

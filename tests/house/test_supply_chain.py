@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,47 @@ def test_planted_flaws_are_seen() -> None:
         check=False,
     ).stdout
     assert {"S602", "S102", "S105"} <= {word for word in found.split() if word.startswith("S")}
+
+
+AUDITOR = """#!{python}
+import json, sys
+lock = sys.argv[-1]
+answers = json.loads({answers!r})
+answer = answers["build" if "build" in lock else "requirements"]
+print(json.dumps(answer) if isinstance(answer, dict) else "")
+print(answer, file=sys.stderr)
+"""
+FINE = {"dependencies": [{"name": "httpx", "version": "1", "vulns": []}]}
+FLAWED = {"dependencies": [{"name": "httpx", "version": "1", "vulns": [{"id": "PYSEC-1"}]}]}
+UNKNOWN = {
+    "dependencies": [{"name": "httpx", "skip_reason": "not found"}, {"name": "h11", "version": "1", "vulns": []}]
+}
+
+
+@pytest.mark.parametrize(
+    ("answers", "strict", "code", "words"),
+    [
+        ((FINE, FINE), True, 0, "nothing is known"),
+        ((FINE, FLAWED), False, 1, "deploy/build.lock: httpx 1: PYSEC-1"),
+        ((UNKNOWN, FINE), False, 0, "NOT LOOKED AT: 1 of 2"),
+        ((UNKNOWN, FINE), True, 1, "NOT LOOKED AT: 1 of 2"),
+        ((FINE, "no route to host"), False, 0, "deploy/build.lock: NOT LOOKED AT: no route to host"),
+        ((FINE, "no route to host"), True, 1, "deploy/build.lock: NOT LOOKED AT: no route to host"),
+    ],
+)
+def test_a_known_vulnerability_fails_the_check_and_what_was_not_looked_at_is_said(
+    tmp_path: Path,
+    answers: tuple[object, object],
+    *,
+    strict: bool,
+    code: int,
+    words: str,
+) -> None:
+    auditor = tmp_path / "pip-audit"
+    told = json.dumps(dict(zip(("requirements", "build"), answers, strict=True)))
+    auditor.write_text(AUDITOR.format(python=sys.executable, answers=told))
+    auditor.chmod(0o755)
+    command = [sys.executable, str(ROOT / ".ci" / "audit.py"), str(auditor), *(["--strict"] if strict else [])]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == code, run.stdout + run.stderr
+    assert words in run.stdout
