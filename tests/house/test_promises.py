@@ -29,3 +29,15 @@ def test_every_real_fault_is_among_the_promises() -> None:
         found = re.findall(r"^async def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
         missing = {name for name in found if (f"faults/{path.name}", name) not in NAMED}
         assert missing <= {"test_the_provider_goes_away_and_comes_back"}, path.name
+
+
+@pytest.mark.parametrize(("name", "heading"), [("README.md", "What is promised"), ("README.ar.md", "ما نَعِد به")])
+def test_each_promise_of_a_readme_stands_beside_a_test_that_is_there(name: str, heading: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    promises = section.split("\n- ")[1:]
+    assert len(promises) == 6
+    for promise in promises:
+        named = re.findall(r"`([a-z_/]+\.py)`", promise)
+        assert named, promise
+        assert all((ROOT / "tests" / file).is_file() for file in named), named
