@@ -23,7 +23,7 @@ from order_monitor.demo.show import SCHEMA
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.tell.document import document_of
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.overview import Overview

@@ -40,7 +40,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
 from order_monitor.shop.order_reader import Scan, Take
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy

@@ -15,7 +15,7 @@ from order_monitor.shop.columns import LOGICAL
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 
 NOW = 1_790_000_000.0
 """The moment at which the tests with virtual time begin."""

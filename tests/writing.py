@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from order_monitor.core.recording import Finding, Result
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.system_clock import SystemClock
 from order_monitor.watch.writer import Writer
 

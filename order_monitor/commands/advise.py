@@ -14,8 +14,8 @@ from order_monitor.core.timing.advice import FEWEST, Advice, Past, advise
 from order_monitor.core.timing.plan import slot_before
 from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import EVENTS
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import need_tables
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 
 

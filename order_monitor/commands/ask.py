@@ -19,8 +19,8 @@ from order_monitor.core.schedule import Now
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.order_reader import Scan, Take
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
 from order_monitor.watch.engine import Engine

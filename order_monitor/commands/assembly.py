@@ -25,7 +25,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.health import HealthServer
 from order_monitor.tell.logs import Redactor

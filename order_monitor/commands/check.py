@@ -18,11 +18,11 @@ from order_monitor.providers.transport import CERTIFICATE_WORDS
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
-from order_monitor.shop.doctor import Doctor, Line, worst
-from order_monitor.shop.lookup import lookup_columns
+from order_monitor.shop.doctor import CheckLine, Doctor, worst
 from order_monitor.shop.membership import POOLED, LostMembershipError
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.order_search import lookup_columns
+from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import Redactor
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock
@@ -37,7 +37,7 @@ def run_check(config: Path | None, *, as_json: bool) -> int:
 
 
 async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> int:
-    lines = [Line("ok", "settings", "all understood")]
+    lines = [CheckLine("ok", "settings", "all understood")]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
     try:
         orders = Orders(database, layout)
@@ -54,16 +54,16 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
 
 
-async def _check_lookup(database: Database, orders: Orders) -> list[Line]:
+async def _check_lookup(database: Database, orders: Orders) -> list[CheckLine]:
     """Say what is wrong with ``database.lookup``, which only people's commands need."""
     try:
         await lookup_columns(database, orders)
     except SettingsError as error:
-        return [Line("error", *problem.split(": ", 1)) for problem in error.problems]
+        return [CheckLine("error", *problem.split(": ", 1)) for problem in error.problems]
     return []
 
 
-async def _check_cluster(settings: Settings, database: Database) -> list[Line]:
+async def _check_cluster(settings: Settings, database: Database) -> list[CheckLine]:
     """Say whether locks would be worth anything here, where processes are to share the accounts."""
     if not settings.cluster.enabled:
         return []
@@ -71,13 +71,13 @@ async def _check_cluster(settings: Settings, database: Database) -> list[Line]:
         async with membership_of(settings, database, on_trial=True).joined() as session:
             await session.look(())
     except SettingsError as error:
-        return [Line("error", *error.problems[0].split(": ", 1))]
+        return [CheckLine("error", *error.problems[0].split(": ", 1))]
     except LostMembershipError:
-        return [Line("error", *POOLED.split(": ", 1))]
-    return [Line("ok", "cluster.enabled", "an account can be held for as long as its holder lives")]
+        return [CheckLine("error", *POOLED.split(": ", 1))]
+    return [CheckLine("ok", "cluster.enabled", "an account can be held for as long as its holder lives")]
 
 
-async def _check_accounts(settings: Settings, database: Database, directory: Directory) -> list[Line]:
+async def _check_accounts(settings: Settings, database: Database, directory: Directory) -> list[CheckLine]:
     lines = []
     if settings.provider.source == "database":
         async with database.transaction() as connection:
@@ -89,24 +89,24 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
         await account.provider.aclose()
     if not directory.accounts:
         lines.append(
-            Line("error", "accounts", "there is none to ask", "enable a znet integration, or set provider.source")
+            CheckLine("error", "accounts", "there is none to ask", "enable a znet integration, or set provider.source")
         )
     return lines
 
 
-def _not_ours(integrations: list[Integration], directory: Directory) -> list[Line]:
+def _not_ours(integrations: list[Integration], directory: Directory) -> list[CheckLine]:
     count = len(integrations) - len(directory.accounts)
     text = f"{count} integration{'s' if count > 1 else ''} of the shop not asked: disabled, of another provider, or bad address"
-    return [Line("warning", "accounts", text)] if count else []
+    return [CheckLine("warning", "accounts", text)] if count else []
 
 
-def _account_line(name: str, found: Balance | NoBalance) -> Line:
+def _account_line(name: str, found: Balance | NoBalance) -> CheckLine:
     if isinstance(found, Balance):
-        return Line("ok", f"account {name}", f"answers; balance {found.amount}")
+        return CheckLine("ok", f"account {name}", f"answers; balance {found.amount}")
     why = found.why
     words = f"{why}: {CERTIFICATE_WORDS[why]}" if why in CERTIFICATE_WORDS else why
     said = f", it said: {found.said}" if found.said else ""
-    return Line("error", f"account {name}", f"does not answer as it should: {words}{said}", _ADVICE.get(why, ""))
+    return CheckLine("error", f"account {name}", f"does not answer as it should: {words}{said}", _ADVICE.get(why, ""))
 
 
 _OWN_CA = "if it is the panel's own authority that signed it, give its certificate (PEM) as provider.ca_file"
@@ -129,7 +129,7 @@ _ADVICE = {
 }
 
 
-def _print(lines: list[Line], redactor: Redactor, *, as_json: bool) -> None:
+def _print(lines: list[CheckLine], redactor: Redactor, *, as_json: bool) -> None:
     if as_json:
         say(redactor(json.dumps([asdict(line) for line in lines], ensure_ascii=False)), to_stdout=True)
         return

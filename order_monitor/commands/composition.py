@@ -30,7 +30,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.membership import Membership
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import LineSink, Redactor, set_up
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import NOT_HELD, Account

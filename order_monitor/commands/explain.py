@@ -22,7 +22,7 @@ from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.logs import Redactor
 from order_monitor.watch.account import Account
@@ -48,7 +48,7 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
             return ExitCode.NOT_DONE
         directory.update(history.integrations)
         timing = await _timing(settings, database, orders)
-        view = _View(history, directory, schedule_of(settings), settings, timing)
+        view = _Story(history, directory, schedule_of(settings), settings, timing)
         document = view.document()
         if ask:
             document["now"] = await _ask(view.account, history)
@@ -88,7 +88,7 @@ async def _ask(account: Account | None, history: OrderHistory) -> dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class _Story:
     history: OrderHistory
     directory: Directory
     schedule: Schedule

@@ -14,9 +14,9 @@ from order_monitor.commands.times import local
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import find_account_tables
 from order_monitor.shop.database import Database
-from order_monitor.shop.lookup import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.routing import Directory
 
 LONGEST_NAME: Final = 60

@@ -17,8 +17,8 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import REVIEW
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock
@@ -53,7 +53,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class _Listing:
     """What an order is judged by. ``now`` is epoch seconds by the database's clock."""
 
     directory: Directory
@@ -95,7 +95,7 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
         for known in directory.accounts.values():
             await known.provider.aclose()
         await database.close()
-    view = _View(directory, scan.now, settings.schedule.give_up_after, stuck)
+    view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
     rows = [row for row in map(view.row, sorted(scan.orders, key=_oldest)) if wanted.takes(row)]
     _print(rows[:limit], form)
     if len(rows) > limit:

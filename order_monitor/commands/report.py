@@ -16,9 +16,9 @@ from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import EVENTS
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import need_tables
 from order_monitor.shop.period_report import Period, read_period
+from order_monitor.shop.repository import Orders
 from order_monitor.tell.census import AGES
 from order_monitor.tell.logs import Redactor
 from order_monitor.watch.system_clock import SystemClock
@@ -27,7 +27,7 @@ _AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_ove
 
 
 @dataclass(slots=True)
-class Row:
+class ReportRow:
     """One account and package in a period; times are seconds."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -74,10 +74,10 @@ async def _report(settings: Settings, redactor: Redactor, *, since: float, form:
 
 def summarise(period: Period, account: Callable[[Order], str], settings: Settings) -> list[dict[str, Any]]:
     """Count a period, per account and package and in all."""
-    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    rows: dict[tuple[str, str], ReportRow] = defaultdict(ReportRow)
     statuses = {settings.statuses.completed: "completed", settings.statuses.failed: "failed"}
 
-    def places(order_id: str) -> list[Row]:
+    def places(order_id: str) -> list[ReportRow]:
         order = period.orders.get(order_id)
         name = account(order) if order else "(deleted)"
         return [rows[name, period.packages.get(order_id, "")], rows["all", ""]]
@@ -93,7 +93,7 @@ def summarise(period: Period, account: Callable[[Order], str], settings: Setting
             row.counts["sent"] += order_id in period.sent
             if order_id in period.open:
                 row.counts.update(_open(order, period.now, settings.schedule.give_up_after))
-    total = rows.pop(("all", ""), Row())
+    total = rows.pop(("all", ""), ReportRow())
     named = [{"account": a, "package": p, **row.document()} for (a, p), row in sorted(rows.items())]
     return [*named, {"account": "all", "package": "", **total.document()}]
 

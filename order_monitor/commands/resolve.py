@@ -18,9 +18,9 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 
 _TRIES: Final = 20

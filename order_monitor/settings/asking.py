@@ -37,7 +37,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class Database(Section):
+class DatabaseSettings(Section):
     """Where the shop's orders are."""
 
     dsn: SecretStr | None = None
@@ -108,7 +108,7 @@ class Database(Section):
         return Address((self.host,), (self.port,), self.user, password, self.name)
 
 
-class Provider(Section):
+class ProviderSettings(Section):
     """The account at znet."""
 
     source: Literal["config", "database"] = "config"
@@ -176,7 +176,7 @@ class Provider(Section):
         return value if value is None else not_blank(value)
 
 
-class Schedule(Section):
+class ScheduleSettings(Section):
     """When an order is asked about."""
 
     first_check: Seconds = 60.0
@@ -224,7 +224,7 @@ class Schedule(Section):
         return self
 
 
-class Limits(Section):
+class LimitSettings(Section):
     """How hard the provider may be asked."""
 
     concurrency: Integer = Field(default=20, ge=1, le=1000)
@@ -235,14 +235,14 @@ class Limits(Section):
     """After how many failures in a row an account is left alone, save for single tries."""
 
 
-class Cluster(Section):
+class ClusterSettings(Section):
     """Several processes over one shop, each account asked by one of them."""
 
     enabled: bool = False
     """Whether processes over the same table share its accounts, by PostgreSQL's advisory locks; it takes one more connection."""
 
 
-class Statuses(Section):
+class StatusSettings(Section):
     """What the shop calls the states of an order."""
 
     open: Annotated[tuple[Status, ...], BeforeValidator(read_list), Field(min_length=1)] = (

@@ -9,8 +9,15 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from order_monitor.settings.asking import Cluster, Database, Limits, Provider, Schedule, Statuses
-from order_monitor.settings.telling import Health, Log, Shutdown, Webhook
+from order_monitor.settings.asking import (
+    ClusterSettings,
+    DatabaseSettings,
+    LimitSettings,
+    ProviderSettings,
+    ScheduleSettings,
+    StatusSettings,
+)
+from order_monitor.settings.telling import HealthSettings, LogSettings, ShutdownSettings, WebhookSettings
 
 
 class Settings(BaseSettings):
@@ -18,16 +25,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    database: Database = Database()
-    provider: Provider = Provider()
-    schedule: Schedule = Schedule()
-    limits: Limits = Limits()
-    cluster: Cluster = Cluster()
-    statuses: Statuses = Statuses()
-    health: Health = Health()
-    webhook: Webhook = Webhook()
-    log: Log = Log()
-    shutdown: Shutdown = Shutdown()
+    database: DatabaseSettings = DatabaseSettings()
+    provider: ProviderSettings = ProviderSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    statuses: StatusSettings = StatusSettings()
+    health: HealthSettings = HealthSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    log: LogSettings = LogSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
 
     @classmethod
     def settings_customise_sources(

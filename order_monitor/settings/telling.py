@@ -19,7 +19,7 @@ from order_monitor.settings.types import (
 )
 
 
-class Health(Section):
+class HealthSettings(Section):
     """The endpoint that says how the daemon is."""
 
     LOOPBACK: ClassVar = ("127.0.0.1", "::1", "localhost")
@@ -60,7 +60,7 @@ class Health(Section):
         return self
 
 
-class Webhook(Section):
+class WebhookSettings(Section):
     """Who is told of each event by HTTP, with the signature of the Standard Webhooks specification."""
 
     # Often holds a token of the receiver's, so it is kept like a password.
@@ -97,7 +97,7 @@ class Webhook(Section):
         return self
 
 
-class Log(Section):
+class LogSettings(Section):
     """What is told on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -106,7 +106,7 @@ class Log(Section):
     """`auto` is `console` on a terminal and `json` elsewhere; or say `console` or `json`."""
 
 
-class Shutdown(Section):
+class ShutdownSettings(Section):
     """How long a stop may take."""
 
     grace: Seconds = 25.0

@@ -14,10 +14,10 @@ from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, is_open
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import may_use
 from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
 from order_monitor.shop.shapes import remarks_of
 from order_monitor.shop.statements import UPDATE_PARAMETERS
@@ -25,7 +25,7 @@ from order_monitor.shop.table_search import WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckLine:
     """One thing looked at. ``do`` says what to do about it, where there is something."""
 
     level: Literal["ok", "warning", "error"]
@@ -44,7 +44,7 @@ class Doctor:
         self._migration = migration
         self._layout = layout
 
-    async def examine(self) -> AsyncIterator[Line]:
+    async def examine(self) -> AsyncIterator[CheckLine]:
         """Tell one thing after the other; what cannot be looked at because of an error is left out.
 
         Raises:
@@ -53,9 +53,9 @@ class Doctor:
         async with self._database.transaction() as connection:
             version = await connection.fetchval("SHOW server_version")
             encoding = await connection.fetchval("SHOW server_encoding")
-        yield Line("ok", "database", f"reached: PostgreSQL {version}")
+        yield CheckLine("ok", "database", f"reached: PostgreSQL {version}")
         if encoding != "UTF8":
-            yield Line(
+            yield CheckLine(
                 "warning", "database", f"its encoding is {encoding}: some messages cannot be stored and are left out"
             )
         try:
@@ -63,26 +63,28 @@ class Doctor:
         except SettingsError as error:
             for problem in error.problems:
                 subject, _, text = problem.partition(": ")
-                yield Line("error", subject, text)
+                yield CheckLine("error", subject, text)
             return
         async for line in self._examine_table(table):
             yield line
 
-    async def _examine_table(self, table: Table) -> AsyncIterator[Line]:
+    async def _examine_table(self, table: Table) -> AsyncIterator[CheckLine]:
         names = ", ".join(column.name for column in table.columns.values())
-        yield Line("ok", f"table {table.schema}.{table.name}", f"columns found: {names}")
+        yield CheckLine("ok", f"table {table.schema}.{table.name}", f"columns found: {names}")
         for text, remedy in remarks_of(table.shape, f"{table.schema}.{table.name}"):
-            yield Line("warning", f"table {table.schema}.{table.name}", text, remedy)
+            yield CheckLine("warning", f"table {table.schema}.{table.name}", text, remedy)
         for text in table.left_out:
             what, _, remedy = text.partition(": ")
-            yield Line("warning", "columns", f"left out: {what}", remedy)
+            yield CheckLine("warning", "columns", f"left out: {what}", remedy)
         rights = await self._rights(table)
         for line in rights:
             yield line
         for change in await self._migration.missing(table):
-            yield Line("warning", change.what, "is missing", "order-monitor migrate")
+            yield CheckLine("warning", change.what, "is missing", "order-monitor migrate")
         for drop in await self._migration.outdated(table):
-            yield Line("warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate")
+            yield CheckLine(
+                "warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate"
+            )
         if not any(line.level == "error" for line in rights):
             for line in [*await self._identity(table), *await self._open_orders()]:
                 yield line
@@ -91,13 +93,13 @@ class Doctor:
             for line in await self._people():
                 yield line
 
-    async def _rights(self, table: Table) -> list[Line]:
+    async def _rights(self, table: Table) -> list[CheckLine]:
         """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
         async with self._database.transaction() as connection:
             missing = [grant for grant, held in await self._grants(connection, table) if not held]
         if missing:
             return [
-                Line(
+                CheckLine(
                     "error", "rights", "this role lacks rights", "; ".join(f"{grant} TO your_role" for grant in missing)
                 )
             ]
@@ -107,8 +109,8 @@ class Doctor:
                 await connection.fetch(self._orders.ledger.statements.lock_sql(), [])
                 await connection.fetch(self._orders.ledger.statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
         except (ShopMisfitError, RowRejectedError) as error:
-            return [Line("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
-        return [Line("ok", "rights", "all that is needed, and the statements of the work run")]
+            return [CheckLine("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
+        return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]
 
     async def _grants(self, connection: Connection, table: Table) -> list[tuple[str, bool]]:
         name = f"{quoted(table.schema)}.{quoted(table.name)}"
@@ -131,7 +133,7 @@ class Doctor:
             grants.append((f"GRANT {privilege} ON {full}", held))
         return grants
 
-    async def _identity(self, table: Table) -> list[Line]:
+    async def _identity(self, table: Table) -> list[CheckLine]:
         """Say whether two rows may have one id, and whether any do: which of them is meant nobody knows."""
         if table.shape.is_unique:
             return []
@@ -144,7 +146,7 @@ class Doctor:
         if count:
             text = f"{count} open {'orders share their ids' if count > 1 else 'order shares its id'} with another row"
             lines.append(
-                Line("error", "identity", f"{text}: none of these is written", "give each row an id of its own")
+                CheckLine("error", "identity", f"{text}: none of these is written", "give each row an id of its own")
             )
         if not table.shape.is_keyed and not table.shape.is_view:
             below = any(not part.is_partition for part in table.shape.parts)
@@ -153,10 +155,10 @@ class Doctor:
                 if below
                 else f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({identity})"
             )
-            lines.append(Line("warning", "identity", f"nothing keeps {table['id'].name} unique", remedy))
+            lines.append(CheckLine("warning", "identity", f"nothing keeps {table['id'].name} unique", remedy))
         return lines
 
-    async def _people(self) -> list[Line]:
+    async def _people(self) -> list[CheckLine]:
         """Say what people have paused, and what waits for them."""
         schema, lines = self._layout.schema, []
         async with self._database.transaction() as connection:
@@ -164,38 +166,38 @@ class Doctor:
                 for pause in (await Pauses(schema).read(connection)).values():
                     text = f"is paused by {pause.by}: {pause.reason}"
                     lines.append(
-                        Line("warning", f"account {pause.account}", text, f"order-monitor resume {pause.account}")
+                        CheckLine("warning", f"account {pause.account}", text, f"order-monitor resume {pause.account}")
                     )
             if await may_use(connection, schema, REVIEW, "SELECT") and (
                 count := await Reviews(schema).count(connection)
             ):
-                lines.append(Line("warning", "review", f"{count} wait for a person", "order-monitor review"))
+                lines.append(CheckLine("warning", "review", f"{count} wait for a person", "order-monitor review"))
                 lines += [_refused(review) for review in await Reviews(schema).refused(connection, REFUSED)]
         return lines
 
-    async def _deliveries(self) -> Line:
+    async def _deliveries(self) -> CheckLine:
         waiting, dead = await Outbox(self._database, self._layout.schema).counts()
         text = f"{waiting} events wait for delivery, {dead} {'is a dead letter' if dead == 1 else 'are dead letters'}"
-        return Line(
+        return CheckLine(
             "warning" if dead else "ok", "webhook", text, "order-monitor explain ORDER says why" if dead else ""
         )
 
-    async def _open_orders(self) -> list[Line]:
+    async def _open_orders(self) -> list[CheckLine]:
         try:
             scan = await self._orders.scan()
         except (ShopError, SettingsError) as error:
-            return [Line("error", "open orders", f"cannot be read: {error}")]
+            return [CheckLine("error", "open orders", f"cannot be read: {error}")]
         reasons = Counter(reason for order in scan.orders if (reason := order.skip_reason(scan.now)))
         if scan.unknown:
             reasons[SkipReason.UNKNOWN_STATUS] = len(scan.unknown)
         lines = [
-            Line(
+            CheckLine(
                 "ok", "open orders", f"{len(scan.orders)} found, {sum(reasons.values())} of them cannot be asked about"
             )
         ]
         for reason, count in sorted(reasons.items()):
             text = f"{count} order{'s' if count > 1 else ''} cannot be asked about: {reason}"
-            lines.append(Line("warning", "open orders", text, _REMEDIES.get(reason, "")))
+            lines.append(CheckLine("warning", "open orders", text, _REMEDIES.get(reason, "")))
         return lines
 
 
@@ -219,9 +221,9 @@ async def _may(connection: Connection, kind: str, table: str, column: str | None
     return bool(await connection.fetchval(f"SELECT has_{kind}_privilege({place}, {literal(privilege)})"))
 
 
-def _refused(review: Review) -> Line:
+def _refused(review: Review) -> CheckLine:
     """Name a row that cannot be written: its order stays open although its end is known."""
-    return Line("error", f"order {review.order_id}", f"the database refuses its row: {review.detail}", _REFUSED_DO)
+    return CheckLine("error", f"order {review.order_id}", f"the database refuses its row: {review.detail}", _REFUSED_DO)
 
 
 def _bare(column: str) -> str:
@@ -233,7 +235,7 @@ def _hint(error: str) -> str:
     return "a row security policy hides orders: exempt this role (BYPASSRLS)" if "42501" in error else ""
 
 
-def worst(lines: Iterable[Line]) -> str:
+def worst(lines: Iterable[CheckLine]) -> str:
     """Return the gravest level among ``lines``."""
     levels = {line.level for line in lines}
     return next((level for level in ("error", "warning") if level in levels), "ok")

@@ -40,7 +40,7 @@ SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON 
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class IndexPlace:
     """A partition, and the index of the whole table that its own is to be a part of: (schema, name) each."""
 
     part: tuple[str, str]
@@ -62,7 +62,7 @@ class Change:
     table: str | None = None
     schema: str = ""
     is_quick: bool = False
-    place: Place | None = None
+    place: IndexPlace | None = None
     column: str | None = None
 
 
@@ -96,10 +96,10 @@ class IndexPlan:
     def _part(self, part: Part) -> list[Change]:
         if not part.is_partition:
             return [self._make(part.schema, part.name, part.kind)]
-        place = Place((part.schema, part.name), (self.table.schema, self.name(self.table.name)))
+        place = IndexPlace((part.schema, part.name), (self.table.schema, self.name(self.table.name)))
         return [self._make(part.schema, part.name, part.kind, place), self._attach(part, place)]
 
-    def _make(self, schema: str, of: str, kind: str, place: Place | None = None) -> Change:
+    def _make(self, schema: str, of: str, kind: str, place: IndexPlace | None = None) -> Change:
         """Return what makes the index of one table: a partitioned one's is empty, and made at once."""
         name, is_parent = self.name(of), kind == PARTITIONED
         how, only = ("", "ONLY ") if is_parent else ("CONCURRENTLY ", "")
@@ -111,7 +111,7 @@ class IndexPlan:
         # What is attached goes with its parent.
         return made if place else replace(made, reverse=drop_of(made))
 
-    def _attach(self, part: Part, place: Place) -> Change:
+    def _attach(self, part: Part, place: IndexPlace) -> Change:
         whole, own = self.name(part.parent), self.name(part.name)
         return Change(
             f"index {own} as a part of {whole}",

@@ -31,7 +31,7 @@ _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Slice:
     """Some of what a scan reads, as soon as it is read: of very many orders nobody holds all at once.
 
     ``now`` is the database's clock when the reading began, epoch seconds. The first part has no orders, but what must be known
@@ -44,7 +44,7 @@ class Part:
     pauses: Mapping[str, Pause] = field(default_factory=dict)
 
 
-Take = Callable[[Part], None]
+Take = Callable[[Slice], None]
 """Takes the parts of a scan."""
 
 
@@ -106,24 +106,7 @@ class OrderReader:
         is_through = False
         try:
             async with self._database.transaction() as connection:
-                began = await connection.fetchval(_NOW)
-                pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
-                orders: list[Order] = []
-                integrations: list[Integration] | None = None
-                async for part in self._parts(connection, Part(began, pauses=pauses), only, since):
-                    integrations = integrations if part.integrations is None else part.integrations
-                    if take is None:
-                        orders += part.orders
-                    else:
-                        take(part)
-                unknown_sql = self.queries.unknown_sql()
-                unknown = await connection.fetch(unknown_sql) if unknown_sql else []
-                waiting = await self._waiting(connection)
-                reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
-                ended = await self._recent(connection, holdings, only)
-                odd = [order_of(r) for r in unknown]
-                # Last of all: whoever goes by it must not be behind by as long as the reading took.
-                now = await connection.fetchval(_NOW)
+                scan, late = await self._read(connection, holdings, only, since, take)
             is_through = True
         except ShopMisfitError:
             self._catalogue.doubt()
@@ -132,12 +115,39 @@ class OrderReader:
             if not is_through:
                 # Of accounts read by a look that failed nobody may have heard: they are read again.
                 self.accounts_read_at = float("-inf")
+        await self._ends.put_up(self._database, holdings.ledger.table, holdings.reviews, late)
+        return scan
+
+    async def _read(
+        self,
+        connection: Connection,
+        holdings: Holdings,
+        only: Sequence[str] | None,
+        since: float | None,
+        take: Take | None,
+    ) -> tuple[Scan, list[str]]:
+        """Return what is read at a look, and which orders have waited too long for their PIN."""
+        orders: list[Order] = []
+        integrations: list[Integration] | None = None
+        pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
+        first = Slice(await connection.fetchval(_NOW), pauses=pauses)
+        async for part in self._parts(connection, first, only, since):
+            integrations = integrations if part.integrations is None else part.integrations
+            if take is None:
+                orders += part.orders
+            else:
+                take(part)
+        unknown_sql = self.queries.unknown_sql()
+        unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
+        waiting = await self._waiting(connection)
+        reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
+        ended = await self._recent(connection, holdings, only)
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
-        await self._ends.put_up(
-            self._database, holdings.ledger.table, holdings.reviews, [r["id"] for r in ended if r["is_late"]]
-        )
+        # Last of all: whoever goes by it must not be behind by as long as the reading took.
+        now = await connection.fetchval(_NOW)
         is_whole = only is None and since is None
-        return Scan(now, orders, odd, integrations, waiting, pauses, reviews, awaiting, is_whole)
+        scan = Scan(now, orders, unknown, integrations, waiting, pauses, reviews, awaiting, is_whole)
+        return scan, [r["id"] for r in ended if r["is_late"]]
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: one statement.
@@ -190,8 +200,8 @@ class OrderReader:
         return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
 
     async def _parts(
-        self, connection: Connection, first: Part, only: Sequence[str] | None, since: float | None
-    ) -> AsyncIterator[Part]:
+        self, connection: Connection, first: Slice, only: Sequence[str] | None, since: float | None
+    ) -> AsyncIterator[Slice]:
         """Yield what must be known first, and then the orders."""
         integrations: list[Integration] | None = None
         accounts = self._catalogue.holdings.accounts

@@ -17,14 +17,14 @@ from order_monitor.shop.columns import Table, columns_of, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.layout import TIMING, Layout, events_of
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.recent_ends import LOOKED_AT, package_sql
+from order_monitor.shop.repository import Orders
 
 TIMEOUT_WORDS: Final = "Timeout: No response after"
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class KeptEnd:
     """An end of the past: what its timing is learned under, its age when it was found (seconds), and when (epoch seconds).
 
     ``is_end`` is false where the time limit ended it, and not the provider.
@@ -99,7 +99,7 @@ class Timings:
             (before or sketch).dump(),
         )
 
-    async def history(self, limit: int = LOOKED_AT) -> list[End]:
+    async def history(self, limit: int = LOOKED_AT) -> list[KeptEnd]:
         """Return the ends that the newest events tell, oldest first.
 
         Raises:
@@ -114,7 +114,7 @@ class Timings:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, limit)
         return [
-            End((row["integration"] or ONE, row["package"] or ""), row["id"], row["age"], row["at"], row["is_end"])
+            KeptEnd((row["integration"] or ONE, row["package"] or ""), row["id"], row["age"], row["at"], row["is_end"])
             for row in reversed(rows)
         ]
 

@@ -32,7 +32,7 @@ _UNREAD_HOLD: Final = 5.0
 
 
 class Shop(Recorder, Protocol):
-    """Where open orders are found and answers are written; `order_monitor.shop.orders.Orders` is it."""
+    """Where open orders are found and answers are written; `order_monitor.shop.repository.Orders` is it."""
 
     @property
     def records_every_check(self) -> bool:

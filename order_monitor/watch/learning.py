@@ -28,7 +28,7 @@ _PURGE_EVERY: Final = 300.0
 
 
 class PastEnd(Protocol):
-    """An end of the past; `order_monitor.shop.timings.End` is one."""
+    """An end of the past; `order_monitor.shop.timings.KeptEnd` is one."""
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,7 @@ from order_monitor.core.entry import Stage
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.providers.provider import Provider
-from order_monitor.shop.order_reader import Part, Scan
+from order_monitor.shop.order_reader import Scan, Slice
 from order_monitor.watch.board import Board
 from order_monitor.watch.intake import Intake
 from order_monitor.watch.routing import Directory
@@ -47,7 +47,7 @@ class Look:
         self.dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
 
-    def take(self, part: Part) -> None:
+    def take(self, part: Slice) -> None:
         """Take in some orders, and first what must be known before them."""
         if part.integrations is not None:
             self.dropped += self._directory.update(part.integrations)
@@ -64,7 +64,7 @@ class Look:
     async def rest(self, scan: Scan) -> None:
         """Take in what is not read part by part."""
         if not self._parts:
-            self.take(Part(scan.now, (), scan.integrations, scan.pauses))
+            self.take(Slice(scan.now, (), scan.integrations, scan.pauses))
         self._board.follow(scan.now)
         await self.meet_all(scan)
 

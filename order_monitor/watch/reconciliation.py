@@ -31,7 +31,7 @@ _LOOK: Final = 1.0
 
 
 class Desk(Protocol):
-    """Who takes what a person must decide, and remembers what ended; `order_monitor.shop.orders.Orders` does."""
+    """Who takes what a person must decide, and remembers what ended; `order_monitor.shop.repository.Orders` does."""
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that were ended within so many seconds."""

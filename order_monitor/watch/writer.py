@@ -35,7 +35,7 @@ _ALONE_SHARE: Final = 5.0
 
 
 class Recorder(Protocol):
-    """What writes a batch; `order_monitor.shop.orders.Orders` does."""
+    """What writes a batch; `order_monitor.shop.repository.Orders` does."""
 
     async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
         """Write, and return one result for each finding."""

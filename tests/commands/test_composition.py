@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from order_monitor.commands.composition import PATIENCE, layout_of, policy_of, schedule_of, terms_of
-from order_monitor.settings.asking import Limits, Provider, Schedule, Statuses
+from order_monitor.settings.asking import LimitSettings, ProviderSettings, ScheduleSettings, StatusSettings
 from order_monitor.settings.model import Settings
 
 
@@ -24,7 +24,7 @@ def test_the_daemon_tries_to_write_for_ever_and_one_pass_for_a_minute() -> None:
     ],
 )
 def test_how_orders_are_watched_is_as_the_settings_say(section: str, key: str, value: Any) -> None:
-    kind = {"limits": Limits, "schedule": Schedule}[section]
+    kind = {"limits": LimitSettings, "schedule": ScheduleSettings}[section]
     changed = Settings(**{section: kind(**{key: value})})
     assert getattr(policy_of(changed), key) == value != getattr(policy_of(Settings()), key)
 
@@ -33,20 +33,22 @@ def test_how_orders_are_watched_is_as_the_settings_say(section: str, key: str, v
 def test_when_orders_are_asked_about_is_as_the_settings_say(key: str) -> None:
     value: Any = {"jitter": 0.5, "cap": 5000.0, "give_up_after": 5000.0}.get(key, 45.0)
     given: dict[str, Any] = {key: value}
-    assert getattr(schedule_of(Settings(schedule=Schedule(**given))), key) == value
+    assert getattr(schedule_of(Settings(schedule=ScheduleSettings(**given))), key) == value
     assert getattr(schedule_of(Settings()), key) != value
 
 
 def test_what_is_learned_goes_by_the_settings() -> None:
-    terms = terms_of(Settings(schedule=Schedule(min_interval=9.0, budget=2.5), limits=Limits(calls_per_second=4.0)))
+    terms = terms_of(
+        Settings(schedule=ScheduleSettings(min_interval=9.0, budget=2.5), limits=LimitSettings(calls_per_second=4.0))
+    )
     assert (terms.min_interval, terms.budget, terms.ceiling) == (9.0, 2.5, 4.0)
 
 
 def test_the_table_is_read_and_written_as_the_settings_say() -> None:
     settings = Settings(
-        statuses=Statuses(completed="done"),
-        schedule=Schedule(record_sync=False, await_pin=60.0),
-        provider=Provider(source="database", refresh=7.0, unique_pins=False),
+        statuses=StatusSettings(completed="done"),
+        schedule=ScheduleSettings(record_sync=False, await_pin=60.0),
+        provider=ProviderSettings(source="database", refresh=7.0, unique_pins=False),
     )
     layout = layout_of(settings)
     assert layout.rules.completed == "done"

@@ -9,8 +9,8 @@ import pytest
 
 from order_monitor.core.errors import SettingsError
 from order_monitor.shop.columns import Column
-from order_monitor.shop.lookup import Hits, Parameters, begins, equals, look_up, uuid_range
 from order_monitor.shop.order_history import OrderHistory
+from order_monitor.shop.order_search import Hits, Parameters, begins, equals, look_up, uuid_range
 from tests.commands.test_people import call, prepare
 from tests.commands.test_process import PIN, Panel, panel, sent, settings
 from tests.shops import Shop

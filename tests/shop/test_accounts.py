@@ -17,8 +17,8 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy

@@ -14,7 +14,7 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.system_clock import SystemClock
 from tests import readme
 from tests.proxies import Proxy

@@ -23,8 +23,8 @@ from order_monitor.core.errors import (
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.ledger import values_of
-from order_monitor.shop.order_reader import SLICE, Part
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.order_reader import SLICE, Slice
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.statements import UPDATE_PARAMETERS
 from tests.shops import LAYOUT, NOW, SHOP, Shop
 from tests.writing import write_all
@@ -72,7 +72,7 @@ async def test_a_scan_gives_its_orders_as_they_are_read(plain_shop: Shop) -> Non
         "now(), n::text FROM generate_series(1, 2 * $1::int) n",
         SLICE,
     )
-    parts: list[Part] = []
+    parts: list[Slice] = []
     scan = await plain_shop.orders().scan(take=parts.append)
     assert [len(part.orders) for part in parts] == [0, SLICE, SLICE, 2]
     assert scan.orders == []
@@ -90,7 +90,7 @@ async def test_what_was_read_before_a_scan_was_cut_has_been_given(plain_shop: Sh
             "$1::int", str(SLICE)
         )
     )
-    parts: list[Part] = []
+    parts: list[Slice] = []
     with pytest.raises(OrderMonitorError):
         await plain_shop.orders().scan(take=parts.append)
     assert [len(part.orders) for part in parts] == [0, SLICE]

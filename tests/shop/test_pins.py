@@ -12,7 +12,7 @@ from order_monitor.core.answer import Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate, Finding
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from tests.clocks import Drive
 from tests.shop.test_events import events, prepared
 from tests.shop.test_orders import found

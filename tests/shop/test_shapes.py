@@ -14,7 +14,7 @@ from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
-from order_monitor.shop.doctor import Doctor, Line
+from order_monitor.shop.doctor import CheckLine, Doctor
 from order_monitor.shop.ledger import values_of
 from order_monitor.shop.migration import Migration, as_sql
 from order_monitor.watch.system_clock import SystemClock
@@ -26,13 +26,13 @@ from tests.writing import write_all
 PIN = "PIN-CANARY-1"
 
 
-async def examined(shop: Shop) -> list[Line]:
+async def examined(shop: Shop) -> list[CheckLine]:
     database = shop.database()
     doctor = Doctor(database, shop.orders(database), Migration(database, shop.layout, SystemClock()), shop.layout)
     return [line async for line in doctor.examine()]
 
 
-def of(found_lines: list[Line], level: str) -> list[str]:
+def of(found_lines: list[CheckLine], level: str) -> list[str]:
     return [f"{line.subject}: {line.text} -> {line.do}" for line in found_lines if line.level == level]
 
 

@@ -18,7 +18,7 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.demo.postgres import EmbeddedPostgres
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from tests.conftest import clone, drop
 from tests.shop.test_events import prepared as with_tables
 from tests.shop.test_orders import found, prepared

@@ -24,9 +24,9 @@ from order_monitor.shop.layout import Layout
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.order_reader import OrderReader
 from order_monitor.shop.order_recorder import OrderRecorder
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.timings import history_sql
 from order_monitor.shop.unconfirmed import Unconfirmed

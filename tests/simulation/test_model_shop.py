@@ -16,10 +16,10 @@ from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.watch.system_clock import SystemClock
 from tests.shops import NOW, Shop

@@ -14,7 +14,7 @@ from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.shop.order_reader import Part, Scan, Take
+from order_monitor.shop.order_reader import Scan, Slice, Take
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.readiness import Readiness
 from order_monitor.watch.account import Account
@@ -129,7 +129,7 @@ async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read()
     async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
         for _ in range(3):
-            take(Part(bench.clock.time(), [Order("x", "sent", NOW + 250, "r")]))
+            take(Slice(bench.clock.time(), [Order("x", "sent", NOW + 250, "r")]))
             await go_on.wait()
             go_on.clear()
         if bench.shop.away:

@@ -19,8 +19,8 @@ from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.core.order import Pin
 from order_monitor.core.recording import Fate
-from order_monitor.shop.orders import Orders
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.repository import Orders
 from order_monitor.tell.webhook import Receiver as Posting
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.system_clock import SystemClock

@@ -18,7 +18,7 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
-from order_monitor.shop.order_reader import Part, Scan, Take
+from order_monitor.shop.order_reader import Scan, Slice, Take
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
@@ -186,7 +186,7 @@ async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None
 
     async def slow(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
-        take(Part(NOW, [Order("first", "sent", NOW - 1000, "r")]))
+        take(Slice(NOW, [Order("first", "sent", NOW - 1000, "r")]))
         await go_on.wait()
         return Scan(NOW, [], [])
 
@@ -216,7 +216,7 @@ async def test_what_was_read_before_a_look_failed_stays_and_nothing_is_let_go() 
     async def cut(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
         looks.append(since)
-        take(Part(NOW, [Order("c", "sent", NOW - 1000, "c"), Order("d", "sent", NOW, "")]))
+        take(Slice(NOW, [Order("c", "sent", NOW - 1000, "c"), Order("d", "sent", NOW, "")]))
         raise ShopUnavailableError("timeout")
 
     table.scan = cut  # type: ignore[method-assign]
@@ -246,7 +246,7 @@ async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back
         clock.elapsed += 1
         for order in orders:
             engine.discovery.intake.ended(order)
-        take(Part(NOW, orders))
+        take(Slice(NOW, orders))
         return Scan(NOW, [], [])
 
     table.scan = long  # type: ignore[method-assign]

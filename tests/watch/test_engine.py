@@ -19,7 +19,7 @@ from order_monitor.core.schedule import Continuous, OnePass, Plan, Schedule
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.shop.order_reader import Scan, Take
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy

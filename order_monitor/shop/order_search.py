@@ -16,7 +16,7 @@ from order_monitor.core.errors import RowRejectedError, SettingsError
 from order_monitor.shop.columns import Column, Table, columns_of, literal
 from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory, read_order_history
-from order_monitor.shop.orders import Orders
+from order_monitor.shop.repository import Orders
 
 SHOWN: Final = 10
 """How many of several hits are named."""
