@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
-
-import structlog
+from collections.abc import Sequence
+from typing import Final
 
 from order_monitor.core.answer import Answer, Waiting
 from order_monitor.core.clock import Clock
 from order_monitor.core.entry import Entry
-from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Fate, Result
 from order_monitor.core.schedule import Schedule
@@ -18,50 +15,13 @@ from order_monitor.core.timing.learning import Key
 from order_monitor.core.timing.plan import key_of, slot_before
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.precedence import precedence
-from order_monitor.core.timing.sketch import Sketch
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
+from order_monitor.watch.timing_shelf import Keeper, PastEnd, TimingShelf
 
 SAVE_EVERY: Final = 300.0
 _LOOK: Final = 2.0
 _PURGE_EVERY: Final = 300.0
-
-
-class PastEnd(Protocol):
-    """An end of the past; `order_monitor.shop.timings.KeptEnd` is one."""
-
-    @property
-    def key(self) -> Key:
-        """What its timing is learned under."""
-
-    @property
-    def order_id(self) -> str:
-        """Whose."""
-
-    @property
-    def age(self) -> float:
-        """Seconds from ``sent_at`` until it was found."""
-
-    @property
-    def at(self) -> float:
-        """When it was found, epoch seconds."""
-
-    @property
-    def is_end(self) -> bool:
-        """Whether the provider ended it, and not the time limit."""
-
-
-class Keeper(Protocol):
-    """Where sketches are kept; `order_monitor.shop.timings.Timings` does."""
-
-    async def read(self) -> Mapping[Key, str] | None:
-        """Return what is kept, None where there is no place for it."""
-
-    async def history(self) -> Sequence[PastEnd]:
-        """Return ends of the past, oldest first."""
-
-    async def add(self, learned: Mapping[Key, Sketch]) -> None:
-        """Add what was learned since the last time to what is kept."""
 
 
 class Learning(Observer):
@@ -70,13 +30,11 @@ class Learning(Observer):
     def __init__(self, timing: Timing, keeper: Keeper, clock: Clock, schedule: Schedule) -> None:
         """Teach ``timing``, and keep what it has learned with ``keeper``; ends of the past were found by ``schedule``."""
         self.timing = timing
-        self._keeper = keeper
+        self._shelf = TimingShelf(timing, keeper)
         self._clock = clock
         self._schedule = schedule
         self._engine: Engine | None = None
-        self._asked: dict[str, tuple[Order, float]] = {}
-        self._kept = True
-        self._log = structlog.get_logger("order_monitor.timing")
+        self._asked: dict[str, tuple[Key, float]] = {}
 
     def adopt(self, schedule: Schedule) -> None:
         """Go on by another schedule."""
@@ -102,7 +60,7 @@ class Learning(Observer):
         now = self._engine.now()
         age = now - order.sent_at
         self.timing.waiting(key_of(order), self._before(order), age, now)
-        self._asked[order.id] = (order, max(0.0, age))
+        self._asked[order.id] = (key_of(order), max(0.0, age))
 
     def settled(self, account: str, result: Result, delay: float) -> None:
         """Learn that an order has ended; one that the time limit ended, or somebody else, tells only that it had waited."""
@@ -120,14 +78,14 @@ class Learning(Observer):
 
     def _before(self, order: Order) -> float:
         """Return the age at which an order was known to wait, 0 where it was never asked about."""
-        _, age = self._asked.get(order.id, (order, None))
+        _, age = self._asked.get(order.id, (None, None))
         if age is None and order.last_sync_at is not None and order.sent_at is not None:
             age = order.last_sync_at - order.sent_at
         return max(0.0, age or 0.0)
 
     async def run(self) -> None:
         """Make tables anew as they grow, one at a time, and keep what was learned every few minutes, for ever."""
-        await self._read()
+        await self.begin()
         saved = purged = self._clock.monotonic()
         while True:
             await self._clock.sleep(_LOOK)
@@ -138,32 +96,17 @@ class Learning(Observer):
                 self._purge()
             if now - saved >= SAVE_EVERY:
                 saved = now
-                await self.save()
+                await self._shelf.save()
+
+    async def begin(self) -> None:
+        """Take up what is kept; at the first start, learn from the past."""
+        self.seed(await self._shelf.read(self._engine.now() if self._engine else self._clock.time()))
+        while self.timing.refresh():
+            await self._clock.sleep(0)
 
     async def save(self) -> None:
         """Keep what was learned; while the database is away it waits for the next time."""
-        learned = self.timing.take()
-        if not learned:
-            return
-        try:
-            await self._keeper.add(learned)
-        except ShopError as error:
-            self.timing.give_back(learned)
-            self._say(str(error))
-
-    async def _read(self) -> None:
-        try:
-            kept = await self._keeper.read()
-            past = [] if kept else await self._keeper.history()
-        except (ShopError, SettingsError) as error:
-            self._say(str(error))
-            return
-        if kept is None:
-            self._say("there is no table order_monitor_timing; run order-monitor migrate")
-        self.timing.load(kept or {}, self._engine.now() if self._engine else self._clock.time())
-        self.seed(past)
-        while self.timing.refresh():
-            await self._clock.sleep(0)
+        await self._shelf.save()
 
     def seed(self, past: Sequence[PastEnd]) -> None:
         """Learn from the past, at the first start."""
@@ -174,14 +117,9 @@ class Learning(Observer):
             else:
                 self.timing.lost(end.key, before, end.at)
 
-    def _say(self, why: str) -> None:
-        if self._kept:
-            self._kept = False
-            self._log.warning("timing.not_kept", why=why)
-
     def _purge(self) -> None:
         """Forget orders that are no longer open: somebody else ended them."""
         queue = self._engine.queue if self._engine else None
         for order_id in [i for i in self._asked if queue is None or queue.get(i) is None]:
-            order, age = self._asked.pop(order_id)
-            self.timing.lost(key_of(order), age, self._engine.now() if self._engine else 0.0)
+            key, age = self._asked.pop(order_id)
+            self.timing.lost(key, age, self._engine.now() if self._engine else 0.0)

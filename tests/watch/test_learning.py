@@ -68,7 +68,7 @@ async def test_without_the_table_it_is_memory_alone_and_says_so_once(plain_shop:
     learning = learning_of(plain_shop)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
-            await learning._read()
+            await learning.begin()
             learning.timing.ended(("default", ""), 10, 20, NOW)
             await learning.save()
     assert [line["event"] for line in logs] == ["timing.not_kept"]
@@ -90,7 +90,7 @@ async def test_a_sketch_that_cannot_be_read_is_begun_anew(plain_shop: Shop, sket
         "INSERT INTO order_monitor_timing (account, package, sketch) VALUES ('', '', $1)", sketch
     )
     learning = learning_of(plain_shop)
-    await learning._read()
+    await learning.begin()
     await timings(plain_shop).add(taught(30))
     kept = await timings(plain_shop).read()
     assert kept is not None
@@ -105,11 +105,11 @@ async def test_a_first_start_learns_from_the_events(shop: Shop) -> None:
         answer = Cancelled("x") if n % 3 else Completed(Pin(f"P{n}"))
         await orders.record([found(shop.order(order_id, sent_at=now - 300 - n), answer)])
     learning = learning_of(shop)
-    await learning._read()
+    await learning.begin()
     assert learning.timing.orders() == {"default": 20}
     await learning.save()
     again = learning_of(shop)
-    await again._read()
+    await again.begin()
     assert again.timing.orders() == {"default": 20}, "and once only"
 
 
