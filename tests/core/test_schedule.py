@@ -1,6 +1,7 @@
 """The times at which an order is asked about."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -191,3 +192,12 @@ def test_a_slot_is_its_own_latest() -> None:
             if k > 1:
                 assert schedule.latest(str(i), at - 0.01) == schedule.slot(str(i), k - 1)
                 assert schedule.following(str(i), at - 0.01) == at
+
+
+def test_a_hair_before_a_slot_the_one_before_it_is_the_latest() -> None:
+    """With this cap the count of whole pairs is rounded up there, past what has come."""
+    schedule = Schedule(cap=700.0, give_up_after=1e12)
+    for k in range(2, 400):
+        at = schedule.slot("x", k)
+        before = math.nextafter(at, 0)
+        assert (schedule.latest("x", before), schedule.following("x", before)) == (schedule.slot("x", k - 1), at)
