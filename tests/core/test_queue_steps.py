@@ -154,6 +154,21 @@ def test_whoever_leaves_the_line_is_no_longer_counted() -> None:
     assert queue.ready.accounts() == []
 
 
+def test_an_order_is_known_as_it_was_read_last() -> None:
+    queue = OrderQueue()
+    for order in (
+        Order("x", "sent", 1.0, "R-1"),
+        Order("y", "processing", 5.0, "R-2", "tenant", 3.0, "integration", routed=False, ended_at=4.0, package="p"),
+    ):
+        entry = queue.add(order, "a")
+        assert (entry.order, entry.account) == (order, "a")
+        read = Order(order.id, "pending", 6.0, "R-3", "other", 7.0, "another", routed=True, ended_at=None, package="q")
+        queue.renew(entry, read, "b")
+        assert (entry.order, entry.account) == (read, "b")
+        queue.renew(entry, order, "a")
+        assert (entry.order, entry.account) == (order, "a")
+
+
 def test_an_account_has_orders_for_as_long_as_any_is_known() -> None:
     queue = OrderQueue()
     assert not queue.has_any("a")
