@@ -1,17 +1,19 @@
 """Learned timing as a whole: equal to backoff with nothing known, within its bounds always, and never brought down by bad input."""
 
 import math
+from hashlib import blake2b
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.bins import BINS, nearest
+from order_monitor.core.timing.bins import BINS, EDGES, nearest
 from order_monitor.core.timing.choice import Next
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.price import Table
+from order_monitor.core.timing.price import DEAREST, Table
 from order_monitor.core.timing.reference import Reference
 from order_monitor.core.timing.terms import Terms
 from order_monitor.core.timing.words import duration, explained
@@ -281,6 +283,30 @@ def test_what_is_fresh_is_taken_once_and_what_could_not_be_kept_comes_again() ->
     assert told == {("shop", "0"): 1, ("shop", "1"): 1, ("shop", ""): 4, ("", ""): 3}, (
         "beyond the room it is the account's"
     )
+
+
+def test_an_orders_learned_times_are_its_tables_moved_by_dice_of_its_own() -> None:
+    """On every machine the same dice: whether it goes by backoff, which of two prices it has, and how far it is swayed."""
+    left = [math.exp(-edge / 900) for edge in EDGES]
+    curve = Curve.of([*(a - b for a, b in pairwise(left)), left[-1]])
+    timing, table, here = Timing(SCHEDULE, Terms()), Table(curve, 5.0, 600.0, 8.0, [0.5] * BINS), nearest(230.0)
+    timing._book.put(KEY, 10.0, table)
+    timing._book.account("shop").position = 3.4
+    seen = set()
+    for order_id in ["\ud800", *map(str, range(200))]:
+        digest = blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        fate, side, sway = (int.from_bytes(digest[n : n + 4]) / 2**32 for n in (0, 4, 8))
+        found = timing._chooser.next(KEY, order_id, 230.0)
+        assert found.learned == (fate < 0.5)
+        if found.learned:
+            gap = table.at(4 if side < 0.4 else 3).following[here] - 230.0
+            moved = 1 + 0.03 * ((sway + here * 0.6180339887498949) % 1 - 0.5)
+            assert found.age == pytest.approx(230.0 + gap * moved)
+            seen.add(side < 0.4)
+    assert seen == {True, False}
+    timing._book.account("shop").position = float(DEAREST)
+    dearest = table.at(DEAREST).following[here] - 230.0
+    assert timing.next_check(KEY, "3", 230.0) - 230.0 == pytest.approx(min(dearest, 600.0), rel=0.016)
 
 
 def test_each_account_tells_how_many_ends_it_learned_from() -> None:
