@@ -71,6 +71,17 @@ def test_those_of_one_number_go_in_the_order_they_came() -> None:
     assert leave(standing) == [str(n) for n in range(50)]
 
 
+def test_whoever_stands_anew_later_no_longer_stands_where_he_stood() -> None:
+    standing, late, other = line(), entry("late", 1.0), entry("other", 2.0)
+    standing.add(late)
+    standing.add(other)
+    assert standing.first() is late
+    late.step(Stage.SCHEDULED)
+    late.due = 3.0
+    standing.add(late)
+    assert leave(standing) == ["other", "late"]
+
+
 def test_what_is_looked_at_for_the_soonest_is_bounded() -> None:
     standing, asked = line(), 0
 

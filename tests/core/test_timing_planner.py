@@ -309,6 +309,24 @@ def test_an_orders_learned_times_are_its_tables_moved_by_dice_of_its_own() -> No
     assert timing.next_check(KEY, "3", 230.0) - 230.0 == pytest.approx(min(dearest, 600.0), rel=0.016)
 
 
+def test_what_is_remembered_fades_and_is_bounded_as_it_was_set() -> None:
+    timing = Timing(SCHEDULE, Terms(half_life=1000.0, packages=3))
+    timing.ended(KEY, 60.0, 90.0, NOW)
+    timing.ended(KEY, 60.0, 90.0, NOW + 1000)
+    assert timing.orders() == {"shop": pytest.approx(1.5)}
+    timing.ended(("shop", "other"), 60.0, 90.0, NOW + 1000)
+    assert len(timing._memory.places) == 3
+
+
+def test_a_product_that_changed_is_learned_anew_at_once() -> None:
+    timing = trained(60, 240.0)
+    assert timing._book.own(KEY) is not None
+    for n in range(4):
+        timing.ended(KEY, 5000.0, 6000.0, NOW + 60 + n)
+    assert timing._book.own(KEY) is None
+    assert timing._memory.place(KEY).sketch.total < 10
+
+
 def test_each_account_tells_how_many_ends_it_learned_from() -> None:
     timing = Timing(SCHEDULE, Terms())
     for account, package in (("a", "x"), ("a", "y"), ("b", "x")):
