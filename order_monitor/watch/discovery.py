@@ -60,6 +60,7 @@ class Discovery:
         self._awaiting: AbstractSet[str] = frozenset()
         self._whole_again_at = self._began = float("-inf")
         self._last_sent = float("-inf")
+        self._dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
 
     async def scan(self) -> list[Provider]:
@@ -82,16 +83,21 @@ class Discovery:
         finally:
             self.intake.looking_since = math.inf
             self._last_sent = max(self._last_sent, look.last_sent)
+            # What a look has taken over holds, also where the look fails after that: it is the next one's to tell.
+            self._dropped += look.dropped
+            is_changed = bool(look.dropped) or known != set(self._directory.by_key)
+            self._whole_again_at = float("-inf") if is_changed else self._whole_again_at
         await self._let_go(look)
         self._plan_looks(look)
-        if look.dropped or known != set(self._directory.by_key):
+        if is_changed:
             # Whose orders were skipped may have an account now.
             self._whole_again_at = float("-inf")
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.scans += 1
         self._state.scan_problem = None
         self._state.scanned_at = self._board.clock.monotonic()
-        return look.dropped
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     async def merge(self, scan: Scan, began: float) -> None:
         """Bring the queue in step with what a scan that ``began`` (monotonic seconds) read."""

@@ -351,6 +351,23 @@ async def test_an_account_paused_by_its_new_name_is_not_asked(market: Market) ->
     assert set(panels.calls) == {"B"}
 
 
+async def test_a_client_dropped_by_a_look_that_failed_is_given_back_by_the_next(market: Market) -> None:
+    await market.shop.add(provider_id=await market.integration(None), sent_at=NOW - 1000)
+    _ = [line async for line in Migration(market.shop.database(), LAYOUT, SystemClock()).apply()]
+    panels = Panels(market, lambda kod: text("OK|1| |bekliyor"))
+    discovery = panels.engine.discovery
+    assert await discovery.scan() == []
+    (account,) = panels.engine.accounts.values()
+    await market.shop.connection.execute("UPDATE integrations SET enabled = false")
+    discovery.shop.orders.reader.accounts_read_at = float("-inf")  # type: ignore[attr-defined]
+    await market.shop.connection.execute("ALTER TABLE order_monitor_events RENAME TO away")
+    with pytest.raises(ShopError):
+        await discovery.scan()
+    await market.shop.connection.execute("ALTER TABLE away RENAME TO order_monitor_events")
+    assert await discovery.scan() == [account.provider]
+    assert await discovery.scan() == []
+
+
 async def test_one_tenants_wrong_password_takes_nothing_from_the_others(market: Market) -> None:
     bad, good = await market.integration(None, kod="bad"), await market.integration(None, kod="good")
     for n in range(30):
