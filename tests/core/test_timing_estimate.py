@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from itertools import accumulate, pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import MOST, ROOM, Sketch, _rounded
 from order_monitor.core.timing.terms import Terms
-from order_monitor.core.timing.turnbull import EXACT, Span, _smoothed, estimate
+from order_monitor.core.timing.turnbull import EXACT, ROUNDS, Span, _smoothed, estimate
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -120,6 +121,23 @@ def test_smoothing_leaves_no_piles_and_keeps_the_totals() -> None:
     exact, smooth = estimate(overlapping, VAGUE, 0.1, EXACT), estimate(overlapping, VAGUE, 0.1)
     assert max(smooth) < max(exact) / 2
     assert math.fsum(smooth) == pytest.approx(1)
+
+
+def test_of_a_few_ends_it_foretells_the_next_better_than_when_taken_narrowly() -> None:
+    chance = random.Random(3)
+    gain = 0.0
+    for _ in range(10):
+        seen = [span(end * 0.9, end * 1.1) for end in (chance.lognormvariate(5.5, 0.8) for _ in range(12))]
+        coming = [span(end * 0.99, end * 1.01) for end in (chance.lognormvariate(5.5, 0.8) for _ in range(100))]
+        few, narrow = (estimate([(*s, 1.0) for s in seen], VAGUE, CREDIT, rounds) for rounds in (None, ROUNDS))
+        gain += sum(math.log(sum(few[lo:hi]) / sum(narrow[lo:hi])) for lo, hi in coming)
+    assert gain / 1000 > 0.1
+
+
+@pytest.mark.parametrize(("ends", "least", "most"), [(20, 0.3, 0.6), (60, 0.9, 1.0), (1000, 0.99, 1.0)])
+def test_the_more_ends_were_seen_the_more_narrowly_they_are_taken(ends: int, least: float, most: float) -> None:
+    mass = estimate([(500, 504, float(ends))], VAGUE, CREDIT)
+    assert least < math.fsum(mass[490:514]) < most
 
 
 # --- the curve

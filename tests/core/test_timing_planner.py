@@ -142,6 +142,19 @@ def test_a_package_with_one_order_is_half_backoffs() -> None:
     assert 100 < learned < 450
 
 
+def test_while_few_were_seen_each_end_makes_its_table_anew() -> None:
+    timing = Timing(SCHEDULE, Terms())
+    for k in range(10):
+        timing.ended(KEY, 60.0, 90.0, NOW + k)
+        assert timing.refresh(0) == 3, "the package's, its account's and that of all"
+        assert timing.refresh(3) == 0
+    for k in range(30):
+        timing.ended(KEY, 60.0, 90.0, NOW + 10 + k)
+    assert timing.refresh(3) == 0
+    timing.ended(KEY, 60.0, 90.0, NOW + 50)
+    assert timing.refresh(0) == 0, "one more of forty is no news"
+
+
 def test_a_change_is_followed() -> None:
     timing = trained(age=3600.0)
     assert sum(timing.next_check(KEY, str(k), 0.0) > 200 for k in range(100)) > 90

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from order_monitor.core.timing.curve import Curve
-from order_monitor.core.timing.learning import CREDIT, Place
+from order_monitor.core.timing.learning import Place
 
 NEAR: Final = 1.5
 RARE: Final = 0.03
@@ -14,6 +14,9 @@ ALARM: Final = 4.0
 ENOUGH: Final = 30.0
 """Orders without which no judgement is made."""
 
+LEFT: Final = 8.0
+"""Orders that are remembered of a product that has changed."""
+
 
 def surprising(curve: Curve, after: float, until: float) -> bool:
     """Whether fewer than ``RARE`` of the orders were known to end anywhere near: from ``after`` / 1.5 to ``until`` x 1.5."""
@@ -21,7 +24,7 @@ def surprising(curve: Curve, after: float, until: float) -> bool:
 
 
 def changed(place: Place, curve: Curve, after: float, until: float) -> bool:
-    """Note one more end between two ages; where that makes too many surprises, forget all but ``CREDIT`` orders and return True.
+    """Note one more end between two ages; where that makes too many surprises, forget all but ``LEFT`` orders and return True.
 
     By chance alone that happens once in tens of thousands of orders.
     """
@@ -31,5 +34,5 @@ def changed(place: Place, curve: Curve, after: float, until: float) -> bool:
     if place.misfit < ALARM:
         return False
     place.misfit = place.built = 0.0
-    place.sketch.scale(CREDIT / place.sketch.total)
+    place.sketch.scale(LEFT / place.sketch.total)
     return True

@@ -22,7 +22,7 @@ Key = tuple[str, str]
 """(account, package); (account, "") is the account, ("", "") all."""
 
 ALL: Final[Key] = ("", "")
-CREDIT: Final = 8.0
+CREDIT: Final = 2.0
 """How many orders a parent's curve counts for."""
 
 VAGUE: Final = [1 / BINS] * BINS
@@ -42,8 +42,8 @@ class Place:
 
     @property
     def stale(self) -> bool:
-        """Whether it has grown by a tenth since it was last estimated, by five orders at least."""
-        return self.seen >= self.built + max(2.0, 0.1 * min(self.built, self.sketch.total))
+        """Whether it has grown by a tenth since it was last estimated, by one order at least."""
+        return self.seen >= self.built + max(1.0, 0.1 * min(self.built, self.sketch.total))
 
     def spans(self) -> Iterator[Span]:
         """Yield all that is known: closed intervals, and those still waiting as intervals without an end."""

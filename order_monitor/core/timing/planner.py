@@ -23,8 +23,8 @@ from order_monitor.core.timing.sketch import Sketch
 from order_monitor.core.timing.terms import Terms
 from order_monitor.core.timing.words import explained
 
-DOUBT: Final = 1.0
-"""Ends seen later than an age at which half of the orders of that age follow what was learned, half of them backoff."""
+DOUBT: Final = 0.35
+"""Ends seen later than an age at which half of the orders of that age would follow what was learned, half of them backoff."""
 
 
 class Basis(NamedTuple):

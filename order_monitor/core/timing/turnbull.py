@@ -5,7 +5,8 @@ proportion to what the bins hold. A censored order is an interval without an upp
 Dirichlet prior of ``strength`` orders distributed as ``prior`` (Ferguson 1973; Susarla and Van Ryzin 1976 for censored data).
 
 Left to itself the estimate piles mass up in the few bins where intervals overlap; the checks are then put right behind the piles,
-which makes them higher. So each round is smoothed (Silverman, Jones, Wilson and Nychka 1990), broadly at first, finely at last.
+which makes them higher. So each round is smoothed (Silverman, Jones, Wilson and Nychka 1990), broadly at first, finely at last, and
+as long as few ends were seen broadly throughout.
 """
 
 from __future__ import annotations
@@ -14,8 +15,15 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
+from order_monitor.core.timing.bins import BINS
+
 ROUNDS: Final = (16,) * 3 + (8,) * 3 + (4,) * 3 + (2,) * 2 + (1,) * 3
 """For each round over how many bins to either side it is smoothed; a bin is half a percent of the age."""
+
+FEW: Final = 40.0
+"""Ends up to which the rounds are broader: a few tell where an order may end, but not how narrowly."""
+
+BROAD: Final = (128,) * 2 + (64,) * 2 + (32,) * 3
 
 EXACT: Final = (0,) * 300
 """Rounds of Turnbull's own estimate, without smoothing."""
@@ -25,22 +33,29 @@ Span = tuple[int, int, float]
 
 
 def estimate(
-    spans: Iterable[Span], prior: Sequence[float], strength: float, rounds: Sequence[int] = ROUNDS
+    spans: Iterable[Span], prior: Sequence[float], strength: float, rounds: Sequence[int] | None = None
 ) -> list[float]:
-    """Return the probability of each bin. ``prior`` sums to one; the last bin is open, and is never smoothed into the others."""
+    """Return the probability of each bin. ``prior`` sums to one; the last bin is open, and is never smoothed into the others.
+
+    Without ``rounds`` they are those that suit how many ends are known.
+    """
     known = list(spans)
     total = strength + sum(weight for _, _, weight in known)
     mass = list(prior)
     if not known:
         return mass
     pull = [strength * share / total for share in prior]
-    for width in rounds:
+    for width in _rounds(known) if rounds is None else rounds:
         gains = accumulate(_gains(known, mass, total))
         mass = [held * max(0.0, gain) + own for held, gain, own in zip(mass, gains, pull, strict=False)]
         if width:
             mass = _smoothed(mass, width)
     scale = 1 / sum(mass)
     return [held * scale for held in mass]
+
+
+def _rounds(known: Sequence[Span]) -> Sequence[int]:
+    return BROAD if sum(weight for _, hi, weight in known if hi < BINS) <= FEW else ROUNDS
 
 
 def _gains(spans: Sequence[Span], mass: Sequence[float], total: float) -> list[float]:
