@@ -1,6 +1,6 @@
 """What learned timing brings at as many calls as backoff makes, on orders it has not seen.
 
-``python benchmarks/timing.py [--quick]``, or a part of it: ``stationary``, ``changing``, ``mixed``, ``planning``.
+``python benchmarks/timing.py [--quick]``, or a part of it: ``stationary``, ``changing``, ``mixed``, ``budget``, ``planning``.
 
 Everything is simulated in virtual time with fixed seeds; only the cost of planning is measured with a clock. Delay is the time from
 an order's end to the answer that tells it. The optimum knows the true distribution: dynamic programming on a grid of its own, twice
@@ -32,6 +32,9 @@ TERMS = Terms()
 EPOCH = 1_790_000_000.0
 DAY = 86_400.0
 CEILING = 2.0
+LOOK = 2.0
+"""Seconds between two tables that the daemon makes anew."""
+
 Draw = Callable[[random.Random], float]
 
 
@@ -131,6 +134,7 @@ class Fixed(Backoff):
 @dataclass
 class Learned:
     timing: Timing = field(default_factory=lambda: Timing(SCHEDULE, TERMS))
+    looked: float = 0.0
 
     def next_check(self, key: Key, order_id: str, age: float) -> float:
         return self.timing.next_check(key, order_id, age)
@@ -138,12 +142,36 @@ class Learned:
     def told(self, key: Key, before: float, age: float, now: float, *, ended: bool) -> None:
         if ended:
             self.timing.ended(key, before, age, EPOCH + now)
-            self.timing.refresh()
         else:
             self.timing.waiting(key, before, age, EPOCH + now)
+        if looks := int((now - self.looked) / LOOK):
+            self.timing.refresh(looks)
+            self.looked = now
 
     def key(self, key: Key, before: float, due: float, now: float) -> float:
         return precedence(now, self.timing.chance(key, before, due), SCHEDULE.cap)
+
+
+@dataclass
+class Metered:
+    """A strategy, with the time of each call of an account noted."""
+
+    strategy: Strategy
+    made: dict[str, list[float]] = field(default_factory=dict)
+
+    def next_check(self, key: Key, order_id: str, age: float) -> float:
+        return self.strategy.next_check(key, order_id, age)
+
+    def told(self, key: Key, before: float, age: float, now: float, *, ended: bool) -> None:
+        self.made.setdefault(key[0], []).append(now)
+        self.strategy.told(key, before, age, now, ended=ended)
+
+    def key(self, key: Key, before: float, due: float, now: float) -> float:
+        return self.strategy.key(key, before, due, now)
+
+    def rate(self, name: str, since: float, until: float) -> float:
+        made = self.made[name]
+        return (bisect_right(made, until) - bisect_right(made, since)) / (until - since)
 
 
 # --- the simulation
@@ -355,12 +383,9 @@ def mixed() -> None:
     )
     row(*["---"] * 9)
     length = DAY / 4 if QUICK else DAY
-    each = 5.2
     for load in (0.01, 0.1) if QUICK else (0.01, 0.1, 1.0):
-        rate = load * 3 * CEILING / each
         kinds = products()
-        orders = [o for key, share, draw in kinds for o in stream(7, key, draw, 1 / (rate * share), 0.0, 2 * length)]
-        orders.sort(key=lambda order: order.at)
+        orders = day_of(load, length)
         plain = judged(orders, Backoff(), 0.0, CEILING)
         learned = judged(orders, Learned(), 0.0, CEILING)
         for day, start in (("first, nothing known", 0.0), ("second", length)):
@@ -381,6 +406,82 @@ def mixed() -> None:
                 delay(after) / least,
             )
             sys.stdout.flush()
+
+
+def budget() -> None:
+    """What a number of calls a second brings: on the mixed day, and at half a ceiling with 200 orders open.
+
+    "Cap alone" is the calls a second without which some order would not be asked within the cap: no budget goes below it.
+    """
+    length = DAY / 4 if QUICK else DAY
+    print(f"\n### A budget in calls/s an account: a mixed day at 10 % of 3 x {CEILING:g} calls/s\n")
+    row("budget", "account", "cap alone", "backoff", "learned", "backoff s", "learned s", "ratio", "most above, calls")
+    row(*["---"] * 9)
+    orders = day_of(0.1, length / 2)
+    backoff = Metered(Backoff())
+    plain = judged(orders, backoff, 0.0, CEILING)
+    for allowed in (0.1, 0.2, 0.4):
+        learned = Metered(Learned(Timing(SCHEDULE, Terms(budget=allowed, ceiling=CEILING))))
+        done = judged(orders, learned, 0.0, CEILING)
+        for name in sorted(learned.made):
+            before, after = ([order for order in ended if order.key[0] == name] for ended in (plain, done))
+            row(
+                allowed,
+                name,
+                f"{sum(math.ceil(order.lasts / SCHEDULE.cap) for order in before) / length:.3f}",
+                f"{backoff.rate(name, 0.0, length):.3f}",
+                f"{learned.rate(name, 0.0, length):.3f}",
+                delay(before),
+                delay(after),
+                delay(after) / delay(before),
+                above(learned.made[name], allowed),
+            )
+        sys.stdout.flush()
+    half_the_ceiling(length / 4)
+
+
+def day_of(load: float, length: float) -> list[Placed]:
+    """Return two days' orders of the mixed packages, at a load of backoff's that is a part of the ceilings."""
+    rate = load * 3 * CEILING / 5.2
+    kinds = products()
+    found = [o for key, share, draw in kinds for o in stream(7, key, draw, 1 / (rate * share), 0.0, 2 * length)]
+    return sorted(found, key=lambda order: order.at)
+
+
+def above(made: Sequence[float], allowed: float) -> float:
+    """Return by how many calls a stretch of time held more than ``allowed`` a second, at the most."""
+    level = most = 0.0
+    for before, now in itertools.pairwise([0.0, *made]):
+        level = max(0.0, level - allowed * (now - before)) + 1
+        most = max(most, level)
+    return most
+
+
+def half_the_ceiling(length: float) -> None:
+    ceiling, wanted = 10.0, 200
+    print(f"\n### Half the ceiling of {ceiling:g} calls/s for one account of {wanted} open orders\n")
+    row("strategy", "open", "calls/s", "mean s", "p50 s", "p95 s")
+    row(*["---"] * 6)
+    kinds = products()
+    r = random.Random(9)
+    lasting = math.fsum(share * math.fsum(bounded(draw(r)) for _ in range(2000)) / 2000 for _, share, draw in kinds)
+    rate = wanted / lasting
+    streams = [stream(7, ("shop", key[1]), draw, 1 / (rate * share), 0.0, 2 * length) for key, share, draw in kinds]
+    orders = sorted(itertools.chain(*streams), key=lambda order: order.at)
+    half = Learned(Timing(SCHEDULE, Terms(budget=ceiling / 2, ceiling=ceiling)))
+    for name, strategy in (("backoff", Backoff()), ("learned, equal calls", Learned()), ("learned, 5 calls/s", half)):
+        metered = Metered(strategy)
+        done = judged(orders, metered, length, ceiling)
+        found = sorted(order.delay for order in done)
+        row(
+            name,
+            math.fsum(order.lasts + order.delay for order in done) / length,
+            metered.rate("shop", length, 2 * length),
+            delay(done),
+            found[len(found) // 2],
+            found[len(found) * 95 // 100],
+        )
+        sys.stdout.flush()
 
 
 def planning() -> None:
@@ -413,6 +514,6 @@ def planning() -> None:
 
 
 if __name__ == "__main__":
-    sections = {"stationary": stationary, "changing": changing, "mixed": mixed, "planning": planning}
+    sections = {"stationary": stationary, "changing": changing, "mixed": mixed, "budget": budget, "planning": planning}
     for wanted in [name for name in sections if name in sys.argv] or sections:
         sections[wanted]()
