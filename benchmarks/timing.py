@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.precedence import precedence
 from order_monitor.core.timing.terms import Terms

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.plan import ONE
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.accounts import AccountTables

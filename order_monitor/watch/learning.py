@@ -11,7 +11,7 @@ from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Fate, Result
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.plan import key_of, slot_before
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.precedence import precedence

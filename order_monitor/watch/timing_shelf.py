@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import Sketch
 

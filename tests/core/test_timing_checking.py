@@ -13,9 +13,9 @@ from order_monitor.core.timing.book import PATIENCE, Book
 from order_monitor.core.timing.checking import cost_of, optimum
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.fit import changed, surprising
-from order_monitor.core.timing.learning import Place
+from order_monitor.core.timing.memory import Place
 from order_monitor.core.timing.precedence import precedence
-from order_monitor.core.timing.price import DEAREST, MEMORY, WINDOW, Purse, Table, position
+from order_monitor.core.timing.price import DEAREST, MEMORY, WINDOW, PlanTable, Purse, position
 from order_monitor.core.timing.reference import Reference
 from order_monitor.core.timing.sketch import Sketch
 
@@ -35,8 +35,8 @@ def exponential(mean: float) -> Curve:
     return Curve.of([*(a - b for a, b in itertools.pairwise(left)), left[-1]])
 
 
-def table(curve: Curve) -> Table:
-    return Table(curve, 5.0, 600.0, REFERENCE.calls(curve), [1.0] * BINS)
+def table(curve: Curve) -> PlanTable:
+    return PlanTable(curve, 5.0, 600.0, REFERENCE.calls(curve), [1.0] * BINS)
 
 
 def walked(following: list[float], n: int) -> list[float]:
@@ -150,7 +150,7 @@ def test_backoffs_calls_until_an_end_are_a_mean_over_the_curve() -> None:
 CURVES = st.lists(st.integers(0, LAST - 1), min_size=1, max_size=8).map(lambda bins: table(curve_at(*bins)))
 
 
-def calls_at(weighed: list[tuple[float, Table]], place: float) -> float:
+def calls_at(weighed: list[tuple[float, PlanTable]], place: float) -> float:
     low = min(int(place), DEAREST - 1)
     part = place - low
     return math.fsum(w * ((1 - part) * t.at(low).calls + part * t.at(low + 1).calls) for w, t in weighed)
@@ -159,7 +159,7 @@ def calls_at(weighed: list[tuple[float, Table]], place: float) -> float:
 @given(st.lists(st.tuples(st.floats(0.5, 50), CURVES), min_size=1, max_size=3), st.floats(0.05, 3), st.floats(1, 3))
 @settings(max_examples=6, deadline=None)
 def test_the_price_meets_the_budget_and_falls_as_it_grows(
-    tables: list[tuple[float, Table]], ratio: float, more: float
+    tables: list[tuple[float, PlanTable]], ratio: float, more: float
 ) -> None:
     place = position(tables, ratio)
     assert 0 <= place <= DEAREST

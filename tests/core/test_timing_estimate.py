@@ -13,7 +13,7 @@ from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing import sketch as sketches
 from order_monitor.core.timing.bins import BINS, EDGES, LAST, MIDDLES, nearest, span
 from order_monitor.core.timing.curve import Curve
-from order_monitor.core.timing.learning import ALL, CREDIT, VAGUE, Memory, Place, parent
+from order_monitor.core.timing.memory import ALL, CREDIT, VAGUE, Memory, Place, parent
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import MOST, ROOM, Sketch, _rounded
 from order_monitor.core.timing.terms import Terms

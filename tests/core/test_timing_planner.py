@@ -13,7 +13,7 @@ from order_monitor.core.timing.bins import BINS, EDGES, nearest
 from order_monitor.core.timing.choice import Next
 from order_monitor.core.timing.curve import Curve
 from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.price import DEAREST, Table
+from order_monitor.core.timing.price import DEAREST, PlanTable
 from order_monitor.core.timing.reference import Reference
 from order_monitor.core.timing.terms import Terms
 from order_monitor.core.timing.words import duration, explained
@@ -231,7 +231,7 @@ def test_the_chance_is_of_those_that_still_waited() -> None:
     timing, mass = Timing(SCHEDULE, Terms()), [0.0] * BINS
     for age, share in ((75, 0.5), (120, 0.3), (200, 0.2)):
         mass[nearest(age)] = share
-    timing._book.put(KEY, 10.0, Table(Curve.of(mass), 5.0, 600.0, 1.0, [1.0] * BINS))
+    timing._book.put(KEY, 10.0, PlanTable(Curve.of(mass), 5.0, 600.0, 1.0, [1.0] * BINS))
     assert timing.chance(KEY, 90.0, 160.0) == pytest.approx(0.6)
     assert timing.chance(KEY, 0.0, 160.0) == pytest.approx(0.8)
     assert timing.chance(KEY, 90.0, 90.0) == 0
@@ -302,7 +302,7 @@ def test_an_orders_learned_times_are_its_tables_moved_by_dice_of_its_own() -> No
     """On every machine the same dice: whether it goes by backoff, which of two prices it has, and how far it is swayed."""
     left = [math.exp(-edge / 900) for edge in EDGES]
     curve = Curve.of([*(a - b for a, b in pairwise(left)), left[-1]])
-    timing, table, here = Timing(SCHEDULE, Terms()), Table(curve, 5.0, 600.0, 8.0, [0.5] * BINS), nearest(230.0)
+    timing, table, here = Timing(SCHEDULE, Terms()), PlanTable(curve, 5.0, 600.0, 8.0, [0.5] * BINS), nearest(230.0)
     timing._book.put(KEY, 10.0, table)
     timing._book.account("shop").position = 3.4
     seen = set()

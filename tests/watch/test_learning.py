@@ -12,7 +12,7 @@ from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Now, Schedule
-from order_monitor.core.timing.learning import ALL, Key
+from order_monitor.core.timing.memory import ALL, Key
 from order_monitor.core.timing.plan import Learned, key_of, slot_before
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.sketch import Sketch

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 

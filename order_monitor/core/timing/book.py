@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from order_monitor.core.timing.learning import Key, parent
-from order_monitor.core.timing.price import Purse, Table, position
+from order_monitor.core.timing.memory import Key, parent
+from order_monitor.core.timing.price import PlanTable, Purse, position
 
 PATIENCE = 64
 """Calls of an account after which its price is set anew."""
 
 
 @dataclass(slots=True)
-class Account:
+class AccountPlan:
     """One account: its purse, its packages' tables with their weights in orders, and where on the ladder of prices it is."""
 
     purse: Purse
-    tables: dict[Key, tuple[float, Table]] = field(default_factory=dict)
+    tables: dict[Key, tuple[float, PlanTable]] = field(default_factory=dict)
     position: float = 5.0
     calls: int = 0
 
@@ -33,16 +33,16 @@ class Book:
     def __init__(self, budget: float | None) -> None:
         """Begin with no table; ``budget`` (calls a second an account) is None for as many calls as backoff would make."""
         self._budget = budget
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, AccountPlan] = {}
 
-    def account(self, name: str) -> Account:
+    def account(self, name: str) -> AccountPlan:
         """Return an account, made where there is none."""
         found = self._accounts.get(name)
         if found is None:
-            found = self._accounts[name] = Account(Purse(self._budget))
+            found = self._accounts[name] = AccountPlan(Purse(self._budget))
         return found
 
-    def put(self, key: Key, orders: float, table: Table) -> None:
+    def put(self, key: Key, orders: float, table: PlanTable) -> None:
         """Let a table stand for a key's orders."""
         account = self.account(key[0])
         account.tables[key] = max(orders, 1.0), table
@@ -56,7 +56,7 @@ class Book:
         """Return the keys that have a table."""
         return [key for account in self._accounts.values() for key in account.tables]
 
-    def find(self, key: Key) -> Table | None:
+    def find(self, key: Key) -> PlanTable | None:
         """Return the table for an order: its package's, else what its account lends, else what all lend."""
         level: Key | None = key
         while level is not None:
@@ -66,7 +66,7 @@ class Book:
             level = parent(level)
         return None
 
-    def own(self, key: Key) -> Table | None:
+    def own(self, key: Key) -> PlanTable | None:
         """Return a key's own table."""
         account = self._accounts.get(key[0])
         found = None if account is None else account.tables.get(key)

@@ -10,7 +10,7 @@ from typing import Final
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.bins import LAST, nearest
 from order_monitor.core.timing.book import Book
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.price import DEAREST
 
 SWAY: Final = 0.03

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from order_monitor.core.timing.curve import Curve
-from order_monitor.core.timing.learning import Place
+from order_monitor.core.timing.memory import Place
 
 NEAR: Final = 1.5
 RARE: Final = 0.03

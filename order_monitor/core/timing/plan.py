@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from order_monitor.core.order import Order
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.core.timing.learning import Key
+from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.planner import Timing
 
 ONE: str = "default"

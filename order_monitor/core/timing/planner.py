@@ -16,8 +16,8 @@ from order_monitor.core.timing.bins import nearest, span
 from order_monitor.core.timing.book import Book
 from order_monitor.core.timing.choice import Chooser
 from order_monitor.core.timing.fit import changed
-from order_monitor.core.timing.learning import ALL, Key, Memory
-from order_monitor.core.timing.price import Table
+from order_monitor.core.timing.memory import ALL, Key, Memory
+from order_monitor.core.timing.price import PlanTable
 from order_monitor.core.timing.reference import Reference
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.core.timing.terms import Terms
@@ -30,32 +30,51 @@ DOUBT: Final = 0.35
 class Basis(NamedTuple):
     """What a product's plan is made of; while all of it is the same, so is the plan. ``place`` is the price's on its ladder."""
 
-    table: Table | None
+    table: PlanTable | None
     place: float
     schedule: Schedule
 
 
-class Timing:
-    """When to ask about which order, learned from when orders ended."""
+class Fresh:
+    """What was learned and is not kept yet: a sketch for each key, as far as there is room."""
+
+    def __init__(self, half_life: float, room: int) -> None:
+        """Begin with nothing; what was seen fades by ``half_life`` (seconds)."""
+        self._half_life = half_life
+        self._room = room
+        self._sketches: dict[Key, Sketch] = {}
+
+    def of(self, key: Key) -> Sketch:
+        """Return what is fresh of a key; beyond the room for keys its account's, or all's, stands for it."""
+        while key not in self._sketches and key != ALL and len(self._sketches) >= self._room:
+            key = (key[0], "") if key[1] else ALL
+        return self._sketches.setdefault(key, Sketch(self._half_life))
+
+    def take(self) -> dict[Key, Sketch]:
+        """Return all of it, and begin anew."""
+        fresh, self._sketches = self._sketches, {}
+        return fresh
+
+
+def nonsense(before: float, age: float, now: float) -> str | None:
+    """Say why nothing can be learned from an answer; None where it can."""
+    if not (math.isfinite(before) and math.isfinite(age) and math.isfinite(now)):
+        return "no_number"
+    if before < 0 or age < 0:
+        return "before_sent"
+    return "backwards" if age < before else None
+
+
+class Outlook:
+    """When to ask about which order, and what is known of when orders end; it only tells."""
 
     def __init__(self, schedule: Schedule, terms: Terms) -> None:
-        """Begin with nothing learned: every order is asked about as ``schedule`` has it."""
-        self.refused: Counter[str] = Counter()
+        """Begin with nothing known: every order is asked about as ``schedule`` has it."""
         self._schedule = schedule
         self._terms = terms
-        self._reference = Reference(schedule)
         self._memory = Memory(terms.half_life, terms.packages)
         self._book = Book(None if terms.budget is None else min(terms.budget, terms.ceiling))
         self._chooser = Chooser(schedule, terms.min_interval, self._book)
-        self._grown: dict[Key, None] = {}
-        self._fresh: dict[Key, Sketch] = {}
-
-    def adopt(self, schedule: Schedule) -> None:
-        """Go on by another schedule: what was learned stays, and each table is made anew by it."""
-        if schedule != self._schedule:
-            self._schedule, self._reference = schedule, Reference(schedule)
-            self._chooser = Chooser(schedule, self._terms.min_interval, self._book)
-            self._grown.update(dict.fromkeys(self._book.keys()))
 
     def next_check(self, key: Key, order_id: str, age: float) -> float:
         """Return the age at which to ask next about an order that waited at ``age``, 0 where it was never asked about."""
@@ -74,6 +93,50 @@ class Timing:
             return 0.5
         done = table.curve.share_by(before)
         return (table.curve.share_by(age) - done) / (1 - done) if done < 1 else 0.5
+
+    def orders(self) -> Mapping[str, float]:
+        """Return for each account how many ends it has learned from, as far as they have not faded."""
+        return {key[0]: place.sketch.total for key, place in self._memory.places.items() if key[0] and not key[1]}
+
+    def learned(self) -> list[tuple[Key, float]]:
+        """Return the products that have a table of their own, each with how many ends it rests on, those with most first."""
+        found = [
+            (key, place.sketch.total) for key, place in self._memory.places.items() if key[1] and self._book.own(key)
+        ]
+        return sorted(found, key=lambda one: (-one[1], one[0]))
+
+    def basis(self, key: Key) -> Basis:
+        """Return what a product's orders are planned by at present."""
+        return Basis(self._book.find(key), self._book.account(key[0]).position, self._schedule)
+
+    def quantile(self, key: Key, share: float) -> float | None:
+        """Return the age (seconds) by which ``share`` of a product's orders have ended; None where that is not known."""
+        table = self._book.find(key)
+        return None if table is None else table.curve.quantile(share)
+
+    def dump(self) -> Iterator[tuple[Key, str]]:
+        """Yield each level's sketch as JSON, to be stored beside those of other processes."""
+        for key, place in self._memory.places.items():
+            yield key, place.sketch.dump()
+
+
+class Timing(Outlook):
+    """When to ask about which order, learned from when orders ended."""
+
+    def __init__(self, schedule: Schedule, terms: Terms) -> None:
+        """Begin with nothing learned."""
+        super().__init__(schedule, terms)
+        self.refused: Counter[str] = Counter()
+        self._reference = Reference(schedule)
+        self._grown: dict[Key, None] = {}
+        self._fresh = Fresh(terms.half_life, terms.packages)
+
+    def adopt(self, schedule: Schedule) -> None:
+        """Go on by another schedule: what was learned stays, and each table is made anew by it."""
+        if schedule != self._schedule:
+            self._schedule, self._reference = schedule, Reference(schedule)
+            self._chooser = Chooser(schedule, self._terms.min_interval, self._book)
+            self._grown.update(dict.fromkeys(self._book.keys()))
 
     def waiting(self, key: Key, before: float, age: float, now: float) -> None:
         """Learn that an order still waits at ``age``, as it did at ``before`` (0 where it was never asked about)."""
@@ -108,44 +171,18 @@ class Timing:
             curve = curve if key[1] else self._memory.lent(key)
             trust = [ends / (ends + DOUBT) for ends in curve.evidence]
             equal = self._reference.calls(curve)
-            table = Table(curve, self._terms.min_interval, self._schedule.cap, equal, trust)
+            table = PlanTable(curve, self._terms.min_interval, self._schedule.cap, equal, trust)
             self._book.put(key, place.sketch.total, table)
         return len(self._grown)
 
     def take(self) -> dict[Key, Sketch]:
         """Return what was learned since this was called last, to be added to what is kept."""
-        fresh, self._fresh = self._fresh, {}
-        return fresh
+        return self._fresh.take()
 
     def give_back(self, learned: Mapping[Key, Sketch]) -> None:
         """Take back what could not be kept, for the next time."""
         for key, sketch in learned.items():
-            self._sketch(key).merge(sketch)
-
-    def orders(self) -> Mapping[str, float]:
-        """Return for each account how many ends it has learned from, as far as they have not faded."""
-        return {key[0]: place.sketch.total for key, place in self._memory.places.items() if key[0] and not key[1]}
-
-    def learned(self) -> list[tuple[Key, float]]:
-        """Return the products that have a table of their own, each with how many ends it rests on, those with most first."""
-        found = [
-            (key, place.sketch.total) for key, place in self._memory.places.items() if key[1] and self._book.own(key)
-        ]
-        return sorted(found, key=lambda one: (-one[1], one[0]))
-
-    def basis(self, key: Key) -> Basis:
-        """Return what a product's orders are planned by at present."""
-        return Basis(self._book.find(key), self._book.account(key[0]).position, self._schedule)
-
-    def quantile(self, key: Key, share: float) -> float | None:
-        """Return the age (seconds) by which ``share`` of a product's orders have ended; None where that is not known."""
-        table = self._book.find(key)
-        return None if table is None else table.curve.quantile(share)
-
-    def dump(self) -> Iterator[tuple[Key, str]]:
-        """Yield each level's sketch as JSON, to be stored beside those of other processes."""
-        for key, place in self._memory.places.items():
-            yield key, place.sketch.dump()
+            self._fresh.of(key).merge(sketch)
 
     def load(self, stored: Mapping[Key, str], now: float) -> None:
         """Add stored sketches to what is known; those of another version, and broken ones, are counted and left out."""
@@ -162,25 +199,13 @@ class Timing:
     def _learn(self, key: Key, before: float, age: float, now: float) -> None:
         self._memory.ended(key, before, age, now)
         for level in self._memory.lineage(key):
-            self._sketch(level).add(span(before, age), now)
-
-    def _sketch(self, key: Key) -> Sketch:
-        """Return what is fresh of a key; beyond the room for keys its account's, or all's, stands for it."""
-        while key not in self._fresh and key != ALL and len(self._fresh) >= self._terms.packages:
-            key = (key[0], "") if key[1] else ALL
-        return self._fresh.setdefault(key, Sketch(self._terms.half_life))
+            self._fresh.of(level).add(span(before, age), now)
 
     def _makes_sense(self, before: float, age: float, now: float) -> bool:
         """Whether an answer can be learned from; counts the reason where it cannot."""
-        if not (math.isfinite(before) and math.isfinite(age) and math.isfinite(now)):
-            self.refused["no_number"] += 1
-        elif before < 0 or age < 0:
-            self.refused["before_sent"] += 1
-        elif age < before:
-            self.refused["backwards"] += 1
-        else:
-            return True
-        return False
+        reason = nonsense(before, age, now)
+        self.refused.update([reason] if reason else [])
+        return reason is None
 
     def _note_growth(self, key: Key) -> None:
         for level in self._memory.lineage(key):

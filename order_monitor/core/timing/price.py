@@ -27,7 +27,7 @@ MEMORY: Final = 1800.0
 
 
 @dataclass(slots=True)
-class Table:
+class PlanTable:
     """A curve's procedures at the ladder's prices, made when first wanted; ``equal`` is backoff's calls an order."""
 
     curve: Curve
@@ -45,7 +45,7 @@ class Table:
         return made
 
 
-def position(tables: Collection[tuple[float, Table]], ratio: float) -> float:
+def position(tables: Collection[tuple[float, PlanTable]], ratio: float) -> float:
     """Return where on the ladder ``tables`` (each with its weight in orders) cost ``ratio`` times what backoff costs them."""
     wanted = ratio * math.fsum(orders * table.equal for orders, table in tables)
 
