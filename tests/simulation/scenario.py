@@ -100,6 +100,10 @@ def draw(seed: int) -> Scenario:
     ):  # a password that somebody mistypes, and nothing else: how soon it is tried then can be told
         faults = (Fault(hours * HOUR * 0.3, "password", 400 + 300 * more.random(), more.randrange(1 << 16), 0.5),)
         refresh = 20.0
+    named = random.Random(f"{seed} named")
+    if named.random() < 0.04:  # an account gets another name, and is paused by that
+        key, began = named.randrange(1 << 16), hours * HOUR * 0.2
+        faults = (Fault(began, "renamed", 1.0, key, 0.5), Fault(began + refresh + 100, "pause", 900.0, key, 0.5))
     return Scenario(
         seed,
         orders,
