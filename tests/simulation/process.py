@@ -220,6 +220,9 @@ class Process(Observer):
                 ahead = entry.due - self.world.store.now()
                 self.world.check(ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only")
         current = {id(account.provider) for account in self.engine.accounts.values()}
+        current |= {
+            id(client) for client in self.engine.discovery._dropped
+        }  # closed after the next look that is through
         if not self.engine.dispatcher.calls and not self.engine.dispatcher.calls._closing:
             left = [c for c in self.clients if not c.is_closed and id(c) not in current]
             self.world.check(not left, f"{len(left)} clients are left open")
