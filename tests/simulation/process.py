@@ -46,6 +46,9 @@ SCAN = 20.0
 TAKES_EFFECT = 1.0
 """Seconds after a look within which what it read is heeded: a call may just have been started."""
 
+TAKES_LONG = 60.0
+"""Seconds, more than a look takes, within which a client that nobody needs is closed."""
+
 SKIPPED_FOR = 4
 """Looks within which an order is taken up whose account is well again."""
 
@@ -107,6 +110,7 @@ class Process(Observer):
         self._read_logins = {} if from_shop else {CONFIG: world.truth.versions[CONFIG]}
         self._known_logins = dict(self._read_logins)
         self._skipped: dict[str, int] = {}
+        self._left: dict[int, float] = {}
         self.born = world.now()
         self.schedule = Schedule(give_up_after=scenario.give_up_after)
         self.is_daemon = plan is None
@@ -225,7 +229,10 @@ class Process(Observer):
         }  # closed after the next look that is through
         if not self.engine.dispatcher.calls and not self.engine.dispatcher.calls._closing:
             left = [c for c in self.clients if not c.is_closed and id(c) not in current]
-            self.world.check(not left, f"{len(left)} clients are left open")
+            now = self.world.now()
+            self._left = {id(client): self._left.get(id(client), now) for client in left}
+            late = sum(now - since > TAKES_LONG for since in self._left.values())
+            self.world.check(not late, f"{late} clients are left open")
         self.clients = [client for client in self.clients if not client.is_closed]
 
     # --- life
