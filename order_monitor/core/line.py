@@ -53,9 +53,13 @@ class Line:
         while True:
             while front and not self._stands(front[0]):
                 heapq.heappop(front)
-            if not self._which or (front and front[0][0] < self._which[0] * WIDTH):
+            if self._which and not (front and front[0][0] < self._which[0] * WIDTH):
+                self._open()
+            elif not front or (number := self._number(front[0][2])) <= front[0][0]:
                 return front[0][2] if front else None
-            self._open()
+            else:
+                # Its number has grown since, or so many turns have gone by that an old place looks like its own.
+                heapq.heapreplace(front, (number, *front[0][1:]))
 
     def soonest(self, most: int, looked_at: int) -> list[Entry]:
         """Return the first ones in their order; where very many are near, only so many are looked at, and some may be missing."""

@@ -18,6 +18,7 @@ import structlog
 from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.queue import READ_AGAIN
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.watch.board import Board
@@ -171,7 +172,9 @@ class Discovery:
         """Return what is open no more, what is skipped, and whose PIN is not awaited any more."""
         before, self._awaiting = self._awaiting, look.awaiting
         if look.is_whole:
-            return [e async for e in unhurried(list(self._queue)) if e.read_at < look.began and e.id not in look.met]
+            # What is to be read again at once has lost its mark, and not because nobody met it.
+            began, met = look.began, look.met
+            return [e async for e in unhurried(list(self._queue)) if READ_AGAIN < e.read_at < began and e.id not in met]
         known = [self._queue.get(order_id) for order_id in before - look.met | look.skips.keys()]
         return [e for e in known if e is not None and (e.awaits_pin or e.id in look.skips)]
 

@@ -13,6 +13,9 @@ from order_monitor.watch.calls import Calls
 AT_A_TIME: Final = 50
 """Orders that are read again at a time, before they are asked about."""
 
+_LOOKED_AT: Final = 4 * AT_A_TIME
+"""Orders that come next among which those are sought that can be read along: of several processes each has its own."""
+
 Look = Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
 """Reads orders again, and lets those in hand be due again."""
 
@@ -20,9 +23,10 @@ Look = Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
 class Rereading:
     """Has stale orders read again, one batch of an account at a time; ``accounts`` are those that wait for it."""
 
-    def __init__(self, board: Board, look: Look) -> None:
-        """Read again by ``look``."""
+    def __init__(self, board: Board, look: Look, is_ours: Callable[[str], bool]) -> None:
+        """Read again by ``look``; what is due soon too, of the accounts of which ``is_ours`` says that this process asks them."""
         self._board = board
+        self._is_ours = is_ours
         self._look = look
         self.looks = Calls(board.wake.set)
         self.accounts: set[str] = set()
@@ -41,8 +45,9 @@ class Rereading:
         for entry in fresh:
             queue.schedule(entry, entry.due, wake=now)
         until = now + self._board.policy.reading.fresh_for / 2
-        soon = queue.coming(AT_A_TIME) if len(batch) < AT_A_TIME else []
-        batch += [entry for entry in soon if entry.wake <= until and self.is_needed(entry)][: AT_A_TIME - len(batch)]
+        coming = queue.coming(_LOOKED_AT) if len(batch) < AT_A_TIME else []
+        soon = [e for e in coming if e.wake <= until and self.is_needed(e) and self._is_ours(e.account)]
+        batch += soon[: AT_A_TIME - len(batch)]
         self.accounts.add(account)
         self.looks.start(self._read(account, batch), f"read {account}")
 

@@ -98,6 +98,29 @@ def test_what_is_looked_at_for_the_soonest_is_bounded() -> None:
     assert asked <= 101
 
 
+def test_an_old_place_that_looks_like_an_entrys_own_holds_nobody_up() -> None:
+    """Turns are counted in a circle: once round, an old place bears the same turn again."""
+    standing = line()
+    one, other = entry("one", 5.0), entry("other", 6.0)
+    standing.add(one)
+    standing.add(other)
+    assert standing.first() is one
+    for _ in range(256):
+        one.step(Stage.SCHEDULED)
+    one.due = 700.0
+    standing.add(one)
+    assert leave(standing) == ["other", "one"]
+
+
+def test_whose_number_has_grown_goes_back_to_where_he_belongs() -> None:
+    standing, entries = line(), [entry(str(n), float(n)) for n in range(4)]
+    for one in entries:
+        standing.add(one)
+    assert standing.first() is entries[0]
+    entries[0].due = 2.5
+    assert leave(standing) == ["1", "2", "0", "3"]
+
+
 def test_tidying_lets_go_of_whoever_has_left() -> None:
     standing, entries = line(), [entry(str(n), float(n)) for n in range(100)]
     for one in entries:

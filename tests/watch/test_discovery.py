@@ -15,11 +15,12 @@ from structlog.testing import capture_logs
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Pace, Pause
 from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
 from order_monitor.shop.order_reader import Scan, Slice, Take
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.rereading import AT_A_TIME
@@ -229,6 +230,54 @@ async def test_what_was_read_before_a_look_failed_stays_and_nothing_is_let_go() 
     table.open["c"] = Order("c", "sent", NOW - 1000, "c")
     await engine.scan()
     assert {entry.id for entry in engine.queue} == {"b", "c"}
+
+
+async def test_what_is_to_be_read_again_at_once_is_not_taken_for_gone() -> None:
+    """It was met by the look, and lost its mark before the look was through: its row has another reference now."""
+    clock = ManualClock()
+    table = Table(clock)
+    order = Order("o", "sent", NOW - 1000, "r")
+    table.open = {"o": order}
+    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+
+    async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
+        assert take is not None
+        take(Slice(NOW, [order]))
+        entry = engine.queue.get("o")
+        assert entry is not None
+        entry.read_at = READ_AGAIN
+        return Scan(NOW, [], [])
+
+    table.scan = long  # type: ignore[method-assign]
+    await engine.scan()
+    assert engine.queue.get("o") is not None
+
+
+async def test_of_what_is_due_soon_only_what_this_process_asks_is_read_along() -> None:
+    clock = ManualClock()
+    table = Table(clock)
+    accounts: dict[str, Account] = {name: Account(name, stages.Nobody()) for name in ("ours", "theirs")}
+    accounts["theirs"].lease_until = NOT_HELD
+    read: list[str] = []
+
+    async def reread(orders: Sequence[Order]) -> list[Order]:
+        read.extend(order.id for order in orders)
+        return list(orders)
+
+    table.reread = reread  # type: ignore[method-assign]
+    for name in accounts:
+        table.open |= {
+            f"{name}{n}": Order(f"{name}{n}", "sent", NOW - 59.0 + n, "r", integration=name) for n in range(6)
+        }
+    directory: Any = stages.Accounts(accounts)
+    engine = Engine(table, directory, Policy(Continuous(Schedule()), reading=QUICK), clock)
+    await engine.scan()
+    clock.elapsed += 1.0
+    engine.queue.promote(engine.board.now())
+    engine.dispatcher.start_calls()
+    while engine.dispatcher.rereading.looks:
+        await asyncio.sleep(0)
+    assert sorted(read) == [f"ours{n}" for n in range(6)]
 
 
 async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back(
