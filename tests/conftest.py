@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -41,6 +42,18 @@ OUTSIDE_MODULES = {
     *("test_settings", "test_systemd", "test_readme", "test_standin", "test_leaks"),
 }
 """What starts servers or processes of its own, or reads much: not for `make quick`."""
+
+
+def pytest_configure() -> None:
+    """Draw the seed that nobody has chosen once for all workers."""
+    os.environ.setdefault("SIMULATION_SEED", str(random.SystemRandom().randrange(1, 1 << 40)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which it was, whether or not something failed."""
+    terminalreporter.write_line(
+        f"the simulation's fresh seeds began with SIMULATION_SEED={os.environ['SIMULATION_SEED']}"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -161,6 +161,7 @@ def _nurse(knock: socket.socket) -> None:
                     continue
                 message, files, _, _ = socket.recv_fds(knock, 1_000_000, 4)
                 if not message:
+                    _save_coverage()
                     os._exit(0)
                 if not (pid := os.fork()):
                     # Held open here, another's exit code would seem to go on.
@@ -173,6 +174,15 @@ def _nurse(knock: socket.socket) -> None:
                 telling[pid] = files[3]
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
                 knock.send(str(pid).encode())
+
+
+def _save_coverage() -> None:
+    """What is read here once is covered, though no fork reads it again."""
+    coverage = sys.modules.get("coverage")
+    measuring = coverage.Coverage.current() if coverage else None
+    if measuring is not None:
+        measuring.stop()
+        measuring.save()
 
 
 def _tell(end: int, status: int) -> None:

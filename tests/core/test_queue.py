@@ -133,6 +133,30 @@ def test_stale_items_do_not_pile_up() -> None:
     assert queue.take("a") is base
 
 
+def test_places_of_those_who_left_in_any_other_way_do_not_pile_up_either() -> None:
+    """Asked about elsewhere, ended by others: they stand behind one whose turn never comes."""
+    queue = OrderQueue()
+    base = add(queue, "base", 0, sent_at=1e9)
+    queue.promote(0)
+    for n in range(3 * STALE_ALLOWED):
+        add(queue, str(n), due=1, sent_at=n)
+        queue.promote(1)
+        queue.forget(str(n))
+    assert len(queue.ready.lines["a"]) < 2 * (STALE_ALLOWED + 5)
+    assert queue.take("a") is base
+
+
+def test_what_orders_have_in_common_is_kept_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("order_monitor.core.known._TRAITS_KEPT", 10)
+    queue = OrderQueue()
+    one, two = (queue.add(Order(name, "sent", 0.0, "1", tenant_id="t"), "a") for name in "xy")
+    assert one.traits is two.traits
+    for n in range(100):
+        queue.add(Order(str(n), "sent", 0.0, "1", tenant_id=f"t{n}"), "a")
+    assert len(queue._traits) <= 10
+    assert one.order == Order("x", "sent", 0.0, "1", tenant_id="t")
+
+
 @given(
     st.lists(
         st.tuples(

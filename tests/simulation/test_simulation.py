@@ -24,8 +24,8 @@ from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_ove
 from tests.simulation.world import play
 
 CHUNK = 20
-CHUNKS = 7
-FRESH = int(os.environ.get("SIMULATION_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
+CHUNKS = 10
+FRESH = int(os.environ["SIMULATION_SEED"])
 
 
 @pytest.mark.simulated
