@@ -24,7 +24,8 @@ ifndef ARGS
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 endif
 
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# Half of the time a test waits for a process, a server or a browser.
+WORKERS ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
 CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
 
 quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process

@@ -1,5 +1,6 @@
 """Shares that every member works out alone, and that come out even."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def test_even_shares_are_left_as_they_are(held: dict[str, int]) -> None:
     assert all(quota(member, even, 0) == count for member, count in even.items())
 
 
+@pytest.mark.untraced
 @given(
     st.integers(1, 8),
     st.integers(0, 50),

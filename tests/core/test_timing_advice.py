@@ -28,6 +28,7 @@ def past(count: int, median: float, key: tuple[str, str] = ("a", "p")) -> list[P
     return found
 
 
+@pytest.mark.untraced
 def test_what_repeats_is_found_sooner_for_no_more_calls() -> None:
     (advice,) = advise(past(600, 2000.0), SCHEDULE, Terms())
     assert advice.orders == 300
@@ -127,6 +128,7 @@ def test_what_is_no_longer_shown_is_not_kept() -> None:
     assert len(gallery.pictures(timing)) == len(gallery._drawn) == MOST
 
 
+@pytest.mark.untraced
 def test_each_product_is_judged_by_itself_the_largest_first() -> None:
     mixed = [*past(100, 300.0), *past(40, 2000.0, ("a", "q"))]
     random.Random(1).shuffle(mixed)

@@ -50,6 +50,7 @@ def walked(following: list[float], n: int) -> list[float]:
 # --- the optimum checking procedure
 
 
+@pytest.mark.untraced
 @given(bins=st.sets(st.integers(10, 300), min_size=1, max_size=6), price=st.floats(0.1, 500))
 @settings(max_examples=15, deadline=None)
 def test_no_plan_is_better(bins: set[int], price: float) -> None:

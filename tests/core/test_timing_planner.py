@@ -116,6 +116,7 @@ def test_orders_sent_together_are_not_asked_together() -> None:
     assert TRAINED.next_check(KEY, "7", 0.0) == TRAINED.next_check(KEY, "7", 0.0)
 
 
+@pytest.mark.untraced
 def test_the_more_may_be_spent_the_closer_are_the_checks() -> None:
     gaps = []
     for budget in (0.5, 5.0, 50.0):
@@ -142,6 +143,7 @@ def test_a_package_with_one_order_is_half_backoffs() -> None:
     assert 100 < learned < 450
 
 
+@pytest.mark.untraced
 def test_while_few_were_seen_each_end_makes_its_table_anew() -> None:
     timing = Timing(SCHEDULE, Terms())
     for k in range(10):
@@ -155,6 +157,7 @@ def test_while_few_were_seen_each_end_makes_its_table_anew() -> None:
     assert timing.refresh(0) == 0, "one more of forty is no news"
 
 
+@pytest.mark.untraced
 def test_a_change_is_followed() -> None:
     timing = trained(age=3600.0)
     assert sum(timing.next_check(KEY, str(k), 0.0) > 200 for k in range(100)) > 90
