@@ -187,6 +187,37 @@ async def test_busy_or_not_the_pooler_is_seen(plain_shop: Shop, pooled: str) -> 
             connection.terminate()
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.003])
+async def test_a_refusal_leaves_nothing_set_on_the_shops_own_connections(
+    plain_shop: Shop, pooled: str, pause: float
+) -> None:
+    """Whatever the program's own looks do at that moment: a limit set by us would be the shop's from then on."""
+    looker = await asyncpg.connect(pooled, statement_cache_size=0)
+
+    async def look() -> None:
+        while True:
+            async with looker.transaction():
+                await looker.fetchval("SELECT 1")
+                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
+
+    task = asyncio.create_task(look())
+    try:
+        for _ in range(20):
+            with pytest.raises(SettingsError, match="transaction mode"):
+                async with Membership(plain_shop.database(pooled), "public.product_orders", "x", "m").joined():
+                    pass
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        looker.terminate()  # or the transaction it was in would keep one of the pooler's two
+    first, second = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(2)]
+    async with first.transaction(), second.transaction():
+        assert [await one.fetchval("SHOW idle_session_timeout") for one in (first, second)] == ["0", "0"]
+    for one in (first, second):
+        await one.close()
+
+
 @pytest.mark.parametrize("pooled", ["session"], indirect=True)
 async def test_a_pooler_in_session_mode_will_do(plain_shop: Shop, pooled: str, tmp_path: Path) -> None:
     await plain_shop.add()
