@@ -24,12 +24,13 @@ ifndef ARGS
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 endif
 
+CORES := $(shell nproc 2>/dev/null || echo 2)
 # Half of the time a test waits for a process, a server or a browser.
-WORKERS ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 2))))
+WORKERS ?= $(shell echo $$((2 * $(CORES))))
 CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
 
-quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not outside and not simulated" -p no:cacheprovider $(ARGS)
+quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
+	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not simulated" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
 
 faults: $(VENV)/dev.done ## real faults, compared row by row: minutes of kills, cuts and freezes (FAULTS_KILLS=10)
 	rm -rf build/faults

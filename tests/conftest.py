@@ -24,6 +24,7 @@ settings.register_profile(
 settings.register_profile(
     "mutation", settings.get_profile("all"), derandomize=True, max_examples=20, phases=[Phase.explicit, Phase.generate]
 )
+settings.register_profile("quick", settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")
 
 OUTSIDE_FIXTURES = {"server", "templates", "database_dsn", "shop", "plain_shop", "browser", "panel", "receiver"}
