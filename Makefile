@@ -25,8 +25,8 @@ ifndef ARGS
 endif
 
 CORES := $(shell nproc 2>/dev/null || echo 2)
-# Half of the time a test waits for a process, a server or a browser.
-WORKERS ?= $(shell echo $$((2 * $(CORES))))
+# Half of the time a test waits for a process, a server or a browser; each worker has a database server of its own.
+WORKERS ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : $(CORES) < 8 ? 8 : $(CORES))))
 CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
 
 quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
