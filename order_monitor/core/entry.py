@@ -96,6 +96,16 @@ class Entry:
         return self.memo.ended_at is not None
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its time, or for its turn."""
+        return self.stage is Stage.SCHEDULED or self.stage is Stage.READY
+
+    @property
+    def is_in_hand(self) -> bool:
+        """Whether it is being asked about, or its answer is on its way."""
+        return self.stage is Stage.ASKING or self.stage is Stage.WRITING
+
+    @property
     def wake(self) -> float:
         """When it becomes ready: when it is due, or later where it is held back."""
         return self.due if self.memo.held is None else self.memo.held
@@ -110,7 +120,8 @@ class Entry:
     def note(self, **changes: Unpack[_Changes]) -> None:
         """Change what is remembered: fields of `Memo`."""
         memo = replace(self.memo, **changes)
-        self.memo = NOTHING if memo == NOTHING else memo
+        if memo != self.memo:
+            self.memo = NOTHING if memo == NOTHING else memo
 
     def step(self, stage: Stage) -> None:
         """Leave whatever line it stands in. Once gone it stays gone: whoever still has it in hand does not bring it back."""

@@ -67,17 +67,12 @@ class Line:
         near = dict.fromkeys(islice(chain(self._forward(), self._binwise()), looked_at))
         return heapq.nsmallest(most, filter(self._belongs, near), key=self._number)
 
-    def clear(self) -> None:
-        """Nobody stands here any more."""
-        self._front.clear()
-        self._bins.clear()
-        self._which.clear()
-        self._binned = 0
-
     def tidy(self) -> None:
         """Let go of the places of those that have left."""
         kept = dict.fromkeys(filter(self._belongs, chain((place[2] for place in self._front), self._binwise())))
-        self.clear()
+        for places in (self._front, self._bins, self._which):
+            places.clear()
+        self._binned = 0
         for entry in kept:
             self.add(entry)
 

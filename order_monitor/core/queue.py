@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Final
 
 from order_monitor.core.due import Due, Rank
-from order_monitor.core.entry import NOTHING, Entry, Stage
+from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.known import KnownOrders
 from order_monitor.core.line import Line
 from order_monitor.core.order import Order
@@ -45,8 +45,9 @@ class OrderQueue(KnownOrders):
         """Let ``entry`` become ready at ``wake``, by default when it is due; what is due by ``now`` is ready at once."""
         self._step(entry, Stage.SCHEDULED)
         entry.due = due
-        if wake is not None or entry.memo is not NOTHING:
-            entry.note(held=None if wake == due else wake)
+        held = None if wake == due else wake
+        if held != entry.memo.held:
+            entry.note(held=held)
         if entry.stage is Stage.SCHEDULED and entry.wake <= now:
             self._make_ready(entry)
         else:

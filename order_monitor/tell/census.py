@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from order_monitor.core.entry import Entry, Stage
+from order_monitor.core.entry import Entry
 from order_monitor.core.order import SkipReason
 from order_monitor.core.queue import OrderQueue
 from order_monitor.watch.turns import unhurried
@@ -103,7 +103,7 @@ class Counting:
         census.by_age[sum(age >= limit for limit in AGES)] += 1
         share = census.shares.setdefault(entry.account, Share())
         share.orders += 1
-        is_due = entry.stage in (Stage.READY, Stage.SCHEDULED) and entry.due <= now
+        is_due = entry.is_waiting and entry.due <= now
         if is_due and entry.account not in self._elsewhere:
             share.due += 1
             share.oldest_due = entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)

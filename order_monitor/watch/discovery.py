@@ -86,13 +86,11 @@ class Discovery:
             self._last_sent = max(self._last_sent, look.last_sent)
             # What a look has taken over holds, also where the look fails after that: it is the next one's to tell.
             self._dropped += look.dropped
+            # Whose orders were skipped may have an account now.
             is_changed = bool(look.dropped) or known != set(self._directory.by_key)
             self._whole_again_at = float("-inf") if is_changed else self._whole_again_at
         await self._let_go(look)
-        self._plan_looks(look)
-        if is_changed:
-            # Whose orders were skipped may have an account now.
-            self._whole_again_at = float("-inf")
+        self._plan_looks(look, is_changed=is_changed)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.scans += 1
         self._state.scan_problem = None
@@ -102,22 +100,19 @@ class Discovery:
 
     async def merge(self, scan: Scan, began: float) -> None:
         """Bring the queue in step with what a scan that ``began`` (monotonic seconds) read."""
-        look = Look(self._board, self._directory, self.intake, self.skips)
-        look.began, look.is_whole = began, scan.is_whole
+        look = Look(self._board, self._directory, self.intake, self.skips, began, is_whole=scan.is_whole)
         await look.meet_all(scan)
         await self._let_go(look)
 
     def _look(self, *, is_whole: bool) -> Look:
         """Begin a look; no two begin at the same moment, since that tells what was read by which."""
-        look = Look(self._board, self._directory, self.intake, self.skips)
-        look.began = self._began = max(look.began, math.nextafter(self._began, math.inf))
-        look.is_whole = is_whole
-        return look
+        self._began = max(self._board.clock.monotonic(), math.nextafter(self._began, math.inf))
+        return Look(self._board, self._directory, self.intake, self.skips, self._began, is_whole=is_whole)
 
     def _since(self) -> float:
         return min(self._last_sent, self._board.now()) - self._board.policy.reading.overlap
 
-    def _plan_looks(self, look: Look) -> None:
+    def _plan_looks(self, look: Look, *, is_changed: bool) -> None:
         """Decide when all are read again, and which orders have not been read lately."""
         reading, now = self._board.policy.reading, self._board.clock.monotonic()
         if not look.is_whole:
@@ -125,7 +120,7 @@ class Discovery:
             return
         self._board.stale_before = float("-inf")
         is_small = look.found <= reading.small
-        pause = 0.0 if is_small else min(reading.longest, (now - look.began) * reading.share)
+        pause = 0.0 if is_small or is_changed else min(reading.longest, (now - look.began) * reading.share)
         self._whole_again_at = now + pause
 
     async def look_again(self, entries: Sequence[Entry]) -> None:
@@ -149,14 +144,14 @@ class Discovery:
         if found is None:
             return
         for entry in entries:
-            if queue.get(entry.id) is entry and entry.stage not in (Stage.ASKING, Stage.WRITING):
+            if queue.get(entry.id) is entry and not entry.is_in_hand:
                 self._compare(entry, found.get(entry.id), read_at)
 
     async def _let_go(self, look: Look) -> None:
         """Forget what is open no more or is skipped, and say what is skipped from now on."""
         for entry in await self._gone(look):
             # What was read again since the look began is known better than by it.
-            if entry.read_at <= look.began and entry.stage not in (Stage.ASKING, Stage.WRITING):
+            if entry.read_at <= look.began and not entry.is_in_hand:
                 self.intake.let_go(entry)
         if look.is_whole:
             self._state.open, self._state.overdue = look.found, look.overdue

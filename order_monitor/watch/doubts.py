@@ -81,7 +81,7 @@ class Doubts:
                 entry.memo.cancelled_at is None or since < entry.memo.cancelled_at
             ):
                 entry.note(cancelled_at=since)
-                if entry.stage in (Stage.SCHEDULED, Stage.READY):
+                if entry.is_waiting:
                     open_.add(order_id)
                     queue.schedule(entry, since + self._confirm)
         if kept:

@@ -48,16 +48,11 @@ class Engine:
         self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
         self._judgement = Judgement(self.board, self.writer, lambda: self.discovery.shop.records_every_check)
         inquiry = Inquiry(self.board, self._judgement.understand)
-
-        def is_ours(name: str) -> bool:
-            account = self.accounts.get(name)
-            return account is not None and account.is_ours(clock.monotonic())
-
         self.dispatcher = Dispatcher(
             self.board,
             self.directory,
             inquiry.ask,
-            Rereading(self.board, self.discovery.look_again, is_ours),
+            Rereading(self.board, self.directory, self.discovery.look_again),
             lambda account: self.writer.backlog.free[account] >= BACKLOG,
         )
         self.queue, self.state = self.board.queue, self.board.state

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.entry import Entry, Stage
+from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.watch.board import Board
 from order_monitor.watch.routing import Directory
@@ -69,7 +69,7 @@ class Intake:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
             self._plan_first(entry, order)
-        elif entry.stage not in (Stage.ASKING, Stage.WRITING) and entry.read_at <= read_at:
+        elif not entry.is_in_hand and entry.read_at <= read_at:
             referans = order.referans if entry.referans is None else entry.referans
             before = (referans, entry.sent_at, entry.account, entry.awaits_pin)
             if entry.traits.status != order.status:
@@ -87,11 +87,7 @@ class Intake:
     def _skip_asked(self, entry: Entry) -> None:
         """Ask at the next time only, where somebody else has asked since the order came due (``last_sync_at`` tells)."""
         asked = entry.asked_at
-        if (
-            asked is not None
-            and entry.stage in (Stage.SCHEDULED, Stage.READY)
-            and entry.due <= asked <= self._board.now()
-        ):
+        if asked is not None and entry.is_waiting and entry.due <= asked <= self._board.now():
             again = self._board.next_time(entry)
             if again is not None:
                 self._board.plan(entry, again)

@@ -67,15 +67,14 @@ class Judgement:
 
     def _asked(self, entry: Entry, answer: Answer) -> None:
         self._board.state.outcomes[answer.outcome] += 1
-        if entry.memo.failures:
-            entry.note(failures=0)
+        entry.note(failures=0)
         entry.checks += 1
 
     def give_up_unasked(self, accounts: Mapping[str, Account]) -> None:
         """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
         now = self._board.clock.monotonic()
         for entry in list(self._board.queue) if self._board.policy.give_up_blind else []:
-            waits = entry.stage in (Stage.SCHEDULED, Stage.READY) and self._board.is_past_deadline(entry)
+            waits = entry.is_waiting and self._board.is_past_deadline(entry)
             account = accounts.get(entry.account)
             if waits and account is not None and account.is_held(now) and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
@@ -137,8 +136,7 @@ class Judgement:
 
     def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
         """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
-        if entry.memo.unknown:
-            entry.note(unknown=0)
+        entry.note(unknown=0)
         if entry.awaits_pin:
             self._ended_before(entry, answer)
             return

@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.entry import Stage
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.providers.provider import Provider
@@ -29,15 +28,24 @@ class Look:
     many, only those that bear no mark of it themselves (`Entry.read_at`): what is in hand just then.
     """
 
-    def __init__(self, board: Board, directory: Directory, intake: Intake, known: Mapping[str, SkipReason]) -> None:
-        """Take orders in by ``intake``; ``known`` are those that were skipped before."""
+    def __init__(
+        self,
+        board: Board,
+        directory: Directory,
+        intake: Intake,
+        known: Mapping[str, SkipReason],
+        began: float,
+        *,
+        is_whole: bool,
+    ) -> None:
+        """Take orders in by ``intake``; ``known`` are those that were skipped before, ``is_whole`` tells that all are read."""
         self._board = board
         self._directory = directory
         self._intake = intake
-        self._parts = 0
+        self._is_open = False
         self._known = known
-        self.began = board.clock.monotonic()
-        self.is_whole = True
+        self.began = began
+        self.is_whole = is_whole
         self.met: set[str] = set()
         self.awaiting: set[str] = set()
         self.skips: dict[str, SkipReason] = {}
@@ -51,11 +59,11 @@ class Look:
         """Take in some orders, and first what must be known before them."""
         if part.integrations is not None:
             self.dropped += self._directory.update(part.integrations)
-        if not self._parts:
+        if not self._is_open:
             self._board.follow(part.now)
-        if not self._parts or part.integrations is not None:
+        if not self._is_open or part.integrations is not None:
             self._pause(part.pauses)
-        self._parts += 1
+        self._is_open = True
         for order in part.orders:
             self._meet(order, part.now)
         self._board.state.taking_at = self._board.clock.monotonic()
@@ -63,7 +71,7 @@ class Look:
 
     async def rest(self, scan: Scan) -> None:
         """Take in what is not read part by part."""
-        if not self._parts:
+        if not self._is_open:
             self.take(Slice(scan.now, (), scan.integrations, scan.pauses))
         self._board.follow(scan.now)
         await self.meet_all(scan)
@@ -92,17 +100,14 @@ class Look:
             self._skip(order, reason)
             return
         self.overdue += self._board.is_past_deadline(order)
-        if not self.is_whole or self._is_in_hand(order.id):
+        entry = self._board.queue.get(order.id) if self.is_whole else None
+        if not self.is_whole or (entry is not None and entry.is_in_hand):
             self.met.add(order.id)
 
     def _skip(self, order: Order, reason: SkipReason) -> None:
         self.skips[order.id] = reason
         if self._known.get(order.id) is not reason and len(self.named) < NAMED:
             self.named[order.id] = order
-
-    def _is_in_hand(self, order_id: str) -> bool:
-        entry = self._board.queue.get(order_id)
-        return entry is not None and entry.stage in (Stage.ASKING, Stage.WRITING)
 
     def _pause(self, pauses: Mapping[str, Pause]) -> None:
         """Take over what people have paused and resumed."""

@@ -9,6 +9,7 @@ from order_monitor.core.entry import Entry
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
+from order_monitor.watch.routing import Directory
 
 AT_A_TIME: Final = 50
 """Orders that are read again at a time, before they are asked about."""
@@ -23,10 +24,10 @@ Look = Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
 class Rereading:
     """Has stale orders read again, one batch of an account at a time; ``accounts`` are those that wait for it."""
 
-    def __init__(self, board: Board, look: Look, is_ours: Callable[[str], bool]) -> None:
-        """Read again by ``look``; what is due soon too, of the accounts of which ``is_ours`` says that this process asks them."""
+    def __init__(self, board: Board, directory: Directory, look: Look) -> None:
+        """Read again by ``look``; what is due soon too, as far as this process asks about it."""
         self._board = board
-        self._is_ours = is_ours
+        self._directory = directory
         self._look = look
         self.looks = Calls(board.wake.set)
         self.accounts: set[str] = set()
@@ -50,6 +51,10 @@ class Rereading:
         batch += soon[: AT_A_TIME - len(batch)]
         self.accounts.add(account)
         self.looks.start(self._read(account, batch), f"read {account}")
+
+    def _is_ours(self, name: str) -> bool:
+        account = self._directory.accounts.get(name)
+        return account is not None and account.is_ours(self._board.clock.monotonic())
 
     async def _read(self, account: str, batch: Sequence[Entry]) -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from order_monitor.core.entry import Entry, Stage
+from order_monitor.core.entry import Entry
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.turns import unhurried
@@ -82,7 +82,7 @@ class Takeover:
                 since[account.name] = None if was_behind or self._engine.records_every_check else last
         async for entry in unhurried(list(board.queue)):
             is_there = entry.account in since and board.queue.get(entry.id) is entry
-            if is_there and entry.stage in (Stage.SCHEDULED, Stage.READY):
+            if is_there and entry.is_waiting:
                 self._schedule(entry, since[entry.account])
 
     def _schedule(self, entry: Entry, last: float | None) -> None:

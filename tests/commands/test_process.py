@@ -129,7 +129,13 @@ async def running(tmp_path: Path, config: str, *arguments: str, ahead: float = 0
     (tmp_path / "monitor.toml").write_text(config)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")}
     environ[launch.CLOCK_AHEAD] = str(ahead)
-    process = await launch.start(*arguments, cwd=tmp_path, env=environ)
+    async with ended(await launch.start(*arguments, cwd=tmp_path, env=environ)) as run:
+        yield run
+
+
+@asynccontextmanager
+async def ended(process: launch.Process | asyncio.subprocess.Process) -> AsyncIterator[Run]:
+    """A process that is over after the block, and has shown no secret."""
     run = Run(process)
     try:
         yield run
@@ -354,13 +360,8 @@ async def strict(tmp_path: Path, config: str, code: str = "") -> AsyncIterator[R
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    run = Run(process)
-    try:
+    async with ended(process) as run:
         yield run
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await run.end()
 
 
 def reported(run: Run) -> list[str]:

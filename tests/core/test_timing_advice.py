@@ -38,14 +38,16 @@ def test_what_repeats_is_found_sooner_for_no_more_calls() -> None:
     assert advice.fixed.calls > 2 * advice.backoff.calls
 
 
-def test_a_picture_shows_the_curve_and_the_checks() -> None:
+def with_one_rare(count: int) -> Timing:
     timing = Timing(SCHEDULE, Terms())
-    for one in past(300, 600.0):
-        timing.ended(one.key, one.before, one.age, one.at)
     for _ in range(3):
         timing.ended(("a", "rare"), 0.0, 3.0, NOW)
-    while timing.refresh():
-        pass
+    told(timing, count, 600.0, ("a", "p"))
+    return timing
+
+
+def test_a_picture_shows_the_curve_and_the_checks() -> None:
+    timing = with_one_rare(300)
     drawn = Gallery().pictures(timing)
     assert [picture.key for picture in drawn] == [("a", "p"), ("a", "rare")]
     (first, _) = drawn
@@ -61,13 +63,7 @@ def test_a_picture_shows_the_curve_and_the_checks() -> None:
 
 def test_a_picture_is_drawn_as_the_orders_go() -> None:
     """From five seconds to when nearly all have ended, in even steps of log time; the checks are those of one order."""
-    timing = Timing(SCHEDULE, Terms())
-    for one in past(100, 600.0):
-        timing.ended(one.key, one.before, one.age, one.at)
-    for _ in range(3):
-        timing.ended(("a", "rare"), 0.0, 3.0, NOW)
-    while timing.refresh():
-        pass
+    timing = with_one_rare(100)
     for picture in Gallery().pictures(timing):
         key = picture.key
         last = max(timing.quantile(key, 0.98) or 86_400.0, 10.0)

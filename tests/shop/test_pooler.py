@@ -165,6 +165,12 @@ async def test_locks_that_are_worth_nothing_are_refused(plain_shop: Shop, pooled
     await other.close()
 
 
+async def is_refused(shop: Shop, pooled: str) -> None:
+    with pytest.raises(SettingsError, match="transaction mode"):
+        async with Membership(shop.database(pooled), "public.product_orders", "x", "m").joined():
+            pass
+
+
 async def test_busy_or_not_the_pooler_is_seen(plain_shop: Shop, pooled: str) -> None:
     """Whichever server connection is given to whom just now."""
     noisy = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(4)]
@@ -176,9 +182,7 @@ async def test_busy_or_not_the_pooler_is_seen(plain_shop: Shop, pooled: str) -> 
     tasks = [asyncio.create_task(disturb(connection)) for connection in noisy]
     try:
         for _ in range(10):
-            with pytest.raises(SettingsError, match="transaction mode"):
-                async with Membership(plain_shop.database(pooled), "public.product_orders", "x", "m").joined():
-                    pass
+            await is_refused(plain_shop, pooled)
     finally:
         for task in tasks:
             task.cancel()
@@ -204,9 +208,7 @@ async def test_a_refusal_leaves_nothing_set_on_the_shops_own_connections(
     task = asyncio.create_task(look())
     try:
         for _ in range(20):
-            with pytest.raises(SettingsError, match="transaction mode"):
-                async with Membership(plain_shop.database(pooled), "public.product_orders", "x", "m").joined():
-                    pass
+            await is_refused(plain_shop, pooled)
     finally:
         task.cancel()
         await asyncio.wait({task})

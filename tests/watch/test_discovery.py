@@ -210,7 +210,7 @@ async def test_what_was_read_before_a_look_failed_stays_and_nothing_is_let_go() 
     clock = ManualClock()
     table = Table(clock)
     table.open = {name: Order(name, "sent", NOW - 1000, name) for name in "ab"}
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
     await engine.scan()
     real, looks = table.scan, list[float | None]()
 
@@ -238,7 +238,7 @@ async def test_what_is_to_be_read_again_at_once_is_not_taken_for_gone() -> None:
     table = Table(clock)
     order = Order("o", "sent", NOW - 1000, "r")
     table.open = {"o": order}
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
 
     async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
@@ -287,7 +287,7 @@ async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back
     monkeypatch.setattr("order_monitor.watch.intake._REMEMBERED", 3)
     clock = ManualClock()
     table = Table(clock)
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(10)]
 
     async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
@@ -303,6 +303,11 @@ async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back
     assert len(engine.queue) == 0
     engine.discovery.intake.ended(Order("another", "sent", NOW, "r"))
     assert len(engine.discovery.intake._ended) == 3
+
+
+def engine_over(table: "Table", clock: ManualClock, **more: Any) -> Engine:
+    policy = Policy(Continuous(Schedule()), **more)
+    return Engine(table, {"main": Account("main", stages.Nobody())}, policy, clock)
 
 
 class Table:
@@ -380,7 +385,7 @@ async def test_what_is_gone_is_let_go_unless_it_is_in_use() -> None:
     clock = ManualClock()
     table = Table(clock)
     table.open = {name: Order(name, "sent", NOW - 1000, name) for name in "abcd"}
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
     await engine.scan()
     asking, writing = engine.queue.take("main"), engine.queue.take("main")
     assert asking is not None
@@ -432,9 +437,7 @@ async def test_one_order_dated_ahead_does_not_hide_what_is_sent_after_it() -> No
     clock = ManualClock()
     table = Table(clock)
     table.open = {"ahead": Order("ahead", "sent", NOW + 250, "r")}
-    engine = Engine(
-        table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule()), reading=QUICK), clock
-    )
+    engine = engine_over(table, clock, reading=QUICK)
     await engine.scan()
     clock.elapsed += 200
     table.open["late"] = Order("late", "sent", NOW + 5, "r")
@@ -448,7 +451,7 @@ async def test_what_was_read_later_is_known_better() -> None:
     table = Table(clock)
     old, new = Order("o", "sent", NOW - 100, "old"), Order("o", "sent", NOW - 100, "new")
     table.open = {"o": new}
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
     clock.elapsed = 10
     await engine.scan()
     await engine.discovery.merge(Scan(NOW, [old], []), 5.0)
@@ -513,7 +516,7 @@ async def test_very_many_orders_that_cannot_be_asked_about_are_told_in_few_lines
     clock = ManualClock()
     table = Table(clock)
     table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "" if n % 10 else "r") for n in range(100_000)}
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, Policy(Continuous(Schedule())), clock)
+    engine = engine_over(table, clock)
     with capture_logs() as lines:
         await engine.scan()
         await engine.scan()
