@@ -156,4 +156,4 @@ class Shop:
 
     def order(self, order_id: str, **changes: Any) -> Order:
         """Return the order as a scan would, for an order added with the defaults."""
-        return replace(Order(order_id, "sent", NOW - 100, f"r-{order_id[:8]}"), **changes)
+        return Order(order_id, "sent", NOW - 100, f"r-{order_id[:8]}")._replace(**changes)

@@ -115,12 +115,23 @@ class Entry:
         """The order as it was read; its reference is empty where it is not kept."""
         _, status, tenant_id, integration, routed, package = self.traits
         known = (self.id, status, self.sent_at, self.referans or "", tenant_id, self.asked_at)
-        return Order(*known, integration, routed, self.memo.ended_at, package)
+        return Order(*known, integration, routed, package, self.memo.ended_at)
+
+    def is_still(self, order: Order, account: str) -> bool:
+        """Whether ``order``, read just now, is what it was and ``account``'s; a reference that is not kept may be any."""
+        _, status, sent_at, referans, tenant_id, _, integration, routed, package, ended_at = order
+        return (
+            self.sent_at == sent_at
+            and (self.referans is None or self.referans == referans)
+            and self.traits == (account, status, tenant_id, integration, routed, package)
+            and self.memo.ended_at == ended_at
+        )
 
     def note(self, **changes: Unpack[_Changes]) -> None:
         """Change what is remembered: fields of `Memo`."""
-        memo = replace(self.memo, **changes)
-        if memo != self.memo:
+        memo = self.memo
+        if any(getattr(memo, name) != value for name, value in changes.items()):
+            memo = replace(memo, **changes)
             self.memo = NOTHING if memo == NOTHING else memo
 
     def step(self, stage: Stage) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 CLOCK_SKEW: Final = 300.0
 """Seconds a ``sent_at`` may lie ahead before it is taken for a mistake rather than for clock skew."""
@@ -66,12 +65,12 @@ class SkipReason(StrEnum):
     SENT_IN_FUTURE = "sent_in_future"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
 
-    ``integration`` is the id of the provider account that took the order, where accounts are the shop's own; ``routed`` tells
-    whether the shop has any routing for it, ``package`` what was bought.
+    A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
+    provider account that took the order, where accounts are the shop's own; ``routed`` tells whether the shop has any routing for
+    it, ``package`` what was bought. ``ended_at`` is None while it is open.
     """
 
     id: str
@@ -82,8 +81,8 @@ class Order:
     last_sync_at: float | None = None
     integration: str | None = None
     routed: bool = True
-    ended_at: float | None = None
     package: str | None = None
+    ended_at: float | None = None
 
     @property
     def awaits_pin(self) -> bool:

@@ -15,9 +15,9 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW
-from order_monitor.shop.order_reader import order_of
 from order_monitor.shop.own_tables import may_use
 from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -18,7 +17,7 @@ from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import EVENTS
-from order_monitor.shop.queries import Queries
+from order_monitor.shop.queries import Queries, order_of
 from order_monitor.shop.recent_ends import RecentEnds, ended_sql
 
 SLICE: Final = 500
@@ -248,27 +247,3 @@ class OrderReader:
         """Return the shop's accounts; none where they are not the shop's."""
         accounts = self._catalogue.holdings.accounts
         return await accounts.read(connection) if accounts else []
-
-
-def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:
-    """Return the order that `OrderReader.select_sql` read.
-
-    ``ended_at`` (epoch seconds) is given where it has ended, and only its PIN is awaited.
-    """
-    return Order(
-        row["id"],
-        sys.intern(row["status"]),
-        row["sent_at"],
-        row["referans"] or "",
-        _one(row["tenant_id"]),
-        row["last_sync_at"],
-        _one(row["integration"]),
-        row["routed"],
-        ended_at,
-        _one(row["package"]),
-    )
-
-
-def _one(text: str | None) -> str | None:
-    """Return the one copy of a text that very many orders have."""
-    return text if text is None else sys.intern(text)

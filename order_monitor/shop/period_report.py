@@ -10,7 +10,7 @@ from order_monitor.core.order import Order
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import EVENTS
-from order_monitor.shop.order_reader import order_of
+from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
+import asyncpg
+
+from order_monitor.core.order import Order
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import Table
 from order_monitor.shop.layout import is_open, is_unknown
@@ -11,6 +15,8 @@ from order_monitor.shop.recent_ends import package_sql
 
 UNKNOWN_LIMIT: Final = 1000
 """How many orders of unknown status are read at the most: they are shown, not worked on."""
+
+_columns: Final = itemgetter(*(name for name in Order._fields if name != "ended_at"))
 
 _NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
 
@@ -44,7 +50,7 @@ class Queries:
         return f"{self.select_sql()} WHERE o.{condition} LIMIT {UNKNOWN_LIMIT}" if condition else None
 
     def select_sql(self, more: str = "") -> str:
-        """SQL that reads orders, with ``more`` columns, up to its WHERE; the table is called ``o``."""
+        """SQL that reads orders as `order_of` takes them, with ``more`` columns, up to its WHERE; the table is called ``o``."""
         t = self._table
         tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
         sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
@@ -52,6 +58,14 @@ class Queries:
         route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, "")
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"{t.epoch('sent_at', 'o')} AS sent_at, o.{t['provider_referans'].sql}::text AS referans, "
-            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {package_sql(t)}, {route}{more} FROM {t.sql} o {join}"
+            f"{t.epoch('sent_at', 'o')} AS sent_at, COALESCE(o.{t['provider_referans'].sql}::text, '') AS referans, "
+            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}{more} FROM {t.sql} o {join}"
         )
+
+
+def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:
+    """Return the order that `Queries.select_sql` read: its columns have the names of the order's fields.
+
+    ``ended_at`` (epoch seconds) is given where it has ended, and only its PIN is awaited.
+    """
+    return Order._make((*_columns(row), ended_at))

@@ -28,8 +28,9 @@ class Inquiry:
 
     async def ask(self, account: Account, entry: Entry, probe: bool) -> None:  # noqa: FBT001 - dispatcher.Ask
         """Ask about an order. Every failure is a reply; only a cancelled call says nothing."""
+        order = entry.order
         try:
-            reply = await account.provider.ask(entry.order.referans)
+            reply = await account.provider.ask(order.referans)
         except asyncio.CancelledError:
             account.gate.released(probe=probe)
             raise
@@ -39,5 +40,5 @@ class Inquiry:
         finally:
             began = account.calls.pop(entry)
         seconds = self._board.clock.monotonic() - began
-        self._board.observer.checked(account.name, entry.order, reply.answer, seconds)
+        self._board.observer.checked(account.name, order, reply.answer, seconds)
         self._understand(account, entry, reply, probe)

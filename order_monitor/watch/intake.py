@@ -69,7 +69,14 @@ class Intake:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
             self._plan_first(entry, order)
-        elif not entry.is_in_hand and entry.read_at <= read_at:
+        elif entry.is_in_hand or entry.read_at > read_at:
+            return
+        elif entry.is_still(order, account):
+            entry.read_at, entry.asked_at = read_at, order.last_sync_at
+            if entry.referans is None and not self._board.is_many:
+                entry.referans = order.referans
+            self._skip_asked(entry)
+        else:
             referans = order.referans if entry.referans is None else entry.referans
             before = (referans, entry.sent_at, entry.account, entry.awaits_pin)
             if entry.traits.status != order.status:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 
@@ -102,10 +101,9 @@ class Settlement:
             self._stuck(entry, result)
         else:
             entry.note(stuck=None)
-        if result.write is not None:
-            self._queue.renew(entry, replace(order, status=result.write.status), entry.account)
-            if order.status != result.write.status:
-                self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
+        if result.write is not None and order.status != result.write.status:
+            self._queue.renew(entry, order._replace(status=result.write.status), entry.account)
+            self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
         entry.written = result.finding.answer
 
     def _stuck(self, entry: Entry, result: Result) -> None:

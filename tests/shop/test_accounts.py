@@ -231,9 +231,9 @@ def test_what_is_not_ours_is_skipped_by_its_reason(changes: dict[str, Any], expe
     accounts.update([integration(**changes)])
     order = Order("o", "sent", NOW, "1", integration="i-1")
     assert reason(accounts.account_of(order)) == expected
-    assert reason(accounts.account_of(replace(order, integration="nope"))) == SkipReason.NO_INTEGRATION
-    assert reason(accounts.account_of(replace(order, integration=None))) == SkipReason.NO_INTEGRATION
-    assert reason(accounts.account_of(replace(order, integration=None, routed=False))) == SkipReason.NO_ROUTING
+    assert reason(accounts.account_of(order._replace(integration="nope"))) == SkipReason.NO_INTEGRATION
+    assert reason(accounts.account_of(order._replace(integration=None))) == SkipReason.NO_INTEGRATION
+    assert reason(accounts.account_of(order._replace(integration=None, routed=False))) == SkipReason.NO_ROUTING
 
 
 def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> None:

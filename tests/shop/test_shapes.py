@@ -275,7 +275,7 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
         plan = await explained(parted, sql, *arguments)
         assert " new_" in plan, plan
         assert " old" not in plan, plan
-    assert statements.span([order, replace(order, sent_at=None)]) == "", "whose time nobody knows may be anywhere"
+    assert statements.span([order, order._replace(sent_at=None)]) == "", "whose time nobody knows may be anywhere"
     assert " old" in await explained(parted, statements.lock_sql(), ids), "without it all are entered"
 
 
@@ -301,7 +301,7 @@ async def test_of_a_table_partitioned_by_tenant_only_the_tenants_own_part_is_ent
     for sql in (statements.lock_sql(span), orders.reader.queries.among_sql() + span):
         plan = await explained(shop, sql, [ids[3]])
         assert len(set(re.findall(r"part_\d", plan))) == 1, plan
-    assert statements.span([known[ids[3]], replace(known[ids[4]], tenant_id=None)]) == "", "whose it is nobody knows"
+    assert statements.span([known[ids[3]], known[ids[4]]._replace(tenant_id=None)]) == "", "whose it is nobody knows"
     assert len(set(re.findall(r"part_\d", await explained(shop, statements.lock_sql(), [ids[3]])))) == 8
     await shop.set(ids[0], tenant_id=uuid.UUID(tenants[5]))
     results = await orders.record([found(order, Completed(Pin(f"P-{order.id}")), age=60) for order in known.values()])

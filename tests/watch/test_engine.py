@@ -62,7 +62,7 @@ class AtClock:
         self._clock.elapsed += self.cost if since is None else 0.0
         give = None if take is None else lambda part: take(replace(part, now=self._clock.time()))
         scan, now = await self.orders.scan(since=since, take=give), self._clock.time()
-        awaiting = [replace(order, ended_at=now) for order in scan.awaiting]
+        awaiting = [order._replace(ended_at=now) for order in scan.awaiting]
         return replace(scan, now=now, awaiting=awaiting)
 
     async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:

@@ -128,7 +128,7 @@ class TestPlan:
     """When the daemon asks."""
 
     def order(self, **more: Any) -> Order:
-        return replace(Order("id-1", "sent", NOW, "1", package=PACKAGE), **more)
+        return Order("id-1", "sent", NOW, "1", package=PACKAGE)._replace(**more)
 
     def learned(self) -> tuple[Learned, Timing]:
         timing = Timing(SCHEDULE, Terms())
