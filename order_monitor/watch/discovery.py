@@ -154,7 +154,7 @@ class Discovery:
             if entry.read_at <= look.began and not entry.is_in_hand:
                 self.intake.let_go(entry)
         if look.is_whole:
-            self._state.open, self._state.overdue = look.found, look.overdue
+            self._state.open = look.found
             self._note_skips(look.skips, look.named)
             return
         kept = {i: r for i, r in self.skips.items() if i not in look.met and r is not SkipReason.UNKNOWN_STATUS}

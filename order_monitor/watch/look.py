@@ -50,7 +50,7 @@ class Look:
         self.awaiting: set[str] = set()
         self.skips: dict[str, SkipReason] = {}
         self.named: dict[str, Order] = {}
-        self.found = self.overdue = 0
+        self.found = 0
         self.last_sent = float("-inf")
         self.dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
@@ -95,11 +95,11 @@ class Look:
             self.awaiting |= {order.id} if reason is None else set()
         else:
             self.found += 1
-            self.last_sent = max(self.last_sent, min(order.sent_at or self.last_sent, now))
+            if order.sent_at is not None and self.last_sent < order.sent_at:
+                self.last_sent = min(order.sent_at, now)
         if reason is not None:
             self._skip(order, reason)
             return
-        self.overdue += self._board.is_past_deadline(order)
         entry = self._board.queue.get(order.id) if self.is_whole else None
         if not self.is_whole or (entry is not None and entry.is_in_hand):
             self.met.add(order.id)

@@ -18,7 +18,6 @@ class Statistics:
     """
 
     open: int = 0
-    overdue: int = 0
     eligible: int = 0
     stuck: dict[str, str] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)

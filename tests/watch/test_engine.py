@@ -213,7 +213,7 @@ async def test_an_outage_shuts_the_account_and_fails_no_order(plain_shop: Shop, 
         probes = [round(at) for at, _ in bench.calls[5:]]
         assert probes == [5, 15, 35, 75, 155, 315, 615, 915]
         assert len({r for _, r in bench.calls}) > 8, "each probe is another order's: one bad order locks nobody out"
-        assert bench.engine.state.overdue == 30
+        assert sum(map(bench.engine.board.is_past_deadline, bench.engine.queue)) == 30
         assert {await bench.status(i) for i in ids} == {"sent"}
         bench.panel = lambda _: text("OK|2| |tamam")
         await drive.run(400, scan_every=10)
@@ -272,7 +272,7 @@ async def test_the_deadline_needs_a_definitive_answer(plain_shop: Shop) -> None:
         assert (await plain_shop.row(order_id))["note"].endswith("Timeout: No response after 24h")
         await drive.run(700, scan_every=10)
     assert await bench.status(late) == "sent"
-    assert bench.engine.state.overdue == 1
+    assert sum(map(bench.engine.board.is_past_deadline, bench.engine.queue)) == 1
     assert bench.engine.state.ends == Counter(failed=1)
 
 
