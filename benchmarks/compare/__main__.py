@@ -21,6 +21,7 @@ from benchmarks.compare.contestants.monitor import MONITOR
 from benchmarks.compare.contestants.pgqueuer_queue import PGQUEUER
 from benchmarks.compare.contestants.procrastinate_queue import PROCRASTINATE
 from benchmarks.compare.delay import delay, ideal
+from benchmarks.compare.discovery import Archive
 from benchmarks.compare.memory import memory
 from benchmarks.compare.processes import ContestantFailedError
 from benchmarks.compare.results import Results, shares
@@ -31,10 +32,13 @@ from benchmarks.compare.versions import machine, missing, versions
 from benchmarks.compare.world import World, password_of, world
 
 CONTESTANTS: Final = (MONITOR, CELERY, PROCRASTINATE, PGQUEUER, HTTPX, STREAMS)
-PARTS: Final = ("speed", "memory", "delay", "shop")
+PARTS: Final = ("speed", "memory", "delay", "shop", "discovery")
 OUT: Final = ROOT / "build" / "benchmark"
 _LONGEST: Final = 900.0
 """Seconds for one measurement."""
+
+_LONG: Final = 3600.0
+"""Seconds for one that fills a disk first."""
 
 T = TypeVar("T")
 FAILURES: Final = (ContestantFailedError, TimeoutError, OSError, asyncpg.PostgresError)
@@ -54,12 +58,14 @@ class Size:
     faster: float
     writes: int
     turns: int
+    ended: Sequence[int]
 
 
-QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, 1, 2)
+QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, 1, 2, (100_000,))
 FULL: Final = Size(
     [Cell(latency, in_flight) for latency in (0, 0.2) for in_flight in (20, 100, 500)],
     12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 2, 10,
+    (1_000_000, 50_000_000),
 )  # fmt: skip
 
 
@@ -98,11 +104,24 @@ class Comparison:
             measuring = shop_writes(self._world, one, self._size.writes, self._size.turns)
             self._results.shop += await self._found(f"{one.name}: shop", measuring)
 
-    async def _found(self, what: str, measuring: Coroutine[Any, Any, T]) -> list[T]:
+    async def discovery(self) -> None:
+        """Measure looks beside ever more rows that have ended."""
+        archive = Archive(self._world)
+        await archive.lay()
+        for rows in self._size.ended:
+            fits = await archive.fits(rows)
+            if fits < rows:
+                self._results.left_out.append(
+                    f"discovery: {fits:,} rows in place of {rows:,}: the disk has no room for more"
+                )
+            for found in await self._found(f"discovery, {fits:,} rows that ended", archive.measured(fits), _LONG):
+                self._results.discovery += found
+
+    async def _found(self, what: str, measuring: Coroutine[Any, Any, T], longest: float = _LONGEST) -> list[T]:
         """Return what was measured; nothing, and a note, where it could not be."""
         say(what)
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(longest):
                 return [await measuring]
         except FAILURES as error:
             why = f"{what}: {str(error) or type(error).__name__}".replace(password_of(self._world), "****")

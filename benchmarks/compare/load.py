@@ -14,6 +14,13 @@ VARIABLE: Final = "BENCHMARK_LOAD"
 KOD: Final = "demo-dealer"
 SIFRE: Final = "demo-password"
 OPEN: Final = ["sent", "pending", "processing", "queued"]
+BATCH: Final = 100
+OLDEST_SQL: Final = (
+    "SELECT id::text FROM product_orders WHERE external_status = ANY($1) AND sent_at < now() - make_interval(secs => $2) "
+    "ORDER BY sent_at LIMIT $3"
+)
+"""What the plan's batch reads."""
+
 READ: Final = "SELECT external_status, provider_referans FROM product_orders WHERE id = "
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from benchmarks.compare.delay import Delay
+from benchmarks.compare.discovery import Discovery
 from benchmarks.compare.memory import Memory
 from benchmarks.compare.shop_writes import ShopWrites
 from benchmarks.compare.speed import Speed
@@ -32,6 +33,7 @@ class Results:
     memory: list[Memory] = field(default_factory=list)
     delay: list[Delay] = field(default_factory=list)
     shop: list[ShopWrites] = field(default_factory=list)
+    discovery: list[Discovery] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +140,15 @@ def _delay_shares(results: Results) -> list[Compared]:
 
 def _shop_shares(results: Results) -> list[Compared]:
     kept = {row.contestant: row.beside for row in results.shop}
+    apart = {row.contestant: row.apart for row in results.shop if row.apart is not None}
     tables = {row.contestant: row.tables for row in results.shop}
     return [
         Compared(name, what, ratio(share[OURS], theirs))
-        for what, share in (("the shop's own writes beside it", kept), ("the shop's own writes on its tables", tables))
+        for what, share in (
+            ("the shop's own writes beside it", kept),
+            ("the shop's own writes beside it, the database on cores of its own", apart),
+            ("the shop's own writes on its tables", tables),
+        )
         for name, theirs in share.items()
         if OURS in share
     ]

@@ -1,9 +1,13 @@
-"""What the shop's own writes lose beside a contestant: pgbench with it at work and with it paused, in turns."""
+"""What the shop's own writes lose beside a contestant: pgbench with it at work and with it paused, in turns.
+
+Once all share the machine's cores, and once the database and pgbench have half of them, as on a machine of their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import os
 import re
 import signal
@@ -15,6 +19,7 @@ from typing import Final
 
 from benchmarks.compare.contestants.contestant import Contestant
 from benchmarks.compare.processes import ContestantFailedError, stopped
+from benchmarks.compare.usage import halves, pin
 from benchmarks.compare.world import BARE, Plan, Run, World, run
 from order_monitor.shop.dsn import parse_dsn
 
@@ -45,6 +50,8 @@ class ShopWrites:
     contestant: str
     beside: float
     """With the contestant at work, to the same with it paused."""
+    apart: float | None
+    """The same with the database and the shop on cores of their own; None where there is one core."""
     tables: float
     """With its tables and indexes there and nobody at work, to the shop's bare tables."""
     checks_per_second: float
@@ -52,7 +59,7 @@ class ShopWrites:
 
 
 async def shop_writes(world: World, contestant: Contestant, seconds: int, turns: int) -> ShopWrites:
-    """Measure pgbench in turns of three runs of ``seconds``: on bare tables, beside the contestant paused, and at work.
+    """Measure pgbench in turns of runs of ``seconds``: on bare tables, beside the contestant paused, and at work.
 
     Raises:
         ContestantFailedError: the contestant did not work.
@@ -60,28 +67,56 @@ async def shop_writes(world: World, contestant: Contestant, seconds: int, turns:
     await world.provider.reset(latency=_LATENCY, all_end=True)
     await world.lay_bare()
     await world.ask(_FILL, database=BARE)
-    orders = round(_IN_FLIGHT / _LATENCY * (2 * seconds * turns + 5))
+    orders = round(_IN_FLIGHT / _LATENCY * (3 * seconds * turns + 10))
     async with run(world, contestant, Plan(orders, in_flight=_IN_FLIGHT)) as under_way:
         await world.ask(_FILL)
         await _begun(world, under_way)
         found = [await _turn(world, under_way, seconds) for _ in range(turns)]
         under_way.running.check()
-    beside, tables, checks = (statistics.median(one) for one in zip(*found, strict=True))
-    return ShopWrites(contestant.name, beside, tables, checks)
+    beside, apart, tables, checks = zip(*found, strict=True)
+    known = [one for one in apart if one is not None]
+    return ShopWrites(
+        contestant.name,
+        statistics.median(beside),
+        statistics.median(known) if known else None,
+        statistics.median(tables),
+        statistics.median(checks),
+    )
 
 
-async def _turn(world: World, under_way: Run, seconds: int) -> tuple[float, float, float]:
+async def _turn(world: World, under_way: Run, seconds: int) -> tuple[float, float | None, float, float]:
+    paused, at_work, bare, checks = await _pair(world, under_way, seconds, with_bare=True)
+    return at_work / paused, await _apart(world, under_way, seconds), paused / bare, checks / seconds
+
+
+async def _apart(world: World, under_way: Run, seconds: int) -> float | None:
+    cores, running = halves(), under_way.running
+    if cores is None:
+        return None
+    theirs = [*running.pids("own"), *running.pids("broker"), world.provider.pid]
+    pin(theirs, cores[0])
+    pin([world.server_pid], cores[1])
+    try:
+        paused, at_work, _, _ = await _pair(world, under_way, seconds, cores[1])
+    finally:
+        pin([*theirs, world.server_pid], cores[0] | cores[1])
+    return at_work / paused
+
+
+async def _pair(
+    world: World, under_way: Run, seconds: int, cores: set[int] | None = None, *, with_bare: bool = False
+) -> tuple[float, float, float, int]:
+    """Return the transactions a second with the contestant paused, at work, and on bare tables; and how many checks it made."""
     running = under_way.running
     running.signal("own", signal.SIGSTOP)
     try:
-        bare = await _pgbench(world.postgres.dsn(BARE), seconds)
-        paused = await _pgbench(world.dsn, seconds)
+        bare = await _pgbench(world.postgres.dsn(BARE), seconds, cores) if with_bare else math.nan
+        paused = await _pgbench(world.dsn, seconds, cores)
     finally:
         running.signal("own", signal.SIGCONT)
     asked = (await world.provider.count())["total"]
-    beside = await _pgbench(world.dsn, seconds)
-    checks = (await world.provider.count())["total"] - asked
-    return beside / paused, paused / bare, checks / seconds
+    at_work = await _pgbench(world.dsn, seconds, cores)
+    return paused, at_work, bare, (await world.provider.count())["total"] - asked
 
 
 async def _begun(world: World, under_way: Run) -> None:
@@ -93,7 +128,7 @@ async def _begun(world: World, under_way: Run) -> None:
     raise ContestantFailedError("asked nothing in 30 s")
 
 
-async def _pgbench(dsn: str, seconds: int) -> float:
+async def _pgbench(dsn: str, seconds: int, cores: set[int] | None = None) -> float:
     """Return the transactions a second of one run of pgbench."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(_SCRIPT)
@@ -106,6 +141,8 @@ async def _pgbench(dsn: str, seconds: int) -> float:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        if cores:
+            pin([process.pid], cores)
         try:
             async with asyncio.timeout(seconds + 30):
                 output, problem = await process.communicate()

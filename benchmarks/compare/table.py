@@ -32,6 +32,7 @@ def markdown(results: Results, whole: Mapping[str, bool]) -> str:
         _memory(results),
         _delay(results),
         _shop(results),
+        _discovery(results),
         _about(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -130,15 +131,39 @@ def _delay(results: Results) -> str:
 
 def _shop(results: Results) -> str:
     lines = [
-        [row.contestant, f"{row.beside:.2f}", f"{row.tables:.2f}", number(row.checks_per_second)]
+        [
+            row.contestant,
+            f"{row.beside:.2f}",
+            "–" if row.apart is None else f"{row.apart:.2f}",
+            f"{row.tables:.2f}",
+            number(row.checks_per_second),
+        ]
         for row in results.shop
     ]
-    head = ["contestant", "at work / paused", "its tables / bare tables", "checks/s meanwhile"]
+    head = [
+        "contestant", "at work / paused", "the same, database and shop on cores of their own", "its tables / bare tables",
+        "checks/s meanwhile",
+    ]  # fmt: skip
     note = (
         "The transactions a second of pgbench, four clients, an INSERT and an UPDATE each: as ratios, in turns. At most 100 checks "
-        "a second each write a PIN meanwhile. All share the machine's cores."
+        "a second each write a PIN meanwhile. Where all share the machine's cores, whoever computes takes from the shop."
     )
     return _part("What the shop's own writes keep", note, head, lines)
+
+
+def _discovery(results: Results) -> str:
+    least = {(row.contestant, row.way): row.median for row in reversed(results.discovery)}
+    lines = [
+        [f"{row.rows:,}", row.contestant, row.way, number(1000 * row.median), number(1000 * row.slowest),
+         times(row.median, least[row.contestant, row.way])]
+        for row in results.discovery
+    ]  # fmt: skip
+    head = ["rows that ended", "contestant", "reads", "median ms", "slowest ms", "to the first size"]
+    note = (
+        "1,000 orders are open. What the plan's batch reads is measured on the shop's bare table, and on that with "
+        "order-monitor's indexes."
+    )
+    return _part("Finding open orders beside those that have ended", note, head, lines)
 
 
 def _part(title: str, note: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

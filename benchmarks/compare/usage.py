@@ -1,4 +1,4 @@
-"""What processes have used, by the kernel's own books (Linux's /proc)."""
+"""What processes have used, by the kernel's own books (Linux's /proc), and which cores they may use."""
 
 from __future__ import annotations
 
@@ -48,3 +48,18 @@ def _resident(pid: int) -> int:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * _KIB
     return 0
+
+
+def halves() -> tuple[set[int], set[int]] | None:
+    """Return this machine's cores in two halves; None where there is one core."""
+    cores = sorted(os.sched_getaffinity(0))
+    middle = len(cores) // 2
+    return (set(cores[:middle]), set(cores[middle:])) if middle else None
+
+
+def pin(pids: Iterable[int], cores: set[int]) -> None:
+    """Let the processes, their descendants and all their threads run on these cores alone."""
+    for pid in tree(pids):
+        with suppress(OSError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)

@@ -39,7 +39,7 @@ def found() -> Results:
         [speed_of("order-monitor", 500.0), speed_of("queue", 250.0, 0.002), speed_of("limit", 900.0)],
         [Memory("order-monitor", 1000, 2 << 20, 0, 0), Memory("queue", 1000, -4096, 0, 1 << 20)],
         [delay_of("order-monitor", [1.0, 2.0], [0.02, 0.02]), delay_of("queue", [1.0, 2.0], [0.002, 0.002], excess=1)],
-        [ShopWrites("order-monitor", 0.9, 0.9, 80.0), ShopWrites("queue", 0.8, 1.0, 80.0)],
+        [ShopWrites("order-monitor", 0.9, 0.98, 0.9, 80.0), ShopWrites("queue", 0.8, 0.9, 1.0, 80.0)],
     )
 
 

@@ -12,19 +12,15 @@ import psycopg
 from celery import Celery
 
 from benchmarks.compare.contestants.celery_plan import socket_of
-from benchmarks.compare.load import KOD, OPEN, READ, SIFRE, Load
+from benchmarks.compare.load import BATCH, KOD, OLDEST_SQL, OPEN, READ, SIFRE, Load
 from order_monitor.providers.znet_parser import parse_text
 
 LOAD: Final = Load.told()
-BATCH: Final = 100
 WRITE: Final = (
     "UPDATE product_orders SET external_status = 'completed', pin_code = %s, completed_at = now() "
     "WHERE id = %s AND external_status = ANY(%s)"
 )
-OLDEST: Final = (
-    "SELECT id::text FROM product_orders WHERE external_status = ANY(%s) AND sent_at < now() - make_interval(secs => %s) "
-    "ORDER BY sent_at LIMIT %s"
-)
+OLDEST: Final = OLDEST_SQL.replace("$1", "%s").replace("$2", "%s").replace("$3", "%s")
 T = TypeVar("T")
 app = Celery(broker=f"redis+socket://{socket_of(LOAD)}")
 app.conf.update(
