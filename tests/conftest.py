@@ -6,6 +6,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -83,9 +84,33 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         call.excinfo = pytest.ExceptionInfo.from_exception(AssertionError(f"skipped: {call.excinfo.value}"))
 
 
+CITUS = os.environ.get("CITUS_DSN")
+"""A superuser's address of a PostgreSQL with Citus: then the orders table of each test is a distributed one there."""
+
+
+_DISTRIBUTED = """
+CREATE EXTENSION citus;
+SELECT citus_set_coordinator_host('localhost', inet_server_port());
+SELECT citus_set_node_property('localhost', inet_server_port(), 'shouldhaveshards', true);
+SELECT create_distributed_table('product_orders', 'id', shard_count => 4);
+"""
+
+
+class Citus:
+    """Somebody's server, in place of one of ours."""
+
+    def dsn(self, name: str = "postgres") -> str:
+        """Return the address of a database there."""
+        assert CITUS is not None
+        return urlsplit(CITUS)._replace(path=f"/{name}").geturl()
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedPostgres]:
+def server() -> Iterator[EmbeddedPostgres | Citus]:
     """One for each worker: no worker waits for another's locks, and a server that a test stops is nobody else's."""
+    if CITUS is not None:
+        yield Citus()
+        return
     with EmbeddedPostgres({"max_prepared_transactions": "5", "deadlock_timeout": "100ms"}, _memory()) as running:
         yield running
 
@@ -137,13 +162,20 @@ async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
 
 async def with_table(server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling) -> str:
     """Return the name of a new database with the table in this spelling."""
+    if CITUS is not None:
+        # What watches over a distributed table is connected to its database: that can be no template.
+        return await _laid(server, f"{spelling.ddl};{_DISTRIBUTED}")
     if spelling.ddl not in templates:
-        name = await clone(server)
-        connection = await asyncpg.connect(server.dsn(name))
-        await connection.execute(spelling.ddl)
-        await connection.close()
-        templates[spelling.ddl] = name
+        templates[spelling.ddl] = await _laid(server, spelling.ddl)
     return await clone(server, templates[spelling.ddl])
+
+
+async def _laid(server: EmbeddedPostgres, ddl: str) -> str:
+    name = await clone(server)
+    connection = await asyncpg.connect(server.dsn(name))
+    await connection.execute(ddl)
+    await connection.close()
+    return name
 
 
 @pytest.fixture(params=[PLAIN, SHOP], ids=["plain", "shop"])

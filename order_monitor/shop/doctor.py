@@ -20,7 +20,7 @@ from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
 from order_monitor.shop.shapes import remarks_of
-from order_monitor.shop.statements import UPDATE_PARAMETERS
+from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS
 from order_monitor.shop.table_search import WRITTEN
 
 
@@ -106,8 +106,9 @@ class Doctor:
         try:
             async with self._database.transaction() as connection:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
-                await connection.fetch(self._orders.ledger.statements.lock_sql(), [])
-                await connection.fetch(self._orders.ledger.statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
+                statements = self._orders.ledger.statements
+                await connection.fetch(statements.lock_sql(NOWHERE), [])
+                await connection.fetch(statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
         except (ShopMisfitError, RowRejectedError) as error:
             return [CheckLine("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
         return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]
@@ -140,7 +141,7 @@ class Doctor:
         lines, identity = [], table["id"].sql
         async with self._database.transaction() as connection:
             count = await connection.fetchval(
-                f"SELECT count(*) FROM (SELECT FROM {table.sql} o WHERE o.{identity} IN (SELECT n.{identity} "
+                f"SELECT count(*) FROM (SELECT 1 FROM {table.sql} o WHERE o.{identity} IN (SELECT n.{identity} "
                 f"FROM {table.sql} n WHERE n.{is_open(table, self._layout)}) GROUP BY o.{identity} HAVING count(*) > 1) d"
             )
         if count:

@@ -33,7 +33,7 @@ def with_event(update: str, schema: str, layout: Layout, *, outcomes: bool) -> s
         f"WHERE e.order_id = c.id AND {is_first}){value} "
         "FROM changed c WHERE c.is_late OR c.was IS DISTINCT FROM c.status RETURNING id, order_id, repeat), "
         f"{queued if layout.webhook else ''}"
-        f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text) AS given FROM event HAVING count(*) > 0) "
+        f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text)::text AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, COALESCE(e.repeat, false) AS repeat, (SELECT count(given) FROM hint) "
         "FROM changed c LEFT JOIN event e ON e.order_id = c.id"
     )

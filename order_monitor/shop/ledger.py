@@ -22,6 +22,7 @@ from order_monitor.core.text import clean
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import Layout
+from order_monitor.shop.set_sql import entry_of
 from order_monitor.shop.statements import Statements
 
 _INT4_MAX: Final = 2**31 - 1
@@ -51,15 +52,23 @@ class Ledger:
         Raises:
             RowRejectedError: a value, a constraint or a trigger stands against one of them.
         """
+        assert len({f.order.id for f in findings}) == len(findings), "one finding an order"
+        results: list[Result] = []
+        for together in by_node(self.table, findings):
+            results += await self._write(connection, together, pins, with_notes=with_notes)
+        return results
+
+    async def _write(
+        self, connection: Connection, findings: Sequence[Finding], pins: PinMemory | None, *, with_notes: bool
+    ) -> list[Result]:
         by_id = {f.order.id: f for f in findings}
-        assert len(by_id) == len(findings), "one finding an order"
-        span = self.statements.span(f.order for f in findings)
-        doubled = [by_id.pop(i) for i in await self._doubled(connection, list(by_id), span)]
+        span, shape = self.statements.span(f.order for f in findings), self.table.shape
+        doubled = [by_id.pop(i) for i in await self._doubled(connection, list(by_id), span if shape.is_divided else "")]
         late = [f for f in by_id.values() if f.order.awaits_pin]
         ids = [f.order.id for f in by_id.values() if not f.order.awaits_pin]
         rows = await self._locked(connection, ids, late, span)
-        if span and (elsewhere := [i for i in ids if i not in rows]):
-            # Held by somebody, ended, or moved to another partition since: only the last is found now.
+        if span and shape.distributed_by is None and (elsewhere := [i for i in ids if i not in rows]):
+            # Held by somebody, ended, or another tenant's or of another time since: only the last are found now.
             moved = await self._locked(connection, elsewhere, [], "")
             if moved:
                 rows, span = rows | moved, ""
@@ -69,20 +78,22 @@ class Ledger:
         results = [self._decide(by_id[i], row, pins, with_notes=with_notes) for i, row in rows.items()]
         changed = [r for r in results if r.write is not None]
         written = await self._update(connection, [r for r in changed if not r.finding.order.awaits_pin], span)
-        added = await self._add_pins(connection, [r for r in changed if r.finding.order.awaits_pin])
+        added = await self._add_pins(connection, [r for r in changed if r.finding.order.awaits_pin], span)
         rest = [r for r in results if r.write is None]
         await self._touch(connection, [r.finding for r in rest if not r.finding.order.awaits_pin], span)
         missing = [f for i, f in by_id.items() if i not in rows]
         rest += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
-        return [*written, *added, *rest, *(await self._missing(connection, missing) if missing else [])]
+        return [*written, *added, *rest, *(await self._missing(connection, missing, span) if missing else [])]
 
     async def _locked(
         self, connection: Connection, ids: list[str], late: Sequence[Finding], span: str
     ) -> dict[str, asyncpg.Record]:
         rows = list(await connection.fetch(self.statements.lock_sql(span), ids)) if ids or not late else []
         if late:
-            statuses = [f.order.status for f in late]
-            rows += await connection.fetch(self.statements.late_lock_sql(), [f.order.id for f in late], statuses)
+            statuses = {f.order.id: f.order.status for f in late}
+            sql = self.statements.late_lock_sql(self.statements.node(span))
+            found = await connection.fetch(sql, list(statuses), list(set(statuses.values())))
+            rows += [row for row in found if row["status"] == statuses[row["id"]]]
         return {row["id"]: row for row in rows}
 
     async def _doubled(self, connection: Connection, order_ids: Sequence[str], span: str) -> list[str]:
@@ -125,9 +136,11 @@ class Ledger:
         statements = self.statements
         return await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
 
-    async def _add_pins(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+    async def _add_pins(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
-        return await _change(connection, results, self.statements.late_update_sql(), late_values, ())
+        return await _change(
+            connection, results, self.statements.late_update_sql(self.statements.node(span)), late_values, ()
+        )
 
     async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
@@ -140,12 +153,26 @@ class Ledger:
             list(checked.values()),
         )
 
-    async def _missing(self, connection: Connection, findings: Sequence[Finding]) -> list[Result]:
+    async def _missing(self, connection: Connection, findings: Sequence[Finding], span: str) -> list[Result]:
         """Tell apart why rows were not locked: another's lock, another's decision, or our own earlier commit."""
-        rows = await connection.fetch(self.statements.status_sql(), [f.order.id for f in findings])
+        rows = await connection.fetch(
+            self.statements.status_sql(self.statements.node(span)), [f.order.id for f in findings]
+        )
         there = {row["id"]: row for row in rows}
         open_statuses = self.statements.open_statuses
         return [_explain(f, there.get(f.order.id), open_statuses) for f in findings]
+
+
+def by_node(table: Table, findings: Sequence[Finding]) -> Iterable[Sequence[Finding]]:
+    """Return what one statement may lock: where Citus has distributed the table, no more than is surely on one node."""
+    key = table.shape.distributed_by
+    if key is None:
+        return [findings]
+    groups: dict[str | None, list[Finding]] = {}
+    for finding in findings:
+        node = finding.order.id if key == table["id"].name else finding.order.tenant_id
+        groups.setdefault(node, []).append(finding)
+    return groups.values()
 
 
 async def _change(
@@ -220,6 +247,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         finding.checks,
         sent,
         outcome_of(finding, write),
+        entry_of(message, finding.seen_at) if message and write.note is not None else None,
     )
 
 

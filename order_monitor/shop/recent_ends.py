@@ -102,9 +102,9 @@ def pins_sql(layout: Layout, table: Table, accounts: AccountTables | None) -> st
     pin = f"o.{table['pin_code'].sql}::text"
     return (
         f"SELECT o.{table['id'].sql}::text AS id, {pin} AS pin, {package_sql(table)}, {_tenant(table)}, {route} "
-        f"FROM {table.sql} o {join} JOIN {events_of(layout.schema)} e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE e.id > $1 AND e.has_pin AND e.decided_at > now() - interval '{_HOURS} hours' "
-        f"AND COALESCE(btrim({pin}), '') <> '' ORDER BY e.id"
+        f"FROM {table.sql} o {join} JOIN (SELECT id, order_id FROM {events_of(layout.schema)} "
+        f"WHERE id > $1 AND has_pin AND decided_at > now() - interval '{_HOURS} hours') e ON e.order_id = o.{table['id'].sql} "
+        f"WHERE COALESCE(btrim({pin}), '') <> '' ORDER BY e.id"
     )
 
 
@@ -116,15 +116,16 @@ def without_pin_sql(ledger: Ledger, reviews: str | None) -> str:
     table, events = ledger.table, events_of(ledger.layout.schema)
     status, pin = f"o.{table['external_status'].sql}::text", f"o.{table['pin_code'].sql}::text"
     outcome = "outcome" if ledger.outcomes else outcome_of("to_status", ledger.layout)
-    in_reviews = f"EXISTS (SELECT 1 FROM {reviews} r WHERE r.order_id = e.order_id AND r.kind = {literal(PIN_MISSING)})"
+    in_reviews = f"EXISTS (SELECT 1 FROM {reviews} r WHERE r.order_id = t.order_id AND r.kind = {literal(PIN_MISSING)})"
     return (
         " JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, extract(epoch FROM decided_at)::float8 AS ended_at, "
-        f"decided_at < now() - make_interval(secs => $1) AS is_late FROM {events} "
+        f"decided_at < now() - make_interval(secs => $1) AS is_late, {in_reviews if reviews else 'false'} AS is_told "
+        f"FROM {events} t "
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
         f"AND {outcome} = 'completed' AND decided_by IN ({literals(_OURS)}) "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE {status} = e.to_status AND COALESCE(btrim({pin}), '') = '' "
-        f"AND NOT (e.is_late AND {in_reviews if reviews else 'false'}) ORDER BY e.ended_at DESC LIMIT {_MOST}"
+        f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
     )
 
 

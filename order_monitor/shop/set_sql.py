@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Final
 
-from order_monitor.shop.columns import Table, literal
+from order_monitor.shop.columns import Table
 from order_monitor.shop.layout import Layout
 
 AUTHOR: Final = "order-monitor"
@@ -38,10 +40,17 @@ def _cut(table: Table, logical: str, value: str) -> str:
 
 
 def _history(column: str) -> str:
-    """SQL that adds a message to a jsonb array of ``{by, text, at}``; what is no array is left as it is."""
-    at = "to_char(to_timestamp(u.seen_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-    entry = f"jsonb_build_array(jsonb_build_object('by', {literal(AUTHOR)}, 'text', u.message, 'at', {at}))"
+    """SQL that adds an entry to a jsonb array; what is no array is left as it is."""
     return (
-        f"CASE WHEN u.note IS NULL OR u.message IS NULL THEN {column} WHEN {column} IS NULL THEN {entry} "
-        f"WHEN jsonb_typeof({column}) = 'array' THEN {column} || {entry} ELSE {column} END"
+        f"CASE WHEN u.entry IS NULL THEN {column} WHEN {column} IS NULL THEN u.entry::jsonb "
+        f"WHEN jsonb_typeof({column}) = 'array' THEN {column} || u.entry::jsonb ELSE {column} END"
     )
+
+
+def entry_of(message: str, seen_at: float) -> str:
+    """Return what is added to a jsonb array of ``{by, text, at}`` for a message seen at ``seen_at`` (epoch seconds).
+
+    It is made here, because Citus computes nothing in an assignment that depends on a session's settings, as a time's text does.
+    """
+    at = datetime.fromtimestamp(seen_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps([{"by": AUTHOR, "text": message, "at": at}], ensure_ascii=False)

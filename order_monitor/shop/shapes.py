@@ -25,7 +25,8 @@ SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table p JOIN pg_catalog.pg_attribute a
               ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs) WHERE p.partrelid = c.oid) AS partitioned_by,
        (SELECT s.srvname::text FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
-         WHERE f.ftrelid = c.oid) AS server
+         WHERE f.ftrelid = c.oid) AS server,
+       to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS with_citus
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -55,6 +56,12 @@ SELECT bool_or(i.indnkeyatts = 1) AS alone, count(*) > 0 AS somehow
   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
  WHERE i.indrelid = $1 AND a.attname = $2 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
 """
+_DISTRIBUTED_BY: Final = """
+SELECT column_to_column_name(logicalrelid, partkey)::text FROM pg_catalog.pg_dist_partition
+ WHERE logicalrelid = $1 AND partkey IS NOT NULL
+"""
+"""Citus's own catalogue; a reference table has no key."""
+
 _UNLOCKABLE: Final = ("0A000", "42809")
 
 
@@ -75,7 +82,8 @@ class Shape:
     """What the table is. ``bases`` are the tables behind a view, ``parts`` what hangs below it, parents first.
 
     ``is_unique`` tells that an index keeps two rows from having one id; ``is_keyed`` that a key at least contains it, as a
-    partitioned table's must contain what it is partitioned by. ``partitioned_by`` are the columns of the latter.
+    partitioned table's must contain what it is partitioned by. ``partitioned_by`` are the columns of the latter; by
+    ``distributed_by`` Citus has spread the rows over its nodes.
     """
 
     kind: str = PLAIN
@@ -89,6 +97,12 @@ class Shape:
     bases: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     partitioned_by: tuple[str, ...] = ()
+    distributed_by: str | None = None
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its rows are kept in several places, and a statement had better say in which."""
+        return bool(self.partitioned_by) or self.distributed_by is not None
 
     @property
     def is_view(self) -> bool:
@@ -118,6 +132,7 @@ async def find_shape(connection: Connection, schema: str, table: str, id_column:
         tuple(base[0] for base in await connection.fetch(_BASES, row["oid"])) if is_view else (),
         parts,
         tuple(row["partitioned_by"]),
+        await connection.fetchval(_DISTRIBUTED_BY, row["oid"]) if row["with_citus"] else None,
     )
 
 

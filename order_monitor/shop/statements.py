@@ -15,7 +15,10 @@ from order_monitor.shop.set_sql import sets_of
 _MARGIN: Final = 1.0
 """Seconds about the times read: what a float rounds away must not lead to another partition."""
 
-UPDATE_PARAMETERS: Final = 13
+NOWHERE: Final = " AND false"
+"""In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
+
+UPDATE_PARAMETERS: Final = 14
 """How many arrays `Statements.update_sql` takes."""
 
 
@@ -34,20 +37,24 @@ class Statements:
         return open_statuses(self.table, self.layout)
 
     def span(self, orders: Iterable[Order]) -> str:
-        """SQL that leads to the partitions of these orders alone, of a table partitioned by when they were sent or by tenant.
+        """SQL that says whose these orders are, and where in time a table partitioned by it has them.
 
-        Nothing for any other table, whose index needs no help.
+        It leads to their partitions alone, and in a table that Citus has distributed to their tenant's node.
         """
-        orders, parted = list(orders), self.table.shape.partitioned_by
+        orders = list(orders)
         sent, tenant, span = self.table["sent_at"], self.table.get("tenant_id"), ""
         times = [order.sent_at for order in orders if order.sent_at is not None]
-        if sent.name in parted and times and len(times) == len(orders):
+        if sent.name in self.table.shape.partitioned_by and times and len(times) == len(orders):
             first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - _MARGIN, max(times) + _MARGIN))
             span += f" AND o.{sent.sql} BETWEEN {first} AND {last}"
         tenants = {order.tenant_id for order in orders if order.tenant_id is not None}
-        if tenant is not None and tenant.name in parted and tenants and all(order.tenant_id for order in orders):
+        if tenant is not None and tenants and all(order.tenant_id for order in orders):
             span += f" AND o.{tenant.sql} IN ({literals(sorted(tenants))})"
         return span
+
+    def node(self, span: str) -> str:
+        """Return ``span`` where a statement is refused without; elsewhere one without finds a row wherever it has gone."""
+        return span if self.table.shape.distributed_by is not None else ""
 
     def lock_sql(self, span: str = "") -> str:
         """SQL that locks the open ones among given orders; what somebody else holds is passed over, not waited for."""
@@ -70,7 +77,8 @@ class Statements:
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
             f"$5::text[], $6::float8[], $7::float8[], $8::int4[], $9::text[], $10::text[], $11::int4[], $12::float8[], "
-            f"$13::text[]) AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome) "
+            f"$13::text[], $14::text[]) "
+            f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
             f"AND (u.pin IS NULL OR COALESCE(btrim({pin}), '') IN ('', u.pin)){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
@@ -78,19 +86,18 @@ class Statements:
         )
         return self._with_event(update)
 
-    def late_lock_sql(self) -> str:
-        """SQL that locks those among given orders that stand at the status given and have no PIN."""
+    def late_lock_sql(self, span: str = "") -> str:
+        """SQL that locks those among given orders that stand at one of the statuses given and have no PIN."""
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
-            f"o.{t['provider_referans'].sql}::text AS referans FROM {t.sql} o "
-            f"JOIN unnest($1::text[], $2::text[]) AS u(id, status) ON o.{t['id'].sql} = u.id{t['id'].cast} "
-            f"AND {status} = u.status WHERE COALESCE(btrim({pin}), '') = '' "
+            f"o.{t['provider_referans'].sql}::text AS referans FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
+            f"AND {status} = ANY($2::text[]) AND COALESCE(btrim({pin}), '') = ''{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
 
-    def late_update_sql(self) -> str:
+    def late_update_sql(self, span: str = "") -> str:
         """SQL that puts a PIN into orders that ended without one, and leaves the rest of them as it is."""
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}"
@@ -99,7 +106,7 @@ class Statements:
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin "
             "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int4[], $6::float8[]) "
             f"AS u(id, status, pin, told, checks, sent_at) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
-            f"AND {status} = u.status AND COALESCE(btrim({pin}), '') = '' "
+            f"AND {status} = u.status AND COALESCE(btrim({pin}), '') = ''{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
             "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late"
         )
@@ -118,12 +125,12 @@ class Statements:
             f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span}"
         )
 
-    def status_sql(self) -> str:
+    def status_sql(self, span: str = "") -> str:
         """SQL that reads how given orders stand, without a lock."""
         t = self.table
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"o.{t['pin_code'].sql}::text AS pin FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')})"
+            f"o.{t['pin_code'].sql}::text AS pin FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}){span}"
         )
 
     def doubled_sql(self, span: str = "") -> str:

@@ -80,6 +80,7 @@ async def find_table(
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
     problems += _zone(found, time_zone, label)
+    problems += _distribution(found, shape.distributed_by, label)
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
     problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
     if problems:
@@ -101,6 +102,16 @@ def _zone(found: Mapping[str, Column], time_zone: str | None, label: str) -> lis
     if not times or time_zone:
         return []
     return [f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"]
+
+
+def _distribution(found: Mapping[str, Column], column: str | None, label: str) -> list[str]:
+    """Say what is wrong where Citus has spread the rows so that an order's cannot be locked: it must know on which node that is."""
+    keys = [found[name].name for name in ("tenant_id", "id") if name in found]
+    if column is None or column in keys:
+        return []
+    return [
+        f"database: {label} is distributed by {column}: distribute it by {' or '.join(keys)}, else no row can be locked"
+    ]
 
 
 def _match(

@@ -122,13 +122,14 @@ class Timings:
 def history_sql(layout: Layout, table: Table, accounts: AccountTables | None, *, has_outcome: bool) -> str:
     """SQL of the newest ``$1`` ends: whose, after how long, and whether the provider ended it or the time limit."""
     events = events_of(layout.schema)
-    outcome = "e.outcome" if has_outcome else outcome_of("e.to_status", layout)
+    outcome = "outcome" if has_outcome else outcome_of("to_status", layout)
     route, join = accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
     return (
         f"SELECT o.{table['id'].sql}::text AS id, {route}, {package_sql(table)}, "
         "extract(epoch FROM e.decided_at - e.sent_at)::float8 AS age, extract(epoch FROM e.decided_at)::float8 AS at, "
-        f"COALESCE(e.message, '') NOT LIKE '{TIMEOUT_WORDS}%' AS is_end "
-        f"FROM {table.sql} o {join} JOIN {events} e ON o.{table['id'].sql} = e.order_id "
-        f"WHERE {outcome} IN ('completed', 'failed') AND NOT e.repeat AND e.sent_at IS NOT NULL "
-        "AND e.decided_by IN ('daemon', 'ask') AND e.decided_at >= e.sent_at ORDER BY e.id DESC LIMIT $1"
+        f"COALESCE(e.message, '') NOT LIKE '{TIMEOUT_WORDS}%' AS is_end FROM {table.sql} o {join} "
+        f"JOIN (SELECT id, order_id, decided_at, sent_at, message FROM {events} "
+        f"WHERE {outcome} IN ('completed', 'failed') AND NOT repeat AND sent_at IS NOT NULL "
+        f"AND decided_by IN ('daemon', 'ask') AND decided_at >= sent_at) e ON o.{table['id'].sql} = e.order_id "
+        "ORDER BY e.id DESC LIMIT $1"
     )

@@ -351,7 +351,7 @@ class Connection(Beside):
         if sum(r[0] in self.store.slow for r in records) and len(records) > 4:
             raise asyncpg.QueryCanceledError("statement timeout")
         changed = []
-        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome in records:
+        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome, _ in records:
             row = self._row(order_id)
             if row is None or row.status not in OPEN or (pin is not None and (row.pin or "").strip() not in ("", pin)):
                 continue

@@ -1,0 +1,23 @@
+"""A database whose every statement is seen: what a test counts is what PostgreSQL was asked."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from order_monitor.shop.database import Database
+from order_monitor.shop.dsn import parse_dsn
+
+
+@asynccontextmanager
+async def watched(dsn: str) -> AsyncIterator[tuple[Database, list[str]]]:
+    """Give a database, and the statements that it was asked, in their order."""
+    asked: list[str] = []
+
+    async def watch(connection: Any) -> None:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+
+    arguments = parse_dsn(dsn).connect_arguments()
+    async with asyncpg.create_pool(**arguments, min_size=0, max_size=4, statement_cache_size=0, init=watch) as pool:
+        yield Database(parse_dsn(dsn), pool=pool), asked
