@@ -79,8 +79,7 @@ async def find_table(
     found, problems = _match(there, overrides, label)
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
-    problems += _zone(found, time_zone, label)
-    problems += _distribution(found, shape.distributed_by, label)
+    problems += [*_zone(found, time_zone, label), *_distribution(found, shape.distributed_by, label)]
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
     problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
     if problems:
