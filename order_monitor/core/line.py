@@ -61,11 +61,12 @@ class Line:
                 # Its number has grown since, or so many turns have gone by that an old place looks like its own.
                 heapq.heapreplace(front, (number, *front[0][1:]))
 
-    def soonest(self, most: int, looked_at: int) -> list[Entry]:
-        """Return the first ones in their order; where very many are near, only so many are looked at, and some may be missing."""
+    def soonest(self, most: int, looked_at: int, is_wanted: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
+        """Return the first ones that are wanted, in their order; only so many are looked at: of very many some may be missing."""
         self.first()
         near = dict.fromkeys(islice(chain(self._forward(), self._binwise()), looked_at))
-        return heapq.nsmallest(most, filter(self._belongs, near), key=self._number)
+        wanted = (entry for entry in near if self._belongs(entry) and is_wanted(entry))
+        return heapq.nsmallest(most, wanted, key=self._number)
 
     def tidy(self) -> None:
         """Let go of the places of those that have left."""

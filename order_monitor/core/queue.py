@@ -6,7 +6,7 @@ Pure: it is told the time. Times are epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Final
 
 from order_monitor.core.due import Due, Rank
@@ -18,7 +18,8 @@ from order_monitor.core.order import Order
 AT_A_TURN: Final = 500
 """How many orders become ready at a time: when all of 100,000 are due, the loop must not stand still."""
 
-_LOOKED_THROUGH: Final = 50
+_LOOKED_AT: Final = 2000
+"""How many of the orders whose time is near are looked at for those that are wanted: some milliseconds."""
 
 NEVER: Final = float("-inf")
 
@@ -58,13 +59,12 @@ class OrderQueue(KnownOrders):
         first = self._timers.first()
         return None if first is None else first.wake
 
-    def coming(self, most: int, elsewhere: Collection[str] = ()) -> list[Entry]:
-        """Return the next orders to come due, soonest first, save those of accounts asked ``elsewhere``.
+    def coming(self, most: int, is_wanted: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
+        """Return the next orders to come due that are wanted, soonest first.
 
         Of very many whose time is near some may be missing: a bounded part of them is looked at.
         """
-        near = self._timers.soonest(most * (_LOOKED_THROUGH if elsewhere else 1), most * _LOOKED_THROUGH)
-        return [entry for entry in near if entry.account not in elsewhere][:most]
+        return self._timers.soonest(most, _LOOKED_AT, is_wanted)
 
     def promote(self, now: float) -> bool:
         """Make ready what has come due, `AT_A_TURN` orders at most; return whether there is more."""

@@ -119,7 +119,7 @@ class Counting:
         """Add what is skipped, and what comes next."""
         skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(self._skips.items(), PROBLEMS)]
         self._census.problems = [*self._stuck, *self._overdue, *skipped][:PROBLEMS]
-        self._census.next = self._queue.coming(NEXT, self._elsewhere)
+        self._census.next = self._queue.coming(NEXT, lambda entry: entry.account not in self._elsewhere)
         return self._census
 
 

@@ -11,11 +11,11 @@ from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
 from order_monitor.watch.routing import Directory
 
-AT_A_TIME: Final = 50
-"""Orders that are read again at a time, before they are asked about."""
+AT_A_TIME: Final = 200
+"""Orders that are read again at a time, before they are asked about: with its transaction a statement for fifty checks."""
 
-_LOOKED_AT: Final = 4 * AT_A_TIME
-"""Orders that come next among which those are sought that can be read along: of several processes each has its own."""
+FEWEST: Final = 50
+"""As many even where an account asks so slowly that they will be old before all are asked about."""
 
 Look = Callable[[Sequence[Entry]], Coroutine[Any, Any, None]]
 """Reads orders again, and lets those in hand be due again."""
@@ -41,14 +41,17 @@ class Rereading:
         """Have an order of ``account`` read again, with what comes next or soon and was not read lately either."""
         batch, queue, now = [first], self._board.queue, self._board.now()
         fresh: list[Entry] = []
-        while len(batch) + len(fresh) < AT_A_TIME and (entry := queue.take(account)) is not None:
+        fresh_for, asked = self._board.policy.reading.fresh_for, self._directory.accounts.get(account)
+        most = max(FEWEST, min(AT_A_TIME, int(asked.pace.per_second * fresh_for))) if asked is not None else FEWEST
+        while len(batch) + len(fresh) < most and (entry := queue.take(account)) is not None:
             (batch if self.is_needed(entry) else fresh).append(entry)
         for entry in fresh:
             queue.schedule(entry, entry.due, wake=now)
-        until = now + self._board.policy.reading.fresh_for / 2
-        coming = queue.coming(_LOOKED_AT) if len(batch) < AT_A_TIME else []
-        soon = [e for e in coming if e.wake <= until and self.is_needed(e) and self._is_ours(e.account)]
-        batch += soon[: AT_A_TIME - len(batch)]
+        until = now + fresh_for / 2
+        if len(batch) < most:
+            batch += queue.coming(
+                most - len(batch), lambda e: e.wake <= until and self.is_needed(e) and self._is_ours(e.account)
+            )
         self.accounts.add(account)
         self.looks.start(self._read(account, batch), f"read {account}")
 

@@ -28,6 +28,7 @@ from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.statements import NOWHERE
 from order_monitor.shop.timings import history_sql
 from order_monitor.shop.unconfirmed import Unconfirmed
 from tests.simulation.beside import STARTS, Beside, Login
@@ -339,10 +340,10 @@ class Connection(Beside):
         return [_as_row(row) for row in rows if row is not None]
 
     def _late_lock(self, _: str, args: Sequence[Any]) -> list[Any]:
-        wanted = dict(zip(*args, strict=True))
+        ids, statuses = args
         rows = [
-            self._take(order_id, lambda row: row.status == wanted[row.id] and not (row.pin or "").strip())
-            for order_id in sorted(wanted)
+            self._take(order_id, lambda row: row.status in statuses and not (row.pin or "").strip())
+            for order_id in sorted(ids)
         ]
         return [_as_row(row) for row in rows if row is not None]
 
@@ -522,6 +523,7 @@ def _name_of(sql: str, pool: Pool) -> str:
     statements = ledger.statements
     whole = {
         statements.lock_sql(): "_lock",
+        statements.lock_sql(NOWHERE): "_lock",
         statements.update_sql(): "_update",
         statements.status_sql(): "_status",
         statements.late_lock_sql(): "_late_lock",
