@@ -12,12 +12,16 @@ from order_monitor.shop.dsn import parse_dsn
 
 @asynccontextmanager
 async def watched(dsn: str) -> AsyncIterator[tuple[Database, list[str]]]:
-    """Give a database, and the statements that it was asked, in their order."""
+    """Give a database, and the statements that it was asked, in their order, BEGIN and COMMIT among them."""
     asked: list[str] = []
 
     async def watch(connection: Any) -> None:
-        connection.add_query_logger(lambda record: asked.append(record.query))
+        connection.add_query_logger(lambda record: asked.extend(filter(str.strip, record.query.split(";\n"))))
+
+    async def nothing(_: Any) -> None:
+        """As the program's own pool: nothing outlives its transaction."""
 
     arguments = parse_dsn(dsn).connect_arguments()
-    async with asyncpg.create_pool(**arguments, min_size=0, max_size=4, statement_cache_size=0, init=watch) as pool:
+    own: dict[str, Any] = {"min_size": 0, "max_size": 4, "statement_cache_size": 0, "init": watch, "reset": nothing}
+    async with asyncpg.create_pool(**arguments, **own) as pool:
         yield Database(parse_dsn(dsn), pool=pool), asked

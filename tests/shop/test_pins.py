@@ -130,6 +130,18 @@ async def test_a_late_pin_goes_in_with_an_event_that_moves_no_money(shop: Shop) 
     assert (await orders.scan()).awaiting == []
 
 
+async def test_a_late_pin_goes_in_only_where_the_order_stands_as_it_ended(plain_shop: Shop) -> None:
+    """Two that wait at different statuses are locked together: each goes by its own."""
+    a, b = await plain_shop.add("completed"), await plain_shop.add("delivered")
+    orders = await prepared(plain_shop)
+    findings = [
+        found(plain_shop.order(i, status=status, ended_at=NOW), Completed(Pin(f"LATE-{i}")))
+        for i, status in ((a, "delivered"), (b, "delivered"))
+    ]
+    assert {r.finding.order.id: r.fate for r in await orders.record(findings)} == {a: Fate.GONE, b: Fate.WRITTEN}
+    assert [(await plain_shop.row(i))["pin_code"] for i in (a, b)] == [None, f"LATE-{b}"]
+
+
 async def test_a_late_pin_never_replaces_one(plain_shop: Shop) -> None:
     orders = await prepared(plain_shop, **AWAITING)
     await carrying(plain_shop, orders)
