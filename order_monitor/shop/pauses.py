@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from order_monitor.core.gate import Pause
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection
@@ -35,7 +37,7 @@ class Pauses:
             seconds,
         )
 
-    async def resume(self, connection: Connection, account: str) -> bool:
-        """End a pause; return whether there was one."""
-        done = await connection.execute(f"DELETE FROM {self._table} WHERE account = $1", account)
+    async def resume(self, connection: Connection, accounts: Sequence[str]) -> bool:
+        """End the pauses of these names; return whether there was one."""
+        done = await connection.execute(f"DELETE FROM {self._table} WHERE account = ANY($1::text[])", list(accounts))
         return not str(done).endswith(" 0")

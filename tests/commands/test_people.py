@@ -207,7 +207,10 @@ async def test_a_shops_own_accounts_are_paused_by_their_names(shop: Shop, panel:
     async with daemon(shop, tmp_path, config):
         await is_final(shop, b)
         assert (await shop.row(a))["external_status"] == "sent"
-        assert (await call(tmp_path, config, "resume", name))[0] == 0
+        await shop.connection.execute("UPDATE integrations SET name = 'bayi' WHERE name = 'shop0'")
+        assert (await call(tmp_path, config, "resume", f"bayi-{ids[1][:8]}"))[0] == 1, "another account"
+        code, out, _ = await call(tmp_path, config, "resume", f"bayi-{ids[0][:8]}")
+        assert (code, out) == (0, f"bayi-{ids[0][:8]}: resumed; it is asked again within a scan\n"), "by its name since"
         await is_final(shop, a)
 
 

@@ -94,10 +94,11 @@ class Beside:
 
     def _resume(self, _: str, args: Sequence[Any]) -> list[Any]:
         def resume() -> None:
-            self.store.pauses.pop(args[0], None)
+            for name in args[0]:
+                self.store.pauses.pop(name, None)
 
         self._later.append(resume)
-        return [name for name in self.store.pauses if name == args[0]]
+        return [name for name in self.store.pauses if name in args[0]]
 
     # --- what waits for a person, or for a second answer
 

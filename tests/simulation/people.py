@@ -113,7 +113,7 @@ class People:
 
         async def resume(process: Process) -> None:
             async with process.database.transaction() as connection:
-                await pauses.resume(connection, name)
+                await pauses.resume(connection, [name])
 
         await self._type(PERSON, pause)
         await asyncio.sleep(fault.seconds)

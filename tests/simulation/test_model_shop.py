@@ -237,7 +237,7 @@ async def pause(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
             await pauses.pause(connection, name, "x", "Ayşe", chance.choice((None, 1000.0)))
             resumed = None
         else:
-            resumed = await pauses.resume(connection, name)
+            resumed = await pauses.resume(connection, [name])
     async with hand.database.transaction() as connection:
         return [resumed, sorted((p.account, p.until is None) for p in (await pauses.read(connection)).values())]
 
