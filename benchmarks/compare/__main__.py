@@ -20,6 +20,7 @@ from benchmarks.compare.contestants.limits import HTTPX, STREAMS
 from benchmarks.compare.contestants.monitor import MONITOR
 from benchmarks.compare.contestants.pgqueuer_queue import PGQUEUER
 from benchmarks.compare.contestants.procrastinate_queue import PROCRASTINATE
+from benchmarks.compare.day import day
 from benchmarks.compare.delay import delay, ideal
 from benchmarks.compare.discovery import Archive
 from benchmarks.compare.memory import memory
@@ -32,10 +33,13 @@ from benchmarks.compare.versions import machine, missing, versions
 from benchmarks.compare.world import World, password_of, world
 
 CONTESTANTS: Final = (MONITOR, CELERY, PROCRASTINATE, PGQUEUER, HTTPX, STREAMS)
-PARTS: Final = ("speed", "memory", "delay", "shop", "discovery")
+PARTS: Final = ("speed", "memory", "delay", "day", "shop", "discovery")
 OUT: Final = ROOT / "build" / "benchmark"
 _LONGEST: Final = 900.0
 """Seconds for one measurement."""
+
+_DAILY: Final = 40
+"""Orders that are asked about for a day."""
 
 _LONG: Final = 3600.0
 """Seconds for one that fills a disk first."""
@@ -56,15 +60,17 @@ class Size:
     only_ours: Sequence[int]
     placed: int
     faster: float
+    day: float | None
+    """How many times as fast a day passes; None for no day."""
     writes: int
     turns: int
     ended: Sequence[int]
 
 
-QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, 1, 2, (100_000,))
+QUICK: Final = Size((Cell(0, 20), Cell(0.2, 100)), 2000, 1.5, 1, (2_500,), (), 100, 60.0, None, 1, 2, (100_000,))
 FULL: Final = Size(
     [Cell(latency, in_flight) for latency in (0, 0.2) for in_flight in (20, 100, 500)],
-    12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 2, 10,
+    12_000, 6.0, 3, (10_000, 100_000), (1_000_000,), 300, 20.0, 600.0, 2, 10,
     (1_000_000, 50_000_000),
 )  # fmt: skip
 
@@ -97,6 +103,14 @@ class Comparison:
             measuring = delay(self._world, one, self._size.placed, self._size.faster)
             self._results.delay += await self._found(f"{one.name}: delay", measuring)
         self._results.delay.append(ideal(self._size.placed, self._size.faster))
+
+    async def day(self) -> None:
+        """Measure everybody through a day."""
+        faster = self._size.day
+        if faster is None:
+            return
+        for one in self._whole:
+            self._results.day += await self._found(f"{one.name}: day", day(self._world, one, _DAILY, faster))
 
     async def shop(self) -> None:
         """Measure the shop's writes beside everybody."""
@@ -143,6 +157,7 @@ async def compare(size: Size, parts: Sequence[str], names: Sequence[str]) -> Res
     async with world() as made:
         (row,) = await made.ask("SHOW server_version", database="postgres")
         about = {**machine(), "faster": f"{size.faster:g}", "rounds": str(size.rounds)}
+        about |= {"day": f"{size.day:g}"} if size.day else {}
         results = Results(about, versions(row[0]), {one.name: one.how for one in there})
         results.left_out += [f"{name}: {why}" for name, why in lacking.items()]
         comparison = Comparison(size, made, results, there)

@@ -17,9 +17,11 @@ from benchmarks.compare.world import Plan, Run, World, run
 _PLACED: Final = 240.0
 _SOONEST, _LATEST = 10.0, 240.0
 _LAST_SLOT: Final = 270.0
-_LATENCY: Final = 0.02
+LATENCY: Final = 0.02
+"""Seconds in which the provider answers."""
+
 _GRACE: Final = 6.0
-_LATE: Final = 0.05
+LATE: Final = 0.05
 """Seconds by which two clocks' readings may differ: a check that much too early is no extra one."""
 
 _INSERT: Final = (
@@ -83,24 +85,25 @@ async def delay(world: World, contestant: Contestant, orders: int, faster: float
     times = Times().faster(faster)
     # The first of all lets everybody get warm, and is not counted.
     async with run(world, contestant, Plan(1, times=times)) as under_way:
-        await world.provider.reset(latency=_LATENCY)
-        await _warm(world, under_way)
+        await world.provider.reset(latency=LATENCY)
+        await warm(world, under_way)
         plan = placed(orders + 1, faster, time.time() + 0.5)[1:]
-        await world.provider.reset(latency=_LATENCY, ends={referans(one.number): one.ends for one in plan})
-        await _place(world, under_way, plan, times.first)
+        await world.provider.reset(latency=LATENCY, ends={referans(one.number): one.ends for one in plan})
+        await place(world, under_way, plan, times.first)
         await _all_written(world, len(plan), plan[-1].sent + _LAST_SLOT / faster + _GRACE)
         under_way.running.check()
     return await _judged(world, contestant, plan, times)
 
 
-async def _warm(world: World, under_way: Run) -> None:
+async def warm(world: World, under_way: Run) -> None:
+    """Wait for the first question."""
     async with asyncio.timeout(30):
         while not (await world.provider.count())["total"]:
             under_way.running.check()
             await asyncio.sleep(0.05)
 
 
-async def _place(world: World, under_way: Run, plan: Sequence[Placed], first: float) -> None:
+async def place(world: World, under_way: Run, plan: Sequence[Placed], first: float) -> None:
     """Be the shop: insert each order at its time, and put it into the queue."""
     for one in plan:
         await asyncio.sleep(max(0.0, one.sent - time.time()))
@@ -133,5 +136,5 @@ async def _judged(world: World, contestant: Contestant, plan: Sequence[Placed], 
         [end - decided for end, decided, _ in at],
         [end - told for end, _, told in at],
         sum(len(asked.get(referans(one.number), ())) for one in plan),
-        sum(excess(asked.get(referans(one.number), ()), one.sent - _LATE, schedule) for one in plan),
+        sum(excess(asked.get(referans(one.number), ()), one.sent - LATE, schedule) for one in plan),
     )

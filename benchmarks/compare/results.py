@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
+from benchmarks.compare.day import Day
 from benchmarks.compare.delay import Delay
 from benchmarks.compare.discovery import Discovery
 from benchmarks.compare.memory import Memory
@@ -34,6 +35,7 @@ class Results:
     delay: list[Delay] = field(default_factory=list)
     shop: list[ShopWrites] = field(default_factory=list)
     discovery: list[Discovery] = field(default_factory=list)
+    day: list[Day] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def ratio(value: float, other: float) -> float:
 def shares(results: Results, whole: Mapping[str, bool]) -> list[Compared]:
     """Return how order-monitor stands to each contestant that does the whole job."""
     found = [*_speed_shares(results), *_memory_shares(results), *_delay_shares(results), *_shop_shares(results)]
+    found += _discovery_shares(results)
     return [one for one in found if whole.get(one.contestant) and one.contestant != OURS and not math.isnan(one.share)]
 
 
@@ -136,6 +139,21 @@ def _delay_shares(results: Results) -> list[Compared]:
                 share = ratio(percentile(theirs, part), percentile(our, part))
                 found.append(Compared(name, f"delay from {what} to written, p{100 * part:.0f}", share))
     return found
+
+
+def _discovery_shares(results: Results) -> list[Compared]:
+    """A look, which finds what is new, beside each way to find the next orders to ask about."""
+    ours: dict[int, float] = {}
+    for row in results.discovery:
+        if row.contestant == OURS:
+            ours.setdefault(row.rows, row.median)
+    return [
+        Compared(
+            row.contestant, f"a look beside {row.rows:,} rows that ended ({row.way})", ratio(row.median, ours[row.rows])
+        )
+        for row in results.discovery
+        if row.rows in ours
+    ]
 
 
 def _shop_shares(results: Results) -> list[Compared]:

@@ -31,6 +31,7 @@ def markdown(results: Results, whole: Mapping[str, bool]) -> str:
         _speed(results, whole),
         _memory(results),
         _delay(results),
+        _day(results),
         _shop(results),
         _discovery(results),
         _about(results),
@@ -127,6 +128,20 @@ def _delay(results: Results) -> str:
         "adds looks that much larger from decided to written. `the schedule itself` is what no machinery at all would reach."
     )
     return _part("From the provider's decision to the PIN in the database", note, head, lines)
+
+
+def _day(results: Results) -> str:
+    lines = [
+        [row.contestant, number(row.checks / row.orders), number(row.scheduled / row.orders),
+         f"{1000 * ratio(row.excess, row.checks):.0f}"]
+        for row in results.day
+    ]  # fmt: skip
+    head = ["contestant", "calls an order", "as its schedule has it", "asked twice or too soon, of 1,000"]
+    note = (
+        f"Orders that stay open for a day, which passes {results.about.get('day', '–')} times as fast: "
+        "who is late because of that alone makes fewer calls."
+    )
+    return _part("Calls an order over a day", note, head, lines)
 
 
 def _shop(results: Results) -> str:

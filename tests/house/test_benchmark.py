@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("benchmarks", reason="needs the repository: this is a built package")
 
+from benchmarks.compare.day import Day
 from benchmarks.compare.delay import Delay, ideal, placed
+from benchmarks.compare.discovery import Discovery
 from benchmarks.compare.load import Load, Times, excess, slots_by
 from benchmarks.compare.memory import Memory
 from benchmarks.compare.processes import ContestantFailedError
@@ -39,7 +41,13 @@ def found() -> Results:
         [speed_of("order-monitor", 500.0), speed_of("queue", 250.0, 0.002), speed_of("limit", 900.0)],
         [Memory("order-monitor", 1000, 2 << 20, 0, 0), Memory("queue", 1000, -4096, 0, 1 << 20)],
         [delay_of("order-monitor", [1.0, 2.0], [0.02, 0.02]), delay_of("queue", [1.0, 2.0], [0.002, 0.002], excess=1)],
-        [ShopWrites("order-monitor", 0.9, 0.98, 0.9, 80.0), ShopWrites("queue", 0.8, 0.9, 1.0, 80.0)],
+        [ShopWrites("order-monitor", 0.9, 0.98, 0.9, 80.0), ShopWrites("queue", 0.8, None, 1.0, 80.0)],
+        [
+            Discovery(name, way, rows, 0.004, 0.02)
+            for rows in (1000, 50_000)
+            for name, way in (("order-monitor", "what was sent lately"), ("queue", "its batch"))
+        ],
+        [Day("order-monitor", 40, 6000, 6040, 0), Day("queue", 40, 6600, 6040, 560)],
     )
 
 
@@ -109,6 +117,7 @@ def test_order_monitors_weak_sides_are_found_whichever_way_is_better() -> None:
     assert named["queue", "CPU a check, own (200 ms latency, 100 in flight)"] == 2.0
     assert named["queue", "delay from told to written, p50"] == pytest.approx(0.1)
     assert named["queue", "the shop's own writes beside it"] == pytest.approx(1.125)
+    assert named["queue", "a look beside 50,000 rows that ended (its batch)"] == 1.0
     weak = worse(shares(found(), WHOLE))
     assert [one.share for one in weak] == sorted(one.share for one in weak)
     assert {one.what.split(",")[0] for one in weak} == {
@@ -126,7 +135,9 @@ def test_the_table_says_all_of_it() -> None:
     assert "| 200 ms latency, 100 in flight | queue | 250 | 0.5 | 2 |" in text
     assert text.index("is worse") < text.index("Checks a second")
     heads = [len(line.split(" | ")) for line in text.splitlines() if line.startswith("|")]
-    assert len(set(heads)) == 4, "every row has its table's columns"
+    assert "| queue | 165 | 151 | 85 |" in text
+    assert "| queue | 0.80 | – | 1.00 | 80 |" in text
+    assert len(set(heads)) == 5, "every row has its table's columns"
 
 
 def test_a_part_that_was_not_measured_is_not_in_the_table() -> None:
