@@ -37,6 +37,7 @@ class Snapshot:
     database: float
     provider: float
     statements: int
+    written: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Speed:
     provider_busy: float
     statements: float
     """A thousand checks."""
+    written: float
+    """Rows that were inserted, updated or deleted, a thousand checks."""
     repeated: int
     """Checks of an order that had been checked before, though none was due again."""
     peak: int
@@ -102,11 +105,11 @@ async def _total(world: World) -> int:
 
 
 async def _snapshot(world: World, under_way: Run) -> Snapshot:
-    statements = await world.statements()
+    statements, written = await world.statements(), await world.rows_written()
     running = under_way.running
     own, broker = running.cpu("own"), running.cpu("broker")
     database, provider = cpu_seconds([world.server_pid]), cpu_seconds([world.provider.pid])
-    return Snapshot(time.monotonic(), await _total(world), own, broker, database, provider, statements)
+    return Snapshot(time.monotonic(), await _total(world), own, broker, database, provider, statements, written)
 
 
 def compared(contestant: Contestant, cell: Cell, before: Snapshot, after: Snapshot, counted: dict[str, int]) -> Speed:
@@ -129,6 +132,7 @@ def compared(contestant: Contestant, cell: Cell, before: Snapshot, after: Snapsh
         (after.database - before.database) / checks,
         (after.provider - before.provider) / seconds,
         1000 * (after.statements - before.statements) / checks,
+        1000 * (after.written - before.written) / checks,
         counted["repeated"] if contestant.is_whole else 0,
         counted["peak"],
     )

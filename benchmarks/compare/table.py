@@ -68,7 +68,7 @@ def _worse(compared: Sequence[Compared]) -> str:
 def _speed(results: Results, whole: Mapping[str, bool]) -> str:
     head = (
         "cell", "contestant", "checks/s", "to ours", "own CPU ms a check", "broker's", "database's", "all, to ours",
-        "statements a 1,000", "asked again too soon", "most at once", "provider busy",
+        "statements a 1,000", "rows written", "asked again too soon", "most at once", "provider busy",
     )  # fmt: skip
     rows = grouped(results.speed, "latency", "in_flight", "contestant")
     lines = []
@@ -78,7 +78,7 @@ def _speed(results: Results, whole: Mapping[str, bool]) -> str:
         lines.append([
             cell_of(row), name, number(row.per_second), times(row.per_second, per_second),
             number(1000 * row.own), number(1000 * row.broker), number(1000 * row.database), times(cost_of(row), cost),
-            number(row.statements), number(row.repeated) if whole.get(name) else "–",
+            number(row.statements), number(row.written), number(row.repeated) if whole.get(name) else "–",
             number(row.peak) if latency else "–", f"{row.provider_busy:.0%}",
         ])  # fmt: skip
     note = (

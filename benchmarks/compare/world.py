@@ -42,6 +42,7 @@ FROM generate_series(1, $1::int) n
 _STATEMENTS: Final = """
 SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE datname = $1
 """
+_WRITTEN: Final = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_user_tables"
 _QUEUED_BYTES: Final = """
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'product_orders'
@@ -91,6 +92,10 @@ class World:
     async def statements(self) -> int:
         """Return how many statements the run's database has carried out, BEGIN and COMMIT among them (pg_stat_statements)."""
         return int((await self.ask(_STATEMENTS, _NAME, database="postgres"))[0][0])
+
+    async def rows_written(self) -> int:
+        """Return how many rows of the run's tables have been inserted, updated or deleted; the last second's may be missing."""
+        return int((await self.ask(_WRITTEN))[0][0])
 
     async def queued_bytes(self) -> int:
         """Return what tables other than the shop's own take on disk."""

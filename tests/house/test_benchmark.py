@@ -24,7 +24,14 @@ WHOLE = {"order-monitor": True, "queue": True, "limit": False}
 
 
 def speed_of(name: str, per_second: float, own: float = 0.001, **more: Any) -> Speed:
-    values: dict[str, Any] = {"broker": 0.0, "database": 0.0, "provider_busy": 0.1, "statements": 80.0, **more}
+    values: dict[str, Any] = {
+        "broker": 0.0,
+        "database": 0.0,
+        "provider_busy": 0.1,
+        "statements": 80.0,
+        "written": 0.0,
+        **more,
+    }
     return Speed(name, 0.2, 100, 1000, per_second, own, **values, repeated=0, peak=100)
 
 
