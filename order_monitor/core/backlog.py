@@ -94,9 +94,13 @@ class Backlog:
         """Since when the one waits that waits longest."""
         return next(iter(self._since.values()), None)
 
-    def could_grow_to(self, limit: int) -> bool:
-        """Whether what can be written now is less than a batch of ``limit``, which more findings would fill."""
-        return self.free.total() > 0 and not self._parts and len(self._fresh) < limit
+    def could_grow_to(self, limit: int, *, unhurried: bool = False) -> bool:
+        """Whether what can be written now is less than a batch of ``limit``, which more findings would fill.
+
+        With ``unhurried`` also whether nobody waits for any of it.
+        """
+        could = self.free.total() > 0 and not self._parts and len(self._fresh) < limit
+        return could and not (unhurried and (not self._fresh or any(finding.is_urgent for finding in self._fresh)))
 
     def add(self, finding: Finding, now: float) -> None:
         """Take up a fresh finding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from order_monitor.core.answer import Answer
+from order_monitor.core.answer import Answer, Waiting
 from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.order import Order
 
@@ -27,6 +27,11 @@ class Finding:
     account: str = ""
     tries: int = 0
     attempted: Write | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for it: an order that still waits can be written a little later, and with more company."""
+        return not isinstance(self.answer, Waiting)
 
     @property
     def age(self) -> float:

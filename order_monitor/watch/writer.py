@@ -23,6 +23,9 @@ from order_monitor.core.throttle import BATCH, CALM_AFTER, Throttle
 LINGER: Final = 0.02
 """Seconds a first finding waits for company: one commit for many."""
 
+UNHURRIED: Final = 0.5
+"""Seconds it waits where no order in the company has ended: the shop's server has the less to do."""
+
 STANDSTILL: Final = 60.0
 """Seconds without progress after which writing counts as standing still."""
 
@@ -105,6 +108,35 @@ class Progress:
         return self._patience is not None and self.is_lost(self._patience)
 
 
+class Company:
+    """What a finding waits for before it is written: that one transaction serves many."""
+
+    def __init__(self, clock: Clock, linger: float) -> None:
+        """Wait ``linger`` seconds for it where an order has ended."""
+        self._clock = clock
+        self._linger = linger
+        self._hurry = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def joined_by(self, finding: Finding, backlog: Backlog) -> None:
+        """Wait no longer than for an end where ``finding`` is one, or where there is company enough."""
+        if finding.is_urgent or not backlog.could_grow_to(BATCH):
+            self._hurry.set()
+
+    def close(self) -> None:
+        """No more is to come: nothing waits for it."""
+        self.closed.set()
+        self._hurry.set()
+
+    async def gather(self, backlog: Backlog) -> None:
+        """Wait for more, unless there is enough or nothing, or no more is to come."""
+        if backlog.could_grow_to(BATCH, unhurried=True) and not self.closed.is_set():
+            self._hurry.clear()
+            await self._clock.wait(self._hurry, UNHURRIED)
+        if backlog.could_grow_to(BATCH) and not self.closed.is_set():
+            await self._clock.wait(self.closed, self._linger)
+
+
 class Writer:
     """The queue between the provider's answers and the database."""
 
@@ -125,13 +157,12 @@ class Writer:
         self._persistence = Persistence(recorder, clock, on_batch)
         self._clock = clock
         self.on_result = on_result
-        self._linger = linger
         self.backlog = Backlog()
         self._throttle = Throttle()
         self._progress = Progress(clock, patience)
         self._told_at = float("-inf")
         self._filled = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._company = Company(clock, linger)
         self._log = structlog.get_logger("order_monitor.writer")
 
     def __len__(self) -> int:
@@ -156,10 +187,11 @@ class Writer:
             self._progress.made()
         self.backlog.add(finding, self._clock.monotonic())
         self._filled.set()
+        self._company.joined_by(finding, self.backlog)
 
     def close(self) -> None:
         """Let `run` return once everything is written that can be."""
-        self._closing.set()
+        self._company.close()
         self.backlog.last_round(self._clock.monotonic())
         self._filled.set()
 
@@ -170,12 +202,11 @@ class Writer:
             ShopError: patience ended; what is not written is still counted by ``len``.
         """
         while True:
-            if self.backlog.could_grow_to(BATCH) and not self._closing.is_set():
-                await self._clock.wait(self._closing, self._linger)
+            await self._company.gather(self.backlog)
             batch = self.backlog.next(self._clock.monotonic(), self._throttle.limit)
             if batch:
                 await self._write(batch)
-            elif self._closing.is_set():
+            elif self._company.closed.is_set():
                 return
             else:
                 await self._wait()
@@ -211,7 +242,7 @@ class Writer:
         if len(batch) > 1:
             self.backlog.split(batch)
             return
-        if not self._closing.is_set():
+        if not self._company.closed.is_set():
             self.backlog.parked.rest(now + _ALONE_SHARE * (now - began))
         self._hold(batch[0], _LONGEST_BLOCKED, str(error), alone=True)
 

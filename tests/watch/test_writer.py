@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from order_monitor.core.answer import Completed
+from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.errors import RowRejectedError, ShopUnavailableError
 from order_monitor.core.order import Order, Pin
 from order_monitor.core.recording import Fate, Finding, Result
@@ -60,6 +60,35 @@ async def test_findings_that_come_together_are_written_together() -> None:
     assert len(bench.results) == BATCH + 50
     assert len(bench.writer) == 0
     bench.writer.close()
+    await task
+
+
+def waits(order_id: str) -> Finding:
+    return Finding(Order(order_id, "sent", NOW, "1"), Waiting("x"), NOW)
+
+
+async def test_what_ends_nothing_waits_longer_for_company_and_an_end_takes_it_along() -> None:
+    bench = Bench()
+    task = asyncio.create_task(bench.writer.run())
+    for name in "ab":
+        bench.writer.submit(waits(name))
+        await bench.run(ticks=20)
+    assert bench.recorder.batches == [], "two fifths of a second"
+    bench.writer.submit(finding("end"))
+    await bench.run(ticks=4)
+    assert bench.recorder.batches == [["a", "b", "end"]]
+    bench.writer.submit(waits("alone"))
+    await bench.run(ticks=60)
+    assert bench.recorder.batches[1:] == [["alone"]]
+    for n in range(BATCH):
+        bench.writer.submit(waits(str(n)))
+    await bench.run(ticks=2)
+    assert [len(batch) for batch in bench.recorder.batches[2:]] == [BATCH], "company enough"
+    bench.writer.submit(waits("last"))
+    await bench.run(ticks=2)
+    bench.writer.close()
+    await bench.run(ticks=1)
+    assert bench.recorder.batches[3:] == [["last"]], "nothing more is to come"
     await task
 
 
