@@ -11,8 +11,8 @@ from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
 from order_monitor.watch.routing import Directory
 
-AT_A_TIME: Final = 200
-"""Orders that are read again at a time, before they are asked about: with its transaction a statement for fifty checks."""
+AT_A_TIME: Final = 400
+"""Orders that are read again at a time, before they are asked about: with its transaction a statement for a hundred checks."""
 
 FEWEST: Final = 50
 """As many even where an account asks so slowly that they will be old before all are asked about."""

@@ -20,7 +20,7 @@ from order_monitor.core.errors import RowRejectedError, ShopError, ShopUnavailab
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.throttle import BATCH, CALM_AFTER, Throttle
 
-LINGER: Final = 0.02
+LINGER: Final = 0.05
 """Seconds a first finding waits for company: one commit for many."""
 
 UNHURRIED: Final = 0.5

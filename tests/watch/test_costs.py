@@ -60,7 +60,7 @@ async def test_where_nothing_changes_nothing_is_written_and_a_statement_serves_f
 
 
 async def test_what_ends_is_written_many_at_a_time(shop: Shop) -> None:
-    """A thousand answers a second, each of which waits twenty milliseconds for company."""
+    """A thousand answers a second, each of which waits fifty milliseconds for company."""
     await lines(shop)
     await fill(shop, MANY, age="interval '1 hour'")
     async with watched(shop.dsn) as (database, asked):

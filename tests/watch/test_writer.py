@@ -75,7 +75,7 @@ async def test_what_ends_nothing_waits_longer_for_company_and_an_end_takes_it_al
         await bench.run(ticks=20)
     assert bench.recorder.batches == [], "two fifths of a second"
     bench.writer.submit(finding("end"))
-    await bench.run(ticks=4)
+    await bench.run(ticks=7)
     assert bench.recorder.batches == [["a", "b", "end"]]
     bench.writer.submit(waits("alone"))
     await bench.run(ticks=60)
