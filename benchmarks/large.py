@@ -1,7 +1,8 @@
 """What very many open orders cost: ``python -m benchmarks.large 1000000``.
 
-In one run, over a real PostgreSQL: taking all of them in, and reading them all again, beside a bare fetch of the same rows, a quick look beside reading all, the
-memory of an order, and how long the loop is held up while all are read, and while the page and the metrics are served.
+In one run, over a real PostgreSQL: taking all of them in, and reading them all again, beside a bare fetch of the same rows; a quick
+look beside that; the memory of an order; and how long the loop is held up while all are read, and while the page and the metrics
+are served.
 """
 
 from __future__ import annotations
