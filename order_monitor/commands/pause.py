@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from order_monitor.commands.composition import database_of, directory_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
 from order_monitor.commands.lookup import name_of, near, take_accounts, when
-from order_monitor.core.gate import Pause
+from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
+from order_monitor.shop.accounts import Integration, find_account_tables
+from order_monitor.shop.database import Database
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import formerly
 from order_monitor.watch.system_clock import SystemClock
 
 
@@ -50,22 +51,19 @@ async def _pause(
 
 def run_resume(config: Path | None, account: str) -> int:
     """Resume an account; return 1 where it was not paused."""
-    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    return run_to_exit(_resume(settings, redactor, account), sink.close)
+    settings, sink, _ = settings_of(config, "database", least="error")
+    return run_to_exit(_resume(settings, account), sink.close)
 
 
-async def _resume(settings: Settings, redactor: Redactor, account: str) -> int:
+async def _resume(settings: Settings, account: str) -> int:
     database, pauses = database_of(settings), Pauses(settings.database.schema_)
-    directory = directory_of(settings, SystemClock(), redactor.learn)
     try:
         await people_tables(database, settings.database.schema_)
-        await take_accounts(settings, database, directory)
+        integrations = await _integrations(database, settings.database.schema_)
         async with database.transaction() as connection:
             paused = await pauses.read(connection)
-            done = await pauses.resume(connection, _paused_as(account, directory, paused))
+            done = await pauses.resume(connection, [account, *formerly(account, integrations, paused)])
     finally:
-        for known in directory.accounts.values():
-            await known.provider.aclose()
         await database.close()
     if not done:
         say(f"order-monitor: {account!r} is not paused{near(account, paused)}")
@@ -74,10 +72,13 @@ async def _resume(settings: Settings, redactor: Redactor, account: str) -> int:
     return ExitCode.OK
 
 
-def _paused_as(account: str, directory: Directory, paused: Mapping[str, Pause]) -> list[str]:
-    """Return the names under which an account was paused: the shop may have renamed it before or since."""
-    meant = directory.pauses({account: Pause(account, "", "", 0.0, None)})
-    return [account, *(name for name, pause in paused.items() if directory.pauses({name: pause}).keys() & meant.keys())]
+async def _integrations(database: Database, schema: str) -> list[Integration]:
+    """Return the shop's accounts; none where they are not the shop's, or cannot be read: a pause is lifted all the same."""
+    try:
+        async with database.transaction() as connection:
+            return await (await find_account_tables(connection, schema)).read(connection)
+    except (SettingsError, ShopError):
+        return []
 
 
 def run_review(config: Path | None, *, as_json: bool) -> int:

@@ -62,8 +62,13 @@ class Ledger:
         self, connection: Connection, findings: Sequence[Finding], pins: PinMemory | None, *, with_notes: bool
     ) -> list[Result]:
         by_id = {f.order.id: f for f in findings}
-        span, shape = self.statements.span(f.order for f in findings), self.table.shape
-        doubled = [by_id.pop(i) for i in await self._doubled(connection, list(by_id), span if shape.is_divided else "")]
+        orders, shape = [f.order for f in findings], self.table.shape
+        span, places = self.statements.span(orders), self.statements.span(orders, only_places=True)
+        twice = await self._doubled(connection, list(by_id), places)
+        if places and (ended := [order.id for order in orders if order.awaits_pin and order.id not in twice]):
+            # A late PIN finds its row wherever that is: so would another row of its id.
+            twice += await self._doubled(connection, ended, "")
+        doubled = [by_id.pop(i) for i in twice]
         late = [f for f in by_id.values() if f.order.awaits_pin]
         ids = [f.order.id for f in by_id.values() if not f.order.awaits_pin]
         rows = await self._locked(connection, ids, late, span)

@@ -100,11 +100,6 @@ class Shape:
     distributed_by: str | None = None
 
     @property
-    def is_divided(self) -> bool:
-        """Whether its rows are kept in several places, and a statement had better say in which."""
-        return bool(self.partitioned_by) or self.distributed_by is not None
-
-    @property
     def is_view(self) -> bool:
         """Whether its rows are another table's."""
         return self.kind == VIEW

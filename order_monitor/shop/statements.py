@@ -36,20 +36,25 @@ class Statements:
         """The statuses of open orders that the column can hold."""
         return open_statuses(self.table, self.layout)
 
-    def span(self, orders: Iterable[Order]) -> str:
+    def span(self, orders: Iterable[Order], *, only_places: bool = False) -> str:
         """SQL that says whose these orders are, and where in time a table partitioned by it has them.
 
-        It leads to their partitions alone, and in a table that Citus has distributed to their tenant's node.
+        It leads to their partitions alone, and in a table that Citus has distributed to their tenant's node: with ``only_places``
+        it says no more than that.
         """
-        orders = list(orders)
+        orders, shape = list(orders), self.table.shape
         sent, tenant, span = self.table["sent_at"], self.table.get("tenant_id"), ""
         times = [order.sent_at for order in orders if order.sent_at is not None]
-        if sent.name in self.table.shape.partitioned_by and times and len(times) == len(orders):
+        if sent.name in shape.partitioned_by and times and len(times) == len(orders):
             first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - _MARGIN, max(times) + _MARGIN))
             span += f" AND o.{sent.sql} BETWEEN {first} AND {last}"
         tenants = {order.tenant_id for order in orders if order.tenant_id is not None}
-        if tenant is not None and tenants and all(order.tenant_id for order in orders):
-            span += f" AND o.{tenant.sql} IN ({literals(sorted(tenants))})"
+        if tenant is not None and tenants and all(order.tenant_id is not None for order in orders):
+            is_place = tenant.name in (*shape.partitioned_by, shape.distributed_by)
+            # Distributed by the id alone the node is known, and the tenant may be another since.
+            if is_place or (shape.distributed_by is None and not only_places):
+                compared = tenant.sql if is_place else tenant.compared
+                span += f" AND o.{compared} IN ({literals(sorted(tenants))})"
         return span
 
     def node(self, span: str) -> str:

@@ -12,7 +12,7 @@ from order_monitor.watch.calls import Calls
 from order_monitor.watch.routing import Directory
 
 AT_A_TIME: Final = 400
-"""Orders that are read again at a time, before they are asked about: with its transaction a statement for a hundred checks."""
+"""Orders that are read again at a time, before they are asked about: with its transaction a statement for fifty checks or more."""
 
 FEWEST: Final = 50
 """As many even where an account asks so slowly that they will be old before all are asked about."""

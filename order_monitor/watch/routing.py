@@ -202,6 +202,15 @@ def label(integration: Integration) -> str:
     return f"{name or 'integration'}{_tail(integration)}"
 
 
+def formerly(account: str, integrations: Iterable[Integration], names: Iterable[str]) -> list[str]:
+    """Return those ``names`` that an account had before the shop renamed it; none where another account's end like its own."""
+    tails = {label(integration): _tail(integration) for integration in integrations}
+    own = tails.get(account)
+    if own is None or list(tails.values()).count(own) > 1:
+        return []
+    return [name for name in names if name not in tails and name.endswith(own)]
+
+
 def _tail(integration: Integration) -> str:
     """Return the end of an account's name, which no renaming changes."""
     return f"-{integration.id[:8]}"

@@ -18,10 +18,10 @@ from order_monitor.core.backlog import Backlog
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopUnavailableError
 from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.core.throttle import BATCH, CALM_AFTER, Throttle
+from order_monitor.core.throttle import CALM_AFTER, Throttle
 
 LINGER: Final = 0.05
-"""Seconds a first finding waits for company: one commit for many."""
+"""Seconds a finding waits for company: one commit for many."""
 
 UNHURRIED: Final = 0.5
 """Seconds it waits where no order in the company has ended: the shop's server has the less to do."""
@@ -118,9 +118,9 @@ class Company:
         self._hurry = asyncio.Event()
         self.closed = asyncio.Event()
 
-    def joined_by(self, finding: Finding, backlog: Backlog) -> None:
+    def joined_by(self, finding: Finding, backlog: Backlog, limit: int) -> None:
         """Wait no longer than for an end where ``finding`` is one, or where there is company enough."""
-        if finding.is_urgent or not backlog.could_grow_to(BATCH):
+        if finding.is_urgent or not backlog.could_grow_to(limit):
             self._hurry.set()
 
     def close(self) -> None:
@@ -128,13 +128,19 @@ class Company:
         self.closed.set()
         self._hurry.set()
 
-    async def gather(self, backlog: Backlog) -> None:
-        """Wait for more, unless there is enough or nothing, or no more is to come."""
-        if backlog.could_grow_to(BATCH, unhurried=True) and not self.closed.is_set():
+    async def gather(self, backlog: Backlog, limit: int) -> None:
+        """Wait for more, unless there is enough or nothing, or no more is to come; what somebody held up does not wait for it."""
+        if backlog.could_grow_to(limit, unhurried=True) and (most := self._most(backlog, UNHURRIED)):
             self._hurry.clear()
-            await self._clock.wait(self._hurry, UNHURRIED)
-        if backlog.could_grow_to(BATCH) and not self.closed.is_set():
-            await self._clock.wait(self.closed, self._linger)
+            await self._clock.wait(self._hurry, most)
+        if backlog.could_grow_to(limit) and (most := self._most(backlog, self._linger)):
+            await self._clock.wait(self.closed, most)
+
+    def _most(self, backlog: Backlog, seconds: float) -> float:
+        """How long to wait at the most: until what somebody held up can be tried again."""
+        at = backlog.parked.next_at()
+        most = seconds if at is None else max(0.0, min(seconds, at - self._clock.monotonic()))
+        return 0.0 if self.closed.is_set() else most
 
 
 class Writer:
@@ -187,7 +193,7 @@ class Writer:
             self._progress.made()
         self.backlog.add(finding, self._clock.monotonic())
         self._filled.set()
-        self._company.joined_by(finding, self.backlog)
+        self._company.joined_by(finding, self.backlog, self._throttle.limit)
 
     def close(self) -> None:
         """Let `run` return once everything is written that can be."""
@@ -202,7 +208,7 @@ class Writer:
             ShopError: patience ended; what is not written is still counted by ``len``.
         """
         while True:
-            await self._company.gather(self.backlog)
+            await self._company.gather(self.backlog, self._throttle.limit)
             batch = self.backlog.next(self._clock.monotonic(), self._throttle.limit)
             if batch:
                 await self._write(batch)

@@ -22,7 +22,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
-from order_monitor.watch.routing import OneAccount, ShopAccounts, label
+from order_monitor.watch.routing import OneAccount, ShopAccounts, formerly, label
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import Drive, ManualClock
 from tests.shops import LAYOUT, NOW, SHOP, Shop
@@ -283,6 +283,19 @@ def test_a_pause_holds_whatever_the_shop_calls_the_account_since() -> None:
     assert list(running.pauses(pause("main-i-1"))) == ["main-i-1"], "paused before"
     assert list(started_later.pauses(pause("main-i-1"))) == ["bayi-i-1"], "paused before the start"
     assert running.pauses(pause("main-i-3")) == {}
+
+
+def test_a_former_name_is_an_accounts_only_where_no_other_ends_like_it() -> None:
+    known = [
+        integration("0190aaaa-1", name="alpha2"),
+        integration("0190aaaa-2", name="beta"),
+        integration("7", name="gamma2"),
+    ]
+    paused = ["alpha-0190aaaa", "beta-0190aaaa", "gamma-7", "gamma2-7", "other-8"]
+    assert formerly("gamma2-7", known, paused) == ["gamma-7"]
+    assert formerly("beta-0190aaaa", known, paused) == [], "whose alpha-0190aaaa was nobody knows"
+    assert formerly("typo-7", known, paused) == formerly("gamma-7", known, paused) == []
+    assert formerly("default", [], paused) == []
 
 
 def test_the_secrets_of_the_tables_are_learned() -> None:

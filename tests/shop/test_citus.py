@@ -145,6 +145,23 @@ async def test_an_order_that_has_become_another_tenants_gets_its_pin(shop: Shop)
     assert {(await shop.row(i))["pin_code"] for i in ids} == {f"P-{i}" for i in ids}
 
 
+async def test_distributed_by_id_an_order_that_has_become_another_tenants_gets_its_pin(shop: Shop) -> None:
+    await distribute(shop, "id") if CITUS is None else None
+    order_id = await shop.add(tenant_id=TENANTS[0])
+    orders = await prepared(shop)
+    (order,) = (await orders.scan()).orders
+    await shop.set(order_id, tenant_id=uuid.UUID(TENANTS[1]))
+    (result,) = await orders.record([found(order, Completed(Pin("P-1")))])
+    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (Fate.WRITTEN, "P-1")
+
+
+async def test_a_tenant_without_letters_is_one(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop)
+    orders_of = [plain_shop.order(str(uuid.UUID(int=n)), tenant_id=tenant) for n, tenant in enumerate(("", "a'b"))]
+    assert orders.ledger.statements.span(orders_of) == " AND o.\"tenant_id\" IN ('', 'a''b')"
+    assert orders.ledger.statements.span(orders_of, only_places=True) == ""
+
+
 @pytest.mark.skipif("CITUS is not None", reason="each shard has indexes of other names")
 async def test_the_tenants_index_does_not_take_the_place_of_the_key(plain_shop: Shop) -> None:
     await plain_shop.connection.execute("CREATE INDEX ON product_orders (tenant_id)")

@@ -279,6 +279,31 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
     assert " old" in await explained(parted, statements.lock_sql(), ids), "without it all are entered"
 
 
+async def test_of_two_rows_with_one_id_none_gets_a_late_pin(parted: Shop) -> None:
+    """Whatever tenants and times they have: a late PIN finds its row wherever that is."""
+    await lines(parted)
+    twice, tenants = str(uuid.uuid4()), [str(uuid.UUID(int=n)) for n in (1, 2)]
+    await parted.add("completed", order_id=twice, sent_at=NOW, tenant_id=tenants[0])
+    await parted.add("completed", order_id=twice, sent_at=1_700_000_000.0, tenant_id=tenants[1])
+    orders = await prepared(parted)
+    order = parted.order(twice, status="completed", ended_at=NOW, tenant_id=tenants[0], sent_at=NOW)
+    (result,) = await orders.record([found(order, Completed(Pin("LATE")), age=60)])
+    assert (result.fate, result.stuck) == (Fate.STUCK, StuckReason.REJECTED_BY_DATABASE)
+    pin = parted.spelling.name("pin_code")
+    assert await parted.connection.fetchval(f'SELECT count("{pin}") FROM product_orders') == 0
+
+
+async def test_of_two_tenants_rows_with_one_id_none_is_written(parted: Shop) -> None:
+    await lines(parted)
+    twice, tenants = str(uuid.uuid4()), [str(uuid.UUID(int=n)) for n in (1, 2)]
+    for n, tenant in enumerate(tenants):
+        await parted.add(order_id=twice, sent_at=NOW + n / 10, tenant_id=tenant)
+    orders = await prepared(parted)
+    order = parted.order(twice, tenant_id=tenants[0], sent_at=NOW)
+    (result,) = await orders.record([found(order, Completed(Pin("P")), age=60)])
+    assert (result.fate, result.stuck) == (Fate.STUCK, StuckReason.REJECTED_BY_DATABASE)
+
+
 @pytest.mark.parametrize("way", ["LIST", "HASH"])
 async def test_of_a_table_partitioned_by_tenant_only_the_tenants_own_part_is_entered(shop: Shop, way: str) -> None:
     tenants = [str(uuid.UUID(int=n)) for n in range(1, 9)]

@@ -211,6 +211,39 @@ async def test_what_may_pass_is_tried_alone_ever_more_seldom_and_all_at_once_whe
     await task
 
 
+async def test_what_was_held_up_does_not_wait_for_the_company_of_what_ends_nothing() -> None:
+    """Each is tried alone: with a pause before each, forty PINs would take half a minute."""
+    bench = Bench()
+    held = {str(n) for n in range(40)}
+
+    async def record(findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+        if held & {f.order.id for f in findings}:
+            raise RowRejectedError("LockNotAvailableError [55P03]", "55P03", is_passing=True)
+        return [Result(f, Fate.WRITTEN) for f in findings]
+
+    bench.recorder.record = record  # type: ignore[method-assign]
+    task = asyncio.create_task(bench.writer.run())
+    for name in sorted(held):
+        bench.writer.submit(finding(name))
+    await bench.run(ticks=200, step=0.1)
+    assert len(bench.writer) == 40
+    names = sorted(held)
+    held.clear()
+
+    def left() -> int:
+        return sum(name in bench.writer.backlog for name in names)
+
+    while left() == 40:
+        await bench.run(ticks=1)
+    began = bench.clock.elapsed
+    while left():
+        bench.writer.submit(waits(f"waits {bench.clock.elapsed}"))
+        await bench.run(ticks=2)
+    assert bench.clock.elapsed - began < 5, "after the first all others at once, whoever else comes"
+    bench.writer.close()
+    await task
+
+
 def slow(limit: int) -> RowRejectedError:
     return RowRejectedError(f"more than {limit}", "57014", is_passing=True)
 
