@@ -116,6 +116,7 @@ async def test_one_distributed_by_what_no_order_is_known_by_is_refused(plain_sho
         await prepared(plain_shop)
 
 
+@pytest.mark.skipif("CITUS is not None", reason="there it is distributed by id, and the node is known by that")
 async def test_on_any_table_a_statement_about_known_orders_says_whose_they_are(shop: Shop) -> None:
     await lines(shop)
     column = shop.spelling.name("tenant_id")
@@ -127,7 +128,7 @@ async def test_on_any_table_a_statement_about_known_orders_says_whose_they_are(s
         await orders.reread(known)
         await orders.record([found(order, Completed(Pin(f"P-{order.id}"))) for order in known])
         about = [sql for sql in asked if '"product_orders"' in sql]
-        assert len(about) == (7 if CITUS else 3)
+        assert len(about) == 3
         told = re.compile(rf'o\."{column}" IN \(')
         assert all(told.search(sql) for sql in about), about
     assert {(await shop.row(i))["pin_code"] for i in ids} == {f"P-{i}" for i in ids}
@@ -155,6 +156,7 @@ async def test_distributed_by_id_an_order_that_has_become_another_tenants_gets_i
     assert (result.fate, (await shop.row(order_id))["pin_code"]) == (Fate.WRITTEN, "P-1")
 
 
+@pytest.mark.skipif("CITUS is not None", reason="there it is distributed by id")
 async def test_a_tenant_without_letters_is_one(plain_shop: Shop) -> None:
     orders = await prepared(plain_shop)
     orders_of = [plain_shop.order(str(uuid.UUID(int=n)), tenant_id=tenant) for n, tenant in enumerate(("", "a'b"))]
