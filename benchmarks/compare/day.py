@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.compare.contestants.contestant import Contestant
-from benchmarks.compare.delay import LATE, LATENCY, Placed, place, warm
+from benchmarks.compare.delay import LATE, LATENCY, Placed, place, warmed
 from benchmarks.compare.load import Times, excess, referans, slots_by
 from benchmarks.compare.processes import ContestantFailedError
-from benchmarks.compare.world import Plan, World, run
+from benchmarks.compare.world import World
 
 DAY: Final = 86_400.0
 _WITHIN: Final = 600.0
@@ -39,12 +39,9 @@ async def day(world: World, contestant: Contestant, orders: int, faster: float) 
         ContestantFailedError: it asked nothing.
     """
     times = Times().faster(faster)
-    async with run(world, contestant, Plan(1, times=times)) as under_way:
-        await world.provider.reset(latency=LATENCY)
-        await warm(world, under_way)
+    async with warmed(world, contestant, times) as under_way:
         begin = time.time() + 0.5
         await world.provider.reset(latency=LATENCY)
-        # The first of all has warmed everybody up, and is not counted.
         plan = [Placed(n, begin + _WITHIN * (n - 2) / orders / faster, math.inf) for n in range(2, orders + 2)]
         await place(world, under_way, plan, times.first)
         end = begin + DAY / faster

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.compare.contestants.contestant import Contestant
 from benchmarks.compare.load import Times, excess, order_id, referans, slots_by
 from benchmarks.compare.processes import ContestantFailedError
-from benchmarks.compare.world import Plan, Run, World, run
+from benchmarks.compare.world import Plan, Run, World, begun, run
 
 _PLACED: Final = 240.0
 _SOONEST, _LATEST = 10.0, 240.0
@@ -83,10 +84,7 @@ async def delay(world: World, contestant: Contestant, orders: int, faster: float
         ContestantFailedError: no PIN arrived.
     """
     times = Times().faster(faster)
-    # The first of all lets everybody get warm, and is not counted.
-    async with run(world, contestant, Plan(1, times=times)) as under_way:
-        await world.provider.reset(latency=LATENCY)
-        await warm(world, under_way)
+    async with warmed(world, contestant, times) as under_way:
         plan = placed(orders + 1, faster, time.time() + 0.5)[1:]
         await world.provider.reset(latency=LATENCY, ends={referans(one.number): one.ends for one in plan})
         await place(world, under_way, plan, times.first)
@@ -95,12 +93,13 @@ async def delay(world: World, contestant: Contestant, orders: int, faster: float
     return await _judged(world, contestant, plan, times)
 
 
-async def warm(world: World, under_way: Run) -> None:
-    """Wait for the first question."""
-    async with asyncio.timeout(30):
-        while not (await world.provider.count())["total"]:
-            under_way.running.check()
-            await asyncio.sleep(0.05)
+@asynccontextmanager
+async def warmed(world: World, contestant: Contestant, times: Times) -> AsyncIterator[Run]:
+    """Run a contestant that has asked about an order before the block, which is not counted."""
+    async with run(world, contestant, Plan(1, times=times)) as under_way:
+        await world.provider.reset(latency=LATENCY)
+        await begun(world, under_way, 1)
+        yield under_way
 
 
 async def place(world: World, under_way: Run, plan: Sequence[Placed], first: float) -> None:

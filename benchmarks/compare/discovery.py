@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class Archive:
         return [helped, alone]
 
     def _found(self, name: str, way: str, seconds: list[float]) -> Discovery:
-        return Discovery(name, way, self._rows, sorted(seconds)[len(seconds) // 2], max(seconds))
+        return Discovery(name, way, self._rows, statistics.median(seconds), max(seconds))
 
 
 async def timed(look: Callable[[], Awaitable[object]], times: int) -> list[float]:

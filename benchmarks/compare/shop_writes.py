@@ -20,7 +20,7 @@ from typing import Final
 from benchmarks.compare.contestants.contestant import Contestant
 from benchmarks.compare.processes import ContestantFailedError, stopped
 from benchmarks.compare.usage import halves, pin
-from benchmarks.compare.world import BARE, Plan, Run, World, run
+from benchmarks.compare.world import BARE, Plan, Run, World, begun, run
 from order_monitor.shop.dsn import parse_dsn
 
 _LATENCY: Final = 0.2
@@ -70,7 +70,7 @@ async def shop_writes(world: World, contestant: Contestant, seconds: int, turns:
     orders = round(_IN_FLIGHT / _LATENCY * (3 * seconds * turns + 10))
     async with run(world, contestant, Plan(orders, in_flight=_IN_FLIGHT)) as under_way:
         await world.ask(_FILL)
-        await _begun(world, under_way)
+        await begun(world, under_way, _IN_FLIGHT)
         found = [await _turn(world, under_way, seconds) for _ in range(turns)]
         under_way.running.check()
     beside, apart, tables, checks = zip(*found, strict=True)
@@ -117,15 +117,6 @@ async def _pair(
     asked = (await world.provider.count())["total"]
     at_work = await _pgbench(world.dsn, seconds, cores)
     return paused, at_work, bare, (await world.provider.count())["total"] - asked
-
-
-async def _begun(world: World, under_way: Run) -> None:
-    for _ in range(600):
-        if (await world.provider.count())["total"] >= _IN_FLIGHT:
-            return
-        under_way.running.check()
-        await asyncio.sleep(0.05)
-    raise ContestantFailedError("asked nothing in 30 s")
 
 
 async def _pgbench(dsn: str, seconds: int, cores: set[int] | None = None) -> float:

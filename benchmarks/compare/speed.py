@@ -10,9 +10,8 @@ from typing import Final
 from benchmarks.compare.contestants.contestant import Contestant
 from benchmarks.compare.processes import ContestantFailedError
 from benchmarks.compare.usage import cpu_seconds
-from benchmarks.compare.world import Plan, Run, World, run
+from benchmarks.compare.world import Plan, Run, World, begun, run
 
-_START: Final = 30.0
 _STEP: Final = 0.05
 _FEWEST: Final = 300
 """Checks that a window should see: fewer tell of the moment, not of the contestant."""
@@ -74,7 +73,8 @@ async def speed(world: World, contestant: Contestant, cell: Cell, orders: int, w
     await world.provider.reset(latency=cell.latency)
     plan = Plan(orders if contestant.is_whole else 0, in_flight=cell.in_flight)
     async with run(world, contestant, plan) as under_way:
-        await _begun(world, under_way, cell.in_flight)
+        # Warm is who has asked twice as often as it may at one time.
+        await begun(world, under_way, max(50, 2 * cell.in_flight))
         before = await _snapshot(world, under_way)
         while not is_enough(time.monotonic() - before.at, await _total(world), before.checks, plan.orders, window):
             await asyncio.sleep(_STEP)
@@ -88,16 +88,6 @@ def is_enough(seconds: float, checks: int, before: int, orders: int, window: flo
     if orders and checks >= 0.95 * orders:
         return True
     return seconds >= window and (checks - before >= _FEWEST or seconds >= 4 * window)
-
-
-async def _begun(world: World, under_way: Run, in_flight: int) -> None:
-    """Wait until the contestant is warm: it has asked twice as often as it may at one time."""
-    end = time.monotonic() + _START
-    while await _total(world) < max(50, 2 * in_flight):
-        under_way.running.check()
-        if time.monotonic() > end:
-            raise ContestantFailedError(f"asked {await _total(world)} questions in {_START:g} s")
-        await asyncio.sleep(_STEP)
 
 
 async def _total(world: World) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import asyncpg
 
 from benchmarks.compare.contestants.contestant import Contestant, Put
 from benchmarks.compare.load import Load, Times, order_id
-from benchmarks.compare.processes import Running, started
+from benchmarks.compare.processes import ContestantFailedError, Running, started
 from benchmarks.compare.provider import Provider
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
@@ -153,6 +155,24 @@ class Plan:
     times: Times = field(default_factory=Times)
     due_in: float = 0.0
     """Seconds until a queue's first check of each."""
+
+
+_START: Final = 30.0
+_STEP: Final = 0.05
+
+
+async def begun(world: World, under_way: Run, questions: int) -> None:
+    """Wait until the contestant has asked so many questions.
+
+    Raises:
+        ContestantFailedError: it has not within half a minute.
+    """
+    end = time.monotonic() + _START
+    while (asked := (await world.provider.count())["total"]) < questions:
+        under_way.running.check()
+        if time.monotonic() > end:
+            raise ContestantFailedError(f"asked {asked} questions in {_START:g} s")
+        await asyncio.sleep(_STEP)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from order_monitor.commands.exits import say
 from order_monitor.commands.tables import plain
 from order_monitor.commands.times import local
 from order_monitor.settings.model import Settings
-from order_monitor.shop.accounts import find_account_tables
+from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
@@ -52,9 +52,18 @@ async def take_accounts(settings: Settings, database: Database, directory: Direc
         SettingsError: the tables are not as they must be.
     """
     if settings.provider.source == "database":
-        async with database.transaction() as connection:
-            tables = await find_account_tables(connection, settings.database.schema_)
-            directory.update(await tables.read(connection))
+        directory.update(await shops_accounts(database, settings.database.schema_))
+
+
+async def shops_accounts(database: Database, schema: str) -> list[Integration]:
+    """Return the shop's accounts.
+
+    Raises:
+        SettingsError: the tables are not there, or not as they must be.
+        ShopError: the database could not be asked.
+    """
+    async with database.transaction() as connection:
+        return await (await find_account_tables(connection, schema)).read(connection)
 
 
 async def history_of(

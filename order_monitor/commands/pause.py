@@ -8,10 +8,10 @@ from pathlib import Path
 
 from order_monitor.commands.composition import database_of, directory_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
-from order_monitor.commands.lookup import name_of, near, take_accounts, when
+from order_monitor.commands.lookup import name_of, near, shops_accounts, take_accounts, when
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
-from order_monitor.shop.accounts import Integration, find_account_tables
+from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import Pauses
@@ -75,8 +75,7 @@ async def _resume(settings: Settings, account: str) -> int:
 async def _integrations(database: Database, schema: str) -> list[Integration]:
     """Return the shop's accounts; none where they are not the shop's, or cannot be read: a pause is lifted all the same."""
     try:
-        async with database.transaction() as connection:
-            return await (await find_account_tables(connection, schema)).read(connection)
+        return await shops_accounts(database, schema)
     except (SettingsError, ShopError):
         return []
 

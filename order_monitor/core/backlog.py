@@ -99,8 +99,9 @@ class Backlog:
 
         With ``unhurried`` also whether nobody waits for any of it.
         """
-        could = self.free.total() > 0 and not self._parts and len(self._fresh) < limit
-        return could and not (unhurried and (not self._fresh or any(finding.is_urgent for finding in self._fresh)))
+        if self._parts or len(self._fresh) >= limit or not self.free.total():
+            return False
+        return not unhurried or (bool(self._fresh) and not any(finding.is_urgent for finding in self._fresh))
 
     def add(self, finding: Finding, now: float) -> None:
         """Take up a fresh finding."""

@@ -13,6 +13,7 @@ from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, is_open
+from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import may_use
@@ -20,7 +21,6 @@ from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
 from order_monitor.shop.shapes import remarks_of
-from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS
 from order_monitor.shop.table_search import WRITTEN
 
 
@@ -106,9 +106,7 @@ class Doctor:
         try:
             async with self._database.transaction() as connection:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
-                statements = self._orders.ledger.statements
-                await connection.fetch(statements.lock_sql(NOWHERE), [])
-                await connection.fetch(statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
+                await rehearse(connection, self._orders.ledger.statements)
         except (ShopMisfitError, RowRejectedError) as error:
             return [CheckLine("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
         return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]

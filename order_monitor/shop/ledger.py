@@ -15,7 +15,7 @@ import asyncpg
 from order_monitor.core.answer import Completed
 from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
 from order_monitor.core.errors import RowRejectedError
-from order_monitor.core.order import Pin
+from order_monitor.core.order import Order, Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.text import clean
@@ -23,7 +23,7 @@ from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import Layout
 from order_monitor.shop.set_sql import entry_of
-from order_monitor.shop.statements import Statements
+from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS, Statements
 
 _INT4_MAX: Final = 2**31 - 1
 _DOUBLED: Final = "more rows than one have this id; give each an id of its own, and keep it so by a unique index"
@@ -62,22 +62,18 @@ class Ledger:
         self, connection: Connection, findings: Sequence[Finding], pins: PinMemory | None, *, with_notes: bool
     ) -> list[Result]:
         by_id = {f.order.id: f for f in findings}
-        orders, shape = [f.order for f in findings], self.table.shape
-        span, places = self.statements.span(orders), self.statements.span(orders, only_places=True)
-        twice = await self._doubled(connection, list(by_id), places)
-        if places and (ended := [order.id for order in orders if order.awaits_pin and order.id not in twice]):
-            # A late PIN finds its row wherever that is: so would another row of its id.
-            twice += await self._doubled(connection, ended, "")
-        doubled = [by_id.pop(i) for i in twice]
+        orders = [f.order for f in findings]
+        span = self.statements.span(orders)
+        doubled = [by_id.pop(i) for i in await self._doubled(connection, orders)]
         late = [f for f in by_id.values() if f.order.awaits_pin]
         ids = [f.order.id for f in by_id.values() if not f.order.awaits_pin]
         rows = await self._locked(connection, ids, late, span)
-        if span and shape.distributed_by is None and (elsewhere := [i for i in ids if i not in rows]):
+        if span and self.table.shape.distributed_by is None and (elsewhere := [i for i in ids if i not in rows]):
             # Held by somebody, ended, or another tenant's or of another time since: only the last are found now.
             moved = await self._locked(connection, elsewhere, [], "")
             if moved:
                 rows, span = rows | moved, ""
-                twice = await self._doubled(connection, list(by_id), span)
+                twice = await self._doubled(connection, [f.order for f in by_id.values()], anywhere=True)
                 doubled += [by_id.pop(i) for i in twice]
                 rows = {i: row for i, row in rows.items() if i not in twice}
         results = [self._decide(by_id[i], row, pins, with_notes=with_notes) for i, row in rows.items()]
@@ -101,11 +97,21 @@ class Ledger:
             rows += [row for row in found if row["status"] == statuses[row["id"]]]
         return {row["id"]: row for row in rows}
 
-    async def _doubled(self, connection: Connection, order_ids: Sequence[str], span: str) -> list[str]:
-        """Return the ids that several rows have, where no index rules that out: nobody knows which of them is meant."""
+    async def _doubled(self, connection: Connection, orders: Sequence[Order], *, anywhere: bool = False) -> list[str]:
+        """Return the ids that several rows have, where no index rules that out: nobody knows which of them is meant.
+
+        They are looked for where these orders are kept, or ``anywhere``: a late PIN finds its row wherever that is, and so would
+        another row of its id.
+        """
         if self.table.shape.is_unique:
             return []
-        return [row["id"] for row in await connection.fetch(self.statements.doubled_sql(span), order_ids)]
+        far = [order.id for order in orders if anywhere or order.awaits_pin]
+        near = [order.id for order in orders if not (anywhere or order.awaits_pin)]
+        places, found = self.statements.span(orders, only_places=True), []
+        for span, ids in ((places, near), ("", far)):
+            if ids:
+                found += [row["id"] for row in await connection.fetch(self.statements.doubled_sql(span), ids)]
+        return found
 
     @property
     def statements(self) -> Statements:
@@ -178,6 +184,12 @@ def by_node(table: Table, findings: Sequence[Finding]) -> Iterable[Sequence[Find
         node = finding.order.id if key == table["id"].name else finding.order.tenant_id
         groups.setdefault(node, []).append(finding)
     return groups.values()
+
+
+async def rehearse(connection: Connection, statements: Statements) -> None:
+    """Run the very statements of the work, on no row at all."""
+    await connection.fetch(statements.lock_sql(NOWHERE), [])
+    await connection.fetch(statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
 
 
 async def _change(

@@ -14,9 +14,8 @@ from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Database
-from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.ledger import Ledger, rehearse
 from order_monitor.shop.reviews import REMEMBERED
-from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS
 
 PASSING_TRIES: Final = 10
 """How often one order's write is put off for what may pass, before a person is told: some two minutes."""
@@ -75,9 +74,7 @@ class OrderRecorder:
             raise ShopUnavailableError(str(error))
         try:
             async with self._database.transaction() as connection:
-                statements = self._ledger.statements
-                await connection.fetch(statements.lock_sql(NOWHERE), [])
-                await connection.fetch(statements.update_sql(), *([[]] * UPDATE_PARAMETERS))
+                await rehearse(connection, self._ledger.statements)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
