@@ -60,8 +60,10 @@ class Process:
         return output[0], output[1]
 
     def send_signal(self, number: int) -> None:
+        """Send it, as `subprocess.Popen` does: one that has just ended, and of which that is not known yet, gets none."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
