@@ -10,7 +10,7 @@ from typing import Any
 
 from order_monitor.commands.composition import close_all, database_of, engine_of, layout_of, policy_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
-from order_monitor.commands.lookup import SEVERAL, UNKNOWN, ended, history_of, near, take_accounts, when
+from order_monitor.commands.lookup import SEVERAL, UNKNOWN, account_of, ended, history_of, take_accounts, when
 from order_monitor.commands.serving import sender_of
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.order import Order, SkipReason
@@ -136,9 +136,10 @@ async def _ask(
             chosen = Chosen(orders, named)
             engine = engine_of(settings, chosen, redactor, policy_of(settings, one_pass=True, plan=Now()), told)
             await take_accounts(settings, database, engine.directory)
-            if account is not None and account not in engine.accounts:
-                say(f"order-monitor: there is no account {account!r}{near(account, engine.accounts)}")
-                return ExitCode.NOT_DONE
+            if account is not None:
+                if (meant := account_of(engine.directory, account)) is None:
+                    return ExitCode.NOT_DONE
+                account = meant.key
             engine.discovery.shop = Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue))
             life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
             try:
@@ -173,7 +174,7 @@ def _wanted(settings: Settings, engine: Engine, account: str | None, *, overdue:
         if overdue and (order.sent_at is None or engine.now() - order.sent_at < settings.schedule.give_up_after):
             return False
         found = engine.directory.account_of(order)
-        return account is None or (not isinstance(found, SkipReason) and found.name == account)
+        return account is None or (not isinstance(found, SkipReason) and found.key == account)
 
     return wanted
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.order import CONFIGURED
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
@@ -41,7 +42,6 @@ from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import AnyOpener, Directory, OneAccount, ShopAccounts, label
 from order_monitor.watch.system_clock import SystemClock
 
-ACCOUNT: Final = "default"
 PATIENCE: Final = 60.0
 """Seconds one pass tries to write without progress, before it says so and ends."""
 
@@ -93,7 +93,6 @@ def layout_of(settings: Settings) -> Layout:
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
         refresh=settings.provider.refresh,
-        webhook=settings.webhook.url is not None,
         await_pin=schedule.await_pin,
         unique_pins=settings.provider.unique_pins,
         lookup=settings.database.lookup,
@@ -152,7 +151,7 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
             assert given.base_url and given.kod and given.sifre  # noqa: PT018 - settings_of was told that they are needed
             kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
             # An address in monitor.toml is the operator's own, and may be anywhere.
-            return open_znet(settings, clock, given.base_url, kod, sifre, name=ACCOUNT, guarded=False)
+            return open_znet(settings, clock, given.base_url, kod, sifre, name=CONFIGURED, guarded=False)
         url = check_url(integration.base_url, allow_http=given.allow_http)
         if not given.allow_private and is_forbidden_host(urlsplit(url).hostname or ""):
             msg = "the address is private; see provider.allow_private"

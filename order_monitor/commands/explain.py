@@ -145,8 +145,7 @@ class _Story:
         reason = order.skip_reason(self.history.now) or self.directory.account_of(order)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
-        pauses = self.directory.pauses(self.history.pauses)
-        if (pause := pauses.get(self.account.name if self.account else "")) is not None:
+        if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
         age = self.history.now - (order.sent_at or self.history.now)
         if age >= self.schedule.give_up_after:
@@ -196,6 +195,7 @@ _MEANINGS: Final = {
     SkipReason.NO_SENT_AT: "it has no time at which it was sent",
     SkipReason.NO_ROUTING: "the shop has no routing for its package",
     SkipReason.NO_INTEGRATION: "its integration is not there",
+    SkipReason.SEVERAL_ACCOUNTS: "its package's routing names several accounts, or has changed since it was sent",
     SkipReason.DISABLED: "its integration is disabled",
     SkipReason.OTHER_PROVIDER: "its integration is not znet's",
     SkipReason.BAD_ADDRESS: "the address or login of its integration may not be used",

@@ -17,7 +17,8 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.account import Account
+from order_monitor.watch.routing import Directory, named
 
 LONGEST_NAME: Final = 60
 UNKNOWN: Final = "there is no such order"
@@ -43,6 +44,15 @@ def near(name: str, known: Iterable[str]) -> str:
     there = sorted(known)
     close = difflib.get_close_matches(name, there, n=3, cutoff=0.4) or there[:5]
     return f"; near: {', '.join(close)}" if close else ""
+
+
+def account_of(directory: Directory, typed: str) -> Account | None:
+    """Return the account that a person means, by its id or by its name; where there is none, say so and what is near."""
+    account = named(directory.accounts, typed)
+    if account is None:
+        known = [one.name for one in directory.accounts.values()]
+        say(f"order-monitor: there is no account {typed!r}{near(typed, known)}")
+    return account
 
 
 async def take_accounts(settings: Settings, database: Database, directory: Directory) -> None:

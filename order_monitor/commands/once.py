@@ -104,7 +104,10 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
 def _not_asked(engine: Engine) -> dict[str, dict[str, Any]]:
     """Return for each account how many of its orders got no answer, and why."""
     counts = Counter(entry.account for entry in engine.queue if entry.due and not entry.checks)
-    return {name: {"orders": count, "reason": _reason(engine.accounts.get(name))} for name, count in counts.items()}
+    return {
+        engine.name_of(key): {"orders": count, "reason": _reason(engine.accounts.get(key))}
+        for key, count in counts.items()
+    }
 
 
 def _reason(account: Account | None) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
-from order_monitor.commands.lookup import near
+from order_monitor.commands.lookup import account_of
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.commands.times import iso, local_of, span
 from order_monitor.core.order import Order, SkipReason
@@ -87,9 +87,10 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
     try:
         scan = await Orders(database, layout_of(settings)).scan()
         directory.update(scan.integrations or [])
-        if wanted.account is not None and wanted.account not in directory.accounts:
-            say(f"order-monitor: there is no account {wanted.account!r}{near(wanted.account, directory.accounts)}")
-            return ExitCode.BAD_SETTINGS
+        if wanted.account is not None:
+            if (meant := account_of(directory, wanted.account)) is None:
+                return ExitCode.BAD_SETTINGS
+            wanted = replace(wanted, account=meant.name)
         stuck = await _stuck(database, settings.database.schema_, is_wanted=wanted.stuck)
     finally:
         for known in directory.accounts.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from order_monitor.commands.composition import database_of, directory_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
-from order_monitor.commands.lookup import name_of, near, shops_accounts, take_accounts, when
+from order_monitor.commands.lookup import account_of, name_of, near, shops_accounts, take_accounts, when
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration
@@ -17,7 +17,7 @@ from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
-from order_monitor.watch.routing import formerly
+from order_monitor.watch.routing import names_of
 from order_monitor.watch.system_clock import SystemClock
 
 
@@ -35,17 +35,17 @@ async def _pause(
     try:
         await people_tables(database, settings.database.schema_)
         await take_accounts(settings, database, directory)
-        if account not in directory.accounts:
-            say(f"order-monitor: there is no account {account!r}{near(account, directory.accounts)}")
+        meant = account_of(directory, account)
+        if meant is None:
             return ExitCode.NOT_DONE
         async with database.transaction() as connection:
-            await Pauses(settings.database.schema_).pause(connection, account, reason, by, seconds)
+            await Pauses(settings.database.schema_).pause(connection, meant.key, reason, by, seconds)
     finally:
         for known in directory.accounts.values():
             await known.provider.aclose()
         await database.close()
     until = f" for {seconds:g} s" if seconds else " until it is resumed"
-    say(f"{account}: paused{until} by {by}: {reason}", to_stdout=True)
+    say(f"{meant.name}: paused{until} by {by}: {reason}", to_stdout=True)
     return ExitCode.OK
 
 
@@ -59,16 +59,17 @@ async def _resume(settings: Settings, account: str) -> int:
     database, pauses = database_of(settings), Pauses(settings.database.schema_)
     try:
         await people_tables(database, settings.database.schema_)
-        integrations = await _integrations(database, settings.database.schema_)
+        names = names_of(await _integrations(database, settings.database.schema_))
         async with database.transaction() as connection:
-            paused = await pauses.read(connection)
-            done = await pauses.resume(connection, [account, *formerly(account, integrations, paused)])
+            paused = {key: names.get(key, key) for key in await pauses.read(connection)}
+            meant = [key for key, name in paused.items() if account in (key, name)]
+            done = len(meant) == 1 and await pauses.resume(connection, meant)
     finally:
         await database.close()
     if not done:
-        say(f"order-monitor: {account!r} is not paused{near(account, paused)}")
+        say(f"order-monitor: {account!r} is not paused{near(account, paused.values())}")
         return ExitCode.NOT_DONE
-    say(f"{account}: resumed; it is asked again within a scan", to_stdout=True)
+    say(f"{paused[meant[0]]}: resumed; it is asked again within a scan", to_stdout=True)
     return ExitCode.OK
 
 

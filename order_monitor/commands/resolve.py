@@ -125,7 +125,7 @@ async def _reopen(
     database: Database, orders: Orders, settings: Settings, history: OrderHistory, decision: Decision
 ) -> int:
     ledger, webhook = orders.ledger, settings.webhook.url is not None
-    reopener = Reopener(ledger.table, ledger.layout, webhook=webhook, outcomes=ledger.outcomes)
+    reopener = Reopener(ledger.table, ledger.layout, webhook=webhook)
     try:
         async with database.transaction() as connection:
             status = await reopener.reopen(connection, history.order.id, decision.reason, decision.by)

@@ -24,13 +24,13 @@ class Stage(Enum):
 
 
 class Traits(NamedTuple):
-    """What very many orders have in common; ``account`` is the name of who is asked."""
+    """What very many orders have in common; ``account`` is the key of who is asked."""
 
     account: str
     status: str
     tenant_id: str | None
     integration: str | None
-    routed: bool
+    route: int
     package: str | None
 
 
@@ -68,7 +68,7 @@ class Entry:
     """One open order and what this process remembers of it; lost at a restart, and missed by nobody.
 
     ``referans`` is None where it is read again before the order is asked about; ``asked_at`` is the row's ``last_sync_at``.
-    ``due`` and ``asked_at`` are epoch seconds, ``read_at``, when the order was last read, monotonic ones. ``turn`` tells an entry's
+    ``registered`` tells that its dispatch is noted in the database: nothing is asked before. ``due`` and ``asked_at`` are epoch seconds, ``read_at``, when the order was last read, monotonic ones. ``turn`` tells an entry's
     places in a line apart: with each step it takes another one.
     """
 
@@ -84,6 +84,7 @@ class Entry:
     checks: int = 0
     written: object = None
     memo: Memo = NOTHING
+    registered: bool = False
 
     @property
     def account(self) -> str:
@@ -113,17 +114,17 @@ class Entry:
     @property
     def order(self) -> Order:
         """The order as it was read; its reference is empty where it is not kept."""
-        _, status, tenant_id, integration, routed, package = self.traits
+        _, status, tenant_id, integration, route, package = self.traits
         known = (self.id, status, self.sent_at, self.referans or "", tenant_id, self.asked_at)
-        return Order(*known, integration, routed, package, self.memo.ended_at)
+        return Order(*known, integration, route, package, self.registered, self.memo.ended_at)
 
     def is_still(self, order: Order, account: str) -> bool:
         """Whether ``order``, read just now, is what it was and ``account``'s; a reference that is not kept may be any."""
-        _, status, sent_at, referans, tenant_id, _, integration, routed, package, ended_at = order
+        _, status, sent_at, referans, tenant_id, _, integration, route, package, _, ended_at = order
         return (
             self.sent_at == sent_at
             and (self.referans is None or self.referans == referans)
-            and self.traits == (account, status, tenant_id, integration, routed, package)
+            and self.traits == (account, status, tenant_id, integration, route, package)
             and self.memo.ended_at == ended_at
         )
 

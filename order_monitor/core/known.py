@@ -37,6 +37,7 @@ class KnownOrders:
         """Take up an order that was not known; it is idle."""
         traits = self._traits_of(order, account)
         entry = Entry(order.id, traits, order.sent_at, order.referans, order.last_sync_at)
+        entry.registered = order.registered
         if order.ended_at is not None:
             entry.memo = Memo(order.ended_at)
         self._entries[order.id] = entry
@@ -49,6 +50,7 @@ class KnownOrders:
         self._count[account] += 1
         entry.traits = self._traits_of(order, account)
         entry.sent_at, entry.referans, entry.asked_at = order.sent_at, order.referans, order.last_sync_at
+        entry.registered = order.registered
         if order.ended_at != entry.memo.ended_at:
             entry.note(ended_at=order.ended_at)
 
@@ -65,7 +67,7 @@ class KnownOrders:
 
     def _traits_of(self, order: Order, account: str) -> Traits:
         """Return the one copy of what this order has in common with others."""
-        traits = Traits(account, order.status, order.tenant_id, order.integration, order.routed, order.package)
+        traits = Traits(account, order.status, order.tenant_id, order.integration, order.route, order.package)
         if len(self._traits) >= _TRAITS_KEPT:
             self._traits.clear()
         return self._traits.setdefault(traits, traits)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple, final
 
 CLOCK_SKEW: Final = 300.0
 """Seconds a ``sent_at`` may lie ahead before it is taken for a mistake rather than for clock skew."""
+
+SAME_TIME: Final = 1.0
+"""Seconds by which two readings of ``sent_at`` may differ and still be one: columns round in more ways than one."""
+
+CONFIGURED: Final = "default"
+"""The key of the account that stands in the settings."""
 
 OLDEST_SENT_AT: Final = 946_684_800.0
 """2000-01-01 UTC. An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, never a date."""
@@ -58,6 +64,7 @@ class SkipReason(StrEnum):
     NO_SENT_AT = "no_sent_at"
     NO_ROUTING = "no_routing"
     NO_INTEGRATION = "no_integration"
+    SEVERAL_ACCOUNTS = "several_accounts"
     DISABLED = "disabled"
     OTHER_PROVIDER = "other_provider"
     BAD_ADDRESS = "bad_address"
@@ -65,12 +72,21 @@ class SkipReason(StrEnum):
     SENT_IN_FUTURE = "sent_in_future"
 
 
+class Route(IntEnum):
+    """How the shop says which account took an order."""
+
+    NONE = 0
+    ONE = 1
+    SEVERAL = 2
+    OWN = 3
+
+
 class Order(NamedTuple):
     """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
 
     A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
-    provider account that took the order, where accounts are the shop's own; ``routed`` tells whether the shop has any routing for
-    it, ``package`` what was bought. ``ended_at`` is None while it is open.
+    provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known; ``package``
+    is what was bought. ``registered`` tells that this dispatch of it is noted. ``ended_at`` is None while it is open.
     """
 
     id: str
@@ -80,8 +96,9 @@ class Order(NamedTuple):
     tenant_id: str | None = None
     last_sync_at: float | None = None
     integration: str | None = None
-    routed: bool = True
+    route: int = Route.ONE
     package: str | None = None
+    registered: bool = False
     ended_at: float | None = None
 
     @property

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.order import Route
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
 from order_monitor.shop.database import Connection
+from order_monitor.shop.layout import DISPATCHES, settings_of
 
 ROUTING: Final = "package_routing"
 INTEGRATIONS: Final = "integrations"
@@ -19,6 +21,11 @@ _ROUTING_COLUMNS: Final = {
     "package_id": ("package_id", "packageId"),
     "primary": ("primary_provider_id", "primaryProviderId"),
 }
+_ROUTING_KIND: Final = ("provider_type", "providerType")
+_EXTERNAL: Final = "external"
+_ROUTE_NAME: Final = "'route ' || COALESCE(r.tenant, '') || ' ' || r.package"
+_UUID: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+
 _INTEGRATION_COLUMNS: Final = {
     "id": ("id",),
     "tenant_id": ("tenant_id", "tenantId"),
@@ -54,25 +61,62 @@ class AccountTables:
     integrations: Mapping[str, Column]
 
     def route_sql(self, orders: Table, alias: str) -> tuple[str, str]:
-        """Return (columns, joins) to add to the discovery query: the order's own integration, else its package's route."""
-        own = f"{alias}.{orders['provider_id'].sql}::text" if orders.get("provider_id") else "NULL::text"
+        """Return (columns, joins) that say which account took an order, and how that is known (a `Route`).
+
+        Its own row says so, else the dispatch that is noted of it, else its package's route as it is now.
+        """
+        own, noted = own_sql(orders, alias), dispatch_join(self.schema, orders, alias)
         if not orders.get("package_id"):
-            return f"NULLIF(btrim({own}), '') AS integration, false AS routed", ""
+            column = f"COALESCE({own}, sent.account) AS integration"
+            known = f"CASE WHEN {own} IS NOT NULL THEN {Route.OWN:d} WHEN sent.account IS NOT NULL THEN {Route.ONE:d}"
+            return f"{column}, {known} ELSE {Route.NONE:d} END AS route", noted
         tenant = f"{alias}.{orders['tenant_id'].sql}::text" if orders.get("tenant_id") else "NULL::text"
-        r = {name: f"r.{column.sql}::text" for name, column in self.routing.items()}
-        routes = (
-            f"SELECT DISTINCT ON (1, 2) {r['package_id']} AS package, {r['tenant_id']} AS tenant, {r['primary']} AS target "
-            f"FROM {quoted(self.schema)}.{quoted(ROUTING)} r ORDER BY 1, 2, {r['id']}"
-        )
+        # Sent before its package's route was seen to change, an order may have gone either way.
+        is_one = f"route.targets = 1 AND NOT COALESCE(route.changed_at > {orders.epoch('sent_at', alias)}, false)"
         columns = (
-            f"COALESCE(NULLIF(btrim({own}), ''), NULLIF(btrim(route.target), '')) AS integration, "
-            "route.package IS NOT NULL AS routed"
+            f"COALESCE({own}, sent.account, CASE WHEN {is_one} THEN route.target END) AS integration, "
+            f"CASE WHEN {own} IS NOT NULL THEN {Route.OWN:d} WHEN sent.account IS NOT NULL THEN {Route.ONE:d} "
+            f"WHEN route.package IS NULL THEN {Route.NONE:d} WHEN route.targets = 0 OR {is_one} THEN {Route.ONE:d} "
+            f"ELSE {Route.SEVERAL:d} END AS route"
+        )
+        routes = (
+            f"SELECT r.*, extract(epoch FROM s.stored_at)::float8 AS changed_at FROM ({self.routes_sql()}) r "
+            f"LEFT JOIN {settings_of(self.schema)} s ON s.name = {_ROUTE_NAME}"
         )
         join = (
             f"LEFT JOIN ({routes}) route ON route.package = {alias}.{orders['package_id'].sql}::text "
             f"AND route.tenant IS NOT DISTINCT FROM {tenant}"
         )
-        return columns, join
+        return columns, f"{noted} {join}"
+
+    def watch_routes_sql(self) -> str:
+        """SQL that notes which routes have changed since any process looked last, and when that was seen."""
+        settings = settings_of(self.schema)
+        return (
+            f"INSERT INTO {settings} AS k (name, value, stored_at) SELECT {_ROUTE_NAME}, r.target, "
+            "CASE WHEN s.name IS NULL THEN '-infinity' ELSE clock_timestamp() END "
+            f"FROM ({self.routes_sql()}) r LEFT JOIN {settings} s ON s.name = {_ROUTE_NAME} "
+            "WHERE r.targets = 1 AND s.value IS DISTINCT FROM r.target "
+            "ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value, stored_at = EXCLUDED.stored_at"
+        )
+
+    def routes_sql(self) -> str:
+        """SQL of each package's route: where an order of it goes, and how many accounts that would be. A fallback is none of them."""
+        r = {name: f"r.{column.sql}::text" for name, column in self.routing.items()}
+        target = f"NULLIF(btrim({r['primary']}), '')"
+        table = f"{quoted(self.schema)}.{quoted(ROUTING)} r"
+        group = f"GROUP BY {r['package_id']}, {r['tenant_id']}"
+        if "kind" in r:
+            # What goes to an account outside comes before codes and orders by hand, as in the shop itself.
+            outside = f"FILTER (WHERE {r['kind']} IS NULL OR {r['kind']} = '{_EXTERNAL}')"
+            first = f"COALESCE(min({target}) {outside}, min({target}))"
+            count = f"CASE WHEN count({target}) {outside} > 0 THEN count(DISTINCT {target}) {outside} ELSE count(DISTINCT {target}) END"
+        else:
+            first, count = f"min({target})", f"count(DISTINCT {target})"
+        return (
+            f"SELECT {r['package_id']} AS package, {r['tenant_id']} AS tenant, {first} AS target, {count} AS targets "
+            f"FROM {table} {group}"
+        )
 
     async def read(self, connection: Connection) -> list[Integration]:
         """Return every integration."""
@@ -96,6 +140,24 @@ class AccountTables:
             )
             for row in rows
         ]
+
+
+def own_sql(orders: Table, alias: str) -> str:
+    """SQL of the account that an order's own row names, NULL where it names none; a uuid in lower case, as ids are written."""
+    column = orders.get("provider_id")
+    if column is None:
+        return "NULL::text"
+    own = f"NULLIF(btrim({alias}.{column.sql}::text), '')"
+    return f"(CASE WHEN {own} ~* '{_UUID}' THEN lower({own}) ELSE {own} END)"
+
+
+def dispatch_join(schema: str, orders: Table, alias: str) -> str:
+    """SQL that joins, as ``sent``, the newest dispatch that is noted of an order under the reference it has."""
+    return (
+        f"LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at FROM {quoted(schema)}.{quoted(DISPATCHES)} d "
+        f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = btrim({alias}.{orders['provider_referans'].sql}::text) "
+        "ORDER BY d.number DESC LIMIT 1) sent ON true"
+    )
 
 
 async def find_account_tables(connection: Connection, schema: str) -> AccountTables:
@@ -122,6 +184,8 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
             if column is None
         ]
         found.append({logical: column for logical, column in columns.items() if column is not None})
+        if table == ROUTING and (kind := next((there[n] for n in _ROUTING_KIND if n in there), None)):
+            found[-1]["kind"] = kind
     if problems:
         raise SettingsError(problems)
     return AccountTables(schema, found[0], found[1])

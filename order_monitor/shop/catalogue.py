@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from order_monitor.core.errors import SettingsError, ShopMisfitError
 from order_monitor.shop.accounts import AccountTables, find_account_tables
-from order_monitor.shop.columns import columns_of
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, check_statuses
+from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.layout import Layout, check_statuses
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.marks import digest_key, read_mark
+from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.table_search import find_table
@@ -18,14 +19,20 @@ from order_monitor.shop.table_search import find_table
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What was found at one look: the orders table ready to be written, and the tables beside it that may be used."""
+    """What was found at one look: the orders table ready to be written, and the tables beside it.
+
+    ``lacks`` are the tables and rights of ours that are missing: with any of them missing no order is asked about and none is
+    ended, for no end may be without its event. ``is_posted`` tells that this shop's events are posted to a webhook.
+    """
 
     ledger: Ledger
     accounts: AccountTables | None
-    pauses: Pauses | None
-    reviews: Reviews | None
-    may_close_reviews: bool
+    pauses: Pauses
+    reviews: Reviews
     reviewed: frozenset[tuple[str, str]]
+    lacks: tuple[str, ...] = ()
+    is_posted: bool = False
+    key: bytes = b""
 
 
 class Catalogue:
@@ -67,8 +74,21 @@ class Catalogue:
                 await self.look()
             except SettingsError as error:
                 raise ShopMisfitError(str(error)) from None
-        self._is_stale = False
+        self._is_stale = bool(self.holdings.lacks)
         return self.holdings
+
+    async def complete(self) -> Holdings:
+        """Return what there is, where nothing of ours is missing.
+
+        Raises:
+            SettingsError: as `current`.
+            ShopMisfitError: something is missing, and what to do; it may be there at the next look.
+            ShopError: as `current`.
+        """
+        holdings = await self.current()
+        if holdings.lacks:
+            raise ShopMisfitError("; ".join(holdings.lacks))
+        return holdings
 
     async def look(self) -> Holdings:
         """Look up the columns and the tables, again if it was done before.
@@ -91,21 +111,18 @@ class Catalogue:
             time_zone=layout.time_zone,
         )
         accounts = await find_account_tables(connection, layout.schema) if layout.accounts_from_shop else None
-        events = await columns_of(connection, layout.schema, EVENTS)
-        may_pause = await may_use(connection, layout.schema, PAUSES, "SELECT")
-        may_review = await may_use(connection, layout.schema, REVIEW, "SELECT, INSERT")
-        if layout.webhook and not await columns_of(connection, layout.schema, DELIVERIES):
-            raise SettingsError([f"webhook.url: there is no table {DELIVERIES}; run order-monitor migrate"])
         check_statuses(table, layout)
+        lacks = await lacking(connection, layout.schema)
         note = table.get("note")
         width = note.width if note is not None else None
         rules = replace(layout.rules, pin_width=table["pin_code"].width, note_width=width)
-        reviews = Reviews(layout.schema) if may_review else None
-        return Holdings(
-            Ledger(table, layout, rules, bool(events), "outcome" in events),
-            accounts,
-            Pauses(layout.schema) if may_pause else None,
-            reviews,
-            may_review and await may_use(connection, layout.schema, REVIEW, "UPDATE"),
-            frozenset(await reviews.stuck(connection) if reviews else ()),
+        reviews, ledger = Reviews(layout.schema), Ledger(table, layout, rules)
+        found = Holdings(ledger, accounts, Pauses(layout.schema), reviews, frozenset(), tuple(lacks))
+        if lacks:
+            return found
+        return replace(
+            found,
+            reviewed=frozenset(await reviews.stuck(connection)),
+            is_posted=await read_mark(connection, layout.schema, WEBHOOK_MARK) is not None,
+            key=await digest_key(connection, layout.schema),
         )

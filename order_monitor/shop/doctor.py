@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -12,11 +13,10 @@ from order_monitor.core.order import SkipReason
 from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, Layout, is_open
+from order_monitor.shop.layout import Layout, is_open
 from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.own_tables import may_use
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
@@ -88,8 +88,7 @@ class Doctor:
         if not any(line.level == "error" for line in rights):
             for line in [*await self._identity(table), *await self._open_orders()]:
                 yield line
-            if self._layout.webhook:
-                yield await self._deliveries()
+            yield await self._deliveries()
             for line in await self._people():
                 yield line
 
@@ -97,12 +96,12 @@ class Doctor:
         """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
         async with self._database.transaction() as connection:
             missing = [grant for grant, held in await self._grants(connection, table) if not held]
+        lines = [CheckLine("error", "own tables", *problem.split("; run: ", 1)) for problem in self._orders.lacks]
         if missing:
-            return [
-                CheckLine(
-                    "error", "rights", "this role lacks rights", "; ".join(f"{grant} TO your_role" for grant in missing)
-                )
-            ]
+            do = "; ".join(f"{grant} TO your_role" for grant in missing)
+            lines.append(CheckLine("error", "rights", "this role lacks rights", do))
+        if lines:
+            return lines
         try:
             async with self._database.transaction() as connection:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
@@ -118,14 +117,7 @@ class Doctor:
         for privilege, columns in (("SELECT", read), ("UPDATE", [c.sql for k in WRITTEN if (c := table.get(k))])):
             lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
             grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
-        wanted = [(EVENTS, "SELECT"), (EVENTS, "INSERT")] if self._orders.ledger.events else []
-        for name, privileges in ((PAUSES, ("SELECT",)), (REVIEW, ("SELECT", "INSERT"))):
-            if await connection.fetchval(
-                f"SELECT to_regclass({literal(f'{quoted(table.schema)}.{quoted(name)}')}) IS NOT NULL"
-            ):
-                wanted += [(name, privilege) for privilege in privileges]
-        wanted += [(DELIVERIES, p) for p in ("SELECT", "INSERT", "UPDATE")] if self._layout.webhook else []
-        wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
+        wanted = [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
         for other, privilege in wanted:
             full = f"{quoted(table.schema)}.{quoted(other)}"
             held = await _may(connection, "table", full, None, privilege)
@@ -161,15 +153,11 @@ class Doctor:
         """Say what people have paused, and what waits for them."""
         schema, lines = self._layout.schema, []
         async with self._database.transaction() as connection:
-            if await may_use(connection, schema, PAUSES, "SELECT"):
-                for pause in (await Pauses(schema).read(connection)).values():
-                    text = f"is paused by {pause.by}: {pause.reason}"
-                    lines.append(
-                        CheckLine("warning", f"account {pause.account}", text, f"order-monitor resume {pause.account}")
-                    )
-            if await may_use(connection, schema, REVIEW, "SELECT") and (
-                count := await Reviews(schema).count(connection)
-            ):
+            for pause in (await Pauses(schema).read(connection)).values():
+                text = f"is paused by {pause.by}: {pause.reason}"
+                do = f"order-monitor resume {shlex.quote(pause.account)}"
+                lines.append(CheckLine("warning", f"account {pause.account}", text, do))
+            if count := await Reviews(schema).count(connection):
                 lines.append(CheckLine("warning", "review", f"{count} wait for a person", "order-monitor review"))
                 lines += [_refused(review) for review in await Reviews(schema).refused(connection, REFUSED)]
         return lines

@@ -4,38 +4,55 @@ from __future__ import annotations
 
 from typing import Final
 
+from order_monitor.core.order import SAME_TIME
 from order_monitor.shop.columns import literal, quoted
-from order_monitor.shop.layout import DELIVERIES, Layout, events_of, literals
+from order_monitor.shop.layout import DELIVERIES, Layout, events_of, literals, settings_of
 
 CHANNEL: Final = "order_monitor"
+PROGRAM: Final = "program"
+PERSON: Final = "person"
+"""Who decided: what stands in an event's ``source``."""
+
 COMPLETED_WORDS: Final = ("completed", "delivered", "done", "approved")
 FAILED_WORDS: Final = ("failed", "rejected", "cancelled", "canceled", "refunded")
 
 
-def with_event(update: str, schema: str, layout: Layout, *, outcomes: bool) -> str:
+WEBHOOK_MARK: Final = "webhook"
+"""The name under which all processes find where and since when this shop's events are posted."""
+
+
+def with_event(update: str, schema: str, layout: Layout) -> str:
     """SQL that makes an update, records each change of status and gives one hint for all; it must be read to be given at all.
 
-    ``outcomes`` tells whether the events table has that column.
+    Whether an event is put up for delivery is for the mark in the database to say, and not for the settings of whoever writes it.
+
+    An event is a repeat where the same outcome was told before of the same dispatch: its order, account and reference. An older
+    event that does not say its reference counts as one of the same.
     """
     events = events_of(schema)
-    deliveries = f"{quoted(schema)}.{quoted(DELIVERIES)}"
-    outcome = ", outcome" if outcomes else ""
-    told = outcome_of("e.to_status", layout)
-    before = f"COALESCE(e.outcome, {told})" if outcomes else told
-    is_first = f"COALESCE({before} = c.outcome, e.to_status = c.status) AND NOT e.repeat"
-    value = ", c.outcome" if outcomes else ""
-    queued = f"queued AS (INSERT INTO {deliveries} (event_id, order_id) SELECT id, order_id FROM event), "
+    told = f"COALESCE(e.outcome, {outcome_of('e.to_status', layout)})"
+    same = (
+        f"e.order_id = c.id AND NOT e.repeat AND COALESCE({told} = c.outcome, e.to_status = c.status) "
+        "AND (e.reference IS NULL OR (e.reference = c.reference AND e.account = c.account))"
+    )
+    consumed = "clock_timestamp()" if layout.is_consumed else "NULL::timestamptz"
     return (
-        f"WITH changed AS ({update}), event AS (INSERT INTO {events} "
-        f"(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, decided_by, repeat{outcome}) "
-        "SELECT c.id, c.tenant_id, c.was, c.status, COALESCE(btrim(c.pin), '') <> '', c.told, c.checks, "
-        f"to_timestamp(c.sent_at), {literal(layout.author)}, c.is_late OR EXISTS (SELECT 1 FROM {events} e "
-        f"WHERE e.order_id = c.id AND {is_first}){value} "
-        "FROM changed c WHERE c.is_late OR c.was IS DISTINCT FROM c.status RETURNING id, order_id, repeat), "
-        f"{queued if layout.webhook else ''}"
+        f"WITH changed AS ({update}), told AS (SELECT c.id, count(*) > 0 AS before, "
+        f"COALESCE(bool_or(e.sent_at < to_timestamp(c.sent_at) - interval '{SAME_TIME:g} s'), false) AS earlier "
+        f"FROM changed c JOIN {events} e ON {same} GROUP BY c.id), event AS (INSERT INTO {events} "
+        "(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, consumed_at, decided_by, repeat, "
+        "outcome, source, cause, account, reference) "
+        "SELECT c.id, c.tenant_id, c.was, c.status, c.has_pin, c.told, c.checks, "
+        f"to_timestamp(c.sent_at), {consumed}, {literal(layout.author)}, "
+        "c.is_late OR COALESCE(t.before, false), c.outcome, c.source, c.cause, c.account, c.reference "
+        "FROM changed c LEFT JOIN told t ON t.id = c.id WHERE c.is_late OR c.was IS DISTINCT FROM c.status "
+        "RETURNING id, order_id, repeat), "
+        f"queued AS (INSERT INTO {quoted(schema)}.{quoted(DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
+        f"WHERE EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})), "
         f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text)::text AS given FROM event HAVING count(*) > 0) "
-        "SELECT c.id::text, c.status, c.pin, COALESCE(e.repeat, false) AS repeat, (SELECT count(given) FROM hint) "
-        "FROM changed c LEFT JOIN event e ON e.order_id = c.id"
+        "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "
+        "e.repeat AND NOT c.is_late AND COALESCE(t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
+        "FROM changed c LEFT JOIN event e ON e.order_id = c.id LEFT JOIN told t ON t.id = c.id"
     )
 
 

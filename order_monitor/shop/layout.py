@@ -16,6 +16,10 @@ DELIVERIES: Final = "order_monitor_deliveries"
 PAUSES: Final = "order_monitor_pauses"
 REVIEW: Final = "order_monitor_review"
 TIMING: Final = "order_monitor_timing"
+DISPATCHES: Final = "order_monitor_dispatches"
+PINS: Final = "order_monitor_pins"
+SETTINGS: Final = "order_monitor_settings"
+PRESENCE: Final = "order_monitor_presence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
-    With ``webhook`` each event is also put up for delivery. A PIN that an end lacks is waited for ``await_pin`` seconds. With
+    With ``is_consumed`` nobody consumes the events: they are written as consumed. A PIN that an end lacks is waited for ``await_pin`` seconds. With
     ``unique_pins`` no PIN goes to a second order of its account. ``author`` is written beside each event as who decided. ``lookup``
     are further columns that a person may find an order by.
     """
@@ -38,7 +42,8 @@ class Layout:
     record_sync: bool = True
     accounts_from_shop: bool = False
     refresh: float = 60.0
-    webhook: bool = False
+    is_consumed: bool = False
+    pins_elsewhere: bool = False
     await_pin: float = 0.0
     unique_pins: bool = True
     author: str = "daemon"
@@ -68,6 +73,11 @@ def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:
 def events_of(schema: str) -> str:
     """SQL of the events table's name."""
     return f"{quoted(schema)}.{quoted(EVENTS)}"
+
+
+def settings_of(schema: str) -> str:
+    """SQL of the name of the table of what all processes share."""
+    return f"{quoted(schema)}.{quoted(SETTINGS)}"
 
 
 def literals(statuses: Iterable[str]) -> str:

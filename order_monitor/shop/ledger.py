@@ -31,13 +31,11 @@ _DOUBLED: Final = "more rows than one have this id; give each an id of its own, 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The orders table as it was found. ``events``: is the events table there; ``outcomes``: has it that column."""
+    """The orders table as it was found."""
 
     table: Table
     layout: Layout
     rules: Rules
-    events: bool = False
-    outcomes: bool = True
 
     @property
     def records_every_check(self) -> bool:
@@ -116,7 +114,7 @@ class Ledger:
     @property
     def statements(self) -> Statements:
         """The SQL of this table."""
-        return Statements(self.table, self.layout, self.events, self.outcomes)
+        return Statements(self.table, self.layout)
 
     def _decide(self, finding: Finding, row: asyncpg.Record, pins: PinMemory | None, *, with_notes: bool) -> Result:
         status = row["status"]

@@ -1,19 +1,38 @@
-"""What order-monitor adds to the shop's database: one column and its indexes, without stopping the shop."""
+"""What order-monitor adds to the shop's database: tables of its own, one column and its indexes, without stopping the shop.
+
+Its own tables come first: without them nothing is asked, and a role that does not own the orders table can make them all the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import tenacity
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
+from order_monitor.shop.accounts import INTEGRATIONS
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.indexing import Change, IndexPlan, drop_of, is_broken, is_there, stale
-from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW, TIMING, Layout, events_of, is_open, is_unknown
+from order_monitor.shop.layout import (
+    DELIVERIES,
+    DISPATCHES,
+    EVENTS,
+    PAUSES,
+    PINS,
+    PRESENCE,
+    REVIEW,
+    SETTINGS,
+    TIMING,
+    Layout,
+    events_of,
+    is_open,
+    is_unknown,
+)
 from order_monitor.shop.shapes import view_remark
 from order_monitor.shop.table_search import find_table
 
@@ -66,9 +85,10 @@ class Migration:
             plans.append(IndexPlan(table, "unknown", table["external_status"].sql, condition))
         indexes = [change for plan in plans for change in plan.changes()]
         added = [] if table.shape.is_view else [_column(table, column)]
-        events = [_events(table), _outcome(table, self._layout)]
+        events = [_events(table), _outcome(table, self._layout), *_origins(table)]
         ours = [*events, _deliveries(table), _pauses(table), _review(table), _timing(table)]
-        return [*added, *indexes, *ours]
+        ours += [_dispatches(table), _pins(table), _settings(table), _presence(table)]
+        return [*added, *ours, *indexes]
 
     async def missing(self, table: Table) -> list[Change]:
         """Return what is not there yet, an index that was left half-built included."""
@@ -83,25 +103,67 @@ class Migration:
     async def apply(self) -> AsyncIterator[str]:
         """Add what is missing, and tell each thing done. Interrupted, it is simply run again.
 
+        What this role may not add is left to the table's owner, and everything else is added all the same.
+
         Raises:
             SettingsError: the table lacks more than we may add.
+            ShopMisfitError: at the end, with the SQL that the owner must run.
             ShopError: the database could not be asked, or its lock not be had.
         """
         table = await self.table()
+        refused: list[str] = []
         for change in await self.missing(table):
-            if change.index is None or change.is_quick:
-                await self._alter(change.sql)
-            else:
-                async for line in self._build(change):
+            try:
+                async for line in self._make(change):
                     yield line
-            yield f"added {change.what}"
-        if count := await self._fill_outcomes(table):
-            yield f"filled the outcome of {count} events"
+            except ShopMisfitError as error:
+                refused.append(f"{change.sql};")
+                yield f"could not add {change.what}: {error}"
+            else:
+                yield f"added {change.what}"
+        async for line in self._bring_up_to_date(table):
+            yield line
         for drop in await self.outdated(table):
-            await self._drop(drop)
-            yield f"dropped {drop.what}, which served other statuses"
+            try:
+                await self._drop(drop)
+            except ShopMisfitError as error:
+                refused.append(f"{drop.sql};")
+                yield f"could not drop {drop.what}: {error}"
+            else:
+                yield f"dropped {drop.what}, which served other statuses"
         if table.shape.is_view:
             yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
+        if refused:
+            raise ShopMisfitError("\n".join(["let the owner of the table run, for example by psql:", *refused]))
+
+    async def _make(self, change: Change) -> AsyncIterator[str]:
+        if change.index is None or change.is_quick:
+            await self._alter(change.sql)
+            return
+        async for line in self._build(change):
+            yield line
+
+    async def _bring_up_to_date(self, table: Table) -> AsyncIterator[str]:
+        """Say of what older versions have written what this one reads there."""
+        async with self._database.transaction() as connection:
+            events = await columns_of(connection, table.schema, EVENTS)
+            pauses = await columns_of(connection, table.schema, PAUSES)
+        if "outcome" in events and (
+            count := await self._fill(table, "outcome", fill_outcomes_sql(table, self._layout))
+        ):
+            yield f"filled the outcome of {count} events"
+        if "source" in events and (count := await self._fill(table, "source", fill_sources_sql(table))):
+            yield f"filled the source and cause of {count} events"
+        if pauses and self._layout.accounts_from_shop and (count := await self._rename_pauses(table)):
+            yield f"moved {count} pauses to their accounts' ids"
+
+    async def _rename_pauses(self, table: Table) -> int:
+        """Keep pauses by the accounts' ids; one that was made by a name that fits several accounts pauses all of them."""
+        async with self._database.transaction() as connection:
+            if "id" not in await columns_of(connection, table.schema, INTEGRATIONS):
+                return 0
+            status = await connection.execute(rename_pauses_sql(table.schema))
+        return int(status.rpartition(" ")[2])
 
     async def _drop(self, drop: Change) -> None:
         if drop.is_quick:
@@ -110,11 +172,11 @@ class Migration:
         async with self._database.plain() as connection:
             await connection.execute(drop.sql)
 
-    async def _fill_outcomes(self, table: Table) -> int:
-        """Say of older events what they meant, a slice at a time; return how many those were."""
-        slices, done = fill_outcomes_sql(table, self._layout), 0
+    async def _fill(self, table: Table, column: str, slices: str) -> int:
+        """Say of older events what their ``column`` is, a slice at a time; return how many those were."""
+        done = 0
         async with self._database.transaction() as connection:
-            lowest = await connection.fetchval(f"SELECT min(id) FROM {events_of(table.schema)} WHERE outcome IS NULL")
+            lowest = await connection.fetchval(f"SELECT min(id) FROM {events_of(table.schema)} WHERE {column} IS NULL")
             highest = await connection.fetchval(f"SELECT max(id) FROM {events_of(table.schema)}")
         for first in range(lowest, highest + 1, _SLICE) if lowest is not None else ():
             async with self._database.transaction() as connection:
@@ -180,7 +242,8 @@ def _events(table: Table) -> Change:
         f"tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, to_status text NOT NULL, "
         "has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
         "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
-        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false, outcome text",
+        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false, outcome text, "
+        "source text, cause text, account text, reference text, uid uuid DEFAULT gen_random_uuid()",
         order="INDEX (order_id, to_status)",
         waiting="INDEX (id) WHERE consumed_at IS NULL",
     )
@@ -199,6 +262,46 @@ def fill_outcomes_sql(table: Table, layout: Layout) -> str:
     """SQL that says of events without an outcome what they meant; of a word that nobody knows only where there was a PIN."""
     known = f"COALESCE({outcome_of('to_status', layout)}, CASE WHEN has_pin THEN 'completed' END)"
     return f"UPDATE {events_of(table.schema)} SET outcome = {known} WHERE outcome IS NULL AND {known} IS NOT NULL"
+
+
+def _origins(table: Table) -> list[Change]:
+    """Who decided an event, what ended the order, at which account and by which reference; and the event's own name elsewhere."""
+    events, changes = events_of(table.schema), []
+    for column in ("source", "cause", "account", "reference", "uid"):
+        sql = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS {column} {'uuid' if column == 'uid' else 'text'}"
+        if column == "uid":
+            # Set apart: a default given with the column would write every old event anew. Old events keep their number as a name.
+            sql += f";\nALTER TABLE {events} ALTER COLUMN uid SET DEFAULT gen_random_uuid()"
+        reverse = f"ALTER TABLE {events} DROP COLUMN IF EXISTS {column}"
+        changes.append(Change(f"column {column} of {EVENTS}", sql, reverse, table=EVENTS, column=column))
+    return changes
+
+
+def fill_sources_sql(table: Table) -> str:
+    """SQL that says of events of the version before who decided them, and what ended the order.
+
+    Their author is a name that a person may have had too, so only what followed a question counts as the program's.
+    """
+    program = "decided_by IN ('daemon', 'ask') AND checks > 0"
+    return (
+        f"UPDATE {events_of(table.schema)} SET source = CASE WHEN {program} THEN 'program' ELSE 'person' END, "
+        f"cause = CASE WHEN NOT COALESCE({program}, false) THEN 'person' "
+        "WHEN outcome = 'failed' AND message LIKE 'Timeout: No response after %' THEN 'time_limit' ELSE 'answer' END "
+        "WHERE source IS NULL"
+    )
+
+
+def rename_pauses_sql(schema: str) -> str:
+    """SQL that keeps pauses by the accounts' ids, which were kept by a name and the beginning of an id."""
+    pauses, integrations = f"{quoted(schema)}.{quoted(PAUSES)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}"
+    fits = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(i.id::text, 8)"
+    is_old = f"NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account)"
+    return (
+        f"WITH old AS (DELETE FROM {pauses} p WHERE {is_old} AND EXISTS (SELECT FROM {integrations} i WHERE {fits}) "
+        f"RETURNING p.*) INSERT INTO {pauses} (account, reason, paused_by, paused_at, until) "
+        "SELECT DISTINCT ON (i.id::text) i.id::text, p.reason, p.paused_by, p.paused_at, p.until "
+        f"FROM old p JOIN {integrations} i ON {fits} ORDER BY i.id::text, p.paused_at DESC ON CONFLICT DO NOTHING"
+    )
 
 
 def _deliveries(table: Table) -> Change:
@@ -246,6 +349,63 @@ def _timing(table: Table) -> Change:
         TIMING,
         "account text NOT NULL, package text NOT NULL, sketch text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), "
         "PRIMARY KEY (account, package)",
+    )
+
+
+def _dispatches(table: Table) -> Change:
+    """Each order as it was sent: to which account, under which reference, when. What is asked and believed goes by it."""
+    return _our_table(
+        table,
+        DISPATCHES,
+        f"number bigint GENERATED ALWAYS AS IDENTITY, order_id {_type_of(table['id'])} NOT NULL, account text NOT NULL, "
+        "reference text NOT NULL, sent_at timestamptz, login text NOT NULL, "
+        "found_at timestamptz NOT NULL DEFAULT clock_timestamp(), first_understood_at timestamptz, "
+        "first_odd_at timestamptz, touched integer NOT NULL DEFAULT 0, meant_by text, "
+        "PRIMARY KEY (order_id, reference, account)",
+        reference="INDEX (reference, login)",
+        found="INDEX (found_at)",
+    )
+
+
+def _pins(table: Table) -> Change:
+    """Whose each code is: a keyed digest, never the code itself. The primary key is what keeps a code to one order."""
+    order = _type_of(table["id"])
+    return _our_table(
+        table,
+        PINS,
+        f"login text NOT NULL, digest bytea NOT NULL, order_id {order} NOT NULL, "
+        f"claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(), seen_in {order}[] NOT NULL DEFAULT '{{}}', "
+        "PRIMARY KEY (login, digest)",
+        order="INDEX (order_id)",
+        claimed="INDEX (claimed_at)",
+    )
+
+
+def _settings(table: Table) -> Change:
+    """What all processes share: settings that decide money, marks, and the key of the digests."""
+    full = f"{quoted(table.schema)}.{quoted(SETTINGS)}"
+    made = _our_table(
+        table,
+        SETTINGS,
+        "name text PRIMARY KEY, value text NOT NULL, stored_at timestamptz NOT NULL DEFAULT now(), stored_by text",
+    )
+    first = (
+        f"INSERT INTO {full} (name, value) SELECT 'first_migrate', CASE WHEN EXISTS (SELECT FROM {events_of(table.schema)}) "
+        "THEN '-infinity' ELSE extract(epoch FROM now())::text END ON CONFLICT DO NOTHING"
+    )
+    return replace(made, sql=f"{made.sql};\n{first}")
+
+
+def _presence(table: Table) -> Change:
+    """Which processes work on this shop, and how their clocks stood when they were last seen."""
+    return _our_table(
+        table,
+        PRESENCE,
+        "id text PRIMARY KEY, host text NOT NULL, pid integer NOT NULL, kind text NOT NULL, version text NOT NULL, "
+        "settings text, boot_id text, utc_offset double precision, database_offset double precision, "
+        "unsteady_until double precision, started_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
+        "seen_at timestamptz NOT NULL DEFAULT clock_timestamp()",
+        seen="INDEX (seen_at)",
     )
 
 

@@ -14,8 +14,7 @@ from order_monitor.core.order import Order
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, PAUSES, REVIEW
-from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
@@ -43,7 +42,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
         ShopError: the database could not be asked.
         SettingsError: the table is not as it must be.
     """
-    table = await orders.prepare()
+    table = await orders.complete()
     is_it = f"{table['id'].sql} = $1::text{table['id'].cast}"
     pin, note = f"{table['pin_code'].sql}::text", f"{table['note'].sql}::text" if table.get("note") else "NULL::text"
     try:
@@ -57,7 +56,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
                 f"FROM {table.sql} WHERE {is_it}",
                 order_id,
             )
-            events = await _events(connection, orders, row["id"]) if orders.ledger.events else []
+            events = await _events(connection, orders, row["id"])
             integrations = await orders.reader.read_integrations(connection)
             pauses, reviews = await _people(connection, orders, row["id"])
     except RowRejectedError:
@@ -71,22 +70,18 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
 async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:
     """Return the paused accounts, and what a person must decide about the order."""
     schema = orders.table.schema
-    pauses = await Pauses(schema).read(connection) if await may_use(connection, schema, PAUSES, "SELECT") else {}
-    if not await may_use(connection, schema, REVIEW, "SELECT"):
-        return pauses, []
+    pauses = await Pauses(schema).read(connection)
     return pauses, [r.kind for r in await Reviews(schema).read(connection) if r.order_id == order_id]
 
 
 async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 - asyncpg's
     schema = quoted(orders.table.schema)
-    delivery, join = "NULL::text", ""
-    if orders.ledger.layout.webhook:
-        delivery = (
-            "CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.dead_at IS NOT NULL "
-            "THEN format('dead after %s: %s', d.attempts, d.tries->-1->>'outcome') "
-            "WHEN d.event_id IS NOT NULL THEN format('waits after %s tries', d.attempts) END"
-        )
-        join = f"LEFT JOIN {schema}.{quoted(DELIVERIES)} d ON d.event_id = e.id "
+    delivery = (
+        "CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.dead_at IS NOT NULL "
+        "THEN format('dead after %s: %s', d.attempts, d.tries->-1->>'outcome') "
+        "WHEN d.event_id IS NOT NULL THEN format('waits after %s tries', d.attempts) END"
+    )
+    join = f"LEFT JOIN {schema}.{quoted(DELIVERIES)} d ON d.event_id = e.id "
     rows: list[asyncpg.Record] = await connection.fetch(
         "SELECT e.id, e.from_status, e.to_status, e.has_pin, e.message, extract(epoch FROM e.decided_at)::float8 AS at, "
         f"e.decided_by, e.repeat, e.consumed_at IS NOT NULL AS consumed, {delivery} AS delivery "

@@ -14,9 +14,10 @@ from order_monitor.core.order import Order
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.catalogue import Catalogue, Holdings
-from order_monitor.shop.columns import quoted
+from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.layout import events_of, settings_of
 from order_monitor.shop.queries import Queries, order_of
 from order_monitor.shop.recent_ends import RecentEnds, ended_sql
 
@@ -52,8 +53,8 @@ class Scan:
     """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
 
     ``orders`` are those that nobody has taken part by part. ``is_whole`` tells that all were read, and not only some. ``waiting``
-    is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None where there is no
-    events table, or the webhook delivers them.
+    is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None where
+    the webhook delivers them.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person. ``awaiting`` are orders that
     have ended without the PIN that may still come.
     """
@@ -101,7 +102,7 @@ class OrderReader:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        holdings = await self._catalogue.current()
+        holdings = await self._catalogue.complete()
         is_through = False
         try:
             async with self._database.transaction() as connection:
@@ -128,7 +129,9 @@ class OrderReader:
         """Return what is read at a look, and which orders have waited too long for their PIN."""
         orders: list[Order] = []
         integrations: list[Integration] | None = None
-        pauses = await holdings.pauses.read(connection) if holdings.pauses else {}
+        if holdings.accounts is not None:
+            await connection.execute(holdings.accounts.watch_routes_sql())
+        pauses = await holdings.pauses.read(connection)
         first = Slice(await connection.fetchval(_NOW), pauses=pauses)
         async for part in self._parts(connection, first, only, since):
             integrations = integrations if part.integrations is None else part.integrations
@@ -139,7 +142,7 @@ class OrderReader:
         unknown_sql = self.queries.unknown_sql()
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection)
-        reviews = await holdings.reviews.count(connection) if holdings.reviews else 0
+        reviews = await holdings.reviews.count(connection)
         ended = await self._recent(connection, holdings, only)
         awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
@@ -157,7 +160,7 @@ class OrderReader:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        await self._catalogue.current()
+        await self._catalogue.complete()
         try:
             async with self._database.transaction() as connection:
                 span = self._catalogue.holdings.ledger.statements.span(orders)
@@ -171,15 +174,13 @@ class OrderReader:
             raise
 
     async def ended(self, within: float) -> list[End]:
-        """Return the orders that we ended within so many seconds, the latest first; none where there is no events table.
+        """Return the orders that we ended within so many seconds, the latest first.
 
         Raises:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        ledger = (await self._catalogue.current()).ledger
-        if not ledger.events:
-            return []
+        ledger = (await self._catalogue.complete()).ledger
         sql = self.queries.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, within)
@@ -189,14 +190,11 @@ class OrderReader:
         self, connection: Connection, holdings: Holdings, only: Sequence[str] | None
     ) -> list[asyncpg.Record]:
         """Follow what ended lately; return what ended without a PIN and may still get one."""
-        if not holdings.ledger.events:
-            return []
         await self._ends.follow(connection, self._catalogue.layout, holdings.ledger.table, holdings.accounts)
         if only is not None:
             return []
         select = self.queries.select_sql(", e.ended_at, e.is_late")
-        reviews = holdings.reviews.sql if holdings.reviews else None
-        return await self._ends.without_pin(connection, holdings.ledger, select, reviews)
+        return await self._ends.without_pin(connection, holdings.ledger, select, holdings.reviews.sql)
 
     async def _parts(
         self, connection: Connection, first: Slice, only: Sequence[str] | None, since: float | None
@@ -227,14 +225,13 @@ class OrderReader:
                 yield rows
 
     async def _waiting(self, connection: Connection) -> tuple[int, float | None] | None:
-        if not self._catalogue.holdings.ledger.events or self._catalogue.layout.webhook:
-            return None
-        events = f"{quoted(self._catalogue.layout.schema)}.{quoted(EVENTS)}"
+        schema = self._catalogue.layout.schema
         row = await connection.fetchrow(
-            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since FROM (SELECT decided_at "
-            f"FROM {events} WHERE consumed_at IS NULL ORDER BY id LIMIT {WAITING_LIMIT}) e"
+            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since, "
+            f"EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)}) AS is_posted "
+            f"FROM (SELECT decided_at FROM {events_of(schema)} WHERE consumed_at IS NULL ORDER BY id LIMIT {WAITING_LIMIT}) e"
         )
-        return (row["count"], row["since"]) if row is not None else None
+        return (row["count"], row["since"]) if row is not None and not row["is_posted"] else None
 
     async def _integrations(self, connection: Connection, now: float, named: set[str]) -> list[Integration]:
         """Read the shop's accounts, of which orders have ``named`` some that were never met."""

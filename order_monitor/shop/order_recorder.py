@@ -47,7 +47,7 @@ class OrderRecorder:
             ShopUnavailableError: all or nothing may have been committed; record the same findings again.
             ShopMisfitError: the table is not as it was.
         """
-        await self._catalogue.current()
+        await self._catalogue.complete()
         try:
             results = await self._widened(await self._write(findings, lock_wait), lock_wait)
         except ShopMisfitError:
@@ -84,12 +84,10 @@ class OrderRecorder:
     async def _note(self, results: list[Result]) -> None:
         """Keep the list for review: what is stuck is put on it once, what was written after all is taken off."""
         holdings = self._catalogue.holdings
-        if holdings.reviews is None:
-            return
         known = self._reviewed.keys() | holdings.reviewed
         fresh = [r for r in results if r.stuck is not None and (r.finding.order.id, str(r.stuck)) not in known]
         settled = {r.finding.order.id for r in results if r.write is not None and r.write.final}
-        mended = {key for key in known if key[0] in settled} if holdings.may_close_reviews and settled else set()
+        mended = {key for key in known if key[0] in settled} if settled else set()
         if not fresh and not mended:
             return
         try:
@@ -110,15 +108,14 @@ class OrderRecorder:
         forget_oldest(self._reviewed, REMEMBERED)
 
     async def review(self, order_id: str, kind: str, account: str) -> None:
-        """Put one thing on the list for review, where there is such a list.
+        """Put one thing on the list for review.
 
         Raises:
             ShopError: the database could not be asked.
         """
-        reviews = (await self._catalogue.current()).reviews
-        if reviews is not None:
-            async with self._database.transaction() as connection:
-                await reviews.note(connection, self._ledger.table, order_id, kind, account)
+        reviews = (await self._catalogue.complete()).reviews
+        async with self._database.transaction() as connection:
+            await reviews.note(connection, self._ledger.table, order_id, kind, account)
 
     async def _widened(self, results: list[Result], lock_wait: float) -> list[Result]:
         """Try PINs that were too wide once more, if somebody has widened the column since it was looked up."""

@@ -7,9 +7,10 @@ from typing import Final
 
 import asyncpg
 
-from order_monitor.core.order import Order
+from order_monitor.core.order import CONFIGURED, SAME_TIME, Order, Route
+from order_monitor.shop.accounts import dispatch_join, own_sql
 from order_monitor.shop.catalogue import Catalogue
-from order_monitor.shop.columns import Table
+from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.layout import is_open, is_unknown
 from order_monitor.shop.recent_ends import package_sql
 
@@ -18,7 +19,7 @@ UNKNOWN_LIMIT: Final = 1000
 
 _columns: Final = itemgetter(*(name for name in Order._fields if name != "ended_at"))
 
-_NO_ROUTE: Final = "NULL::text AS integration, true AS routed"
+_NO_ROUTE: Final = f"NULL::text AS integration, {Route.ONE:d} AS route"
 
 
 class Queries:
@@ -55,11 +56,15 @@ class Queries:
         tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
         sync = t.epoch("last_sync_at", "o") if t.get("last_sync_at") else "NULL::float8"
         accounts = self._catalogue.holdings.accounts
-        route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, "")
+        schema = self._catalogue.layout.schema
+        route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, dispatch_join(schema, t, "o"))
+        own = f"COALESCE({own_sql(t, 'o')}, sent.account)" if accounts else f"{literal(CONFIGURED)}"
+        sent = t.epoch("sent_at", "o")
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"{t.epoch('sent_at', 'o')} AS sent_at, COALESCE(o.{t['provider_referans'].sql}::text, '') AS referans, "
-            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}{more} FROM {t.sql} o {join}"
+            f"{sent} AS sent_at, COALESCE(o.{t['provider_referans'].sql}::text, '') AS referans, "
+            f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}, "
+            f"COALESCE(sent.account = {own} AND abs(sent.at - {sent}) < {SAME_TIME}, false) AS registered{more} FROM {t.sql} o {join}"
         )
 
 

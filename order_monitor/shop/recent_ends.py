@@ -1,7 +1,7 @@
 """The orders that ended lately, as the events tell: which PINs were given out, and which ends still lack theirs.
 
 Bounded whatever the shop's size: of the events only the newest `LOOKED_AT` are read, by their primary key, and after the first
-look only those that are new. Without the events table there is nothing to read, and nothing of this is known.
+look only those that are new.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.event_sql import outcome_of
-from order_monitor.shop.layout import Layout, events_of, literals
+from order_monitor.shop.event_sql import PROGRAM
+from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.reviews import Reviews
 
@@ -36,7 +36,6 @@ _OVERLAP: Final = 500
 _HOURS: Final = 24
 _REPORTED_FOR: Final = 86_400.0
 _MOST: Final = 5000
-_OURS: Final = ("daemon", "ask")
 
 Key = tuple[str, str]
 """What sells PINs: (tenant, package), or for an order without package ("", account)."""
@@ -68,11 +67,11 @@ class RecentEnds:
         self._seen = newest
 
     async def without_pin(
-        self, connection: Connection, ledger: Ledger, select: str, reviews: str | None
+        self, connection: Connection, ledger: Ledger, select: str, reviews: str
     ) -> list[asyncpg.Record]:
         """Return the orders that ended without a PIN, of what carries PINs, for as long as theirs may still come.
 
-        ``select`` reads orders up to its WHERE; ``reviews`` is the table of reviews, where there is one. ``is_late`` in a record
+        ``select`` reads orders up to its WHERE; ``reviews`` is the table of reviews. ``is_late`` in a record
         tells that it has been waited for long enough, and not been put up for review.
         """
         wait = ledger.layout.await_pin
@@ -81,14 +80,13 @@ class RecentEnds:
         rows = await connection.fetch(select + without_pin_sql(ledger, reviews), wait, wait + _REPORTED_FOR)
         return [row for row in rows if _key(row) in self._carriers]
 
-    async def put_up(self, database: Database, table: Table, reviews: Reviews | None, late: Sequence[str]) -> None:
+    async def put_up(self, database: Database, table: Table, reviews: Reviews, late: Sequence[str]) -> None:
         """Put up for review what did not get its PIN in time, each once."""
         for order_id in [order_id for order_id in late if order_id not in self._put_up]:
             self._log.warning("order.pin_missing", order_id=order_id)
             try:
-                if reviews is not None:
-                    async with database.transaction() as connection:
-                        await reviews.note(connection, table, order_id, PIN_MISSING, "")
+                async with database.transaction() as connection:
+                    await reviews.note(connection, table, order_id, PIN_MISSING, "")
             except ShopError as error:
                 # The list is a help to people: looking for open orders does not wait for it.
                 self._log.warning("review.not_kept", orders=[order_id], why=str(error))
@@ -108,21 +106,20 @@ def pins_sql(layout: Layout, table: Table, accounts: AccountTables | None) -> st
     )
 
 
-def without_pin_sql(ledger: Ledger, reviews: str | None) -> str:
+def without_pin_sql(ledger: Ledger, reviews: str) -> str:
     """SQL, from its joins on, of the orders that ended as completed within ``$2`` seconds and have no PIN.
 
     Late are those that ended more than ``$1`` seconds ago; left out are late ones that stand in ``reviews`` already.
     """
     table, events = ledger.table, events_of(ledger.layout.schema)
     status, pin = f"o.{table['external_status'].sql}::text", f"o.{table['pin_code'].sql}::text"
-    outcome = "outcome" if ledger.outcomes else outcome_of("to_status", ledger.layout)
     in_reviews = f"EXISTS (SELECT 1 FROM {reviews} r WHERE r.order_id = t.order_id AND r.kind = {literal(PIN_MISSING)})"
     return (
         " JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, extract(epoch FROM decided_at)::float8 AS ended_at, "
-        f"decided_at < now() - make_interval(secs => $1) AS is_late, {in_reviews if reviews else 'false'} AS is_told "
+        f"decided_at < now() - make_interval(secs => $1) AS is_late, {in_reviews} AS is_told "
         f"FROM {events} t "
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
-        f"AND {outcome} = 'completed' AND decided_by IN ({literals(_OURS)}) "
+        f"AND outcome = 'completed' AND source = {literal(PROGRAM)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE {status} = e.to_status AND COALESCE(btrim({pin}), '') = '' "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
@@ -132,11 +129,10 @@ def without_pin_sql(ledger: Ledger, reviews: str | None) -> str:
 def ended_sql(ledger: Ledger) -> str:
     """SQL, from its joins on, of the orders that we ended within ``$1`` seconds and that stand as they ended, the latest first."""
     table, events = ledger.table, events_of(ledger.layout.schema)
-    outcome = "outcome" if ledger.outcomes else outcome_of("to_status", ledger.layout)
     return (
-        f" JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, {outcome} AS outcome, "
+        " JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, outcome, "
         f"extract(epoch FROM clock_timestamp() - decided_at)::float8 AS ago FROM {events} "
-        f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND decided_by IN ({literals(_OURS)}) "
+        f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND source = {literal(PROGRAM)} "
         f"AND from_status IS DISTINCT FROM to_status AND decided_at > now() - make_interval(secs => $1) "
         f"ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE o.{table['external_status'].sql}::text = e.to_status AND e.outcome IN ('completed', 'failed') "

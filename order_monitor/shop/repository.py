@@ -43,6 +43,21 @@ class Orders:
         """
         return (await self._catalogue.look()).ledger.table
 
+    async def complete(self) -> Table:
+        """The same, where nothing of ours is missing either.
+
+        Raises:
+            SettingsError: as `prepare`.
+            ShopMisfitError: a table or a right of ours is missing, and what to do.
+            ShopError: as `prepare`.
+        """
+        return (await self._catalogue.complete()).ledger.table
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The tables and rights of ours that `prepare` found missing, each with what to do."""
+        return self._catalogue.holdings.lacks
+
     @property
     def ledger(self) -> Ledger:
         """The table found by `prepare`, ready to be written."""

@@ -18,18 +18,16 @@ _MARGIN: Final = 1.0
 NOWHERE: Final = " AND false"
 """In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
 
-UPDATE_PARAMETERS: Final = 14
+UPDATE_PARAMETERS: Final = 18
 """How many arrays `Statements.update_sql` takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """SQL for one table as it was found. ``events``: is the events table there; ``outcomes``: has it that column."""
+    """SQL for one table as it was found."""
 
     table: Table
     layout: Layout
-    events: bool
-    outcomes: bool = True
 
     @property
     def open_statuses(self) -> tuple[str, ...]:
@@ -82,14 +80,16 @@ class Statements:
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
             f"$5::text[], $6::float8[], $7::float8[], $8::int4[], $9::text[], $10::text[], $11::int4[], $12::float8[], "
-            f"$13::text[], $14::text[]) "
-            f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry) "
+            f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]) "
+            f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry, "
+            f"source, cause, account, reference) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
             f"AND (u.pin IS NULL OR COALESCE(btrim({pin}), '') IN ('', u.pin)){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
-            f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late"
+            f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late, u.source, u.cause, u.account, u.reference, "
+            f"{self._has_pin(pin)} AS has_pin"
         )
-        return self._with_event(update)
+        return with_event(update, self.table.schema, self.layout)
 
     def late_lock_sql(self, span: str = "") -> str:
         """SQL that locks those among given orders that stand at one of the statuses given and have no PIN."""
@@ -107,19 +107,21 @@ class Statements:
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}"
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
-        return self._with_event(
-            f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin "
-            "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int4[], $6::float8[]) "
-            f"AS u(id, status, pin, told, checks, sent_at) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
+        update = (
+            f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
+            "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[]) "
+            f"AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
             f"AND {status} = u.status AND COALESCE(btrim({pin}), '') = ''{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
-            "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late"
+            "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "
+            f"u.source, u.cause, u.account, u.reference, {self._has_pin(pin)} AS has_pin"
         )
+        return with_event(update, self.table.schema, self.layout)
 
-    def _with_event(self, update: str) -> str:
-        if self.events:
-            return with_event(update, self.table.schema, self.layout, outcomes=self.outcomes)
-        return f"WITH changed AS ({update}) SELECT id::text, status, pin, false AS repeat FROM changed"
+    def _has_pin(self, pin: str) -> str:
+        """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
+        stored = f"COALESCE(btrim({pin}::text), '') <> ''"
+        return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
 
     def touch_sql(self, span: str = "") -> str:
         """SQL that notes the time of a check of open orders."""

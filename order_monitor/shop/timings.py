@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.plan import ONE
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.accounts import AccountTables
-from order_monitor.shop.columns import Table, columns_of, quoted
+from order_monitor.shop.columns import Table, columns_of, literal, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.event_sql import outcome_of
+from order_monitor.shop.event_sql import PROGRAM
 from order_monitor.shop.layout import TIMING, Layout, events_of
 from order_monitor.shop.recent_ends import LOOKED_AT, package_sql
 from order_monitor.shop.repository import Orders
-
-TIMEOUT_WORDS: Final = "Timeout: No response after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +103,32 @@ class Timings:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        table = await self._orders.prepare()
-        ledger = self._orders.ledger
-        if not ledger.events:
-            return []
-        sql = history_sql(ledger.layout, table, self._orders.accounts, has_outcome=ledger.outcomes)
+        table = await self._orders.complete()
+        sql = history_sql(self._orders.ledger.layout, table, self._orders.accounts)
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, limit)
         return [
-            KeptEnd((row["integration"] or ONE, row["package"] or ""), row["id"], row["age"], row["at"], row["is_end"])
+            KeptEnd(
+                (row["account"] or row["integration"] or ONE, row["package"] or ""),
+                row["id"],
+                row["age"],
+                row["at"],
+                row["is_end"],
+            )
             for row in reversed(rows)
         ]
 
 
-def history_sql(layout: Layout, table: Table, accounts: AccountTables | None, *, has_outcome: bool) -> str:
+def history_sql(layout: Layout, table: Table, accounts: AccountTables | None) -> str:
     """SQL of the newest ``$1`` ends: whose, after how long, and whether the provider ended it or the time limit."""
     events = events_of(layout.schema)
-    outcome = "outcome" if has_outcome else outcome_of("to_status", layout)
     route, join = accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
     return (
-        f"SELECT o.{table['id'].sql}::text AS id, {route}, {package_sql(table)}, "
+        f"SELECT o.{table['id'].sql}::text AS id, e.account, {route}, {package_sql(table)}, "
         "extract(epoch FROM e.decided_at - e.sent_at)::float8 AS age, extract(epoch FROM e.decided_at)::float8 AS at, "
-        f"COALESCE(e.message, '') NOT LIKE '{TIMEOUT_WORDS}%' AS is_end FROM {table.sql} o {join} "
-        f"JOIN (SELECT id, order_id, decided_at, sent_at, message FROM {events} "
-        f"WHERE {outcome} IN ('completed', 'failed') AND NOT repeat AND sent_at IS NOT NULL "
-        f"AND decided_by IN ('daemon', 'ask') AND decided_at >= sent_at) e ON o.{table['id'].sql} = e.order_id "
+        f"e.cause IS DISTINCT FROM 'time_limit' AS is_end FROM {table.sql} o {join} "
+        f"JOIN (SELECT id, order_id, account, decided_at, sent_at, cause FROM {events} "
+        "WHERE outcome IN ('completed', 'failed') AND NOT repeat AND sent_at IS NOT NULL "
+        f"AND source = {literal(PROGRAM)} AND decided_at >= sent_at) e ON o.{table['id'].sql} = e.order_id "
         "ORDER BY e.id DESC LIMIT $1"
     )

@@ -14,7 +14,7 @@ from order_monitor.shop.reviews import UNCONFIRMED
 
 
 class Unconfirmed:
-    """The table's part that is about cancellations; without the table, or the right to change it, nothing is kept."""
+    """The table's part that is about cancellations."""
 
     def __init__(self, database: Database, catalogue: Catalogue) -> None:
         """Work on the table that ``catalogue`` knows."""
@@ -28,9 +28,7 @@ class Unconfirmed:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        holdings = await self._catalogue.current()
-        if holdings.reviews is None or not holdings.may_close_reviews:
-            return {}
+        holdings = await self._catalogue.complete()
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since "
@@ -45,9 +43,7 @@ class Unconfirmed:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        holdings = await self._catalogue.current()
-        if holdings.reviews is None or not holdings.may_close_reviews:
-            return
+        holdings = await self._catalogue.complete()
         reviews, table = holdings.reviews, holdings.ledger.table
         async with self._database.transaction() as connection:
             await reviews.note_all(connection, table, UNCONFIRMED, fresh)

@@ -50,7 +50,7 @@ class CensusTaker:
 
     def _counting(self) -> Counting:
         engine, now = self._engine(), self._clock.monotonic()
-        elsewhere = {name for name, account in engine.accounts.items() if not account.is_held(now)}
+        elsewhere = {key for key, account in engine.accounts.items() if not account.is_held(now)}
         return Counting(engine.queue, engine.skips, engine.now(), self.give_up_after, elsewhere)
 
     def _counted(self, found: Census, began: float) -> None:

@@ -6,7 +6,7 @@ Bounded: rings of fixed size, labels from closed sets. No PIN, no secret, and no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from order_monitor import __version__
@@ -51,13 +51,15 @@ def document_of(view: Overview) -> dict[str, Any]:
         "cluster": _members(view.cluster, owners or {}),
         "recent": list(view.history.rings.recent),
         "failures": list(view.history.rings.failures),
-        "problems": [_problem(problem) for problem in count.problems],
-        "next": [_coming(entry) for entry in count.next],
+        "problems": [_problem(problem, view.engine.name_of) for problem in count.problems],
+        "next": [_coming(entry, view.engine.name_of) for entry in count.next],
         "events": view.events(),
         "webhook": {"waiting": view.sender.waiting, "dead": view.sender.dead} if view.sender else None,
         "reviews": state.reviews,
         "detection_seconds": _detection(view.history),
-        "timing": None if view.learned is None else [_picture(one) for one in view.gallery.pictures(view.learned)],
+        "timing": None
+        if view.learned is None
+        else [_picture(one, view.engine.name_of) for one in view.gallery.pictures(view.learned)],
         "history": [
             {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended} for m in view.history.rings.minutes
         ],
@@ -108,7 +110,7 @@ def _members(cluster: Cluster | None, owners: Mapping[str, str]) -> dict[str, An
 
 def _account(view: Overview, account: Account, count: Census, owners: Mapping[str, str] | None) -> dict[str, Any]:
     now = view.clock.monotonic()
-    share = count.shares.get(account.name, Share())
+    share = count.shares.get(account.key, Share())
     meter = view.history.rings.rates.get(account.name)
     opens = account.gate.opens_at()
     return {
@@ -141,20 +143,21 @@ def _detection(history: History) -> dict[str, Any]:
     }
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
-    told = {name: getattr(problem, name) for name in ("order_id", "kind", "why", "account", "referans")}
-    return {**told, "since": iso(problem.since)}
+def _problem(problem: Problem, name_of: Callable[[str], str]) -> dict[str, Any]:
+    told = {name: getattr(problem, name) for name in ("order_id", "kind", "why", "referans")}
+    return {**told, "account": problem.account and name_of(problem.account), "since": iso(problem.since)}
 
 
-def _coming(entry: Entry) -> dict[str, Any]:
-    return {"order_id": entry.id, "account": entry.account, "at": iso(entry.due), "referans": entry.referans or ""}
+def _coming(entry: Entry, name_of: Callable[[str], str]) -> dict[str, Any]:
+    told = {"order_id": entry.id, "account": name_of(entry.account), "at": iso(entry.due)}
+    return {**told, "referans": entry.referans or ""}
 
 
-def _picture(one: Picture) -> dict[str, Any]:
+def _picture(one: Picture, name_of: Callable[[str], str]) -> dict[str, Any]:
     account, package = one.key
     curve = [{"age": age, "share": share} for age, share in one.curve]
     told = {"orders": round(one.orders), "half_seconds": one.half, "curve": curve, "checks": one.checks}
-    return {"account": account, "package": package, **told}
+    return {"account": name_of(account), "package": package, **told}
 
 
 def _pause(pause: Pause | None) -> dict[str, Any] | None:

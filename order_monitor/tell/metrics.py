@@ -157,11 +157,12 @@ class _Gauges(Collector):
         )
         balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
         shares, now = self._view.count().shares, self._view.clock.monotonic()
-        for name, account in self._view.engine.accounts.items():
+        for key, account in self._view.engine.accounts.items():
+            name = account.name
             if not account.is_held(now):
                 continue
             opened.add_metric([name], float(account.gate.is_open))
-            orders.add_metric([name], shares[name].orders if name in shares else 0)
+            orders.add_metric([name], shares[key].orders if key in shares else 0)
             paused.add_metric([name], float(account.paused is not None))
             understood.add_metric([name], float(account.is_understood(now)))
             if (amount := account.balance_amount) is not None:
@@ -183,7 +184,7 @@ class _Gauges(Collector):
                 "order_monitor_timing_orders", "Ends that the timing has learned from, faded.", labels=["account"]
             )
             for account, count in view.learned.orders().items():
-                orders.add_metric([account], count)
+                orders.add_metric([view.engine.name_of(account)], count)
             yield orders
         build = GaugeMetricFamily("order_monitor_build_info", "The version that runs.", labels=["version"])
         build.add_metric([__version__], 1)

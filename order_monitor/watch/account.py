@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +21,11 @@ SLOW_AFTER: Final = 2.0
 
 @dataclass(slots=True)
 class Account:
-    """An account's provider with its own gate and pace; nothing here is shared with another account."""
+    """An account's provider with its own gate. The pace is its login's: accounts that hold the same login share it.
+
+    ``key`` is what it goes by, the integration's id; ``name`` is for showing only, and may change. ``login`` tells which accounts
+    hold one dealer login.
+    """
 
     name: str
     provider: Provider
@@ -43,6 +47,13 @@ class Account:
     """How many calls failed since the gate shut, when that was, and when it was last told (monotonic seconds)."""
     calls: dict[object, float] = field(default_factory=dict)
     """The calls under way and when each began, oldest first."""
+    key: str = ""
+    login: str = ""
+
+    def __post_init__(self) -> None:
+        """Let an account without a key of its own go by its name, and be alone with its login."""
+        self.key = self.key or self.name
+        self.login = self.login or self.key
 
     @property
     def balance_amount(self) -> float | None:
@@ -105,3 +116,38 @@ class Account:
             return self.pace.ready_at()
         opens = self.gate.opens_at()
         return None if opens is None else max(opens, self.pace.ready_at())
+
+
+class LoginAccounts:
+    """The accounts that hold one login: processes share logins, not accounts, so that a login is asked by one of them alone."""
+
+    def __init__(self, accounts: list[Account]) -> None:
+        """Treat ``accounts`` as one."""
+        self.accounts = accounts
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return sum(account.in_flight for account in self.accounts)
+
+    @property
+    def names(self) -> list[str]:
+        """What they are called."""
+        return [account.name for account in self.accounts]
+
+    def is_held(self, now: float) -> bool:
+        """Whether this process asks all of them (``now``: monotonic seconds)."""
+        return all(account.is_held(now) for account in self.accounts)
+
+    def lease(self, until: float) -> None:
+        """Let this process ask them until then (monotonic seconds)."""
+        for account in self.accounts:
+            account.lease_until = until
+
+
+def by_login(accounts: Iterable[Account]) -> dict[str, LoginAccounts]:
+    """Return accounts by the login they hold."""
+    groups: dict[str, list[Account]] = {}
+    for account in accounts:
+        groups.setdefault(account.login, []).append(account)
+    return {login: LoginAccounts(group) for login, group in groups.items()}

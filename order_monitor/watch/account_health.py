@@ -53,5 +53,5 @@ class AccountHealth:
                 reason=why,
                 closed_for=round(now - account.closed_at, 1),
                 failures=account.failures,
-                due=self._board.queue.ready.count(account.name),
+                due=self._board.queue.ready.count(account.key),
             )

@@ -34,14 +34,14 @@ class Balances:
         while True:
             for account in list(self._engine.accounts.values()):
                 if self._is_due(account):
-                    self._read_at[account.name] = self._clock.monotonic()
+                    self._read_at[account.key] = self._clock.monotonic()
                     await self._read(account)
             await self._clock.sleep(_LOOK)
 
     def _is_due(self, account: Account) -> bool:
         now = self._clock.monotonic()
         is_free = account.is_ours(now) and account.gate.is_open and account.pace.ready_at() <= now
-        return is_free and now - self._read_at.get(account.name, self._began) >= self._interval
+        return is_free and now - self._read_at.get(account.key, self._began) >= self._interval
 
     async def _read(self, account: Account) -> None:
         """Ask for the balance; it counts against the account's pace, and a failure is no matter of its gate."""
@@ -55,7 +55,7 @@ class Balances:
     def _warn(self, account: Account) -> None:
         amount = account.balance_amount
         if self._low is None or amount is None or amount >= self._low:
-            self._warned.discard(account.name)
-        elif account.name not in self._warned:
-            self._warned.add(account.name)
+            self._warned.discard(account.key)
+        elif account.key not in self._warned:
+            self._warned.add(account.key)
             self._log.warning("account.low_balance", account=account.name, balance=account.balance, low=self._low)

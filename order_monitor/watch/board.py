@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +35,8 @@ class Board:
     queue: OrderQueue = field(default_factory=OrderQueue)
     state: Statistics = field(default_factory=Statistics)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    name_of: Callable[[str], str] = str
+    """What an account is called, by its key."""
     read_at: tuple[float, float] | None = None
     stale_before: float = float("-inf")
 

@@ -53,9 +53,10 @@ class Cluster:
 
     def owners(self) -> dict[str, str]:
         """Return which member holds which account, both by their names."""
-        names = {key: account.name for key, account in self._engine.by_key.items()}
+        logins = self._engine.by_login
         members = self.view.members if self.view else ()
-        return {names[key]: member.name for member in members for key in member.keys if key in names}
+        held = [(key, member.name) for member in members for key in member.keys if key in logins]
+        return {name: member for key, member in held for name in logins[key].names}
 
     async def run(self) -> None:
         """Be a member for ever; whatever ends the membership ends the leases at once, and it is sought anew.
@@ -83,7 +84,7 @@ class Cluster:
                 shown = self._membership.mark
                 await session.announce(self._membership.application)
             asked_at = self._clock.monotonic()
-            view = await session.look(self._engine.by_key)
+            view = await session.look(self._engine.by_login)
             if self.view is None:
                 self._log.info("cluster.joined", member=view.me.name, members=len(view.members))
             before, self.view, self.problem = self.view, view, ""
@@ -96,8 +97,8 @@ class Cluster:
 
     def _drop(self) -> None:
         """Ask nothing more: what is under way is finished, and its answers are written like any other."""
-        for account in self._engine.by_key.values():
-            account.lease_until = NOT_HELD
+        for login in self._engine.by_login.values():
+            login.lease(NOT_HELD)
         self._leads_until = NOT_HELD
         self._takeover.cancel()
         self._handover.start_anew()
@@ -111,17 +112,17 @@ class Cluster:
 
     async def _hold(self, before: View | None, view: View, asked_at: float) -> None:
         """Renew the leases of what ``view`` shows to be ours; take up what has become so since ``before``."""
-        accounts, now = self._engine.by_key, self._clock.monotonic()
-        gained = (view.me.keys - (before.me.keys if before else frozenset())) & accounts.keys()
+        logins, now = self._engine.by_login, self._clock.monotonic()
+        gained = (view.me.keys - (before.me.keys if before else frozenset())) & logins.keys()
         if gained:
-            names = sorted(accounts[key].name for key in gained)
+            names = sorted(name for key in gained for name in logins[key].names)
             self._log.info("cluster.taken", count=len(names), accounts=names[:NAMED])
             await self._takeover.start({key: self._seen.pop(key) for key in gained if key in self._seen})
-        for key, account in accounts.items():
+        for key, login in logins.items():
             is_ours = key in view.me.keys - self._handover.giving - self._takeover.planning
-            if is_ours and not account.is_held(now):
+            if is_ours and not login.is_held(now):
                 self._engine.board.wake.set()
-            account.lease_until = asked_at + LEASE if is_ours else NOT_HELD
+            login.lease(asked_at + LEASE if is_ours else NOT_HELD)
         if view.me.leads and self._leads_until == NOT_HELD:
             self._log.info("cluster.leads")
         self._leads_until = asked_at + LEASE if view.me.leads else NOT_HELD
@@ -138,7 +139,7 @@ class Cluster:
 
     async def _say_what_is_behind(self, session: Session, view: View) -> None:
         """Let whoever takes an account over know that what was due of it has not all been asked."""
-        late = {key for key, account in self._engine.by_key.items() if self._takeover.is_behind(account)} & view.me.keys
+        late = {key for key, login in self._engine.by_login.items() if self._takeover.is_behind(login)} & view.me.keys
         if new := late - view.me.behind:
             await session.take([behind(key) for key in sorted(new)])
         if over := view.me.behind - late:

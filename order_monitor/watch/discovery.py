@@ -72,7 +72,7 @@ class Discovery:
             SettingsError: the table is not as it must be.
         """
         look = self._look(is_whole=self._board.clock.monotonic() >= self._whole_again_at)
-        known = set(self._directory.by_key)
+        known = set(self._directory.accounts)
         since = None if look.is_whole else self._since()
         self.intake.looking_since = look.began
         try:
@@ -87,7 +87,7 @@ class Discovery:
             # What a look has taken over holds, also where the look fails after that: it is the next one's to tell.
             self._dropped += look.dropped
             # Whose orders were skipped may have an account now.
-            is_changed = bool(look.dropped) or known != set(self._directory.by_key)
+            is_changed = bool(look.dropped) or known != set(self._directory.accounts)
             self._whole_again_at = float("-inf") if is_changed else self._whole_again_at
         await self._let_go(look)
         self._plan_looks(look, is_changed=is_changed)

@@ -55,9 +55,9 @@ class Dispatcher:
     def is_idle(self) -> bool:
         """Whether nothing is asked nor could be: no account that may be asked has orders due, or is held back by its failures."""
         queue, accounts, now = self._board.queue, self._directory.accounts.values(), self._board.clock.monotonic()
-        asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.name)]
+        asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.key)]
         return not self.calls and not any(
-            queue.ready.count(a.name) or a.gate.streak or a.sense.is_in_doubt for a in asked
+            queue.ready.count(a.key) or a.gate.streak or a.sense.is_in_doubt for a in asked
         )
 
     def start_calls(self) -> float:
@@ -77,11 +77,11 @@ class Dispatcher:
         while queue.promote(self._board.now()):
             pass
         return all(
-            not queue.ready.count(a.name) or not a.gate.is_open or a.paused for a in self._directory.accounts.values()
+            not queue.ready.count(a.key) or not a.gate.is_open or a.paused for a in self._directory.accounts.values()
         )
 
     def _may_start(self, account: Account, now: float) -> bool:
-        is_due = bool(self._board.queue.ready.count(account.name)) and account.name not in self.rereading.accounts
+        is_due = bool(self._board.queue.ready.count(account.key)) and account.key not in self.rereading.accounts
         return is_due and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:
@@ -92,7 +92,7 @@ class Dispatcher:
 
     def _has_room(self, account: Account, now: float) -> bool:
         """Whether a place is free: for an account that is well, among those that are; for a slow one, among all."""
-        if self._is_full(account.name):
+        if self._is_full(account.key):
             return False
         concurrency = self._board.policy.concurrency
         if len(self.calls) < concurrency:
@@ -100,23 +100,23 @@ class Dispatcher:
         well = sum(other.in_flight for other in self._those(self._calling) if not other.is_slow(now))
         return not account.is_slow(now) and well < concurrency
 
-    def _those(self, names: Iterable[str]) -> list[Account]:
-        """The accounts of these names, as far as they are there."""
+    def _those(self, keys: Iterable[str]) -> list[Account]:
+        """The accounts of these keys, as far as they are there."""
         known = self._directory.accounts
-        return [known[name] for name in names if name in known]
+        return [known[key] for key in keys if key in known]
 
     def _pause(self, now: float) -> float:
         pause, queue = TICK, self._board.queue
         wake = queue.next_wake()
         if wake is not None:
             pause = min(pause, wake - self._board.now())
-        self._calling = {account.name for account in self._those(self._calling) if account.in_flight}
+        self._calling = {account.key for account in self._those(self._calling) if account.in_flight}
         # Of thousands of accounts most have nothing due, and no call under way.
         for account in self._those({*queue.ready.accounts(), *self._calling}):
             # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
             has_room = self._has_room(account, now)
             is_due = (
-                queue.ready.count(account.name) and account.name not in self.rereading.accounts and account.is_held(now)
+                queue.ready.count(account.key) and account.key not in self.rereading.accounts and account.is_held(now)
             )
             at = (account.may_start_at() if is_due else None) if has_room else account.slow_at()
             pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
@@ -124,15 +124,15 @@ class Dispatcher:
 
     def _start(self, account: Account, now: float) -> bool:
         """Start what is next, if there is anything."""
-        entry = self._board.queue.take(account.name)
+        entry = self._board.queue.take(account.key)
         if entry is None:
             return False
         if self.rereading.is_needed(entry):
-            self.rereading.start(account.name, entry)
+            self.rereading.start(account.key, entry)
             return True
         probe = account.gate.started()
         account.pace.take(now)
         account.calls[entry] = now
-        self._calling.add(account.name)
+        self._calling.add(account.key)
         self.calls.start(self._ask(account, entry, probe), f"check {entry.id}")
         return True

@@ -11,7 +11,7 @@ from typing import Final
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.order import SkipReason
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import Account, LoginAccounts, by_login
 from order_monitor.watch.board import Board
 from order_monitor.watch.confirmation import Confirmations
 from order_monitor.watch.discovery import Discovery, Shop
@@ -42,7 +42,7 @@ class Engine:
     ) -> None:
         """Ask ``accounts`` about the orders of ``shop``, and tell ``observer``."""
         self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
-        self.board = Board(policy, clock, observer or Observers())
+        self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of)
         self.discovery = Discovery(self.board, shop, self.directory)
         settlement = Settlement(self.board, self.discovery.intake.ended)
         self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
@@ -59,13 +59,18 @@ class Engine:
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """The accounts that may be asked, by name."""
+        """The accounts that may be asked, by their keys."""
         return self.directory.accounts
 
     @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The same, by what names them in every process."""
-        return self.directory.by_key
+    def by_login(self) -> Mapping[str, LoginAccounts]:
+        """The same, by the login they hold."""
+        return by_login(self.accounts.values())
+
+    def name_of(self, key: str) -> str:
+        """Return what an account is called; of one that is gone its key."""
+        account = self.accounts.get(key)
+        return key if account is None else account.name
 
     @property
     def is_stopping(self) -> bool:

@@ -74,37 +74,40 @@ class Handover:
 
     async def _give(self, session: Session, view: View, held: Mapping[str, int], wanted: AbstractSet[str]) -> None:
         """Ask nothing more of what is to be another's, and let go of it as soon as nothing of it is under way."""
-        now, accounts = self._clock.monotonic(), self._engine.by_key
+        now, logins = self._clock.monotonic(), self._engine.by_login
         self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
         kept = (view.me.keys & self._given.keys()) - self.giving
         count = to_give(view.me.name, held, len(self._free), kept) - len(self.giving)
         spare = in_turn_of(view.me.name, view.me.keys - kept - self.giving)
-        spare.sort(key=lambda key: accounts[key].in_flight if key in accounts else 0)
+        spare.sort(key=lambda key: logins[key].in_flight if key in logins else 0)
         surplus = spare[: max(0, count)]
         self._given.update(dict.fromkeys(surplus, now))
         self.giving.update(surplus, view.me.keys - wanted)
-        for key in self.giving & accounts.keys():
-            accounts[key].lease_until = NOT_HELD
-        quiet = [key for key in self.giving if key not in accounts or not accounts[key].in_flight]
+        for key in self.giving & logins.keys():
+            logins[key].lease(NOT_HELD)
+        quiet = [key for key in self.giving if key not in logins or not logins[key].in_flight]
         if quiet:
             await session.give(quiet)
             self.giving.difference_update(quiet)
-            self._forget_stuck({accounts[key].name for key in quiet if key in accounts})
-            names = sorted(accounts[key].name for key in quiet if key in accounts)
+            given = [account for key in quiet if key in logins for account in logins[key].accounts]
+            self._forget_stuck({account.key for account in given})
+            names = sorted(account.name for account in given)
             self._log.info("cluster.given", count=len(quiet), accounts=names[:NAMED])
 
-    def _forget_stuck(self, names: Collection[str]) -> None:
+    def _forget_stuck(self, accounts: Collection[str]) -> None:
         """Whose answers cannot be written is their new holder's to say."""
         stuck, queue = self._engine.board.state.stuck, self._engine.board.queue
         for order_id in list(stuck):
             entry = queue.get(order_id)
-            if entry is None or entry.account in names:
+            if entry is None or entry.account in accounts:
                 del stuck[order_id]
 
     def _wanted(self) -> frozenset[str]:
-        """Return the accounts that some member is to hold: all, or of very many those with open orders."""
-        accounts = self._engine.by_key
-        if len(accounts) <= MANY:
-            return frozenset(accounts)
+        """Return the logins that some member is to hold: all, or of very many those with open orders."""
+        logins = self._engine.by_login
+        if len(logins) <= MANY:
+            return frozenset(logins)
         queue = self._engine.board.queue
-        return frozenset(key for key, account in accounts.items() if queue.has_any(account.name))
+        return frozenset(
+            key for key, login in logins.items() if any(queue.has_any(account.key) for account in login.accounts)
+        )

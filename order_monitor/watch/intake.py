@@ -44,7 +44,7 @@ class Intake:
         if isinstance(account, SkipReason):
             return account
         if not self._ended_since(order, read_at):
-            self._take_up(order, account.name, read_at)
+            self._take_up(order, account.key, read_at)
         return None
 
     def let_go(self, entry: Entry) -> None:

@@ -155,7 +155,9 @@ class Judgement:
             self._submit(entry, answer)
             return
         if isinstance(answer, Cancelled) and entry.written != answer:
-            self._log.warning("order.cancelled_after_end", order_id=entry.id, account=entry.account)
+            self._log.warning(
+                "order.cancelled_after_end", order_id=entry.id, account=self._board.name_of(entry.account)
+            )
         entry.written = answer
         self._board.again(entry)
 

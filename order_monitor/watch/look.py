@@ -111,11 +111,12 @@ class Look:
 
     def _pause(self, pauses: Mapping[str, Pause]) -> None:
         """Take over what people have paused and resumed."""
-        pauses = self._directory.pauses(pauses)
-        for name, account in self._directory.accounts.items():
-            before, account.paused = account.paused, pauses.get(name)
+        for key, account in self._directory.accounts.items():
+            before, account.paused = account.paused, pauses.get(key)
             if account.paused is not None and before is None:
-                self._log.warning("account.paused", account=name, reason=account.paused.reason, by=account.paused.by)
+                self._log.warning(
+                    "account.paused", account=account.name, reason=account.paused.reason, by=account.paused.by
+                )
             elif account.paused is None and before is not None:
                 account.gate.start_anew()
-                self._log.info("account.resumed", account=name)
+                self._log.info("account.resumed", account=account.name)

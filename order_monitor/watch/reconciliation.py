@@ -63,7 +63,7 @@ class Reconciliation(Observer):
         """Remember an order that we have ended."""
         if result.fate is not Fate.WRITTEN or result.write is None or not result.write.final:
             return
-        ended = _Ended(result.finding.order, account, isinstance(result.finding.answer, Completed))
+        ended = _Ended(result.finding.order, result.finding.account, isinstance(result.finding.answer, Completed))
         self._remember(self._clock.monotonic() + self._after, ended)
 
     def _remember(self, due: float, ended: _Ended) -> None:
@@ -84,7 +84,7 @@ class Reconciliation(Observer):
         for end in await self._desk.ended(self._after + LATE):
             account = engine.directory.account_of(end.order)
             if isinstance(account, Account) and end.order.id not in known:
-                self._remember(now + self._after - end.ago, _Ended(end.order, account.name, end.completed))
+                self._remember(now + self._after - end.ago, _Ended(end.order, account.key, end.completed))
 
     async def run(self, engine: Engine) -> None:
         """Look again for ever, at the accounts' own pace."""
@@ -128,6 +128,6 @@ class Reconciliation(Observer):
         if kind:
             self._log.error("order.contradicted", order_id=ended.order.id, account=account.name, kind=kind)
             try:
-                await self._desk.review(ended.order.id, kind, account.name)
+                await self._desk.review(ended.order.id, kind, account.key)
             except ShopError as error:
                 self._log.warning("review.not_kept", order_id=ended.order.id, why=str(error))

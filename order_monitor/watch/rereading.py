@@ -55,8 +55,8 @@ class Rereading:
         self.accounts.add(account)
         self.looks.start(self._read(account, batch), f"read {account}")
 
-    def _is_ours(self, name: str) -> bool:
-        account = self._directory.accounts.get(name)
+    def _is_ours(self, key: str) -> bool:
+        account = self._directory.accounts.get(key)
         return account is not None and account.is_ours(self._board.clock.monotonic())
 
     async def _read(self, account: str, batch: Sequence[Entry]) -> None:

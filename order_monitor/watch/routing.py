@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
 
-from order_monitor.core.gate import Pause
-from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.gate import Pace
+from order_monitor.core.login import Credentials
+from order_monitor.core.order import Order, Route, SkipReason
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
@@ -36,17 +38,10 @@ class Directory(Protocol):
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """All accounts that may be asked, by name."""
-
-    @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The same, by what names them in every process, whatever they are called just now."""
+        """All accounts that may be asked, by their keys: what names them in every process, whatever they are called just now."""
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
-
-    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
-        """Return what people have paused, by the accounts' names here."""
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Take over the shop's accounts as they are now; return clients that are no longer needed, to be closed."""
@@ -64,20 +59,11 @@ class OneAccount:
     @property
     def accounts(self) -> Mapping[str, Account]:
         """The one account."""
-        return {self.account.name: self.account}
-
-    @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The one account."""
-        return self.accounts
+        return {self.account.key: self.account}
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the one account."""
         return self.account
-
-    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
-        """Return them as they are."""
-        return pauses
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Nothing changes."""
@@ -98,43 +84,29 @@ class _Known:
 
 @dataclass(slots=True)
 class ShopAccounts:
-    """The accounts of the shop's ``integrations`` table."""
+    """The accounts of the shop's ``integrations`` table, each by its id."""
 
     open_account: Opener
     on_secrets: Callable[[list[str]], None] = lambda _: None
     _known: dict[str, _Known] = field(default_factory=dict)
     _refused: dict[str, SkipReason] = field(default_factory=dict)
     _told: dict[str, Integration] = field(default_factory=dict)
-    _named: dict[str, Account] | None = None
+    _names: dict[str, str] = field(default_factory=dict)
+    _accounts: dict[str, Account] | None = None
 
     @property
     def accounts(self) -> Mapping[str, Account]:
         """The accounts that may be asked."""
-        if self._named is None:
-            self._named = {known.account.name: known.account for known in self._known.values()}
-        return self._named
-
-    @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The same by the integrations' ids: their names may change."""
-        return {key: known.account for key, known in self._known.items()}
+        if self._accounts is None:
+            self._accounts = {key: known.account for key, known in self._known.items()}
+        return self._accounts
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the account that took ``order``, or why nobody is asked."""
         if order.integration is None:
-            return SkipReason.NO_INTEGRATION if order.routed else SkipReason.NO_ROUTING
+            return _UNROUTED[Route(order.route)]
         known = self._known.get(order.integration)
         return known.account if known else self._refused.get(order.integration, SkipReason.NO_INTEGRATION)
-
-    def pauses(self, pauses: Mapping[str, Pause]) -> Mapping[str, Pause]:
-        """Return them by the names that the accounts had when they were opened: the shop may have renamed one before or since."""
-        now = {label(known.integration): known for known in self._known.values()}
-        found: dict[str, Pause] = {}
-        for name, pause in pauses.items():
-            known = now.get(name)
-            same = [known] if known else [k for k in self._known.values() if name.endswith(_tail(k.integration))]
-            found.update((k.account.name, pause) for k in same)
-        return found
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Open new accounts, change those whose login or address changed, drop the rest.
@@ -142,7 +114,7 @@ class ShopAccounts:
         A change takes effect without a restart: a new password lets one probe through a shut gate at once.
         """
         current = {integration.id: integration for integration in integrations}
-        self._named = None
+        self._accounts, self._names = None, names_of(current.values())
         self.on_secrets([secret for i in current.values() for secret in (i.kod, i.sifre)])
         dropped: list[Provider] = []
         self._refused.clear()
@@ -154,11 +126,12 @@ class ShopAccounts:
                 self._refused[integration.id] = reason
         for gone in [i for i in self._known if i not in current or i in self._refused]:
             dropped.append(self._known.pop(gone).account.provider)
+        self._share_logins()
         return dropped
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask each account through a new client; one whose address may no longer be called goes."""
-        self.open_account, self._named = opener, None
+        self.open_account, self._accounts = opener, None
         old = [known.account.provider for known in self._known.values()]
         for integration_id, known in list(self._known.items()):
             try:
@@ -171,9 +144,9 @@ class ShopAccounts:
         return old
 
     def _take(self, integration: Integration) -> list[Provider]:
-        known = self._known.get(integration.id)
-        if known is not None and _login(known.integration) == _login(integration):
-            known.integration = integration
+        known, name = self._known.get(integration.id), self._names[integration.id]
+        if known is not None and _access(known.integration) == _access(integration):
+            known.integration, known.account.name = integration, name
             return []
         try:
             fresh = self.open_account(integration)
@@ -182,41 +155,71 @@ class ShopAccounts:
             if self._told.get(integration.id) != integration:
                 self._told[integration.id] = integration
                 log = structlog.get_logger("order_monitor.directory")
-                log.error("account.bad_address", account=label(integration), why=str(error))  # noqa: TRY400 - ours, without frames
+                log.error("account.bad_address", account=name, why=str(error))  # noqa: TRY400 - ours, without frames
             return []
+        fresh.key, fresh.name = integration.id, name
         if known is None:
             self._known[integration.id] = _Known(integration, fresh)
             return []
         old, known.account.provider = known.account.provider, fresh.provider
-        known.integration = integration
+        known.integration, known.account.name = integration, name
         known.account.gate.retry_now()
         return [old]
 
+    def _share_logins(self) -> None:
+        """Let accounts that hold one login have one pace: the provider counts its calls, whoever of us makes them."""
+        paces: dict[str, Pace] = {}
+        for known in self._known.values():
+            account, login = known.account, credentials_of(known.integration).login()
+            if account.login != login:
+                account.login, account.pace = login, Pace(account.pace.per_second, account.pace.slack)
+            account.pace = paces.setdefault(login, account.pace)
 
-def label(integration: Integration) -> str:
-    """Return an account's name: the shop's own, and enough of the id to tell two of the same name apart.
+
+_UNROUTED: Final = {
+    Route.NONE: SkipReason.NO_ROUTING,
+    Route.SEVERAL: SkipReason.SEVERAL_ACCOUNTS,
+    Route.ONE: SkipReason.NO_INTEGRATION,
+    Route.OWN: SkipReason.NO_INTEGRATION,
+}
+
+
+def names_of(integrations: Iterable[Integration]) -> dict[str, str]:
+    """Return what to call each account, by its id: the shop's own name and as much of the id as tells them all apart."""
+    found = {integration.id: integration for integration in integrations}
+    names = {key: label(integration) for key, integration in found.items()}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {key: label(found[key], whole=True) if name in shared else name for key, name in names.items()}
+
+
+def label(integration: Integration, *, whole: bool = False) -> str:
+    """Return an account's name for showing: the shop's own, and the beginning of the id, or the ``whole`` of it.
 
     Without characters that are not seen: they can turn the text around them, in a log and on a page.
     """
-    name = "".join(c for c in integration.name if unicodedata.category(c) not in _INVISIBLE).strip()[:_LONGEST_NAME]
-    return f"{name or 'integration'}{_tail(integration)}"
+    name = _visible(integration.name)[:_LONGEST_NAME] or "integration"
+    # A whole id stands in brackets: "a-1" with the id 2 and "a" with the id 1-2 must not look the same.
+    return f"{name} [{_visible(integration.id)}]" if whole else f"{name}-{_visible(integration.id[:8])}"
 
 
-def formerly(account: str, integrations: Iterable[Integration], names: Iterable[str]) -> list[str]:
-    """Return those ``names`` that an account had before the shop renamed it; none where another account's end like its own."""
-    tails = {label(integration): _tail(integration) for integration in integrations}
-    own = tails.get(account)
-    if own is None or list(tails.values()).count(own) > 1:
-        return []
-    return [name for name in names if name not in tails and name.endswith(own)]
+def _visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE).strip()
 
 
-def _tail(integration: Integration) -> str:
-    """Return the end of an account's name, which no renaming changes."""
-    return f"-{integration.id[:8]}"
+def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
+    """Return the account that a person means: by its key, or by a name that no other one has."""
+    if typed in accounts:
+        return accounts[typed]
+    found = [account for account in accounts.values() if account.name == typed]
+    return found[0] if len(found) == 1 else None
 
 
-def _login(integration: Integration) -> tuple[str, str, str]:
+def credentials_of(integration: Integration) -> Credentials:
+    """Return who is logged in where."""
+    return Credentials(integration.provider, integration.base_url, integration.kod)
+
+
+def _access(integration: Integration) -> tuple[str, str, str]:
     return integration.base_url, integration.kod, integration.sifre
 
 

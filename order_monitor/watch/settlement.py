@@ -31,7 +31,7 @@ class Settlement:
         order = result.finding.order
         entry = self._queue.get(order.id)
         delay = max(0.0, self._board.now() - result.finding.due)
-        self._board.observer.settled(entry.account if entry else "", result, delay)
+        self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
         if result.fate is not Fate.STUCK:
             self._state.stuck.pop(order.id, None)
         match result.fate:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from order_monitor.core.entry import Entry
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import LoginAccounts
 from order_monitor.watch.board import Board
 from order_monitor.watch.turns import unhurried
 
@@ -15,7 +15,7 @@ MARGIN: Final = 30.0
 """What the holder before was asking when it was lost has no answer: slots this many seconds before that are kept again."""
 
 Last = tuple[float, bool]
-"""When an account was last seen to be another's (epoch seconds), and whether that one was behind with it."""
+"""When a login was last seen to be another's (epoch seconds), and whether that one was behind with it."""
 
 
 class Shared(Protocol):
@@ -24,8 +24,8 @@ class Shared(Protocol):
     board: Board
 
     @property
-    def by_key(self) -> Mapping[str, Account]:
-        """The accounts that may be asked, by what names them in every process."""
+    def by_login(self) -> Mapping[str, LoginAccounts]:
+        """The accounts that may be asked, by the login they hold, which names them in every process."""
 
     @property
     def is_stopping(self) -> bool:
@@ -45,10 +45,12 @@ class Takeover:
         self._plans: set[asyncio.Task[None]] = set()
         self.planning: set[str] = set()
 
-    def is_behind(self, account: Account) -> bool:
-        """Whether not all of an account that is due has been asked: it is closed, paused, or its pace lets no more through."""
-        backlog = self._engine.board.queue.ready.count(account.name)
-        return not account.gate.is_open or account.paused is not None or backlog > account.pace.per_second * MARGIN
+    def is_behind(self, login: LoginAccounts) -> bool:
+        """Whether not all of a login that is due has been asked: it is closed, paused, or its pace lets no more through."""
+        if any(not account.gate.is_open or account.paused is not None for account in login.accounts):
+            return True
+        backlog = sum(self._engine.board.queue.ready.count(account.key) for account in login.accounts)
+        return backlog > login.accounts[0].pace.per_second * MARGIN
 
     async def start(self, before: Mapping[str, Last]) -> None:
         """Begin to plan the accounts that somebody else held; they stand in ``planning`` until it is done."""
@@ -74,12 +76,12 @@ class Takeover:
 
     async def _take_up(self, before: Mapping[str, Last]) -> None:
         """Where each check is noted in the table, that tells what was asked; elsewhere what came due was, unless it was behind."""
-        board, accounts = self._engine.board, self._engine.by_key
+        board, logins = self._engine.board, self._engine.by_login
         since: dict[str, float | None] = {}
         for key, (last, was_behind) in before.items():
-            if (account := accounts.get(key)) is not None:
+            for account in logins[key].accounts if key in logins else ():
                 account.gate.start_anew()
-                since[account.name] = None if was_behind or self._engine.records_every_check else last
+                since[account.key] = None if was_behind or self._engine.records_every_check else last
         async for entry in unhurried(list(board.queue)):
             is_there = entry.account in since and board.queue.get(entry.id) is entry
             if is_there and entry.is_waiting:

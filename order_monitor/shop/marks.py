@@ -1,0 +1,54 @@
+"""Small facts that all processes of a shop share: marks, and the key by which codes and logins are digested."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from order_monitor.shop.columns import literal
+from order_monitor.shop.database import Connection
+from order_monitor.shop.layout import settings_of
+
+KEY: Final = "key"
+"""The name of the digests' key: random bytes, made once and never again, or no code would be known any more."""
+
+_KEY_BYTES: Final = 32
+
+
+async def digest_key(connection: Connection, schema: str) -> bytes:
+    """Return the key of the digests; whoever is first makes it."""
+    kept = await read_mark(connection, schema, KEY)
+    if kept is None:
+        await add_mark(connection, schema, KEY, secrets.token_hex(_KEY_BYTES))
+        kept = await read_mark(connection, schema, KEY)
+    assert kept is not None
+    return bytes.fromhex(kept)
+
+
+async def read_mark(connection: Connection, schema: str, name: str) -> str | None:
+    """Return the value of a mark, None where it is not set."""
+    value = await connection.fetchval(f"SELECT value FROM {settings_of(schema)} WHERE name = {literal(name)}")
+    return None if value is None else str(value)
+
+
+async def add_mark(connection: Connection, schema: str, name: str, value: str, by: str | None = None) -> bool:
+    """Set a mark that nobody has set yet; return whether it was set now."""
+    done = await connection.fetchval(
+        f"INSERT INTO {settings_of(schema)} (name, value, stored_by) VALUES ($1, $2, $3) "
+        "ON CONFLICT DO NOTHING RETURNING true",
+        name,
+        value,
+        by,
+    )
+    return bool(done)
+
+
+async def set_mark(connection: Connection, schema: str, name: str, value: str, by: str | None = None) -> None:
+    """Set a mark, whatever it was before."""
+    await connection.execute(
+        f"INSERT INTO {settings_of(schema)} (name, value, stored_by) VALUES ($1, $2, $3) ON CONFLICT (name) "
+        "DO UPDATE SET value = EXCLUDED.value, stored_by = EXCLUDED.stored_by, stored_at = now()",
+        name,
+        value,
+        by,
+    )
