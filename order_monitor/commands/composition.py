@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
@@ -89,6 +90,7 @@ def layout_of(settings: Settings) -> Layout:
             processing=statuses.processing,
             give_up_after=schedule.give_up_after,
             give_up_blind=schedule.give_up_blind,
+            first_check=schedule.first_check,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
@@ -96,7 +98,16 @@ def layout_of(settings: Settings) -> Layout:
         await_pin=schedule.await_pin,
         unique_pins=settings.provider.unique_pins,
         lookup=settings.database.lookup,
+        credentials=_configured(settings),
     )
+
+
+def _configured(settings: Settings) -> Credentials | None:
+    """Return who is logged in at the account in the settings, where there is one."""
+    given = settings.provider
+    if given.source != "config" or given.base_url is None or given.kod is None:
+        return None
+    return Credentials("znet", given.base_url, given.kod.get_secret_value())
 
 
 def orders_of(settings: Settings, database: Database) -> Orders:
@@ -196,6 +207,7 @@ def policy_of(settings: Settings, *, one_pass: bool = False, plan: Plan | None =
         give_up_after=schedule.give_up_after,
         give_up_blind=schedule.give_up_blind,
         confirm_cancelled=schedule.confirm_cancelled,
+        first_check=schedule.first_check,
         one_pass=one_pass,
         patience=PATIENCE if one_pass else None,
     )

@@ -31,6 +31,10 @@ class StuckReason(StrEnum):
     TWO_ANSWERS = "two_answers"
     PIN_UNREADABLE = "pin_unreadable"
     PIN_DUPLICATE = "pin_duplicate"
+    PIN_FOR_ENDED = "pin_for_ended"
+    PIN_FOR_OTHER_DISPATCH = "pin_for_other_dispatch"
+    REFERENCE_TWICE = "reference_twice"
+    REPEAT_SENT_ANEW = "repeat_sent_anew"
 
 
 FOR_A_PERSON: Final = {
@@ -59,6 +63,7 @@ class Rules:
     processing: str = "processing"
     give_up_after: float = 86_400.0
     give_up_blind: bool = False
+    first_check: float = 60.0
     pin_width: int | None = None
     note_width: int | None = None
 
@@ -90,18 +95,22 @@ class Stuck:
 Decision: TypeAlias = Write | Nothing | Stuck
 
 
-def decide(row: Row, answer: Answer, age: float, rules: Rules) -> Decision:
-    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``."""
+def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bool = True) -> Decision:
+    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``.
+
+    Unless it ``may_expire`` its age ends no order: the clocks do not agree.
+    """
+    is_past = may_expire and age >= rules.give_up_after
     match answer:
         case Completed(pin=pin, message=message):
             return _complete(row, pin, message, rules)
         case Cancelled(message=message):
             return _fail(row, message, rules)
-        case Waiting() if age >= rules.give_up_after:
+        case Waiting() if is_past:
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Waiting(message=message):
             return _wait(row, message, rules)
-        case _ if rules.give_up_blind and age >= rules.give_up_after:
+        case _ if rules.give_up_blind and is_past:
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
             return Stuck(FOR_A_PERSON[why][0], shape)

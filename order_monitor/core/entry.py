@@ -40,7 +40,8 @@ class Memo:
 
     ``ended_at``: it has ended, and only its PIN is awaited. ``failures`` in a row, and until when it is ``held`` back for them.
     ``stuck``: why its answer cannot be written. ``unknown``: how many answers in a row only a person can read.
-    ``cancelled_at``: when an unconfirmed cancellation was read.
+    ``cancelled_at``: when an unconfirmed cancellation was read. ``anchor``: the ``sent_at`` that its times follow from, where the
+    shop has changed it since.
     """
 
     ended_at: float | None = None
@@ -49,6 +50,7 @@ class Memo:
     stuck: str | None = None
     unknown: int = 0
     cancelled_at: float | None = None
+    anchor: float | None = None
 
 
 class _Changes(TypedDict, total=False):
@@ -58,6 +60,7 @@ class _Changes(TypedDict, total=False):
     stuck: str | None
     unknown: int
     cancelled_at: float | None
+    anchor: float | None
 
 
 NOTHING: Final = Memo()
@@ -117,6 +120,12 @@ class Entry:
         _, status, tenant_id, integration, route, package = self.traits
         known = (self.id, status, self.sent_at, self.referans or "", tenant_id, self.asked_at)
         return Order(*known, integration, route, package, self.registered, self.memo.ended_at)
+
+    @property
+    def planned(self) -> Order:
+        """The order as its times follow from it."""
+        order, anchor = self.order, self.memo.anchor
+        return order if anchor is None else order._replace(sent_at=anchor)
 
     def is_still(self, order: Order, account: str) -> bool:
         """Whether ``order``, read just now, is what it was and ``account``'s; a reference that is not kept may be any."""

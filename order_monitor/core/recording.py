@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from order_monitor.core.answer import Answer, Waiting
+from order_monitor.core.answer import AboutOrder, Answer, Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
-from order_monitor.core.order import Order
+from order_monitor.core.order import CONFIGURED, Order, Pin
 
 
 @dataclass(slots=True)
 class Finding:
     """An answer about one order. ``seen_at`` is epoch seconds by the database's clock; ``due`` the slot it was asked for.
 
-    ``account`` is who answered, ``tries`` how often the database has put it off.
+    ``account`` is the key of who was asked, ``tries`` how often the database has put it off. ``by_person``: a person decides, in
+    place of the provider; ``same_as`` is the order whose code that one says this order rightly has too. ``seen_utc`` is the moment
+    by this machine's clock, and ``vouched`` tells that the clocks agreed: without that no age ends an order.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
     when the row is read back.
     """
@@ -24,9 +26,13 @@ class Finding:
     seen_at: float
     due: float = 0.0
     checks: int = 0
-    account: str = ""
+    account: str = CONFIGURED
     tries: int = 0
     attempted: Write | None = None
+    by_person: bool = False
+    same_as: str | None = None
+    vouched: bool = True
+    seen_utc: float | None = None
 
     @property
     def is_urgent(self) -> bool:
@@ -35,8 +41,24 @@ class Finding:
 
     @property
     def age(self) -> float:
-        """Seconds from ``sent_at`` to the answer."""
+        """Seconds from ``sent_at`` to the answer, by the database's clock."""
         return self.seen_at - (self.order.sent_at if self.order.sent_at is not None else self.seen_at)
+
+    def age_since(self, sent_at: float | None) -> float:
+        """Return the seconds since ``sent_at``: the smaller of the two clocks' reckonings; 0 where it is not known."""
+        if sent_at is None:
+            return 0.0
+        return min(self.seen_at, self.seen_at if self.seen_utc is None else self.seen_utc) - sent_at
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the provider has said how the order is; without that it may be given up all the same, if the settings say so."""
+        return isinstance(self.answer, AboutOrder)
+
+    @property
+    def pin(self) -> Pin | None:
+        """The PIN that was read, if any."""
+        return self.answer.pin if isinstance(self.answer, Completed) else None
 
 
 class Fate(StrEnum):
@@ -54,7 +76,9 @@ class Fate(StrEnum):
 class Result:
     """The fate of one finding. ``write`` where something was written; ``detail`` is fit to be shown.
 
-    ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back.
+    ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back. ``review`` is for
+    a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
+    believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
     """
 
     finding: Finding
@@ -64,3 +88,8 @@ class Result:
     detail: str = ""
     status: str = ""
     repeat: bool = False
+    review: StuckReason | None = None
+    review_of: str | None = None
+    wait: bool = False
+    notice: str = ""
+    event_id: int | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.login import Credentials
 from order_monitor.core.order import Route
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
 from order_monitor.shop.database import Connection
@@ -140,6 +141,11 @@ class AccountTables:
             )
             for row in rows
         ]
+
+
+def credentials_of(integrations: Iterable[Integration]) -> dict[str, Credentials]:
+    """Return who is logged in where, by the accounts' keys."""
+    return {i.id: Credentials(i.provider, i.base_url, i.kod) for i in integrations}
 
 
 def own_sql(orders: Table, alias: str) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from order_monitor.core.errors import SettingsError, ShopMisfitError
-from order_monitor.shop.accounts import AccountTables, find_account_tables
+from order_monitor.core.order import CONFIGURED
+from order_monitor.shop.accounts import AccountTables, credentials_of, find_account_tables
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.layout import Layout, check_statuses
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.marks import digest_key, read_mark
+from order_monitor.shop.logins import Logins
+from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
 from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.pins import Codes
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.table_search import find_table
 
@@ -22,17 +24,14 @@ class Holdings:
     """What was found at one look: the orders table ready to be written, and the tables beside it.
 
     ``lacks`` are the tables and rights of ours that are missing: with any of them missing no order is asked about and none is
-    ended, for no end may be without its event. ``is_posted`` tells that this shop's events are posted to a webhook.
+    ended, for no end may be without its event.
     """
 
     ledger: Ledger
     accounts: AccountTables | None
     pauses: Pauses
     reviews: Reviews
-    reviewed: frozenset[tuple[str, str]]
     lacks: tuple[str, ...] = ()
-    is_posted: bool = False
-    key: bytes = b""
 
 
 class Catalogue:
@@ -44,6 +43,7 @@ class Catalogue:
         self.layout = layout
         self._holdings: Holdings | None = None
         self._is_stale = False
+        self._logins: Logins | None = None
 
     def adopt(self, layout: Layout) -> None:
         """Go on by other settings, from the next look on."""
@@ -116,13 +116,25 @@ class Catalogue:
         note = table.get("note")
         width = note.width if note is not None else None
         rules = replace(layout.rules, pin_width=table["pin_code"].width, note_width=width)
-        reviews, ledger = Reviews(layout.schema), Ledger(table, layout, rules)
-        found = Holdings(ledger, accounts, Pauses(layout.schema), reviews, frozenset(), tuple(lacks))
+        reviews, schema = Reviews(layout.schema), layout.schema
+        ledger = Ledger(table, layout, rules, Logins(schema, b""))
+        found = Holdings(ledger, accounts, Pauses(schema), reviews, tuple(lacks))
         if lacks:
             return found
+        key, began = await digest_key(connection, schema), await read_mark(connection, schema, FIRST_MIGRATE)
+        shared = await Codes(table, schema, key).shared(connection)
+        logins = await self._logins_of(connection, accounts, key)
         return replace(
             found,
-            reviewed=frozenset(await reviews.stuck(connection)),
-            is_posted=await read_mark(connection, layout.schema, WEBHOOK_MARK) is not None,
-            key=await digest_key(connection, layout.schema),
+            ledger=replace(ledger, logins=logins, key=key, shared=shared, began_at=float(began or "-inf")),
         )
+
+    async def _logins_of(self, connection: Connection, accounts: AccountTables | None, key: bytes) -> Logins:
+        """Return who is logged in at the accounts; those of the shop are noted each time they are read."""
+        if self._logins is None:
+            self._logins = Logins(self.layout.schema, key)
+        if accounts is not None:
+            await self._logins.note(connection, credentials_of(await accounts.read(connection)))
+        elif self.layout.credentials is not None:
+            await self._logins.note(connection, {CONFIGURED: self.layout.credentials})
+        return self._logins

@@ -26,6 +26,7 @@ LOGICAL: Final[dict[str, tuple[str, str]]] = {
     "last_sync_at": ("last_sync_at", "lastSyncAt"),
     "completed_at": ("completed_at", "completedAt"),
     "duration_ms": ("duration_ms", "durationMs"),
+    "root_order_id": ("root_order_id", "rootOrderId"),
 }
 """Logical name → (plain spelling, the running shop's spelling)."""
 
@@ -107,7 +108,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The orders table: its name, the columns found, those that cannot be written and are left out, and its shape."""
+    """The orders table: its name, the columns found, those that cannot be written and are left out, and its shape.
+
+    ``readable`` are further columns of a row that tell a code of the provider's from what the shop itself wrote there.
+    ``is_reference_indexed`` tells that other orders with the same reference can be found by an index.
+    """
 
     schema: str
     name: str
@@ -115,6 +120,8 @@ class Table:
     time_zone: str | None = None
     left_out: tuple[str, ...] = ()
     shape: Shape = field(default_factory=Shape)
+    readable: tuple[str, ...] = ()
+    is_reference_indexed: bool = False
 
     @property
     def sql(self) -> str:

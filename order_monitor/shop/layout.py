@@ -8,6 +8,7 @@ from typing import Final
 
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.login import Credentials
 from order_monitor.shop.columns import Table, literal, quoted
 
 NEVER_SENT: Final = "not_sent"
@@ -28,7 +29,9 @@ class Layout:
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
     With ``is_consumed`` nobody consumes the events: they are written as consumed. A PIN that an end lacks is waited for ``await_pin`` seconds. With
-    ``unique_pins`` no PIN goes to a second order of its account. ``author`` is written beside each event as who decided. ``lookup``
+    ``unique_pins`` no PIN goes to a second order of its account. With ``reference_reuse`` "newest" the
+    newer of two orders with one reference may be believed. ``credentials`` are those of the account in the settings. ``author`` is
+    written beside each event as who decided. ``lookup``
     are further columns that a person may find an order by.
     """
 
@@ -46,6 +49,8 @@ class Layout:
     pins_elsewhere: bool = False
     await_pin: float = 0.0
     unique_pins: bool = True
+    reference_reuse: str = "none"
+    credentials: Credentials | None = None
     author: str = "daemon"
     lookup: tuple[str, ...] = ()
 

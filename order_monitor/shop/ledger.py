@@ -1,51 +1,76 @@
 """Write findings into the orders table: lock, decide, update, and record the event, all in one transaction.
 
 The decision is made on the row as it stands under our lock, so nobody's change in between can be overwritten. Only open rows are
-locked, only locked rows are changed, and each change of status adds its event in the same statement.
+locked, only locked rows are changed, and each change of status adds its event in the same statement. An answer holds for the
+dispatch it was asked for: the row is compared with that. What a statement has stored is read back before it is believed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import asyncpg
 
-from order_monitor.core.answer import Completed
+from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
 from order_monitor.core.errors import RowRejectedError
-from order_monitor.core.order import Order, Pin
-from order_monitor.core.pin_memory import PinMemory
+from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.text import clean
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import Layout
+from order_monitor.shop.dispatches import TOUCHED, Dispatches, Standing, Twin
+from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
+from order_monitor.shop.layout import Layout, events_of
+from order_monitor.shop.logins import Logins
+from order_monitor.shop.pins import Claim, Codes
 from order_monitor.shop.set_sql import entry_of
 from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS, Statements
 
 _INT4_MAX: Final = 2**31 - 1
 _DOUBLED: Final = "more rows than one have this id; give each an id of its own, and keep it so by a unique index"
+_CHECK_NOW: Final = "SET CONSTRAINTS ALL IMMEDIATE"
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The orders table as it was found."""
+    """The orders table as it was found, with what all processes share about it: dispatches, logins and codes.
+
+    ``shared`` are the packages whose orders share their codes; ``began_at`` is when this shop was first migrated, epoch seconds.
+    """
 
     table: Table
     layout: Layout
     rules: Rules
+    logins: Logins
+    key: bytes = b""
+    shared: frozenset[str] = frozenset()
+    began_at: float = float("-inf")
 
     @property
     def records_every_check(self) -> bool:
         """Whether ``last_sync_at`` is written at each check."""
         return self.layout.record_sync and self.table.get("last_sync_at") is not None
 
-    async def write(
-        self, connection: Connection, findings: Sequence[Finding], *, with_notes: bool, pins: PinMemory | None = None
-    ) -> list[Result]:
-        """Write findings about different orders, inside the caller's transaction; no PIN that ``pins`` knows to be another order's.
+    @property
+    def statements(self) -> Statements:
+        """The SQL of this table."""
+        return Statements(self.table, self.layout)
+
+    @property
+    def dispatches(self) -> Dispatches:
+        """The table of dispatches."""
+        return Dispatches(self.table, self.layout, self.logins)
+
+    @property
+    def codes(self) -> Codes:
+        """The table of codes."""
+        return Codes(self.table, self.layout.schema, self.key)
+
+    async def write(self, connection: Connection, findings: Sequence[Finding], *, with_notes: bool) -> list[Result]:
+        """Write findings about different orders, inside the caller's transaction.
 
         Raises:
             RowRejectedError: a value, a constraint or a trigger stands against one of them.
@@ -53,47 +78,70 @@ class Ledger:
         assert len({f.order.id for f in findings}) == len(findings), "one finding an order"
         results: list[Result] = []
         for together in by_node(self.table, findings):
-            results += await self._write(connection, together, pins, with_notes=with_notes)
+            results += await self._write(connection, together, with_notes=with_notes)
         return results
 
-    async def _write(
-        self, connection: Connection, findings: Sequence[Finding], pins: PinMemory | None, *, with_notes: bool
-    ) -> list[Result]:
+    async def _write(self, connection: Connection, findings: Sequence[Finding], *, with_notes: bool) -> list[Result]:
         by_id = {f.order.id: f for f in findings}
         orders = [f.order for f in findings]
         span = self.statements.span(orders)
         doubled = [by_id.pop(i) for i in await self._doubled(connection, orders)]
-        late = [f for f in by_id.values() if f.order.awaits_pin]
+        late = {f.order.id: f.order.status for f in by_id.values() if f.order.awaits_pin}
         ids = [f.order.id for f in by_id.values() if not f.order.awaits_pin]
         rows = await self._locked(connection, ids, late, span)
         if span and self.table.shape.distributed_by is None and (elsewhere := [i for i in ids if i not in rows]):
             # Held by somebody, ended, or another tenant's or of another time since: only the last are found now.
-            moved = await self._locked(connection, elsewhere, [], "")
+            moved = await self._locked(connection, elsewhere, {}, "")
             if moved:
                 rows, span = rows | moved, ""
                 twice = await self._doubled(connection, [f.order for f in by_id.values()], anywhere=True)
                 doubled += [by_id.pop(i) for i in twice]
                 rows = {i: row for i, row in rows.items() if i not in twice}
-        results = [self._decide(by_id[i], row, pins, with_notes=with_notes) for i, row in rows.items()]
+        # Whoever ended it: a PIN that was read still fits an order that ended as completed without one.
+        without = [f for i, f in by_id.items() if i not in rows and f.pin is not None and not f.order.awaits_pin]
+        ended = await self._ended_without_pin(connection, without, span)
+        results = await self._decide_all(connection, by_id, rows, ended, with_notes=with_notes)
         changed = [r for r in results if r.write is not None]
-        written = await self._update(connection, [r for r in changed if not r.finding.order.awaits_pin], span)
-        added = await self._add_pins(connection, [r for r in changed if r.finding.order.awaits_pin], span)
+        is_late = ended.keys() | late.keys()
+        written = await self._update(connection, [r for r in changed if r.finding.order.id not in is_late], span)
+        added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)
         rest = [r for r in results if r.write is None]
-        await self._touch(connection, [r.finding for r in rest if not r.finding.order.awaits_pin], span)
-        missing = [f for i, f in by_id.items() if i not in rows]
+        await self._touch(connection, [r.finding for r in rest if r.finding.order.id not in is_late], span)
+        missing = [f for i, f in by_id.items() if i not in rows and i not in ended]
         rest += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
         return [*written, *added, *rest, *(await self._missing(connection, missing, span) if missing else [])]
 
     async def _locked(
-        self, connection: Connection, ids: list[str], late: Sequence[Finding], span: str
+        self, connection: Connection, ids: list[str], late: Mapping[str, str], span: str
     ) -> dict[str, asyncpg.Record]:
         rows = list(await connection.fetch(self.statements.lock_sql(span), ids)) if ids or not late else []
         if late:
-            statuses = {f.order.id: f.order.status for f in late}
             sql = self.statements.late_lock_sql(self.statements.node(span))
-            found = await connection.fetch(sql, list(statuses), list(set(statuses.values())))
-            rows += [row for row in found if row["status"] == statuses[row["id"]]]
+            found = await connection.fetch(sql, list(late), list(set(late.values())))
+            rows += [row for row in found if row["status"] == late[row["id"]]]
         return {row["id"]: row for row in rows}
+
+    async def _ended_without_pin(
+        self, connection: Connection, findings: Sequence[Finding], span: str
+    ) -> dict[str, asyncpg.Record]:
+        """Lock those orders that ended as completed and lack the PIN that was read; a person's own end is left to people."""
+        if not findings:
+            return {}
+        words = dict.fromkeys((self.rules.completed, *COMPLETED_WORDS))
+        sql = self.statements.late_lock_sql(self.statements.node(span))
+        rows = await connection.fetch(sql, [f.order.id for f in findings], list(words))
+        if not rows:
+            return {}
+        ours = await connection.fetch(self._last_sources_sql(), [row["id"] for row in rows])
+        by_person = {row["id"] for row in ours if row["source"] == PERSON}
+        return {row["id"]: row for row in rows if row["id"] not in by_person}
+
+    def _last_sources_sql(self) -> str:
+        cast = self.table["id"].cast
+        return (
+            f"SELECT DISTINCT ON (order_id) order_id::text AS id, source FROM {events_of(self.table.schema)} "
+            f"WHERE order_id = ANY($1::text[]{cast}[]) ORDER BY order_id, id DESC"
+        )
 
     async def _doubled(self, connection: Connection, orders: Sequence[Order], *, anywhere: bool = False) -> list[str]:
         """Return the ids that several rows have, where no index rules that out: nobody knows which of them is meant.
@@ -111,24 +159,54 @@ class Ledger:
                 found += [row["id"] for row in await connection.fetch(self.statements.doubled_sql(span), ids)]
         return found
 
-    @property
-    def statements(self) -> Statements:
-        """The SQL of this table."""
-        return Statements(self.table, self.layout)
+    # --- deciding, on the locked rows
 
-    def _decide(self, finding: Finding, row: asyncpg.Record, pins: PinMemory | None, *, with_notes: bool) -> Result:
+    async def _decide_all(
+        self,
+        connection: Connection,
+        findings: Mapping[str, Finding],
+        rows: Mapping[str, asyncpg.Record],
+        ended: Mapping[str, asyncpg.Record],
+        *,
+        with_notes: bool,
+    ) -> list[Result]:
+        pairs = [(findings[i], row, i in ended) for i, row in (*rows.items(), *ended.items())]
+        noted = [(f.order.id, f.account, f.order.referans.strip()) for f, _, is_late in pairs if self._needs(f, is_late)]
+        standing = await self.dispatches.standing(connection, noted) if noted else {}
+        results = [
+            self._decide(f, row, standing.get(f.order.id), is_late=is_late, with_notes=with_notes)
+            for f, row, is_late in pairs
+        ]
+        results = await self._without_twins(connection, results, standing, {**rows, **ended})
+        results = await self._without_given(connection, results)
+        return await self._claimed(connection, results, {**rows, **ended})
+
+    def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
+        """Whether an answer may end its order, so that what is noted of its dispatch must be known."""
+        is_waiting = isinstance(finding.answer, Waiting) and finding.age < self.rules.give_up_after
+        return not finding.by_person and (is_late or finding.order.awaits_pin or not is_waiting)
+
+    def _decide(
+        self, finding: Finding, row: asyncpg.Record, noted: Standing | None, *, is_late: bool, with_notes: bool
+    ) -> Result:
         status = row["status"]
-        if (row["referans"] or "").strip() != finding.order.referans.strip():
-            return Result(finding, Fate.RESENT, status=status)
-        stands = Row(status, row["pin"], row["note"])
-        if finding.order.awaits_pin:
+        if self._is_other_dispatch(finding, row):
+            return Result(
+                finding, Fate.RESENT, status=status, review=_OTHER_DISPATCH if finding.pin is not None else None
+            )
+        stands, sent_at = Row(status, row["pin"], row["note"]), row["sent_at"]
+        if noted is not None and noted.touched >= TOUCHED:
+            sent_at = noted.found_at
+        if finding.order.awaits_pin or is_late:
             decision = decide_late_pin(stands, finding.answer, self.rules)
         else:
-            decision = decide(stands, finding.answer, finding.age, self.rules)
+            age = finding.age_since(sent_at)
+            decision = decide(stands, finding.answer, age, self.rules, may_expire=finding.vouched)
         match decision:
-            case Write(pin=Pin() as pin) if pins is not None and (owner := self._owner(pins, finding, pin)):
-                detail = f"order {owner} has the same"
-                return Result(finding, Fate.STUCK, stuck=StuckReason.PIN_DUPLICATE, detail=detail, status=status)
+            case Write(final=True) if noted is None and not finding.by_person and finding.is_told:
+                return Result(finding, Fate.RESENT, status=status)
+            case Write(final=True) if noted is not None and self._is_too_early(finding, row, noted):
+                return Result(finding, Fate.RESENT, status=status, wait=True)
             case Write():
                 kept = decision if with_notes else replace(decision, note=None, message="")
                 return Result(finding, Fate.WRITTEN, write=kept, status=status)
@@ -137,23 +215,156 @@ class Ledger:
             case Nothing():
                 return Result(finding, Fate.UNCHANGED, status=status)
 
-    def _owner(self, pins: PinMemory, finding: Finding, pin: Pin) -> str | None:
-        return pins.claim(finding.order.integration or "", pin, finding.order.id) if self.layout.unique_pins else None
+    def _is_other_dispatch(self, finding: Finding, row: asyncpg.Record) -> bool:
+        """Whether the shop has sent the order under another reference, or to another account, since it was asked about."""
+        if (row["referans"] or "").strip() != finding.order.referans.strip():
+            return True
+        is_shops = self.layout.accounts_from_shop and not finding.by_person
+        return is_shops and row["own"] is not None and row["own"] != finding.account
+
+    def _is_too_early(self, finding: Finding, row: asyncpg.Record, noted: Standing) -> bool:
+        """Whether the shop has given the dispatch another time, and the answer may still be about the attempt before.
+
+        A completion stands all the same. Anything else is believed where it was given a first check's time after the new one: so
+        it is asked about once more, and then stands. A shop that touches the time at each save delays nothing for ever: from
+        `TOUCHED` times on, no more notice is taken of it.
+        """
+        if isinstance(finding.answer, Completed) or row["sent_at"] is None or noted.touched >= TOUCHED:
+            return False
+        known = finding.order.sent_at
+        is_moved = known is None or abs(row["sent_at"] - known) >= SAME_TIME
+        return is_moved or (noted.touched > 0 and finding.seen_at - row["sent_at"] < self.rules.first_check)
+
+    async def _without_twins(
+        self,
+        connection: Connection,
+        results: Sequence[Result],
+        standing: Mapping[str, Standing],
+        rows: Mapping[str, asyncpg.Record],
+    ) -> list[Result]:
+        """Believe nothing that ends one of two orders with the same reference: nobody knows which of them the provider means."""
+        held: list[Result] = []
+        for result in results:
+            noted = standing.get(result.finding.order.id)
+            is_end = result.write is not None and result.write.final and not result.finding.by_person
+            if not is_end or noted is None or noted.meant or not noted.twins:
+                held.append(result)
+                continue
+            order, row = result.finding.order, rows[result.finding.order.id]
+            twins = [
+                twin
+                for twin in await self.dispatches.twins(connection, order.referans.strip(), noted.twins)
+                if twin.root != row["root"] and not self._is_settled(row["sent_at"], twin)
+            ]
+            held.append(result if not twins else _twice(result, row["sent_at"], twins))
+        return held
+
+    def _is_settled(self, sent_at: float | None, twin: Twin) -> bool:
+        """Whether an order is believed although an older one has its reference: where panels number anew, as the settings say."""
+        if self.layout.reference_reuse != "newest" or twin.meant or sent_at is None:
+            return False
+        is_older = twin.sent_at is None or twin.sent_at < sent_at
+        long_ago = twin.sent_at is not None and sent_at - twin.sent_at > 2 * self.rules.give_up_after
+        before = twin.sent_at is not None and twin.sent_at < self.began_at
+        return is_older and (not twin.is_open or long_ago or before)
+
+    async def _without_given(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+        """Fail no order that was ever given a PIN: a customer may hold what a refund would pay back. A person may."""
+        failing = [r.finding.order.id for r in results if _is_failure(r) and not r.finding.by_person]
+        given = await self.codes.given(connection, failing) if failing else set()
+        return [
+            replace(r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before")
+            if r.finding.order.id in given and _is_failure(r)
+            else r
+            for r in results
+        ]
+
+    async def _claimed(
+        self, connection: Connection, results: Sequence[Result], rows: Mapping[str, asyncpg.Record]
+    ) -> list[Result]:
+        """Claim each code for its order; what is another's is kept back for a person."""
+        claims: dict[str, Claim] = {}
+        for result in results:
+            finding = result.finding
+            is_given = result.write is not None and result.write.pin is not None
+            if finding.pin is None or not (is_given or result.review is _OTHER_DISPATCH):
+                continue
+            row = rows[finding.order.id]
+            digest = self.codes.digest(finding.pin, row["own_words"] or "")
+            if digest is None:
+                continue
+            claims[finding.order.id] = Claim(
+                finding.order.id,
+                row["root"],
+                self.logins.of(finding.account),
+                digest,
+                is_text=self.codes.is_text(finding.pin),
+                is_shared=not self.layout.unique_pins or package_mark(finding.order) in self.shared,
+                same_as=finding.same_as,
+            )
+        owners = await self.codes.claim(connection, list(claims.values()))
+        return [_kept_back(r, owners.get(r.finding.order.id)) for r in results]
+
+    # --- writing what was decided
 
     async def _update(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Change the locked rows of open orders."""
         statements = self.statements
-        return await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
+        written = await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
+        return await self._read_back(connection, written)
 
     async def _add_pins(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
-        return await _change(
-            connection, results, self.statements.late_update_sql(self.statements.node(span)), late_values, ()
-        )
+        statements = self.statements
+        written = await _change(connection, results, statements.late_update_sql(statements.node(span)), late_values, ())
+        return await self._read_back(connection, written)
+
+    async def _read_back(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+        """Read what ends have become in the table: a trigger may have changed them after the statement returned.
+
+        Raises:
+            RowRejectedError: a PIN is gone, or an order is still open.
+        """
+        ends = [r for r in results if r.write is not None and (r.write.final or r.write.pin is not None)]
+        if not ends:
+            return list(results)
+        await connection.execute(_CHECK_NOW)
+        ids = [r.finding.order.id for r in ends]
+        stored = {row["id"]: row for row in await connection.fetch(self.statements.status_sql(), ids)}
+        found = {r.finding.order.id: self._compared(r, stored.get(r.finding.order.id)) for r in ends}
+        if changed := [r for r in found.values() if r.notice]:
+            rows = [stored[r.finding.order.id] for r in changed]
+            await connection.execute(
+                f"UPDATE {events_of(self.table.schema)} e SET to_status = u.status, has_pin = u.has_pin "
+                "FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS u(id, status, has_pin) WHERE e.id = u.id",
+                [r.event_id for r in changed],
+                [row["status"] for row in rows],
+                [bool((row["pin"] or "").strip()) or self.layout.pins_elsewhere for row in rows],
+            )
+        return [found.get(r.finding.order.id, r) for r in results]
+
+    def _compared(self, result: Result, row: asyncpg.Record | None) -> Result:
+        write = result.write
+        assert write is not None
+        if row is None:
+            msg = "a trigger or a rule took the row away"
+            raise RowRejectedError(msg)
+        if row["status"] in self.statements.open_statuses:
+            msg = "a trigger kept the order open"
+            raise RowRejectedError(msg)
+        pin = (row["pin"] or "").strip()
+        if write.pin is not None and not pin and not self.layout.pins_elsewhere:
+            msg = "a trigger took the PIN away"
+            raise RowRejectedError(msg)
+        is_same = row["status"] == write.status and (write.pin is None or not pin or pin == write.pin.reveal().strip())
+        if is_same:
+            return result
+        what = "another status" if row["status"] != write.status else "another PIN"
+        return replace(result, write=replace(write, status=row["status"]), notice=f"the table holds {what} than was written")
 
     async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
-        checked = {f.order.id: f.seen_at for f in findings}
+        checked = {f.order.id: f.seen_at for f in findings if not f.order.awaits_pin and not f.by_person}
         if not checked or not self.records_every_check:
             return
         await connection.execute(
@@ -170,6 +381,14 @@ class Ledger:
         there = {row["id"]: row for row in rows}
         open_statuses = self.statements.open_statuses
         return [_explain(f, there.get(f.order.id), open_statuses) for f in findings]
+
+
+_OTHER_DISPATCH: Final = StuckReason.PIN_FOR_OTHER_DISPATCH
+
+
+def package_mark(order: Order) -> str:
+    """Return what a package goes by where its orders share their codes: its tenant and its own id."""
+    return f"{order.tenant_id or ''} {order.package or ''}"
 
 
 def by_node(table: Table, findings: Sequence[Finding]) -> Iterable[Sequence[Finding]]:
@@ -200,7 +419,7 @@ async def _change(
     """Change locked rows; return the results with what the events table had to say.
 
     Raises:
-        RowRejectedError: a trigger kept a row from changing, stored another PIN, or made an end one of ``not_ends``.
+        RowRejectedError: a trigger kept a row from changing, or made an end one of ``not_ends``.
     """
     if not results:
         return []
@@ -211,36 +430,63 @@ async def _change(
         rows.append(values(result.finding, result.write, result.status))
     arrays = [list(column) for column in zip(*rows, strict=True)]
     stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
-    for result in results:
-        _verify(result, stored.get(result.finding.order.id), not_ends)
-    return [replace(r, repeat=stored[r.finding.order.id]["repeat"]) for r in results]
+    return [_told(result, stored.get(result.finding.order.id), not_ends) for result in results]
 
 
-def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequence[str]) -> Result:
-    if row is None:
-        return Result(finding, Fate.GONE, detail="the row is deleted")
-    is_late = finding.order.awaits_pin
-    is_same = is_late and row["status"] == finding.order.status and not (row["pin"] or "").strip()
-    if is_same or (not is_late and row["status"] in open_statuses):
-        return Result(finding, Fate.LOCKED, status=row["status"])
-    tried = finding.attempted
-    if tried is not None and tried.status == row["status"] and (tried.pin is None or tried.pin.reveal() == row["pin"]):
-        return Result(finding, Fate.WRITTEN, write=tried, status=finding.order.status)
-    return Result(finding, Fate.GONE, status=clean(row["status"] or ""))
-
-
-def _verify(result: Result, stored: asyncpg.Record | None, open_statuses: Sequence[str]) -> None:
+def _told(result: Result, stored: asyncpg.Record | None, open_statuses: Sequence[str]) -> Result:
     write = result.write
     assert write is not None
     if stored is None:
         msg = "a trigger or a rule kept the row from changing"
         raise RowRejectedError(msg)
-    if write.pin is not None and (stored["pin"] or "").rstrip() != write.pin.reveal():
-        msg = "a trigger stored another PIN"
-        raise RowRejectedError(msg)
     if write.final and stored["status"] in open_statuses:
         msg = "a trigger kept the order open"
         raise RowRejectedError(msg)
+    review = StuckReason.REPEAT_SENT_ANEW if stored["anew"] and write.final else result.review
+    return replace(result, repeat=stored["repeat"], event_id=stored["event_id"], review=review)
+
+
+def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequence[str]) -> Result:
+    kept = StuckReason.PIN_FOR_ENDED if finding.pin is not None and not finding.by_person else None
+    if row is None:
+        return Result(finding, Fate.GONE, detail="the row is deleted", review=kept)
+    is_late = finding.order.awaits_pin
+    is_same = is_late and row["status"] == finding.order.status and not (row["pin"] or "").strip()
+    if is_same or (not is_late and row["status"] in open_statuses):
+        return Result(finding, Fate.LOCKED, status=row["status"])
+    tried, stored = finding.attempted, (row["pin"] or "").strip()
+    if tried is not None and tried.status == row["status"] and (tried.pin is None or tried.pin.reveal().strip() == stored):
+        return Result(finding, Fate.WRITTEN, write=tried, status=finding.order.status)
+    status = clean(row["status"] or "")
+    if finding.pin is not None and finding.pin.reveal().strip() == stored:
+        return Result(finding, Fate.GONE, status=status)
+    detail = f"it is {status!r}{', with another PIN' if stored else ''}"
+    return Result(finding, Fate.GONE, status=status, detail=detail if kept else "", review=kept)
+
+
+def _twice(result: Result, sent_at: float | None, twins: Sequence[Twin]) -> Result:
+    """Hold an order that is not alone with its reference; one review for all, about the newest of those that are open."""
+    order = result.finding.order
+    others = [(twin.sent_at or 0.0, twin.id) for twin in twins if twin.is_open]
+    newest = max([(sent_at or 0.0, order.id), *others])[1]
+    named = ", ".join(sorted({order.id, *(twin.id for twin in twins)} - {newest}))
+    detail = f"order {named} has the same reference"
+    return replace(
+        result, fate=Fate.STUCK, write=None, stuck=StuckReason.REFERENCE_TWICE, detail=detail, review_of=newest
+    )
+
+
+def _kept_back(result: Result, owner: str | None) -> Result:
+    if owner is None or result.write is None:
+        return result
+    detail = f"order {owner} has the same"
+    return replace(result, fate=Fate.STUCK, write=None, stuck=StuckReason.PIN_DUPLICATE, detail=detail)
+
+
+def _is_failure(result: Result) -> bool:
+    return (
+        result.write is not None and result.write.final and not isinstance(result.finding.answer, Completed)
+    )
 
 
 def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
@@ -263,6 +509,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         sent,
         outcome_of(finding, write),
         entry_of(message, finding.seen_at) if message and write.note is not None else None,
+        *origin_of(finding, write),
     )
 
 
@@ -270,12 +517,21 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
     """Return one record of the arrays that put in a late PIN; the order stands at ``was`` and stays there."""
     assert write.pin is not None
     told, sent = told_of(finding, write), finding.order.sent_at
-    return (finding.order.id, was, write.pin.reveal(), told, finding.checks, sent)
+    return (finding.order.id, was, write.pin.reveal(), told, finding.checks, sent, *origin_of(finding, write))
+
+
+def origin_of(finding: Finding, write: Write) -> tuple[str, str, str, str]:
+    """Return who decided, what ended the order, at which account, by which reference."""
+    is_timeout = write.final and isinstance(finding.answer, Waiting)
+    blind = write.final and not isinstance(finding.answer, Completed) and finding.answer.outcome not in ("waiting", "cancelled")
+    cause = "person" if finding.by_person else "time_limit" if is_timeout or blind else "answer"
+    source = PERSON if finding.by_person else PROGRAM
+    return source, cause, finding.account or CONFIGURED, finding.order.referans.strip()
 
 
 def told_of(finding: Finding, write: Write) -> str | None:
     """Return the message for the event, without the PIN that may stand in it."""
-    pin = finding.answer.pin if isinstance(finding.answer, Completed) else None
+    pin = finding.pin
     return pin.blotted(write.message) if write.message and pin else write.message or None
 
 

@@ -12,6 +12,9 @@ from order_monitor.shop.layout import settings_of
 KEY: Final = "key"
 """The name of the digests' key: random bytes, made once and never again, or no code would be known any more."""
 
+FIRST_MIGRATE: Final = "first_migrate"
+"""The name of the moment at which this shop was first migrated (epoch seconds; -infinity where events were older)."""
+
 _KEY_BYTES: Final = 32
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
+import structlog
 
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
-from order_monitor.core.pin_memory import PinMemory
-from order_monitor.shop.accounts import Integration
+from order_monitor.shop.accounts import Integration, credentials_of
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.layout import events_of, settings_of
 from order_monitor.shop.queries import Queries, order_of
@@ -82,14 +84,15 @@ class End:
 class OrderReader:
     """Finds the open orders."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, pins: PinMemory) -> None:
-        """Read the tables that ``catalogue`` knows, and tell ``pins`` of each PIN that was given out lately."""
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        """Read the tables that ``catalogue`` knows."""
         self._database = database
         self._catalogue = catalogue
         self.queries = Queries(catalogue)
-        self._ends = RecentEnds(pins)
+        self._ends = RecentEnds()
         self._met: set[str] = set()
         self.accounts_read_at = float("-inf")
+        self._log = structlog.get_logger("order_monitor.orders")
 
     async def scan(
         self, only: Sequence[str] | None = None, *, since: float | None = None, take: Take | None = None
@@ -152,9 +155,7 @@ class OrderReader:
         return scan, [r["id"] for r in ended if r["is_late"]]
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
-        """Return those among some orders that are open, as they are now: one statement.
-
-        A second one looks through all partitions for those that are not in theirs.
+        """Return those among some orders that are open, as they are now, each noted as it was sent: nothing is asked before.
 
         Raises:
             ShopError: the database could not be asked.
@@ -168,10 +169,33 @@ class OrderReader:
                 rows = await connection.fetch(self.queries.among_sql() + span, ids)
                 if span and (elsewhere := sorted(set(ids) - {row["id"] for row in rows})):
                     rows += await connection.fetch(self.queries.among_sql(), elsewhere)
-                return [order_of(row) for row in rows]
+                found = [order_of(row) for row in rows]
+                return await self._noted(connection, found)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+
+    async def _noted(self, connection: Connection, orders: list[Order]) -> list[Order]:
+        """Note the dispatches that are not noted yet, and those of others with the same references; return the orders so."""
+        ledger = self._catalogue.holdings.ledger
+        fresh = [o for o in orders if not o.registered and self._may_be_noted(o)]
+        if not fresh:
+            return orders
+        touched = await ledger.dispatches.note(connection, fresh)
+        for order_id in touched:
+            self._log.warning("order.touched", order_id=order_id, times=TOUCHED, rule="its age counts from when it was found")
+        if ledger.table.is_reference_indexed:
+            sql = ledger.dispatches.namesakes_sql(self.queries.select_sql())
+            references = sorted({o.referans for o in fresh})
+            rows = await connection.fetch(sql, references, [o.id for o in fresh])
+            same = [o for row in rows if not (o := order_of(row)).registered and self._may_be_noted(o)]
+            await ledger.dispatches.note(connection, same)
+        noted = {o.id for o in fresh}
+        return [o._replace(registered=True) if o.id in noted else o for o in orders]
+
+    def _may_be_noted(self, order: Order) -> bool:
+        is_known = self._catalogue.holdings.accounts is None or order.integration is not None
+        return is_known and bool(order.referans.strip()) and order.sent_at is not None and math.isfinite(order.sent_at)
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within so many seconds, the latest first.
@@ -236,6 +260,7 @@ class OrderReader:
     async def _integrations(self, connection: Connection, now: float, named: set[str]) -> list[Integration]:
         """Read the shop's accounts, of which orders have ``named`` some that were never met."""
         integrations = await self.read_integrations(connection)
+        await self._catalogue.holdings.ledger.logins.note(connection, credentials_of(integrations))
         self._met |= named | {integration.id for integration in integrations}
         self.accounts_read_at = now
         return integrations

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
-from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
-from order_monitor.shop.database import Database
+from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
-from order_monitor.shop.reviews import REMEMBERED
 
 PASSING_TRIES: Final = 10
 """How often one order's write is put off for what may pass, before a person is told: some two minutes."""
@@ -27,12 +24,10 @@ _ROLES_OWN: Final = ("42501",)
 class OrderRecorder:
     """Writes findings, and keeps the list for review."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, pins: PinMemory) -> None:
-        """Write the tables that ``catalogue`` knows, and no PIN that ``pins`` knows to be another order's."""
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        """Write the tables that ``catalogue`` knows."""
         self._database = database
         self._catalogue = catalogue
-        self._pins = pins
-        self._reviewed: dict[tuple[str, str], None] = {}
         self._log = structlog.get_logger("order_monitor.orders")
 
     @property
@@ -58,7 +53,7 @@ class OrderRecorder:
             if len(findings) > 1:
                 raise
             results = [await self._record_alone(findings[0], error, lock_wait)]
-        await self._note(results)
+            await self._note_alone(results)
         return results
 
     async def _see_whose_fault(self, error: RowRejectedError) -> None:
@@ -81,31 +76,36 @@ class OrderRecorder:
         if not error.is_inner and error.code in _ROLES_OWN:
             raise ShopMisfitError(str(error))
 
-    async def _note(self, results: list[Result]) -> None:
-        """Keep the list for review: what is stuck is put on it once, what was written after all is taken off."""
-        holdings = self._catalogue.holdings
-        known = self._reviewed.keys() | holdings.reviewed
-        fresh = [r for r in results if r.stuck is not None and (r.finding.order.id, str(r.stuck)) not in known]
-        settled = {r.finding.order.id for r in results if r.write is not None and r.write.final}
-        mended = {key for key in known if key[0] in settled} if settled else set()
-        if not fresh and not mended:
-            return
+    async def _note(self, connection: Connection, results: list[Result]) -> None:
+        """Keep the list for review, in the transaction that writes: a PIN that could not be written is never lost with it.
+
+        What is for a person is put on it once while it is open, whoever put it there; what settled itself is taken off.
+        """
+        reviews, table = self._catalogue.holdings.reviews, self._ledger.table
+        await reviews.open(connection, table, results)
+        settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
+        waiting = await reviews.about(connection, table, list(settled)) if settled else []
+        if waiting:
+            mended = [key for key in waiting if key[1] in _SETTLED_BY_AN_END]
+            await reviews.mend(connection, table, mended)
+            await self._confirm(connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH])
+
+    async def _confirm(self, connection: Connection, results: list[Result]) -> None:
+        """Close what is open about a PIN that was read for another dispatch, where this one brought the same."""
+        codes = self._ledger.codes
+        digests = {r.finding.order.id: codes.digest(r.finding.pin, "") or b"" for r in results if r.finding.pin is not None}
+        if digests and (same := await codes.brought(connection, digests)):
+            reviews, table = self._catalogue.holdings.reviews, self._ledger.table
+            await reviews.mend(connection, table, ((order_id, _OTHER_DISPATCH) for order_id in same))
+
+    async def _note_alone(self, results: list[Result]) -> None:
+        """Keep the list where nothing was written: the row itself is refused."""
         try:
             async with self._database.transaction() as connection:
-                await holdings.reviews.open(connection, self._ledger.table, fresh)
-                await holdings.reviews.mend(connection, self._ledger.table, mended)
+                await self._note(connection, results)
         except ShopError as error:
-            # The list is a help to people; what was written, and what is to be tried again, does not wait for it.
-            self._log.warning("review.not_kept", orders=[r.finding.order.id for r in fresh][:10], why=str(error))
-            return
-        self._remember([(r.finding.order.id, str(r.stuck)) for r in fresh], mended)
-
-    def _remember(self, put_up: Sequence[tuple[str, str]], mended: Collection[tuple[str, str]]) -> None:
-        """Keep in mind what stands on the list by our hand, the newest; what falls out may be put up again, to no effect."""
-        self._reviewed.update(dict.fromkeys(put_up))
-        for key in mended:
-            self._reviewed.pop(key, None)
-        forget_oldest(self._reviewed, REMEMBERED)
+            # It is tried again with the order's next answer, which is refused likewise.
+            self._log.warning("review.not_kept", orders=[r.finding.order.id for r in results][:10], why=str(error))
 
     async def review(self, order_id: str, kind: str, account: str) -> None:
         """Put one thing on the list for review.
@@ -142,8 +142,19 @@ class OrderRecorder:
             except RowRejectedError as second:
                 error = second
         finding.attempted = None
-        return Result(finding, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=str(error))
+        # What has no code of the server's is ours: what was read back was not what was written.
+        stuck = StuckReason.REJECTED_BY_DATABASE if error.code else StuckReason.CHANGED_BY_TRIGGER
+        return Result(finding, Fate.STUCK, stuck=stuck, detail=str(error))
 
     async def _write(self, findings: Sequence[Finding], lock_wait: float, *, with_notes: bool = True) -> list[Result]:
         async with self._database.transaction(of_rows=True, lock_wait=lock_wait) as connection:
-            return await self._ledger.write(connection, findings, with_notes=with_notes, pins=self._pins)
+            results = await self._ledger.write(connection, findings, with_notes=with_notes)
+            await self._note(connection, results)
+            return results
+
+
+_OTHER_DISPATCH: Final = str(StuckReason.PIN_FOR_OTHER_DISPATCH)
+_SETTLED_BY_AN_END: Final = frozenset(map(str, StuckReason)) - frozenset(
+    map(str, (StuckReason.PIN_FOR_OTHER_DISPATCH, StuckReason.PIN_FOR_ENDED, StuckReason.REPEAT_SENT_ANEW))
+)
+"""What needs nobody any more once its order could be ended; the rest is a person's to close."""

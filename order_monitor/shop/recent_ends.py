@@ -1,4 +1,4 @@
-"""The orders that ended lately, as the events tell: which PINs were given out, and which ends still lack theirs.
+"""The orders that ended lately, as the events tell: which packages carry PINs, and which ends still lack theirs.
 
 Bounded whatever the shop's size: of the events only the newest `LOOKED_AT` are read, by their primary key, and after the first
 look only those that are new.
@@ -14,8 +14,6 @@ import structlog
 
 from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.errors import ShopError
-from order_monitor.core.order import Pin
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
@@ -44,9 +42,8 @@ Key = tuple[str, str]
 class RecentEnds:
     """Follows the events of one table."""
 
-    def __init__(self, pins: PinMemory) -> None:
-        """Tell ``pins`` of each PIN that was given out."""
-        self._pins = pins
+    def __init__(self) -> None:
+        """Know nothing yet."""
         self._carriers: dict[Key, None] = {}
         self._put_up: dict[str, None] = {}
         self._log = structlog.get_logger("order_monitor.orders")
@@ -55,14 +52,13 @@ class RecentEnds:
     async def follow(
         self, connection: Connection, layout: Layout, table: Table, accounts: AccountTables | None
     ) -> None:
-        """Read the events that are new: whose PIN was given out, and which packages carry PINs."""
+        """Read the events that are new: which packages carry PINs."""
         newest = await connection.fetchval(f"SELECT COALESCE(max(id), 0) FROM {events_of(layout.schema)}")
         if newest == self._seen:
             return
         since = max(self._seen - _OVERLAP, newest - LOOKED_AT)
         for row in await connection.fetch(pins_sql(layout, table, accounts), since):
             self._carriers[_key(row)] = None
-            self._pins.claim(row["integration"] or "", Pin(row["pin"].strip()), row["id"])
         forget_oldest(self._carriers, LOOKED_AT)
         self._seen = newest
 
@@ -95,14 +91,14 @@ class RecentEnds:
 
 
 def pins_sql(layout: Layout, table: Table, accounts: AccountTables | None) -> str:
-    """SQL of the PINs given out by events after ``$1``, each with its order, package and account."""
+    """SQL of the orders that were given PINs by events after ``$1``, each with its package and account."""
     route, join = accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
     pin = f"o.{table['pin_code'].sql}::text"
     return (
-        f"SELECT o.{table['id'].sql}::text AS id, {pin} AS pin, {package_sql(table)}, {_tenant(table)}, {route} "
+        f"SELECT DISTINCT {package_sql(table)}, {_tenant(table)}, {route} "
         f"FROM {table.sql} o {join} JOIN (SELECT id, order_id FROM {events_of(layout.schema)} "
         f"WHERE id > $1 AND has_pin AND decided_at > now() - interval '{_HOURS} hours') e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE COALESCE(btrim({pin}), '') <> '' ORDER BY e.id"
+        f"WHERE COALESCE(btrim({pin}), '') <> ''"
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 from order_monitor.core.order import Order
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue
@@ -22,12 +20,11 @@ from order_monitor.shop.unconfirmed import Unconfirmed
 class Orders:
     """The orders table."""
 
-    def __init__(self, database: Database, layout: Layout, pins: PinMemory | None = None) -> None:
-        """Work on the table that ``layout`` names; its columns are looked up on first use. ``pins`` are those given out lately."""
-        pins = PinMemory(secrets.token_bytes(32)) if pins is None else pins
+    def __init__(self, database: Database, layout: Layout) -> None:
+        """Work on the table that ``layout`` names; its columns are looked up on first use."""
         self._catalogue = Catalogue(database, layout)
-        self.reader = OrderReader(database, self._catalogue, pins)
-        self._recorder = OrderRecorder(database, self._catalogue, pins)
+        self.reader = OrderReader(database, self._catalogue)
+        self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
 
     def adopt(self, layout: Layout) -> None:

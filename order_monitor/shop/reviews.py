@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.recording import Fate, Result
+from order_monitor.core.recording import Result
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import REVIEW, literals
@@ -45,14 +45,16 @@ class Reviews:
 
     async def open(self, connection: Connection, table: Table, results: Iterable[Result]) -> None:
         """Note what is stuck, each thing once while it is open."""
-        stuck = [r for r in results if r.fate is Fate.STUCK and r.stuck is not None]
+        stuck = [(r, kind) for r in results if (kind := r.stuck or r.review) is not None]
         if stuck:
             await connection.execute(
-                f"INSERT INTO {self._table} (order_id, kind, detail) SELECT u.id{table['id'].cast}, u.kind, u.detail "
-                "FROM unnest($1::text[], $2::text[], $3::text[]) AS u(id, kind, detail) ON CONFLICT DO NOTHING",
-                [r.finding.order.id for r in stuck],
-                [str(r.stuck) for r in stuck],
-                [r.detail for r in stuck],
+                f"INSERT INTO {self._table} (order_id, kind, detail, account) SELECT u.id{table['id'].cast}, u.kind, u.detail, "
+                "u.account FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, kind, detail, account) "
+                "ORDER BY 1, 2 ON CONFLICT DO NOTHING",
+                [r.review_of or r.finding.order.id for r, _ in stuck],
+                [str(kind) for _, kind in stuck],
+                [r.detail for r, _ in stuck],
+                [r.finding.account for r, _ in stuck],
             )
 
     async def note(self, connection: Connection, table: Table, order_id: str, kind: str, account: str) -> None:
@@ -78,6 +80,15 @@ class Reviews:
             by,
             how,
         )
+
+    async def about(self, connection: Connection, table: Table, order_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return what is open about some orders: each one's id, and the kind."""
+        rows = await connection.fetch(
+            f"SELECT order_id::text AS id, kind FROM {self._table} "
+            f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[])",
+            list(order_ids),
+        )
+        return [(row["id"], row["kind"]) for row in rows]
 
     async def count(self, connection: Connection) -> int:
         """Return how many things are open."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.order import Order
-from order_monitor.shop.columns import Table
+from order_monitor.shop.accounts import own_sql
+from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
 from order_monitor.shop.layout import Layout, literals, open_statuses
 from order_monitor.shop.set_sql import sets_of
@@ -65,10 +67,19 @@ class Statements:
         note = f"o.{t['note'].sql}::text" if t.get("note") else "NULL::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, o.{t['provider_referans'].sql}::text AS referans "
+            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, {self._dispatch()} "
             f"FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
+        )
+
+    def _dispatch(self) -> str:
+        """SQL of what says to which account, under which reference and when a locked order was sent, and what else its row holds."""
+        t = self.table
+        words = ", ".join(f"o.{quoted(name)}::text" for name in t.readable)
+        return (
+            f"o.{t['provider_referans'].sql}::text AS referans, {t.epoch('sent_at', 'o')} AS sent_at, {own_sql(t, 'o')} AS own, "
+            f"{root_sql(t, 'o')} AS root, {f"concat_ws(chr(31), {words})" if words else 'NULL::text'} AS own_words"
         )
 
     def update_sql(self, span: str = "") -> str:
@@ -97,7 +108,7 @@ class Statements:
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
-            f"o.{t['provider_referans'].sql}::text AS referans FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
+            f"{self._dispatch()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND {status} = ANY($2::text[]) AND COALESCE(btrim({pin}), '') = ''{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )

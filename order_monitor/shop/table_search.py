@@ -85,7 +85,36 @@ async def find_table(
     if problems:
         raise SettingsError(problems)
     kept = {name: column for name, column in found.items() if name not in left_out}
-    return Table(schema, table, kept, time_zone, tuple(f"{found[n].name} {why}" for n, why in left_out.items()), shape)
+    told = tuple(f"{found[n].name} {why}" for n, why in left_out.items())
+    readable = await _readable(connection, schema, table, found)
+    reference = found.get("provider_referans")
+    is_indexed = reference is not None and await connection.fetchval(_INDEXED, schema, table, reference.name)
+    return Table(schema, table, kept, time_zone, told, shape, readable, bool(is_indexed))
+
+
+async def _readable(connection: Connection, schema: str, table: str, found: Mapping[str, Column]) -> tuple[str, ...]:
+    """Return the columns that say what the shop knows of an order, of those that may be read; none in which a PIN may stand."""
+    rows = await connection.fetch(_READABLE, schema, table)
+    told = {found[name].name for name in _TOLD if name in found}
+    return tuple(row[0] for row in rows if row[0] not in told and "note" not in row[0].lower())
+
+
+_READABLE: Final = """
+SELECT a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+   AND (t.typcategory IN ('S', 'N') OR t.typname = 'uuid') AND has_column_privilege(c.oid, a.attnum, 'SELECT') ORDER BY 1
+"""
+_INDEXED: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+ WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 AND i.indisvalid
+   AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) ~* 'IS NOT NULL[)]*$'))
+"""
+"""An index that leads with the reference; a condition that it be there at all does no harm."""
+
+_TOLD: Final = ("pin_code", "note", "provider_message", "notes")
 
 
 async def _no_table(connection: Connection, schema: str, table: str) -> str:

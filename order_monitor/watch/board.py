@@ -71,7 +71,7 @@ class Board:
 
     def next_time(self, entry: Entry) -> float | None:
         """Return the time after the one that ``entry`` has had: the database's clock may have gone back a little since."""
-        return self.policy.plan.again(entry.order, max(self.now(), entry.due))
+        return self.policy.plan.again(entry.planned, max(self.now(), entry.due))
 
     def again(self, entry: Entry) -> None:
         """Let an order that is still open be due at its plan's next time, if there is one in this run."""

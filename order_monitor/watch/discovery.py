@@ -138,7 +138,7 @@ class Discovery:
         finally:
             for entry in in_hand:
                 if queue.get(entry.id) is entry:
-                    is_lost = found is None and entry.referans is None
+                    is_lost = found is None and (entry.referans is None or not entry.registered)
                     queue.schedule(entry, entry.due, wake=self._board.now() + (_UNREAD_HOLD if is_lost else 0.0))
                     entry.read_at = read_at
         if found is None:
@@ -180,7 +180,7 @@ class Discovery:
             self.intake.let_go(entry)
             self._note_skips({**self.skips, order.id: reason}, {order.id: order})
         else:
-            entry.referans = order.referans
+            entry.referans, entry.registered = order.referans, order.registered
 
     def _note_skips(self, skips: dict[str, SkipReason], orders: Mapping[str, Order]) -> None:
         """Say what is skipped from now on, some by name and of very many the rest in one line."""

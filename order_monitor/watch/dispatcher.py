@@ -71,7 +71,7 @@ class Dispatcher:
         return 0.0 if is_more_due else self._pause(now)
 
     def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
-        if not self._board.policy.one_pass or self.calls or is_waited_for():
+        if not self._board.policy.one_pass or self.calls or self.rereading.accounts or is_waited_for():
             return False
         queue = self._board.queue
         while queue.promote(self._board.now()):

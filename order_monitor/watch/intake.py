@@ -72,24 +72,31 @@ class Intake:
         elif entry.is_in_hand or entry.read_at > read_at:
             return
         elif entry.is_still(order, account):
-            entry.read_at, entry.asked_at = read_at, order.last_sync_at
+            entry.read_at, entry.asked_at, entry.registered = read_at, order.last_sync_at, order.registered
             if entry.referans is None and not self._board.is_many:
                 entry.referans = order.referans
             self._skip_asked(entry)
         else:
-            referans = order.referans if entry.referans is None else entry.referans
-            before = (referans, entry.sent_at, entry.account, entry.awaits_pin)
-            if entry.traits.status != order.status:
-                entry.written = None
-            is_kept = entry.referans is not None
-            self._queue.renew(entry, order, account)
-            entry.read_at = read_at
-            if before == (order.referans, order.sent_at, account, order.awaits_pin):
-                entry.referans = order.referans if is_kept or not self._board.is_many else None
-                self._skip_asked(entry)
-            else:
-                self._queue.idle(entry)
-                self._plan_first(entry, order)
+            self._renew(entry, order, account, read_at)
+
+    def _renew(self, entry: Entry, order: Order, account: str, read_at: float) -> None:
+        """Take over what has changed. Another time alone postpones nothing: the backoff goes on from the one it had before."""
+        referans = order.referans if entry.referans is None else entry.referans
+        before, sent_at = (referans, entry.account, entry.awaits_pin), entry.sent_at
+        if entry.traits.status != order.status:
+            entry.written = None
+        is_kept = entry.referans is not None
+        self._queue.renew(entry, order, account)
+        entry.read_at = read_at
+        if before != (order.referans, account, order.awaits_pin):
+            entry.note(anchor=None)
+            self._queue.idle(entry)
+            self._plan_first(entry, order)
+            return
+        if sent_at != order.sent_at:
+            entry.note(anchor=sent_at if entry.memo.anchor is None else entry.memo.anchor)
+        entry.referans = order.referans if is_kept or not self._board.is_many else None
+        self._skip_asked(entry)
 
     def _skip_asked(self, entry: Entry) -> None:
         """Ask at the next time only, where somebody else has asked since the order came due (``last_sync_at`` tells)."""

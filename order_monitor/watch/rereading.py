@@ -1,4 +1,4 @@
-"""Read again: what was not read lately is, before it is asked about; with many orders in one statement."""
+"""Read again before it is asked about: what was not read lately, and what is not noted yet as it was sent; many at a time."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class Rereading:
 
     def is_needed(self, entry: Entry) -> bool:
         """Whether an order must be read again before it is asked about."""
+        if entry.awaits_pin:
+            return False
         is_old = entry.read_at < self._board.stale_before or entry.read_at == READ_AGAIN
-        return entry.referans is None or (is_old and not entry.awaits_pin)
+        return entry.referans is None or not entry.registered or is_old
 
     def start(self, account: str, first: Entry) -> None:
         """Have an order of ``account`` read again, with what comes next or soon and was not read lately either."""

@@ -170,7 +170,7 @@ class ShopAccounts:
         """Let accounts that hold one login have one pace: the provider counts its calls, whoever of us makes them."""
         paces: dict[str, Pace] = {}
         for known in self._known.values():
-            account, login = known.account, credentials_of(known.integration).login()
+            account, login = known.account, _credentials(known.integration).login()
             if account.login != login:
                 account.login, account.pace = login, Pace(account.pace.per_second, account.pace.slack)
             account.pace = paces.setdefault(login, account.pace)
@@ -214,8 +214,7 @@ def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
     return found[0] if len(found) == 1 else None
 
 
-def credentials_of(integration: Integration) -> Credentials:
-    """Return who is logged in where."""
+def _credentials(integration: Integration) -> Credentials:
     return Credentials(integration.provider, integration.base_url, integration.kod)
 
 

@@ -34,6 +34,10 @@ class Settlement:
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
         if result.fate is not Fate.STUCK:
             self._state.stuck.pop(order.id, None)
+        if result.notice:
+            self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
+        if result.review is not None:
+            self._log.warning("order.for_review", order_id=order.id, kind=str(result.review), detail=result.detail)
         match result.fate:
             case Fate.WRITTEN if order.awaits_pin:
                 self._pin_came(result)
@@ -42,7 +46,7 @@ class Settlement:
             case Fate.GONE:
                 self._state.gone += 1
                 self._queue.forget(order.id)
-                has_pin = isinstance(result.finding.answer, Completed) and result.finding.answer.pin is not None
+                has_pin = result.review is not None
                 self._log.warning(
                     "order.gone",
                     order_id=order.id,
@@ -53,19 +57,19 @@ class Settlement:
             case Fate.RESENT:
                 self._state.resent += 1
                 self._log.info("order.resent", order_id=order.id)
-                self._read_again(entry, order.id)
+                self._read_again(entry, order.id, self._board.policy.first_check if result.wait else 0.0)
             case _:
                 if entry is not None:
                     self._still_open(entry, result)
                     self._board.again(entry)
 
-    def _read_again(self, entry: Entry | None, order_id: str) -> None:
-        """It is not as it was known: it is read again at once, and asked about by what it is now; one pass has had its turn."""
+    def _read_again(self, entry: Entry | None, order_id: str, wait: float) -> None:
+        """It is not as it was known: it is read again, and asked about by what it is now; one pass has had its turn."""
         if entry is None or self._board.policy.one_pass:
             self._queue.forget(order_id)
         else:
             entry.read_at = READ_AGAIN
-            self._queue.schedule(entry, self._board.now())
+            self._queue.schedule(entry, self._board.now() + wait)
 
     def _pin_came(self, result: Result) -> None:
         order = result.finding.order

@@ -1,0 +1,62 @@
+"""Which dealer login stands behind each account, now and lately: what a code and a reference are guarded by.
+
+A login is kept under a keyed digest, so all processes of a shop know it by one name. One that an account has left still counts for
+`KEPT_DAYS`: a panel that moved to another address goes on with the same codes and the same references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from order_monitor.core.login import Credentials
+from order_monitor.shop.database import Connection
+from order_monitor.shop.layout import settings_of
+
+KEPT_DAYS: Final = 90
+_NAME: Final = "login "
+_AGAIN: Final = "1 day"
+_SEPARATOR: Final = "\x1f"
+
+
+class Logins:
+    """The logins of one shop's accounts, as far as they were noted."""
+
+    def __init__(self, schema: str, key: bytes) -> None:
+        """Name logins by digests under ``key``."""
+        self._settings = settings_of(schema)
+        self._key = key
+        self._current: dict[str, str] = {}
+        self._former: dict[str, tuple[str, ...]] = {}
+
+    def of(self, account: str) -> tuple[str, ...]:
+        """Return the login of an account, and then those it had; an account that nobody has noted is its own login."""
+        current = self._current.get(account)
+        former = self._former.get(account, ())
+        if current is None:
+            return former or (f"account {account}",)
+        return (current, *(login for login in former if login != current))
+
+    def is_known(self, account: str) -> bool:
+        """Whether the login of an account was noted."""
+        return account in self._current
+
+    async def note(self, connection: Connection, accounts: Mapping[str, Credentials]) -> None:
+        """Take over who is logged in now at each account, and read which logins it had."""
+        current = {account: credentials.login(self._key) for account, credentials in accounts.items()}
+        names = [f"{_NAME}{account}{_SEPARATOR}{login}" for account, login in current.items()]
+        await connection.execute(
+            f"INSERT INTO {self._settings} AS k (name, value) SELECT n, '' FROM unnest($1::text[]) AS n WHERE NOT EXISTS "
+            f"(SELECT FROM {self._settings} s WHERE s.name = n AND s.stored_at > now() - interval '{_AGAIN}') "
+            "ORDER BY n ON CONFLICT (name) DO UPDATE SET stored_at = now()",
+            names,
+        )
+        rows = await connection.fetch(
+            f"SELECT name FROM {self._settings} WHERE name LIKE '{_NAME}%' "
+            f"AND stored_at > now() - interval '{KEPT_DAYS} days' ORDER BY stored_at DESC, name"
+        )
+        former: dict[str, tuple[str, ...]] = {}
+        for row in rows:
+            account, _, login = row["name"].removeprefix(_NAME).partition(_SEPARATOR)
+            former[account] = (*former.get(account, ()), login)
+        self._current, self._former = current, former

@@ -1,0 +1,144 @@
+"""Whose each code is: a code belongs to one order of a login, and the database's own primary key keeps it so.
+
+A cache at the provider, or a proxy that crosses connections, gives order B the answer of order A, and the answer itself carries
+nothing that tells. So a code is claimed for its order in the very transaction that stores it, for any number of processes: what is
+rolled back leaves no claim. Only a keyed digest of the code is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from order_monitor.core.order import Pin
+from order_monitor.core.pin import guarded_code, has_words_beside
+from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.database import Connection
+from order_monitor.shop.dispatches import root_sql
+from order_monitor.shop.layout import PINS, events_of, settings_of
+
+TEXT_AFTER: Final = 3
+"""How many orders of a login must have brought the same words with the same code before that is a text, and no code."""
+
+SHARED: Final = "shared codes "
+"""How the marks of packages begin whose orders share their codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One order's claim on the code of its PIN. ``root`` is the order that its chain began with; relatives are one owner.
+
+    ``is_text`` tells that words stand beside the code, so that it may turn out to be a text. ``same_as`` is the order that a
+    person says has the same code rightly.
+    """
+
+    order_id: str
+    root: str
+    logins: tuple[str, ...]
+    digest: bytes
+    is_text: bool = False
+    is_shared: bool = False
+    same_as: str | None = None
+
+
+class Codes:
+    """The table of codes beside the orders ``table``."""
+
+    def __init__(self, table: Table, schema: str, key: bytes) -> None:
+        """Digest codes by ``key``."""
+        self._orders = table
+        self._schema = schema
+        self._key = key
+        self._table = f"{quoted(schema)}.{quoted(PINS)}"
+
+    def digest(self, pin: Pin, own: str) -> bytes | None:
+        """Return what names the code of a PIN, None where it has none; ``own`` is what the order's row holds besides."""
+        code = guarded_code(pin.reveal(), [own])
+        if code is None:
+            return None
+        return blake2b(code.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
+
+    def is_text(self, pin: Pin) -> bool:
+        """Whether words stand beside the code."""
+        return has_words_beside(pin.reveal())
+
+    async def claim(self, connection: Connection, claims: Sequence[Claim]) -> dict[str, str]:
+        """Claim codes for their orders; return those orders whose code is another's, each with that one."""
+        if not claims:
+            return {}
+        wanted = sorted({(login, c.digest, c.order_id) for c in claims for login in c.logins})
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        await connection.execute(
+            f"INSERT INTO {self._table} (login, digest, order_id) SELECT u.login, u.digest, u.id{self._orders['id'].cast} "
+            "FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS u(login, digest, id, n) ORDER BY u.n "
+            "ON CONFLICT DO NOTHING",
+            *columns,
+        )
+        rows = await connection.fetch(
+            f"SELECT p.login, p.digest, p.order_id::text AS id, p.seen_in::text[] AS seen_in, {self._root()} AS root "
+            f"FROM {self._table} p JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::bytea[]) AS u(login, digest)) u "
+            "ON p.login = u.login AND p.digest = u.digest",
+            *columns[:2],
+        )
+        owners = {(row["login"], bytes(row["digest"])): row for row in rows}
+        refused: dict[str, str] = {}
+        for one in claims:
+            for login in one.logins:
+                owner = owners[login, one.digest]
+                is_own = owner["id"] in (one.order_id, one.same_as) or owner["root"] == one.root or one.is_shared
+                if is_own or (one.is_text and await self._is_text_by_now(connection, login, one, owner["seen_in"])):
+                    continue
+                refused[one.order_id] = owner["id"]
+        return refused
+
+    def _root(self) -> str:
+        t = self._orders
+        if t.get("root_order_id") is None:
+            return "p.order_id::text"
+        return f"COALESCE((SELECT {root_sql(t, 'o')} FROM {t.sql} o WHERE o.{t['id'].sql} = p.order_id), p.order_id::text)"
+
+    async def _is_text_by_now(self, connection: Connection, login: str, one: Claim, seen: Sequence[str]) -> bool:
+        """Note that one more order brought these words; return whether enough have."""
+        others = {*seen, one.order_id}
+        if len(others) > len(seen):
+            await connection.execute(
+                f"UPDATE {self._table} SET seen_in = seen_in || $3::text{self._orders['id'].cast} "
+                f"WHERE login = $1 AND digest = $2 AND NOT $3::text{self._orders['id'].cast} = ANY(seen_in)",
+                login,
+                one.digest,
+                one.order_id,
+            )
+        return len(others) + 1 >= TEXT_AFTER
+
+    async def given(self, connection: Connection, ids: Sequence[str]) -> set[str]:
+        """Return those orders that were ever given a PIN, by their claims and by their events."""
+        cast = self._orders["id"].cast
+        rows = await connection.fetch(
+            f"SELECT u.id FROM unnest($1::text[]) AS u(id) WHERE EXISTS (SELECT FROM {self._table} p "
+            f"WHERE p.order_id = u.id{cast}) OR EXISTS (SELECT FROM {events_of(self._schema)} e "
+            f"WHERE e.order_id = u.id{cast} AND e.has_pin)",
+            list(ids),
+        )
+        return {row["id"] for row in rows}
+
+    async def brought(self, connection: Connection, digests: Mapping[str, bytes]) -> set[str]:
+        """Return those orders that had their code before, by the answer for another dispatch of theirs."""
+        rows = await connection.fetch(
+            f"SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) JOIN {self._table} p "
+            f"ON p.order_id = u.id{self._orders['id'].cast} AND p.digest = u.digest",
+            list(digests),
+            list(digests.values()),
+        )
+        return {row["id"] for row in rows}
+
+    async def shared(self, connection: Connection) -> frozenset[str]:
+        """Return the packages whose orders share their codes, as a person has said."""
+        rows = await connection.fetch(f"SELECT name FROM {settings_of(self._schema)} WHERE name LIKE '{SHARED}%'")
+        return frozenset(row["name"].removeprefix(SHARED) for row in rows)
+
+
+def names(packages: Iterable[str]) -> list[str]:
+    """Return the marks' names of packages."""
+    return [f"{SHARED}{package}" for package in packages]
