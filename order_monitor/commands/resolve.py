@@ -13,7 +13,7 @@ from order_monitor.commands.composition import database_of, layout_of, settings_
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.text import clean
 
 SEPARATOR: Final = " | "

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Final
 
 from order_monitor.core.bounded import forget_oldest
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 
 REMEMBERED: Final = 100_000
 """How many PINs are remembered; of more, those seen longest ago are forgotten."""

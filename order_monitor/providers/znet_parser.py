@@ -25,7 +25,7 @@ from order_monitor.core.answer import (
     Refused,
     Waiting,
 )
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.text import plain, shown
 from order_monitor.providers.provider import Balance, NoBalance
 

@@ -15,7 +15,8 @@ import asyncpg
 from order_monitor.core.answer import Completed
 from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
 from order_monitor.core.errors import RowRejectedError
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.text import clean

@@ -14,7 +14,7 @@ import structlog
 
 from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.errors import ShopError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration

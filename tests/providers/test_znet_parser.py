@@ -19,7 +19,7 @@ from order_monitor.core.answer import (
     Unreachable,
     Waiting,
 )
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.znet_parser import (
     NO_PIN_WORDS,
