@@ -89,6 +89,7 @@ def layout_of(settings: Settings) -> Layout:
             processing=statuses.processing,
             give_up_after=schedule.give_up_after,
             give_up_blind=schedule.give_up_blind,
+            no_pin=settings.provider.no_pin,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
@@ -125,7 +126,7 @@ def open_znet(
         given.timeout,
         given.max_body,
         given.user_agent,
-        frozenset(word.strip().lower() for word in given.no_pin),
+        given.no_pin,
     )
     connections = FreshConnections(trusting_of(given.ca_file), public_addresses if guarded else addresses_of)
     return Account(name, Znet(login, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
