@@ -8,7 +8,7 @@ out of its middle.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from order_monitor.core.folding import letters_of
@@ -63,10 +63,8 @@ class _Automaton:
         return found
 
 
-def blotted(text: str, codes: Collection[str]) -> str:
+def blotted(text: str, codes: Iterable[str]) -> str:
     """Return ``text`` without the ``codes`` (folded letters and digits), with `BLOT` where they stood."""
-    if not codes:
-        return text
     automaton = _Automaton(codes)
     states, places, hidden = [0], list[int](), set[int]()
     for at, char in enumerate(text):
