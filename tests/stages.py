@@ -11,7 +11,8 @@ from order_monitor.core.answer import Blocked, Cancelled, Completed, Refused, Un
 from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Pace, Pause
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.core.timing.planner import Timing

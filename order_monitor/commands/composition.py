@@ -91,6 +91,7 @@ def layout_of(settings: Settings) -> Layout:
             give_up_after=schedule.give_up_after,
             give_up_blind=schedule.give_up_blind,
             first_check=schedule.first_check,
+            no_pin=settings.provider.no_pin,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
@@ -135,7 +136,7 @@ def open_znet(
         given.timeout,
         given.max_body,
         given.user_agent,
-        frozenset(word.strip().lower() for word in given.no_pin),
+        given.no_pin,
     )
     connections = FreshConnections(trusting_of(given.ca_file), public_addresses if guarded else addresses_of)
     return Account(name, Znet(login, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from order_monitor.commands.composition import database_of, layout_of, settings_
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
@@ -25,6 +26,7 @@ from order_monitor.shop.reviews import Reviews
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
+_LONGEST_INPUT: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,50 @@ class _NotWrittenError(Exception):
 def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by: str | None, with_pin: bool) -> int:
     """Resolve one order; return 1 where it cannot be."""
     settings, sink, redactor = settings_of(config, "database", least="error")
-    pin = _read_pin() if with_pin else None
-    if pin is not None:
-        redactor.learn([pin.reveal()])
-    elif with_pin:
-        say("order-monitor: no PIN was given on standard input")
-        return ExitCode.NOT_DONE
+    pin = None
+    if with_pin:
+        try:
+            pin = _pin_of(_typed() if sys.stdin.isatty() else _piped(), settings.provider.no_pin)
+        except _NoPinGivenError as error:
+            say(f"order-monitor: {error}; nothing was written")
+            return ExitCode.NOT_DONE
+        redactor.learn([pin.reveal(), *pin.reveal().split("\n")])
     name = name_of(by)
     decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin)
     return run_to_exit(_resolve(settings, order_id, decision), sink.close)
 
 
-def _read_pin() -> Pin | None:
-    """Read the PIN from standard input: an argument would stand in the process list and in the shell's history."""
-    text = getpass.getpass("PIN: ") if sys.stdin.isatty() else sys.stdin.readline()
-    code = text.strip()
-    return Pin(code) if code else None
+class _NoPinGivenError(Exception):
+    """Standard input holds no PIN; the text says why, and nothing of what it holds."""
+
+
+def _typed() -> str:
+    """Ask for the PIN at a terminal, unseen. An argument would stand in the process list and in the shell's history."""
+    try:
+        return getpass.getpass("PIN: ")
+    except EOFError:
+        return ""
+
+
+def _piped() -> str:
+    """Return all of standard input: a PIN may have several lines, and half of one is none."""
+    given = sys.stdin.buffer.read(_LONGEST_INPUT + 1)
+    if len(given) > _LONGEST_INPUT:
+        raise _NoPinGivenError(f"there are more than {_LONGEST_INPUT} bytes on standard input, which is no PIN")
+    try:
+        return given.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _NoPinGivenError("what stands on standard input is not UTF-8") from None
+
+
+def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
+    match read_pin(text, no_pin):
+        case Pin() as pin:
+            return pin
+        case NoPin():
+            raise _NoPinGivenError("no PIN was given on standard input: it is empty, or says that there is none")
+        case Unreadable(holds=holds):
+            raise _NoPinGivenError(f"what was given as a PIN holds {holds}, and cannot be stored as one")
 
 
 async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int:

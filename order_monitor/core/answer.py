@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 
 
 @dataclass(frozen=True, slots=True)

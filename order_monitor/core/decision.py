@@ -7,12 +7,13 @@ The rules money hangs on: only an open row is changed; only `Completed` and `Can
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import NO_PIN_WORDS, Pin, is_no_pin
 from order_monitor.core.text import clean
 
 SEPARATOR: Final = " | "
@@ -56,7 +57,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds."""
+    """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds.
+
+    ``no_pin`` are words that stand in a row, too, where it has no PIN.
+    """
 
     completed: str = "completed"
     failed: str = "failed"
@@ -66,6 +70,7 @@ class Rules:
     first_check: float = 60.0
     pin_width: int | None = None
     note_width: int | None = None
+    no_pin: Collection[str] = NO_PIN_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +125,15 @@ def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bo
 
 def decide_late_pin(row: Row, answer: Answer, rules: Rules) -> Decision:
     """Return what to do with a ``row`` that ended as completed without a PIN: the PIN may still go in, nothing else changes."""
-    if not isinstance(answer, Completed) or answer.pin is None or (row.pin or "").strip():
+    if not isinstance(answer, Completed) or answer.pin is None or not is_no_pin(row.pin, rules.no_pin):
         return Nothing()
     return _not_fit(answer.pin, rules) or Write(row.status, final=True, pin=answer.pin, message=clean(answer.message))
 
 
 def _complete(row: Row, pin: Pin | None, message: str, rules: Rules) -> Decision:
-    stored = (row.pin or "").strip()
-    if pin is None or pin.reveal() == stored:
+    if pin is None or pin.is_same(row.pin or ""):
         return _end(row, rules.completed, message, rules)
-    if stored:
+    if not is_no_pin(row.pin, rules.no_pin):
         return Stuck(StuckReason.PIN_DIFFERS)
     return _not_fit(pin, rules) or _end(row, rules.completed, message, rules, pin)
 
@@ -144,7 +148,7 @@ def _not_fit(pin: Pin, rules: Rules) -> Stuck | None:
 
 def _fail(row: Row, message: str, rules: Rules) -> Decision:
     """Fail an order, unless somebody stored a PIN in it: a customer may hold what a refund would pay back."""
-    if (row.pin or "").strip():
+    if not is_no_pin(row.pin, rules.no_pin):
         return Stuck(StuckReason.FAILED_WITH_PIN)
     return _end(row, rules.failed, message, rules)
 

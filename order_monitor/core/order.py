@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple
 
 CLOCK_SKEW: Final = 300.0
 """Seconds a ``sent_at`` may lie ahead before it is taken for a mistake rather than for clock skew."""
@@ -16,45 +16,6 @@ CONFIGURED: Final = "default"
 
 OLDEST_SENT_AT: Final = 946_684_800.0
 """2000-01-01 UTC. An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, never a date."""
-
-
-_SHORTEST_CODE: Final = 3
-
-
-@final
-class Pin:
-    """A PIN code, which shows itself to nobody who does not ask by name (``reveal``)."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        """Keep ``value`` exactly as it is."""
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the code itself; only the statement that stores it may call this."""
-        return self._value
-
-    def blotted(self, text: str) -> str:
-        """Return ``text`` without this code in it, nor any line of it that is long enough to be one."""
-        for code in (self._value, " ".join(self._value.split("\n")), *self._value.split("\n")):
-            if len(code.strip()) >= _SHORTEST_CODE or (code and code == self._value):
-                text = text.replace(code, "****")
-        return text
-
-    def __eq__(self, other: object) -> bool:
-        """Compare the codes."""
-        return isinstance(other, Pin) and other._value == self._value
-
-    def __hash__(self) -> int:
-        """Hash as the code does."""
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        """Show that there is a PIN, and nothing of it."""
-        return "Pin(****)"
-
-    __str__ = __repr__
 
 
 class SkipReason(StrEnum):

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from order_monitor.core.answer import AboutOrder, Answer, Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
-from order_monitor.core.order import CONFIGURED, Order, Pin
+from order_monitor.core.order import CONFIGURED, Order
+from order_monitor.core.pin import Pin
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class Finding:
     ``account`` is the key of who was asked, ``tries`` how often the database has put it off. ``by_person``: a person decides, in
     place of the provider; ``same_as`` is the order whose code that one says this order rightly has too. ``seen_utc`` is the moment
     by this machine's clock, and ``vouched`` tells that the clocks agreed: without that no age ends an order.
+    ``had`` is what stood in the PIN's place when the row was locked.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
     when the row is read back.
     """
@@ -29,6 +31,7 @@ class Finding:
     account: str = CONFIGURED
     tries: int = 0
     attempted: Write | None = None
+    had: str | None = None
     by_person: bool = False
     same_as: str | None = None
     vouched: bool = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script
 
 GIVE_UP_AFTER: Final = 600.0

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.scenario import Planned
 from order_monitor.demo.standin import StandIn
 from order_monitor.watch.engine import Engine

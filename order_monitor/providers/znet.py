@@ -19,10 +19,11 @@ import tenacity
 
 from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused, Unreachable
 from order_monitor.core.clock import Clock
+from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.providers.address_guard import ForbiddenHostError
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.providers.transport import CERTIFICATE_WORDS, CertificateRefusedError, TlsFailedError
-from order_monitor.providers.znet_parser import NO_PIN_WORDS, parse, parse_balance
+from order_monitor.providers.znet_parser import parse, parse_balance
 
 _TRIES: Final = 2
 _SHORTEST_SECRET: Final = 3

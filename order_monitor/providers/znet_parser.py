@@ -6,8 +6,8 @@ is never the order's failure, although its code may be 3, which as a state means
 
 from __future__ import annotations
 
+import html
 import re
-import unicodedata
 import zlib
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -25,8 +25,8 @@ from order_monitor.core.answer import (
     Refused,
     Waiting,
 )
-from order_monitor.core.order import Pin
-from order_monitor.core.text import plain, shown
+from order_monitor.core.pin import NO_PIN_WORDS, NoPin, Pin, Unreadable, read_pin
+from order_monitor.core.text import plain, shown, without_codes
 from order_monitor.providers.provider import Balance, NoBalance
 
 ACCOUNT_REFUSED: Final = "8"
@@ -34,18 +34,15 @@ ACCOUNT_REFUSED: Final = "8"
 
 _REFUSAL: Final = re.compile(r"(-?[0-9]{1,6})\s*\|(.*)", re.DOTALL)
 _TURKISH: Final = re.compile(r"charset\s*=\s*[\"']?(windows-1254|cp1254|iso-8859-9|latin-?5)", re.IGNORECASE)
-_NO_PIN: Final = frozenset(" \t\r\n\u00a0-‐‑‒–—―−'\"")
-NO_PIN_WORDS: Final = frozenset(
-    {"null", "(null)", "[null]", "undefined", "none", "nil", "nan", "n/a", "yok", "pin yok"}
-)
-"""What panels write where there is no PIN, beside a blank and a dash. ``0`` is not among them: it may be a code."""
-
-_ANOTHER: Final = re.compile(r"OK\s*\|\s*[0-9]{1,3}\s*\|", re.IGNORECASE)
+_BEGINS: Final = r"OK\s*\|\s*[0-9]{1,3}\s*\|"
+_ANSWER: Final = re.compile(_BEGINS, re.IGNORECASE)
+_LINE_OF_ITS_OWN: Final = re.compile(rf"(?:[\s\0\ufeff\u200b-\u200f\u2060]|<[^<>]*>)*{_BEGINS}", re.IGNORECASE)
+_NEW_LINE: Final = re.compile(r"[\r\n\v\f\x85\u2028\u2029]|<(?:br|/?p|/?div|/?li|/?tr|/?td)\b[^<>]*>", re.IGNORECASE)
+_FIELD: Final = re.compile(r"[^|\s](?:[^|]*[^|\s])?")
 _NOTICE_BEFORE: Final = re.compile(
     r"(?:<br\s*/?>\s*)?(?:<b>\s*(?:Notice|Warning|Deprecated|Strict Standards)\s*</b>|(?:PHP )?(?:Notice|Warning|Deprecated))"
     r"\s*:[^\r\n]*? on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?\s*"
 )
-_LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _AROUND: Final = "\ufeff \t\r\n\0"
 _OK: Final = 200
 _FIELDS: Final = 4
@@ -73,7 +70,7 @@ def parse(
         body: as it came, undecoded.
         now: epoch seconds, for ``Retry-After``.
         max_body: the longest body that is believed, in bytes.
-        no_pin: words in the PIN's place, in lower case, that mean there is none.
+        no_pin: words in the PIN's place that mean there is none (`order_monitor.core.pin.read_pin`).
     """
     if status != _OK:
         return _not_ok(status, headers, now, body)
@@ -92,22 +89,39 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
         return Blocked("empty_answer")
     if text.startswith("<"):
         return Blocked("html_answer", shown(text))
-    if _ANOTHER.search(text, 2):
+    if _has_lines_of_two(text):
         # Which of them is this order's answer cannot be known, and the other one's PIN must not get into a note.
         return Garbled("two_answers", shown(text))
     refusal = _REFUSAL.fullmatch(text)
     if refusal:
-        code, message = refusal[1], plain(refusal[2])
+        code, message = refusal[1], _message(refusal[2])
         return Blocked("refused_8", message) if code == ACCOUNT_REFUSED else Refused(code, message)
     fields = text.split("|", _FIELDS - 1)
-    if fields[0].strip().upper() != "OK":
+    if fields[0].strip().upper() != "OK" or (fields[1:2] and fields[1].strip().upper() == "OK"):
         return Garbled("not_understood", shown(text))
     if len(fields) < _FIELDS:
         # Without its third "|" the answer may have been cut anywhere, in the middle of the PIN too.
         return Garbled("cut_short", shown(text))
-    return _state(fields[1].strip(), fields[2].strip(), plain(fields[3]), no_pin) or Garbled(
-        "unknown_state", shown(text)
-    )
+    another = _ANSWER.search(text, 2)
+    if another and another.start() < len(text) - len(fields[3]):
+        # The first was cut before its message, and what stands for its PIN is a piece of one, with a second answer behind it.
+        return Garbled("two_answers", shown(text))
+    return _state(fields[1].strip(), fields[2], _message(fields[3]), no_pin) or Garbled("unknown_state", shown(text))
+
+
+def _has_lines_of_two(text: str) -> bool:
+    """Whether a second answer begins on a line of its own. In the middle of one there is none: ``TIKTOK|100|Coin`` is a product."""
+    lines = _NEW_LINE.split(html.unescape(text) if "&" in text else text)
+    return any(map(_LINE_OF_ITS_OWN.match, lines[1:]))
+
+
+def _message(text: str) -> str:
+    """Return a message as plain text; behind what looks like an answer in its middle, without what could be a code."""
+    message = plain(text)
+    found = _ANSWER.search(message)
+    if found is None:
+        return message
+    return message[: found.end()] + _FIELD.sub(lambda field: without_codes(field[0]), message[found.end() :])
 
 
 def _without_notices(text: str) -> str:
@@ -133,24 +147,24 @@ def parse_balance(status: int, headers: Mapping[str, str], body: bytes, *, now: 
 
 
 def _state(state: str, third: str, message: str, no_pin: Collection[str]) -> Answer | None:
-    pin = None if all(c in _NO_PIN for c in third) or third.lower() in no_pin else _LINE_BREAK.sub("\n", third)
     match state:
         case "1":
-            return Waiting(message or plain(pin or ""))
+            return Waiting(message or _reason(third, no_pin))
         case "2":
-            if pin is not None and not _readable(pin):
-                return Garbled("unreadable_pin")
-            return Completed(Pin(pin) if pin is not None else None, message)
+            pin = read_pin(third, no_pin)
+            if isinstance(pin, Unreadable):
+                return Garbled("unreadable_pin", f"OK|2|… ({pin.holds} in the PIN's place)")
+            return Completed(pin if isinstance(pin, Pin) else None, message)
         case "3":
             # A reason may stand where a PIN would: it is text, never a PIN.
-            return Cancelled(" ".join(part for part in (plain(pin or ""), message) if part))
+            return Cancelled(" ".join(part for part in (_reason(third, no_pin), message) if part))
         case _:
             return None
 
 
-def _readable(pin: str) -> bool:
-    """Whether a PIN holds nothing but characters that can be read, and line breaks: two codes, or a code and its serial."""
-    return "\ufffd" not in pin and all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in pin)
+def _reason(third: str, no_pin: Collection[str]) -> str:
+    """Return what stands in the PIN's place where there can be no PIN."""
+    return "" if isinstance(read_pin(third, no_pin), NoPin) else plain(third)
 
 
 def decode(body: bytes, content_type: str) -> str:

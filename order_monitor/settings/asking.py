@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic import model_validator as check_section
 
+from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.settings.types import (
     Budget,
     Integer,
@@ -135,19 +136,8 @@ class ProviderSettings(Section):
     """The longest answer that is read, in bytes or as `"64KiB"`."""
     user_agent: str = Field(default="order-monitor", pattern=r"^[\x20-\x7e]+$")
     """What the provider sees as our name."""
-    no_pin: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = (
-        "null",
-        "(null)",
-        "[null]",
-        "undefined",
-        "none",
-        "nil",
-        "nan",
-        "n/a",
-        "yok",
-        "pin yok",
-    )
-    """Words that mean "no PIN" where a PIN would stand, beside a blank and a dash. Add `"0"` where your panel writes that."""
+    no_pin: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = NO_PIN_WORDS
+    """Words that mean "no PIN" where a PIN would stand, in any case, beside signs alone. Add `"0"` where your panel writes that."""
     unique_pins: bool = True
     """Whether a PIN that another order of the account was given lately is kept back for a person to look at."""
     ca_file: str | None = Field(default=None, min_length=1)

@@ -75,6 +75,13 @@ def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:
     return tuple(status for status in layout.open if not labels or status in labels)
 
 
+def lacks_pin(pin: str, layout: Layout) -> str:
+    """SQL of whether a column's text is no PIN: nothing, a mark of nothing, or one of the words for it."""
+    words = literals(sorted({word.strip().lower() for word in layout.rules.no_pin}))
+    bare = f"COALESCE(btrim({pin}, E' \\t\\r\\n-*_.'), '') = ''"
+    return f"({bare} OR lower(btrim({pin})) IN ({words}))" if words else f"({bare})"
+
+
 def events_of(schema: str) -> str:
     """SQL of the events table's name."""
     return f"{quoted(schema)}.{quoted(EVENTS)}"

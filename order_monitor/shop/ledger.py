@@ -17,6 +17,7 @@ from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
+from order_monitor.core.pin import is_no_pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.text import clean
 from order_monitor.shop.columns import Table
@@ -208,6 +209,7 @@ class Ledger:
             case Write(final=True) if noted is not None and self._is_too_early(finding, row, noted):
                 return Result(finding, Fate.RESENT, status=status, wait=True)
             case Write():
+                finding.had = row["pin"]
                 kept = decision if with_notes else replace(decision, note=None, message="")
                 return Result(finding, Fate.WRITTEN, write=kept, status=status)
             case Stuck(reason=reason, detail=detail):
@@ -339,7 +341,7 @@ class Ledger:
                 "FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS u(id, status, has_pin) WHERE e.id = u.id",
                 [r.event_id for r in changed],
                 [row["status"] for row in rows],
-                [bool((row["pin"] or "").strip()) or self.layout.pins_elsewhere for row in rows],
+                [not is_no_pin(row["pin"], self.rules.no_pin) or self.layout.pins_elsewhere for row in rows],
             )
         return [found.get(r.finding.order.id, r) for r in results]
 
@@ -352,12 +354,12 @@ class Ledger:
         if row["status"] in self.statements.open_statuses:
             msg = "a trigger kept the order open"
             raise RowRejectedError(msg)
-        pin = (row["pin"] or "").strip()
-        if write.pin is not None and not pin and not self.layout.pins_elsewhere:
+        is_gone = is_no_pin(row["pin"], self.rules.no_pin)
+        if write.pin is not None and is_gone and not self.layout.pins_elsewhere:
             msg = "a trigger took the PIN away"
             raise RowRejectedError(msg)
-        is_same = row["status"] == write.status and (write.pin is None or not pin or pin == write.pin.reveal().strip())
-        if is_same:
+        has_pin = write.pin is None or is_gone or write.pin.is_same(row["pin"])
+        if row["status"] == write.status and has_pin:
             return result
         what = "another status" if row["status"] != write.status else "another PIN"
         return replace(result, write=replace(write, status=row["status"]), notice=f"the table holds {what} than was written")
@@ -380,7 +382,7 @@ class Ledger:
         )
         there = {row["id"]: row for row in rows}
         open_statuses = self.statements.open_statuses
-        return [_explain(f, there.get(f.order.id), open_statuses) for f in findings]
+        return [_explain(f, there.get(f.order.id), open_statuses, self.rules) for f in findings]
 
 
 _OTHER_DISPATCH: Final = StuckReason.PIN_FOR_OTHER_DISPATCH
@@ -446,21 +448,22 @@ def _told(result: Result, stored: asyncpg.Record | None, open_statuses: Sequence
     return replace(result, repeat=stored["repeat"], event_id=stored["event_id"], review=review)
 
 
-def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequence[str]) -> Result:
+def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequence[str], rules: Rules) -> Result:
     kept = StuckReason.PIN_FOR_ENDED if finding.pin is not None and not finding.by_person else None
     if row is None:
         return Result(finding, Fate.GONE, detail="the row is deleted", review=kept)
     is_late = finding.order.awaits_pin
-    is_same = is_late and row["status"] == finding.order.status and not (row["pin"] or "").strip()
+    lacks = is_no_pin(row["pin"], rules.no_pin)
+    is_same = is_late and row["status"] == finding.order.status and lacks
     if is_same or (not is_late and row["status"] in open_statuses):
         return Result(finding, Fate.LOCKED, status=row["status"])
-    tried, stored = finding.attempted, (row["pin"] or "").strip()
-    if tried is not None and tried.status == row["status"] and (tried.pin is None or tried.pin.reveal().strip() == stored):
+    tried, stored = finding.attempted, row["pin"] or ""
+    if tried is not None and tried.status == row["status"] and (tried.pin is None or tried.pin.is_same(stored)):
         return Result(finding, Fate.WRITTEN, write=tried, status=finding.order.status)
     status = clean(row["status"] or "")
-    if finding.pin is not None and finding.pin.reveal().strip() == stored:
+    if finding.pin is not None and finding.pin.is_same(stored):
         return Result(finding, Fate.GONE, status=status)
-    detail = f"it is {status!r}{', with another PIN' if stored else ''}"
+    detail = f"it is {status!r}{'' if lacks else ', with another PIN'}"
     return Result(finding, Fate.GONE, status=status, detail=detail if kept else "", review=kept)
 
 
@@ -510,6 +513,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         outcome_of(finding, write),
         entry_of(message, finding.seen_at) if message and write.note is not None else None,
         *origin_of(finding, write),
+        finding.had,
     )
 
 
@@ -517,7 +521,7 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
     """Return one record of the arrays that put in a late PIN; the order stands at ``was`` and stays there."""
     assert write.pin is not None
     told, sent = told_of(finding, write), finding.order.sent_at
-    return (finding.order.id, was, write.pin.reveal(), told, finding.checks, sent, *origin_of(finding, write))
+    return (finding.order.id, was, write.pin.reveal(), told, finding.checks, sent, *origin_of(finding, write), finding.had)
 
 
 def origin_of(finding: Finding, write: Write) -> tuple[str, str, str, str]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from order_monitor.core.order import Pin
-from order_monitor.core.pin import guarded_code, has_words_beside
+from order_monitor.core.pin import Pin, guarded_code, has_words_beside
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection
 from order_monitor.shop.dispatches import root_sql

@@ -18,7 +18,7 @@ from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import PROGRAM
-from order_monitor.shop.layout import Layout, events_of
+from order_monitor.shop.layout import Layout, events_of, lacks_pin
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.reviews import Reviews
 
@@ -98,7 +98,7 @@ def pins_sql(layout: Layout, table: Table, accounts: AccountTables | None) -> st
         f"SELECT DISTINCT {package_sql(table)}, {_tenant(table)}, {route} "
         f"FROM {table.sql} o {join} JOIN (SELECT id, order_id FROM {events_of(layout.schema)} "
         f"WHERE id > $1 AND has_pin AND decided_at > now() - interval '{_HOURS} hours') e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE COALESCE(btrim({pin}), '') <> ''"
+        f"WHERE NOT {lacks_pin(pin, layout)}"
     )
 
 
@@ -117,7 +117,7 @@ def without_pin_sql(ledger: Ledger, reviews: str) -> str:
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
         f"AND outcome = 'completed' AND source = {literal(PROGRAM)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE {status} = e.to_status AND COALESCE(btrim({pin}), '') = '' "
+        f"WHERE {status} = e.to_status AND {lacks_pin(pin, ledger.layout)} "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
     )
 

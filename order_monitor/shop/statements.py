@@ -11,7 +11,7 @@ from order_monitor.shop.accounts import own_sql
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
-from order_monitor.shop.layout import Layout, literals, open_statuses
+from order_monitor.shop.layout import Layout, lacks_pin, literals, open_statuses
 from order_monitor.shop.set_sql import sets_of
 
 _MARGIN: Final = 1.0
@@ -20,7 +20,7 @@ _MARGIN: Final = 1.0
 NOWHERE: Final = " AND false"
 """In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
 
-UPDATE_PARAMETERS: Final = 18
+UPDATE_PARAMETERS: Final = 19
 """How many arrays `Statements.update_sql` takes."""
 
 
@@ -91,11 +91,11 @@ class Statements:
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
             f"$5::text[], $6::float8[], $7::float8[], $8::int4[], $9::text[], $10::text[], $11::int4[], $12::float8[], "
-            f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]) "
+            f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[]) "
             f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry, "
-            f"source, cause, account, reference) "
+            f"source, cause, account, reference, had) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
-            f"AND (u.pin IS NULL OR COALESCE(btrim({pin}), '') IN ('', u.pin)){span} "
+            f"AND (u.pin IS NULL OR {pin}::text IS NOT DISTINCT FROM u.had){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
             f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late, u.source, u.cause, u.account, u.reference, "
             f"{self._has_pin(pin)} AS has_pin"
@@ -109,7 +109,7 @@ class Statements:
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
             f"{self._dispatch()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
-            f"AND {status} = ANY($2::text[]) AND COALESCE(btrim({pin}), '') = ''{span} "
+            f"AND {status} = ANY($2::text[]) AND {lacks_pin(pin, self.layout)}{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
 
@@ -120,9 +120,9 @@ class Statements:
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
         update = (
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
-            "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[]) "
-            f"AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
-            f"AND {status} = u.status AND COALESCE(btrim({pin}), '') = ''{span} "
+            "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) "
+            f"AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference, had) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
+            f"AND {status} = u.status AND {pin}::text IS NOT DISTINCT FROM u.had{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
             "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "
             f"u.source, u.cause, u.account, u.reference, {self._has_pin(pin)} AS has_pin"
@@ -131,7 +131,7 @@ class Statements:
 
     def _has_pin(self, pin: str) -> str:
         """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
-        stored = f"COALESCE(btrim({pin}::text), '') <> ''"
+        stored = f"NOT {lacks_pin(f'{pin}::text', self.layout)}"
         return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
 
     def touch_sql(self, span: str = "") -> str:

@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from order_monitor.core.answer import Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from tests.commands.test_people import call
 from tests.commands.test_process import KOD, Panel, panel, running, sent, settings
 from tests.shop.test_events import prepared

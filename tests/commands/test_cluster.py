@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from order_monitor.core.answer import Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
 from tests.commands.test_people import prepare
 from tests.commands.test_process import KOD, PIN, SIFRE, Run, running, settings

@@ -12,7 +12,7 @@ import pytest
 
 from order_monitor.commands.times import moment, span
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
 from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, running, sent, settings

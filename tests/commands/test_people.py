@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
@@ -38,14 +38,14 @@ async def prepare(shop: Shop) -> None:
     await database.close()
 
 
-async def call(tmp_path: Path, config: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+async def call(tmp_path: Path, config: str, *arguments: str, stdin: str | bytes = "") -> tuple[int, str, str]:
     """Run a command with something on its standard input; its arguments are looked at as `ps` would."""
     folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
     folder.mkdir()
     (folder / "monitor.toml").write_text(config)
     process = await launch.start(*arguments, cwd=folder, stdin=launch.PIPE)
     async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
+        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
     for secret in (PIN, SIFRE, KOD):
         assert secret.encode() not in out + err, "a secret was shown"
     assert process.returncode is not None
@@ -278,6 +278,61 @@ async def test_resolve_refuses_what_the_daemon_would(plain_shop: Shop, panel: Pa
         assert out == ""
     assert await events(shop) == []
     assert (await shop.row(with_pin))["pin_code"] == "OTHER-1"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"", "no PIN was given on standard input"),
+        (b" \r\n", "no PIN was given on standard input"),
+        (b"-\n", "no PIN was given on standard input"),
+        ("PİN YOK\n".encode(), "no PIN was given on standard input"),
+        (b"<script>HIDDEN-12</script>", "holds markup"),
+        (b"HIDDEN-12\nWarning: x in /p.php on line 3\n", "holds a notice of PHP"),
+        (b"HIDDEN\x0012", "holds characters that cannot be read"),
+        (b"HIDDEN\xff12", "is not UTF-8"),
+        ("HIDDEN-12".encode("utf-16"), "is not UTF-8"),
+        (b"HIDDEN-12 " * 7000, "more than 65536 bytes"),
+    ],
+)
+async def test_what_is_no_pin_is_not_stored_as_one(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, stdin: bytes, said: str
+) -> None:
+    """One line says why, and nothing of what was given."""
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop)
+    (order_id,) = await sent(shop, 1)
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert said in err
+    assert "nothing was written" in err
+    assert "HIDDEN" not in err
+    row = await shop.row(order_id)
+    assert (row["external_status"], row["pin_code"]) == ("sent", None)
+    assert await events(shop) == []
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stored"),
+    [
+        (b"KEY-1234\nSERIAL-5678\n", "KEY-1234\nSERIAL-5678"),
+        ("\ufeff KEY-1234 \r\nSERIAL-5678\r\n\r\n".encode(), "KEY-1234\nSERIAL-5678"),
+        ("şİ-1234<br>SERİ&amp;5".encode(), "şİ-1234\nSERİ&5"),
+    ],
+)
+async def test_a_pin_of_several_lines_is_read_whole(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, stdin: bytes, stored: str
+) -> None:
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop)
+    (order_id,) = await sent(shop, 1)
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin)
+    assert (code, "with its PIN" in out, err) == (0, True, "")
+    row = await shop.row(order_id)
+    assert (row["external_status"], row["pin_code"]) == ("completed", stored)
+    assert "1234" not in out
 
 
 async def test_reopen_takes_back_an_end_that_nobody_acted_on(shop: Shop, panel: Panel, tmp_path: Path) -> None:

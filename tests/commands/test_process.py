@@ -17,7 +17,7 @@ import trustme
 from aiohttp import web
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import StandIn
 from order_monitor.providers.transport import CERTIFICATE_WORDS
 from tests import launch

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.backlog import Backlog, Parked
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Finding
 
 

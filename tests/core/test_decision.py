@@ -27,7 +27,8 @@ from order_monitor.core.decision import (
     decide_late_pin,
     timeout_message,
 )
-from order_monitor.core.order import Order, Pin, SkipReason
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Finding
 from order_monitor.core.text import clean
 
@@ -137,7 +138,7 @@ def test_a_person_is_told_by_how_much_a_pin_is_too_wide() -> None:
 ENDED = Row("done", None, "x")
 
 
-@pytest.mark.parametrize("stored", ["", "  ", None])
+@pytest.mark.parametrize("stored", ["", "  ", None, "-", "NULL", "Pin Yok"])
 def test_a_pin_that_comes_late_goes_in_and_changes_nothing_else(stored: str | None) -> None:
     decision = decide_late_pin(Row("done", stored, "x"), Completed(Pin("P"), " Yüklendi\n"), Rules())
     assert decision == Write("done", final=True, pin=Pin("P"), note=None, message="Yüklendi")
@@ -175,11 +176,23 @@ def test_waiting_for_the_first_time_is_written_though_its_message_stands_there()
     )
 
 
-@pytest.mark.parametrize("stored", ["", "  ", None])
-def test_a_blank_pin_is_no_pin(stored: str | None) -> None:
+@pytest.mark.parametrize("stored", ["", "  ", None, "-", "null", "PİN YOK"])
+def test_a_mark_of_nothing_in_a_row_is_no_pin(stored: str | None) -> None:
     decision = decide(Row("sent", stored, None), Completed(Pin("P")), 1, Rules())
     assert isinstance(decision, Write)
     assert decision.pin == Pin("P")
+    assert decide(Row("sent", stored, None), Cancelled("x"), 1, Rules()) == Write(
+        "failed", final=True, note="x", message="x"
+    )
+
+
+def test_what_marks_nothing_in_a_row_is_the_setting() -> None:
+    zero, rules = Row("sent", "0", None), Rules(no_pin=("0",))
+    assert decide(zero, Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
+    assert decide(zero, Completed(Pin("P")), 1, rules) == Write("completed", final=True, pin=Pin("P"))
+    assert decide_late_pin(Row("done", "0", None), Completed(Pin("P")), rules) != Nothing()
+    assert isinstance(decide(zero, Cancelled("x"), 1, rules), Write)
+    assert decide(zero, Cancelled("x"), 1, Rules()) == Stuck(StuckReason.FAILED_WITH_PIN)
 
 
 def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
@@ -187,6 +200,8 @@ def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
     assert decide(row, Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
     assert decide(row, Completed(None), 1, Rules()) == Write("completed", final=True)
     assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
+    assert decide(Row("sent", "P\r\nQ\r\n", None), Completed(Pin("P\nQ")), 1, Rules()) == Write("completed", final=True)
+    assert decide(Row("sent", "p", None), Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
 
 
 def test_a_pin_as_wide_as_its_column_fits() -> None:

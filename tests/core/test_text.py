@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.sense import NOT_UNDERSTOOD, PATIENCE, REFUSED, Sense
 from order_monitor.core.text import SHOWN, plain, shown
@@ -203,21 +203,3 @@ class TestPinMemory:
 
     def test_any_text_may_be_a_pin(self) -> None:
         assert PinMemory(b"k").claim("\ud800", Pin("A\ud800B"), "1") is None
-
-
-@pytest.mark.parametrize(
-    ("pin", "text", "expected"),
-    [
-        ("A1B2", "kod A1B2.", "kod ****."),
-        ("AAA-111\nBBB-222", "AAA-111 BBB-222", "****"),
-        ("AAA-111\nBBB-222", "seri BBB-222", "seri ****"),
-        ("7", "kod 7", "kod ****"),
-        ("7\n8", "18 ve 7", "18 ve 7"),
-        ("ABC\nDE", "kod ABC, DE", "kod ****, DE"),
-        ("AB  1\nCD", "kod AB  1 CD", "kod ****"),
-        ("Seri ABC-123", "Seri yok", "Seri yok"),
-        ("", "kod", "kod"),
-    ],
-)
-def test_a_pin_is_blotted_out_of_a_text(pin: str, text: str, expected: str) -> None:
-    assert Pin(pin).blotted(text) == expected

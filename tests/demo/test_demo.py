@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import PREFIX, EmbeddedPostgres, reap
 from order_monitor.demo.scenario import write_story
 from order_monitor.demo.show import SCHEMA, compare, fill

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from tests.commands.test_process import PIN, Run, running, settings
 from tests.faults.comparison import Verdict, assert_all_right, compare
 from tests.faults.database import connect

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.folding import letters
+from order_monitor.core.pin import read_pin
 from order_monitor.providers.znet_parser import decode, parse, parse_balance
 from order_monitor.settings.loading import load
 
@@ -31,10 +33,15 @@ def answers(data: bytes) -> None:
     if isinstance(answer, Completed | Cancelled):
         assert status == 200
     if isinstance(answer, Completed) and answer.pin is not None and "content-encoding" not in headers:
-        # Two codes may stand one below the other, however their lines end.
-        text = "\n".join(re.split("\r\n|\r|\n", decode(body, headers.get("content-type", ""))))
-        assert answer.pin.reveal() in text
-        assert answer.pin.reveal() not in repr(answer.pin) or len(answer.pin.reveal()) < 8
+        # Markup is undone and what is invisible taken away, but no letter is told that was not sent.
+        code, text = answer.pin.reveal(), decode(body, headers.get("content-type", ""))
+        assert read_pin(code) == answer.pin
+        assert "&" in text or all(line in _bare(text) for line in map(_bare, code.split("\n")))
+        assert code not in repr(answer.pin) or len(code) < 8
+
+
+def _bare(text: str) -> str:
+    return letters(re.sub(r"<[^<>]*>", "", text))
 
 
 def settings_file(data: bytes) -> None:
@@ -62,6 +69,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"\x003|bulunamadi",
         b"\x00<html>Bakim</html>",
         b"\x00OK|2|PIN|a|bOK|2|PIN2|x",
+        b"\x00OK|2|<b>AB12</b><br>CD&amp;34|x",
         b"\x01OK|1523,40|0",
         b"\x40OK|2|X|y",
     ),

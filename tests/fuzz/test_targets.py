@@ -21,7 +21,7 @@ def test_any_bytes_hold(data: bytes) -> None:
 
 def test_a_target_would_see_a_pin_that_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     from order_monitor.core.answer import Completed
-    from order_monitor.core.order import Pin
+    from order_monitor.core.pin import Pin
 
     monkeypatch.setattr(targets, "parse", lambda *_, **__: Completed(Pin("MADE-UP"), "x"))
     with pytest.raises(AssertionError):

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from tests.faults.comparison import assert_all_right, compare
 from tests.shops import Shop
 

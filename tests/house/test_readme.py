@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from order_monitor.core.answer import Cancelled, Completed
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.shop.columns import LOGICAL, quoted
 from order_monitor.shop.dsn import parse_dsn
 from tests import readme

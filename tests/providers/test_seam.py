@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Answer, Busy, Cancelled, Completed, Garbled, Unreachable, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.watch.account import Account

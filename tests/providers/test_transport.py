@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Blocked, Completed, Unreachable
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.providers.transport import CERTIFICATE_WORDS, FreshConnections, _Exchange, trusting
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock

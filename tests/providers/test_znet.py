@@ -11,7 +11,7 @@ import pytest
 import respx
 
 from order_monitor.core.answer import Answer, Blocked, Busy, Completed, Garbled, Unreachable, Waiting
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.transport import FreshConnections
 from order_monitor.providers.znet import Znet, ZnetAccount

@@ -19,10 +19,9 @@ from order_monitor.core.answer import (
     Unreachable,
     Waiting,
 )
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin, read_pin
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.znet_parser import (
-    NO_PIN_WORDS,
     decode,
     parse,
     parse_balance,
@@ -246,15 +245,7 @@ def test_no_bytes_make_it_raise_and_only_ok_2_and_ok_3_end_an_order(
 
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), max_size=40)
-PIN = FIELD.filter(
-    lambda s: (
-        "|" not in s
-        and "\ufffd" not in s
-        and "\ufeff" not in s
-        and s.strip("-‐‑‒–—―−'\"")
-        and s.lower() not in NO_PIN_WORDS
-    )
-)
+PIN = FIELD.filter(lambda s: "|" not in s and read_pin(s) == Pin(s))
 MESSAGE = FIELD.filter(lambda s: not set("\ufeff&<") & set(s) and not s.startswith("|") and "ok|" not in s.lower())
 
 
@@ -332,7 +323,12 @@ def test_of_a_failure_that_came_compressed_nothing_is_shown() -> None:
         ("OK|2|AAA-111\r\nSeri: 9|tamam", "AAA-111\nSeri: 9"),
         ("OK|2|AAA\rBBB|tamam", "AAA\nBBB"),
         ("OK|2|\nAAA\n|tamam", "AAA"),
-        ("OK|2|A&amp;B<1>|tamam", "A&amp;B<1>"),
+        ("OK|2|A&amp;B<1>|tamam", "A&B<1>"),
+        ("OK|2|AAA-111<br />BBB-222|tamam", "AAA-111\nBBB-222"),
+        ("OK|2|<b>AAA-111</b>|tamam", "AAA-111"),
+        ("OK|2|\u200bAAA-111\u00a0|tamam", "AAA-111"),
+        ("OK|2|AAA-111\n-|tamam", "AAA-111"),
+        ("OK|2|A\tB|tamam", "A B"),
         ("OK|2|0|tamam", "0"),
         ("OK|2|nullable|tamam", "nullable"),
     ],
@@ -357,7 +353,15 @@ def test_a_pin_is_taken_as_it_is_with_its_line_breaks(body: str, pin: str) -> No
             "yok",
             "YOK",
             "Pin Yok",
+            "PİN YOK",
+            "pın yok",
             "n/a",
+            "Array",
+            "&nbsp;",
+            "<b></b>",
+            "<br>",
+            "\u200b",
+            "****-****",
         ),
         *(
             "--",
@@ -382,24 +386,80 @@ def test_which_words_mean_no_pin_is_a_setting() -> None:
     assert parse(200, {}, b"OK|2|0|x", now=NOW, no_pin={"0"}) == Completed(None, "x")
 
 
-@pytest.mark.parametrize("mark", ["\t", "\0", "\x07", "\x1b", "\x85", "\x0b", "\ud800"])
+@pytest.mark.parametrize("mark", ["\0", "\x07", "\x1b", "\x85", "\x0b", "\ud800"])
 def test_a_pin_with_other_control_characters_is_for_a_person(mark: str) -> None:
     answer = parse_text(f"OK|2|AB{mark}CD|x")
     assert answer == Garbled("unreadable_pin")
+    assert answer.message == "OK|2|… (characters that cannot be read in the PIN's place)"
+    assert parse_text(f"OK|2|ABCD{mark}|x") == Garbled("unreadable_pin")
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        "<script>x()</script>AB12-CD34",
+        "<a href='x'>AB12-CD34</a>",
+        "AB12-CD34<span",
+        "AB12-CD34\nWarning: mysql_fetch() expects a resource in /p.php on line 12",
+        "AB12-CD34<br />\n<b>Notice</b>: Undefined index: x in <b>/p.php</b> on line <b>3</b>",
+    ],
+)
+def test_a_pin_with_something_else_in_it_is_for_a_person(third: str) -> None:
+    answer = parse_text(f"OK|2|{third}|tamam")
+    assert answer == Garbled("unreadable_pin")
+    assert isinstance(answer, Garbled)
+    assert "AB12" not in answer.message
+    assert parse_text(f"OK|1|{third}| bekliyor") == Waiting("bekliyor")
+    assert isinstance(parse_text(f"OK|3|{third}|iptal"), Cancelled)
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ("OK|2|AB12-CD34|TIKTOK|100|Coin", Completed(Pin("AB12-CD34"), "TIKTOK|100|Coin")),
+        ("OK|2|AB12-CD34|STOK|2|adet", Completed(Pin("AB12-CD34"), "STOK|2|adet")),
+        ("OK|2|AB12-CD34|TIKTOK|1000|Coin", Completed(Pin("AB12-CD34"), "TIKTOK|1000|Coin")),
+        ("OK|3| |Stok|0|adet", Cancelled("Stok|0|adet")),
+        ("OK|3| |Stok | 0 | adet ", Cancelled("Stok | 0 | adet")),
+        ("3|TIKTOK|100|Coin", Refused("3", "TIKTOK|100|Coin")),
+        ("OK|2|AB12|tamam\nOK", Completed(Pin("AB12"), "tamam\nOK")),
+        ("OK|2|AB12-CD34|ok\nWarning: x() failed in /p.php on line 3", Completed(Pin("AB12-CD34"), "ok")),
+        ("OK|2|AB12|see <b>STOK|2|x</b>", Completed(Pin("AB12"), "see STOK|2|x")),
+        # Behind what looks like an answer, whosever it is, no code gets into a note.
+        ("OK|1| |bekliyorOK|2|EF56-GH78|tamam", Waiting("bekliyorOK|2|****|tamam")),
+        ("OK|1| |bekliyorOK|2| A1B2C3 | tamam", Waiting("bekliyorOK|2| **** | tamam")),
+        ("OK|2|AB12|xOK|2|EF56-GH78|kod EF56-GH78", Completed(Pin("AB12"), "xOK|2|****|kod ****")),
+        ("3|hataOK|2|EF56-GH78|tamam", Refused("3", "hataOK|2|****|tamam")),
+    ],
+)
+def test_nothing_in_the_middle_of_a_message_is_an_answer(body: str, answer: Answer) -> None:
+    assert parse_text(body) == answer
+
+
+@pytest.mark.parametrize("body", ["OK|OK|2|AB12-CD34|x", "ok | ok|2|x", "metinOK|2|AB12-CD34|tamam", "!!OK|2|AB12|x"])
+def test_what_does_not_begin_as_an_answer_is_not_understood(body: str) -> None:
+    assert parse_text(body) == Garbled("not_understood")
 
 
 @pytest.mark.parametrize(
     "body",
     [
         "OK|1| |bekliyor\nOK|2|AB12-CD34|tamam",
-        "OK|1| |bekliyorOK|2|AB12-CD34|tamam",
+        "OK|1| |bekliyor\r\nOK|3| |iptal",
+        "OK|1| |bekliyor<br>OK|2|AB12-CD34|tamam",
+        "OK|1| |bekliyor<BR />\n <b>OK|2|AB12-CD34|tamam</b>",
+        "OK|1| |bekliyor&lt;br&gt;OK|2|AB12-CD34|tamam",
+        "OK|1| |bekliyor</p><p>OK|2|AB12-CD34|tamam</p>",
+        "OK|1| |bekliyor\n\ufeff OK|2|AB12-CD34|tamam",
+        "OK|1| |bekliyor\u2028OK|2|AB12-CD34|tamam",
+        "OK|2|EF56-AB12OK|2|AB12-CD34|tamam",
+        "OK|1OK|2|AB12-CD34|tamam",
         "OK|2|AB12-CD34|tamam\r\nOK|2|EF56-GH78|tamam",
         "OK|2|AB12\nOK|2|CD34",
         "OK|3| |iptal\nok | 2 | AB12-CD34 | x",
         "3|hata\nOK|2|AB12-CD34|tamam",
         "8|hata\nOK|2|AB12-CD34|tamam",
         "metin\nOK|2|AB12-CD34|tamam",
-        "!!OK|2|AB12-CD34|tamam",
     ],
 )
 def test_two_answers_in_one_are_none_and_a_person_sees_that(body: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.errors import SettingsError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from tests.conftest import CITUS
 from tests.shop.test_migrate import lines

@@ -8,7 +8,7 @@ import pytest
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.database import classify
 from order_monitor.watch.writer import Writer

@@ -11,7 +11,7 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.errors import ShopMisfitError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.repository import Orders

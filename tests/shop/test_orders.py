@@ -20,7 +20,8 @@ from order_monitor.core.errors import (
     ShopMisfitError,
     ShopUnavailableError,
 )
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.ledger import values_of
 from order_monitor.shop.order_reader import SLICE, Slice

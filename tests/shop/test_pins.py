@@ -10,7 +10,7 @@ import structlog
 
 from order_monitor.core.answer import Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.repository import Orders
 from tests.clocks import Drive

@@ -17,7 +17,7 @@ import pytest
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import SettingsError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.membership import Membership

@@ -12,7 +12,7 @@ import pytest
 from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.shop.doctor import CheckLine, Doctor
 from order_monitor.shop.ledger import values_of

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.repository import Orders

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from order_monitor.commands.ask import Chosen
 from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
 from order_monitor.core.errors import OrderMonitorError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.core.schedule import Now
 from order_monitor.shop.order_history import OrderHistory

@@ -9,7 +9,8 @@ import pytest
 
 from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.timing.sketch import Sketch

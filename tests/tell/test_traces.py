@@ -9,7 +9,8 @@ from aiohttp import web
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from order_monitor.core.answer import Completed, Unreachable
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, panel, running, sent, settings

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
-from order_monitor.core.order import Pin
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.repository import Orders

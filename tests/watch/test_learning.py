@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Now, Schedule
 from order_monitor.core.timing.memory import ALL, Key

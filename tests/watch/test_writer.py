@@ -7,7 +7,8 @@ import pytest
 
 from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.errors import RowRejectedError, ShopUnavailableError
-from order_monitor.core.order import Order, Pin
+from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.throttle import BATCH, Throttle
 from order_monitor.watch.writer import Writer

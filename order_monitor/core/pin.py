@@ -1,0 +1,354 @@
+"""What is a PIN, and what is none: decided here alone, for a provider's answers, for people and for what stands in a row. Pure.
+
+A wrong PIN stored, a PIN lost, or a text shown to a customer as a PIN is lost money: what could be read in two ways is
+`Unreadable`, for a person, and nothing is stored. Everything here is linear in its text's length: a provider may send anything.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from html.entities import html5
+from typing import Final, TypeAlias, final
+
+from order_monitor.core.blotting import BLOT, blotted, blotted_word
+from order_monitor.core.folding import is_invisible, letters, words
+
+NO_PIN_WORDS: Final = (
+    *("null", "(null)", "[null]", "undefined", "none", "nil", "nan", "n/a", "false", "empty"),
+    *("array", "object", "[object Object]", "yok", "yoktur", "pin yok", "pin yoktur", "kod yok", "boş"),
+    *("bulunamadı", "pin bulunamadı", "kod bulunamadı", "stok yok", "stokta yok", "mevcut değil"),
+)
+"""What panels, and PHP beneath them, write where there is no PIN. ``0`` is not among them, nor ``true``: they may be codes."""
+
+MARKUP: Final = "markup"
+NOTICE: Final = "a notice of PHP"
+STRANGE: Final = "characters that cannot be read"
+
+_SHORTEST_CODE: Final = 4
+_ROUNDS: Final = 3
+_ENTITY: Final = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,7}|[A-Za-z][A-Za-z0-9]{1,31});|&nbsp(?![A-Za-z0-9;])")
+_LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\u2028\u2029]")
+_TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)((?:[\s/][^<>]*)?)>")
+_LIKE_A_TAG: Final = re.compile(r"<[!?/]|<[A-Za-z][^<>]*>|<([A-Za-z][A-Za-z0-9]*)(?![^\s/])")
+_STYLE: Final = frozenset({"b", "strong", "i", "em", "u", "span", "font"})
+_BLOCK: Final = frozenset({"p", "div"})
+_BLOCK_MARK: Final = "\0"
+_ELEMENTS: Final = frozenset(
+    "a abbr address area article aside audio b base bdi bdo big blockquote body br button canvas caption center "  # noqa: SIM905
+    "cite code col "
+    "data dd del details dfn dialog dir div dl dt em embed fieldset figure font footer form frame frameset h1 h2 h3 h4 h5 h6 "
+    "head header hr html i iframe img input ins kbd label legend li link main map mark marquee menu meta meter nav noscript "
+    "object ol optgroup option output p param picture pre progress q rp rt ruby s samp script section select slot small source "
+    "span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time title tr track tt u ul "
+    "var video wbr xml".split()
+)
+_KIND: Final = r"(?:Notice|Warning|Deprecated|Strict Standards|(?:Catchable |Recoverable )?Fatal error|Parse error)"
+_NOTICE: Final = re.compile(rf"(?:^|\n) *(?:PHP )?{_KIND} {{0,3}}:|\bon line [0-9]|\.php:[0-9]", re.IGNORECASE)
+
+
+@final
+class Pin:
+    """A PIN code, which shows itself to nobody who does not ask by name (``reveal``)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Keep ``value`` exactly as it is."""
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the code itself; only the statement that stores it may call this."""
+        return self._value
+
+    def blotted(self, text: str) -> str:
+        """Return ``text`` without this code in it, however it is written there, nor any line or word of it that is one.
+
+        Letters and digits count, in their order, in any case, with anything between that is neither. What has four of them or more
+        is taken out of longer words too, ``1234`` out of ``91234567``: one blot too many harms nobody. What has fewer is taken out
+        where it stands by itself.
+        """
+        code = letters(self._value)
+        if len(code) >= _SHORTEST_CODE:
+            return blotted(text, self._parts() or {code})
+        if code:
+            return blotted_word(text, code)
+        return text.replace(self._value, BLOT) if len(self._value.strip()) >= _SHORTEST_CODE else text
+
+    def _parts(self) -> set[str]:
+        parts = {letters(line) for line in self._value.split("\n")} | {code for code, _ in _codes(self._value)}
+        return {part for part in parts if len(part) >= _SHORTEST_CODE}
+
+    def is_same(self, stored: str) -> bool:
+        """Whether what stands in a row is this code, but for blanks around it and the way its lines end."""
+        return _lined(self._value).strip() == _lined(stored).strip()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the codes."""
+        return isinstance(other, Pin) and other._value == self._value
+
+    def __hash__(self) -> int:
+        """Hash as the code does."""
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        """Show that there is a PIN, and nothing of it."""
+        return "Pin(****)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class NoPin:
+    """A text that says that there is no PIN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A text that could be a PIN and something else beside, or a damaged one: for a person. ``holds`` is ours, never its text."""
+
+    holds: str
+
+
+Read: TypeAlias = Pin | NoPin | Unreadable
+
+
+def read_pin(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Read:
+    """Return the PIN that a text is, or that it says that there is none, or why it cannot be told.
+
+    Entities are undone, ``<br>`` is a line break, style is taken away, and so is what is invisible. Several lines are taken whole,
+    without those at either end that say nothing. Everything else stays as it is. To read what was read changes nothing.
+
+    Args:
+        text: what stands where a PIN would.
+        no_pin: words that mean "none", in whatever case and with whatever signs around them. A text of signs alone means it anyway.
+    """
+    found = _read(text, _folded(frozenset(no_pin)))
+    if isinstance(found, Pin) and _read(found.reveal(), _folded(frozenset(no_pin))) != found:
+        # Markup within markup: what is left when the one is gone would be read as the other.
+        return Unreadable(MARKUP)
+    return found
+
+
+def is_no_pin(text: str | None, no_pin: Collection[str] = NO_PIN_WORDS) -> bool:
+    """Whether what stands in a row, or where a PIN would, is none."""
+    return text is None or isinstance(read_pin(text, no_pin), NoPin)
+
+
+@lru_cache(maxsize=64)
+def _folded(no_pin: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(words, no_pin)) | {""}
+
+
+def _read(text: str, nothing: frozenset[str]) -> Read:
+    decoded = _decoded(text)
+    if decoded is None:
+        return Unreadable(MARKUP)
+    if any(map(_is_strange, decoded)):
+        return Unreadable(STRANGE)
+    visible = "".join(
+        " " if c == "\t" or unicodedata.category(c) == "Zs" else c for c in _lined(decoded) if not is_invisible(c)
+    )
+    bare = _without_style(visible)
+    if _NOTICE.search(bare):
+        return Unreadable(NOTICE)
+    if _has_markup(bare):
+        return Unreadable(MARKUP)
+    if words(bare) in nothing:
+        return NoPin()
+    lines = [line.strip() for line in bare.split("\n")]
+    first, last = 0, len(lines)
+    while first < last and words(lines[first]) in nothing:
+        first += 1
+    while first < last and words(lines[last - 1]) in nothing:
+        last -= 1
+    return Pin("\n".join(lines[first:last])) if first < last else NoPin()
+
+
+def _decoded(text: str) -> str | None:
+    """Undo entities, and those that stand for entities; None where there is no end to them."""
+    for _ in range(_ROUNDS):
+        decoded = _ENTITY.sub(_entity, text)
+        if decoded == text:
+            return text
+        text = decoded
+    return text if _ENTITY.sub(_entity, text) == text else None
+
+
+def _entity(found: re.Match[str]) -> str:
+    """Return what an entity stands for; what is none stays: in a code, ``&`` is a sign like any other."""
+    entity = found[0]
+    if entity[1] == "#":
+        return html.unescape(entity) or "\ufffd"
+    return html5.get(entity[1:].rstrip(";") + ";", entity)
+
+
+def _lined(text: str) -> str:
+    return _LINE_BREAK.sub("\n", text)
+
+
+def _is_strange(char: str) -> bool:
+    """Whether a character is a control character, half of one, a mark of damage, or has no meaning that all agree on."""
+    if char in "\t\r\n":
+        return False
+    return char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn")
+
+
+def _without_style(text: str) -> str:
+    """Take away what only changes how a text looks. A paragraph stands on lines of its own."""
+    if "<" not in text:
+        return text
+    parts = _TAG.sub(_untagged, text).split(_BLOCK_MARK)
+    return parts[0] if len(parts) == 1 else "\n".join(part for part in map(str.strip, parts) if part)
+
+
+def _untagged(tag: re.Match[str]) -> str:
+    name, attributes = tag[2].lower(), tag[3]
+    if attributes.count('"') % 2 or attributes.count("'") % 2:
+        return tag[0]  # It ends within quotes, and goes on behind them.
+    if name == "br":
+        return "\n"
+    if name in _BLOCK:
+        return _BLOCK_MARK
+    return "" if name in _STYLE else tag[0]
+
+
+def _has_markup(text: str) -> bool:
+    """Whether any is left: a whole tag of whatever name, a comment, or the beginning of what HTML knows. ``A<B-12`` is none."""
+    return any(found[1] is None or found[1].lower() in _ELEMENTS for found in _LIKE_A_TAG.finditer(text))
+
+
+# --- which code it is
+
+UNITS: Final = frozenset(
+    "TL TRY USD EUR EURO DOLAR LIRA UC VP RP CP GB MB ADET GUN HAFTA AY YIL SAAT DK DAKIKA JETON ELMAS COIN "  # noqa: SIM905
+    "COINS DIAMOND DIAMONDS PUAN POINT POINTS KREDI GOLD ALTIN TOKEN TOKENS GEM GEMS ROBUX".split()
+)
+"""What amounts are counted in."""
+
+_SHORTEST_WORD: Final = 6
+_SHORTEST_GROUP: Final = 3
+_LONG_UNIT: Final = 4
+_LONGEST_AMOUNT: Final = 9
+_PHONE: Final = 10
+_SUFFIX: Final = r"(?:['\u2019\u00b4`]\w*)?"
+_TIME_OF_DAY: Final = (
+    r"(?:[01]?[0-9]|2[0-4])[:.][0-5][0-9](?:[:.][0-5][0-9](?:[.,][0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+_TIME: Final = re.compile(
+    rf"(?:[01]?[0-9]|2[0-4]):[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]{{1,9}})?)?(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"
+    rf"(?:[-–]{_TIME_OF_DAY})?{_SUFFIX}"
+)
+_DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12][0-9]|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)[0-9]{2}"
+_DATE: Final = re.compile(
+    rf"(?:{_YEAR}([-./]){_MONTH}\1{_DAY}|{_DAY}([-./]){_MONTH}\2(?:{_YEAR}|[0-9]{{2}}))(?:[T_/-]{_TIME_OF_DAY})?{_SUFFIX}"
+)
+_AMOUNT: Final = re.compile(rf"([0-9][0-9.,+]*)-?([^\W\d_]*){_SUFFIX}")
+_MONEY: Final = re.compile(rf"[0-9.]+,[0-9]{{1,2}}{_SUFFIX}")
+_LABEL: Final = re.compile(r"[^\W\d_]{2,}[:=](?=[^/])")
+_GROUP: Final = re.compile(r"(?=[A-Z]*[0-9])[A-Z0-9]{4,5}")
+_NUMBER_ENDING: Final = re.compile(r"(?<=[0-9])['\u2019\u00b4`][^\W\d_]+$")
+
+
+def guarded_code(value: str, own: Iterable[str] = ()) -> str | None:
+    """Return what tells a PIN from those of other orders: all its codes, folded, a blank between; None where it has none.
+
+    Dates, times and amounts are no codes, nor is what the order's own row says (``own``: the player, a telephone number, the
+    reference, what was bought). What is written differently is the same code: ``AB12-CD34`` and ``ab12cd34``.
+    """
+    known = [text for text in (letters(text).upper() for text in own) if text]
+    return " ".join(code.upper() for code, _ in _codes(value) if not _is_own(code.upper(), known)) or None
+
+
+def has_words_beside(value: str) -> bool:
+    """Whether a PIN's text has words besides its codes: a label, an amount, a sentence."""
+    count = sum(bool(letters(word)) for word in value.split())
+    return count > sum(taken for _, taken in _codes(value))
+
+
+def _codes(value: str) -> list[tuple[str, int]]:
+    """Return the codes in a text, folded, each with how many of its words it takes up wholly."""
+    codes: list[tuple[str, int]] = []
+    for line in value.splitlines():
+        raw = [word for word in line.split() if letters(word)]
+        bare = [_bare(word) for word in raw]
+        at = 0
+        while at < len(bare):
+            if length := _groups(bare, at):
+                codes += (
+                    [(letters("".join(bare[at : at + length])), length)] if _is_one_code(bare[at : at + length]) else []
+                )
+                at += length
+                continue
+            label = _LABEL.match(bare[at])
+            word = _NUMBER_ENDING.sub("", _bare(bare[at][label.end() :]) if label else bare[at])
+            following = bare[at + 1] if at + 1 < len(bare) else ""
+            if _is_code(word) and not _is_date_or_amount(word, raw[at], following):
+                codes.append((letters(word), 0 if label else 1))
+            at += 1
+    return codes
+
+
+def _bare(word: str) -> str:
+    """Return a word without the signs around it."""
+    first, last = 0, len(word)
+    while first < last and not letters(word[first]):
+        first += 1
+    while first < last and not letters(word[last - 1]):
+        last -= 1
+    return unicodedata.normalize("NFKC", word[first:last])
+
+
+def _is_code(word: str) -> bool:
+    """Whether a word is long and has a digit, or is of capitals in groups: ``ABCD-EFGH``."""
+    if len(word) >= _SHORTEST_WORD and any(c.isdigit() for c in word):
+        return True
+    groups = re.split(r"[-‐‑‒–—―−]", word)
+    return len(groups) > 1 and all(len(g) >= _SHORTEST_GROUP and g.isalpha() and g.isupper() for g in groups)
+
+
+def _groups(bare: list[str], at: int) -> int:
+    """Return how many words from ``at`` on look like groups of one code, all of one length; the number before a unit is none."""
+    end = at
+    while end < len(bare) and _GROUP.fullmatch(bare[end]) and len(bare[end]) == len(bare[at]):
+        end += 1
+    return end - at - (at < end < len(bare) and bare[end - 1].isdigit() and _is_unit(bare[end]))
+
+
+def _is_one_code(groups: list[str]) -> bool:
+    """Whether they are: ``1234 5678 9012 3456``. Two numbers side by side are mostly just that; two with letters are one."""
+    return len(groups) >= (3 if all(group.isdigit() for group in groups) else 2)
+
+
+def _is_date_or_amount(word: str, raw: str, following: str) -> bool:
+    if _DATE.fullmatch(word) or _TIME.fullmatch(word) or _MONEY.fullmatch(word):
+        return True
+    amount = _AMOUNT.fullmatch(word)
+    if amount is None or sum(c.isdigit() for c in amount[1]) > _LONGEST_AMOUNT:
+        return False
+    if amount[2]:
+        return _is_unit(amount[2])
+    return _is_unit(following) or any(unicodedata.category(c) == "Sc" for c in raw)
+
+
+def _is_unit(word: str) -> bool:
+    """Whether a word is a unit, with whatever ending: ``TL'dir``, ``elması``."""
+    unit = letters(re.split(r"['\u2019\u00b4`]", word, maxsplit=1)[0]).upper()
+    return unit in UNITS or any(unit.startswith(known) for known in UNITS if len(known) >= _LONG_UNIT)
+
+
+def _is_own(code: str, known: list[str]) -> bool:
+    """Whether the order's own row says a code; a telephone number also with or without what is dialled before it."""
+    if any(code in text for text in known):
+        return True
+    if not code.isdigit():
+        return False
+    number = code.lstrip("0")
+    return len(number) >= _SHORTEST_WORD and any(
+        number in text or (text.isdigit() and len(text.lstrip("0")) >= _PHONE and code.endswith(text.lstrip("0")))
+        for text in known
+    )
