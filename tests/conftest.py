@@ -15,7 +15,7 @@ from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.shops import PLAIN, SHOP, Shop, Spelling
+from tests.shops import PLAIN, SHOP, Shop, Spelling, migrate
 
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(
@@ -28,7 +28,10 @@ settings.register_profile(
 settings.register_profile("quick", settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")
 
-OUTSIDE_FIXTURES = {"server", "templates", "database_dsn", "shop", "plain_shop", "browser", "panel", "receiver"}
+OUTSIDE_FIXTURES = {
+    *("server", "templates", "database_dsn", "shop", "plain_shop", "bare_shop", "plain_bare_shop"),
+    *("browser", "panel", "receiver"),
+}
 OUTSIDE_MODULES = {
     *("test_alerts", "test_cli", "test_demo", "test_deploy", "test_docs", "test_logs", "test_package", "test_process"),
     *(
@@ -160,14 +163,24 @@ async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
         await drop(server, name)
 
 
-async def with_table(server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling) -> str:
-    """Return the name of a new database with the table in this spelling."""
+async def with_table(
+    server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling, *, migrated: bool = True
+) -> str:
+    """Return the name of a new database with the table in this spelling, with what order-monitor adds to it or without."""
     if CITUS is not None:
         # What watches over a distributed table is connected to its database: that can be no template.
-        return await _laid(server, f"{spelling.ddl};{_DISTRIBUTED}")
-    if spelling.ddl not in templates:
-        templates[spelling.ddl] = await _laid(server, spelling.ddl)
-    return await clone(server, templates[spelling.ddl])
+        name = await _laid(server, f"{spelling.ddl};{_DISTRIBUTED}")
+        return await _migrated(server, name) if migrated else name
+    key = f"{spelling.ddl} {migrated}"
+    if key not in templates:
+        name = await _laid(server, spelling.ddl)
+        templates[key] = await _migrated(server, name) if migrated else name
+    return await clone(server, templates[key])
+
+
+async def _migrated(server: EmbeddedPostgres, name: str) -> str:
+    await migrate(server.dsn(name))
+    return name
 
 
 async def _laid(server: EmbeddedPostgres, ddl: str) -> str:
@@ -187,6 +200,22 @@ async def shop(
         yield made
 
 
+@pytest.fixture(params=[PLAIN, SHOP], ids=["plain", "shop"])
+async def bare_shop(
+    request: pytest.FixtureRequest, server: EmbeddedPostgres, templates: dict[str, str]
+) -> AsyncIterator[Shop]:
+    """The shop's database as it is before anything was added to it."""
+    async for made in _shop(server, templates, request.param, migrated=False):
+        yield made
+
+
+@pytest.fixture
+async def plain_bare_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> AsyncIterator[Shop]:
+    """The same in the plain spelling only."""
+    async for made in _shop(server, templates, PLAIN, migrated=False):
+        yield made
+
+
 @pytest.fixture
 async def plain_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> AsyncIterator[Shop]:
     """The same in the plain spelling only, where the spelling has no say."""
@@ -194,8 +223,10 @@ async def plain_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> Asy
         yield made
 
 
-async def _shop(server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling) -> AsyncIterator[Shop]:
-    name = await with_table(server, templates, spelling)
+async def _shop(
+    server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling, *, migrated: bool = True
+) -> AsyncIterator[Shop]:
+    name = await with_table(server, templates, spelling, migrated=migrated)
     try:
         async with Shop.opened(server.dsn(name), spelling) as made:
             yield made

@@ -9,13 +9,16 @@ from typing import Any
 import asyncpg
 
 from order_monitor.core.decision import Rules
-from order_monitor.core.order import Order
+from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.settings.asking import FINAL_STATUSES
 from order_monitor.shop.columns import LOGICAL
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
+from order_monitor.shop.migration import Migration
+from order_monitor.shop.own_tables import NEEDED
 from order_monitor.shop.repository import Orders
+from order_monitor.watch.system_clock import SystemClock
 
 NOW = 1_790_000_000.0
 """The moment at which the tests with virtual time begin."""
@@ -55,6 +58,20 @@ SHOP = Spelling(
     """,
 )
 
+def least_rights(role: str) -> str:
+    """SQL of what the program's role must be allowed on its own tables."""
+    return "; ".join(f"GRANT {', '.join(rights)} ON {table} TO {role}" for table, rights in NEEDED.items())
+
+
+async def migrate(dsn: str) -> None:
+    """Add what order-monitor needs."""
+    database = Database(parse_dsn(dsn))
+    try:
+        _ = [line async for line in Migration(database, LAYOUT, SystemClock()).apply()]
+    finally:
+        await database.close()
+
+
 LAYOUT = Layout(
     schema="public",
     table="product_orders",
@@ -82,6 +99,7 @@ class Shop:
         connection = await asyncpg.connect(dsn)
         await connection.execute(spelling.ddl)
         await connection.close()
+        await migrate(dsn)
         async with cls.opened(dsn, spelling) as shop:
             yield shop
 
@@ -116,9 +134,10 @@ class Shop:
         note: str | None = None,
         tenant_id: str | None = None,
         order_id: str | None = None,
+        noted: bool = True,
         **more: Any,
     ) -> str:
-        """Add an order as the shop would, and return its id."""
+        """Add an order as the shop would, ``noted`` as it is before its first question, and return its id."""
         order_id = order_id or str(uuid.uuid4())
         values = {
             "id": order_id,
@@ -137,7 +156,27 @@ class Shop:
             *values.values(),
             sent_at,
         )
+        if noted and sent_at is not None:
+            await self.note(order_id)
         return order_id
+
+    async def note(self, order_id: str, account: str = CONFIGURED) -> None:
+        """Note how an order was sent, as the program does before it asks about it."""
+        if await self.connection.fetchval("SELECT to_regclass('order_monitor_dispatches')") is None:
+            return
+        name = self.spelling.name
+        await self.connection.execute(
+            "INSERT INTO order_monitor_dispatches (order_id, account, reference, sent_at, login) "
+            f"SELECT id, $2, btrim(provider_referans), \"{name('sent_at')}\", 'test' FROM product_orders "
+            f"WHERE id = $1::uuid AND btrim(provider_referans) <> '' AND isfinite(\"{name('sent_at')}\") ON CONFLICT DO NOTHING",
+            order_id,
+            account,
+        )
+
+    async def note_all(self) -> None:
+        """Note how every order was sent."""
+        for row in await self.connection.fetch("SELECT id FROM product_orders"):
+            await self.note(str(row["id"]))
 
     async def row(self, order_id: str) -> dict[str, Any]:
         """Return an order's row by logical names, with the columns of no concern under their own."""

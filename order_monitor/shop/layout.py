@@ -77,7 +77,8 @@ def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:
 
 def lacks_pin(pin: str, layout: Layout) -> str:
     """SQL of whether a column's text is no PIN: nothing, a mark of nothing, or one of the words for it."""
-    words = literals(sorted({word.strip().lower() for word in layout.rules.no_pin}))
+    # Not every database can even hold the others; where a row is decided on, Python looks at it once more.
+    words = literals(sorted({word.strip().lower() for word in layout.rules.no_pin if word.isascii()}))
     bare = f"COALESCE(btrim({pin}, E' \\t\\r\\n-*_.'), '') = ''"
     return f"({bare} OR lower(btrim({pin})) IN ({words}))" if words else f"({bare})"
 

@@ -77,9 +77,10 @@ class Statements:
         """SQL of what says to which account, under which reference and when a locked order was sent, and what else its row holds."""
         t = self.table
         words = ", ".join(f"o.{quoted(name)}::text" for name in t.readable)
+        own_words = f"concat_ws(chr(31), {words})" if words else "NULL::text"
         return (
             f"o.{t['provider_referans'].sql}::text AS referans, {t.epoch('sent_at', 'o')} AS sent_at, {own_sql(t, 'o')} AS own, "
-            f"{root_sql(t, 'o')} AS root, {f"concat_ws(chr(31), {words})" if words else 'NULL::text'} AS own_words"
+            f"{root_sql(t, 'o')} AS root, {own_words} AS own_words"
         )
 
     def update_sql(self, span: str = "") -> str:
@@ -131,7 +132,7 @@ class Statements:
 
     def _has_pin(self, pin: str) -> str:
         """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
-        stored = f"NOT {lacks_pin(f'{pin}::text', self.layout)}"
+        stored = f"NOT {lacks_pin(pin + '::text', self.layout)}"
         return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
 
     def touch_sql(self, span: str = "") -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from order_monitor.core.gate import Pace
 from order_monitor.core.login import Credentials
-from order_monitor.core.order import Order, Route, SkipReason
+from order_monitor.core.order import CONFIGURED, Order, Route, SkipReason
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
@@ -55,6 +55,10 @@ class OneAccount:
     """The directory of a shop whose one account stands in the settings."""
 
     account: Account
+
+    def __post_init__(self) -> None:
+        """Let it go by the key that all orders are noted under."""
+        self.account.key = CONFIGURED
 
     @property
     def accounts(self) -> Mapping[str, Account]:

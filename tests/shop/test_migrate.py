@@ -32,89 +32,89 @@ async def indexes(shop: Shop) -> dict[str, bool]:
     return {row["relname"]: row["indisvalid"] for row in rows}
 
 
-async def test_it_adds_the_column_and_its_indexes_once(shop: Shop) -> None:
-    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    told = await lines(shop)
+async def test_it_adds_the_column_and_its_indexes_once(bare_shop: Shop) -> None:
+    await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    told = await lines(bare_shop)
     assert told[0] == "added column provider_referans"
     assert len(told) == 9
-    assert len(await indexes(shop)) == 3
-    assert all((await indexes(shop)).values())
-    assert await lines(shop) == [], "idempotent"
-    kind = await shop.connection.fetchval(
+    assert len(await indexes(bare_shop)) == 3
+    assert all((await indexes(bare_shop)).values())
+    assert await lines(bare_shop) == [], "idempotent"
+    kind = await bare_shop.connection.fetchval(
         "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
         "WHERE attrelid = 'product_orders'::regclass AND attname = 'provider_referans'"
     )
     assert kind == "character varying(255)"
 
 
-async def test_a_dry_run_prints_what_is_missing_and_changes_nothing(shop: Shop) -> None:
-    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    plan = migration(shop)
+async def test_a_dry_run_prints_what_is_missing_and_changes_nothing(bare_shop: Shop) -> None:
+    await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    plan = migration(bare_shop)
     sql = as_sql(await plan.missing(await plan.table()))
     assert sql.count(";\n") + sql.endswith(";") == 15
-    assert await indexes(shop) == {}
+    assert await indexes(bare_shop) == {}
     for statement in sql.split(";\n"):
-        await shop.connection.execute(statement)
+        await bare_shop.connection.execute(statement)
     assert as_sql(await plan.missing(await plan.table())) == "-- nothing to do"
 
 
-async def test_other_statuses_get_another_index(plain_shop: Shop) -> None:
+async def test_other_statuses_get_another_index(plain_bare_shop: Shop) -> None:
     from dataclasses import replace
 
-    await lines(plain_shop)
-    before = set(await indexes(plain_shop))
-    told = await lines(plain_shop, replace(LAYOUT, open=("sent", "odd 'one'", "processing")))
-    after = set(await indexes(plain_shop))
+    await lines(plain_bare_shop)
+    before = set(await indexes(plain_bare_shop))
+    told = await lines(plain_bare_shop, replace(LAYOUT, open=("sent", "odd 'one'", "processing")))
+    after = set(await indexes(plain_bare_shop))
     assert len([line for line in told if line.startswith("added")]) == 2
     assert len([line for line in told if line.startswith("dropped")]) == 2
     assert len(after) == 3
     assert len(before & after) == 1
 
 
-async def test_the_shops_own_indexes_are_left_alone(plain_shop: Shop) -> None:
-    await plain_shop.connection.execute("CREATE INDEX product_orders_om_mine ON product_orders (note)")
-    await lines(plain_shop)
-    assert "product_orders_om_mine" in await indexes(plain_shop)
+async def test_the_shops_own_indexes_are_left_alone(plain_bare_shop: Shop) -> None:
+    await plain_bare_shop.connection.execute("CREATE INDEX product_orders_om_mine ON product_orders (note)")
+    await lines(plain_bare_shop)
+    assert "product_orders_om_mine" in await indexes(plain_bare_shop)
 
 
-async def test_an_index_left_half_built_is_rebuilt(plain_shop: Shop) -> None:
+async def test_an_index_left_half_built_is_rebuilt(plain_bare_shop: Shop) -> None:
     """D13: an interrupted build leaves an invalid index, and IF NOT EXISTS would call it done."""
-    plan = migration(plain_shop)
+    plan = migration(plain_bare_shop)
     change = next(c for c in plan.wanted(await plan.table()) if c.index and "_open_" in c.index)
-    blocker = plain_shop.connection.transaction()
-    await plain_shop.connection.execute("SELECT 1")
+    blocker = plain_bare_shop.connection.transaction()
+    await plain_bare_shop.connection.execute("SELECT 1")
     await blocker.start()
-    await plain_shop.add()
+    await plain_bare_shop.add()
     with pytest.raises(ShopUnavailableError):
-        async with plain_shop.database().plain() as connection:
+        async with plain_bare_shop.database().plain() as connection:
             await connection.execute("SET statement_timeout = '300ms'")
             await connection.execute(change.sql)
     await blocker.commit()
-    assert (await indexes(plain_shop))[change.index or ""] is False
-    told = await lines(plain_shop)
+    assert (await indexes(plain_bare_shop))[change.index or ""] is False
+    told = await lines(plain_bare_shop)
     assert f"dropped index {change.index}, which was left half-built" in told
-    assert all((await indexes(plain_shop)).values())
+    assert all((await indexes(plain_bare_shop)).values())
 
 
-async def test_old_transactions_are_named_before_waiting(plain_shop: Shop) -> None:
-    async with plain_shop.connection.transaction():
-        plan = Migration(plain_shop.database(), LAYOUT, SystemClock(), old=0)
+async def test_old_transactions_are_named_before_waiting(plain_bare_shop: Shop) -> None:
+    async with plain_bare_shop.connection.transaction():
+        plan = Migration(plain_bare_shop.database(), LAYOUT, SystemClock(), old=0)
         told = [line async for line in plan.apply()]
     assert "may have to wait for 1 transaction open for over 0 s" in told
 
 
-async def test_the_shop_never_queues_behind_the_alter(plain_shop: Shop) -> None:
+async def test_the_shop_never_queues_behind_the_alter(plain_bare_shop: Shop) -> None:
     """D12: an ALTER that waits for one reader makes every later reader wait behind it; ours gives way and tries again."""
-    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    reader = plain_shop.connection.transaction()
+    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    reader = plain_bare_shop.connection.transaction()
     await reader.start()
-    await plain_shop.connection.execute("SELECT count(*) FROM product_orders")
+    await plain_bare_shop.connection.execute("SELECT count(*) FROM product_orders")
     clock = ManualClock()
-    task = asyncio.create_task(_apply(Migration(plain_shop.database(), LAYOUT, clock)))
+    task = asyncio.create_task(_apply(Migration(plain_bare_shop.database(), LAYOUT, clock)))
     while not clock.asleep.get(task.get_name()):
         await asyncio.sleep(0.01)
     # It gave way: another reader is served at once.
-    async with plain_shop.database(statement_timeout=1).transaction() as other:
+    async with plain_bare_shop.database(statement_timeout=1).transaction() as other:
         await other.execute("SELECT count(*) FROM product_orders")
     await reader.commit()
     clock.ring(10)
@@ -125,11 +125,11 @@ async def _apply(plan: Migration) -> list[str]:
     return [line async for line in plan.apply()]
 
 
-async def test_a_table_that_lacks_more_is_not_touched(plain_shop: Shop) -> None:
-    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code")
+async def test_a_table_that_lacks_more_is_not_touched(plain_bare_shop: Shop) -> None:
+    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code")
     with pytest.raises(SettingsError, match="pin_code"):
-        await lines(plain_shop)
-    assert await indexes(plain_shop) == {}
+        await lines(plain_bare_shop)
+    assert await indexes(plain_bare_shop) == {}
 
 
 DJANGO = """
@@ -148,10 +148,10 @@ call_command("migrate", "shop", sys.argv[2], verbosity=0)
 """
 
 
-async def test_the_django_migration_runs_there_and_back(shop: Shop, tmp_path: Path) -> None:
+async def test_the_django_migration_runs_there_and_back(bare_shop: Shop, tmp_path: Path) -> None:
     """The printed migration, in a real Django over the same database."""
-    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    plan = migration(shop)
+    await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    plan = migration(bare_shop)
     table = await plan.table()
     package = tmp_path / "shop" / "migrations"
     package.mkdir(parents=True)
@@ -159,11 +159,11 @@ async def test_the_django_migration_runs_there_and_back(shop: Shop, tmp_path: Pa
     (package / "__init__.py").touch()
     (package / "0001_order_monitor.py").write_text(as_django(plan.wanted(table)))
     (tmp_path / "run.py").write_text(DJANGO)
-    await asyncio.to_thread(_django, tmp_path, shop.dsn, "0001")
-    assert len(await indexes(shop)) == 3
+    await asyncio.to_thread(_django, tmp_path, bare_shop.dsn, "0001")
+    assert len(await indexes(bare_shop)) == 3
     assert await plan.missing(await plan.table()) == []
-    await asyncio.to_thread(_django, tmp_path, shop.dsn, "zero")
-    assert await indexes(shop) == {}
+    await asyncio.to_thread(_django, tmp_path, bare_shop.dsn, "zero")
+    assert await indexes(bare_shop) == {}
     assert (await plan.table()).get("provider_referans") is None
 
 

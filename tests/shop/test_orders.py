@@ -27,14 +27,14 @@ from order_monitor.shop.ledger import values_of
 from order_monitor.shop.order_reader import SLICE, Slice
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.statements import UPDATE_PARAMETERS
-from tests.shops import LAYOUT, NOW, SHOP, Shop
+from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
 from tests.writing import write_all
 
 DAY = 86_400.0
 PIN = Pin("AB12-CD34-EF56-GH78")
 
 
-def found(order: Order, answer: Answer, *, age: float = 130.5, account: str = "") -> Finding:
+def found(order: Order, answer: Answer, *, age: float = 130.5, account: str = "default") -> Finding:
     return Finding(order, answer, seen_at=(order.sent_at or NOW) + age, checks=3, account=account)
 
 
@@ -101,7 +101,7 @@ async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:
     tenant = str(uuid.uuid4())
     order_id = await shop.add(tenant_id=tenant, referans="1760885915220128")
     (order,) = (await shop.orders().scan()).orders
-    assert order == Order(order_id, "sent", NOW - 100, "1760885915220128", tenant)
+    assert order == Order(order_id, "sent", NOW - 100, "1760885915220128", tenant, registered=True)
     if shop.spelling is SHOP:
         await shop.connection.execute('UPDATE product_orders SET "lastSyncAt" = to_timestamp($1::float8)', NOW - 7)
         (order,) = (await shop.orders().scan()).orders
@@ -134,7 +134,7 @@ async def test_times_without_a_zone_mean_the_configured_one(plain_shop: Shop, se
         __import__("datetime").datetime(2026, 6, 1, 16, 0, 0),
     )
     orders = await prepared(shop, time_zone="Asia/Baku")
-    (order,) = (await orders.scan()).orders
+    (order,) = await orders.reread((await orders.scan()).orders)
     noon_utc = 1_780_315_200.0
     assert order.sent_at == noon_utc
     await orders.record([found(order, Completed(None), age=60)])
@@ -281,9 +281,36 @@ async def test_only_open_rows_are_ever_changed(shop: Shop, status: str | None) -
     """A6: a NULL status is no open one."""
     order_id = await shop.add(status)
     before = await shop.row(order_id)
-    result = await record_one(shop, order_id, Completed(PIN, "x"))
+    result = await record_one(shop, order_id, Completed(None, "x"))
     assert result.fate is Fate.GONE
     assert await shop.row(order_id) == before
+
+
+@pytest.mark.parametrize("status", ["failed", "refunded", "not_sent", None])
+async def test_a_pin_for_an_order_that_ended_otherwise_is_a_persons(shop: Shop, status: str | None) -> None:
+    order_id = await shop.add(status)
+    before = await shop.row(order_id)
+    result = await record_one(shop, order_id, Completed(PIN, "x"))
+    assert (result.fate, result.review) == (Fate.GONE, StuckReason.PIN_FOR_ENDED)
+    assert await shop.row(order_id) == before
+    assert await reviews(shop) == {(order_id, "pin_for_ended")}
+
+
+@pytest.mark.parametrize("status", ["completed", "done", "delivered"])
+async def test_a_pin_goes_into_an_order_that_somebody_else_completed_without(shop: Shop, status: str) -> None:
+    order_id = await shop.add(status)
+    before = await shop.row(order_id)
+    result = await record_one(shop, order_id, Completed(PIN, "x"))
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert await shop.row(order_id) == {**before, "pin_code": PIN.reveal()}
+    assert await reviews(shop) == set()
+
+
+async def reviews(shop: Shop) -> set[tuple[str, str]]:
+    rows = await shop.connection.fetch(
+        "SELECT order_id::text AS id, kind FROM order_monitor_review WHERE closed_at IS NULL"
+    )
+    return {(row["id"], row["kind"]) for row in rows}
 
 
 async def test_a_row_that_is_gone_is_gone(shop: Shop) -> None:
@@ -433,9 +460,13 @@ async def test_a_meddling_trigger_is_seen(shop: Shop, body: str) -> None:
     order_id = await shop.add()
     await shop.connection.execute(TRIGGER.format(body=body.format(**names)))
     result = await record_one(shop, order_id, Completed(PIN))
+    row = await shop.row(order_id)
+    if "FORGED" in body:
+        assert (result.fate, row["external_status"], row["pin_code"]) == (Fate.WRITTEN, "completed", "FORGED")
+        assert result.notice == "the table holds another PIN than was written"
+        return
     assert result.fate is Fate.STUCK
     assert PIN.reveal() not in result.detail
-    row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"]) == ("sent", None)
 
 
@@ -518,14 +549,15 @@ async def test_a_very_old_order_has_a_duration_that_fits(shop: Shop) -> None:
         assert row["duration_ms"] == 2**31 - 1
 
 
-async def test_an_enum_column_works(plain_shop: Shop) -> None:
+async def test_an_enum_column_works(plain_bare_shop: Shop) -> None:
     """F3: statuses may be an enum, which lacks some of our words."""
-    shop = plain_shop
+    shop = plain_bare_shop
     await shop.connection.execute(
         "CREATE TYPE st AS ENUM ('not_sent', 'sent', 'processing', 'completed', 'failed', 'limbo');"
         "ALTER TABLE product_orders ALTER COLUMN external_status DROP DEFAULT;"
         "ALTER TABLE product_orders ALTER COLUMN external_status TYPE st USING external_status::st"
     )
+    await migrate(shop.dsn)
     order_id, odd = await shop.add(), await shop.add("limbo")
     orders = await prepared(shop)
     scan = await orders.scan()
@@ -537,14 +569,15 @@ async def test_an_enum_column_works(plain_shop: Shop) -> None:
         await shop.orders(rules=Rules(completed="done")).prepare()
 
 
-async def test_an_id_need_not_be_a_uuid(plain_shop: Shop) -> None:
-    shop = plain_shop
+async def test_an_id_need_not_be_a_uuid(plain_bare_shop: Shop) -> None:
+    shop = plain_bare_shop
     await shop.connection.execute("ALTER TABLE product_orders ALTER COLUMN id TYPE varchar(40)")
+    await migrate(shop.dsn)
     await shop.connection.execute(
         "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) VALUES ('A-17', 'sent', now(), '9')"
     )
     orders = await prepared(shop)
-    (order,) = (await orders.scan()).orders
+    (order,) = await orders.reread((await orders.scan()).orders)
     assert (await orders.record([found(order, Completed(PIN))]))[0].fate is Fate.WRITTEN
     assert await shop.connection.fetchval("SELECT pin_code FROM product_orders WHERE id = 'A-17'") == PIN.reveal()
 
@@ -558,7 +591,7 @@ async def test_row_level_security_is_an_error_and_not_silence(plain_shop: Shop) 
     await shop.add()
     role = f"r{uuid.uuid4().hex}"
     await shop.connection.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT ALL ON product_orders TO {role};"
+        f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};"
         "ALTER TABLE product_orders ENABLE ROW LEVEL SECURITY"
     )
     host = shop.dsn.partition("@")[2]
@@ -575,7 +608,7 @@ async def test_the_least_rights_are_enough(shop: Shop) -> None:
     columns = ", ".join(c.sql for name, c in table.columns.items() if name not in ("id", "tenant_id", "sent_at"))
     await shop.connection.execute(
         f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT SELECT ON product_orders TO {role};"
-        f"GRANT UPDATE ({columns}) ON product_orders TO {role}"
+        f"GRANT UPDATE ({columns}) ON product_orders TO {role}; {least_rights(role)}"
     )
     host = shop.dsn.partition("@")[2]
     orders = shop.orders(shop.database(f"postgresql://{role}:secret-of-the-role@{host}"))

@@ -10,6 +10,7 @@ import structlog
 
 from order_monitor.core.answer import Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.decision import StuckReason
+from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.repository import Orders
@@ -95,7 +96,7 @@ async def test_nothing_else_is_asked_on_for(plain_shop: Shop, change: str) -> No
         case "deleted":
             await shop.connection.execute("DELETE FROM product_orders WHERE id = $1::uuid", order_id)
         case "by a person":
-            await shop.connection.execute("UPDATE order_monitor_events SET decided_by = 'Ayşe'")
+            await shop.connection.execute("UPDATE order_monitor_events SET source = 'person'")
         case "failed":
             await shop.connection.execute(
                 "UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = $1::uuid", order_id
@@ -311,10 +312,11 @@ class TestOnePinTwoOrders:
         orders = await prepared(plain_shop)
         for order_id, account in zip(ids, ("x", "y"), strict=True):
             order = plain_shop.order(order_id, integration=account)
-            assert (await orders.record([found(order, Completed(PIN))]))[0].fate is Fate.WRITTEN
+            await plain_shop.note(order_id, account)
+            assert (await orders.record([found(order, Completed(PIN), account=account)]))[0].fate is Fate.WRITTEN
 
-    async def test_what_was_never_written_is_still_whose_it_was(self, plain_shop: Shop) -> None:
-        """A's row is refused; B, answered with A's PIN meanwhile, does not get it."""
+    async def test_a_refused_write_leaves_no_claim(self, plain_shop: Shop) -> None:
+        """A's row is refused, so A has not got the PIN; B, whose it is, gets it."""
         a, b = await plain_shop.add(), await plain_shop.add()
         orders = await prepared(plain_shop)
         await plain_shop.connection.execute(
@@ -322,7 +324,7 @@ class TestOnePinTwoOrders:
         )
         (first,) = await orders.record([found(plain_shop.order(a), Completed(PIN))])
         (second,) = await orders.record([found(plain_shop.order(b), Completed(PIN))])
-        assert (first.stuck, second.stuck) == (StuckReason.REJECTED_BY_DATABASE, StuckReason.PIN_DUPLICATE)
+        assert (first.stuck, second.fate) == (StuckReason.REJECTED_BY_DATABASE, Fate.WRITTEN)
 
     async def test_a_shop_that_sells_one_code_many_times_says_so(self, plain_shop: Shop) -> None:
         ids = [await plain_shop.add() for _ in range(3)]
@@ -419,13 +421,15 @@ class TestOutcome:
         (event,) = await events(plain_shop)
         assert event["outcome"] == outcome
 
-    async def test_before_migrate_adds_it_all_goes_on(self, shop: Shop) -> None:
+    async def test_before_migrate_adds_it_nothing_is_read_and_nothing_ends(self, shop: Shop) -> None:
         orders = await prepared(shop)
-        await shop.connection.execute("ALTER TABLE order_monitor_events DROP COLUMN outcome")
+        order_id = await shop.add()
+        await shop.connection.execute("ALTER TABLE order_monitor_events DROP COLUMN uid")
         orders = shop.orders(**AWAITING)
-        await orders.scan()
-        await carrying(shop, orders)
-        order_id = await ended_without(shop, orders)
-        assert [o.id for o in (await orders.scan()).awaiting] == [order_id]
-        (result,) = await orders.record([await late(shop, orders, order_id)])
-        assert result.fate is Fate.WRITTEN
+        with pytest.raises(ShopMisfitError, match="run: order-monitor migrate"):
+            await orders.scan()
+        with pytest.raises(ShopMisfitError, match="run: order-monitor migrate"):
+            await orders.record([found(shop.order(order_id), Completed(PIN))])
+        assert (await shop.row(order_id))["external_status"] == "sent"
+        await prepared(shop)
+        assert [o.id for o in (await orders.scan()).orders] == [order_id], "it goes on where it is there"
