@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from order_monitor.commands.composition import database_of, layout_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
 from order_monitor.core.order import Pin
@@ -22,6 +22,7 @@ from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.streams import say
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25

@@ -1,6 +1,8 @@
 """What is said in place of an answer: plain, short, and without what nobody may see."""
 
+import json
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from order_monitor.core.order import Pin
 from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.sense import NOT_UNDERSTOOD, PATIENCE, REFUSED, Sense
-from order_monitor.core.text import SHOWN, plain, shown
+from order_monitor.core.text import SHOWN, plain, shown, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -221,3 +223,40 @@ class TestPinMemory:
 )
 def test_a_pin_is_blotted_out_of_a_text(pin: str, text: str, expected: str) -> None:
     assert Pin(pin).blotted(text) == expected
+
+
+def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:
+    unseen = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    for n in range(0x110000):
+        c = chr(n)
+        if unicodedata.category(c) in unseen:
+            assert visible(c).isascii(), hex(n)
+            assert visible(c).isprintable(), hex(n)
+            assert (visible_lines(c) == c) is (c in "\n\t"), hex(n)
+        elif unicodedata.category(c)[0] in "LNPS" and n not in {0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0}:
+            assert visible(c) == visible_lines(c) == c, hex(n)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("şifre ✓ 1\u00a0523,40 é e\u0301 ع", "şifre ✓ 1\u00a0523,40 é e\u0301 ع"),
+        ("a\x1b[31mb", r"a\u001b[31mb"),
+        ("a\nb\tc\rd", r"a\nb\tc\rd"),
+        ("\x9b2J\x7f\u202e\u200b", r"\u009b2J\u007f\u202e\u200b"),
+        ("\ufe0f\u3164\U000e0041\ud800", r"\ufe0f\u3164\udb40\udc41\ud800"),
+        ("\\u001b", r"\u001b"),
+    ],
+)
+def test_what_is_unseen_is_written_out(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_a_json_document_means_the_same(text: str) -> None:
+    written = visible(json.dumps({text: [text]}, ensure_ascii=False))
+    apart = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves side by side are one
+    assert json.loads(written) == {apart: [apart]}
+    assert visible(written) == written
+    assert visible_lines(visible(text) + "\n") == visible(text) + "\n"
