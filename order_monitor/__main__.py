@@ -24,9 +24,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     _open_streams()
-    from order_monitor.commands.cli import cli  # noqa: PLC0415 - the signals come first
+    from order_monitor.tell.streams import guard, settle  # noqa: PLC0415 - the signals come first
 
-    sys.exit(cli())
+    guard()
+    from order_monitor.commands.cli import cli  # noqa: PLC0415
+
+    sys.exit(settle(cli()))
 
 
 if __name__ == "__main__":

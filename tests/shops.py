@@ -58,6 +58,7 @@ SHOP = Spelling(
     """,
 )
 
+
 def least_rights(role: str) -> str:
     """SQL of what the program's role must be allowed on its own tables."""
     return "; ".join(f"GRANT {', '.join(rights)} ON {table} TO {role}" for table, rights in NEEDED.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from order_monitor.commands.composition import database_of, layout_of, schedule_of, settings_of, terms_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.tables import print_table
 from order_monitor.core.timing.advice import FEWEST, Advice, Past, advise
 from order_monitor.core.timing.plan import slot_before
@@ -17,6 +17,7 @@ from order_monitor.shop.layout import EVENTS
 from order_monitor.shop.own_tables import need_tables
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
+from order_monitor.tell.streams import say
 
 
 def run_advise(config: Path | None, *, as_json: bool) -> int:

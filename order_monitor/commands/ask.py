@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from order_monitor.commands.composition import close_all, database_of, engine_of, layout_of, policy_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import SEVERAL, UNKNOWN, account_of, ended, history_of, take_accounts, when
 from order_monitor.commands.serving import sender_of
 from order_monitor.core.answer import Answer, Completed
@@ -23,6 +23,7 @@ from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.streams import say
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.observer import Observer

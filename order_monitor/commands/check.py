@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.core.errors import SettingsError
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
@@ -24,6 +20,8 @@ from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.screen import Screen, styled
+from order_monitor.tell.streams import say
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock
 
@@ -133,9 +131,8 @@ def _print(lines: list[CheckLine], redactor: Redactor, *, as_json: bool) -> None
     if as_json:
         say(redactor(json.dumps([asdict(line) for line in lines], ensure_ascii=False)), to_stdout=True)
         return
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    screen = Screen(soft_wrap=True)
     for line in lines:
-        text = Text.assemble((f"{line.level:<8}", _COLOURS[line.level]), f" {redactor(f'{line.subject}: {line.text}')}")
-        console.print(text)
+        screen.print(styled((f"{line.level:<8}", _COLOURS[line.level]), f" {redactor(f'{line.subject}: {line.text}')}"))
         if line.do:
-            console.print(f"{'':<9}-> {redactor(line.do)}", markup=False)
+            screen.print(styled(f"{'':<9}-> {redactor(line.do)}"))

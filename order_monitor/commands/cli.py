@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +11,8 @@ import click
 
 from order_monitor import __version__
 from order_monitor.commands.exits import report as report_error
-from order_monitor.commands.exits import say
 from order_monitor.core.errors import OrderMonitorError
+from order_monitor.tell.streams import say
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -321,7 +322,7 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    say(kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source(), to_stdout=True)
+    say(*kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source().split("\n"), to_stdout=True)
 
 
 @cli_group.command()
@@ -329,7 +330,7 @@ def man() -> None:
     """Print the manual as a man page: order-monitor man > order-monitor.1."""
     from order_monitor.commands.man_page import page
 
-    say(page(cli_group), to_stdout=True)
+    say(*page(cli_group).split("\n"), to_stdout=True)
 
 
 @cli_group.command()
@@ -356,7 +357,10 @@ def cli(arguments: list[str] | None = None) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        # Not on stderr itself: click goes around what stands there where its encoding is ASCII.
+        error.show(text)
+        say(*text.getvalue().rstrip("\n").split("\n"))
         return error.exit_code
     except OrderMonitorError as error:
         return report_error(error)

@@ -7,7 +7,6 @@ import time
 from contextlib import AsyncExitStack, nullcontext
 from typing import Any, Final
 
-from rich.console import Console
 from rich.live import Live
 
 from order_monitor.commands.assembly import Assembly
@@ -20,6 +19,7 @@ from order_monitor.demo.standin import KOD, SIFRE, StandIn
 from order_monitor.settings.model import Settings
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.logs import Redactor, set_up
+from order_monitor.tell.screen import Screen
 from order_monitor.watch.lifecycle import Stop
 from order_monitor.watch.system_clock import SystemClock
 
@@ -29,22 +29,22 @@ _PATIENCE: Final = 6
 
 def run_demo(*, orders: int, seed: int, seconds: int, keep_running: bool) -> int:
     """Run the demo; return 0 where the database agrees with the provider in every row."""
-    console = Console()
+    console = Screen()
     sink, redactor = set_up("warning" if keep_running else "error", "auto")
     redactor.learn([SIFRE])
-    console.print("Starting a PostgreSQL of our own …", highlight=False)
+    console.print("Starting a PostgreSQL of our own …")
     try:
         with EmbeddedPostgres() as server:
             if server.runs_as:
-                console.print(f"(PostgreSQL refuses to run as root: it runs as {server.runs_as}.)", highlight=False)
+                console.print(f"(PostgreSQL refuses to run as root: it runs as {server.runs_as}.)")
             story = _play(console, server.dsn(), orders, seed, seconds, redactor=redactor, keep_running=keep_running)
             code = asyncio.run(story)
     except EmbeddedPostgresError as error:
-        console.print(f"order-monitor: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"order-monitor: {error}", style="red", soft_wrap=True)
         code = ExitCode.NOT_DONE
     else:
         gone = not server.directory.exists()
-        console.print("Nothing is left behind." if gone else f"Left behind: {server.directory}", highlight=False)
+        console.print("Nothing is left behind." if gone else f"Left behind: {server.directory}")
     sink.close()
     leave_soon(code)
     return code
@@ -71,7 +71,7 @@ def demo_settings(dsn: str, url: str, count: int, seconds: float) -> Settings:
 
 
 async def _play(
-    console: Console, dsn: str, count: int, seed: int, seconds: int, *, redactor: Redactor, keep_running: bool
+    console: Screen, dsn: str, count: int, seed: int, seconds: int, *, redactor: Redactor, keep_running: bool
 ) -> int:
     stop = Stop()
     async with AsyncExitStack() as stack:
@@ -87,7 +87,7 @@ async def _play(
         if parts.health is not None:
             await parts.health.start()
             host, port = parts.health.bound()
-            console.print(f"The page: http://{host}:{port}/", highlight=False)
+            console.print(f"The page: http://{host}:{port}/")
         running = asyncio.create_task(parts.life.forever(), name="daemon")
         # In the middle of the story the panel is down for a moment: one outage, one closed account.
         asyncio.get_running_loop().call_later(seconds * 0.35, _outage, standin, max(1.0, seconds / 12))
@@ -101,14 +101,12 @@ async def _play(
         verdict = await compare(dsn, orders)
         print_verdict(console, verdict)
         if keep_running and not running.done():
-            console.print(
-                f"Still running. The database: {dsn}\nThe panel: {standin.url}\nCtrl-C ends it.", highlight=False
-            )
+            console.print(f"Still running. The database: {dsn}\nThe panel: {standin.url}\nCtrl-C ends it.")
             await asyncio.wait([running])
         stop.event.set()
         clean = await running
     agree = not verdict.differing and clean
-    console.print("The database agrees with znet in every row." if agree else "They do not agree.", highlight=False)
+    console.print("The database agrees with znet in every row." if agree else "They do not agree.")
     return ExitCode.OK if agree else ExitCode.NOT_DONE
 
 
@@ -116,10 +114,10 @@ def _outage(standin: StandIn, seconds: float) -> None:
     standin.outage_until = time.time() + seconds
 
 
-async def _prepare(console: Console, database: Any, settings: Settings, dsn: str, orders: list[Planned]) -> None:  # noqa: ANN401
+async def _prepare(console: Screen, database: Any, settings: Settings, dsn: str, orders: list[Planned]) -> None:  # noqa: ANN401
     async with database.plain() as connection:
         await connection.execute(SCHEMA)
     async for line in Migration(database, layout_of(settings), SystemClock()).apply():
-        console.print(f"migrate: {line}", highlight=False)
+        console.print(f"migrate: {line}")
     await fill(dsn, orders)
-    console.print(f"{len(orders)} orders stand open in product_orders; znet's stand-in listens.", highlight=False)
+    console.print(f"{len(orders)} orders stand open in product_orders; znet's stand-in listens.")

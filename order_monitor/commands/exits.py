@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopUnavailableError
+from order_monitor.tell.streams import say
 
 _LAST_SECONDS: Final = 3.0
 
@@ -66,10 +66,3 @@ def report(error: OrderMonitorError) -> int:
         return ExitCode.NO_DATABASE
     say(f"order-monitor: the database refuses: {error}")
     return ExitCode.NOT_DONE
-
-
-def say(line: str, *, to_stdout: bool = False) -> None:
-    """Print a line, also where the stream cannot show its characters."""
-    stream = sys.stdout if to_stdout else sys.stderr
-    stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
-    stream.flush()

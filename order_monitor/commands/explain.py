@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, schedule_of, settings_of, terms_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import history_of
 from order_monitor.commands.story import Standing, in_words, opening
 from order_monitor.commands.times import iso, moment
@@ -25,6 +25,7 @@ from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock
@@ -52,8 +53,8 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
         document = view.document()
         if ask:
             document["now"] = await _ask(view.account, history)
-        text = json.dumps(document, ensure_ascii=False) if as_json else view.in_words(document)
-        say(redactor(text), to_stdout=True)
+        lines = [json.dumps(document, ensure_ascii=False)] if as_json else view.in_words(document)
+        say(*map(redactor, lines), to_stdout=True)
     finally:
         for account in directory.accounts.values():
             await account.provider.aclose()
@@ -123,7 +124,7 @@ class _Story:
             "events": [{**event, "at": iso(event["at"])} for event in self.history.events],
         }
 
-    def in_words(self, document: dict[str, Any]) -> str:
+    def in_words(self, document: dict[str, Any]) -> list[str]:
         """Lay the document out for people, below one sentence that says how the order is."""
         order, now = self.history.order, self.history.now
         asked, why = self.verdict(lambda at: moment(at, now))

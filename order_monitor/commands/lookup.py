@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from order_monitor.commands.exits import say
-from order_monitor.commands.tables import plain
 from order_monitor.commands.times import local
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
@@ -17,6 +15,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
+from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory, named
 
@@ -104,7 +103,7 @@ async def history_of(
 
 def _of(hit: Hit) -> str:
     referans = f"referans {hit.referans}" if hit.referans.strip() else "no referans"
-    return plain(f"{hit.order_id}  {hit.status}  sent {local(hit.sent_at)}  {referans}  (by {hit.by})")
+    return f"{hit.order_id}  {hit.status}  sent {local(hit.sent_at)}  {referans}  (by {hit.by})"
 
 
 def ended(history: OrderHistory) -> str:

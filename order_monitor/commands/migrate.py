@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from order_monitor.commands.composition import database_of, layout_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.settings.model import Settings
 from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
 
@@ -22,9 +23,9 @@ async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:
     migration = Migration(database, layout_of(settings), SystemClock())
     try:
         if django:
-            say(as_django(migration.wanted(await migration.table())), to_stdout=True)
+            say(*as_django(migration.wanted(await migration.table())).split("\n"), to_stdout=True)
         elif dry_run:
-            say(as_sql(await migration.missing(await migration.table())), to_stdout=True)
+            say(*as_sql(await migration.missing(await migration.table())).split("\n"), to_stdout=True)
         else:
             done = 0
             async for line in migration.apply():

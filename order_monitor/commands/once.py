@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from order_monitor.commands.composition import (
@@ -23,12 +21,14 @@ from order_monitor.commands.composition import (
     schedule_of,
     settings_of,
 )
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.serving import ping_of, sender_of
 from order_monitor.core.schedule import OnePass
 from order_monitor.core.sense import FEWEST, NOT_UNDERSTOOD
 from order_monitor.settings.model import Settings
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.screen import Screen
+from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
@@ -52,7 +52,11 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
         engine = engine_of(settings, orders_of(settings, database), redactor, policy)
         sender = sender_of(settings, database)
         life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
-        bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json and not quiet else None
+        bar = (
+            asyncio.create_task(_show_progress(engine))
+            if Screen(to_stderr=True).is_seen and not as_json and not quiet
+            else None
+        )
         try:
             written = await life.once()
             if sender is not None and not stop.event.is_set():
@@ -67,7 +71,7 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
     is_lost = any(a.sense.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
     is_done = bool(written and not summary["not_asked"] and not summary["stuck"] and not is_lost)
     if not (quiet and is_done):
-        say(json.dumps(summary) if as_json else _in_words(summary), to_stdout=True)
+        say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
     await _ping(settings, is_good=is_done and not summary["not_understood_accounts"])
     return ExitCode.OK if is_done else ExitCode.NOT_DONE
 
@@ -116,20 +120,20 @@ def _reason(account: Account | None) -> str:
     return "paused" if account.paused else account.gate.reason or account.last_error or "stopped"
 
 
-def _in_words(summary: dict[str, Any]) -> str:
+def _in_words(summary: dict[str, Any]) -> list[str]:
     skipped = ", ".join(f"{reason} {count}" for reason, count in summary["skipped"].items())
     numbers = {k: v for k, v in summary.items() if k not in _TOLD_APART}
     lines = [f"{name.replace('_', ' '):<12}{value:>8}" for name, value in numbers.items()]
     for name, told in summary["not_asked_accounts"].items():
         lines.append(f"  not asked {told['orders']} of account {name}: {told['reason']}")
     lines += [f"  nothing understood of account {name}" for name in summary["not_understood_accounts"]]
-    return "\n".join([*lines, f"{'skipped':<12}{skipped or '0':>8}", f"{'seconds':<12}{summary['seconds']:>8.1f}"])
+    return [*lines, f"{'skipped':<12}{skipped or '0':>8}", f"{'seconds':<12}{summary['seconds']:>8.1f}"]
 
 
 async def _show_progress(engine: Engine) -> None:
     """Draw a bar on stderr until cancelled."""
     columns = (SpinnerColumn(), TextColumn("asking"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Screen(to_stderr=True), transient=True) as progress:
         task = progress.add_task("asking", total=None)
         while True:
             progress.update(task, total=engine.state.eligible or None, completed=engine.state.asked)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.commands.times import iso, local_of, span
@@ -20,6 +20,7 @@ from order_monitor.shop.layout import REVIEW
 from order_monitor.shop.own_tables import may_use
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.streams import say
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from order_monitor.commands.composition import database_of, directory_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of, name_of, near, shops_accounts, take_accounts, when
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
@@ -17,6 +17,7 @@ from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.streams import say
 from order_monitor.watch.routing import names_of
 from order_monitor.watch.system_clock import SystemClock
 

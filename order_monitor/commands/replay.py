@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from order_monitor.commands.composition import database_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import name_of
 from order_monitor.core.errors import SettingsError
 from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import need_tables
+from order_monitor.tell.streams import say
 
 
 def run_replay(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import take_accounts
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.core.order import Order, SkipReason
@@ -21,6 +21,7 @@ from order_monitor.shop.period_report import Period, read_period
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.census import AGES
 from order_monitor.tell.logs import Redactor
+from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
 _AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_over_24h")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from order_monitor.commands.composition import database_of, layout_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit, say
+from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
@@ -23,6 +23,7 @@ from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.streams import say
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -20,9 +21,17 @@ from order_monitor.watch.system_clock import SystemClock
 
 
 def _client(timeout: float) -> httpx.AsyncClient:
-    """Return a client whose answers are its questions' own: a stray "200" on a kept connection would count as a delivery."""
-    connections = FreshConnections(trusting_of(None))
-    return httpx.AsyncClient(transport=connections, timeout=timeout, trust_env=False, follow_redirects=False)
+    """Return a client whose answers are its questions' own: a stray "200" on a kept connection would count as a delivery.
+
+    Its cookie jar takes nothing: what a receiver, or a login page in its place, wants remembered is not sent back.
+    """
+    return httpx.AsyncClient(
+        transport=FreshConnections(trusting_of(None)),
+        timeout=timeout,
+        trust_env=False,
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
 
 
 def health_of(settings: Settings, probe: Readiness, site: Site) -> HealthServer | None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from order_monitor.commands.composition import settings_of
-from order_monitor.commands.exits import ExitCode, say
+from order_monitor.commands.exits import ExitCode
 from order_monitor.settings.model import Settings
+from order_monitor.tell.screen import Screen, styled
+from order_monitor.tell.streams import say
 
 UNREACHABLE: Final = 4
 _TIMEOUT: Final = 5.0
@@ -38,7 +39,7 @@ def run_status(config: Path | None, *, as_json: bool) -> int:
     if as_json:
         say(json.dumps(found, ensure_ascii=False), to_stdout=True)
     else:
-        Console(file=sys.stdout, highlight=False).print(screen(found))
+        Screen().print(screen(found))
     return ExitCode.OK if found["ready"] else ExitCode.NOT_DONE
 
 
@@ -56,15 +57,15 @@ def run_top(config: Path | None, *, every: float) -> int:
         _watch(settings, found, every)
     except KeyboardInterrupt:
         return ExitCode.OK
-    return ExitCode.OK  # pragma: no cover - it is watched until interrupted
+    return ExitCode.OK
 
 
 def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> None:
-    """Show what was found, and what is found from then on; in a pipe one below the other."""
-    console = Console(highlight=False)
+    """Show what was found, and what is found from then on; in a pipe one below the other, for as long as somebody reads."""
+    console = Screen()
     with Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else nullcontext() as live:
-        while True:
-            shown = screen(found) if isinstance(found, dict) else Text(found, style="bold red")
+        while not console.is_lost:
+            shown = screen(found) if isinstance(found, dict) else styled(found, style="bold red")
             if live is not None:
                 live.update(shown, refresh=True)
             else:
@@ -101,15 +102,18 @@ def screen(document: dict[str, Any]) -> Group:
 
 
 def _verdict(document: dict[str, Any]) -> Panel:
-    lights = Text()
+    lights = styled()
     for name, light in document["lights"].items():
-        lights.append("● ", style="green" if light["ok"] else "bold red")
-        lights.append(f"{name} {'ok' if light['ok'] else light['why']}   ")
+        dot = ("● ", "green" if light["ok"] else "bold red")
+        lights += styled(dot, f"{name} {'ok' if light['ok'] else light['why']}   ")
     ready = document["ready"]
-    title = Text("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
-    reasons = [Text(f"! {reason}", style="red") for reason in document["reasons"]]
+    title = styled("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
+    reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
     return Panel(
-        Group(lights, *reasons), title=title, subtitle=f"order-monitor {document['version']}", title_align="left"
+        Group(lights, *reasons),
+        title=title,
+        subtitle=styled(f"order-monitor {document['version']}"),
+        title_align="left",
     )
 
 
@@ -130,7 +134,7 @@ def _orders(document: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     table.add_row(*(str(value) for value in values.values()))
     skipped = ", ".join(f"{reason} {count}" for reason, count in orders["skipped"].items())
-    table.caption = f"skipped: {skipped}" if skipped else None
+    table.caption = styled(f"skipped: {skipped}") if skipped else None
     return table
 
 
@@ -143,7 +147,12 @@ def _accounts(document: dict[str, Any]) -> Table:
         rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
         numbers = [str(account[key]) for key in ("orders", "due", "in_flight")]
         table.add_row(
-            Text(account["name"]), gate, *numbers, rate, account["balance"] or "-", Text(account["last_error"])
+            styled(account["name"]),
+            gate,
+            *numbers,
+            rate,
+            styled(str(account["balance"] or "-")),
+            styled(account["last_error"]),
         )
     return table
 
@@ -157,18 +166,20 @@ def _members(document: dict[str, Any]) -> list[Table]:
     for member in cluster["members"]:
         role = ["this one"] if member["name"] == cluster["me"] else []
         role += ["posts and counts for all"] if member["leads"] else []
-        table.add_row(Text(member["name"]), Text(", ".join(member["accounts"]) or "-"), ", ".join(role))
+        table.add_row(styled(member["name"]), styled(", ".join(member["accounts"]) or "-"), ", ".join(role))
     return [table]
 
 
 def _gate(account: dict[str, Any], cluster: dict[str, Any] | None) -> Text:
     if cluster is not None and account["owner"] != cluster["me"]:
-        return Text(f"asked by {account['owner']}" if account["owner"] else "asked by nobody yet", style="dim")
+        return styled(f"asked by {account['owner']}" if account["owner"] else "asked by nobody yet", style="dim")
     if account["paused"]:
         pause = account["paused"]
         until = f" until {pause['until'][:19]}" if pause["until"] else ""
-        return Text(f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}", style="yellow")
-    return Text("open", style="green") if account["open"] else Text(f"closed: {account['reason']}", style="bold red")
+        return styled(f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}", style="yellow")
+    return (
+        styled("open", style="green") if account["open"] else styled(f"closed: {account['reason']}", style="bold red")
+    )
 
 
 def _lists(document: dict[str, Any]) -> list[Table]:
@@ -176,13 +187,13 @@ def _lists(document: dict[str, Any]) -> list[Table]:
     if document["problems"]:
         problems = Table("order", "problem", "why", "account", title="for a person to look at", title_justify="left")
         for p in document["problems"][:_ROWS]:
-            problems.add_row(*(Text(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account")))
+            problems.add_row(*(styled(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account")))
         shown.append(problems)
     if document["recent"]:
         recent = Table("at", "order", "change", "PIN", title="last changes", title_justify="left")
         for r in document["recent"][:_ROWS]:
-            change = Text(f"{r['from']} -> {r['to']}")
-            recent.add_row(str(r["at"])[11:19], Text(r["order_id"]), change, "yes" if r["has_pin"] else "")
+            change = styled(f"{r['from']} -> {r['to']}")
+            recent.add_row(str(r["at"])[11:19], styled(r["order_id"]), change, "yes" if r["has_pin"] else "")
         shown.append(recent)
     return shown
 

@@ -57,7 +57,7 @@ def _ended(history: OrderHistory) -> str:
     return f"Became {status!r} {beside(event['at'], history.now)}, by {event['decided_by']}{pin}"
 
 
-def in_words(first: str, document: dict[str, Any], now: float) -> str:
+def in_words(first: str, document: dict[str, Any], now: float) -> list[str]:
     """Lay out what ``explain --json`` gives, below its first sentence; times as `moment` writes them."""
 
     def at(text: str | None) -> str:
@@ -76,7 +76,7 @@ def in_words(first: str, document: dict[str, Any], now: float) -> str:
     if "now" in document:
         answer = "  ".join(str(value) for value in document["now"].values() if value)
         lines.append(f"{'znet says':<12}{answer} (not written)")
-    return "\n".join(lines)
+    return lines
 
 
 def _event(event: dict[str, Any]) -> str:

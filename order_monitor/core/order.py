@@ -46,8 +46,8 @@ class Order(NamedTuple):
     """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
 
     A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
-    provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known; ``package``
-    is what was bought. ``registered`` tells that this dispatch of it is noted. ``ended_at`` is None while it is open.
+    provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known;
+    ``package`` is what was bought. ``registered`` tells that this dispatch of it is noted. ``ended_at`` is None while it is open.
     """
 
     id: str

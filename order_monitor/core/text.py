@@ -24,12 +24,52 @@ _HIDDEN: Final = re.compile(r"<(script|style)\b", re.IGNORECASE)
 _TITLE: Final = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _CODE: Final = re.compile(r"[^\W_]+(?:[-_][^\W_]+)*")
 _DIGITS_OF_A_CODE: Final = 4
+_UNSEEN: Final = (
+    "\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Characters that do something to a terminal, to the order of what is read, or to a line, and all that nobody sees."""
+
+_HARMFUL: Final = re.compile(f"[{_UNSEEN}]")
+_HARMFUL_IN_LINES: Final = re.compile(f"(?![\n\t])[{_UNSEEN}]")
+_SHORT: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_LAST_OF_FOUR_DIGITS: Final = 0xFFFF
 
 
 def clean(text: str) -> str:
     """Make text storable and one line: no NUL, no control characters, no lone surrogates."""
     spaced = "".join(" " if c in "\t\r\n" else c for c in text)
     return "".join(c for c in spaced if unicodedata.category(c) not in {"Cc", "Cs"}).strip()
+
+
+def visible(text: str) -> str:
+    r"""Return a text as one line that is harmless wherever it is shown: what is unseen or acts on a terminal, written out.
+
+    ``\n``, ``\u001b``: as JSON writes it, so that a JSON document means the same as before.
+    """
+    return text if text.isascii() and text.isprintable() else _HARMFUL.sub(_written_out, text)
+
+
+def visible_lines(text: str) -> str:
+    """Return finished lines likewise; their ends and tabs stay."""
+    return _HARMFUL_IN_LINES.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return escaped(found[0])
+
+
+def escaped(text: str) -> str:
+    """Write every character of a text out, as JSON does: those beyond the sixteenth bit by their two surrogates."""
+    return "".join(_SHORT.get(c) or _by_number(ord(c)) for c in text)
+
+
+def _by_number(number: int) -> str:
+    if number <= _LAST_OF_FOUR_DIGITS:
+        return f"\\u{number:04x}"
+    above = number - _LAST_OF_FOUR_DIGITS - 1
+    return f"\\u{0xD800 + (above >> 10):04x}\\u{0xDC00 + (above & 0x3FF):04x}"
 
 
 def plain(text: str) -> str:

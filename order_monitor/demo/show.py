@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import asyncpg
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -18,6 +18,7 @@ from rich.text import Text
 from order_monitor.core.pin import Pin
 from order_monitor.demo.scenario import Planned
 from order_monitor.demo.standin import StandIn
+from order_monitor.tell.screen import Screen
 from order_monitor.watch.engine import Engine
 
 SCHEMA: Final = """
@@ -111,7 +112,7 @@ async def watch(engine: Engine, standin: StandIn, window: Window, total: int, *,
 class PlainLines:
     """A line now and then, for pipes and logs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Screen) -> None:
         """Print on ``console``."""
         self._console = console
         self._next = 0.0
@@ -129,7 +130,6 @@ class PlainLines:
         self._console.print(
             f"{time.monotonic() - self._began:5.1f} s  completed {ends['completed']}  failed {ends['failed']}  "
             f"to go {total - done}  calls {sum(standin.calls.values())}  in flight {account.in_flight}  account {gate}",
-            highlight=False,
             soft_wrap=True,
         )
 
@@ -162,7 +162,7 @@ class LiveTable:
         self._live.update(Group(ProgressBar(total=total, completed=done, width=60), table))
 
 
-def print_verdict(console: Console, verdict: Verdict) -> None:
+def print_verdict(console: Screen, verdict: Verdict) -> None:
     """Print the comparison."""
     table = Table(title="What znet decided, and what stands in the database", title_justify="left")
     table.add_column("end")
@@ -172,6 +172,6 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     for kind, count in sorted(verdict.total.items()):
         table.add_row(kind, str(count), str(verdict.agreed[kind]), str(count - verdict.agreed[kind]))
     console.print(table)
-    console.print(f"{verdict.pins} PINs arrived, each compared letter by letter.", highlight=False)
+    console.print(f"{verdict.pins} PINs arrived, each compared letter by letter.")
     for order_id in verdict.differing[:20]:
         console.print(f"DIFFERS: order {order_id}", style="bold red")

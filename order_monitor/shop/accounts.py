@@ -102,7 +102,7 @@ class AccountTables:
         )
 
     def routes_sql(self) -> str:
-        """SQL of each package's route: where an order of it goes, and how many accounts that would be. A fallback is none of them."""
+        """SQL of each package's route: where an order of it goes, and how many accounts that would be; a fallback is none."""
         r = {name: f"r.{column.sql}::text" for name, column in self.routing.items()}
         target = f"NULLIF(btrim({r['primary']}), '')"
         table = f"{quoted(self.schema)}.{quoted(ROUTING)} r"
@@ -111,7 +111,8 @@ class AccountTables:
             # What goes to an account outside comes before codes and orders by hand, as in the shop itself.
             outside = f"FILTER (WHERE {r['kind']} IS NULL OR {r['kind']} = '{_EXTERNAL}')"
             first = f"COALESCE(min({target}) {outside}, min({target}))"
-            count = f"CASE WHEN count({target}) {outside} > 0 THEN count(DISTINCT {target}) {outside} ELSE count(DISTINCT {target}) END"
+            every, some = f"count(DISTINCT {target})", f"count(DISTINCT {target}) {outside}"
+            count = f"CASE WHEN {some} > 0 THEN {some} ELSE {every} END"
         else:
             first, count = f"min({target})", f"count(DISTINCT {target})"
         return (
@@ -157,11 +158,17 @@ def own_sql(orders: Table, alias: str) -> str:
     return f"(CASE WHEN {own} ~* '{_UUID}' THEN lower({own}) ELSE {own} END)"
 
 
+def reference_sql(orders: Table, alias: str) -> str:
+    """SQL of an order's reference as it is noted: without the blanks about it."""
+    return f"btrim({alias}.{orders['provider_referans'].sql}::text, E' \\t\\r\\n')"
+
+
 def dispatch_join(schema: str, orders: Table, alias: str) -> str:
     """SQL that joins, as ``sent``, the newest dispatch that is noted of an order under the reference it has."""
     return (
-        f"LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at FROM {quoted(schema)}.{quoted(DISPATCHES)} d "
-        f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = btrim({alias}.{orders['provider_referans'].sql}::text) "
+        "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at "
+        f"FROM {quoted(schema)}.{quoted(DISPATCHES)} d "
+        f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = {reference_sql(orders, alias)} "
         "ORDER BY d.number DESC LIMIT 1) sent ON true"
     )
 

@@ -67,7 +67,8 @@ class Dispatches:
         found = await connection.fetch(
             f"INSERT INTO {self._table} AS d (order_id, account, reference, sent_at, login) "
             f"SELECT u.id{self._orders['id'].cast}, u.account, u.reference, to_timestamp(u.sent_at), u.login "
-            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[]) AS u(id, account, reference, sent_at, login) "
+            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[]) "
+            "AS u(id, account, reference, sent_at, login) "
             f"ON CONFLICT (order_id, reference, account) DO UPDATE SET number = DEFAULT, sent_at = EXCLUDED.sent_at, "
             f"login = EXCLUDED.login, touched = d.touched + CASE WHEN {moved} THEN 1 ELSE 0 END "
             "RETURNING order_id::text AS id, touched",

@@ -28,11 +28,11 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
-    With ``is_consumed`` nobody consumes the events: they are written as consumed. A PIN that an end lacks is waited for ``await_pin`` seconds. With
-    ``unique_pins`` no PIN goes to a second order of its account. With ``reference_reuse`` "newest" the
-    newer of two orders with one reference may be believed. ``credentials`` are those of the account in the settings. ``author`` is
-    written beside each event as who decided. ``lookup``
-    are further columns that a person may find an order by.
+    ``credentials`` are those of the account in the settings, where it stands there. With ``is_consumed`` nobody consumes the
+    events: they are written as consumed. With ``pins_elsewhere`` the shop moves PINs out of their column. A PIN that an end lacks
+    is waited for ``await_pin`` seconds. With ``unique_pins`` no PIN goes to a second order of its login; with ``reference_reuse``
+    "newest" the newer of two orders with one reference may be believed. ``author`` is written beside each event as who decided.
+    ``lookup`` are further columns that a person may find an order by.
     """
 
     schema: str

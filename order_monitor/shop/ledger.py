@@ -172,7 +172,9 @@ class Ledger:
         with_notes: bool,
     ) -> list[Result]:
         pairs = [(findings[i], row, i in ended) for i, row in (*rows.items(), *ended.items())]
-        noted = [(f.order.id, f.account, f.order.referans.strip()) for f, _, is_late in pairs if self._needs(f, is_late)]
+        noted = [
+            (f.order.id, f.account, f.order.referans.strip()) for f, _, is_late in pairs if self._needs(f, is_late)
+        ]
         standing = await self.dispatches.standing(connection, noted) if noted else {}
         results = [
             self._decide(f, row, standing.get(f.order.id), is_late=is_late, with_notes=with_notes)
@@ -275,7 +277,9 @@ class Ledger:
         failing = [r.finding.order.id for r in results if _is_failure(r) and not r.finding.by_person]
         given = await self.codes.given(connection, failing) if failing else set()
         return [
-            replace(r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before")
+            replace(
+                r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before"
+            )
             if r.finding.order.id in given and _is_failure(r)
             else r
             for r in results
@@ -362,7 +366,9 @@ class Ledger:
         if row["status"] == write.status and has_pin:
             return result
         what = "another status" if row["status"] != write.status else "another PIN"
-        return replace(result, write=replace(write, status=row["status"]), notice=f"the table holds {what} than was written")
+        return replace(
+            result, write=replace(write, status=row["status"]), notice=f"the table holds {what} than was written"
+        )
 
     async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
@@ -487,9 +493,7 @@ def _kept_back(result: Result, owner: str | None) -> Result:
 
 
 def _is_failure(result: Result) -> bool:
-    return (
-        result.write is not None and result.write.final and not isinstance(result.finding.answer, Completed)
-    )
+    return result.write is not None and result.write.final and not isinstance(result.finding.answer, Completed)
 
 
 def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
@@ -521,13 +525,26 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
     """Return one record of the arrays that put in a late PIN; the order stands at ``was`` and stays there."""
     assert write.pin is not None
     told, sent = told_of(finding, write), finding.order.sent_at
-    return (finding.order.id, was, write.pin.reveal(), told, finding.checks, sent, *origin_of(finding, write), finding.had)
+    return (
+        finding.order.id,
+        was,
+        write.pin.reveal(),
+        told,
+        finding.checks,
+        sent,
+        *origin_of(finding, write),
+        finding.had,
+    )
 
 
 def origin_of(finding: Finding, write: Write) -> tuple[str, str, str, str]:
     """Return who decided, what ended the order, at which account, by which reference."""
     is_timeout = write.final and isinstance(finding.answer, Waiting)
-    blind = write.final and not isinstance(finding.answer, Completed) and finding.answer.outcome not in ("waiting", "cancelled")
+    blind = (
+        write.final
+        and not isinstance(finding.answer, Completed)
+        and finding.answer.outcome not in ("waiting", "cancelled")
+    )
     cause = "person" if finding.by_person else "time_limit" if is_timeout or blind else "answer"
     source = PERSON if finding.by_person else PROGRAM
     return source, cause, finding.account or CONFIGURED, finding.order.referans.strip()

@@ -124,13 +124,11 @@ class Migration:
         async for line in self._bring_up_to_date(table):
             yield line
         for drop in await self.outdated(table):
-            try:
-                await self._drop(drop)
-            except ShopMisfitError as error:
-                refused.append(f"{drop.sql};")
-                yield f"could not drop {drop.what}: {error}"
-            else:
+            if (why := await self._dropped(drop)) is None:
                 yield f"dropped {drop.what}, which served other statuses"
+            else:
+                refused.append(f"{drop.sql};")
+                yield f"could not drop {drop.what}: {why}"
         if table.shape.is_view:
             yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
         if refused:
@@ -164,6 +162,14 @@ class Migration:
                 return 0
             status = await connection.execute(rename_pauses_sql(table.schema))
         return int(status.rpartition(" ")[2])
+
+    async def _dropped(self, drop: Change) -> str | None:
+        """Drop an index; return why this role may not."""
+        try:
+            await self._drop(drop)
+        except ShopMisfitError as error:
+            return str(error)
+        return None
 
     async def _drop(self, drop: Change) -> None:
         if drop.is_quick:

@@ -183,7 +183,9 @@ class OrderReader:
             return orders
         touched = await ledger.dispatches.note(connection, fresh)
         for order_id in touched:
-            self._log.warning("order.touched", order_id=order_id, times=TOUCHED, rule="its age counts from when it was found")
+            self._log.warning(
+                "order.touched", order_id=order_id, times=TOUCHED, rule="its age counts from when it was found"
+            )
         if ledger.table.is_reference_indexed:
             sql = ledger.dispatches.namesakes_sql(self.queries.select_sql())
             references = sorted({o.referans for o in fresh})

@@ -35,7 +35,8 @@ _NEWEST_COLUMN: Final = {EVENTS: "uid"}
 
 _STANDING: Final = """
 SELECT n.name, c.oid IS NOT NULL AS is_there,
-       (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped) AS columns,
+       (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = c.oid AND NOT a.attisdropped) AS columns,
        CASE WHEN c.oid IS NOT NULL THEN ARRAY(
            SELECT p FROM unnest(string_to_array(n.privileges, ' ')) AS p WHERE NOT has_table_privilege(c.oid, p)) END AS lacking
   FROM unnest($2::text[], $3::text[]) AS n(name, privileges)

@@ -96,7 +96,9 @@ class Codes:
         t = self._orders
         if t.get("root_order_id") is None:
             return "p.order_id::text"
-        return f"COALESCE((SELECT {root_sql(t, 'o')} FROM {t.sql} o WHERE o.{t['id'].sql} = p.order_id), p.order_id::text)"
+        return (
+            f"COALESCE((SELECT {root_sql(t, 'o')} FROM {t.sql} o WHERE o.{t['id'].sql} = p.order_id), p.order_id::text)"
+        )
 
     async def _is_text_by_now(self, connection: Connection, login: str, one: Claim, seen: Sequence[str]) -> bool:
         """Note that one more order brought these words; return whether enough have."""

@@ -11,6 +11,7 @@ from order_monitor.core.order import CONFIGURED, SAME_TIME, Order, Route
 from order_monitor.shop.accounts import dispatch_join, own_sql
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import Table, literal
+from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.layout import is_open, is_unknown
 from order_monitor.shop.recent_ends import package_sql
 
@@ -59,12 +60,15 @@ class Queries:
         schema = self._catalogue.layout.schema
         route, join = accounts.route_sql(t, "o") if accounts else (_NO_ROUTE, dispatch_join(schema, t, "o"))
         own = f"COALESCE({own_sql(t, 'o')}, sent.account)" if accounts else f"{literal(CONFIGURED)}"
-        sent = t.epoch("sent_at", "o")
+        row = t.epoch("sent_at", "o")
+        # A shop that gives the time anew at each save must not put its orders off for ever.
+        sent = f"CASE WHEN sent.touched >= {TOUCHED} THEN extract(epoch FROM sent.found_at)::float8 ELSE {row} END"
+        noted = f"COALESCE(sent.account = {own} AND abs(sent.at - {row}) < {SAME_TIME}, false)"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
             f"{sent} AS sent_at, COALESCE(o.{t['provider_referans'].sql}::text, '') AS referans, "
             f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}, "
-            f"COALESCE(sent.account = {own} AND abs(sent.at - {sent}) < {SAME_TIME}, false) AS registered{more} FROM {t.sql} o {join}"
+            f"{noted} AS registered{more} FROM {t.sql} o {join}"
         )
 
 

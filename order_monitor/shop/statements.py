@@ -74,7 +74,7 @@ class Statements:
         )
 
     def _dispatch(self) -> str:
-        """SQL of what says to which account, under which reference and when a locked order was sent, and what else its row holds."""
+        """SQL of what says where, under which reference and when a locked order was sent, and what else its row holds."""
         t = self.table
         words = ", ".join(f"o.{quoted(name)}::text" for name in t.readable)
         own_words = f"concat_ws(chr(31), {words})" if words else "NULL::text"
@@ -122,7 +122,8 @@ class Statements:
         update = (
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
             "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) "
-            f"AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference, had) WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
+            "AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference, had) "
+            f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
             f"AND {status} = u.status AND {pin}::text IS NOT DISTINCT FROM u.had{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
             "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "

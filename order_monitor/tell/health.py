@@ -18,6 +18,7 @@ from aiohttp import web
 
 from order_monitor import __version__
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.text import visible
 from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
 from order_monitor.tell.readiness import Readiness
 
@@ -178,7 +179,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def _plain(reasons: list[str]) -> web.Response:
-    return web.Response(text="\n".join(reasons or ["ok"]) + "\n", status=503 if reasons else 200)
+    return web.Response(text="\n".join(map(visible, reasons or ["ok"])) + "\n", status=503 if reasons else 200)
 
 
 def _token_in(header: str) -> bytes:

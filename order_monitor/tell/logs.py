@@ -5,6 +5,7 @@ A full or closed pipe loses lines, which are counted; it never stops or breaks t
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -19,6 +20,9 @@ from typing import Any, Final, TextIO
 from urllib.parse import quote, quote_plus
 
 import structlog
+
+from order_monitor.core.text import visible, visible_lines
+from order_monitor.tell.streams import ESCAPED, Outlet
 
 _QUEUE: Final = 10_000
 _SHORTEST_SECRET: Final = 4
@@ -50,7 +54,7 @@ class Redactor:
             form
             for s in secrets
             if len(s) >= _SHORTEST_SECRET
-            for url in (s, quote(s, safe=""), quote_plus(s), quote(s))
+            for url in (s, visible(s), quote(s, safe=""), quote_plus(s), quote(s))
             for once in _escaped(url)
             for form in _escaped(once)
         }
@@ -73,7 +77,10 @@ class LineSink:
 
     def __init__(self, stream: TextIO) -> None:
         """Write to ``stream``."""
-        self._stream = stream
+        # A line comes cleaned, and with our own colours.
+        self._stream = stream.stream if isinstance(stream, Outlet) else stream
+        # Who collects a log reads UTF-8; a terminal shows what it understands.
+        self._encoding = stream.encoding if stream.isatty() else "utf-8"
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE)
         self.dropped = 0
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
@@ -100,7 +107,7 @@ class LineSink:
             line = self._lines.get()
             try:
                 if line is not None:
-                    self._stream.buffer.write((line + "\n").encode("utf-8", "backslashreplace"))
+                    self._stream.buffer.write((line + "\n").encode(self._encoding, ESCAPED))
                 if line is None or self._lines.empty():
                     self._stream.flush()
             except Exception:  # noqa: BLE001 - whatever ails the stream, the next line gets its chance
@@ -122,10 +129,13 @@ class _Logger:
 class _Chain:
     """All of structlog's processors as one that cannot fail: no mistake in a log call may reach the work it tells of."""
 
-    def __init__(self, processors: list[structlog.typing.Processor], redact: Redactor, *, for_journal: bool) -> None:
+    def __init__(
+        self, processors: list[structlog.typing.Processor], redact: Redactor, *, for_journal: bool, is_clean: bool
+    ) -> None:
         self._processors = processors
         self._redact = redact
         self._for_journal = for_journal
+        self._is_clean = is_clean
 
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         try:
@@ -133,9 +143,40 @@ class _Chain:
             for processor in self._processors:
                 done = processor(logger, method, done)
             priority = _PRIORITIES.get(method, "") if self._for_journal else ""
-            return priority + self._redact(str(done))
+            line = self._redact(str(done))
+            return priority + (line if self._is_clean else visible(line))
         except Exception as error:  # noqa: BLE001 - see above
             return f'{{"event": "log.failed", "error": "{type(error).__name__}"}}'
+
+
+class _Visible:
+    """A value as the console shows it, harmless: its own ``repr``, and an event's own text."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return visible(repr(self._value))
+
+
+def _cleaned(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Clean what is told before it is coloured: after that nobody could tell our colours from a stranger's."""
+    said = visible(str(event.pop("event", "")))
+    fields = {visible(key): _shown(key, value) for key, value in event.items()}
+    return {**fields, "event": said}
+
+
+def _shown(key: str, value: object) -> object:
+    if key == "exc_info" or value is None or isinstance(value, int | float):
+        return value
+    is_plain = isinstance(value, str) and visible(value) == value
+    return value if is_plain else _Visible(value)
+
+
+def _traceback(to: TextIO, exc_info: Any) -> None:  # noqa: ANN401 - structlog's
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    to.write(visible_lines(text.getvalue()))
 
 
 class Repeats:
@@ -227,18 +268,20 @@ def set_up(
     environ = os.environ if environ is None else environ
     is_terminal = stream.isatty()
     sink, redact = LineSink(stream), Redactor()
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
-    if form == "console" or (form == "auto" and is_terminal):
+    renderers: list[structlog.typing.Processor] = [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    is_console = form == "console" or (form == "auto" and is_terminal)
+    if is_console:
         colors = is_terminal and not environ.get("NO_COLOR")
-        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+        renderers = [_cleaned, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)]
     chain = _Chain(
         [
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *renderers,
         ],
         redact,
         for_journal=_is_journal(stream, environ),
+        is_clean=is_console,
     )
     structlog.configure(
         processors=[chain],

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from order_monitor.core.text import visible
 from order_monitor.tell.document import document_of
 from order_monitor.tell.health import Handler
 from order_monitor.tell.metrics import CONTENT_TYPE, Metrics
@@ -149,4 +150,4 @@ class Dashboard:
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    return visible(json.dumps(document, ensure_ascii=False, separators=(",", ":"))).encode()

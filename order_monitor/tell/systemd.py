@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.text import visible
 from order_monitor.tell.overview import Overview
 
 _USUALLY: Final = 2.0
@@ -63,20 +64,20 @@ class Notifier:
 
     def reloading(self) -> None:
         """Tell that settings are read again."""
-        self.send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def reloaded(self) -> None:
         """Tell that this is over."""
         if self._is_ready:
             self.send("READY=1")
 
-    def send(self, message: str) -> None:
-        """Send a message; what goes wrong with it is no matter of the orders."""
+    def send(self, *assignments: str) -> None:
+        """Send a message of so many lines, whatever stands in them; what goes wrong with it is no matter of the orders."""
         if self._address is None:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out:
-                out.sendto(message.encode(), self._address)
+                out.sendto("\n".join(map(visible, assignments)).encode(), self._address)
         except OSError:
             return
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +33,15 @@ _LONGEST_RETRY: Final = 3600.0
 _AT_A_TIME: Final = 8
 _LEASE_MARGIN: Final = 60.0
 _GONE: Final = 410
-_START: Final = 256
+_START: Final = 4096
+_BEFORE_A_TAG: Final = re.compile(
+    r"(?:[\s\ufeff]|<!--.*?(?:-->|\Z)|<\?.*?(?:\?>|\Z)|<!(?!--)[^>]*(?:>|\Z))*", re.DOTALL
+)
+_A_PAGES_TAG: Final = re.compile(
+    r"<(?:html|head|body|meta|script|title|link|style|base|frameset|noscript)(?=[\s/>]|\Z)", re.IGNORECASE
+)
+_INSIDE: Final = re.compile(r"<!doctype\s+html\b|<html(?=[\s/>]|\Z)", re.IGNORECASE)
+_PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,4 +202,17 @@ async def _is_page(response: httpx.Response) -> bool:
         start += chunk
         if len(start) >= _START:
             break
-    return start[:_START].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+    return looks_like_page(start[:_START], response.headers.get("content-type", ""))
+
+
+def looks_like_page(start: bytes, content_type: str) -> bool:
+    """Whether a body that begins with ``start`` is a web page, whatever stands before its first tag; JSON is none."""
+    # What is UTF-16 is read by its letters alone.
+    text = start.replace(b"\0", b"").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff").decode("utf-8", "replace")
+    if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", '"'):
+        return False
+    found = _BEFORE_A_TAG.match(text)
+    first = text[found.end() if found else 0 :]
+    if _A_PAGES_TAG.match(first) or _INSIDE.search(text):
+        return True
+    return content_type.partition(";")[0].strip().lower() in _PAGE_TYPES and re.match(r"<[A-Za-z]", first) is not None

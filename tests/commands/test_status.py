@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,16 @@ async def test_a_terminal_shows_who_asks_what() -> None:
     text = console.export_text()
     for words in ("asked by shop-2-815/20002", "asked by nobody yet", "posts and counts for all", "this one"):
         assert words in text
+
+
+async def test_top_in_a_pipe_ends_with_its_reader(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    config = settings(plain_shop.dsn, panel.server.url, health={"port": free_port()})
+    async with running(tmp_path, config) as run:
+        await run.event("started")
+        command = f'"{sys.executable}" -m order_monitor top --every 0.1s | head -1; exit ${{PIPESTATUS[0]}}'
+        watching = await asyncio.create_subprocess_exec("/bin/bash", "-c", command, cwd=tmp_path, stdout=-1, stderr=-1)
+        async with asyncio.timeout(30):
+            out, err = await watching.communicate()
+        assert (watching.returncode, out.count(b"\n"), err) == (0, 1, b"")
+        run.process.terminate()
+        assert await run.end() == 0

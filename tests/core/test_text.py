@@ -1,15 +1,15 @@
 """What is said in place of an answer: plain, short, and without what nobody may see."""
 
+import json
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.pin import Pin
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.sense import NOT_UNDERSTOOD, PATIENCE, REFUSED, Sense
-from order_monitor.core.text import SHOWN, plain, shown
+from order_monitor.core.text import SHOWN, plain, shown, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -162,44 +162,38 @@ class TestSense:
         assert sense.is_lost(10.1 + PATIENCE)
 
 
-class TestPinMemory:
-    """Whose PIN it is."""
+def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:
+    unseen = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    for n in range(0x110000):
+        c = chr(n)
+        if unicodedata.category(c) in unseen:
+            assert visible(c).isascii(), hex(n)
+            assert visible(c).isprintable(), hex(n)
+            assert (visible_lines(c) == c) is (c in "\n\t"), hex(n)
+        elif unicodedata.category(c)[0] in "LNPS" and n not in {0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0}:
+            assert visible(c) == visible_lines(c) == c, hex(n)
 
-    def test_a_pin_is_its_first_orders(self) -> None:
-        pins = PinMemory(b"k")
-        assert pins.claim("a", Pin("X"), "1") is None
-        assert pins.claim("a", Pin("X"), "1") is None
-        assert pins.claim("a", Pin("X"), "2") == "1"
-        assert pins.claim("b", Pin("X"), "2") is None
 
-    def test_it_forgets_what_it_saw_longest_ago(self) -> None:
-        pins = PinMemory(b"k", limit=2)
-        for n in range(3):
-            pins.claim("a", Pin(str(n)), str(n))
-        assert len(pins) == 2
-        assert pins.claim("a", Pin("0"), "9") is None
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("şifre ✓ 1\u00a0523,40 é e\u0301 ع", "şifre ✓ 1\u00a0523,40 é e\u0301 ع"),
+        ("a\x1b[31mb", r"a\u001b[31mb"),
+        ("a\nb\tc\rd", r"a\nb\tc\rd"),
+        ("\x9b2J\x7f\u202e\u200b", r"\u009b2J\u007f\u202e\u200b"),
+        ("\ufe0f\u3164\U000e0041\ud800", r"\ufe0f\u3164\udb40\udc41\ud800"),
+        ("\\u001b", r"\u001b"),
+    ],
+)
+def test_what_is_unseen_is_written_out(text: str, expected: str) -> None:
+    assert visible(text) == expected
 
-    def test_it_keeps_no_pin(self) -> None:
-        pins = PinMemory(b"k")
-        pins.claim("a", Pin("SECRET-PIN"), "1")
-        assert "SECRET-PIN" not in repr(vars(pins))
 
-    def test_what_it_keeps_tells_nothing_without_the_key(self) -> None:
-        """Short codes could be tried out one by one, were they hashed by nothing but themselves."""
-        traces: set[bytes] = set()
-        for key in (b"", b"k", b"l"):
-            pins = PinMemory(key)
-            pins.claim("a", Pin("SECRET-PIN"), "1")
-            traces |= pins._owners.keys()
-        assert len(traces) == 3
-        assert {len(trace) for trace in traces} == {16}
-
-    def test_what_was_seen_again_is_not_the_oldest(self) -> None:
-        pins = PinMemory(b"k", limit=2)
-        for pin, order in (("X", "1"), ("Y", "2"), ("X", "1"), ("Z", "3")):
-            pins.claim("a", Pin(pin), order)
-        assert pins.claim("a", Pin("X"), "9") == "1"
-        assert pins.claim("a", Pin("Y"), "9") is None
-
-    def test_any_text_may_be_a_pin(self) -> None:
-        assert PinMemory(b"k").claim("\ud800", Pin("A\ud800B"), "1") is None
+@given(st.text(st.characters(exclude_categories=[])))
+def test_a_json_document_means_the_same(text: str) -> None:
+    written = visible(json.dumps({text: [text]}, ensure_ascii=False))
+    apart = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves side by side are one
+    assert json.loads(written) == {apart: [apart]}
+    assert visible(written) == written
+    assert visible_lines(visible(text) + "\n") == visible(text) + "\n"

@@ -180,20 +180,86 @@ def steps() -> list[str]:
     return [line.removeprefix("RUN ") for line in text.splitlines() if line.startswith("RUN ")]
 
 
+def copies() -> list[tuple[list[str], str]]:
+    """Return what the Dockerfile copies from here, and where to."""
+    found = re.findall(r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    return [(names.split(), target) for names, target in found]
+
+
+def is_ignored(path: Path, rules: str) -> bool:
+    """Whether Docker leaves a file out, by a text as in .dockerignore: the last rule that fits it or a folder it is in decides."""
+    ignored = False
+    for line in map(str.strip, rules.splitlines()):
+        if line and not line.startswith("#"):
+            pattern = _as_regex(line.removeprefix("!").strip("/"))
+            if any(pattern.fullmatch(part.as_posix()) for part in (path, *path.parents[:-1])):
+                ignored = not line.startswith("!")
+    return ignored
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    """Docker's patterns: ``**`` is any number of folders, ``*`` and ``?`` stay within one name."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]*\])", pattern)
+    return re.compile("".join(words.get(p) or (p if p.startswith("[") else re.escape(p)) for p in parts))
+
+
+def sent_along(name: str) -> list[Path]:
+    """Return the files of what a COPY line names that a build gets to see."""
+    there = ROOT / name
+    files = [f for f in sorted(there.rglob("*")) if f.is_file()] if there.is_dir() else [there]
+    rules = (ROOT / ".dockerignore").read_text()
+    return [f for path in files if not is_ignored(f := path.relative_to(ROOT), rules)]
+
+
+def test_a_build_gets_all_that_it_copies() -> None:
+    """Whatever a COPY line names is there, and .dockerignore does not keep it out."""
+    named = [name for names, _ in copies() for name in names]
+    assert len(named) > 4
+    assert [name for name in named if not sent_along(name)] == []
+    code = {path for path in (ROOT / "order_monitor").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {ROOT / path for path in sent_along("order_monitor")} == code, "all of it, and nothing Python has made"
+    rules = (ROOT / ".dockerignore").read_text()
+    assert is_ignored(Path("monitor.toml"), rules), "secrets stay out of an image"
+    for name in named:
+        without = rules.replace(f"!{name}\n", "")
+        assert is_ignored(Path(name), without), f"this test can fail: without {name} in .dockerignore"
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "ignored"),
+    [
+        ("*", "a/b", True),
+        ("*\n!a", "a/b/c", False),
+        ("*\n!a/b", "a/c", True),
+        ("!a\n*", "a", True),
+        ("*\n!a\n**/__pycache__", "a/b/__pycache__/c.pyc", True),
+        ("**/__pycache__", "__pycache__/c.pyc", True),
+        ("# a\n\n/b", "a", False),
+        ("# a\n\n/b/", "b", True),
+        ("a/*.lock", "a/b/c.lock", False),
+        ("a/**", "a/b/c.lock", True),
+        ("?.lock\n!b.lock", "a.lock", True),
+        ("a.lock", "aXlock", False),
+        ("[ab].lock", "b.lock", True),
+    ],
+)
+def test_what_dockerignore_means(rules: str, path: str, *, ignored: bool) -> None:
+    assert is_ignored(Path(path), rules) is ignored
+
+
 @pytest.mark.timeout(400)
 def test_the_images_build_steps_work(tmp_path: Path) -> None:
     """The Dockerfile's own commands, in another folder: pinned and hashed, and the program runs from what they made."""
     source = tmp_path / "src"
     source.mkdir()
-    copies = re.findall(r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    for names, target in copies:
-        for name in names.split():
-            place = source / (target if target not in ("./", "deploy/") else f"{target}{Path(name).name}")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / name, place)
+    for names, target in copies():
+        for name in names:
+            to = source / target / ("" if (ROOT / name).is_dir() else Path(name).name)
+            for file in sent_along(name):
+                place = to / file.relative_to(name) if (ROOT / name).is_dir() else to
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / file, place)
     for step in steps():
         here = step.replace("/opt/", f"{tmp_path}/opt/").replace("/src", str(source))
         here = here.replace("python -m venv", f"{sys.executable} -m venv")

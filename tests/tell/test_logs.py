@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -424,3 +425,54 @@ def test_a_message_that_cannot_be_written_is_nobodys_failure() -> None:
     log = Log()
     logging.getLogger("some.library").warning(Broken())
     assert b"some.library" in log.raw()
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[31mred\u202e\u200b\x9b2J\r\x08\x7f\u2028\ud800\u3164"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_acts_on_a_terminal_is_written_out(form: str, *, terminal: bool) -> None:
+    """In an event, a key, a value, deep in one, a library's message and an exception; our own colours pass."""
+    log = Log(form=form, terminal=terminal)
+    log.log.info(HOSTILE, **{HOSTILE: HOSTILE}, short="\x9b", deep=[{HOSTILE: (HOSTILE,)}], n=1, none=None, flag=True)
+    logging.getLogger(f"lib{HOSTILE}").warning("%s", HOSTILE)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.log.exception("ours")
+    text = log.text()
+    is_colored = form == "console" and terminal
+    assert bool(re.search(r"\x1b\[[0-9;]*m", text)) is is_colored
+    assert "\x1b[31mred" not in text
+    rest = re.sub(r"\x1b\[[0-9;]*m", "", text) if is_colored else text
+    assert not {c for c in rest if c != "\n" and (not c.isprintable() or c == "\u3164")}
+    assert rest.count("pwned") >= (7 if form == "json" else 8)
+    if form == "json":
+        first = json.loads(text.splitlines()[0])
+        assert (first["event"], first[HOSTILE], first["deep"]) == (HOSTILE, HOSTILE, [{HOSTILE: [HOSTILE]}])
+    else:
+        assert "n=1" in rest
+        assert "none=None" in rest
+        assert "flag=True" in rest
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_secret_with_something_unseen_in_it_is_blotted_out(form: str) -> None:
+    """C7."""
+    log = Log(form=form)
+    log.redact.learn(["CAN\u200bARY\x1b1"])
+    log.log.info("x", alone="CAN\u200bARY\x1b1", said="it is CAN\u200bARY\x1b1", deep=["CAN\u200bARY\x1b1"])
+    text = log.text()
+    assert "ARY" not in text
+    assert text.count("****") == 3
+
+
+def test_a_terminal_gets_its_own_encoding() -> None:
+    """Bytes of UTF-8 would be controls to it: the second of two is often one of C1."""
+    log = Log(form="json", terminal=True, encoding="iso8859-9")
+    log.log.info("şifre ✓ ś")
+    raw = log.raw()
+    assert "şifre".encode("iso8859-9") in raw
+    assert rb"\u2713 \u015b" in raw
+    assert json.loads(raw.decode("iso8859-9"))["event"] == "şifre ✓ ś"

@@ -160,3 +160,18 @@ async def test_anothers_watchdog_is_not_fed(tmp_path: Path) -> None:
         environ = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
         Notifier(stage.view, ManualClock(), environ)._look()
         assert "WATCHDOG=1" not in manager.heard()
+
+
+async def test_what_somebody_else_says_is_one_harmless_line(tmp_path: Path) -> None:
+    """A status could bring a line of its own, and with it a command to systemd."""
+    name = str(tmp_path / "notify")
+    stage = await stages.quiet()
+    with managed(name) as manager:
+        notifier = Notifier(stage.view, ManualClock(), {"NOTIFY_SOCKET": name})
+        stage.view.engine.state.scan_problem = "\x1b[31mgone\u202e\udc9b\nMAINPID=1"
+        notifier._look()
+        *_, status = manager.heard()
+        assert status.endswith(r"; database: \u001b[31mgone\u202e\udc9b\nMAINPID=1")
+        assert status.count("\n") == 0
+        notifier.reloading()
+        assert manager.heard()[0].startswith("RELOADING=1\nMONOTONIC_USEC=")

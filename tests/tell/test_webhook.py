@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from order_monitor.commands.serving import _client
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.core.pin import Pin
@@ -22,7 +24,7 @@ from order_monitor.core.recording import Fate
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.webhook import Receiver as Posting
-from order_monitor.tell.webhook import Sender
+from order_monitor.tell.webhook import Sender, looks_like_page
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
@@ -64,7 +66,7 @@ class Receiver:
         self.ids.append(headers["webhook-id"])
         self.got.append(json.loads(body))
         status = self.answers.pop(0) if self.answers else 204
-        return web.Response(status=status, headers=self.headers, text=self.body if status == 200 else "")
+        return web.Response(status=status, headers=self.headers, body=self.body.encode() if status == 200 else b"")
 
     async def has_got(self, count: int) -> None:
         """Wait for so many posts in all."""
@@ -182,6 +184,78 @@ async def test_a_page_in_place_of_the_receiver_has_taken_nothing(
     async with sender(plain_shop, receiver.url) as posting:
         assert await posting.post_due() == 1
     assert [t["outcome"] for t in (await delivery(plain_shop, 1))["tries"]] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "is_page"),
+    [
+        ("<!-- login --><!DOCTYPE html><title>x</title>", "", True),
+        ("\r\n\r\n  <!-- a -->\n<!-- b -->\n<html lang=tr>", "text/plain", True),
+        ('<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN"><html>', "text/xml", True),
+        ('<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">', "", True),
+        ("\ufeff<!--x--><head><title>Giriş</title>", "", True),
+        ("<body>Bakım", "", True),
+        ("<META http-equiv=refresh content='0;url=/login'>", "", True),
+        ("<script>location='/login'</script>", "", True),
+        ("<br />\n<b>Warning</b>: x on line <b>3</b><br />\n<!doctype HTML>", "", True),
+        ("Warning: x in y.php on line 3\n<html>", "", True),
+        ("<!--[if lt IE 7]> <html class=ie6> <![endif]--><!--[if gt IE 8]><!--> <html> <!--<![endif]-->", "", True),
+        ("<div>Please log in</div>", "text/html; charset=utf-8", True),
+        ("  <!-- x --> <p>Please log in", "Text/HTML", True),
+        ("<p>thanks</p>", "text/plain", False),
+        ("<ok/>", "application/xml", False),
+        ("<ok/>", "", False),
+        ('<?xml version="1.0"?><!-- fine --><ok><body>x</body></ok>', "text/xml", False),
+        ("<headers/>", "", False),
+        ("<htmlish/>", "", False),
+        ("ok", "text/html", False),
+        ("", "text/html", False),
+        ("<!-- ok -->", "text/html", False),
+        ('{"said": "<html>"}', "application/json", False),
+        ('\n["<!doctype html>"]', "text/html", False),
+        ("1 < 2", "text/html", False),
+        ("<", "text/html", False),
+    ],
+)
+def test_what_looks_like_a_page(body: str, content_type: str, *, is_page: bool) -> None:
+    assert looks_like_page(body.encode(), content_type) is is_page
+    assert looks_like_page(body.lstrip("\ufeff").encode("utf-16"), content_type) is is_page
+
+
+@pytest.mark.parametrize("body", ["<!--" * 1024, "<?" * 2048, "<!" * 2048, " " * 4096, "<!---->" * 585, "<!-- -" * 682])
+def test_no_body_takes_long_to_judge(body: str) -> None:
+    began = time.monotonic()
+    looks_like_page(body.encode(), "text/html")
+    assert time.monotonic() - began < 0.2
+
+
+async def test_a_login_page_behind_a_comment_has_taken_nothing(plain_shop: Shop, receiver: Receiver) -> None:
+    order_id = await plain_shop.add()
+    orders = await hooked(plain_shop)
+    await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
+    receiver.answers, receiver.headers = [200, 200], {"Content-Type": "text/html"}
+    async with sender(plain_shop, receiver.url) as posting:
+        for body in ("<!-- " + "x" * 1000 + " -->\n<!DOCTYPE html>", "<form>Parola"):
+            receiver.body = body
+            await posting.post_due()
+            await make_due(plain_shop)
+        await posting.post_due()
+    outcomes = [t["outcome"] for t in (await delivery(plain_shop, 1))["tries"]]
+    assert outcomes == ["html_answer", "html_answer", "delivered"]
+
+
+async def test_no_cookie_is_ever_sent_back() -> None:
+    """Neither by the webhook nor by the ping; addressed by name, since jars treat numbers otherwise."""
+
+    async def biscuit(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"ok", headers="Set-Cookie: session=abc; Path=/\r\n"))
+
+    async with RawServer(biscuit) as server, _client(5.0) as client:
+        for _ in range(2):
+            assert (await client.post(f"http://localhost:{server.port}/hook", content=b"{}")).status_code == 200
+        assert len(server.requests) == 2
+        assert not any(b"cookie" in request.lower() for request in server.requests)
+        assert not client.cookies
 
 
 async def test_retry_after_is_obeyed_within_reason(plain_shop: Shop, receiver: Receiver) -> None:
