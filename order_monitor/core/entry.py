@@ -71,9 +71,9 @@ class Entry:
     """One open order and what this process remembers of it; lost at a restart, and missed by nobody.
 
     ``referans`` is None where it is read again before the order is asked about; ``asked_at`` is the row's ``last_sync_at``.
-    ``registered`` tells
-    that its dispatch is noted in the database: nothing is asked before. ``due`` and ``asked_at`` are epoch seconds, ``read_at``, when the order was last read, monotonic ones. ``turn`` tells an entry's
-    places in a line apart: with each step it takes another one.
+    ``registered`` tells that its dispatch is noted in the database: nothing is asked before. ``due`` and ``asked_at`` are epoch
+    seconds, ``read_at``, when the order was last read, monotonic ones. ``turn`` tells an entry's places in a line apart: with each
+    step it takes another one.
     """
 
     id: str
