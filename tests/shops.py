@@ -163,21 +163,24 @@ class Shop:
 
     async def note(self, order_id: str, account: str = CONFIGURED) -> None:
         """Note how an order was sent, as the program does before it asks about it."""
-        if await self.connection.fetchval("SELECT to_regclass('order_monitor_dispatches')") is None:
+        await self._note(f"id::text = '{order_id}' AND", account)
+
+    async def _note(self, which: str, account: str) -> None:
+        there = "SELECT to_regclass('order_monitor_dispatches') IS NOT NULL, to_regclass('integrations') IS NOT NULL"
+        is_there, is_shops = await self.connection.fetchrow(there)
+        if not is_there or (is_shops and account == CONFIGURED):
             return
-        name = self.spelling.name
+        sent = f'"{self.spelling.name("sent_at")}"'
         await self.connection.execute(
             "INSERT INTO order_monitor_dispatches (order_id, account, reference, sent_at, login) "
-            f"SELECT id, $2, btrim(provider_referans), \"{name('sent_at')}\", 'test' FROM product_orders "
-            f"WHERE id = $1::uuid AND btrim(provider_referans) <> '' AND isfinite(\"{name('sent_at')}\") ON CONFLICT DO NOTHING",
-            order_id,
+            f"SELECT id, $1, btrim(provider_referans), {sent}, 'test' FROM product_orders "
+            f"WHERE {which} btrim(provider_referans) <> '' AND isfinite({sent}) ON CONFLICT DO NOTHING",
             account,
         )
 
-    async def note_all(self) -> None:
+    async def note_all(self, account: str = CONFIGURED) -> None:
         """Note how every order was sent."""
-        for row in await self.connection.fetch("SELECT id FROM product_orders"):
-            await self.note(str(row["id"]))
+        await self._note("", account)
 
     async def row(self, order_id: str) -> dict[str, Any]:
         """Return an order's row by logical names, with the columns of no concern under their own."""

@@ -317,15 +317,16 @@ class Ledger:
         """Change the locked rows of open orders."""
         statements = self.statements
         written = await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
-        return await self._read_back(connection, written)
+        return await self._read_back(connection, written, span)
 
     async def _add_pins(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
         statements = self.statements
-        written = await _change(connection, results, statements.late_update_sql(statements.node(span)), late_values, ())
-        return await self._read_back(connection, written)
+        node = statements.node(span)
+        written = await _change(connection, results, statements.late_update_sql(node), late_values, ())
+        return await self._read_back(connection, written, node)
 
-    async def _read_back(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+    async def _read_back(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Read what ends have become in the table: a trigger may have changed them after the statement returned.
 
         Raises:
@@ -336,7 +337,7 @@ class Ledger:
             return list(results)
         await connection.execute(_CHECK_NOW)
         ids = [r.finding.order.id for r in ends]
-        stored = {row["id"]: row for row in await connection.fetch(self.statements.status_sql(), ids)}
+        stored = {row["id"]: row for row in await connection.fetch(self.statements.status_sql(span), ids)}
         found = {r.finding.order.id: self._compared(r, stored.get(r.finding.order.id)) for r in ends}
         if changed := [r for r in found.values() if r.notice]:
             rows = [stored[r.finding.order.id] for r in changed]

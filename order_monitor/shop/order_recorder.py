@@ -13,6 +13,7 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
+from order_monitor.shop.own_tables import lacking
 
 PASSING_TRIES: Final = 10
 """How often one order's write is put off for what may pass, before a person is told: some two minutes."""
@@ -70,9 +71,13 @@ class OrderRecorder:
         try:
             async with self._database.transaction() as connection:
                 await rehearse(connection, self._ledger.statements)
+                lacks = await lacking(connection, self._catalogue.layout.schema)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+        if lacks:
+            self._catalogue.doubt()
+            raise ShopMisfitError("; ".join(lacks))
         if not error.is_inner and error.code in _ROLES_OWN:
             raise ShopMisfitError(str(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Final
 
 from order_monitor.core.entry import Entry
@@ -40,29 +40,44 @@ class Rereading:
         return entry.referans is None or not entry.registered or is_old
 
     def start(self, account: str, first: Entry) -> None:
-        """Have an order of ``account`` read again, with what comes next or soon and was not read lately either."""
-        batch, queue, now = [first], self._board.queue, self._board.now()
-        fresh: list[Entry] = []
-        fresh_for, asked = self._board.policy.reading.fresh_for, self._directory.accounts.get(account)
-        most = max(FEWEST, min(AT_A_TIME, int(asked.pace.per_second * fresh_for))) if asked is not None else FEWEST
-        while len(batch) + len(fresh) < most and (entry := queue.take(account)) is not None:
-            (batch if self.is_needed(entry) else fresh).append(entry)
-        for entry in fresh:
-            queue.schedule(entry, entry.due, wake=now)
-        until = now + fresh_for / 2
+        """Have an order of ``account`` read again, with what else is due of any account, and with what comes next or soon.
+
+        All accounts have their share of one statement: whichever was read first would take the places of the others.
+        """
+        queue, now = self._board.queue, self._board.now()
+        fresh_for = self._board.policy.reading.fresh_for
+        others = [key for key in queue.ready.accounts() if key not in {account, *self.accounts} and self._is_ours(key)]
+        share = max(1, AT_A_TIME // (1 + len(others)))
+        batch, most = [first], 0
+        for key in (account, *others):
+            asked = self._directory.accounts.get(key)
+            pace = FEWEST if asked is None else max(FEWEST, int(asked.pace.per_second * fresh_for))
+            most += min(share, pace)
+            self._take(key, batch, min(share, pace) - (key == account), now)
+        most, until = min(AT_A_TIME, most), now + fresh_for / 2
         if len(batch) < most:
             batch += queue.coming(
                 most - len(batch), lambda e: e.wake <= until and self.is_needed(e) and self._is_ours(e.account)
             )
-        self.accounts.add(account)
-        self.looks.start(self._read(account, batch), f"read {account}")
+        self.accounts.update((account, *others))
+        self.looks.start(self._read((account, *others), batch), f"read {account}")
+
+    def _take(self, account: str, batch: list[Entry], most: int, now: float) -> None:
+        """Add to ``batch`` what is due of an account and must be read again; what need not is due as before."""
+        queue, fresh = self._board.queue, []
+        for _ in range(most):
+            if (entry := queue.take(account)) is None:
+                break
+            (batch if self.is_needed(entry) else fresh).append(entry)
+        for entry in fresh:
+            queue.schedule(entry, entry.due, wake=now)
 
     def _is_ours(self, key: str) -> bool:
         account = self._directory.accounts.get(key)
         return account is not None and account.is_ours(self._board.clock.monotonic())
 
-    async def _read(self, account: str, batch: Sequence[Entry]) -> None:
+    async def _read(self, accounts: Collection[str], batch: Sequence[Entry]) -> None:
         try:
             await self._look(batch)
         finally:
-            self.accounts.discard(account)
+            self.accounts.difference_update(accounts)

@@ -34,7 +34,7 @@ RARELY = {"first_check": 3600, "base": 3600, "cap": 3600}
 async def prepare(shop: Shop) -> None:
     """Add our own tables, as `migrate` does."""
     database = Database(parse_dsn(shop.dsn))
-    assert [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
+    _ = [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
     await database.close()
 
 

@@ -27,7 +27,7 @@ from order_monitor.core.decision import (
     decide_late_pin,
     timeout_message,
 )
-from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.order import Order, Route, SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Finding
 from order_monitor.core.text import clean
@@ -316,7 +316,7 @@ def test_no_date_is_older_than_2000() -> None:
 
 def test_only_an_order_that_ended_awaits_its_pin() -> None:
     assert not Order("a", "sent", 1e9, "1").awaits_pin
-    assert Order("a", "sent", 1e9, "1").routed
+    assert Order("a", "sent", 1e9, "1").route is Route.ONE
     assert Order("a", "completed", 1e9, "1", ended_at=0.0).awaits_pin
 
 

@@ -158,11 +158,23 @@ def test_an_order_is_known_as_it_was_read_last() -> None:
     queue = OrderQueue()
     for order in (
         Order("x", "sent", 1.0, "R-1"),
-        Order("y", "processing", 5.0, "R-2", "tenant", 3.0, "integration", routed=False, ended_at=4.0, package="p"),
+        Order(
+            "y",
+            "processing",
+            5.0,
+            "R-2",
+            "tenant",
+            3.0,
+            "integration",
+            route=0,
+            registered=True,
+            ended_at=4.0,
+            package="p",
+        ),
     ):
         entry = queue.add(order, "a")
         assert (entry.order, entry.account) == (order, "a")
-        read = Order(order.id, "pending", 6.0, "R-3", "other", 7.0, "another", routed=True, ended_at=None, package="q")
+        read = Order(order.id, "pending", 6.0, "R-3", "other", 7.0, "another", route=1, ended_at=None, package="q")
         queue.renew(entry, read, "b")
         assert (entry.order, entry.account) == (read, "b")
         queue.renew(entry, order, "a")

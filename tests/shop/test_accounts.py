@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.core.gate import Gate, Pace, Pause
-from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.core.order import Order, Route, SkipReason
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.shop.accounts import Integration
@@ -22,7 +22,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
-from order_monitor.watch.routing import OneAccount, ShopAccounts, formerly, label
+from order_monitor.watch.routing import OneAccount, ShopAccounts, label, named, names_of
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import Drive, ManualClock
 from tests.shops import LAYOUT, NOW, SHOP, Shop
@@ -120,7 +120,7 @@ async def test_an_order_finds_its_account(market: Market) -> None:
     }
     unrouted = await market.shop.add(tenant_id=tenant, package_id=new_id())
     scan = await market.orders().scan()
-    found = {o.id: (o.integration, o.routed) for o in scan.orders}
+    found = {o.id: (o.integration, o.route != Route.NONE) for o in scan.orders}
     assert found == {**{i: (target, True) for i, target in expected.items()}, unrouted: (None, False)}
     assert scan.integrations is not None
     assert {i.id for i in scan.integrations} == {routed, own, elsewhere}
@@ -130,8 +130,9 @@ async def test_two_routes_for_one_package_do_not_double_an_order(market: Market)
     tenant, package = new_id(), new_id()
     for _ in range(2):
         await market.route(tenant, package, await market.integration(tenant))
-    await market.shop.add(tenant_id=tenant, package_id=package)
-    assert len((await market.orders().scan()).orders) == 1
+    await market.shop.add(tenant_id=tenant, package_id=package, noted=False)
+    (order,) = (await market.orders().scan()).orders
+    assert (order.integration, order.route) == (None, Route.SEVERAL), "whose it is, is for a person"
 
 
 async def test_accounts_are_read_again_now_and_then_and_when_a_new_one_is_named(market: Market) -> None:
@@ -233,20 +234,20 @@ def test_what_is_not_ours_is_skipped_by_its_reason(changes: dict[str, Any], expe
     assert reason(accounts.account_of(order)) == expected
     assert reason(accounts.account_of(order._replace(integration="nope"))) == SkipReason.NO_INTEGRATION
     assert reason(accounts.account_of(order._replace(integration=None))) == SkipReason.NO_INTEGRATION
-    assert reason(accounts.account_of(order._replace(integration=None, routed=False))) == SkipReason.NO_ROUTING
+    assert reason(accounts.account_of(order._replace(integration=None, route=Route.NONE))) == SkipReason.NO_ROUTING
 
 
 def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> None:
     accounts = directory()
     assert accounts.update([integration()]) == []
-    account = accounts.accounts["main-i-1"]
+    account = accounts.accounts["i-1"]
     old = account.provider
     account.gate.limit = 1
     account.gate.failed(100.0, "refused_8", probe=False)
     assert accounts.update([integration(name="main", enabled=True)]) == [], "nothing of the login changed"
     assert account.provider is old
     assert accounts.update([integration(sifre="new")]) == [old]
-    assert accounts.accounts["main-i-1"] is account, "its gate, pace and orders stay"
+    assert accounts.accounts["i-1"] is account, "its gate, pace and orders stay"
     assert account.provider is not old
     assert account.gate.lets_through(100.0)
 
@@ -254,48 +255,81 @@ def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> Non
 def test_an_account_that_goes_is_closed_and_one_that_comes_back_is_fresh() -> None:
     accounts = directory()
     accounts.update([integration(), integration("i-2")])
-    first = accounts.accounts["main-i-1"].provider
+    first = accounts.accounts["i-1"].provider
     assert accounts.update([integration(enabled=False), integration("i-2")]) == [first]
-    assert list(accounts.accounts) == ["main-i-2"]
-    second = accounts.accounts["main-i-2"].provider
+    assert list(accounts.accounts) == ["i-2"]
+    second = accounts.accounts["i-2"].provider
     assert accounts.update([integration()]) == [second]
-    assert list(accounts.accounts) == ["main-i-1"]
+    assert list(accounts.accounts) == ["i-1"]
 
 
 def test_an_address_that_turns_bad_closes_its_account() -> None:
     accounts = directory()
     accounts.update([integration()])
-    provider = accounts.accounts["main-i-1"].provider
+    provider = accounts.accounts["i-1"].provider
     assert accounts.update([integration(base_url="http://x.example")]) == [provider]
     assert accounts.accounts == {}
 
 
-def pause(name: str) -> dict[str, Pause]:
-    return {name: Pause(name, "x", "Ayşe", NOW)}
+def test_an_account_goes_by_its_id_and_is_called_what_the_shop_calls_it_now() -> None:
+    accounts = directory()
+    accounts.update([integration(), integration("i-2")])
+    account = accounts.accounts["i-1"]
+    assert (account.key, account.name) == ("i-1", "main-i-1")
+    assert accounts.update([integration(name="bayi"), integration("i-2")]) == []
+    assert accounts.accounts["i-1"] is account
+    assert account.name == "bayi-i-1"
+    assert named(accounts.accounts, "bayi-i-1") is named(accounts.accounts, "i-1") is account
+    assert named(accounts.accounts, "main-i-1") is None
 
 
-def test_a_pause_holds_whatever_the_shop_calls_the_account_since() -> None:
-    running, started_later = directory(), directory()
-    running.update([integration(), integration("i-2")])
-    renamed = [integration(name="bayi"), integration("i-2")]
-    assert running.update(renamed) == started_later.update(renamed) == []
-    assert list(running.pauses(pause("bayi-i-1"))) == ["main-i-1"], "paused by its new name"
-    assert list(running.pauses(pause("main-i-1"))) == ["main-i-1"], "paused before"
-    assert list(started_later.pauses(pause("main-i-1"))) == ["bayi-i-1"], "paused before the start"
-    assert running.pauses(pause("main-i-3")) == {}
+ALIKE = [
+    ["0190aaaa-0000-7000-8000-000000000001", "0190aaaa-0000-7000-8000-000000000002"],
+    ["00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"],
+    ["12345678", "123456789"],
+    ["account-1", "account-10", "account-"],
+    ["ключ-один-первый", "ключ-один-второй"],
+]
 
 
-def test_a_former_name_is_an_accounts_only_where_no_other_ends_like_it() -> None:
-    known = [
-        integration("0190aaaa-1", name="alpha2"),
-        integration("0190aaaa-2", name="beta"),
-        integration("7", name="gamma2"),
-    ]
-    paused = ["alpha-0190aaaa", "beta-0190aaaa", "gamma-7", "gamma2-7", "other-8"]
-    assert formerly("gamma2-7", known, paused) == ["gamma-7"]
-    assert formerly("beta-0190aaaa", known, paused) == [], "whose alpha-0190aaaa was nobody knows"
-    assert formerly("typo-7", known, paused) == formerly("gamma-7", known, paused) == []
-    assert formerly("default", [], paused) == []
+@pytest.mark.parametrize("ids", ALIKE, ids=lambda ids: ids[0])
+def test_accounts_of_one_name_whose_ids_begin_alike_are_accounts_of_their_own(ids: list[str]) -> None:
+    """Ids ordered by time, counted up, or texts: their first characters are the same."""
+    accounts = directory()
+    accounts.update([integration(one, kod=f"kod of {one}") for one in ids])
+    assert list(accounts.accounts) == ids
+    assert len({id(account) for account in accounts.accounts.values()}) == len(ids)
+    assert len({account.name for account in accounts.accounts.values()}) == len(ids)
+    for one in ids:
+        found = accounts.account_of(Order("o", "sent", NOW, "1", integration=one))
+        assert isinstance(found, Account)
+        assert found.key == one
+
+
+def test_names_that_could_be_read_two_ways_are_told_apart() -> None:
+    found = names_of([integration("2", name="a-1"), integration("1-2", name="a")])
+    assert len(set(found.values())) == 2
+
+
+def test_accounts_that_hold_one_login_share_its_pace_and_nothing_else() -> None:
+    accounts = directory()
+    accounts.update(
+        [
+            integration("a"),
+            integration("b", base_url="https://X.example:443/panel", sifre="other"),
+            integration("c", kod="z"),
+        ]
+    )
+    a, b, c = (accounts.accounts[key] for key in "abc")
+    assert a.pace is b.pace
+    assert a.login == b.login != c.login
+    assert a.pace is not c.pace
+    assert a.gate is not b.gate
+    assert a.provider is not b.provider
+    accounts.update(
+        [integration("a"), integration("b", base_url="https://elsewhere.example"), integration("c", kod="z")]
+    )
+    assert a.pace is not b.pace, "it has another login now"
 
 
 def test_the_secrets_of_the_tables_are_learned() -> None:
@@ -356,7 +390,7 @@ async def test_an_account_paused_by_its_new_name_is_not_asked(market: Market) ->
     await panels.engine.scan()
     await market.shop.connection.execute("UPDATE integrations SET name = 'bayi' WHERE id = $1::uuid", a)
     async with market.shop.database().transaction() as connection:
-        await Pauses("public").pause(connection, f"bayi-{a[:8]}", "x", "Ayşe", None)
+        await Pauses("public").pause(connection, a, "x", "Ayşe", None)
     panels.engine.discovery.shop = AtClock(market.orders(), panels.clock)
     await panels.engine.scan()
     async with running(panels) as drive:

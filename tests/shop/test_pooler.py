@@ -145,6 +145,9 @@ async def test_nothing_set_here_is_felt_by_another_client(plain_shop: Shop, pool
 
 async def test_migrate_works_through_it(plain_shop: Shop, pooled: str) -> None:
     """CREATE INDEX CONCURRENTLY is a statement of its own, which the pooler passes on."""
+    await plain_shop.connection.execute(
+        "DROP TABLE order_monitor_timing; ALTER TABLE product_orders DROP provider_referans"
+    )
     migration = Migration(plain_shop.database(pooled), LAYOUT, SystemClock())
     assert [line async for line in migration.apply()]
     assert await migration.missing(await migration.table()) == []

@@ -22,7 +22,7 @@ from order_monitor.shop.repository import Orders
 from tests.conftest import clone, drop
 from tests.shop.test_events import prepared as with_tables
 from tests.shop.test_orders import found, prepared
-from tests.shops import NOW, PLAIN, Shop
+from tests.shops import NOW, PLAIN, Shop, least_rights, migrate
 from tests.writing import write_all, writing
 
 KNOWN = [getattr(error, "sqlstate", None) for error in vars(asyncpg.exceptions).values() if isinstance(error, type)]
@@ -100,12 +100,20 @@ async def test_a_refused_row_is_put_up_for_review_with_its_code_and_taken_off_wh
     assert (row["open"], row["resolution"]) == (False, "written after all")
 
 
-async def test_a_review_that_cannot_be_kept_holds_up_no_write(plain_shop: Shop) -> None:
+async def test_without_the_list_for_review_nothing_is_written_until_it_is_back(plain_shop: Shop) -> None:
+    """What is for a person must not be lost: the answers wait."""
     orders = await with_tables(plain_shop)
     await raises(plain_shop, "P0001")
     await plain_shop.connection.execute("DROP TABLE order_monitor_review")
-    bad, results = await with_one_bad(plain_shop, orders)
-    check_results(bad, results, "P0001")
+    order_id = await plain_shop.add()
+    finding = found(plain_shop.order(order_id), Completed(Pin("P-1234")))
+    for _ in range(2):
+        with pytest.raises(ShopMisfitError):
+            await orders.record([finding])
+    assert (await plain_shop.row(order_id))["external_status"] == "sent"
+    await migrate(plain_shop.dsn)
+    assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
+    check_results(*await with_one_bad(plain_shop, orders), "P0001")
 
 
 async def revoke(shop: Shop) -> None:
@@ -126,7 +134,7 @@ async def test_what_concerns_the_whole_table_blames_no_order(
     """Rights of the role itself, a column that is gone: told by asking, and every order keeps its answer."""
     shop = plain_shop
     await shop.connection.execute(
-        f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'; GRANT SELECT, UPDATE ON product_orders TO {ROLE}"
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'; GRANT SELECT, UPDATE ON product_orders TO {ROLE}; {least_rights(ROLE)}"
     )
     try:
         orders = shop.orders(shop.database(f"postgresql://{ROLE}:x@{shop.dsn.partition('@')[2]}"))
@@ -219,6 +227,7 @@ async def test_what_somebody_holds_does_not_count_against_the_others(plain_shop:
         "SELECT gen_random_uuid(), 'sent', now() - interval '2 minutes', n::text FROM generate_series(1, 2500) n"
     )
     locked = await shop.connection.fetch("SELECT id::text, provider_referans AS referans FROM product_orders")
+    await shop.note_all(account="a")
     orders = shop.orders()
     await orders.scan()
     async with writing(orders) as (writer, results):
@@ -258,6 +267,7 @@ async def many(shop: Shop, count: int) -> list[str]:
         f"INSERT INTO product_orders (id, {columns}) SELECT i, 'sent', to_timestamp({NOW - 100}), 'r-' || left(i::text, 8) "
         f"FROM (SELECT gen_random_uuid() AS i FROM generate_series(1, {count})) AS made RETURNING id::text"
     )
+    await shop.note_all()
     return [row["id"] for row in rows]
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.entry import Stage
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import SkipReason
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing

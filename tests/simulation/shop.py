@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
+from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.decision import Rules
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.columns import _LOOK, Column, Table

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-
 from order_monitor.core.pin_memory import PinMemory
+
 from order_monitor.core.schedule import Continuous
 from tests.simulation.loop import run
 from tests.simulation.scenario import Fault, OrderPlan, Scenario

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pytest
+from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
 from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.database import Database

@@ -8,12 +8,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.recording import Finding
 from tests.simulation.__main__ import seeds, shortened, why
 from tests.simulation.crashes import Sweep

@@ -187,7 +187,7 @@ async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None
 
     async def slow(*, since: float | None = None, take: Take | None = None) -> Scan:
         assert take is not None
-        take(Slice(NOW, [Order("first", "sent", NOW - 1000, "r")]))
+        take(Slice(NOW, [Order("first", "sent", NOW - 1000, "r", registered=True)]))
         await go_on.wait()
         return Scan(NOW, [], [])
 
@@ -262,7 +262,7 @@ async def test_of_what_is_due_soon_only_what_this_process_asks_is_read_along() -
 
     async def reread(orders: Sequence[Order]) -> list[Order]:
         read.extend(order.id for order in orders)
-        return list(orders)
+        return [order._replace(registered=True) for order in orders]
 
     table.reread = reread  # type: ignore[method-assign]
     for name in accounts:
@@ -387,7 +387,7 @@ async def test_what_is_gone_is_let_go_unless_it_is_in_use() -> None:
     table.open = {name: Order(name, "sent", NOW - 1000, name) for name in "abcd"}
     engine = engine_over(table, clock)
     await engine.scan()
-    asking, writing = engine.queue.take("main"), engine.queue.take("main")
+    asking, writing = engine.queue.take("default"), engine.queue.take("default")
     assert asking is not None
     assert writing is not None
     engine.queue.writing(writing)
@@ -470,7 +470,7 @@ async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_i
     account = Account("main", stages.Nobody())
     engine = Engine(table, {"main": account}, Policy(Continuous(Schedule())), clock)
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(3000)]
-    pauses = {"main": Pause("main", "x", "x", NOW)}
+    pauses = {"default": Pause("default", "x", "x", NOW)}
 
     async def paused(*, since: float | None = None, take: Take | None = None) -> Scan:
         return Scan(NOW, orders, [], pauses=pauses)
@@ -502,7 +502,7 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
     accounts: dict[str, Account] = {f"a{n}": Counted(f"a{n}", stages.Nobody()) for n in range(10_000)}
     directory: Any = stages.Accounts(accounts)
     engine = Engine(table, directory, Policy(Continuous(Schedule())), clock)
-    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "r", integration=f"a{n}") for n in range(5)}
+    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "r", integration=f"a{n}", registered=True) for n in range(5)}
     await engine.scan()
     looked.clear()
     engine.dispatcher.start_calls()

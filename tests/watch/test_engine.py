@@ -628,7 +628,7 @@ async def test_somebody_elses_question_makes_ours_needless(shop: Shop) -> None:
         await drive.run(15, scan_every=10)
         assert bench.times(waiting) == []
         assert len(bench.engine.queue) == 2
-        assert bench.engine.queue.ready.count("main") == 0
+        assert bench.engine.queue.ready.count("default") == 0
 
 
 @pytest.mark.parametrize("step", [4000.0, -4000.0])

@@ -66,6 +66,7 @@ async def test_what_was_learned_is_kept_and_adds_up(plain_shop: Shop) -> None:
 
 
 async def test_without_the_table_it_is_memory_alone_and_says_so_once(plain_shop: Shop) -> None:
+    await plain_shop.connection.execute("DROP TABLE order_monitor_timing")
     learning = learning_of(plain_shop)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
@@ -120,7 +121,7 @@ async def test_what_a_person_or_the_time_limit_ended_is_no_end(plain_shop: Shop)
     order = plain_shop.order(a, sent_at=NOW - 90_000)
     await orders.record([Finding(order, Waiting("x"), NOW)])
     person = plain_shop.orders(author="Ayşe")
-    await person.record([found(plain_shop.order(b), Completed(None))])
+    await person.record([replace(found(plain_shop.order(b), Completed(None)), by_person=True)])
     past = await timings(plain_shop).history()
     assert [(end.order_id, end.is_end) for end in past] == [(a, False)]
 
@@ -234,7 +235,8 @@ def test_a_plan_for_people_is_untouched() -> None:
     assert Now().first(Order("a", "sent", NOW, "1"), NOW) == NOW
 
 
-async def test_migrate_makes_its_table(shop: Shop) -> None:
+async def test_migrate_makes_its_table(bare_shop: Shop) -> None:
+    shop = bare_shop
     lines = [line async for line in Migration(shop.database(), LAYOUT, SystemClock()).apply()]
     assert "added table order_monitor_timing" in lines
     await timings(shop).add(taught(30))
