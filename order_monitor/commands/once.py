@@ -54,6 +54,8 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
         life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
         bar = asyncio.create_task(_show_progress(engine)) if sys.stderr.isatty() and not as_json and not quiet else None
         try:
+            if sender is not None:
+                await sender.begin()
             written = await life.once()
             if sender is not None and not stop.event.is_set():
                 await sender.drain()
