@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from order_monitor.core.answer import Cancelled
@@ -412,6 +413,11 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
     assert (line["level"], line["do"]) == ("warning", "order-monitor webhook adopt, if this is the right one")
     async with running(tmp_path, config) as run:
         await run.event("webhook.other_address")
+        where = await run.event("health.listening")
+        async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{where['port']}") as client:
+            ready, status = await client.get("/readyz"), (await client.get("/api/status")).json()
+        assert (ready.status_code, f"webhook: {OTHER_ADDRESS}" in status["reasons"]) == (503, True)
+        assert status["webhook"]["problem"] == OTHER_ADDRESS
         run.process.terminate()
         assert await run.end() == 0
     async with running(tmp_path, config, "webhook", "adopt", "--by", "Ayşe") as run:
