@@ -144,6 +144,8 @@ async def _ask(
             engine.discovery.shop = Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue))
             life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
             try:
+                if sender is not None:
+                    await sender.begin()
                 await life.once()
                 if sender is not None and not stop.event.is_set():
                     await sender.drain()

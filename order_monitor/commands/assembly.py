@@ -124,7 +124,7 @@ class Assembly:
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
         ping = ping_of(settings)
-        probe = Readiness(engine, clock, schedule.scan_interval, cluster)
+        probe = Readiness(engine, clock, schedule.scan_interval, cluster, sender)
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
         notifier = Notifier(view, clock)

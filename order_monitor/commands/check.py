@@ -19,6 +19,7 @@ from order_monitor.shop.membership import POOLED, LostMembershipError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.webhook_mark import address_of, read_webhook
 from order_monitor.tell.logs import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
@@ -44,6 +45,7 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
         directory = directory_of(settings, clock, redactor.learn)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
+            lines += await _check_webhook(settings, database)
             lines += await _check_cluster(settings, database)
             lines += await _check_accounts(settings, database, directory)
     finally:
@@ -59,6 +61,23 @@ async def _check_lookup(database: Database, orders: Orders) -> list[CheckLine]:
     except SettingsError as error:
         return [CheckLine("error", *problem.split(": ", 1)) for problem in error.problems]
     return []
+
+
+async def _check_webhook(settings: Settings, database: Database) -> list[CheckLine]:
+    """Say whether what these settings say of the webhook is what all go by."""
+    url = settings.webhook.url
+    async with database.transaction() as connection:
+        mark = await read_webhook(connection, settings.database.schema_)
+    if mark is None:
+        text = "nothing is posted yet: the first daemon with it begins, from the next event on"
+        return [] if url is None else [CheckLine("ok", "webhook.url", text)]
+    since = f"events are posted from number {mark.since} on"
+    if url is None:
+        return [CheckLine("ok", "webhook.url", f"{since}; by these settings they are put up, and others post them")]
+    if mark.address != address_of(url.get_secret_value()):
+        text = f"{since}, but to another address: by these settings nothing is posted"
+        return [CheckLine("warning", "webhook.url", text, "order-monitor webhook adopt, if this is the right one")]
+    return [CheckLine("ok", "webhook.url", since)]
 
 
 async def _check_cluster(settings: Settings, database: Database) -> list[CheckLine]:

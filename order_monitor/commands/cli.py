@@ -269,7 +269,7 @@ def resume(ctx: click.Context, config: Path | None, account: str) -> None:
 @cli_group.command()
 @_takes_config
 @click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
-@click.option("--order", "order_id", metavar="ID", help="Every event of this order.")
+@click.option("--order", "order_id", metavar="ID", help="Every event of this order, by any of its names.")
 @click.option("--since", type=_Duration(), help="Every event of this time, like 2h.")
 @click.option("--dead", is_flag=True, help="Every dead letter.")
 @click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
@@ -288,6 +288,22 @@ def replay(
     from order_monitor.commands.replay import run_replay
 
     ctx.exit(run_replay(_config(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
+
+
+@cli_group.group()
+def webhook() -> None:
+    """Say where this shop's events are posted to."""
+
+
+@webhook.command()
+@_takes_config
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
+    """Post this shop's events to this file's address from now on, and to no other; those that wait too."""
+    from order_monitor.commands.webhook import run_adopt
+
+    ctx.exit(run_adopt(_config(ctx, config), by=by))
 
 
 @cli_group.command()

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.lookup import name_of
 from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.shop.webhook_mark import address_of, read_webhook, set_first
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
@@ -31,8 +34,23 @@ async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:
             async for line in migration.apply():
                 say(line, to_stdout=True)
                 done += 1
+            if (told := await _begin_webhook(settings, database)) is not None:
+                say(told, to_stdout=True)
+                done += 1
             if not done:
                 say("nothing to do: everything is there", to_stdout=True)
     finally:
         await database.close()
     return ExitCode.OK
+
+
+async def _begin_webhook(settings: Settings, database: Database) -> str | None:
+    """Say in the database, where nobody has yet, that events are posted from now on; return what was done."""
+    url, schema = settings.webhook.url, settings.database.schema_
+    if url is None:
+        return None
+    async with database.transaction() as connection:
+        if await read_webhook(connection, schema) is not None:
+            return None
+        mark = await set_first(connection, schema, address_of(url.get_secret_value()), name_of(None))
+    return f"events are posted to the webhook from number {mark.since} on"

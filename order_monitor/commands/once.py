@@ -58,6 +58,8 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
             else None
         )
         try:
+            if sender is not None:
+                await sender.begin()
             written = await life.once()
             if sender is not None and not stop.event.is_set():
                 await sender.drain()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Final
 
-from order_monitor.commands.composition import database_of, settings_of
+from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import name_of
-from order_monitor.core.errors import SettingsError
+from order_monitor.commands.lookup import history_of, name_of
 from order_monitor.settings.model import Settings
-from order_monitor.shop.layout import DELIVERIES, EVENTS
+from order_monitor.shop.database import Database
+from order_monitor.shop.layout import DELIVERIES, EVENTS, SETTINGS
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import need_tables
+from order_monitor.shop.repository import Orders
+from order_monitor.shop.webhook_mark import read_webhook
 from order_monitor.tell.streams import say
+
+_NO_WEBHOOK: Final = "order-monitor: nobody posts events: no process with a [webhook] has run on this database"
 
 
 def run_replay(
@@ -21,8 +26,6 @@ def run_replay(
 ) -> int:
     """Put events up again, or with nothing chosen list the dead letters; return 1 where an event is not there."""
     settings, sink, _ = settings_of(config, "database", least="error")
-    if settings.webhook.url is None:
-        raise SettingsError(["webhook.url: is missing; there is nobody to post events to"])
     chosen = bool(ids) or order_id is not None or since is not None or dead
     work = (
         _replay(settings, ids, order_id=order_id, since=since, dead=dead)
@@ -36,8 +39,13 @@ async def _replay(settings: Settings, ids: list[int], *, order_id: str | None, s
     database = database_of(settings)
     outbox = Outbox(database, settings.database.schema_)
     try:
-        async with database.transaction() as connection:
-            await need_tables(connection, settings.database.schema_, EVENTS, DELIVERIES)
+        if not await _is_posted(settings, database):
+            return ExitCode.NOT_DONE
+        if order_id is not None:
+            history = await history_of(database, Orders(database, layout_of(settings)), order_id)
+            if isinstance(history, str):
+                return ExitCode.NOT_DONE
+            order_id = history.order.id
         found = await outbox.replay(name_of(None), ids=ids, order_id=order_id, since=since, dead=dead)
     finally:
         await database.close()
@@ -45,17 +53,34 @@ async def _replay(settings: Settings, ids: list[int], *, order_id: str | None, s
         say(f"{event_id}: put up again; the daemon posts it", to_stdout=True)
     missing = [event_id for event_id in ids if event_id not in found]
     for event_id in missing:
-        say(f"{event_id}: there is no such event")
+        say(f"{event_id}: there is no such event, or a reopening has withdrawn it")
     if not found and not missing:
         say("order-monitor: no such events")
     return ExitCode.OK if found and not missing else ExitCode.NOT_DONE
 
 
+async def _is_posted(settings: Settings, database: Database) -> bool:
+    """Whether anybody posts events, whatever these settings say of a webhook; where nobody does, say so.
+
+    Without the mark nothing may be put up either: whoever sets it begins with the oldest event that waits.
+
+    Raises:
+        SettingsError: a table is missing, and what to run.
+    """
+    schema = settings.database.schema_
+    async with database.transaction() as connection:
+        await need_tables(connection, schema, EVENTS, DELIVERIES, SETTINGS)
+        if await read_webhook(connection, schema) is not None:
+            return True
+    say(_NO_WEBHOOK)
+    return False
+
+
 async def _list(settings: Settings, *, as_json: bool) -> int:
     database = database_of(settings)
     try:
-        async with database.transaction() as connection:
-            await need_tables(connection, settings.database.schema_, EVENTS, DELIVERIES)
+        if not await _is_posted(settings, database):
+            return ExitCode.NOT_DONE
         letters = await Outbox(database, settings.database.schema_).dead()
     finally:
         await database.close()

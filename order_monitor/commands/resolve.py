@@ -106,7 +106,7 @@ async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int
         if isinstance(history, str):
             return ExitCode.NOT_DONE
         if decision.how == "reopen":
-            return await _reopen(database, orders, settings, history, decision)
+            return await _reopen(database, orders, history, decision)
         if history.order.status not in orders.ledger.statements.open_statuses:
             say(f"{history.order.id}: {ended(history)}")
             return ExitCode.NOT_DONE
@@ -152,11 +152,8 @@ async def _write(database: Database, orders: Orders, history: OrderHistory, deci
     return result
 
 
-async def _reopen(
-    database: Database, orders: Orders, settings: Settings, history: OrderHistory, decision: Decision
-) -> int:
-    ledger, webhook = orders.ledger, settings.webhook.url is not None
-    reopener = Reopener(ledger.table, ledger.layout, webhook=webhook)
+async def _reopen(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
+    reopener = Reopener(orders.ledger.table, orders.ledger.layout)
     try:
         async with database.transaction() as connection:
             status = await reopener.reopen(connection, history.order.id, decision.reason, decision.by)

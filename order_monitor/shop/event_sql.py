@@ -25,6 +25,8 @@ def with_event(update: str, schema: str, layout: Layout) -> str:
     """SQL that makes an update, records each change of status and gives one hint for all; it must be read to be given at all.
 
     Whether an event is put up for delivery is for the mark in the database to say, and not for the settings of whoever writes it.
+    One that nobody consumes is written as consumed at the very time of its decision: no consumer that waits for its commit can have
+    that time.
 
     An event is a repeat where the same outcome was told before of the same dispatch: its order, account and reference. An older
     event that does not say its reference counts as one of the same.
@@ -35,7 +37,7 @@ def with_event(update: str, schema: str, layout: Layout) -> str:
         f"e.order_id = c.id AND NOT e.repeat AND COALESCE({told} = c.outcome, e.to_status = c.status) "
         "AND (e.reference IS NULL OR (e.reference = c.reference AND e.account = c.account))"
     )
-    consumed = "clock_timestamp()" if layout.is_consumed else "NULL::timestamptz"
+    consumed = "now()" if layout.is_consumed else "NULL::timestamptz"
     return (
         f"WITH changed AS ({update}), told AS (SELECT c.id, count(*) > 0 AS before, "
         f"COALESCE(bool_or(e.sent_at < to_timestamp(c.sent_at) - interval '{SAME_TIME:g} s'), false) AS earlier "
@@ -48,12 +50,40 @@ def with_event(update: str, schema: str, layout: Layout) -> str:
         "FROM changed c LEFT JOIN told t ON t.id = c.id WHERE c.is_late OR c.was IS DISTINCT FROM c.status "
         "RETURNING id, order_id, repeat), "
         f"queued AS (INSERT INTO {quoted(schema)}.{quoted(DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
-        f"WHERE EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})), "
+        f"WHERE {is_posted(schema)}), "
         f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text)::text AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "
         "e.repeat AND NOT c.is_late AND COALESCE(t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
         "FROM changed c LEFT JOIN event e ON e.order_id = c.id LEFT JOIN told t ON t.id = c.id"
     )
+
+
+def is_posted(schema: str) -> str:
+    """SQL condition that this shop's events are posted."""
+    return f"EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})"
+
+
+def is_withdrawn(schema: str, event: str) -> str:
+    """SQL condition that an event was withdrawn: the next one of its order is that of a reopening, which makes it a repeat."""
+    events = events_of(schema)
+    return (
+        f"{event}.repeat AND COALESCE((SELECT n.outcome = 'reopened' FROM {events} n WHERE n.order_id = {event}.order_id "
+        f"AND n.id > {event}.id ORDER BY n.id LIMIT 1), false)"
+    )
+
+
+def dispatch_of(schema: str, event: str) -> str:
+    """SQL of what an end is known by elsewhere, also after a restore: a digest of order, account, reference, outcome and round.
+
+    The round is how often the order had been put back to open by then.
+    """
+    fields = [f"{event}.{name}" for name in ("order_id", "account", "reference", "outcome")]
+    earlier = (
+        f"(SELECT count(*) FROM {events_of(schema)} r WHERE r.order_id = {event}.order_id AND r.id < {event}.id "
+        "AND r.outcome = 'reopened')"
+    )
+    # concat() takes NULL for nothing.
+    return f"encode(sha256(convert_to(concat({', chr(31), '.join([*fields, earlier])}), 'UTF8')), 'hex')"
 
 
 def outcome_of(status: str, layout: Layout) -> str:

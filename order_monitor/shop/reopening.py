@@ -8,9 +8,11 @@ import asyncpg
 
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import DELIVERIES, EVENTS, Layout, literals, open_statuses
+from order_monitor.shop.event_sql import PERSON, PROGRAM, is_posted
+from order_monitor.shop.layout import DELIVERIES, Layout, events_of, literals, open_statuses
 
 _ASIDE: Final = "withdrawn: the order was put back to open"
+_HAS_PIN: Final = "it has a PIN, and a customer may have it"
 
 
 class ReopenRefusedError(Exception):
@@ -20,55 +22,51 @@ class ReopenRefusedError(Exception):
 class Reopener:
     """Puts an order that the daemon ended back to open, as long as nobody has acted on its end."""
 
-    def __init__(self, table: Table, layout: Layout, *, webhook: bool, outcomes: bool = True) -> None:
-        """Work on the orders ``table``; with ``webhook`` an end that was posted counts as acted on.
-
-        ``outcomes`` tells whether the events have that column.
-        """
+    def __init__(self, table: Table, layout: Layout) -> None:
+        """Work on the orders ``table``."""
         self._table = table
         self._layout = layout
-        self._webhook = webhook
-        self._outcome = (", outcome", ", 'reopened'") if outcomes else ("", "")
-        self._events = f"{quoted(layout.schema)}.{quoted(EVENTS)}"
+        # Where nobody consumes, an event is written as consumed at the time of its decision. That time alone tells nothing: a
+        # trigger of the shop's may consume at the same. Nor do the settings alone: they may have been others then.
+        untouched = "consumed_at = decided_at" if layout.is_consumed else "false"
+        self._is_taken = f"(consumed_at IS NOT NULL AND NOT {untouched})"
+        self._events = events_of(layout.schema)
         self._deliveries = f"{quoted(layout.schema)}.{quoted(DELIVERIES)}"
 
     async def reopen(self, connection: Connection, order_id: str, reason: str, by: str) -> str:
         """Put the order back, withdraw the event of its end, and record the change; return the status it has now.
 
         Raises:
-            ReopenRefusedError: somebody else ended it, or its end was acted on.
+            ReopenRefusedError: a person ended it, it has a PIN, or its end was acted on.
         """
         event = await self._last_event(connection, order_id)
-        if self._webhook:
-            await self._withdraw_delivery(connection, event["id"])
+        await self._withdraw_delivery(connection, event)
         # An event with repeat moves no money, and is no predecessor: the next end of this order counts as its first.
         await connection.execute(
             f"UPDATE {self._events} SET repeat = true, consumed_at = now() WHERE id = $1",
             event["id"],
         )
         back = await self._put_back(connection, order_id, event)
-        column, value = self._outcome
+        consumed = "now()" if self._layout.is_consumed else "NULL"
         await connection.execute(
-            f"INSERT INTO {self._events} (order_id, tenant_id, from_status, to_status, has_pin, message, sent_at, "
-            f"decided_by, repeat{column}) SELECT order_id, tenant_id, to_status, $2, has_pin, $3, sent_at, $4, false{value} "
-            f"FROM {self._events} WHERE id = $1",
+            f"WITH event AS (INSERT INTO {self._events} (order_id, tenant_id, from_status, to_status, has_pin, message, sent_at, "
+            "consumed_at, decided_by, repeat, outcome, source, cause, account, reference) "
+            f"SELECT order_id, tenant_id, to_status, $2, has_pin, $3, sent_at, {consumed}::timestamptz, $4, false, 'reopened', "
+            f"{literal(PERSON)}, {literal(PERSON)}, account, reference FROM {self._events} WHERE id = $1 "
+            "RETURNING id, order_id) "
+            f"INSERT INTO {self._deliveries} (event_id, order_id) SELECT id, order_id FROM event "
+            f"WHERE {is_posted(self._layout.schema)}",
             event["id"],
             back,
             reason,
             by,
         )
-        if self._webhook:
-            await connection.execute(
-                f"INSERT INTO {self._deliveries} (event_id, order_id) SELECT id, order_id FROM {self._events} "
-                f"WHERE order_id = $1::text{self._table['id'].cast} ORDER BY id DESC LIMIT 1",
-                order_id,
-            )
         return back
 
     async def _last_event(self, connection: Connection, order_id: str) -> asyncpg.Record:
         row = await connection.fetchrow(
-            "SELECT id, from_status, to_status, decided_by, consumed_at, "
-            f"to_char(consumed_at, 'YYYY-MM-DD HH24:MI:SS TZ') AS taken FROM {self._events} "
+            "SELECT id, from_status, to_status, decided_by, source, has_pin, "
+            f"{self._is_taken} AS is_taken, to_char(consumed_at, 'YYYY-MM-DD HH24:MI:SS TZ') AS taken FROM {self._events} "
             f"WHERE order_id = $1::text{self._table['id'].cast} ORDER BY id DESC LIMIT 1",
             order_id,
         )
@@ -81,14 +79,17 @@ class Reopener:
         if row["from_status"] == row["to_status"]:
             msg = "its PIN came after its end, and a customer may have it"
             raise ReopenRefusedError(msg)
-        if row["consumed_at"] is not None:
+        if row["is_taken"]:
             msg = f"the shop has acted on its end (event {row['id']}, {row['taken']})"
             raise ReopenRefusedError(msg)
-        if row["decided_by"] not in ("daemon", "ask"):
+        if row["source"] != PROGRAM:
             msg = f"{row['decided_by']} ended it, and not the daemon"
             raise ReopenRefusedError(msg)
+        if row["has_pin"]:
+            raise ReopenRefusedError(_HAS_PIN)
+        # No stronger lock: who puts the event up for delivery just now holds a weaker one on it, and does not act on it.
         locked = await connection.fetchval(
-            f"SELECT id FROM {self._events} WHERE id = $1 AND consumed_at IS NULL FOR UPDATE SKIP LOCKED",
+            f"SELECT id FROM {self._events} WHERE id = $1 AND NOT {self._is_taken} FOR NO KEY UPDATE SKIP LOCKED",
             row["id"],
         )
         if locked is None:
@@ -96,34 +97,44 @@ class Reopener:
             raise ReopenRefusedError(msg)
         return row
 
-    async def _withdraw_delivery(self, connection: Connection, event_id: int) -> None:
-        tried = await connection.fetchval(
-            f"SELECT attempts > 0 FROM {self._deliveries} WHERE event_id = $1 FOR UPDATE",
-            event_id,
+    async def _withdraw_delivery(self, connection: Connection, event: asyncpg.Record) -> None:
+        """See to it that nobody ever posts the event, whether or not it has been put up and whether or not there is a webhook.
+
+        A post that failed may have been acted on all the same: its answer may only have been lost. One that was put up again
+        counts its tries from the start, but has kept what came of them.
+        """
+        aside = f"jsonb_build_object('at', to_jsonb(clock_timestamp()), 'outcome', {literal(_ASIDE)})"
+        done = await connection.fetchval(
+            f"INSERT INTO {self._deliveries} AS d (event_id, order_id, dead_at, tries) "
+            f"SELECT id, order_id, clock_timestamp(), jsonb_build_array({aside}) FROM {self._events} WHERE id = $1 "
+            "ON CONFLICT DO NOTHING RETURNING true",
+            event["id"],
+        ) or await connection.fetchval(
+            f"UPDATE {self._deliveries} SET dead_at = clock_timestamp(), tries = tries || {aside} WHERE event_id = $1 "
+            "AND attempts = 0 AND delivered_at IS NULL AND tries = '[]' RETURNING true",
+            event["id"],
         )
-        # A post that failed may have been acted on all the same: its answer may only have been lost.
-        if tried:
-            msg = f"its end was posted to the shop, or tried to be (event {event_id})"
+        if not done:
+            msg = f"its end was posted to the shop, or tried to be (event {event['id']})"
             raise ReopenRefusedError(msg)
-        await connection.execute(
-            f"UPDATE {self._deliveries} SET dead_at = clock_timestamp(), tries = tries || jsonb_build_object("
-            f"'at', to_jsonb(clock_timestamp()), 'outcome', {literal(_ASIDE)}) WHERE event_id = $1",
-            event_id,
-        )
 
     async def _put_back(self, connection: Connection, order_id: str, event: asyncpg.Record) -> str:
         t, statuses = self._table, open_statuses(self._table, self._layout)
         was = event["from_status"]
         back = was if was in statuses else self._layout.rules.processing
         cleared = "".join(f", {c.sql} = NULL" for name in ("completed_at", "duration_ms") if (c := t.get(name)))
+        has_pin = f"COALESCE(btrim({t['pin_code'].sql}::text), '') <> ''"
         done: Any = await connection.execute(
             f"UPDATE {t.sql} SET {t['external_status'].sql} = $2::text{t['external_status'].cast}{cleared} "
             f"WHERE {t['id'].sql} = $1::text{t['id'].cast} "
-            f"AND {t['external_status'].compared} IN ({literals([event['to_status']])})",
+            f"AND {t['external_status'].compared} IN ({literals([event['to_status']])}) AND NOT ({has_pin})",
             order_id,
             back,
         )
         if str(done).endswith(" 0"):
+            where = f"{t['id'].sql} = $1::text{t['id'].cast} AND {has_pin}"
+            if await connection.fetchval(f"SELECT count(*) FROM {t.sql} WHERE {where}", order_id):
+                raise ReopenRefusedError(_HAS_PIN)
             msg = f"its status is no longer {event['to_status']!r}: somebody changed it since"
             raise ReopenRefusedError(msg)
         return str(back)

@@ -16,6 +16,7 @@ from order_monitor.core.timing.picture import Picture
 from order_monitor.tell.census import AGES, Census, Problem, Share
 from order_monitor.tell.history import History, iso
 from order_monitor.tell.overview import Overview
+from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import Account
 from order_monitor.watch.cluster import Cluster
 
@@ -54,7 +55,7 @@ def document_of(view: Overview) -> dict[str, Any]:
         "problems": [_problem(problem, view.engine.name_of) for problem in count.problems],
         "next": [_coming(entry, view.engine.name_of) for entry in count.next],
         "events": view.events(),
-        "webhook": {"waiting": view.sender.waiting, "dead": view.sender.dead} if view.sender else None,
+        "webhook": _webhook(view.sender),
         "reviews": state.reviews,
         "detection_seconds": _detection(view.history),
         "timing": None
@@ -158,6 +159,12 @@ def _picture(one: Picture, name_of: Callable[[str], str]) -> dict[str, Any]:
     curve = [{"age": age, "share": share} for age, share in one.curve]
     told = {"orders": round(one.orders), "half_seconds": one.half, "curve": curve, "checks": one.checks}
     return {"account": name_of(account), "package": package, **told}
+
+
+def _webhook(sender: Sender | None) -> dict[str, Any] | None:
+    if sender is None:
+        return None
+    return {"waiting": sender.waiting, "dead": sender.dead, "problem": sender.problem or None}
 
 
 def _pause(pause: Pause | None) -> dict[str, Any] | None:

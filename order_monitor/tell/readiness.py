@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from order_monitor.core.clock import Clock
+from order_monitor.tell.webhook import Sender
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
@@ -18,12 +19,20 @@ _SCAN_MARGIN: Final = 30.0
 class Readiness:
     """Says from memory whether the program lives and is of use."""
 
-    def __init__(self, engine: Engine, clock: Clock, scan_interval: float, cluster: Cluster | None = None) -> None:
-        """Judge ``engine``, which scans every ``scan_interval`` seconds, and its part in ``cluster``."""
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        scan_interval: float,
+        cluster: Cluster | None = None,
+        sender: Sender | None = None,
+    ) -> None:
+        """Judge ``engine``, which scans every ``scan_interval`` seconds, its part in ``cluster``, and what ``sender`` may do."""
         self._engine = engine
         self._clock = clock
         self._interval = scan_interval
         self._cluster = cluster
+        self._sender = sender
 
     def adopt(self, scan_interval: float) -> None:
         """Judge by another interval."""
@@ -52,6 +61,9 @@ class Readiness:
             reasons.append("there is no account to ask")
         if self._cluster is not None and self._cluster.problem:
             reasons.append(f"not in the cluster: {self._cluster.problem}")
+        if self._sender is not None and self._sender.problem:
+            # A receiver that fails is back some time; that another address was adopted only a person can mend.
+            reasons.append(f"webhook: {self._sender.problem}")
         return [*reasons, *self._unwell()]
 
     def _looked_at(self) -> float | None:

@@ -1,16 +1,18 @@
 """The webhook: each event is posted to the shop's own address, signed, at least once, in order for each order.
 
-Headers and signature follow the Standard Webhooks specification; ``webhook-id`` is the event's number, by which a receiver
-knows an event that it has had before.
+Headers and signature follow the Standard Webhooks specification; ``webhook-id`` is the event's own ``uid``, by which a receiver
+knows an event that it has had before. Where to is for the mark in the database to say: who has another address posts nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,9 +26,15 @@ from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopError
 from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
+from order_monitor.shop.webhook_mark import Mark, address_of
 
 PAUSE: Final = 2.0
 """Seconds between two looks into the outbox while it is empty."""
+
+LOOK: Final = 60.0
+"""Seconds between two looks at the mark that says where events are posted to."""
+
+OTHER_ADDRESS: Final = "events are posted to another address, and not from here until: order-monitor webhook adopt"
 
 _FIRST_RETRY: Final = 5.0
 _LONGEST_RETRY: Final = 3600.0
@@ -42,6 +50,13 @@ _A_PAGES_TAG: Final = re.compile(
 )
 _INSIDE: Final = re.compile(r"<!doctype\s+html\b|<html(?=[\s/>]|\Z)", re.IGNORECASE)
 _PAGE_TYPES: Final = ("text/html", "application/xhtml+xml")
+
+_PACE: Final = 20.0
+"""How many events a second are tried again when a receiver is back."""
+
+_OUTAGE_FACTOR: Final = 1.2
+_OUTAGE_MARGIN: Final = 6.0
+"""A pause that began in an outage is hardly longer than the outage: each is as long as all before it, and one of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +98,35 @@ class Sender:
         self._signer = Webhook(receiver.secret)
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self._address = address_of(receiver.url)
+        self._mark: Mark | None = None
+        self._looked: tuple[float, bool] | None = None
         self._failing = False
+        self._failing_since: float | None = -math.inf
         self._is_ours = is_ours
         self._log = structlog.get_logger("order_monitor.webhook")
         self.waiting = 0
         self.dead = 0
+        self.problem = ""
 
     async def run(self) -> None:
         """Post for ever; while the database is away, wait for it."""
         while True:
             try:
-                posted = await self.post_due() if self._is_ours() else 0
+                is_ours = self._is_ours()
+                await self._look(is_ours=is_ours)
+                posted = await self.post_due() if is_ours else 0
                 self.waiting, self.dead = await self._outbox.counts()
             except ShopError as error:
                 posted = 0
                 self._log.debug("webhook.waiting", why=str(error))
             if not posted:
                 await self._clock.sleep(self._to.pause)
+
+    async def begin(self) -> None:
+        """Say in the database, before any event is written, that they are posted. Whoever writes them says what hinders it."""
+        with suppress(ShopError):
+            await self._look(is_ours=True)
 
     async def drain(self) -> None:
         """Post what is due now, and what that lets through, until nothing is left or the receiver fails.
@@ -116,7 +143,10 @@ class Sender:
         Raises:
             ShopError: the database could not be asked. What was posted meanwhile is posted again later.
         """
-        due = await self._outbox.claim(_AT_A_TIME, self._to.timeout + _LEASE_MARGIN)
+        mark = await self._look(is_ours=True)
+        if mark is None or self.problem:
+            return 0
+        due = await self._outbox.claim(_AT_A_TIME, self._to.timeout + _LEASE_MARGIN, mark)
         tries = [asyncio.create_task(self._deliver(d), name=f"deliver {d.event_id}") for d in due]
         if tries:
             await asyncio.wait(tries)
@@ -125,11 +155,39 @@ class Sender:
             raise failures[0]
         return len(due)
 
+    async def _look(self, *, is_ours: bool) -> Mark | None:
+        """See now and then where events are posted to, and put up those that nobody has; return the mark.
+
+        Only who posts for all sets it where it is missing, and puts events up.
+        """
+        now = self._clock.monotonic()
+        if self._looked is not None and self._looked[1] == is_ours and now - self._looked[0] < LOOK:
+            return self._mark
+        mark = await self._outbox.mark()
+        if mark is None and is_ours:
+            mark = await self._outbox.set_first(self._address)
+            self._log.info("webhook.begins", event_id=mark.since)
+        self._tell_address(mark)
+        if is_ours and mark is not None and not self.problem:
+            await self._outbox.sweep(mark.since)
+        self._mark, self._looked = mark, (now, is_ours)
+        return mark
+
+    def _tell_address(self, mark: Mark | None) -> None:
+        """One line when another address is posted to, and one when it is ours again."""
+        is_other = mark is not None and mark.address != self._address
+        if is_other and not self.problem:
+            self._log.error("webhook.other_address", why=OTHER_ADDRESS)
+        elif self.problem and not is_other:
+            self._log.info("webhook.own_address")
+        self.problem = OTHER_ADDRESS if is_other else ""
+
     async def _deliver(self, delivery: Delivery) -> None:
         why, pause = await self._post(delivery)
         if not why:
             await self._outbox.delivered(delivery.event_id)
             self._tell_state(failing=False)
+            await self._let_go()
         elif pause is None or delivery.attempts >= self._to.max_attempts:
             await self._outbox.died(delivery.event_id, why)
             order = str(delivery.event["order_id"])
@@ -137,8 +195,22 @@ class Sender:
                 "webhook.dead", event_id=delivery.event_id, order_id=order, why=why, attempts=delivery.attempts
             )
         else:
+            if self._failing_since is None:
+                self._failing_since = self._clock.monotonic()
             await self._outbox.failed(delivery.event_id, why, pause)
             self._tell_state(failing=True, why=why)
+
+    async def _let_go(self) -> None:
+        """With the first success after failures, let go what was kept back by them; at a start, whatever had failed before."""
+        since, self._failing_since = self._failing_since, None
+        if since is None:
+            return
+        try:
+            outage = self._clock.monotonic() - since
+            await self._outbox.let_go(_OUTAGE_FACTOR * outage + _OUTAGE_MARGIN, _PACE)
+        except ShopError:
+            self._failing_since = since
+            raise
 
     def _tell_state(self, *, failing: bool, why: str = "") -> None:
         """One line when it begins to fail and one when it is well again, however many events there are."""
@@ -152,7 +224,8 @@ class Sender:
         """Try once; return what went wrong (nothing: it was taken) and after how many seconds to try again, if ever."""
         body = self.body(delivery.event)
         at = datetime.fromtimestamp(self._clock.time(), UTC)
-        message = str(delivery.event_id)
+        # An event of an older version has no uid, and was posted by its number before.
+        message = delivery.event.get("uid") or str(delivery.event_id)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "order-monitor",
@@ -180,7 +253,7 @@ class Sender:
         return pause * (1 + 0.1 * self._chance.random())
 
     def body(self, event: dict[str, Any]) -> str:
-        """Return the JSON posted for an event: its type, when it was decided, and its columns."""
+        """Return the JSON posted for an event: its type, when it was decided, and its columns with the digest of its dispatch."""
         kind = event.get("outcome") or self._kind(event["to_status"])
         document = {"type": f"order.{kind}", "timestamp": event["decided_at"], "data": event}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -64,7 +64,8 @@ class Rereading:
 
     def _take(self, account: str, batch: list[Entry], most: int, now: float) -> None:
         """Add to ``batch`` what is due of an account and must be read again; what need not is due as before."""
-        queue, fresh = self._board.queue, []
+        queue = self._board.queue
+        fresh: list[Entry] = []
         for _ in range(most):
             if (entry := queue.take(account)) is None:
                 break

@@ -393,7 +393,7 @@ async def test_reopen_withdraws_a_post_that_was_never_tried(
 ) -> None:
     shop = plain_shop
     (order_id,) = await sent(shop, 1)
-    orders = await hooked(shop)
+    orders = await hooked(shop, receiver.url)
     await orders.record([found(shop.order(order_id), Cancelled("iptal"))])
     config = settings(shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET})
     code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
@@ -404,14 +404,30 @@ async def test_reopen_withdraws_a_post_that_was_never_tried(
     assert [(r["event_id"], r["dead"]) for r in rows] == [(1, True), (2, False)]
     code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
     assert (code, "not reopened: it is open" in err) == (1, True)
+    panel.answer = Cancelled("iptal")
     assert (await once(tmp_path, config))[0] == 0
-    assert [body["type"] for body in receiver.got] == ["order.reopened", "order.completed"]
-    await shop.connection.execute("UPDATE product_orders SET external_status = 'refunded'")
-    code, _, err = await call(
-        tmp_path, settings(shop.dsn, panel.server.url), "resolve", order_id, "--reopen", "--reason", "x"
-    )
-    assert (code, "is no longer 'completed': somebody changed it since" in err) == (1, True)
+    assert [body["type"] for body in receiver.got] == ["order.reopened", "order.failed"]
+    plain = settings(shop.dsn, panel.server.url)
+    code, _, err = await call(tmp_path, plain, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (code, "was posted to the shop" in err) == (1, True), "also by settings without a webhook"
     assert [e["repeat"] for e in await events(shop)] == [True, False, False], "and nothing of it stayed"
+
+
+async def test_a_persons_end_is_not_reopened_whatever_that_person_is_called(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Linux ships a user named daemon: by that name an order was reopened with its PIN."""
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop)
+    one, other = await sent(shop, 2)
+    done = ("--completed", "--pin-stdin", "--by", "daemon")
+    assert (await call(tmp_path, config, "resolve", one, *done, stdin=f"{PIN}\n"))[0] == 0
+    assert (await call(tmp_path, config, "resolve", other, "--failed", "--reason", "x", "--by", "ask"))[0] == 0
+    for order_id, why in ((one, "daemon ended it, and not the daemon"), (other, "ask ended it, and not the daemon")):
+        code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+        assert (code, why in err) == (1, True)
+    assert (await shop.row(one))["pin_code"] == PIN
 
 
 async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
@@ -485,12 +501,16 @@ async def test_replay_posts_again_and_lists_dead_letters(
     shop = plain_shop
     hook = {"url": receiver.url, "secret": SECRET}
     config = settings(shop.dsn, panel.server.url, webhook=hook)
-    code, _, err = await call(tmp_path, settings(shop.dsn, panel.server.url), "replay")
-    assert (code, "webhook.url: is missing" in err) == (2, True)
+    plain = settings(shop.dsn, panel.server.url)
     code, _, err = await call(tmp_path, config, "replay")
     assert (code, "run order-monitor migrate" in err) == (2, True)
     await prepare(shop)
-    assert (await call(tmp_path, config, "replay"))[:2] == (0, "there are no dead letters\n")
+    for file in (plain, config):
+        code, out, err = await call(tmp_path, file, "replay", "--since", "1h")
+        assert (code, out, len(err.splitlines())) == (1, "", 1), "or the first daemon would begin with what is replayed"
+        assert "nobody posts events" in err
+    assert (await once(tmp_path, config))[0] == 0
+    assert (await call(tmp_path, plain, "replay"))[:2] == (0, "there are no dead letters\n")
     ids = await sent(shop, 3)
     receiver.answers = [410]
     assert (await once(tmp_path, config))[0] == 0
@@ -505,12 +525,15 @@ async def test_replay_posts_again_and_lists_dead_letters(
         code, out, err = await call(tmp_path, config, "replay", "1", "999")
         assert (code, "999: there is no such event" in err) == (1, True)
         await receiver.has_got(before + 2)
-        assert (await call(tmp_path, config, "replay", "--order", ids[0]))[0] == 0
-        await receiver.has_got(before + 3)
+        for number, name in enumerate((ids[0], ids[0][:8], f"r-{ids[0][:8]}"), 3):
+            assert (await call(tmp_path, plain, "replay", "--order", name))[0] == 0
+            await receiver.has_got(before + number)
+        assert len(set(receiver.ids[-3:])) == 1, "what is posted again keeps its name"
         code, out, _ = await call(tmp_path, config, "replay", "--since", "1h")
         assert (code, len(out.splitlines())) == (0, 3)
     assert (await call(tmp_path, config, "replay"))[1] == "there are no dead letters\n"
-    assert (await call(tmp_path, config, "replay", "--order", str(uuid.uuid4())))[0] == 1
+    code, _, err = await call(tmp_path, config, "replay", "--order", str(uuid.uuid4()))
+    assert (code, "there is no such order" in err) == (1, True)
     tries = json.loads(await shop.connection.fetchval("SELECT tries FROM order_monitor_deliveries WHERE event_id = 1"))
     assert any(t["outcome"].startswith("replayed by ") for t in tries)
 
@@ -563,9 +586,10 @@ def test_completion_is_of_the_same_commands(shell: str) -> None:
 
 def test_the_man_page_is_of_the_same_commands() -> None:
     from order_monitor.commands.cli import cli_group
+    from order_monitor.commands.man_page import commands_of
 
     done = subprocess.run([sys.executable, "-m", "order_monitor", "man"], capture_output=True, text=True, check=True)
-    for name, command in cli_group.commands.items():
+    for name, command in commands_of(cli_group).items():
         assert f".SS \\fB{name}\\fR" in done.stdout
         for parameter in command.params:
             for option in parameter.opts:

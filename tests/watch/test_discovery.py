@@ -502,7 +502,9 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
     accounts: dict[str, Account] = {f"a{n}": Counted(f"a{n}", stages.Nobody()) for n in range(10_000)}
     directory: Any = stages.Accounts(accounts)
     engine = Engine(table, directory, Policy(Continuous(Schedule())), clock)
-    table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "r", integration=f"a{n}", registered=True) for n in range(5)}
+    table.open = {
+        f"o{n}": Order(f"o{n}", "sent", NOW - 1000, "r", integration=f"a{n}", registered=True) for n in range(5)
+    }
     await engine.scan()
     looked.clear()
     engine.dispatcher.start_calls()

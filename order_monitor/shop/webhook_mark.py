@@ -1,0 +1,98 @@
+"""The mark in the database that says since when, and to which address, this shop's events are posted.
+
+It holds for every process, whatever settings it was started with. Of the address only a digest is kept, without what often holds a
+token: the user, the query and the fragment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from order_monitor.core.errors import ShopMisfitError
+from order_monitor.shop.columns import literal, quoted
+from order_monitor.shop.database import Connection
+from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.layout import DELIVERIES, events_of, settings_of
+from order_monitor.shop.marks import read_mark, set_mark
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From the event ``since`` on events are posted, to the address of this digest. ``value`` is how it stands in the database."""
+
+    since: int
+    address: str
+    value: str
+
+
+def address_of(url: str) -> str:
+    """Return the digest of an address by its scheme, host, port and path."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    port = parts.port if parts.port is not None else _PORTS.get(scheme)
+    plain = f"{scheme}://{(parts.hostname or '').rstrip('.')}:{port}{parts.path or '/'}"
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+async def read_webhook(connection: Connection, schema: str) -> Mark | None:
+    """Return the mark, None where nobody has set it.
+
+    Raises:
+        ShopMisfitError: what stands there is no such mark.
+    """
+    value = await read_mark(connection, schema, WEBHOOK_MARK)
+    return None if value is None else _parsed(value)
+
+
+async def set_first(connection: Connection, schema: str, address: str, by: str | None = None) -> Mark:
+    """Return the mark; whoever is first sets it, to ``address``, and who comes at the same time waits for that.
+
+    Events are posted from the oldest on that an older version has put up and not delivered, else from the next one on: a shop's
+    first webhook has nothing to say of what happened before it.
+    """
+    deliveries = f"{quoted(schema)}.{quoted(DELIVERIES)}"
+    await connection.execute(
+        f"INSERT INTO {settings_of(schema)} (name, value, stored_by) SELECT {literal(WEBHOOK_MARK)}, json_build_object("
+        f"'since', COALESCE((SELECT min(event_id) FROM {deliveries} WHERE delivered_at IS NULL AND dead_at IS NULL), "
+        f"(SELECT max(id) + 1 FROM {events_of(schema)}), 1), 'address', $1::text)::text, $2 "
+        "ON CONFLICT DO NOTHING",
+        address,
+        by,
+    )
+    mark = await read_webhook(connection, schema)
+    assert mark is not None
+    return mark
+
+
+async def adopt(connection: Connection, schema: str, address: str, by: str) -> Mark:
+    """Let the events be posted to ``address`` from now on, and those that still wait; since when stays as it is."""
+    mark = await set_first(connection, schema, address, by)
+    if mark.address == address:
+        return mark
+    value = json.dumps({"since": mark.since, "address": address})
+    await set_mark(connection, schema, WEBHOOK_MARK, value, by)
+    return Mark(mark.since, address, value)
+
+
+async def began_at(connection: Connection, schema: str, mark: Mark) -> str | None:
+    """Return when the first event that is posted was decided, None where there is none yet; fit to be shown."""
+    at = await connection.fetchval(
+        f"SELECT to_char(decided_at, 'YYYY-MM-DD HH24:MI:SS TZ') FROM {events_of(schema)} WHERE id >= $1 ORDER BY id LIMIT 1",
+        mark.since,
+    )
+    return None if at is None else str(at)
+
+
+def _parsed(value: str) -> Mark:
+    try:
+        given = json.loads(value)
+        return Mark(int(given["since"]), str(given["address"]), value)
+    except (ValueError, TypeError, KeyError):
+        msg = f"the mark {WEBHOOK_MARK!r} in the table of settings is not as we write it"
+        raise ShopMisfitError(msg) from None

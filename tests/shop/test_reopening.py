@@ -1,0 +1,174 @@
+"""Putting an order back to open: only while nobody can have acted on its end, whoever asks and with whatever settings."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.pin import Pin
+from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.repository import Orders
+from tests.shop.test_events import events, prepared
+from tests.shop.test_orders import found
+from tests.shops import Shop
+from tests.tell.test_webhook import hooked, mark
+
+URL = "https://shop.example/hook"
+
+
+async def ended(shop: Shop, orders: Orders, answer: Answer | None = None) -> str:
+    order_id = await shop.add()
+    await orders.record([found(shop.order(order_id), answer or Cancelled("iptal"), account="a1")])
+    return order_id
+
+
+async def reopen(shop: Shop, orders: Orders, order_id: str, **changes: Any) -> str:
+    async with shop.database().transaction() as connection:
+        reopener = Reopener(orders.table, replace(orders.ledger.layout, **changes))
+        return await reopener.reopen(connection, order_id, "wrong", "Ayşe")
+
+
+async def refused(shop: Shop, orders: Orders, order_id: str, why: str, **changes: Any) -> None:
+    before = (await shop.row(order_id), [dict(e) for e in await events(shop)])
+    with pytest.raises(ReopenRefusedError, match=why):
+        await reopen(shop, orders, order_id, **changes)
+    assert (await shop.row(order_id), [dict(e) for e in await events(shop)]) == before, "and nothing of it stays"
+
+
+async def deliveries(shop: Shop) -> dict[int, str]:
+    rows = await shop.connection.fetch("SELECT * FROM order_monitor_deliveries")
+    return {r["event_id"]: "aside" if r["dead_at"] else "done" if r["delivered_at"] else "waits" for r in rows}
+
+
+async def test_who_put_it_back_stands_in_the_event(shop: Shop) -> None:
+    orders = await prepared(shop)
+    order_id = await ended(shop, orders)
+    assert await reopen(shop, orders, order_id) == "sent"
+    end, back = await events(shop)
+    assert (end["repeat"], end["consumed_at"] is not None) == (True, True)
+    assert (back["source"], back["cause"], back["outcome"], back["decided_by"]) == (
+        "person",
+        "person",
+        "reopened",
+        "Ayşe",
+    )
+    assert (back["account"], back["reference"]) == (end["account"], end["reference"]) == ("a1", f"r-{order_id[:8]}")
+    assert back["uid"] not in (None, end["uid"])
+    assert (back["has_pin"], back["repeat"], back["consumed_at"]) == (False, False, None)
+
+
+async def test_no_order_with_a_pin_is_put_back(plain_shop: Shop) -> None:
+    """Whatever an author calls himself, and wherever the PIN stands."""
+    orders = await prepared(plain_shop)
+    one = await ended(plain_shop, orders, Completed(Pin("PIN-CANARY-1"), "tamam"))
+    await refused(plain_shop, orders, one, "it has a PIN")
+    await plain_shop.set(one, pin_code=None)
+    await refused(plain_shop, orders, one, "it has a PIN")
+    other = await ended(plain_shop, orders, Completed(None, "tamam"))
+    await plain_shop.set(other, pin_code="PIN-CANARY-2")
+    await refused(plain_shop, orders, other, "it has a PIN")
+    await plain_shop.set(other, pin_code=" ")
+    assert await reopen(plain_shop, orders, other) == "sent"
+
+
+async def test_who_decided_is_read_out_of_no_name(plain_shop: Shop) -> None:
+    """Linux ships a user named daemon."""
+    orders = await prepared(plain_shop)
+    one, other, old = [await ended(plain_shop, orders) for _ in range(3)]
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET source = CASE id WHEN 1 THEN 'person' WHEN 2 THEN 'program' END, "
+        "decided_by = CASE id WHEN 2 THEN 'Ayşe' ELSE 'daemon' END"
+    )
+    await refused(plain_shop, orders, one, "daemon ended it, and not the daemon")
+    await refused(plain_shop, orders, old, "daemon ended it, and not the daemon")
+    assert await reopen(plain_shop, orders, other) == "sent"
+
+
+async def test_an_end_that_was_posted_is_not_taken_back_whoever_asks(plain_shop: Shop) -> None:
+    orders = await hooked(plain_shop, URL)
+    outbox = Outbox(plain_shop.database(), "public")
+    mine = await mark(plain_shop, URL)
+    tried, done, replayed, waiting = [await ended(plain_shop, orders) for _ in range(4)]
+    assert [d.event_id for d in await outbox.claim(3, 70.0, mine)] == [1, 2, 3]
+    await outbox.delivered(2)
+    await outbox.replay("Ayşe", ids=[3], order_id=None, since=None, dead=False)
+    for order_id in (tried, done, replayed):
+        await refused(plain_shop, orders, order_id, "was posted to the shop, or tried")
+    assert await reopen(plain_shop, orders, waiting) == "sent"
+    assert await deliveries(plain_shop) == {1: "waits", 2: "done", 3: "waits", 4: "aside", 5: "waits"}
+    assert await outbox.counts() == (3, 0), "what was withdrawn is no dead letter"
+    assert await outbox.replay("Ayşe", ids=[4], order_id=waiting, since=9999, dead=True) == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("is_posted", [True, False])
+async def test_an_end_that_nobody_has_put_up_yet_never_will_be(plain_shop: Shop, *, is_posted: bool) -> None:
+    """The mark may be set at this very moment, by an upgrade that begins before this event."""
+    orders = await (hooked(plain_shop, URL) if is_posted else prepared(plain_shop))
+    order_id = await ended(plain_shop, orders)
+    await plain_shop.connection.execute("DELETE FROM order_monitor_deliveries")
+    assert await reopen(plain_shop, orders, order_id) == "sent"
+    assert await Outbox(plain_shop.database(), "public").sweep(1) == (0 if is_posted else 1)
+    assert await deliveries(plain_shop) == {1: "aside", 2: "waits"}
+
+
+async def test_a_reopening_and_the_sweep_at_the_same_time(plain_shop: Shop) -> None:
+    """Whoever is first, no end is both withdrawn and posted, and neither keeps the other waiting for ever."""
+    orders = await prepared(plain_shop)
+    ids = [await ended(plain_shop, orders) for _ in range(20)]
+    mine = await mark(plain_shop, URL)
+    outbox = Outbox(plain_shop.database(), "public")
+
+    async def post() -> set[int]:
+        taken: set[int] = set()
+        for _ in range(20):
+            await outbox.sweep(0)
+            taken |= {delivery.event_id for delivery in await outbox.claim(2, 70.0, mine)}
+        return taken
+
+    async def put_back() -> set[int]:
+        back = set()
+        for number, order_id in reversed(list(enumerate(ids, 1))):
+            try:
+                await reopen(plain_shop, orders, order_id)
+            except ReopenRefusedError:
+                continue
+            back.add(number)
+        return back
+
+    taken, back = await asyncio.gather(post(), put_back())
+    assert taken & back == set()
+    assert {e["id"] for e in await events(plain_shop) if e["repeat"]} == back
+
+
+async def test_where_nobody_consumes_an_event_counts_as_untouched(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop, is_consumed=True)
+    one, other = [await ended(plain_shop, orders) for _ in range(2)]
+    await refused(plain_shop, orders, one, "the shop has acted", is_consumed=False)
+    assert await reopen(plain_shop, orders, one) == "sent"
+    assert [e["consumed_at"] is not None for e in await events(plain_shop)] == [True, True, True]
+    await plain_shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now() WHERE id = 2")
+    await refused(plain_shop, orders, other, "the shop has acted")
+
+
+async def test_what_was_consumed_stays_and_a_consumer_is_not_waited_for(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop)
+    order_id = await ended(plain_shop, orders)
+    async with plain_shop.connection.transaction():
+        await plain_shop.connection.execute("SELECT FROM order_monitor_events FOR UPDATE")
+        with pytest.raises(ReopenRefusedError, match="just now"):
+            await reopen(plain_shop, orders, order_id)
+    await plain_shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
+    await refused(plain_shop, orders, order_id, "the shop has acted")
+
+
+async def test_only_the_end_that_stands_is_taken_back(plain_shop: Shop) -> None:
+    orders = await prepared(plain_shop)
+    never, still = await plain_shop.add(), await ended(plain_shop, orders, Waiting("x"))
+    await refused(plain_shop, orders, never, "there is no event of it")
+    await refused(plain_shop, orders, still, "it is open")
+    since = await ended(plain_shop, orders)
+    await plain_shop.set(since, external_status="refunded")
+    await refused(plain_shop, orders, since, "somebody changed it since")
