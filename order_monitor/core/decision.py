@@ -1,7 +1,8 @@
 """What to write: pure, from the row as it stands locked in the database and the provider's answer.
 
 The rules money hangs on: only an open row is changed; only `Completed` and `Cancelled` end an order, or a definitive
-"still waiting" past the deadline; a PIN is never cut, never replaced by another or by none, never taken from a cancellation.
+"still waiting" past the deadline, where the clocks vouch for its age; a PIN is never cut, never replaced by another or by none,
+never taken from a cancellation.
 """
 
 from __future__ import annotations
@@ -90,18 +91,22 @@ class Stuck:
 Decision: TypeAlias = Write | Nothing | Stuck
 
 
-def decide(row: Row, answer: Answer, age: float, rules: Rules) -> Decision:
-    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``."""
+def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bool = True) -> Decision:
+    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``.
+
+    Where the clocks do not vouch for the age it ends nothing: ``may_expire`` is false.
+    """
+    is_late = may_expire and age >= rules.give_up_after
     match answer:
         case Completed(pin=pin, message=message):
             return _complete(row, pin, message, rules)
         case Cancelled(message=message):
             return _fail(row, message, rules)
-        case Waiting() if age >= rules.give_up_after:
+        case Waiting() if is_late:
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Waiting(message=message):
             return _wait(row, message, rules)
-        case _ if rules.give_up_blind and age >= rules.give_up_after:
+        case _ if rules.give_up_blind and is_late:
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
             return Stuck(FOR_A_PERSON[why][0], shape)

@@ -16,7 +16,8 @@ class Finding:
 
     ``account`` is who answered, ``tries`` how often the database has put it off.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
-    when the row is read back.
+    when the row is read back. ``vouched`` tells whether the clocks agreed when the answer came: only then may the order's age
+    end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds.
     """
 
     order: Order
@@ -27,6 +28,8 @@ class Finding:
     account: str = ""
     tries: int = 0
     attempted: Write | None = None
+    vouched: bool = True
+    seen_utc: float | None = None
 
     @property
     def is_urgent(self) -> bool:
@@ -35,7 +38,14 @@ class Finding:
 
     @property
     def age(self) -> float:
-        """Seconds from ``sent_at`` to the answer."""
+        """Seconds from ``sent_at`` to the answer, by the clock that makes them fewer: the age that may end the order."""
+        if self.order.sent_at is None or self.seen_utc is None:
+            return self.took
+        return min(self.took, self.seen_utc - self.order.sent_at)
+
+    @property
+    def took(self) -> float:
+        """The same by the database's clock alone, which ``sent_at`` was written by."""
         return self.seen_at - (self.order.sent_at if self.order.sent_at is not None else self.seen_at)
 
 
