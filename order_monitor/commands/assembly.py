@@ -111,9 +111,10 @@ class Assembly:
         stop: Stop,
         redactor: Redactor,
         dropped: Callable[[], int] = lambda: 0,
+        clock: Clock | None = None,
     ) -> Assembly:
         """Build them from the settings; nothing is connected and nothing listens yet."""
-        clock, schedule = SystemClock(), settings.schedule
+        clock, schedule = clock or SystemClock(), settings.schedule
         database, view = database_of(settings), Overview(clock)
         orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
         redactor.learn(secrets_in(os.environ))
