@@ -5,7 +5,15 @@ import heapq
 
 from order_monitor.core.clock import Event
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.system_clock import SystemClock
 from tests.shops import NOW
+
+
+class UpForLong(SystemClock):
+    """The machine's own clocks, as if it had not been started just now: within ten minutes of that no order ends by its age."""
+
+    def boot(self) -> float:
+        return super().boot() + 100_000.0
 
 
 class ManualClock:
@@ -14,6 +22,8 @@ class ManualClock:
     def __init__(self, epoch: float = NOW) -> None:
         self.epoch = epoch
         self.elapsed = 0.0
+        self.up = 100_000.0
+        """For how many seconds the machine had been running at first."""
         self.asleep: dict[str, int] = {}
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0
@@ -23,6 +33,9 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return self.elapsed
+
+    def boot(self) -> float:
+        return self.up + self.elapsed
 
     async def sleep(self, seconds: float) -> None:
         await self.wait(asyncio.Event(), seconds)

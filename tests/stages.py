@@ -32,7 +32,7 @@ from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.policy import Policy
-from order_monitor.watch.system_clock import SystemClock
+from tests.clocks import UpForLong
 
 PIN = "PIN-CANARY-5511"
 HOSTILE = '<img src=x onerror="document.title=1">" & a name that goes on and on without any end at all'
@@ -97,7 +97,7 @@ class Stage:
     """An engine, its view and its endpoint."""
 
     def __init__(self, names: tuple[str, ...] = ("default",), clock: Any = None) -> None:
-        self.clock = clock or SystemClock()
+        self.clock = clock or UpForLong()
         self.shelf = Shelf(self.clock.time())
         self.accounts = {name: Account(name, Nobody(), pace=Pace(10.0)) for name in names}
         self.view = Overview(self.clock)

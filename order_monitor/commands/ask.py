@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from order_monitor.commands.composition import close_all, database_of, engine_of, layout_of, policy_of, settings_of
+from order_monitor.commands.composition import (
+    attendance_of,
+    close_all,
+    database_of,
+    engine_of,
+    layout_of,
+    policy_of,
+    settings_of,
+)
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import SEVERAL, UNKNOWN, account_of, ended, history_of, take_accounts, when
 from order_monitor.commands.serving import sender_of
@@ -142,11 +150,13 @@ async def _ask(
                     return ExitCode.NOT_DONE
                 account = meant.key
             engine.discovery.shop = Chosen(orders, named, _wanted(settings, engine, account, overdue=overdue))
+            attendance = attendance_of(settings, database, engine, AUTHOR)
             life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
             try:
                 if sender is not None:
                     await sender.begin()
-                await life.once()
+                await life.once(attendance.begin)
+                await attendance.tell()
                 if sender is not None and not stop.event.is_set():
                     await sender.drain()
                 lines += _lines(engine, told, named if ids else None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from order_monitor.commands.composition import (
+    attendance_of,
     close_all,
     database_of,
     engine_of,
@@ -25,6 +26,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
+from order_monitor.shop.presence import DAEMON
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.health import HealthServer
@@ -37,6 +39,7 @@ from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender
+from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.doubts import Doubts
@@ -98,6 +101,7 @@ class Assembly:
     traces: Traces | None
     ping: Ping | None
     learning: Learning | None
+    attendance: Attendance
     life: Lifecycle
 
     @classmethod
@@ -107,9 +111,10 @@ class Assembly:
         stop: Stop,
         redactor: Redactor,
         dropped: Callable[[], int] = lambda: 0,
+        clock: Clock | None = None,
     ) -> Assembly:
         """Build them from the settings; nothing is connected and nothing listens yet."""
-        clock, schedule = SystemClock(), settings.schedule
+        clock, schedule = clock or SystemClock(), settings.schedule
         database, view = database_of(settings), Overview(clock)
         orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
         redactor.learn(secrets_in(os.environ))
@@ -120,7 +125,9 @@ class Assembly:
         )
         plan = plan_of(settings, learning.timing if learning else None)
         shared = settings.cluster.enabled
-        engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer, shared=shared)
+        policy = policy_of(settings, plan=plan)
+        engine = engine_of(settings, orders, redactor, policy, observer, shared=shared, clock=clock)
+        attendance = attendance_of(settings, database, engine, DAEMON)
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
         ping = ping_of(settings)
@@ -130,6 +137,7 @@ class Assembly:
         notifier = Notifier(view, clock)
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
+        beside["presence"] = attendance.run
         beside |= running({"doubts": doubts, "census": view.census if settings.health.enabled else None})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
@@ -143,7 +151,9 @@ class Assembly:
         grace, interval = settings.shutdown.grace, schedule.scan_interval
         life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
         health = health_of(settings, probe, Dashboard(view, metrics))
-        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, life)
+        return cls(
+            database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, attendance, life
+        )
 
     async def close(self) -> None:
         """Stop listening, keep what was learned, and give back every connection."""
@@ -151,6 +161,7 @@ class Assembly:
             await self.health.stop()
         if self.learning is not None:
             await self.learning.save()
+        await self.attendance.leave()
         await close_all(self.engine, self.database, self.sender)
         if self.ping is not None:
             await self.ping.aclose()

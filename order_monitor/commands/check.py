@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.core.clock import Clock
+from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.errors import SettingsError
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
@@ -18,6 +21,7 @@ from order_monitor.shop.doctor import CheckLine, Doctor, worst
 from order_monitor.shop.membership import POOLED, LostMembershipError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
+from order_monitor.shop.presence import database_time
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
 from order_monitor.tell.logs import Redactor
@@ -42,6 +46,7 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
         orders = Orders(database, layout)
         doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
         lines += [line async for line in doctor.examine()]
+        lines.append(await _check_clocks(database, clock))
         directory = directory_of(settings, clock, redactor.learn)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
@@ -52,6 +57,30 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
         await database.close()
     _print(lines, redactor, as_json=as_json)
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
+
+
+async def _check_clocks(database: Database, clock: Clock) -> CheckLine:
+    """Say by how much the database's clock and this machine's differ."""
+    clocks, began = ClockWatch(), clock.boot()
+    now, boot = await database_time(database), clock.boot()
+    clocks.note_machine(clock.time(), boot)
+    clocks.note_database(now, boot, boot - began)
+    return clocks_line(clocks.difference or 0.0)
+
+
+def clocks_line(difference: float) -> CheckLine:
+    """Say what it means that the database's clock is ahead by so many seconds."""
+    words = f"the database's is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} this machine's"
+    if abs(difference) > WIDEST:
+        return CheckLine("error", "clocks", f"{words}: no order is ended by its age", _CLOCKS_DO)
+    if abs(difference) > NOTABLE:
+        return CheckLine(
+            "warning", "clocks", f"{words}: an order's age is the smaller of the two reckonings", _CLOCKS_DO
+        )
+    return CheckLine("ok", "clocks", "the database's and this machine's agree")
+
+
+_CLOCKS_DO: Final = "see that both machines keep their time by NTP"
 
 
 async def _check_lookup(database: Database, orders: Orders) -> list[CheckLine]:

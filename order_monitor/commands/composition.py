@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from order_monitor import __version__
 from order_monitor.core.clock import Clock
+from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.login import Credentials
@@ -32,16 +35,18 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.membership import Membership
+from order_monitor.shop.presence import Ident, Presence
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import LineSink, Redactor, set_up
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import NOT_HELD, Account
+from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import AnyOpener, Directory, OneAccount, ShopAccounts, label
-from order_monitor.watch.system_clock import SystemClock
+from order_monitor.watch.system_clock import SystemClock, boot_id
 
 PATIENCE: Final = 60.0
 """Seconds one pass tries to write without progress, before it says so and ends."""
@@ -222,10 +227,26 @@ def engine_of(
     observer: Observer | None = None,
     *,
     shared: bool = False,
+    clock: Clock | None = None,
 ) -> Engine:
-    """Return an engine that watches ``orders`` by ``policy``; where accounts are ``shared`` it asks only those it is given."""
-    clock = SystemClock()
-    return Engine(orders, directory_of(settings, clock, redactor.learn, shared=shared), policy, clock, observer)
+    """Return an engine that watches ``orders`` by ``policy``; where accounts are ``shared`` it asks only those it is given.
+
+    It ends no order by its age before an `Attendance` has learned how the clocks stood.
+    """
+    clock, clocks = clock or SystemClock(), ClockWatch(is_recalling=True)
+    directory = directory_of(settings, clock, redactor.learn, shared=shared)
+    return Engine(orders, directory, policy, clock, observer, clocks)
+
+
+def presence_of(settings: Settings, database: Database, kind: str) -> Presence:
+    """Return the row of this process, which is a ``kind``, among those that work on the shop."""
+    ident = Ident(secrets.token_hex(8), socket.gethostname(), os.getpid(), kind, __version__)
+    return Presence(database, settings.database.schema_, ident)
+
+
+def attendance_of(settings: Settings, database: Database, engine: Engine, kind: str) -> Attendance:
+    """Return what tells of this process, which is a ``kind``, and of its clocks."""
+    return Attendance(engine.board, presence_of(settings, database, kind), boot_id())
 
 
 def membership_of(settings: Settings, database: Database, *, on_trial: bool = False) -> Membership:

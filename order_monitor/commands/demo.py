@@ -12,6 +12,7 @@ from rich.live import Live
 from order_monitor.commands.assembly import Assembly
 from order_monitor.commands.composition import layout_of
 from order_monitor.commands.exits import ExitCode, leave_soon
+from order_monitor.core.clocks import SETTLING
 from order_monitor.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from order_monitor.demo.scenario import GIVE_UP_AFTER, Planned, write_story
 from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill, print_verdict, watch
@@ -22,6 +23,15 @@ from order_monitor.tell.logs import Redactor, set_up
 from order_monitor.tell.screen import Screen
 from order_monitor.watch.lifecycle import Stop
 from order_monitor.watch.system_clock import SystemClock
+
+
+class _Settled(SystemClock):
+    """The clocks of a machine started however lately: the demo's database goes by the very same ones."""
+
+    def boot(self) -> float:
+        """Return seconds since boot, as if that were longer ago than ages wait for."""
+        return super().boot() + SETTLING
+
 
 _PATIENCE: Final = 6
 """How many times the story's length the demo waits for the last order, on a slow machine."""
@@ -81,7 +91,7 @@ async def _play(
         scripts = {o.referans: o.script for o in orders if o.referans and o.script}
         standin = await stack.enter_async_context(StandIn(scripts, stall=max(1.5, seconds / 8)))
         settings = demo_settings(dsn, standin.url, count, seconds)
-        parts = Assembly.of(settings, stop, redactor)
+        parts = Assembly.of(settings, stop, redactor, clock=_Settled())
         stack.push_async_callback(parts.close)
         await _prepare(console, parts.database, settings, dsn, orders)
         if parts.health is not None:

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, schedule_of, settings_of, terms_of
+from order_monitor.commands.composition import (
+    database_of,
+    directory_of,
+    layout_of,
+    presence_of,
+    schedule_of,
+    settings_of,
+    terms_of,
+)
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import history_of
 from order_monitor.commands.story import Standing, in_words, opening
 from order_monitor.commands.times import iso, moment
 from order_monitor.core.answer import Answer, Completed
+from order_monitor.core.clock import Clock
+from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules, timeout_message
+from order_monitor.core.errors import ShopError
 from order_monitor.core.order import SkipReason
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.plan import key_of
@@ -28,7 +39,7 @@ from order_monitor.tell.logs import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory
-from order_monitor.watch.system_clock import SystemClock
+from order_monitor.watch.system_clock import SystemClock, boot_id
 
 _TIMES: Final = 5
 
@@ -49,7 +60,8 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
             return ExitCode.NOT_DONE
         directory.update(history.integrations)
         timing = await _timing(settings, database, orders)
-        view = _Story(history, directory, schedule_of(settings), settings, timing)
+        why_not = await _clocks(settings, database, clock)
+        view = _Story(history, directory, schedule_of(settings), settings, timing, why_not)
         document = view.document()
         if ask:
             document["now"] = await _ask(view.account, history)
@@ -60,6 +72,20 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
             await account.provider.aclose()
         await database.close()
     return ExitCode.OK
+
+
+async def _clocks(settings: Settings, database: Database, clock: Clock) -> str:
+    """Say why no order is ended by its age just now, as this machine's next process would see it; nothing where it may be."""
+    clocks, began = ClockWatch(is_recalling=True), clock.boot()
+    try:
+        memory, now = await presence_of(settings, database, "explain").recall(boot_id())
+    except ShopError:
+        return "how the clocks stood before cannot be read"
+    boot = clock.boot()
+    clocks.recall(memory, boot)
+    clocks.note_machine(clock.time(), boot)
+    clocks.note_database(now, boot, boot - began)
+    return clocks.why(boot)
 
 
 async def _timing(settings: Settings, database: Database, orders: Orders) -> Timing | None:
@@ -95,6 +121,8 @@ class _Story:
     schedule: Schedule
     settings: Settings
     timing: Timing | None = None
+    ageless: str = ""
+    """Why no order is ended by its age just now."""
 
     @property
     def account(self) -> Account | None:
@@ -149,6 +177,8 @@ class _Story:
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
         age = self.history.now - (order.sent_at or self.history.now)
+        if age >= self.schedule.give_up_after and self.ageless:
+            return True, f"it is overdue, but its age cannot end it just now: {self.ageless}"
         if age >= self.schedule.give_up_after:
             rules = Rules(give_up_after=self.schedule.give_up_after)
             return (

@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from order_monitor.commands.composition import (
+    attendance_of,
     close_all,
     database_of,
     engine_of,
@@ -23,6 +24,7 @@ from order_monitor.commands.composition import (
 )
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.serving import ping_of, sender_of
+from order_monitor.core.clock import Clock
 from order_monitor.core.schedule import OnePass
 from order_monitor.core.sense import FEWEST, NOT_UNDERSTOOD
 from order_monitor.settings.model import Settings
@@ -43,15 +45,24 @@ def run_once(config: Path | None, *, as_json: bool, every: float | None, quiet: 
     return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every, quiet=quiet), sink.close)
 
 
-async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every: float | None, quiet: bool) -> int:
-    began = time.monotonic()
+async def _pass(
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    as_json: bool,
+    every: float | None,
+    quiet: bool,
+    clock: Clock | None = None,
+) -> int:
+    began, clock = time.monotonic(), clock or SystemClock()
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)
         policy = policy_of(settings, one_pass=True, plan=OnePass(schedule_of(settings), every))
-        engine = engine_of(settings, orders_of(settings, database), redactor, policy)
+        engine = engine_of(settings, orders_of(settings, database), redactor, policy, clock=clock)
+        attendance = attendance_of(settings, database, engine, "once")
         sender = sender_of(settings, database)
-        life = Lifecycle(engine, SystemClock(), stop, grace=settings.shutdown.grace)
+        life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
         bar = (
             asyncio.create_task(_show_progress(engine))
             if Screen(to_stderr=True).is_seen and not as_json and not quiet
@@ -60,7 +71,8 @@ async def _pass(settings: Settings, redactor: Redactor, *, as_json: bool, every:
         try:
             if sender is not None:
                 await sender.begin()
-            written = await life.once()
+            written = await life.once(attendance.begin)
+            await attendance.tell()
             if sender is not None and not stop.event.is_set():
                 await sender.drain()
         finally:

@@ -109,6 +109,9 @@ def _verdict(document: dict[str, Any]) -> Panel:
     ready = document["ready"]
     title = styled("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
     reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
+    clocks = document.get("clocks") or {"ends_by_age": True}
+    if not clocks["ends_by_age"]:
+        reasons.append(styled(f"! no order is ended by its age: {clocks['why']}", style="yellow"))
     return Panel(
         Group(lights, *reasons),
         title=title,

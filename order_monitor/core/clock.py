@@ -24,6 +24,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back, for durations."""
 
+    def boot(self) -> float:
+        """Return seconds since this machine's boot, suspend included: what its other clocks are held against."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 

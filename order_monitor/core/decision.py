@@ -1,7 +1,8 @@
 """What to write: pure, from the row as it stands locked in the database and the provider's answer.
 
 The rules money hangs on: only an open row is changed; only `Completed` and `Cancelled` end an order, or a definitive
-"still waiting" past the deadline; a PIN is never cut, never replaced by another or by none, never taken from a cancellation.
+"still waiting" past the deadline, where the clocks vouch for its age; a PIN is never cut, never replaced by another or by none,
+never taken from a cancellation.
 """
 
 from __future__ import annotations

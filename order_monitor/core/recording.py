@@ -16,11 +16,11 @@ class Finding:
     """An answer about one order. ``seen_at`` is epoch seconds by the database's clock; ``due`` the slot it was asked for.
 
     ``account`` is the key of who was asked, ``tries`` how often the database has put it off. ``by_person``: a person decides, in
-    place of the provider; ``same_as`` is the order whose code that one says this order rightly has too. ``seen_utc`` is the moment
-    by this machine's clock, and ``vouched`` tells that the clocks agreed: without that no age ends an order.
+    place of the provider; ``same_as`` is the order whose code that one says this order rightly has too.
     ``had`` is what stood in the PIN's place when the row was locked.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
-    when the row is read back.
+    when the row is read back. ``vouched`` tells whether the clocks agreed when the answer came: only then may the order's age
+    end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds.
     """
 
     order: Order
@@ -44,7 +44,12 @@ class Finding:
 
     @property
     def age(self) -> float:
-        """Seconds from ``sent_at`` to the answer, by the database's clock."""
+        """Seconds from ``sent_at`` to the answer, by the clock that makes them fewer: the age that may end the order."""
+        return self.age_since(self.order.sent_at)
+
+    @property
+    def took(self) -> float:
+        """The same by the database's clock alone, which ``sent_at`` was written by."""
         return self.seen_at - (self.order.sent_at if self.order.sent_at is not None else self.seen_at)
 
     def age_since(self, sent_at: float | None) -> float:

@@ -54,6 +54,7 @@ def document_of(view: Overview) -> dict[str, Any]:
         "failures": list(view.history.rings.failures),
         "problems": [_problem(problem, view.engine.name_of) for problem in count.problems],
         "next": [_coming(entry, view.engine.name_of) for entry in count.next],
+        "clocks": _clocks(view),
         "events": view.events(),
         "webhook": _webhook(view.sender),
         "reviews": state.reviews,
@@ -88,6 +89,19 @@ def _lights(view: Overview) -> dict[str, dict[str, Any]]:
             "why": provider if accounts else "there is no account to ask",
         },
         "monitor": {"ok": live and not state.stuck, "why": monitor},
+    }
+
+
+def _clocks(view: Overview) -> dict[str, Any]:
+    """Say whether orders may be ended by their age, and by how much the database's clock is ahead."""
+    clocks = view.engine.board.clocks
+    why, difference = clocks.why(view.clock.boot()), clocks.difference
+    return {
+        "ends_by_age": not why,
+        "why": why,
+        "differ": clocks.differs,
+        "difference_seconds": None if difference is None else round(difference, 1),
+        "leaps": clocks.leaps,
     }
 
 

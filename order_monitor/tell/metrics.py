@@ -94,6 +94,7 @@ class _Gauges(Collector):
         """Give each gauge."""
         yield from self._orders()
         yield from self._accounts()
+        yield from self._clocks()
         yield from self._told()
 
     def _orders(self) -> Iterator[Metric]:
@@ -143,6 +144,15 @@ class _Gauges(Collector):
         if (sender := self._view.sender) is not None:
             yield _gauge("webhook_waiting", "Events to be posted.", sender.waiting)
             yield _gauge("webhook_dead", "Events put aside as dead letters.", sender.dead)
+
+    def _clocks(self) -> Iterator[Metric]:
+        clocks = self._view.engine.board.clocks
+        allowed = clocks.vouches(self._view.clock.boot())
+        yield _gauge("ends_by_age", "1 while the clocks vouch for the ages of orders.", float(allowed))
+        leaps = CounterMetricFamily("order_monitor_clock_leaps", "How often a clock has leapt.", labels=["clock"])
+        for clock, count in clocks.leaps.items():
+            leaps.add_metric([clock], count)
+        yield leaps
 
     def _accounts(self) -> Iterator[Metric]:
         opened = GaugeMetricFamily(

@@ -10,9 +10,11 @@ from typing import Final
 import structlog
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.entry import NOTHING, Entry
 from order_monitor.core.order import Order
 from order_monitor.core.queue import OrderQueue
+from order_monitor.watch.clock_log import ClockLog
 from order_monitor.watch.observer import Observer
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.statistics import Statistics
@@ -26,7 +28,7 @@ class Board:
 
     ``read_at`` is the database's clock when it was last read (epoch seconds), and this machine's monotonic clock at that moment:
     what goes by since then is told by the latter, which nobody can set. Orders read before ``stale_before`` (monotonic seconds)
-    are read again before they are asked about.
+    are read again before they are asked about. ``clocks`` says whether ages may end orders.
     """
 
     policy: Policy
@@ -39,6 +41,10 @@ class Board:
     """What an account is called, by its key."""
     read_at: tuple[float, float] | None = None
     stale_before: float = float("-inf")
+    clocks: ClockWatch = field(default_factory=ClockWatch)
+    clock_log: ClockLog = field(default_factory=ClockLog)
+    has_gone_back: bool = False
+    """Whether the database's clock has gone back by so much that what was planned by it must be planned anew."""
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""
@@ -46,9 +52,28 @@ class Board:
             return self.clock.time()
         return self.read_at[0] + self.clock.monotonic() - self.read_at[1]
 
-    def follow(self, now: float) -> None:
-        """Go by the database's clock, which shows ``now`` and decides what is due; one that stands while ours does not is told."""
+    def read_clock(self) -> float:
+        """Hold this machine's clock against the seconds since boot, which are returned."""
+        boot = self.clock.boot()
+        self.clock_log.leapt(self.clocks.note_machine(self.clock.time(), boot), boot)
+        self.clock_log.look(self.clocks, boot)
+        return boot
+
+    def compare(self, now: float, took: float = 0.0) -> None:
+        """Hold the database's clock, which showed ``now`` at some time within the last ``took`` seconds, against the same."""
+        boot = self.read_clock()
+        leap = self.clocks.note_database(now, boot, took)
+        self.clock_log.leapt(leap, boot)
+        self.has_gone_back |= leap is not None and leap.seconds < 0
+        self.clock_log.look(self.clocks, boot)
+
+    def follow(self, now: float, since: float | None = None) -> None:
+        """Go by the database's clock, which shows ``now`` and decides what is due; one that stands while ours does not is told.
+
+        It was read ``since`` then (monotonic seconds), or just now.
+        """
         at = self.clock.monotonic()
+        self.compare(now, 0.0 if since is None else max(0.0, at - since))
         before, self.read_at = self.read_at, (now, at)
         if before is None or at - before[1] < _CLOCK_TICK:
             return
@@ -58,16 +83,20 @@ class Board:
         self.state.clock_stood_still = stood
 
     def is_past_deadline(self, order: Order | Entry) -> bool:
-        """Whether an open order is older than the shop's patience."""
+        """Whether an open order is older than the shop's patience, by either clock."""
         return (
             not order.awaits_pin
             and order.sent_at is not None
-            and self.now() - order.sent_at >= self.policy.give_up_after
+            and min(self.now(), self.clock.time()) - order.sent_at >= self.policy.give_up_after
         )
+
+    def expires(self, order: Order | Entry) -> bool:
+        """Whether its age may end an order now: it is past the deadline, and the clocks vouch for that."""
+        return self.is_past_deadline(order) and self.clocks.vouches(self.read_clock())
 
     def gives_up_blind(self, order: Order | Entry) -> bool:
         """Whether an order is to be given up although the provider says nothing definite about it."""
-        return self.policy.give_up_blind and self.is_past_deadline(order)
+        return self.policy.give_up_blind and self.expires(order)
 
     def next_time(self, entry: Entry) -> float | None:
         """Return the time after the one that ``entry`` has had: the database's clock may have gone back a little since."""

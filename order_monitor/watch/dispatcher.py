@@ -64,6 +64,7 @@ class Dispatcher:
         """Start what may start now; return after how many seconds to look again, if nothing calls before."""
         now = self._board.clock.monotonic()
         self._board.state.ticked_at = now
+        self._board.read_clock()
         is_more_due = self._board.queue.promote(self._board.now())
         waiting = self._in_turn()
         while waiting:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.clocks import ClockWatch
+from order_monitor.core.entry import Stage
 from order_monitor.core.order import SkipReason
 from order_monitor.watch.account import Account, LoginAccounts, by_login
 from order_monitor.watch.board import Board
@@ -23,6 +25,7 @@ from order_monitor.watch.policy import Policy
 from order_monitor.watch.rereading import Rereading
 from order_monitor.watch.routing import AnyOpener, Directory, OneAccount
 from order_monitor.watch.settlement import Settlement
+from order_monitor.watch.turns import unhurried
 from order_monitor.watch.writer import Writer
 
 BACKLOG: Final = 2000
@@ -39,10 +42,11 @@ class Engine:
         policy: Policy,
         clock: Clock,
         observer: Observer | None = None,
+        clocks: ClockWatch | None = None,
     ) -> None:
-        """Ask ``accounts`` about the orders of ``shop``, and tell ``observer``."""
+        """Ask ``accounts`` about the orders of ``shop``, and tell ``observer``; ``clocks`` say whether ages may end orders."""
         self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
-        self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of)
+        self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of, clocks=clocks or ClockWatch())
         self.discovery = Discovery(self.board, shop, self.directory)
         settlement = Settlement(self.board, self.discovery.intake.ended)
         self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
@@ -123,6 +127,8 @@ class Engine:
         board.observer.scanned(board.clock.monotonic() - began)
         for provider in dropped:
             self.dispatcher.calls.retire(provider)
+        if board.has_gone_back:
+            await self._plan_anew()
         self._judgement.give_up_unasked(self.accounts)
         is_more_due = True
         while is_more_due:
@@ -131,6 +137,18 @@ class Engine:
         if self.dispatcher.is_idle() and not self.writer.stands_still():
             board.state.succeeded_at = board.now()
         board.wake.set()
+
+    async def _plan_anew(self) -> None:
+        """Let nobody wait for a time that only the database's clock, while it was ahead, has made their next one."""
+        board = self.board
+        board.has_gone_back = False
+        async for entry in unhurried(list(board.queue)):
+            now, since = board.now(), entry.memo.cancelled_at
+            entry.note(cancelled_at=None if since is None else min(since, now))
+            if entry.stage is Stage.SCHEDULED and entry.wake > now:
+                again = board.policy.plan.again(entry.order, now)
+                if again is not None and again < entry.wake:
+                    board.queue.schedule(entry, min(entry.due, again), wake=again)
 
     async def run(self) -> None:
         """Start calls as they come due, until stopped or, in one pass, until nothing is left to do."""

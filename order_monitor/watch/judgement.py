@@ -74,7 +74,7 @@ class Judgement:
         """With ``give_up_blind`` the deadline holds even where the account cannot be asked at all."""
         now = self._board.clock.monotonic()
         for entry in list(self._board.queue) if self._board.policy.give_up_blind else []:
-            waits = entry.is_waiting and self._board.is_past_deadline(entry)
+            waits = entry.is_waiting and self._board.expires(entry)
             account = accounts.get(entry.account)
             if waits and account is not None and account.is_held(now) and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
@@ -135,7 +135,7 @@ class Judgement:
         self._board.again(entry)
 
     def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
-        """Hand over what changes something; a repeated "still waiting" before the deadline does not."""
+        """Hand over what changes something; a repeated "still waiting" does not, before its age may end the order."""
         entry.note(unknown=0)
         if entry.awaits_pin:
             self._ended_before(entry, answer)
@@ -144,7 +144,7 @@ class Judgement:
             self._board.queue.schedule(entry, again)
             return
         repeated = isinstance(answer, Waiting) and entry.written == answer
-        if repeated and not self._board.is_past_deadline(entry) and not self._records_every_check():
+        if repeated and not self._board.expires(entry) and not self._records_every_check():
             self._board.again(entry)
         else:
             self._submit(entry, answer)
@@ -162,5 +162,9 @@ class Judgement:
         self._board.again(entry)
 
     def _submit(self, entry: Entry, answer: Answer) -> None:
-        self._board.queue.writing(entry)
-        self._writer.submit(Finding(entry.order, answer, self._board.now(), entry.due, entry.checks, entry.account))
+        board = self._board
+        board.queue.writing(entry)
+        finding = Finding(entry.order, answer, board.now(), entry.due, entry.checks, entry.account)
+        finding.vouched = board.clocks.vouches(board.read_clock())
+        finding.seen_utc = board.clock.time()
+        self._writer.submit(finding)

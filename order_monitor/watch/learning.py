@@ -72,7 +72,7 @@ class Learning(Observer):
         before = self._before(order)
         self._asked.pop(order.id, None)
         if is_end and not isinstance(finding.answer, Waiting):
-            self.timing.ended(key_of(order), before, finding.age, finding.seen_at)
+            self.timing.ended(key_of(order), before, finding.took, finding.seen_at)
         else:
             self.timing.lost(key_of(order), before, finding.seen_at)
 

@@ -94,14 +94,16 @@ class Lifecycle:
         """Go on by other settings."""
         self._grace, self._interval = grace, scan_interval
 
-    async def once(self) -> bool:
-        """Make one pass; return whether nothing was left unwritten.
+    async def once(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
+        """Make one pass, with ``before`` between the look and the first question; return whether nothing was left unwritten.
 
         Raises:
             ShopError: the open orders could not be read.
             SettingsError: the table is not as it must be.
         """
         await self._engine.scan()
+        if before is not None:
+            await before()
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
         failed = await self._watch([writing, asking], until=asking)

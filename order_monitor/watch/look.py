@@ -52,6 +52,7 @@ class Look:
         self.named: dict[str, Order] = {}
         self.found = 0
         self.last_sent = float("-inf")
+        self._took_at = began
         self.dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
 
@@ -60,20 +61,21 @@ class Look:
         if part.integrations is not None:
             self.dropped += self._directory.update(part.integrations)
         if not self._is_open:
-            self._board.follow(part.now)
+            self._board.follow(part.now, self.began)
         if not self._is_open or part.integrations is not None:
             self._pause(part.pauses)
         self._is_open = True
         for order in part.orders:
             self._meet(order, part.now)
-        self._board.state.taking_at = self._board.clock.monotonic()
+        self._board.state.taking_at = self._took_at = self._board.clock.monotonic()
         self._board.wake.set()
 
     async def rest(self, scan: Scan) -> None:
         """Take in what is not read part by part."""
+        since = self._took_at
         if not self._is_open:
             self.take(Slice(scan.now, (), scan.integrations, scan.pauses))
-        self._board.follow(scan.now)
+        self._board.follow(scan.now, since)
         await self.meet_all(scan)
 
     async def meet_all(self, scan: Scan) -> None:

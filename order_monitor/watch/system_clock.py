@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Final
 
 from order_monitor.core.clock import Event
 
 _BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from any other; nothing where the system does not say."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 class SystemClock:
@@ -21,6 +31,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return monotonic seconds; a machine that slept has not stood still, where the system can tell."""
         return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
+
+    def boot(self) -> float:
+        """Return seconds since boot, suspend included, where the system can tell."""
+        return self.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -16,11 +16,15 @@ import pytest
 import trustme
 from aiohttp import web
 
+from order_monitor.commands.once import _pass
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import StandIn
 from order_monitor.providers.transport import CERTIFICATE_WORDS
+from order_monitor.settings.loading import load
+from order_monitor.tell.logs import Redactor
 from tests import launch
+from tests.clocks import UpForLong
 from tests.providers.test_transport import server_context
 from tests.proxies import Proxy
 from tests.servers import RawServer, answer
@@ -221,16 +225,27 @@ async def test_once_exits_1_when_the_account_is_shut(plain_shop: Shop, panel: Pa
     assert {(await plain_shop.row(i))["external_status"] for i in ids} == {"sent"}
 
 
-async def test_once_counts_as_overdue_what_stays_so(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    """A definitive "still waiting" ends an overdue order; a refused question leaves it, and it is counted."""
-    config = settings(plain_shop.dsn, panel.server.url, schedule={"give_up_after": 50})
+async def test_once_counts_as_overdue_what_stays_so(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A definitive "still waiting" ends an overdue order; a refused question leaves it, and it is counted.
+
+    In this process: on a machine that was started just now a process of its own ends nothing by its age.
+    """
+    path = tmp_path / "monitor.toml"
+    path.write_text(settings(plain_shop.dsn, panel.server.url, schedule={"give_up_after": 50}))
     await sent(plain_shop, 3)
+
+    async def one_pass() -> tuple[int, dict[str, Any]]:
+        code = await _pass(load(path), Redactor(), as_json=True, every=None, quiet=False, clock=UpForLong())
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
     panel.body = "3|Açıklama"
-    code, summary, _ = await once(tmp_path, config)
+    code, summary = await one_pass()
     assert (code, summary["overdue"], summary["failed"]) == (0, 3, 0)
     panel.body = None
     panel.answer = Waiting("bekleniyor")
-    code, summary, _ = await once(tmp_path, config)
+    code, summary = await one_pass()
     assert (code, summary["overdue"], summary["failed"], summary["waiting"]) == (0, 0, 3, 0)
 
 

@@ -85,6 +85,13 @@ def test_waiting_past_the_deadline_fails_the_order() -> None:
     assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write("completed", final=True, pin=Pin("P"))
 
 
+@pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(Pin("P")), Completed(None)])
+@pytest.mark.parametrize("blind", [False, True])
+def test_an_age_that_nobody_vouches_for_is_as_none(answer: Answer, blind: bool) -> None:  # noqa: FBT001
+    rules = Rules(give_up_blind=blind)
+    assert decide(SENT, answer, 9 * DAY, rules, may_expire=False) == decide(SENT, answer, 10.0, rules)
+
+
 def test_waiting_is_written_once() -> None:
     first = decide(SENT, Waiting("bekleniyor"), 10, Rules())
     assert first == Write("processing", final=False, note="bekleniyor", message="bekleniyor")

@@ -67,3 +67,6 @@ class SimClock(SystemClock):
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
+
+    def boot(self) -> float:
+        return self.monotonic() + 100_000.0

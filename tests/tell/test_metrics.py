@@ -4,6 +4,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from order_monitor.core.answer import OUTCOMES
+from order_monitor.core.clocks import Face
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.core.recording import Fate
@@ -77,6 +78,37 @@ async def test_orders_held_back_by_an_outage_are_no_success() -> None:
     assert found["order_monitor_last_success_timestamp_seconds", ()] == clock.time() - 60
 
 
+async def test_whether_ages_end_orders_and_how_often_a_clock_has_leapt() -> None:
+    clock = ManualClock()
+    stage = await stages.busy(clock)
+    found = await scrape(stage)
+    assert found["order_monitor_ends_by_age", ()] == 1
+    assert {name: found["order_monitor_clock_leaps_total", (("clock", name),)] for name in ("machine", "database")} == {
+        "machine": 0,
+        "database": 0,
+    }
+    told = document_of(stage.view)["clocks"]
+    assert told == {
+        "ends_by_age": True,
+        "why": "",
+        "differ": False,
+        "difference_seconds": 0.0,
+        "leaps": {"machine": 0, "database": 0},
+    }
+    clock.epoch += 40
+    stage.engine.board.read_clock()
+    found = await scrape(stage)
+    assert found["order_monitor_ends_by_age", ()] == 0
+    assert found["order_monitor_clock_leaps_total", (("clock", "machine"),)] == 1
+    assert found["order_monitor_ready", ()] == 1, "it is of use all the same"
+    told = document_of(stage.view)["clocks"]
+    assert (told["ends_by_age"], told["why"]) == (
+        False,
+        "the machine's clock leapt by +40 s, less than ten minutes ago",
+    )
+    assert (told["differ"], told["difference_seconds"]) == (True, -40.0)
+
+
 async def test_labels_come_from_closed_sets() -> None:
     """However many orders there are, there are no more series."""
     few, many = await scrape(await stages.busy()), await scrape(await stages.crowded(count=3000))
@@ -84,6 +116,7 @@ async def test_labels_come_from_closed_sets() -> None:
         "outcome": set(OUTCOMES),
         "reason": {str(r) for r in (*SkipReason, *StuckReason)},
         "result": {str(f) for f in Fate},
+        "clock": {str(face) for face in Face},
     }
     accounts = {"account": {"default", *(await stages.crowded(count=3)).accounts}}
     for found in (few, many):

@@ -20,6 +20,7 @@ from order_monitor.tell.document import document_of
 from order_monitor.tell.page import LANGUAGES, language_of
 from order_monitor.tell.page import Page as Document
 from tests import stages
+from tests.clocks import ManualClock
 from tests.stages import HOSTILE, PIN, STAGES, Stage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -146,6 +147,23 @@ async def test_other_peoples_words_stay_words(browser: Browser) -> None:
         )
         assert await page.locator("main img").count() == 0
         assert await page.title() == "order-monitor"
+
+
+@browsers
+@pytest.mark.parametrize(
+    ("lang", "said"), [("en", "No order is ended by its age"), ("tr", "yaşı nedeniyle"), ("ar", "بسبب عمره")]
+)
+async def test_it_says_that_no_age_ends_an_order(browser: Browser, lang: str, said: str) -> None:
+    clock = ManualClock()
+    stage = await stages.busy(clock)
+    clock.epoch -= 40
+    stage.engine.board.read_clock()
+    async with opened(browser, stage, f"?lang={lang}") as page:
+        assert await page.get_attribute("#verdict", "data-state") == "warn"
+        told = await text(page, "#reasons")
+        assert said in told
+        assert "the machine's clock leapt by -40 s" in told
+        assert len(told.splitlines()) == 2, "and that the clocks differ"
 
 
 @browsers

@@ -148,6 +148,7 @@ function failure(reason, said) {
 /** Everything a person should look at, in sentences. */
 function causes(status) {
   const orders = dict(status.orders);
+  const clocks = dict(status.clocks);
   const accounts = dicts(status.accounts);
   const shut = accounts.filter((account) => stateOf(account) === "closed").length;
   const nobodys = status.cluster ? accounts.filter((account) => !account.owner && amount(account.orders)).length : 0;
@@ -164,6 +165,8 @@ function causes(status) {
     [waiting > LATE, "cause_events", { t: duration(waiting) }],
     [amount(dict(status.webhook).dead), "cause_dead", { n: number(dict(status.webhook).dead) }],
     [amount(status.reviews), "cause_reviews", { n: number(status.reviews) }],
+    [clocks.ends_by_age === false, "cause_clocks", { why: clean(clocks.why) }],
+    [clocks.differ === true, "cause_differ", { t: duration(Math.abs(clocks.difference_seconds)) }],
   ].filter(([isSo]) => isSo).map(([, key, values]) => say(key, values));
   const faults = Object.entries(dict(status.lights)).filter(([, light]) => dict(light).ok !== true);
   return found.length ? found : faults.map(([light]) => say("cause_light", { name: term("light", light) }));

@@ -52,8 +52,8 @@ MUTANTS = (
     Mutant(
         "the time limit comes early",
         "core/decision.py",
-        "case Waiting() if age >= rules.give_up_after:",
-        "case Waiting() if age >= 0.8 * rules.give_up_after:",
+        "is_late = may_expire and age >= rules.give_up_after",
+        "is_late = may_expire and age >= 0.8 * rules.give_up_after",
     ),
     Mutant(
         "the database's clock is ignored",

@@ -1,0 +1,52 @@
+"""Says in the log what is new of the clocks: a leap, a difference, and that orders are not ended by their age for a while."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from order_monitor.core.clocks import ClockWatch, Leap
+
+_EVERY: Final = 60.0
+"""Seconds within which a clock that leaps again and again is told once."""
+
+_GRACE: Final = 60.0
+"""Seconds in which a process that has just begun may still be without what it must know."""
+
+
+class ClockLog:
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        """Nothing was, yet."""
+        self._began: float | None = None
+        self._told: dict[str, float] = {}
+        self._differs = False
+        self._is_stopped = False
+        self._log = structlog.get_logger("order_monitor.clocks")
+
+    def leapt(self, leap: Leap | None, boot: float) -> None:
+        """Tell a leap."""
+        if leap is None or boot - self._told.get(leap.clock, float("-inf")) < _EVERY:
+            return
+        self._told[leap.clock] = boot
+        self._log.warning("clock.leapt", clock=str(leap.clock), seconds=round(leap.seconds, 1))
+
+    def look(self, clocks: ClockWatch, boot: float) -> None:
+        """Tell what has changed since the last look."""
+        self._began = boot if self._began is None else self._began
+        if clocks.difference is not None and clocks.differs is not self._differs:
+            self._differs = clocks.differs
+            seconds = round(clocks.difference, 1)
+            if self._differs:
+                self._log.warning("clock.differs", seconds=seconds)
+            else:
+                self._log.info("clock.agrees", seconds=seconds)
+        why = clocks.why(boot)
+        if why and not self._is_stopped and (not clocks.is_unknown or boot - self._began > _GRACE):
+            self._is_stopped = True
+            self._log.warning("ends_by_age.stopped", why=why)
+        elif not why and self._is_stopped:
+            self._is_stopped = False
+            self._log.info("ends_by_age.resumed")
