@@ -167,7 +167,7 @@ class Shop:
 
     async def _note(self, which: str, account: str) -> None:
         there = "SELECT to_regclass('order_monitor_dispatches') IS NOT NULL, to_regclass('integrations') IS NOT NULL"
-        is_there, is_shops = await self.connection.fetchrow(there)
+        (is_there, is_shops), *_ = await self.connection.fetch(there)
         if not is_there or (is_shops and account == CONFIGURED):
             return
         sent = f'"{self.spelling.name("sent_at")}"'

@@ -199,17 +199,22 @@ def ask(
 @click.option("--completed", "how", flag_value="completed", help="It was delivered.")
 @click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
 @click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
+@click.option("--meant", "how", flag_value="meant", help="Its reference is its own, although another order has it too.")
 @click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
-@click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with --failed and --reopen.")
+@click.option("--same-as", metavar="ORDER", help="With --completed: ORDER rightly has the same code.")
+@click.option("--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with all but --completed.")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
-def resolve(
+def resolve(  # noqa: PLR0913 - one a flag
     ctx: click.Context,
     config: Path | None,
     order_id: str,
     *,
     how: str | None,
     pin_stdin: bool,
+    same_as: str | None,
+    for_package: bool,
     reason: str,
     by: str | None,
 ) -> None:
@@ -217,7 +222,7 @@ def resolve(
     from order_monitor.commands.resolve import run_resolve
 
     if how is None:
-        msg = "give --completed, --failed or --reopen"
+        msg = "give --completed, --failed, --reopen or --meant"
         raise click.UsageError(msg)
     if how != "completed" and not reason.strip():
         msg = f"--{how} needs --reason"
@@ -225,18 +230,48 @@ def resolve(
     if pin_stdin and how != "completed":
         msg = "--pin-stdin goes with --completed"
         raise click.UsageError(msg)
-    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, with_pin=pin_stdin))
+    if same_as is not None and how != "completed":
+        msg = "--same-as goes with --completed"
+        raise click.UsageError(msg)
+    if for_package and same_as is None:
+        msg = "--for-package goes with --same-as"
+        raise click.UsageError(msg)
+    more: dict[str, Any] = {"with_pin": pin_stdin, "same_as": same_as, "is_shared": for_package}
+    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, **more))
 
 
 @cli_group.command()
 @_takes_config
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.option(
+    "--close", "order_id", metavar="ORDER", help="Close what is open about an order, and change nothing in it."
+)
+@click.option("--kind", help="With --close: only what is of this kind.")
+@click.option("--reason", metavar="TEXT", default="", help="With --close: why; kept in the list.")
+@click.option("--by", metavar="NAME", help="With --close: who decides [default: the login name].")
 @click.pass_context
-def review(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
-    """List what a person must decide: answers that contradict what is stored, or cannot be written."""
-    from order_monitor.commands.pause import run_review
+def review(
+    ctx: click.Context,
+    config: Path | None,
+    *,
+    as_json: bool,
+    order_id: str | None,
+    kind: str | None,
+    reason: str,
+    by: str | None,
+) -> None:
+    """List what a person must decide: answers that contradict what is stored, or cannot be written; or close it."""
+    from order_monitor.commands.review import run_close, run_review
 
-    ctx.exit(run_review(_config(ctx, config), as_json=as_json))
+    if order_id is None:
+        if kind is not None or reason or by is not None:
+            msg = "--kind, --reason and --by go with --close"
+            raise click.UsageError(msg)
+        ctx.exit(run_review(_config(ctx, config), as_json=as_json))
+    if not reason.strip():
+        msg = "--close needs --reason"
+        raise click.UsageError(msg)
+    ctx.exit(run_close(_config(ctx, config), order_id, kind=kind, reason=reason, by=by))
 
 
 @cli_group.command()

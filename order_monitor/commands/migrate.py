@@ -7,9 +7,11 @@ from pathlib import Path
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import name_of
+from order_monitor.core.errors import SettingsError, ShopMisfitError
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook, set_first
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
@@ -37,11 +39,22 @@ async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:
             if (told := await _begin_webhook(settings, database)) is not None:
                 say(told, to_stdout=True)
                 done += 1
+            if count := await _take_over_codes(settings, database):
+                say(f"took over the codes of {count} orders that were given a PIN before", to_stdout=True)
+                done += 1
             if not done:
                 say("nothing to do: everything is there", to_stdout=True)
     finally:
         await database.close()
     return ExitCode.OK
+
+
+async def _take_over_codes(settings: Settings, database: Database) -> int:
+    """Let codes be their orders' that were given out before there was a table of them; the first start does what fails here."""
+    try:
+        return await Orders(database, layout_of(settings)).fill_claims()
+    except (SettingsError, ShopMisfitError):
+        return 0
 
 
 async def _begin_webhook(settings: Settings, database: Database) -> str | None:

@@ -1,21 +1,18 @@
-"""``order-monitor pause``, ``resume`` and ``review``: what holds for every process, kept in the database."""
+"""``order-monitor pause`` and ``resume``: what holds for every process, kept in the database."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from order_monitor.commands.composition import database_of, directory_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import account_of, name_of, near, shops_accounts, take_accounts, when
+from order_monitor.commands.lookup import account_of, name_of, near, shops_accounts, take_accounts
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import Pauses
-from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.logs import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.routing import names_of
@@ -80,27 +77,3 @@ async def _integrations(database: Database, schema: str) -> list[Integration]:
         return await shops_accounts(database, schema)
     except (SettingsError, ShopError):
         return []
-
-
-def run_review(config: Path | None, *, as_json: bool) -> int:
-    """List what waits for a person."""
-    settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_review(settings, as_json=as_json), sink.close)
-
-
-async def _review(settings: Settings, *, as_json: bool) -> int:
-    database = database_of(settings)
-    try:
-        await people_tables(database, settings.database.schema_)
-        async with database.transaction() as connection:
-            open_ones = await Reviews(settings.database.schema_).read(connection)
-    finally:
-        await database.close()
-    if as_json:
-        say(json.dumps([asdict(review) for review in open_ones], ensure_ascii=False), to_stdout=True)
-        return ExitCode.OK
-    for review in open_ones:
-        detail = f": {review.detail}" if review.detail else ""
-        say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
-    say("order-monitor resolve ID … decides" if open_ones else "nothing waits for a person", to_stdout=True)
-    return ExitCode.OK

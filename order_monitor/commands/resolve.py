@@ -14,12 +14,18 @@ from order_monitor.commands.composition import database_of, layout_of, settings_
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
+from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
+from order_monitor.shop.dispatches import account_of
+from order_monitor.shop.event_sql import COMPLETED_WORDS
+from order_monitor.shop.ledger import package_mark
+from order_monitor.shop.marks import add_mark
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.pins import names
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
@@ -32,12 +38,18 @@ _LONGEST_INPUT: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decides. ``how`` is ``completed``, ``failed`` or ``reopen``."""
+    """What a person decides. ``how`` is ``completed``, ``failed``, ``reopen`` or ``meant``.
+
+    ``same_as`` is what was typed of the order whose code this one rightly has too; with ``is_shared`` that holds for all orders of
+    its package.
+    """
 
     how: str
     reason: str
     by: str
     pin: Pin | None = None
+    same_as: str | None = None
+    is_shared: bool = False
 
     def answer(self) -> Answer:
         """Return it as the answer that it stands for."""
@@ -48,7 +60,17 @@ class _NotWrittenError(Exception):
     """Undoes the transaction; the text says why, fit to be shown."""
 
 
-def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by: str | None, with_pin: bool) -> int:
+def run_resolve(
+    config: Path | None,
+    order_id: str,
+    how: str,
+    *,
+    reason: str,
+    by: str | None,
+    with_pin: bool,
+    same_as: str | None = None,
+    is_shared: bool = False,
+) -> int:
     """Resolve one order; return 1 where it cannot be."""
     settings, sink, redactor = settings_of(config, "database", least="error")
     pin = None
@@ -60,7 +82,7 @@ def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by
             return ExitCode.NOT_DONE
         redactor.learn([pin.reveal(), *pin.reveal().split("\n")])
     name = name_of(by)
-    decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin)
+    decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin, same_as, is_shared)
     return run_to_exit(_resolve(settings, order_id, decision), sink.close)
 
 
@@ -107,37 +129,83 @@ async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int
             return ExitCode.NOT_DONE
         if decision.how == "reopen":
             return await _reopen(database, orders, history, decision)
-        if history.order.status not in orders.ledger.statements.open_statuses:
+        if decision.how == "meant":
+            return await _mean(database, orders, history, decision)
+        finding = _finding(orders, history, decision)
+        if finding is None:
             say(f"{history.order.id}: {ended(history)}")
             return ExitCode.NOT_DONE
-        return await _end(database, orders, history, decision)
+        if decision.same_as is not None:
+            other = await history_of(database, orders, decision.same_as)
+            if isinstance(other, str):
+                return ExitCode.NOT_DONE
+            finding.same_as = other.order.id
+            if decision.is_shared:
+                await _share(database, orders, history, decision)
+        return await _end(database, orders, finding, decision)
     finally:
         await database.close()
 
 
-async def _end(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
+def _finding(orders: Orders, history: OrderHistory, decision: Decision) -> Finding | None:
+    """Return the decision as what was found of the order; None where the order has ended and nothing can be added to it."""
+    order, ledger = history.order, orders.ledger
+    if order.status not in ledger.statements.open_statuses:
+        is_completed = order.status in (ledger.rules.completed, *COMPLETED_WORDS)
+        if decision.how != "completed" or decision.pin is None or history.has_pin or not is_completed:
+            return None
+        # Its PIN came by other ways, say by telephone: it goes in as one that came late.
+        order = order._replace(ended_at=history.now)
+    return Finding(order, decision.answer(), history.now, account=account_of(order), by_person=True)
+
+
+async def _share(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> None:
+    """Note for all processes that the orders of this order's package share their codes."""
+    async with database.transaction() as connection:
+        (name,) = names([package_mark(history.order)])
+        await add_mark(connection, orders.table.schema, name, decision.reason, decision.by)
+    await orders.complete(again=True)
+
+
+async def _mean(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
+    """Note that an order's reference is its own, although another order has it too."""
+    order_id = history.order.id
+    async with database.transaction() as connection:
+        if not await orders.ledger.dispatches.mean(connection, order_id, decision.by):
+            say(f"{order_id}: not asked about yet, so there is nothing to say of its reference")
+            return ExitCode.NOT_DONE
+        reviews = Reviews(orders.table.schema)
+        how = f"reference: {decision.reason}"
+        await reviews.close(
+            connection, orders.table, [order_id], decision.by, how, kind=str(StuckReason.REFERENCE_TWICE)
+        )
+    say(f"{order_id}: its reference is its own, by {decision.by}; its next answer is believed", to_stdout=True)
+    return ExitCode.OK
+
+
+async def _end(database: Database, orders: Orders, finding: Finding, decision: Decision) -> int:
+    order_id = finding.order.id
     for _ in range(_TRIES):
         try:
-            result = await _write(database, orders, history, decision)
+            result = await _write(database, orders, finding, decision)
         except _NotWrittenError as error:
-            say(f"{history.order.id}: {error}")
+            say(f"{order_id}: {error}")
             return ExitCode.NOT_DONE
         if result.fate is not Fate.LOCKED:
             break
         await asyncio.sleep(_PAUSE)
     else:
-        say(f"{history.order.id}: somebody else holds the row; try again")
+        say(f"{order_id}: somebody else holds the row; try again")
         return ExitCode.NOT_DONE
     assert result.write is not None
     pin = " with its PIN" if result.write.pin is not None else ""
     repeat = "; its event is a repeat: this end was told before" if result.repeat else ""
-    say(f"{history.order.id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
+    say(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
     return ExitCode.OK
 
 
-async def _write(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> Result:
+async def _write(database: Database, orders: Orders, finding: Finding, decision: Decision) -> Result:
     """Write the decision, its event, and the end of its review in one transaction: all of it or nothing."""
-    finding = Finding(history.order, decision.answer(), history.now)
     async with database.transaction() as connection:
         (result,) = await orders.ledger.write(connection, [finding], with_notes=True)
         if result.fate is Fate.LOCKED:
@@ -147,7 +215,7 @@ async def _write(database: Database, orders: Orders, history: OrderHistory, deci
             raise _NotWrittenError(msg)
         reviews = Reviews(orders.table.schema)
         await reviews.close(
-            connection, orders.table, [history.order.id], decision.by, f"{decision.how}: {decision.reason}"
+            connection, orders.table, [finding.order.id], decision.by, f"{decision.how}: {decision.reason}"
         )
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from order_monitor.commands.review import what_to_do
 from order_monitor.commands.times import beside, moment, seconds_of, span
 from order_monitor.core.order import OLDEST_SENT_AT
 from order_monitor.shop.order_history import OrderHistory
@@ -71,7 +72,7 @@ def in_words(first: str, document: dict[str, Any], now: float) -> list[str]:
     lines += [f"{'checked':<12}{at(check['at'])}" for check in document["checks"]]
     lines += [f"{'next':<12}{at(time)}" for time in document["next"]]
     lines += [f"{'timing':<12}{document['timing']}"] if document["timing"] else []
-    lines += [f"{'for review':<12}{kind}: order-monitor resolve decides" for kind in document["review"]]
+    lines += [f"{'for review':<12}{kind}: {what_to_do(order['id'], kind)}" for kind in document["review"]]
     lines += [f"{'event':<12}{at(event['at'])}  {_event(event)}".rstrip() for event in document["events"]]
     if "now" in document:
         answer = "  ".join(str(value) for value in document["now"].values() if value)

@@ -15,6 +15,7 @@ from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts import Integration, credentials_of
 from order_monitor.shop.catalogue import Catalogue, Holdings
+from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.dispatches import TOUCHED
@@ -90,6 +91,8 @@ class OrderReader:
         self._catalogue = catalogue
         self.queries = Queries(catalogue)
         self._ends = RecentEnds()
+        self._claims = Claims(database, catalogue)
+        self._has_claims = False
         self._met: set[str] = set()
         self.accounts_read_at = float("-inf")
         self._log = structlog.get_logger("order_monitor.orders")
@@ -106,6 +109,9 @@ class OrderReader:
             SettingsError: the table is not as it must be.
         """
         holdings = await self._catalogue.complete()
+        if not self._has_claims:
+            await self._claims.fill()
+            self._has_claims = True
         is_through = False
         try:
             async with self._database.transaction() as connection:

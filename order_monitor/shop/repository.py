@@ -8,6 +8,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue
+from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout
@@ -24,6 +25,7 @@ class Orders:
         """Work on the table that ``layout`` names; its columns are looked up on first use."""
         self._catalogue = Catalogue(database, layout)
         self.reader = OrderReader(database, self._catalogue)
+        self._claims = Claims(database, self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
 
@@ -40,15 +42,21 @@ class Orders:
         """
         return (await self._catalogue.look()).ledger.table
 
-    async def complete(self) -> Table:
-        """The same, where nothing of ours is missing either.
+    async def complete(self, *, again: bool = False) -> Table:
+        """The same, where nothing of ours is missing either; looked up ``again`` where something was changed meanwhile.
 
         Raises:
             SettingsError: as `prepare`.
             ShopMisfitError: a table or a right of ours is missing, and what to do.
             ShopError: as `prepare`.
         """
+        if again:
+            await self._catalogue.look()
         return (await self._catalogue.complete()).ledger.table
+
+    async def fill_claims(self) -> int:
+        """Take over claims for codes from our own events; return how many: see `Claims.fill`."""
+        return await self._claims.fill()
 
     @property
     def lacks(self) -> tuple[str, ...]:

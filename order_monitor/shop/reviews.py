@@ -71,15 +71,27 @@ class Reviews:
             list(accounts.values()),
         )
 
-    async def close(self, connection: Connection, table: Table, order_ids: Sequence[str], by: str, how: str) -> None:
-        """Close what is open about some orders."""
-        await connection.execute(
+    async def close(
+        self,
+        connection: Connection,
+        table: Table,
+        order_ids: Sequence[str],
+        by: str,
+        how: str,
+        *,
+        kind: str | None = None,
+    ) -> int:
+        """Close what is open about some orders, of one ``kind`` or of all; return how many things that were."""
+        status = await connection.execute(
             f"UPDATE {self._table} SET closed_at = clock_timestamp(), closed_by = $2, resolution = $3 "
-            f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[])",
+            f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[]) AND kind = COALESCE($4, kind) "
+            f"AND kind <> {literal(UNCONFIRMED)}",
             list(order_ids),
             by,
             how,
+            kind,
         )
+        return int(str(status).rpartition(" ")[2])
 
     async def about(self, connection: Connection, table: Table, order_ids: Sequence[str]) -> list[tuple[str, str]]:
         """Return what is open about some orders: each one's id, and the kind."""

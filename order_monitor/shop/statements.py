@@ -67,13 +67,13 @@ class Statements:
         note = f"o.{t['note'].sql}::text" if t.get("note") else "NULL::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, {self._dispatch()} "
+            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, {self.dispatch_sql()} "
             f"FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
 
-    def _dispatch(self) -> str:
+    def dispatch_sql(self) -> str:
         """SQL of what says where, under which reference and when a locked order was sent, and what else its row holds."""
         t = self.table
         words = ", ".join(f"o.{quoted(name)}::text" for name in t.readable)
@@ -109,7 +109,7 @@ class Statements:
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
-            f"{self._dispatch()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
+            f"{self.dispatch_sql()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND {status} = ANY($2::text[]) AND {lacks_pin(pin, self.layout)}{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )

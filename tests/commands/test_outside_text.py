@@ -82,7 +82,7 @@ async def test_what_stands_in_the_shops_tables(shop: Shop, panel: Panel, tmp_pat
         f"INSERT INTO integrations (id, name, provider, {base_url}, kod, sifre) VALUES ($1::uuid, $2, 'znet', $3, $4, $5)",
         *(integration, f"A{HOSTILE}", panel.server.url, KOD, SIFRE),
     )
-    orders = await hooked(shop)
+    orders = await hooked(shop, "https://shop.example/hook")
     (order_id,) = await sent(shop, 1, referans=f"R{HOSTILE}", note=f"N{HOSTILE}")
     await shop.connection.execute(f"UPDATE product_orders SET {provider} = $1", integration)
     ended = await shop.add()

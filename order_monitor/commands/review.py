@@ -1,0 +1,112 @@
+"""``order-monitor review``: what waits for a person, what can be done about each thing, and closing it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from order_monitor.commands.composition import database_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.lookup import name_of, when
+from order_monitor.core.decision import StuckReason
+from order_monitor.settings.model import Settings
+from order_monitor.shop.order_history import OrderHistory
+from order_monitor.shop.order_search import look_up
+from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.repository import Orders
+from order_monitor.shop.reviews import Review, Reviews
+from order_monitor.tell.streams import say
+
+_CLOSE: Final = "order-monitor review --close {id} --kind {kind} --reason WHY"
+_DECIDE: Final = "order-monitor resolve {id} --completed or --failed --reason WHY"
+_GIVE_PIN: Final = "order-monitor resolve {id} --completed --pin-stdin"
+
+DO: Final[dict[str, str]] = {
+    "pin_missing": f"get its PIN from the provider, then {_GIVE_PIN}; needs it none, {_CLOSE}",
+    "completed_after_failed": f"the provider completed it after it had failed: settle that with the customer, then {_CLOSE}",
+    "cancelled_after_completed": f"the provider cancelled it after it was completed: settle that with the customer, then {_CLOSE}",
+    StuckReason.PIN_TOO_WIDE: f"widen the PIN's column; or {_DECIDE}",
+    StuckReason.PIN_DIFFERS: f"see which of the two PINs is right; then {_DECIDE}",
+    StuckReason.PIN_NOT_STORABLE: f"ask the provider for the PIN in words, then {_GIVE_PIN}",
+    StuckReason.FAILED_WITH_PIN: f"it was given a PIN, and the provider has cancelled it since: {_DECIDE}",
+    StuckReason.REJECTED_BY_DATABASE: (
+        f"see which trigger or constraint refuses its row, then order-monitor ask {{id}}; or {_DECIDE}"
+    ),
+    StuckReason.CHANGED_BY_TRIGGER: f"see which trigger changes its row, then order-monitor ask {{id}}; or {_DECIDE}",
+    StuckReason.UNKNOWN_STATE: f"ask the provider what its answer means; then {_DECIDE}",
+    StuckReason.TWO_ANSWERS: f"ask the provider which of the two answers is this order's; then {_DECIDE}",
+    StuckReason.PIN_UNREADABLE: f"get its PIN from the provider, then {_GIVE_PIN}",
+    StuckReason.PIN_DUPLICATE: f"if both orders rightly have the code, {_GIVE_PIN} --same-as ORDER; else {_DECIDE}",
+    StuckReason.PIN_FOR_ENDED: f"its PIN came after it had ended: order-monitor explain {{id}} --now, settle it, then {_CLOSE}",
+    StuckReason.PIN_FOR_OTHER_DISPATCH: (
+        f"the account it was sent to before has given a PIN: ask there, settle it, then {_CLOSE}; or {_DECIDE}"
+    ),
+    StuckReason.REFERENCE_TWICE: f"say whose it is: order-monitor resolve {{id}} --meant --reason WHY; or {_DECIDE}",
+    StuckReason.REPEAT_SENT_ANEW: f"it failed again after it was sent anew: see whether a second refund is due, then {_CLOSE}",
+}
+"""What a person can do about each kind; each names a command that closes it."""
+
+
+def what_to_do(order_id: str, kind: str) -> str:
+    """Return what a person can do about a thing of some kind."""
+    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind)
+
+
+def do_of(review: Review) -> str:
+    """Return what a person can do about a thing."""
+    return what_to_do(review.order_id, review.kind)
+
+
+def run_review(config: Path | None, *, as_json: bool) -> int:
+    """List what waits for a person."""
+    settings, sink, _ = settings_of(config, "database", least="error")
+    return run_to_exit(_review(settings, as_json=as_json), sink.close)
+
+
+async def _review(settings: Settings, *, as_json: bool) -> int:
+    database = database_of(settings)
+    try:
+        await people_tables(database, settings.database.schema_)
+        async with database.transaction() as connection:
+            open_ones = await Reviews(settings.database.schema_).read(connection)
+    finally:
+        await database.close()
+    if as_json:
+        listed = [{**asdict(review), "do": do_of(review)} for review in open_ones]
+        say(json.dumps(listed, ensure_ascii=False), to_stdout=True)
+        return ExitCode.OK
+    for review in open_ones:
+        detail = f": {review.detail}" if review.detail else ""
+        say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
+        say(f"  -> {do_of(review)}", to_stdout=True)
+    if not open_ones:
+        say("nothing waits for a person", to_stdout=True)
+    return ExitCode.OK
+
+
+def run_close(config: Path | None, order_id: str, *, kind: str | None, reason: str, by: str | None) -> int:
+    """Close what is open about an order; return 1 where nothing is."""
+    settings, sink, _ = settings_of(config, "database", least="error")
+    return run_to_exit(_close(settings, order_id, kind, reason.strip(), name_of(by)), sink.close)
+
+
+async def _close(settings: Settings, typed: str, kind: str | None, reason: str, by: str) -> int:
+    database = database_of(settings)
+    orders, reviews = Orders(database, layout_of(settings)), Reviews(settings.database.schema_)
+    try:
+        await people_tables(database, settings.database.schema_)
+        table = await orders.prepare()
+        found = await look_up(database, orders, typed)
+        # The row may be deleted, and what is open about it is to be closed all the same.
+        order_id = found.order.id if isinstance(found, OrderHistory) else typed.strip()
+        async with database.transaction() as connection:
+            count = await reviews.close(connection, table, [order_id], by, reason, kind=kind)
+    finally:
+        await database.close()
+    if not count:
+        say(f"order-monitor: nothing{f' of kind {kind}' if kind else ''} is open about {order_id}")
+        return ExitCode.NOT_DONE
+    say(f"{order_id}: {count} closed by {by}: {reason}", to_stdout=True)
+    return ExitCode.OK
