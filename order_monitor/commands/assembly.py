@@ -44,6 +44,7 @@ from order_monitor.watch.balances import Balances
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.housekeeping import Housekeeping
 from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observers
@@ -138,6 +139,7 @@ class Assembly:
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
         beside["presence"] = attendance.run
+        beside |= running({"housekeeping": Housekeeping(orders, clock)})
         beside |= running({"doubts": doubts, "census": view.census if settings.health.enabled else None})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)

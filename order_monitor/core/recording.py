@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from order_monitor.core.answer import AboutOrder, Answer, Completed, Waiting
@@ -87,6 +87,7 @@ class Result:
     ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back. ``review`` is for
     a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
     believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
+    ``code`` is the digest that the PIN's code is known by.
     """
 
     finding: Finding
@@ -101,3 +102,4 @@ class Result:
     wait: bool = False
     notice: str = ""
     event_id: int | None = None
+    code: bytes | None = field(default=None, repr=False)

@@ -309,6 +309,8 @@ class Ledger:
                 same_as=finding.same_as,
             )
         owners = await self.codes.claim(connection, list(claims.values()))
+        known = {order_id: claim.digest for order_id, claim in claims.items()}
+        results = [replace(r, code=known.get(r.finding.order.id)) for r in results]
         return [_kept_back(r, owners.get(r.finding.order.id)) for r in results]
 
     # --- writing what was decided
@@ -339,7 +341,7 @@ class Ledger:
         ids = [r.finding.order.id for r in ends]
         stored = {row["id"]: row for row in await connection.fetch(self.statements.status_sql(span), ids)}
         found = {r.finding.order.id: self._compared(r, stored.get(r.finding.order.id)) for r in ends}
-        if changed := [r for r in found.values() if r.notice]:
+        if changed := [r for i, r in found.items() if r.notice and i in stored]:
             rows = [stored[r.finding.order.id] for r in changed]
             await connection.execute(
                 f"UPDATE {events_of(self.table.schema)} e SET to_status = u.status, has_pin = u.has_pin "
@@ -353,6 +355,8 @@ class Ledger:
     def _compared(self, result: Result, row: asyncpg.Record | None) -> Result:
         write = result.write
         assert write is not None
+        if row is None and self.table.shape.is_filtered:
+            return replace(result, notice="it cannot be seen through the view any more, nor read back")
         if row is None:
             msg = "a trigger or a rule took the row away"
             raise RowRejectedError(msg)

@@ -11,6 +11,7 @@ import asyncpg
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin, is_no_pin
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database
@@ -51,8 +52,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
             if row is None:
                 return None
             rest = await connection.fetchrow(
-                f"SELECT COALESCE(btrim({pin}), '') <> '' AS has_pin, extract(epoch FROM clock_timestamp())::float8 AS now, "
-                f"CASE WHEN {pin} <> '' THEN replace({note}, {pin}, '****') ELSE {note} END AS note "
+                f"SELECT {pin} AS pin, extract(epoch FROM clock_timestamp())::float8 AS now, {note} AS note "
                 f"FROM {table.sql} WHERE {is_it}",
                 order_id,
             )
@@ -62,9 +62,10 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     except RowRejectedError:
         return None  # what cannot even be an id
     assert rest is not None
-    return OrderHistory(
-        order_of(row), rest["has_pin"], rest["note"] or "", rest["now"], events, integrations, pauses, reviews
-    )
+    has_pin = not is_no_pin(rest["pin"], orders.ledger.rules.no_pin)
+    note = rest["note"] or ""
+    blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
+    return OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews)
 
 
 async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:

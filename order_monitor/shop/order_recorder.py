@@ -97,11 +97,8 @@ class OrderRecorder:
 
     async def _confirm(self, connection: Connection, results: list[Result]) -> None:
         """Close what is open about a PIN that was read for another dispatch, where this one brought the same."""
-        codes = self._ledger.codes
-        digests = {
-            r.finding.order.id: codes.digest(r.finding.pin, "") or b"" for r in results if r.finding.pin is not None
-        }
-        if digests and (same := await codes.brought(connection, digests)):
+        digests = {r.finding.order.id: r.code for r in results if r.code is not None}
+        if digests and (same := await self._ledger.codes.brought(connection, digests)):
             reviews, table = self._catalogue.holdings.reviews, self._ledger.table
             await reviews.mend(connection, table, ((order_id, _OTHER_DISPATCH) for order_id in same))
 

@@ -125,10 +125,10 @@ class Codes:
         return {row["id"] for row in rows}
 
     async def brought(self, connection: Connection, digests: Mapping[str, bytes]) -> set[str]:
-        """Return those orders that had their code before, by the answer for another dispatch of theirs."""
+        """Return those orders that no other code was ever read for, by the answer for whatever dispatch of theirs."""
         rows = await connection.fetch(
-            f"SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) JOIN {self._table} p "
-            f"ON p.order_id = u.id{self._orders['id'].cast} AND p.digest = u.digest",
+            "SELECT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) WHERE NOT EXISTS "
+            f"(SELECT FROM {self._table} p WHERE p.order_id = u.id{self._orders['id'].cast} AND p.digest <> u.digest)",
             list(digests),
             list(digests.values()),
         )

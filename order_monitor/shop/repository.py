@@ -15,6 +15,7 @@ from order_monitor.shop.layout import Layout
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.order_reader import End, OrderReader, Scan, Take
 from order_monitor.shop.order_recorder import OrderRecorder
+from order_monitor.shop.pruning import Pruning
 from order_monitor.shop.unconfirmed import Unconfirmed
 
 
@@ -26,6 +27,7 @@ class Orders:
         self._catalogue = Catalogue(database, layout)
         self.reader = OrderReader(database, self._catalogue)
         self._claims = Claims(database, self._catalogue)
+        self._pruning = Pruning(database, self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
 
@@ -57,6 +59,10 @@ class Orders:
     async def fill_claims(self) -> int:
         """Take over claims for codes from our own events; return how many: see `Claims.fill`."""
         return await self._claims.fill()
+
+    async def prune(self) -> int:
+        """Delete some of what no order needs any more; return how much: see `Pruning.step`."""
+        return await self._pruning.step()
 
     @property
     def lacks(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ FOREIGN: Final = "f"
 KINDS: Final = (PLAIN, PARTITIONED, VIEW, MATERIALIZED, FOREIGN)
 """As ``pg_class.relkind`` spells them."""
 
-_LOOK: Final = """
+_LOOK: Final = r"""
 SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        (SELECT p.oid::regclass::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
          WHERE i.inhrelid = c.oid AND c.relispartition) AS partition_of,
@@ -26,7 +26,8 @@ SELECT c.oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
               ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs) WHERE p.partrelid = c.oid) AS partitioned_by,
        (SELECT s.srvname::text FROM pg_catalog.pg_foreign_table f JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
          WHERE f.ftrelid = c.oid) AS server,
-       to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS with_citus
+       to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS with_citus,
+       c.relkind = 'v' AND pg_get_viewdef(c.oid) ~* '\mWHERE\M' AS filtered
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -83,7 +84,7 @@ class Shape:
 
     ``is_unique`` tells that an index keeps two rows from having one id; ``is_keyed`` that a key at least contains it, as a
     partitioned table's must contain what it is partitioned by. ``partitioned_by`` are the columns of the latter; by
-    ``distributed_by`` Citus has spread the rows over its nodes.
+    ``distributed_by`` Citus has spread the rows over its nodes. A view that ``is_filtered`` may show open rows only.
     """
 
     kind: str = PLAIN
@@ -98,6 +99,7 @@ class Shape:
     parts: tuple[Part, ...] = ()
     partitioned_by: tuple[str, ...] = ()
     distributed_by: str | None = None
+    is_filtered: bool = False
 
     @property
     def is_view(self) -> bool:
@@ -128,6 +130,7 @@ async def find_shape(connection: Connection, schema: str, table: str, id_column:
         parts,
         tuple(row["partitioned_by"]),
         await connection.fetchval(_DISTRIBUTED_BY, row["oid"]) if row["with_citus"] else None,
+        row["filtered"],
     )
 
 
@@ -170,6 +173,8 @@ def remarks_of(shape: Shape, label: str) -> list[tuple[str, str]]:
     remarks = []
     if shape.is_view:
         remarks.append(view_remark(shape))
+        if shape.is_filtered:
+            remarks.append(_FILTERED)
     if shape.persistence == "u":
         remarks.append(("is unlogged: a crash of the server empties it", f"ALTER TABLE {label} SET LOGGED"))
     if shape.partition_of:
@@ -186,6 +191,12 @@ def remarks_of(shape: Shape, label: str) -> list[tuple[str, str]]:
         )
         remarks.append((text, "keep open orders out of foreign partitions"))
     return remarks
+
+
+_FILTERED: Final = (
+    "is a view that shows some rows only: an order that leaves it when it ends cannot be read back, and no late PIN is looked for",
+    "let the view show the rows that have ended too, or set database.table to the table behind it",
+)
 
 
 def view_remark(shape: Shape) -> tuple[str, str]:

@@ -91,7 +91,8 @@ class Intake:
         if before != (order.referans, account, order.awaits_pin):
             entry.note(anchor=None)
             self._queue.idle(entry)
-            self._plan_first(entry, order)
+            # When it was last asked about is of no concern: that was another dispatch.
+            self._plan_first(entry, order._replace(last_sync_at=None))
             return
         if sent_at != order.sent_at:
             entry.note(anchor=sent_at if entry.memo.anchor is None else entry.memo.anchor)

@@ -1,0 +1,49 @@
+"""Now and then, forget what no order needs any more."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import structlog
+
+from order_monitor.core.clock import Clock
+from order_monitor.core.errors import SettingsError, ShopError
+
+EVERY: Final = 3600.0
+_PAUSE: Final = 1.0
+
+
+class Prunes(Protocol):
+    """Where that is; `order_monitor.shop.repository.Orders` is it."""
+
+    async def prune(self) -> int:
+        """Delete some of it; return how much."""
+
+
+class Housekeeping:
+    """Prunes once an hour, a slice at a time, so that no statement takes long."""
+
+    def __init__(self, shop: Prunes, clock: Clock) -> None:
+        """Prune ``shop``."""
+        self._shop = shop
+        self._clock = clock
+        self._log = structlog.get_logger("order_monitor.housekeeping")
+
+    async def run(self) -> None:
+        """Prune for ever."""
+        while True:
+            await self._clock.sleep(EVERY)
+            count = await self.prune()
+            if count:
+                self._log.info("tables.pruned", rows=count)
+
+    async def prune(self) -> int:
+        """Prune until nothing is left to prune, or the database cannot be asked; return how many rows that were."""
+        total = 0
+        try:
+            while count := await self._shop.prune():
+                total += count
+                await self._clock.sleep(_PAUSE)
+        except (ShopError, SettingsError) as error:
+            self._log.debug("tables.not_pruned", why=str(error))
+        return total

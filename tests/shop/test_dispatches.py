@@ -1,0 +1,519 @@
+"""An answer holds for the dispatch it was asked for: the locked row, ids and shared tables decide, on a real PostgreSQL."""
+
+import asyncio
+import uuid
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.login import Credentials
+from order_monitor.core.order import Order, Route
+from order_monitor.core.pin import Pin
+from order_monitor.core.recording import Fate, Result
+from order_monitor.shop.dispatches import TOUCHED
+from order_monitor.shop.repository import Orders
+from tests.shop.test_accounts import Market, Panels, market, new_id, running
+from tests.shop.test_orders import found, reviews
+from tests.shops import NOW, SHOP, Shop
+from tests.watch.test_engine import text
+
+__all__ = ["market"]
+
+PIN = Pin("AB12-CD34-EF56")
+DAY = 86_400.0
+LOGIN = Credentials("znet", "https://bayi.example.com", "dealer")
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+async def prepared(shop: Shop, **changes: Any) -> Orders:
+    orders = shop.orders(credentials=LOGIN, **changes)
+    await orders.prepare()
+    return orders
+
+
+async def known(orders: Orders, order_id: str) -> Order:
+    """Return an order as it is read again, and noted, before it is asked about."""
+    scan = await orders.scan()
+    (order,) = await orders.reread([order for order in scan.orders if order.id == order_id])
+    return order
+
+
+async def events(shop: Shop) -> list[dict[str, Any]]:
+    return [dict(row) for row in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")]
+
+
+async def answered(orders: Orders, order: Order, answer: Answer, *, age: float = 130.0, **more: Any) -> Result:
+    (result,) = await orders.record([replace(found(order, answer, age=age), **more)])
+    return result
+
+
+# --- noted before its first question
+
+
+async def test_a_dispatch_is_noted_once_with_its_login(shop: Shop) -> None:
+    order_id = await shop.add(noted=False)
+    one, other = await prepared(shop), await prepared(shop)
+    order, again = await known(one, order_id), await known(other, order_id)
+    assert order.registered
+    assert again == order
+    (row,) = await shop.connection.fetch("SELECT * FROM order_monitor_dispatches")
+    assert (str(row["order_id"]), row["account"], row["reference"]) == (order_id, "default", f"r-{order_id[:8]}")
+    assert row["sent_at"] == at(NOW - 100)
+    assert row["login"].startswith("znet bayi.example.com ")
+    assert "dealer" not in row["login"]
+    assert row["found_at"] is not None
+    (order,) = (await one.scan()).orders
+    assert order.registered, "so that nothing is noted a second time"
+
+
+async def test_nothing_ends_that_is_not_noted(shop: Shop) -> None:
+    """After a restore of last night's backup, say: what is asked about is read, and noted, again."""
+    order_id = await shop.add(noted=False)
+    orders = await prepared(shop)
+    assert (await answered(orders, shop.order(order_id), Completed(PIN))).fate is Fate.RESENT
+    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).fate is Fate.RESENT
+    assert (await shop.row(order_id))["external_status"] == "sent"
+    assert (await answered(orders, await known(orders, order_id), Completed(PIN))).fate is Fate.WRITTEN
+
+
+async def test_an_event_says_who_ended_it_why_at_which_account_and_by_which_reference(shop: Shop) -> None:
+    orders = await prepared(shop)
+    told: dict[str, tuple[Answer, float, bool]] = {
+        "answer": (Cancelled("x"), 130.0, False),
+        "time_limit": (Waiting("x"), DAY + 1, False),
+        "person": (Cancelled("x"), 130.0, True),
+    }
+    for cause, (answer, age, by_person) in told.items():
+        order_id = await shop.add()
+        result = await answered(orders, shop.order(order_id), answer, age=age, by_person=by_person)
+        assert result.fate is Fate.WRITTEN
+        event = (await events(shop))[-1]
+        source = "person" if by_person else "program"
+        assert (event["source"], event["cause"]) == (source, cause)
+        assert (event["account"], event["reference"]) == ("default", f"r-{order_id[:8]}")
+        assert event["uid"] is not None
+
+
+# --- sent anew
+
+
+@pytest.mark.parametrize("answer", [Completed(PIN), Cancelled("x"), Waiting("x")], ids=lambda a: a.outcome)
+async def test_under_another_reference_nothing_is_written(shop: Shop, answer: Answer) -> None:
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    await shop.set(order_id, provider_referans="another")
+    result = await answered(orders, shop.order(order_id), answer, age=DAY + 1)
+    assert result.fate is Fate.RESENT
+    row = await shop.row(order_id)
+    assert (row["external_status"], row["pin_code"]) == ("sent", None)
+    expected = {(order_id, "pin_for_other_dispatch")} if isinstance(answer, Completed) else set()
+    assert await reviews(shop) == expected
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_pin_for_the_dispatch_before_waits_for_a_person_until_this_one_brings_the_same(
+    shop: Shop,
+    same: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    order_id = await shop.add(noted=False)
+    orders = await prepared(shop)
+    before = await known(orders, order_id)
+    await shop.set(order_id, provider_referans="another")
+    assert (await answered(orders, before, Completed(PIN))).review is StuckReason.PIN_FOR_OTHER_DISPATCH
+    now = await known(orders, order_id)
+    assert (await answered(orders, now, Completed(PIN if same else Pin("ZZ99-YY88-XX77")))).fate is Fate.WRITTEN
+    assert await reviews(shop) == (set() if same else {(order_id, "pin_for_other_dispatch")})
+
+
+async def test_an_order_that_was_ever_given_a_pin_is_failed_by_a_person_alone(shop: Shop) -> None:
+    order_id = await shop.add(noted=False)
+    orders = await prepared(shop)
+    before = await known(orders, order_id)
+    await shop.set(order_id, provider_referans="another")
+    await answered(orders, before, Completed(PIN))
+    now = await known(orders, order_id)
+    for answer, age in ((Cancelled("x"), 130.0), (Waiting("x"), DAY + 1)):
+        result = await answered(orders, now, answer, age=age)
+        assert result.stuck is StuckReason.FAILED_WITH_PIN
+    assert (await answered(orders, now, Cancelled("x"), by_person=True)).fate is Fate.WRITTEN
+
+
+async def test_a_stale_save_after_a_pin_is_not_failed_by_what_the_provider_says_later(shop: Shop) -> None:
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    await answered(orders, shop.order(order_id), Completed(PIN))
+    await shop.set(order_id, external_status="sent", pin_code=None)
+    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).stuck is StuckReason.FAILED_WITH_PIN
+    result = await answered(orders, shop.order(order_id), Completed(PIN))
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+
+
+async def test_sent_anew_while_the_question_is_under_way_an_age_ends_nothing(shop: Shop) -> None:
+    """The same reference, another time: "No response after 24h" three seconds after it was sent."""
+    order_id = await shop.add(sent_at=NOW - DAY - 10)
+    orders = await prepared(shop)
+    asked = shop.order(order_id, sent_at=NOW - DAY - 10)
+    await shop.set(order_id, sent_at=at(NOW - 3))
+    result = await answered(orders, asked, Waiting("x"), age=DAY + 10)
+    assert (await shop.row(order_id))["external_status"] in ("sent", "processing")
+    assert not (result.write is not None and result.write.final)
+
+
+async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_more(shop: Shop) -> None:
+    orders = await prepared(shop)
+    done, gone = await shop.add(noted=False), await shop.add(noted=False)
+    first = {order_id: await known(orders, order_id) for order_id in (done, gone)}
+    for order_id in (done, gone):
+        await shop.set(order_id, sent_at=at(NOW + 20))
+    assert (await answered(orders, first[done], Completed(PIN))).fate is Fate.WRITTEN
+    result = await answered(orders, first[gone], Cancelled("x"))
+    assert (result.fate, result.wait) == (Fate.RESENT, True)
+    again = await known(orders, gone)
+    assert again.sent_at == NOW + 20
+    early = await answered(orders, again, Cancelled("x"), age=30.0)
+    assert (early.fate, early.wait) == (Fate.RESENT, True), "it may still be about the attempt before"
+    assert (await answered(orders, again, Cancelled("x"), age=61.0)).fate is Fate.WRITTEN, "and then it stands"
+
+
+async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever(shop: Shop) -> None:
+    """From the fifth time on its age counts from when it was found, and its cancellations stand."""
+    orders = await prepared(shop)
+    order_id = await shop.add(noted=False)
+    order = await known(orders, order_id)
+    for n in range(TOUCHED):
+        await shop.set(order_id, sent_at=at(NOW + 100 * (n + 1)))
+        order = await known(orders, order_id)
+    found_at = await shop.connection.fetchval("SELECT found_at FROM order_monitor_dispatches")
+    (order,) = (await orders.scan()).orders
+    assert order.sent_at == pytest.approx(found_at.timestamp(), abs=0.001)
+    await shop.set(order_id, sent_at=at(found_at.timestamp() + DAY))
+    order = await known(orders, order_id)
+    assert order.sent_at == pytest.approx(found_at.timestamp(), abs=0.001)
+    assert (await answered(orders, order, Waiting("x"), age=DAY - 1)).write is None or (await shop.row(order_id))[
+        "external_status"
+    ] == "processing"
+    result = await answered(orders, order, Waiting("x"), age=DAY + 1)
+    assert result.write is not None
+    assert result.write.final
+
+
+# --- told before
+
+
+async def test_failed_sent_anew_under_a_new_reference_and_failed_again_is_a_second_refund(shop: Shop) -> None:
+    orders = await prepared(shop)
+    order_id = await shop.add(noted=False)
+    assert not (await answered(orders, await known(orders, order_id), Cancelled("x"))).repeat
+    await shop.set(order_id, external_status="sent", provider_referans="new", sent_at=at(NOW))
+    result = await answered(orders, await known(orders, order_id), Cancelled("x"))
+    assert (result.fate, result.repeat, result.review) == (Fate.WRITTEN, False, None)
+    assert [event["repeat"] for event in await events(shop)] == [False, False]
+
+
+@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent anew"])
+async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_persons_too(shop: Shop, later: float) -> None:
+    orders = await prepared(shop)
+    order_id = await shop.add(noted=False)
+    await answered(orders, await known(orders, order_id), Cancelled("x"))
+    await shop.set(order_id, external_status="sent", sent_at=at(NOW - 100 + later))
+    result = await answered(orders, await known(orders, order_id), Cancelled("x"))
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert await reviews(shop) == ({(order_id, "repeat_sent_anew")} if later else set())
+
+
+async def test_an_older_event_that_does_not_say_its_reference_makes_a_repeat(shop: Shop) -> None:
+    orders = await prepared(shop)
+    order_id = await shop.add()
+    await shop.connection.execute(
+        "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome) "
+        "VALUES ($1::uuid, 'sent', 'failed', false, 'failed')",
+        order_id,
+    )
+    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).repeat
+
+
+# --- one reference, two orders
+
+
+async def pair(shop: Shop, orders: Orders, *, first: str = "sent", **more: Any) -> tuple[Order | None, Order]:
+    """Two orders with one reference, the second sent later; return them as they are before their questions."""
+    a = await shop.add(first, referans="7", noted=False, sent_at=NOW - 5000, **more)
+    one = await known(orders, a) if first == "sent" else None
+    b = await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    return one, await known(orders, b)
+
+
+async def test_two_open_orders_with_one_reference_are_believed_for_neither(shop: Shop) -> None:
+    orders = await prepared(shop)
+    one, two = await pair(shop, orders)
+    assert one is not None
+    for answer in (Completed(PIN), Cancelled("x")):
+        for order in (one, two):
+            assert (await answered(orders, order, answer)).stuck is StuckReason.REFERENCE_TWICE
+    assert await reviews(shop) == {(two.id, "reference_twice")}, "one for both"
+    assert {(await shop.row(o.id))["pin_code"] for o in (one, two)} == {None}
+    assert (await answered(orders, two, Waiting("x"))).fate is Fate.WRITTEN, "what ends nothing is written"
+
+
+async def test_a_person_says_which_is_meant(shop: Shop) -> None:
+    orders = await prepared(shop)
+    one, two = await pair(shop, orders)
+    assert one is not None
+    async with shop.database().transaction() as connection:
+        assert await orders.ledger.dispatches.mean(connection, one.id, "Ayşe")
+    assert (await answered(orders, two, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+    assert (await answered(orders, one, Completed(PIN))).fate is Fate.WRITTEN
+
+
+async def test_an_ended_order_of_last_year_has_it(shop: Shop) -> None:
+    """Found in the shop's own table, by its index: it has no dispatch of its own."""
+    orders = await prepared(shop)
+    _, two = await pair(shop, orders, first="completed", pin="OLD1-OLD2-OLD3")
+    result = await answered(orders, two, Completed(Pin("OLD1-OLD2-OLD3")))
+    assert result.stuck is StuckReason.REFERENCE_TWICE
+    assert await reviews(shop) == {(two.id, "reference_twice")}
+
+
+async def test_a_twin_that_appears_after_the_end_is_held_itself(shop: Shop) -> None:
+    orders = await prepared(shop)
+    a = await shop.add(referans="7", noted=False)
+    assert (await answered(orders, await known(orders, a), Completed(PIN))).fate is Fate.WRITTEN
+    b = await shop.add(referans="7", noted=False)
+    assert (await answered(orders, await known(orders, b), Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+    assert (await shop.row(a))["pin_code"] == PIN.reveal()
+
+
+@pytest.mark.parametrize(
+    ("first", "older", "believed"),
+    [("completed", 5000, True), ("failed", 5000, True), ("sent", 5000, False), ("sent", 3 * DAY, True)],
+)
+async def test_panels_that_number_anew(shop: Shop, first: str, older: float, *, believed: bool) -> None:
+    await shop.connection.execute("UPDATE order_monitor_settings SET value = '-inf' WHERE name = 'first_migrate'")
+    orders = await prepared(shop, reference_reuse="newest")
+    a = await shop.add(first, referans="7", noted=False, sent_at=NOW - 100 - older)
+    if first == "sent":
+        await known(orders, a)
+    b = await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    result = await answered(orders, await known(orders, b), Completed(PIN))
+    assert (result.fate is Fate.WRITTEN) is believed
+    if first == "sent":
+        held = await answered(orders, await known(orders, a), Completed(Pin("A1A1A1-B2B2")))
+        assert held.stuck is StuckReason.REFERENCE_TWICE, "the older one is never believed"
+
+
+async def test_another_login_may_give_the_same_reference(market: Market) -> None:
+    accounts = [await market.integration(None, kod=kod) for kod in ("A", "B")]
+    ids = [await market.shop.add(provider_id=a, referans="7") for a in accounts]
+    orders = market.orders()
+    for order_id, account in zip(ids, accounts, strict=True):
+        order = await known(orders, order_id)
+        result = await answered(orders, order, Completed(Pin(f"PIN-{account[:8]}-1")), account=account)
+        assert result.fate is Fate.WRITTEN
+
+
+@pytest.mark.parametrize("base", ["https://x.example", "https://X.EXAMPLE:443/", "https://x.example/panel"])
+async def test_two_integrations_that_hold_one_login_are_one(market: Market, base: str) -> None:
+    """Two tenants, one dealer: one reference and one PIN are not two orders'."""
+    one = await market.integration(new_id(), kod="dealer")
+    two = await market.integration(new_id(), kod="dealer", base=base)
+    ids = [await market.shop.add(provider_id=a, referans="7") for a in (one, two)]
+    others = [await market.shop.add(provider_id=a) for a in (one, two)]
+    orders = market.orders()
+    read = {order_id: await known(orders, order_id) for order_id in (*ids, *others)}
+    for order_id, account in zip(ids, (one, two), strict=True):
+        result = await answered(orders, read[order_id], Completed(PIN), account=account)
+        assert result.stuck is StuckReason.REFERENCE_TWICE
+    fates = [
+        (await answered(orders, read[order_id], Completed(Pin("SAME-CODE-123456")), account=account)).stuck
+        for order_id, account in zip(others, (one, two), strict=True)
+    ]
+    assert fates == [None, StuckReason.PIN_DUPLICATE]
+
+
+async def test_a_former_login_guards_on(market: Market) -> None:
+    """The panel moves to another address: its codes and references are the same."""
+    account = await market.integration(None, kod="dealer")
+    first = await market.shop.add(provider_id=account)
+    orders = market.orders()
+    assert (await answered(orders, await known(orders, first), Completed(PIN), account=account)).fate is Fate.WRITTEN
+    column = '"baseUrl"' if market.shop.spelling is SHOP else "base_url"
+    await market.shop.connection.execute(f"UPDATE integrations SET {column} = 'https://new.example'")
+    second = await market.shop.add(provider_id=account)
+    fresh = market.orders()
+    result = await answered(fresh, await known(fresh, second), Completed(PIN), account=account)
+    assert result.stuck is StuckReason.PIN_DUPLICATE
+
+
+# --- one code, one order, for any number of processes
+
+
+async def test_two_processes_at_once_give_one_pin_to_one_order(shop: Shop) -> None:
+    one, other = await prepared(shop), await prepared(shop)
+    pairs = [(await shop.add(), await shop.add()) for _ in range(20)]
+    pins = [Pin(f"CODE-{n:04}-ABCD") for n in range(20)]
+    left = [found(shop.order(a), Completed(p)) for (a, _), p in zip(pairs, pins, strict=True)]
+    right = [found(shop.order(b), Completed(p)) for (_, b), p in zip(pairs, reversed(pins), strict=True)]
+    left = [*left[:10], *left[10:][::-1]]
+    results = [r for batch in await asyncio.gather(one.record(left), other.record(right)) for r in batch]
+    by_pin = Counter(r.finding.pin for r in results if r.fate is Fate.WRITTEN)
+    assert set(by_pin.values()) == {1}
+    assert len(by_pin) == 20
+    assert sum(r.stuck is StuckReason.PIN_DUPLICATE for r in results) == 20
+    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_pins") == 20
+
+
+@pytest.mark.parametrize("text_", ["Yüklendi", "100 TL yüklenmiştir", "İşlem 29.11.2026 12:30 tamam", "660 UC"])
+async def test_a_text_in_the_pins_place_is_no_code(shop: Shop, text_: str) -> None:
+    """A direct top-up's confirmation: a whole shop must not stand still for it."""
+    orders = await prepared(shop)
+    ids = [await shop.add() for _ in range(4)]
+    results = await orders.record([found(shop.order(i), Completed(Pin(text_))) for i in ids])
+    assert {r.fate for r in results} == {Fate.WRITTEN}
+
+
+async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(shop: Shop) -> None:
+    orders = await prepared(shop)
+    ids = [await shop.add() for _ in range(4)]
+    told = Pin("KAMPANYA2026 ile yüklendi")
+    fates = [(await answered(orders, shop.order(i), Completed(told))).fate for i in ids]
+    assert fates == [Fate.WRITTEN, Fate.STUCK, Fate.WRITTEN, Fate.WRITTEN]
+    assert (await answered(orders, shop.order(ids[1]), Completed(told))).fate is Fate.WRITTEN
+    assert await reviews(shop) == set()
+
+
+async def test_what_the_row_itself_holds_is_no_code(shop: Shop) -> None:
+    """The player's number, told back by the panel."""
+    column = '"userIdentifier"' if shop.spelling is SHOP else "user_identifier"
+    await shop.connection.execute(f"ALTER TABLE product_orders ADD COLUMN {column} varchar")
+    orders = await prepared(shop)
+    ids = [await shop.add() for _ in range(2)]
+    await shop.connection.execute(f"UPDATE product_orders SET {column} = '+90 555 123 45 67'")
+    for order_id in ids:
+        assert (await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))).fate is Fate.WRITTEN
+
+
+async def test_codes_of_older_versions_are_claimed_at_the_start(shop: Shop) -> None:
+    old = await shop.add("completed", pin=PIN.reveal(), noted=False)
+    await shop.connection.execute(
+        "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome) "
+        "VALUES ($1::uuid, 'sent', 'completed', true, 'completed')",
+        old,
+    )
+    orders = await prepared(shop)
+    order = await known(orders, await shop.add(noted=False))
+    result = await answered(orders, order, Completed(PIN))
+    assert (result.stuck, result.detail) == (StuckReason.PIN_DUPLICATE, f"order {old} has the same")
+
+
+async def test_the_code_itself_is_nowhere_in_our_tables(shop: Shop) -> None:
+    orders = await prepared(shop)
+    for _ in range(2):
+        await answered(orders, shop.order(await shop.add()), Completed(PIN, f"kod {PIN.reveal().lower()}"))
+    for row in await shop.connection.fetch("SELECT tablename FROM pg_tables WHERE tablename LIKE 'order_monitor%'"):
+        rows = await shop.connection.fetch(f"SELECT t::text FROM {row['tablename']} t")
+        assert not any("ab12" in str(line[0]).lower() for line in rows), row["tablename"]
+
+
+# --- which account
+
+
+async def test_routing_that_changes_later_moves_nothing(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    package = new_id()
+    await market.route(None, package, a)
+    order_id = await market.shop.add(package_id=package)
+    orders = market.orders()
+    assert (await known(orders, order_id)).integration == a
+    column = '"primaryProviderId"' if market.is_shop else "primary_provider_id"
+    await market.shop.connection.execute(f"UPDATE package_routing SET {column} = $1", b)
+    assert (await known(orders, order_id)).integration == a
+    assert (await known(market.orders(), order_id)).integration == a, "nor after a restart"
+
+
+async def test_routing_that_changed_since_it_was_sent_is_a_persons(market: Market) -> None:
+    """Edited at noon: who was sent to before is known, and after; one sent in between may have gone either way."""
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    package = new_id()
+    await market.route(None, package, a)
+    orders = market.orders()
+    now = (await orders.scan()).now
+    between = await market.shop.add(package_id=package, sent_at=now - 1)
+    column = '"primaryProviderId"' if market.is_shop else "primary_provider_id"
+    await market.shop.connection.execute(f"UPDATE package_routing SET {column} = $1", b)
+    (order,) = (await market.orders().scan()).orders
+    assert (order.id, order.integration, order.route) == (between, None, Route.SEVERAL)
+    after = await market.shop.add(package_id=package, sent_at=now + 60)
+    assert {o.id: o.integration for o in (await orders.scan()).orders} == {between: None, after: b}
+
+
+async def test_a_fallback_is_never_a_candidate_and_codes_come_after_accounts_outside(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    package = new_id()
+    names = (
+        ('"primaryProviderId"', '"fallbackProviderId"', '"providerType"')
+        if market.is_shop
+        else (
+            "primary_provider_id",
+            "fallback_provider_id",
+            "provider_type",
+        )
+    )
+    for primary, fallback, kind in ((a, b, "external"), ("__codes__", None, "codes"), (None, None, "manual")):
+        await market.shop.connection.execute(
+            f"INSERT INTO package_routing (package_id, {', '.join(names)}) VALUES ($1::uuid, $2, $3, $4)",
+            *(package, primary, fallback, kind),
+        )
+    await market.shop.add(package_id=package)
+    (order,) = (await market.orders().scan()).orders
+    assert (order.integration, order.route) == (a, Route.ONE)
+
+
+async def test_an_account_named_in_capitals_is_the_same(market: Market) -> None:
+    a = await market.integration(None, kod="A")
+    order_id = await market.shop.add(provider_id=a.upper())
+    orders = market.orders()
+    order = await known(orders, order_id)
+    assert order.integration == a
+    assert (await answered(orders, order, Completed(PIN), account=a)).fate is Fate.WRITTEN
+
+
+# --- through the running engine
+
+
+@pytest.mark.parametrize("how", ["cancelled", "pin"])
+async def test_an_order_moved_to_another_account_while_it_is_asked_about(market: Market, how: str) -> None:
+    """The shop fails over under the same reference: the old account's answer ends nothing."""
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    ids = [await market.shop.add(provider_id=a, sent_at=NOW - 1000) for _ in range(5)]
+    column = '"providerId"' if market.is_shop else "provider_id"
+    moved = False
+
+    async def from_a() -> Any:
+        nonlocal moved
+        if not moved:
+            moved = True
+            await market.shop.connection.execute(f"UPDATE product_orders SET {column} = $1", b)
+        return text("OK|3| |iptal" if how == "cancelled" else f"OK|2|AAAA-{uuid.uuid4().hex[:8]}|x")
+
+    panels = Panels(
+        market,
+        lambda kod: from_a() if kod == "A" else text(f"OK|2|BBBB-{uuid.uuid4().hex[:8]}|tamam"),
+    )
+    await panels.engine.scan()
+    async with running(panels) as drive:
+        await drive.run(120, scan_every=10)
+    rows = [await market.shop.row(i) for i in ids]
+    assert {row["external_status"] for row in rows} == {"completed"}
+    assert {str(row["pin_code"])[:4] for row in rows} == {"BBBB"}
+    told = await events(market.shop)
+    assert {(e["account"], e["outcome"]) for e in told if e["outcome"] != "processing"} == {(b, "completed")}
+    kinds = {kind for _, kind in await reviews(market.shop)}
+    assert kinds == ({"pin_for_other_dispatch"} if how == "pin" else set())
