@@ -157,18 +157,20 @@ class Shop:
             *values.values(),
             sent_at,
         )
-        if noted and sent_at is not None:
+        # Which of the shop's own accounts an order is noted under is the program's to find out.
+        if noted and sent_at is not None and not await self.has("integrations"):
             await self.note(order_id)
         return order_id
+
+    async def has(self, table: str) -> bool:
+        return bool(await self.connection.fetchval(f"SELECT to_regclass('{table}') IS NOT NULL"))
 
     async def note(self, order_id: str, account: str = CONFIGURED) -> None:
         """Note how an order was sent, as the program does before it asks about it."""
         await self._note(f"id::text = '{order_id}' AND", account)
 
     async def _note(self, which: str, account: str) -> None:
-        there = "SELECT to_regclass('order_monitor_dispatches') IS NOT NULL, to_regclass('integrations') IS NOT NULL"
-        (is_there, is_shops), *_ = await self.connection.fetch(there)
-        if not is_there or (is_shops and account == CONFIGURED):
+        if not await self.has("order_monitor_dispatches"):
             return
         sent = f'"{self.spelling.name("sent_at")}"'
         await self.connection.execute(

@@ -222,7 +222,7 @@ def resolve(  # noqa: PLR0913 - one a flag
     from order_monitor.commands.resolve import run_resolve
 
     if how is None:
-        msg = "give --completed, --failed, --reopen or --meant"
+        msg = "give --completed, --failed or --reopen, or --meant"
         raise click.UsageError(msg)
     if how != "completed" and not reason.strip():
         msg = f"--{how} needs --reason"

@@ -16,7 +16,7 @@ from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
-from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.dispatches import account_of
@@ -142,6 +142,9 @@ async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int
             finding.same_as = other.order.id
             if decision.is_shared:
                 await _share(database, orders, history, decision)
+        elif StuckReason.PIN_DUPLICATE in history.reviews:
+            # It was said that another order has this code: whoever gives it all the same means it.
+            finding.same_as = ANY_ORDER
         return await _end(database, orders, finding, decision)
     finally:
         await database.close()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from order_monitor.core.answer import AboutOrder, Answer, Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.core.pin import Pin
+
+ANY_ORDER: Final = "*"
+"""In place of an order's id: whichever order has the same code."""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from order_monitor.shop.layout import Layout, is_open
 from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.own_tables import NEEDED
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
@@ -85,7 +86,10 @@ class Doctor:
             yield CheckLine(
                 "warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate"
             )
-        if not any(line.level == "error" for line in rights):
+        if self._orders.lacks:
+            text = "nothing is asked about, and no order is ended, until our tables are there"
+            yield CheckLine("warning", "own tables", text, "order-monitor migrate")
+        elif not any(line.level == "error" for line in rights):
             for line in [*await self._identity(table), *await self._open_orders()]:
                 yield line
             yield await self._deliveries()
@@ -96,12 +100,12 @@ class Doctor:
         """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
         async with self._database.transaction() as connection:
             missing = [grant for grant, held in await self._grants(connection, table) if not held]
-        lines = [CheckLine("error", "own tables", *problem.split("; run: ", 1)) for problem in self._orders.lacks]
         if missing:
             do = "; ".join(f"{grant} TO your_role" for grant in missing)
-            lines.append(CheckLine("error", "rights", "this role lacks rights", do))
-        if lines:
-            return lines
+            return [CheckLine("error", "rights", "this role lacks rights", do)]
+        if self._orders.lacks:
+            # What is missing is named one by one with what migrate would add.
+            return []
         try:
             async with self._database.transaction() as connection:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
@@ -117,9 +121,15 @@ class Doctor:
         for privilege, columns in (("SELECT", read), ("UPDATE", [c.sql for k in WRITTEN if (c := table.get(k))])):
             lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
             grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
-        wanted = [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
+        there = [
+            name
+            for name in NEEDED
+            if await connection.fetchval(f"SELECT to_regclass({literal(_full(table, name))}) IS NOT NULL")
+        ]
+        wanted = [(name, privilege) for name in there for privilege in NEEDED[name]]
+        wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
         for other, privilege in wanted:
-            full = f"{quoted(table.schema)}.{quoted(other)}"
+            full = _full(table, other)
             held = await _may(connection, "table", full, None, privilege)
             grants.append((f"GRANT {privilege} ON {full}", held))
         return grants
@@ -211,6 +221,10 @@ async def _may(connection: Connection, kind: str, table: str, column: str | None
 def _refused(review: Review) -> CheckLine:
     """Name a row that cannot be written: its order stays open although its end is known."""
     return CheckLine("error", f"order {review.order_id}", f"the database refuses its row: {review.detail}", _REFUSED_DO)
+
+
+def _full(table: Table, name: str) -> str:
+    return f"{quoted(table.schema)}.{quoted(name)}"
 
 
 def _bare(column: str) -> str:

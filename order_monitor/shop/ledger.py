@@ -18,7 +18,7 @@ from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason,
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
 from order_monitor.core.pin import is_no_pin
-from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.core.text import clean
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
@@ -305,13 +305,18 @@ class Ledger:
                 self.logins.of(finding.account),
                 digest,
                 is_text=self.codes.is_text(finding.pin),
-                is_shared=not self.layout.unique_pins or package_mark(finding.order) in self.shared,
+                is_shared=self._shares(finding),
                 same_as=finding.same_as,
             )
         owners = await self.codes.claim(connection, list(claims.values()))
         known = {order_id: claim.digest for order_id, claim in claims.items()}
         results = [replace(r, code=known.get(r.finding.order.id)) for r in results]
         return [_kept_back(r, owners.get(r.finding.order.id)) for r in results]
+
+    def _shares(self, finding: Finding) -> bool:
+        """Whether the order may have a code that another one has: by the settings, by its package's mark, or by a person's word."""
+        is_marked = package_mark(finding.order) in self.shared
+        return not self.layout.unique_pins or is_marked or finding.same_as == ANY_ORDER
 
     # --- writing what was decided
 

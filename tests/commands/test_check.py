@@ -62,7 +62,8 @@ async def test_it_changes_nothing(shop: Shop, tmp_path: Path) -> None:
     assert await shop.connection.fetchval("SELECT count(*) FROM pg_class") == size
 
 
-async def test_what_migrate_would_add_is_a_warning(shop: Shop, tmp_path: Path) -> None:
+async def test_what_migrate_would_add_is_a_warning(bare_shop: Shop, tmp_path: Path) -> None:
+    shop = bare_shop
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url))
     assert code == 0

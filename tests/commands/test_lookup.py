@@ -13,7 +13,7 @@ from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.order_search import Hits, Parameters, begins, equals, look_up, uuid_range
 from tests.commands.test_people import call, prepare
 from tests.commands.test_process import PIN, Panel, panel, sent, settings
-from tests.shops import Shop
+from tests.shops import Shop, migrate
 
 __all__ = ["panel"]
 
@@ -87,8 +87,10 @@ async def test_a_column_may_be_named_as_in_either_spelling(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bigint", "text", "integer"])
-async def test_ids_of_other_kinds_are_found_too(shop: Shop, kind: str) -> None:
+async def test_ids_of_other_kinds_are_found_too(bare_shop: Shop, kind: str) -> None:
+    shop = bare_shop
     await shop.connection.execute(f"ALTER TABLE product_orders DROP COLUMN id, ADD id {kind} PRIMARY KEY")
+    await migrate(shop.dsn)
     as_kind = str if kind == "text" else int
     for number in (123_456, 123_457, 12, 987_654):
         await add(shop, as_kind(number), f"ref-{number}")
@@ -100,9 +102,10 @@ async def test_ids_of_other_kinds_are_found_too(shop: Shop, kind: str) -> None:
     assert await hits_of(shop, "99999999999999999999") == []
 
 
-async def test_a_whole_id_wins_over_all_else(plain_shop: Shop) -> None:
-    shop = plain_shop
+async def test_a_whole_id_wins_over_all_else(plain_bare_shop: Shop) -> None:
+    shop = plain_bare_shop
     await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY, ADD number text")
+    await migrate(shop.dsn)
     await add(shop, "12345", "first")
     await add(shop, "12345-b", "12345", number="12345")
     assert await id_of(shop, "12345", "number") == "12345"
@@ -143,9 +146,10 @@ async def test_what_is_typed_is_taken_literally(shop: Shop, typed: str) -> None:
     assert await id_of(shop, typed) == B
 
 
-async def test_wildcards_in_a_text_id_are_taken_literally(plain_shop: Shop) -> None:
-    shop = plain_shop
+async def test_wildcards_in_a_text_id_are_taken_literally(plain_bare_shop: Shop) -> None:
+    shop = plain_bare_shop
     await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY")
+    await migrate(shop.dsn)
     for order_id in ("ab_cdef", "abXcdef", "50%-off-1", "50-off-2"):
         await add(shop, order_id)
     assert await id_of(shop, "ab_c") == "ab_cdef"

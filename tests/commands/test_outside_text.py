@@ -86,6 +86,7 @@ async def test_what_stands_in_the_shops_tables(shop: Shop, panel: Panel, tmp_pat
     (order_id,) = await sent(shop, 1, referans=f"R{HOSTILE}", note=f"N{HOSTILE}")
     await shop.connection.execute(f"UPDATE product_orders SET {provider} = $1", integration)
     ended = await shop.add()
+    await shop.note(ended)
     await orders.record([found(shop.order(ended), Cancelled(HOSTILE))])
     await shop.connection.execute(
         "INSERT INTO order_monitor_review (order_id, kind, detail) VALUES ($1::uuid, $2, $2)", order_id, HOSTILE

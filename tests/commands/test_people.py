@@ -116,8 +116,8 @@ async def test_ask_by_account_or_lateness(plain_shop: Shop, panel: Panel, tmp_pa
     assert (await call(tmp_path, config, "ask", old, "--overdue"))[0] == 2
 
 
-async def test_ask_says_what_hinders_it(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    shop = plain_shop
+async def test_ask_says_what_hinders_it(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_bare_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     (order_id,) = await sent(shop, 1)
     code, _, err = await call(tmp_path, config, "ask", order_id)
@@ -251,8 +251,8 @@ async def test_resolve_completes_with_a_pin_that_no_list_of_processes_shows(
     assert "by Ayşe; only open orders are changed" in err
 
 
-async def test_resolve_refuses_what_the_daemon_would(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    shop = plain_shop
+async def test_resolve_refuses_what_the_daemon_would(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    shop = plain_bare_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     (early,) = await sent(shop, 1)
     code, _, err = await call(tmp_path, config, "resolve", early, "--failed", "--reason", "x")
@@ -393,8 +393,10 @@ async def test_reopen_withdraws_a_post_that_was_never_tried(
 ) -> None:
     shop = plain_shop
     (order_id,) = await sent(shop, 1)
+    await shop.note(order_id)
     orders = await hooked(shop, receiver.url)
-    await orders.record([found(shop.order(order_id), Cancelled("iptal"))])
+    (order,) = await orders.reread((await orders.scan()).orders)
+    await orders.record([found(order, Cancelled("iptal"))])
     config = settings(shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET})
     code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
     assert (code, "again" in out) == (0, True), err
@@ -496,9 +498,9 @@ async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tm
 
 
 async def test_replay_posts_again_and_lists_dead_letters(
-    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+    plain_bare_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:
-    shop = plain_shop
+    shop = plain_bare_shop
     hook = {"url": receiver.url, "secret": SECRET}
     config = settings(shop.dsn, panel.server.url, webhook=hook)
     plain = settings(shop.dsn, panel.server.url)

@@ -272,9 +272,9 @@ async def test_once_exits_2_where_the_table_lacks_a_column(plain_shop: Shop, pan
     assert "order-monitor migrate" in errors
 
 
-async def test_migrate_then_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
-    config = settings(plain_shop.dsn, panel.server.url)
+async def test_migrate_then_once(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    config = settings(plain_bare_shop.dsn, panel.server.url)
     async with running(tmp_path, config, "migrate", "--dry-run") as run:
         assert await run.end() == 0
     assert run.out.decode().count("\nCREATE INDEX CONCURRENTLY") == 3

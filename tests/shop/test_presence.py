@@ -129,6 +129,7 @@ async def test_rows_of_the_day_before_are_dropped_where_the_clocks_are_believed(
 
 
 async def test_without_the_table_each_says_so(plain_shop: Shop) -> None:
+    await plain_shop.connection.execute("DROP TABLE order_monitor_presence")
     one = process(plain_shop, "a")
     for call in (one.tell(BOOT, STEADY), one.recall(BOOT), one.others(), one.leave(BOOT, STEADY)):
         with pytest.raises(ShopError):

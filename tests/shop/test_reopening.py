@@ -20,7 +20,8 @@ URL = "https://shop.example/hook"
 
 
 async def ended(shop: Shop, orders: Orders, answer: Answer | None = None) -> str:
-    order_id = await shop.add()
+    order_id = await shop.add(noted=False)
+    await shop.note(order_id, "a1")
     await orders.record([found(shop.order(order_id), answer or Cancelled("iptal"), account="a1")])
     return order_id
 

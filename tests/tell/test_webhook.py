@@ -489,7 +489,10 @@ def test_a_status_that_is_none_of_ours_is_a_reopened_order() -> None:
     assert json.loads(made.body({"to_status": "sent", "decided_at": "x"}))["type"] == "order.reopened"
 
 
-async def test_the_program_posts_what_it_wrote(shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path) -> None:
+async def test_the_program_posts_what_it_wrote(
+    bare_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+) -> None:
+    shop = bare_shop
     ids = await sent(shop, 12)
     config = settings(shop.dsn, panel.server.url, webhook={"url": f"{receiver.url}?key=URL-CANARY", "secret": SECRET})
     code, _, errors = await once(tmp_path, config)

@@ -30,6 +30,7 @@ ELSEWHERE = "https://elsewhere.example/hook"
 
 
 async def fail(orders: Orders, shop: Shop, order_id: str, **changes: Any) -> None:
+    await shop.note(order_id, "a1")
     await orders.record([found(shop.order(order_id, **changes), Cancelled("iptal"), account="a1")])
 
 
@@ -391,18 +392,18 @@ async def test_once_without_a_webhook_puts_up_and_with_it_posts_before_it_ends(
 
 
 async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
-    plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
+    plain_bare_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:
     hook = {"url": f"{receiver.url}?key=URL-CANARY", "secret": SECRET}
-    config = settings(plain_shop.dsn, panel.server.url, webhook=hook)
-    async with running(tmp_path, settings(plain_shop.dsn, panel.server.url), "webhook", "adopt") as run:
+    config = settings(plain_bare_shop.dsn, panel.server.url, webhook=hook)
+    async with running(tmp_path, settings(plain_bare_shop.dsn, panel.server.url), "webhook", "adopt") as run:
         assert await run.end() == 2
     assert b"webhook.url: is missing" in run.err
     async with running(tmp_path, config, "webhook", "adopt") as run:
         assert await run.end() == 2
     assert b"run order-monitor migrate" in run.err
-    await hooked(plain_shop, ELSEWHERE)
-    await sent(plain_shop, 1)
+    await hooked(plain_bare_shop, ELSEWHERE)
+    await sent(plain_bare_shop, 1)
     code, _, errors = await once(tmp_path, config)
     assert code == 0
     assert "webhook.other_address" in errors
@@ -425,7 +426,7 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
     assert b"posted to this address, from number 1 on (of 20" in run.out
     assert b"CANARY" not in run.out + run.err
     assert (
-        await plain_shop.connection.fetchval("SELECT stored_by FROM order_monitor_settings WHERE name = 'webhook'")
+        await plain_bare_shop.connection.fetchval("SELECT stored_by FROM order_monitor_settings WHERE name = 'webhook'")
         == "Ayşe"
     )
     async with running(tmp_path, config) as run:
