@@ -66,7 +66,7 @@ async def test_what_migrate_would_add_is_a_warning(bare_shop: Shop, tmp_path: Pa
     shop = bare_shop
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url))
-    assert code == 0
+    assert (code, of(lines, "error")) == (0, {})
     warnings = of(lines, "warning")
     assert "table order_monitor_events" in warnings
     assert {line["do"] for line in warnings.values()} == {"order-monitor migrate"}

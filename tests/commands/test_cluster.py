@@ -57,6 +57,13 @@ class Panel:
         return {account: set(members) for account, members in self.asked.items()}
 
 
+class ManyLogins(StandIn):
+    """A panel where each account has a login of its own: what is one login's, one process asks."""
+
+    def _knows(self, request: web.Request) -> bool:
+        return request.query.get("kod", "").startswith(KOD) and request.query.get("sifre") == SIFRE
+
+
 class Theatre:
     """A shop with accounts and orders, and the processes over it."""
 
@@ -73,7 +80,7 @@ class Theatre:
             integration = str(uuid.uuid4())
             await self.shop.connection.execute(
                 "INSERT INTO integrations (id, name, provider, base_url, kod, sifre) VALUES ($1::uuid, $2, 'znet', $3, $4, $5)",
-                *(integration, f"shop{n}", self.url, KOD, SIFRE),
+                *(integration, f"shop{n}", self.url, f"{KOD}{n}", SIFRE),
             )
             self.accounts.append(f"shop{n}")
             for m in range(orders):
@@ -146,7 +153,7 @@ class Theatre:
 @pytest.fixture
 async def theatre(plain_shop: Shop, tmp_path: Path) -> AsyncIterator[Theatre]:
     panel = Panel()
-    server = StandIn(panel.scripts, kod=KOD, sifre=SIFRE, behave=panel.behave)
+    server = ManyLogins(panel.scripts, sifre=SIFRE, behave=panel.behave)
     async with server, AsyncExitStack() as stack:
         yield Theatre(plain_shop, panel, server.url, tmp_path, stack)
 

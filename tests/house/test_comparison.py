@@ -9,14 +9,12 @@ from order_monitor.core.pin import Pin
 from tests.faults.comparison import assert_all_right, compare
 from tests.shops import Shop
 
-EVENTS = "CREATE TABLE order_monitor_events (id serial, order_id uuid, outcome text, repeat boolean)"
 A, B, C = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 TRUTHS: dict[str, AboutOrder] = {A: Completed(Pin("PIN-A")), B: Completed(None), C: Cancelled()}
-TOLD = "INSERT INTO order_monitor_events (order_id, outcome, repeat) VALUES ($1::uuid, $2, $3)"
+TOLD = "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES ($1, $2, false, $2, $3)"
 
 
 async def right(shop: Shop) -> None:
-    await shop.connection.execute(EVENTS)
     for order_id, status, pin in ((A, "completed", "PIN-A"), (B, "completed", None), (C, "failed", None)):
         await shop.add(status, pin=pin, order_id=order_id)
         await shop.connection.execute(TOLD, order_id, "processing", False)
@@ -46,8 +44,8 @@ async def test_what_is_right_passes(plain_shop: Shop) -> None:
         f"DELETE FROM order_monitor_events WHERE order_id = '{A}' AND outcome = 'completed'",
         f"UPDATE order_monitor_events SET repeat = false WHERE order_id = '{A}'",
         f"UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = '{B}'",
-        f"INSERT INTO order_monitor_events (order_id, outcome, repeat) VALUES ('{C}', 'completed', false)",
-        "INSERT INTO order_monitor_events (order_id, outcome, repeat) VALUES (gen_random_uuid(), 'completed', false)",
+        f"INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES ('{C}', 'completed', false, 'completed', false)",
+        "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES (gen_random_uuid(), 'completed', false, 'completed', false)",
     ],
 )
 async def test_each_harm_is_seen(plain_shop: Shop, harm: str) -> None:

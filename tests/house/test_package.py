@@ -68,34 +68,6 @@ def test_nothing_names_a_place_of_its_making() -> None:
         assert not [word for word in words if word in text], path
 
 
-def test_functions_and_modules_stay_small() -> None:
-    lengths = []
-    for path in (ROOT / "order_monitor").rglob("*.py"):
-        source = path.read_text()
-        assert source.count("\n") <= 400, path
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lengths.append((node.end_lineno or 0) - node.lineno + 1)
-                assert lengths[-1] <= 45, (path, node.name)
-    assert statistics.median(lengths) <= 10
-
-
-def test_a_class_is_one_thing_and_has_a_name_of_its_own() -> None:
-    """Twelve methods and two hundred lines at most, six things to be made of, and no other class or module of its name."""
-    classes: Counter[str] = Counter()
-    modules = Counter(path.name for path in (ROOT / "order_monitor").rglob("*.py") if path.name != "__init__.py")
-    for path in (ROOT / "order_monitor").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                classes[node.name] += 1
-                methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
-                assert len(methods) <= 12, (path, node.name)
-                assert (node.end_lineno or 0) - node.lineno < 200, (path, node.name)
-                made = [one.args for one in methods if one.name == "__init__"]
-                assert all(len(args.args) + len(args.kwonlyargs) <= 7 for args in made), (path, node.name)
-    assert [name for name, count in (classes + modules).items() if count > 1] == []
-
-
 TRAPS = [
     f"{letter}{n}" for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True) for n in range(1, count + 1)
 ]
