@@ -89,12 +89,16 @@ def layout_of(settings: Settings) -> Layout:
             processing=statuses.processing,
             give_up_after=schedule.give_up_after,
             give_up_blind=schedule.give_up_blind,
+            give_up_unknown=schedule.give_up_unknown,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
         refresh=settings.provider.refresh,
+        is_consumed=settings.events.consumer == "none",
+        pins_elsewhere=settings.database.pins == "elsewhere",
         await_pin=schedule.await_pin,
         unique_pins=settings.provider.unique_pins,
+        reference_reuse=settings.provider.reference_reuse,
         lookup=settings.database.lookup,
     )
 

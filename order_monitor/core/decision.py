@@ -59,6 +59,7 @@ class Rules:
     processing: str = "processing"
     give_up_after: float = 86_400.0
     give_up_blind: bool = False
+    give_up_unknown: bool = False
     pin_width: int | None = None
     note_width: int | None = None
 

@@ -27,9 +27,11 @@ class Layout:
     """The orders table. ``known`` are the statuses that need no mention: final ones and ``not_sent``.
 
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
-    With ``is_consumed`` nobody consumes the events: they are written as consumed. A PIN that an end lacks is waited for ``await_pin`` seconds. With
-    ``unique_pins`` no PIN goes to a second order of its account. ``author`` is written beside each event as who decided. ``lookup``
-    are further columns that a person may find an order by.
+    With ``is_consumed`` nobody consumes the events: they are written as consumed. With ``pins_elsewhere`` the shop moves PINs out
+    of their column. A PIN that an end lacks is waited for ``await_pin`` seconds. With ``unique_pins`` no PIN goes to a second
+    order of its account. ``reference_reuse`` says whose an answer is where several orders of an account have its reference:
+    ``none`` of theirs, or the ``newest`` one's. ``author`` is written beside each event as who decided. ``lookup`` are further
+    columns that a person may find an order by.
     """
 
     schema: str
@@ -46,6 +48,7 @@ class Layout:
     pins_elsewhere: bool = False
     await_pin: float = 0.0
     unique_pins: bool = True
+    reference_reuse: str = "none"
     author: str = "daemon"
     lookup: tuple[str, ...] = ()
 
