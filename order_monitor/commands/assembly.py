@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from order_monitor.commands.composition import (
     close_all,
+    daemon_of,
     database_of,
     engine_of,
     membership_of,
@@ -24,6 +25,7 @@ from order_monitor.commands.serving import health_of, ping_of, sender_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
+from order_monitor.settings.money import money_of
 from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
@@ -37,6 +39,7 @@ from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender
+from order_monitor.watch.accord import Accord, AgreedShop
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.doubts import Doubts
@@ -99,6 +102,7 @@ class Assembly:
     ping: Ping | None
     learning: Learning | None
     life: Lifecycle
+    accord: Accord
 
     @classmethod
     def of(
@@ -120,7 +124,10 @@ class Assembly:
         )
         plan = plan_of(settings, learning.timing if learning else None)
         shared = settings.cluster.enabled
-        engine = engine_of(settings, orders, redactor, policy_of(settings, plan=plan), observer, shared=shared)
+        accord = Accord(database, settings.database.schema_, money_of(settings), daemon_of(), clock)
+        shop = AgreedShop(orders, orders, accord)
+        engine = engine_of(settings, shop, redactor, policy_of(settings, plan=plan), observer, shared=shared)
+        accord.watch(engine.board)
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
         ping = ping_of(settings)
@@ -130,7 +137,9 @@ class Assembly:
         notifier = Notifier(view, clock)
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
-        beside |= running({"doubts": doubts, "census": view.census if settings.health.enabled else None})
+        beside |= running(
+            {"doubts": doubts, "settings": accord, "census": view.census if settings.health.enabled else None}
+        )
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:
@@ -143,7 +152,9 @@ class Assembly:
         grace, interval = settings.shutdown.grace, schedule.scan_interval
         life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
         health = health_of(settings, probe, Dashboard(view, metrics))
-        return cls(database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, life)
+        return cls(
+            database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, life, accord
+        )
 
     async def close(self) -> None:
         """Stop listening, keep what was learned, and give back every connection."""
@@ -151,6 +162,7 @@ class Assembly:
             await self.health.stop()
         if self.learning is not None:
             await self.learning.save()
+        await self.accord.leave()
         await close_all(self.engine, self.database, self.sender)
         if self.ping is not None:
             await self.ping.aclose()

@@ -14,6 +14,7 @@ from order_monitor.commands.exits import say
 from order_monitor.core.errors import OrderMonitorError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_ACCEPT = "where settings that decide money differ from those in force, use those."
 
 
 class _Duration(click.ParamType[float]):
@@ -54,10 +55,18 @@ def _config(ctx: click.Context, own: Path | None) -> Path | None:
 @click.option("--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON.")
 @click.option("--every", type=_Duration(), help="With --once: ask only what came due in this time, like 60s.")
 @click.option("--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron.")
+@click.option("--accept-settings", "accept", is_flag=True, help=f"With --once: {_ACCEPT}")
 @click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
 @click.pass_context
 def cli_group(
-    ctx: click.Context, config: Path | None, *, once: bool, as_json: bool, every: float | None, quiet: bool
+    ctx: click.Context,
+    config: Path | None,
+    *,
+    once: bool,
+    as_json: bool,
+    every: float | None,
+    quiet: bool,
+    accept: bool,
 ) -> None:
     """Find out how open orders ended, and write it into the shop's database.
 
@@ -65,8 +74,8 @@ def cli_group(
     3 the database cannot be reached.
     """
     ctx.obj = config
-    if (as_json or every or quiet) and not once:
-        msg = "--json, --every and --quiet go with --once"
+    if (as_json or every or quiet or accept) and not once:
+        msg = "--json, --every, --quiet and --accept-settings go with --once"
         raise click.UsageError(msg)
     if ctx.invoked_subcommand is not None:
         if once:
@@ -74,9 +83,9 @@ def cli_group(
             raise click.UsageError(msg)
         return
     if once:
-        from order_monitor.commands.once import run_once
+        from order_monitor.commands.once import Wish, run_once
 
-        ctx.exit(run_once(config, as_json=as_json, every=every, quiet=quiet))
+        ctx.exit(run_once(config, Wish(as_json=as_json, every=every, quiet=quiet, accept=accept)))
     from order_monitor.commands.daemon import run_daemon
 
     ctx.exit(run_daemon(config))
@@ -165,31 +174,32 @@ def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
 @click.option("--account", metavar="NAME", help="Every open order of this account.")
 @click.option("--overdue", is_flag=True, help="Every order past schedule.give_up_after.")
 @click.option("--stuck", is_flag=True, help="Every order that waits for review.")
+@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
 @click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
 @click.pass_context
 def ask(
     ctx: click.Context,
+    /,
     config: Path | None,
     ids: tuple[str, ...],
     *,
-    account: str | None,
-    overdue: bool,
-    stuck: bool,
+    accept: bool,
     as_json: bool,
+    **wanted: Any,  # noqa: ANN401 - by `Choice`
 ) -> None:
     """Ask the provider about orders now, whatever their schedule says, and write the answer as the daemon would.
 
     Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks without writing.
     """
-    from order_monitor.commands.ask import run_ask
+    from order_monitor.commands.ask import Choice, run_ask
 
-    if not ids and not (account or overdue or stuck):
+    if not ids and not any(wanted.values()):
         msg = "name orders, or give --account, --overdue or --stuck"
         raise click.UsageError(msg)
-    if ids and (account or overdue or stuck):
+    if ids and any(wanted.values()):
         msg = "give either orders, or --account, --overdue or --stuck"
         raise click.UsageError(msg)
-    ctx.exit(run_ask(_config(ctx, config), list(ids), account=account, overdue=overdue, stuck=stuck, as_json=as_json))
+    ctx.exit(run_ask(_config(ctx, config), Choice(list(ids), **wanted), as_json=as_json, accept=accept))
 
 
 @cli_group.command()
@@ -201,6 +211,7 @@ def ask(
 @click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
 @click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with --failed and --reopen.")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
 @click.pass_context
 def resolve(
     ctx: click.Context,
@@ -211,6 +222,7 @@ def resolve(
     pin_stdin: bool,
     reason: str,
     by: str | None,
+    accept: bool,
 ) -> None:
     """Decide one order by hand, by the daemon's own guarded path, with its event and webhook."""
     from order_monitor.commands.resolve import run_resolve
@@ -224,7 +236,8 @@ def resolve(
     if pin_stdin and how != "completed":
         msg = "--pin-stdin goes with --completed"
         raise click.UsageError(msg)
-    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, with_pin=pin_stdin))
+    path = _config(ctx, config)
+    ctx.exit(run_resolve(path, order_id, how, reason=reason, by=by, with_pin=pin_stdin, accept=accept))
 
 
 @cli_group.command()
@@ -311,6 +324,33 @@ def advise(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
     from order_monitor.commands.advise import run_advise
 
     ctx.exit(run_advise(_config(ctx, config), as_json=as_json))
+
+
+@cli_group.group("settings")
+def settings_group() -> None:
+    """The settings that decide money, as they are in force for every process of this shop."""
+
+
+@settings_group.command("show")
+@_takes_config
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.pass_context
+def settings_show(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Show those in force beside this file's, and mark where they differ."""
+    from order_monitor.commands.agreement import run_show
+
+    ctx.exit(run_show(_config(ctx, config), as_json=as_json))
+
+
+@settings_group.command("adopt")
+@_takes_config
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def settings_adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
+    """Put this file's in force; a running daemon with others asks nothing until it is restarted or reloaded."""
+    from order_monitor.commands.agreement import run_adopt
+
+    ctx.exit(run_adopt(_config(ctx, config), by=by))
 
 
 @cli_group.command()

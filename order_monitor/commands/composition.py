@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from order_monitor import __version__
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
@@ -31,6 +33,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.membership import Membership
+from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import LineSink, Redactor, set_up
 from order_monitor.tell.webhook import Sender
@@ -227,6 +230,12 @@ def membership_of(settings: Settings, database: Database, *, on_trial: bool = Fa
     place = settings.database
     table = f"{place.schema_}.{place.table}{' on trial' * on_trial}"
     return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark_of(settings))
+
+
+def daemon_of() -> Daemon:
+    """Return what tells this process from all others, also from one of the same number on a machine of the same name."""
+    host, pid = socket.gethostname(), os.getpid()
+    return Daemon(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, __version__)
 
 
 def mark_of(settings: Settings) -> str:

@@ -22,13 +22,22 @@ def page(group: click.Group) -> str:
         *_options(group, context),
         ".SH COMMANDS",
     ]
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(commands_of(group).items()):
         inner = click.Context(command, info_name=name, parent=context)
         usage = " ".join(command.collect_usage_pieces(inner))
         lines += [f".SS \\fB{_text(name)}\\fR {_text(usage)}", _text((command.help or "").replace("\n", " "))]
         lines += _options(command, inner)
     lines += [".SH FILES", "\\fImonitor.toml\\fR, then \\fI/etc/order\\-monitor/monitor.toml\\fR: the settings."]
     return "\n".join(lines)
+
+
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of ``group`` by what is typed, those of a group in it under both names."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        inner = commands_of(command) if isinstance(command, click.Group) else {"": command}
+        found |= {f"{name} {rest}".rstrip(): one for rest, one in inner.items()}
+    return found
 
 
 def _options(command: click.Command, context: click.Context) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from order_monitor.commands.agreement import agreed
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit, say
 from order_monitor.commands.lookup import ended, history_of, name_of
@@ -45,8 +46,10 @@ class _NotWrittenError(Exception):
     """Undoes the transaction; the text says why, fit to be shown."""
 
 
-def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by: str | None, with_pin: bool) -> int:
-    """Resolve one order; return 1 where it cannot be."""
+def run_resolve(
+    config: Path | None, order_id: str, how: str, *, reason: str, by: str | None, with_pin: bool, accept: bool = False
+) -> int:
+    """Resolve one order; return 1 where it cannot be. With ``accept`` by the settings in force where this file's differ."""
     settings, sink, redactor = settings_of(config, "database", least="error")
     pin = _read_pin() if with_pin else None
     if pin is not None:
@@ -56,7 +59,7 @@ def run_resolve(config: Path | None, order_id: str, how: str, *, reason: str, by
         return ExitCode.NOT_DONE
     name = name_of(by)
     decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin)
-    return run_to_exit(_resolve(settings, order_id, decision), sink.close)
+    return run_to_exit(_agree_and_resolve(settings, order_id, decision, accept=accept), sink.close)
 
 
 def _read_pin() -> Pin | None:
@@ -66,22 +69,27 @@ def _read_pin() -> Pin | None:
     return Pin(code) if code else None
 
 
-async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int:
+async def _agree_and_resolve(settings: Settings, order_id: str, decision: Decision, *, accept: bool) -> int:
     database = database_of(settings)
-    orders = Orders(database, replace(layout_of(settings), author=decision.by))
     try:
         await people_tables(database, settings.database.schema_)
-        history = await history_of(database, orders, order_id)
-        if isinstance(history, str):
-            return ExitCode.NOT_DONE
-        if decision.how == "reopen":
-            return await _reopen(database, orders, settings, history, decision)
-        if history.order.status not in orders.ledger.statements.open_statuses:
-            say(f"{history.order.id}: {ended(history)}")
-            return ExitCode.NOT_DONE
-        return await _end(database, orders, history, decision)
+        taken = await agreed(settings, database, accept=accept, by=decision.by)
+        return ExitCode.NOT_DONE if taken is None else await _resolve(taken, database, order_id, decision)
     finally:
         await database.close()
+
+
+async def _resolve(settings: Settings, database: Database, order_id: str, decision: Decision) -> int:
+    orders = Orders(database, replace(layout_of(settings), author=decision.by))
+    history = await history_of(database, orders, order_id)
+    if isinstance(history, str):
+        return ExitCode.NOT_DONE
+    if decision.how == "reopen":
+        return await _reopen(database, orders, settings, history, decision)
+    if history.order.status not in orders.ledger.statements.open_statuses:
+        say(f"{history.order.id}: {ended(history)}")
+        return ExitCode.NOT_DONE
+    return await _end(database, orders, history, decision)
 
 
 async def _end(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:

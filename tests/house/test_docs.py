@@ -13,6 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from order_monitor.commands.cli import cli_group
+from order_monitor.commands.man_page import commands_of
 from order_monitor.settings.model import Settings
 from tests import readme
 from tests.readme import PAGES, ROOT
@@ -23,7 +24,7 @@ from tests.tell.test_alerts import ALERTS, on_fire
 ARABIC = (ROOT / "docs" / "ar" / "operating.md").read_text("utf-8")
 COMMANDS: dict[str, click.Command] = {
     "order-monitor": cli_group,
-    **{f"order-monitor {name}": command for name, command in cli_group.commands.items()},
+    **{f"order-monitor {name}": command for name, command in commands_of(cli_group).items()},
 }
 OPTION = r"(?<![\w-])--?[A-Za-z][a-z-]*"
 LINKED = [ROOT / "README.md", ROOT / "README.ar.md", *sorted((ROOT / "docs").rglob("*.md"))]
