@@ -113,7 +113,7 @@ class Assembly:
         dropped: Callable[[], int] = lambda: 0,
     ) -> Assembly:
         """Build them from the settings; nothing is connected and nothing listens yet."""
-        clock, schedule = SystemClock(), settings.schedule
+        clock, schedule, shared = SystemClock(), settings.schedule, settings.cluster.enabled
         database, view = database_of(settings), Overview(clock)
         orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
         redactor.learn(secrets_in(os.environ))
@@ -122,24 +122,19 @@ class Assembly:
         observer = Observers(
             one for one in (metrics, view.history, traces, reconciliation, learning) if one is not None
         )
-        plan = plan_of(settings, learning.timing if learning else None)
-        shared = settings.cluster.enabled
+        policy = policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
         accord = Accord(database, settings.database.schema_, money_of(settings), daemon_of(), clock)
-        shop = AgreedShop(orders, orders, accord)
-        engine = engine_of(settings, shop, redactor, policy_of(settings, plan=plan), observer, shared=shared)
+        engine = engine_of(settings, AgreedShop(orders, orders, accord), redactor, policy, observer, shared=shared)
         accord.watch(engine.board)
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
-        ping = ping_of(settings)
-        probe = Readiness(engine, clock, schedule.scan_interval, cluster)
+        probe, ping = Readiness(engine, clock, schedule.scan_interval, cluster), ping_of(settings)
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
-        notifier = Notifier(view, clock)
+        notifier, census = Notifier(view, clock), view.census if settings.health.enabled else None
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
-        beside |= running(
-            {"doubts": doubts, "settings": accord, "census": view.census if settings.health.enabled else None}
-        )
+        beside |= running({"doubts": doubts, "settings": accord, "census": census})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:

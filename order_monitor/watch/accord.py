@@ -14,11 +14,11 @@ from typing import Final, Protocol
 import structlog
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import SettingsError, ShopError, ShopMisfitError
+from order_monitor.core.errors import SettingsError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.database import Database
-from order_monitor.shop.money_settings import Agreement, Daemon, Difference, MoneySettings
+from order_monitor.shop.money_settings import LIVES_FOR, Agreement, Daemon, Difference, MoneySettings
 from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.watch.board import Board
 from order_monitor.watch.discovery import Shop
@@ -52,7 +52,7 @@ class Accord:
         self._looking = asyncio.Lock()
         self._board: Board | None = None
         self._was_in_accord = False
-        self._seen_at = float("-inf")
+        self._seen_at = self._missed_at = float("-inf")
         self.problem = ""
         self._log = structlog.get_logger("order_monitor.settings")
 
@@ -75,13 +75,22 @@ class Accord:
             is_first, now = not self._was_in_accord, self._clock.monotonic()
             # Under its lock only where there is something to be stored, or to be seen.
             me = self._me if is_first or self.problem or now - self._seen_at >= EVERY else None
-            async with self._database.transaction() as connection:
-                agreement = await self._stored.reconcile(
-                    connection, self._own, by=self._me.id, may_replace=is_first, me=me
-                )
+            may_replace = is_first and now - self._missed_at >= LIVES_FOR
+            try:
+                async with self._database.transaction() as connection:
+                    agreement = await self._stored.reconcile(
+                        connection, self._own, by=self._me.id, may_replace=may_replace, me=me
+                    )
+            except ShopUnavailableError:
+                self.missed()
+                raise
             if me is not None and not agreement.differing:
                 self._seen_at = now
             self._take(agreement)
+
+    def missed(self) -> None:
+        """Note that the database is away: so it is for the others, who cannot be seen, and none counts as gone for a while."""
+        self._missed_at = self._clock.monotonic()
 
     async def change(self, own: Mapping[str, str]) -> Sequence[Difference]:
         """Go by others from now on, where no other daemon lives with what is stored, or they are what is; else return what differs.
@@ -160,7 +169,11 @@ class AgreedShop:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        await self._tables.complete()
+        try:
+            await self._tables.complete()
+        except ShopUnavailableError:
+            self._accord.missed()
+            raise
         await self._accord.look()
         self._see()
         return await self._shop.scan(since=since, take=take)

@@ -508,9 +508,10 @@ def test_completion_is_of_the_same_commands(shell: str) -> None:
 
 def test_the_man_page_is_of_the_same_commands() -> None:
     from order_monitor.commands.cli import cli_group
+    from order_monitor.commands.man_page import commands_of
 
     done = subprocess.run([sys.executable, "-m", "order_monitor", "man"], capture_output=True, text=True, check=True)
-    for name, command in cli_group.commands.items():
+    for name, command in commands_of(cli_group).items():
         assert f".SS \\fB{name}\\fR" in done.stdout
         for parameter in command.params:
             for option in parameter.opts:

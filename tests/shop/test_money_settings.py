@@ -20,7 +20,8 @@ MONEY = MoneySettings("public")
 @pytest.fixture
 async def database(plain_shop: Shop) -> Database:
     database = plain_shop.database()
-    assert [line async for line in Migration(database, plain_shop.layout, SystemClock()).apply()]
+    async for _ in Migration(database, plain_shop.layout, SystemClock()).apply():
+        pass
     return database
 
 
@@ -86,7 +87,7 @@ async def test_what_differs_is_told_and_replaced_by_whoever_may(database: Databa
     ],
 )
 async def test_a_daemon_replaces_where_no_other_lives_with_what_is_stored(
-    plain_shop: Shop, database: Database, shown: str | None, ago: float, kind: str, is_free: bool
+    plain_shop: Shop, database: Database, shown: str | None, ago: float, kind: str, *, is_free: bool
 ) -> None:
     await reconcile(database, OLD)
     await lives(plain_shop, shown, ago=ago, kind=kind)
@@ -115,7 +116,7 @@ async def test_a_daemon_is_seen_as_soon_as_it_agrees_and_no_more_when_it_leaves(
 
 @pytest.mark.parametrize("is_empty", [True, False])
 async def test_of_many_that_start_at_once_all_that_agree_go_by_the_same(
-    plain_shop: Shop, database: Database, is_empty: bool
+    plain_shop: Shop, database: Database, *, is_empty: bool
 ) -> None:
     """All are let go at the same moment, each with a connection of its own; one set is in force, and the others know it."""
     if not is_empty:
