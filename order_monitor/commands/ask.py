@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from order_monitor.commands.agreement import agreed
 from order_monitor.commands.composition import (
     attendance_of,
     close_all,
@@ -109,26 +110,37 @@ def _fate(result: Result, said: str) -> tuple[bool, str]:
             return True, f"{said}; nothing to write"
 
 
-def run_ask(
-    config: Path | None, ids: list[str], *, account: str | None, overdue: bool, stuck: bool, as_json: bool
-) -> int:
-    """Ask about the orders chosen; return 0 where each was answered and written."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which orders are meant: by their ids, or by what they are."""
+
+    ids: list[str]
+    account: str | None = None
+    overdue: bool = False
+    stuck: bool = False
+
+
+def run_ask(config: Path | None, choice: Choice, *, as_json: bool, accept: bool) -> int:
+    """Ask about the orders chosen; return 0 where each was answered and written.
+
+    With ``accept`` by the settings in force where this file's differ.
+    """
     settings, sink, redactor = settings_of(config, "database", "provider", least="warning")
-    return run_to_exit(
-        _ask(settings, redactor, ids, account=account, overdue=overdue, stuck=stuck, as_json=as_json), sink.close
-    )
+    return run_to_exit(_agree_and_ask(settings, redactor, choice, as_json=as_json, accept=accept), sink.close)
 
 
-async def _ask(
-    settings: Settings,
-    redactor: Redactor,
-    ids: list[str],
-    *,
-    account: str | None,
-    overdue: bool,
-    stuck: bool,
-    as_json: bool,
-) -> int:
+async def _agree_and_ask(settings: Settings, redactor: Redactor, choice: Choice, *, as_json: bool, accept: bool) -> int:
+    database = database_of(settings)
+    try:
+        await people_tables(database, settings.database.schema_)
+        taken = await agreed(settings, database, accept=accept, by=AUTHOR)
+    finally:
+        await database.close()
+    return ExitCode.NOT_DONE if taken is None else await _ask(taken, redactor, choice, as_json=as_json)
+
+
+async def _ask(settings: Settings, redactor: Redactor, choice: Choice, *, as_json: bool) -> int:
+    ids, account, overdue, stuck = choice.ids, choice.account, choice.overdue, choice.stuck
     stop, told = Stop(), Told()
     database = database_of(settings)
     orders = Orders(database, replace(layout_of(settings), author=AUTHOR))
@@ -136,7 +148,6 @@ async def _ask(
     lines: list[dict[str, Any]] = []
     with stop.on_signals():
         try:
-            await people_tables(database, settings.database.schema_)
             await orders.prepare()
             named = await _open_ones(database, orders, list(dict.fromkeys(ids)), lines) if ids else None
             if stuck:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from order_monitor.commands.composition import (
     attendance_of,
     close_all,
+    daemon_of,
     database_of,
     engine_of,
     membership_of,
@@ -25,6 +26,7 @@ from order_monitor.commands.serving import health_of, ping_of, sender_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
+from order_monitor.settings.money import money_of
 from order_monitor.shop.database import Database
 from order_monitor.shop.presence import DAEMON
 from order_monitor.shop.repository import Orders
@@ -39,6 +41,7 @@ from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender
+from order_monitor.watch.accord import Accord, AgreedShop
 from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.cluster import Cluster
@@ -104,6 +107,7 @@ class Assembly:
     learning: Learning | None
     attendance: Attendance
     life: Lifecycle
+    accord: Accord
 
     @classmethod
     def of(
@@ -115,7 +119,7 @@ class Assembly:
         clock: Clock | None = None,
     ) -> Assembly:
         """Build them from the settings; nothing is connected and nothing listens yet."""
-        clock, schedule = clock or SystemClock(), settings.schedule
+        clock, schedule, shared = clock or SystemClock(), settings.schedule, settings.cluster.enabled
         database, view = database_of(settings), Overview(clock)
         orders, metrics, traces = orders_of(settings, database), Metrics(view, dropped), traces_of(clock)
         redactor.learn(secrets_in(os.environ))
@@ -124,23 +128,22 @@ class Assembly:
         observer = Observers(
             one for one in (metrics, view.history, traces, reconciliation, learning) if one is not None
         )
-        plan = plan_of(settings, learning.timing if learning else None)
-        shared = settings.cluster.enabled
-        policy = policy_of(settings, plan=plan)
-        engine = engine_of(settings, orders, redactor, policy, observer, shared=shared, clock=clock)
+        policy = policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
+        accord = Accord(database, settings.database.schema_, money_of(settings), daemon_of(), clock)
+        shop = AgreedShop(orders, orders, accord)
+        engine = engine_of(settings, shop, redactor, policy, observer, shared=shared, clock=clock)
+        accord.watch(engine.board)
         attendance = attendance_of(settings, database, engine, DAEMON)
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
-        ping = ping_of(settings)
-        probe = Readiness(engine, clock, schedule.scan_interval, cluster, sender)
+        probe, ping = Readiness(engine, clock, schedule.scan_interval, cluster, sender), ping_of(settings)
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
-        notifier = Notifier(view, clock)
+        notifier, census = Notifier(view, clock), view.census if settings.health.enabled else None
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
-        beside["presence"] = attendance.run
-        beside |= running({"housekeeping": Housekeeping(orders, clock)})
-        beside |= running({"doubts": doubts, "census": view.census if settings.health.enabled else None})
+        beside |= {"presence": attendance.run, "settings": accord.run}
+        beside |= running({"housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census})
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:
@@ -154,7 +157,20 @@ class Assembly:
         life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
         health = health_of(settings, probe, Dashboard(view, metrics))
         return cls(
-            database, orders, notifier, engine, probe, view, health, sender, traces, ping, learning, attendance, life
+            database,
+            orders,
+            notifier,
+            engine,
+            probe,
+            view,
+            health,
+            sender,
+            traces,
+            ping,
+            learning,
+            attendance,
+            life,
+            accord,
         )
 
     async def close(self) -> None:
@@ -164,6 +180,7 @@ class Assembly:
         if self.learning is not None:
             await self.learning.save()
         await self.attendance.leave()
+        await self.accord.leave()
         await close_all(self.engine, self.database, self.sender)
         if self.ping is not None:
             await self.ping.aclose()

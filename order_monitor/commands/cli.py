@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import click
 
 from order_monitor import __version__
 from order_monitor.commands.exits import report as report_error
+from order_monitor.commands.options import Duration, config_of, takes_config
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.tell.streams import say
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-class _Duration(click.ParamType[float]):
-    """Seconds, or a number with a unit."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
-        from order_monitor.settings.types import parse_seconds
-
-        try:
-            seconds = parse_seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if seconds <= 0:
-            self.fail("must be more than 0", param, ctx)
-        return seconds
-
-
-def _takes_config(command: _F) -> _F:
-    """Let every command take ``--config``, before or after its own name."""
-    option = click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=None,
-        help="The settings [default: monitor.toml here, then /etc/order-monitor/monitor.toml].",
-    )
-    return option(command)
-
-
-def _config(ctx: click.Context, own: Path | None) -> Path | None:
-    return own if own is not None else ctx.obj
+_ACCEPT: Final = "where settings that decide money differ from those in force, use those."
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@_takes_config
+@takes_config
 @click.option("--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON.")
-@click.option("--every", type=_Duration(), help="With --once: ask only what came due in this time, like 60s.")
+@click.option("--every", type=Duration(), help="With --once: ask only what came due in this time, like 60s.")
 @click.option("--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron.")
+@click.option("--accept-settings", "accept", is_flag=True, help=f"With --once: {_ACCEPT}")
 @click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
 @click.pass_context
 def cli_group(
-    ctx: click.Context, config: Path | None, *, once: bool, as_json: bool, every: float | None, quiet: bool
+    ctx: click.Context,
+    config: Path | None,
+    *,
+    once: bool,
+    as_json: bool,
+    every: float | None,
+    quiet: bool,
+    accept: bool,
 ) -> None:
     """Find out how open orders ended, and write it into the shop's database.
 
@@ -66,8 +42,8 @@ def cli_group(
     3 the database cannot be reached.
     """
     ctx.obj = config
-    if (as_json or every or quiet) and not once:
-        msg = "--json, --every and --quiet go with --once"
+    if (as_json or every or quiet or accept) and not once:
+        msg = "--json, --every, --quiet and --accept-settings go with --once"
         raise click.UsageError(msg)
     if ctx.invoked_subcommand is not None:
         if once:
@@ -75,16 +51,16 @@ def cli_group(
             raise click.UsageError(msg)
         return
     if once:
-        from order_monitor.commands.once import run_once
+        from order_monitor.commands.once import Wish, run_once
 
-        ctx.exit(run_once(config, as_json=as_json, every=every, quiet=quiet))
+        ctx.exit(run_once(config, Wish(as_json=as_json, every=every, quiet=quiet, accept=accept)))
     from order_monitor.commands.daemon import run_daemon
 
     ctx.exit(run_daemon(config))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--dry-run", is_flag=True, help="Print the SQL that is missing, and change nothing.")
 @click.option("--format", "form", type=click.Choice(["sql", "django"]), default="sql", help="With --dry-run: the form.")
 @click.pass_context
@@ -92,22 +68,22 @@ def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str
     """Add to the shop's database what order-monitor needs: a column, indexes and its own tables. Safe to repeat."""
     from order_monitor.commands.migrate import run_migrate
 
-    ctx.exit(run_migrate(_config(ctx, config), dry_run=dry_run or form == "django", django=form == "django"))
+    ctx.exit(run_migrate(config_of(ctx, config), dry_run=dry_run or form == "django", django=form == "django"))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
 @click.pass_context
 def check(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
     """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
     from order_monitor.commands.check import run_check
 
-    ctx.exit(run_check(_config(ctx, config), as_json=as_json))
+    ctx.exit(run_check(config_of(ctx, config), as_json=as_json))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("order_id", metavar="ID")
 @click.option("--now", "ask", is_flag=True, help="Ask the provider once, and show the answer without writing it.")
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON document.")
@@ -116,17 +92,17 @@ def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool
     """Tell one order's whole story: its row, its account, its times, its events, and why it is asked about or not."""
     from order_monitor.commands.explain import run_explain
 
-    ctx.exit(run_explain(_config(ctx, config), order_id, ask=ask, as_json=as_json))
+    ctx.exit(run_explain(config_of(ctx, config), order_id, ask=ask, as_json=as_json))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--open", is_flag=True, expose_value=False, help="Every open order, as without it.")
 @click.option("--overdue", is_flag=True, help="Only those past schedule.give_up_after.")
 @click.option("--stuck", is_flag=True, help="Only those that could not be written.")
 @click.option("--no-reference", is_flag=True, help="Only those without a provider_referans.")
 @click.option("--account", metavar="NAME", help="Only those of this account.")
-@click.option("--older-than", type=_Duration(), help="Only those sent at least this long ago, like 1h.")
+@click.option("--older-than", type=Duration(), help="Only those sent at least this long ago, like 1h.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most.")
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
@@ -135,66 +111,67 @@ def orders(ctx: click.Context, /, config: Path | None, *, limit: int, form: str 
     """List open orders, oldest first: all, or those that are all of what is asked for."""
     from order_monitor.commands.orders import Wanted, run_orders
 
-    ctx.exit(run_orders(_config(ctx, config), Wanted(**wanted), limit=limit, form=form or "table"))
+    ctx.exit(run_orders(config_of(ctx, config), Wanted(**wanted), limit=limit, form=form or "table"))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--json", "as_json", is_flag=True, help="The status document, as /api/status gives it.")
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
     """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 nobody answers."""
     from order_monitor.commands.status import run_status
 
-    ctx.exit(run_status(_config(ctx, config), as_json=as_json))
+    ctx.exit(run_status(config_of(ctx, config), as_json=as_json))
 
 
 @cli_group.command()
-@_takes_config
-@click.option("--every", type=_Duration(), default=2.0, show_default=True, help="How often to look again.")
+@takes_config
+@click.option("--every", type=Duration(), default=2.0, show_default=True, help="How often to look again.")
 @click.pass_context
 def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
     """Watch the running daemon in the terminal, until Ctrl-C."""
     from order_monitor.commands.status import run_top
 
-    ctx.exit(run_top(_config(ctx, config), every=every))
+    ctx.exit(run_top(config_of(ctx, config), every=every))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--account", metavar="NAME", help="Every open order of this account.")
 @click.option("--overdue", is_flag=True, help="Every order past schedule.give_up_after.")
 @click.option("--stuck", is_flag=True, help="Every order that waits for review.")
+@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
 @click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
 @click.pass_context
 def ask(
     ctx: click.Context,
+    /,
     config: Path | None,
     ids: tuple[str, ...],
     *,
-    account: str | None,
-    overdue: bool,
-    stuck: bool,
+    accept: bool,
     as_json: bool,
+    **wanted: Any,  # noqa: ANN401 - by `Choice`
 ) -> None:
     """Ask the provider about orders now, whatever their schedule says, and write the answer as the daemon would.
 
     Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks without writing.
     """
-    from order_monitor.commands.ask import run_ask
+    from order_monitor.commands.ask import Choice, run_ask
 
-    if not ids and not (account or overdue or stuck):
+    if not ids and not any(wanted.values()):
         msg = "name orders, or give --account, --overdue or --stuck"
         raise click.UsageError(msg)
-    if ids and (account or overdue or stuck):
+    if ids and any(wanted.values()):
         msg = "give either orders, or --account, --overdue or --stuck"
         raise click.UsageError(msg)
-    ctx.exit(run_ask(_config(ctx, config), list(ids), account=account, overdue=overdue, stuck=stuck, as_json=as_json))
+    ctx.exit(run_ask(config_of(ctx, config), Choice(list(ids), **wanted), as_json=as_json, accept=accept))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("order_id", metavar="ID")
 @click.option("--completed", "how", flag_value="completed", help="It was delivered.")
 @click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
@@ -205,6 +182,7 @@ def ask(
 @click.option("--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package.")
 @click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with all but --completed.")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
 @click.pass_context
 def resolve(  # noqa: PLR0913 - one a flag
     ctx: click.Context,
@@ -217,6 +195,7 @@ def resolve(  # noqa: PLR0913 - one a flag
     for_package: bool,
     reason: str,
     by: str | None,
+    accept: bool,
 ) -> None:
     """Decide one order by hand, by the daemon's own guarded path, with its event and webhook."""
     from order_monitor.commands.resolve import run_resolve
@@ -236,12 +215,12 @@ def resolve(  # noqa: PLR0913 - one a flag
     if for_package and same_as is None:
         msg = "--for-package goes with --same-as"
         raise click.UsageError(msg)
-    more: dict[str, Any] = {"with_pin": pin_stdin, "same_as": same_as, "is_shared": for_package}
-    ctx.exit(run_resolve(_config(ctx, config), order_id, how, reason=reason, by=by, **more))
+    more: dict[str, Any] = {"with_pin": pin_stdin, "same_as": same_as, "is_shared": for_package, "accept": accept}
+    ctx.exit(run_resolve(config_of(ctx, config), order_id, how, reason=reason, by=by, **more))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 @click.option(
     "--close", "order_id", metavar="ORDER", help="Close what is open about an order, and change nothing in it."
@@ -267,18 +246,18 @@ def review(
         if kind is not None or reason or by is not None:
             msg = "--kind, --reason and --by go with --close"
             raise click.UsageError(msg)
-        ctx.exit(run_review(_config(ctx, config), as_json=as_json))
+        ctx.exit(run_review(config_of(ctx, config), as_json=as_json))
     if not reason.strip():
         msg = "--close needs --reason"
         raise click.UsageError(msg)
-    ctx.exit(run_close(_config(ctx, config), order_id, kind=kind, reason=reason, by=by))
+    ctx.exit(run_close(config_of(ctx, config), order_id, kind=kind, reason=reason, by=by))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("account")
 @click.option("--reason", metavar="TEXT", required=True, help="Why; shown wherever the account is.")
-@click.option("--for", "seconds", type=_Duration(), help="For how long, like 2h [default: until it is resumed].")
+@click.option("--for", "seconds", type=Duration(), help="For how long, like 2h [default: until it is resumed].")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def pause(
@@ -287,25 +266,25 @@ def pause(
     """Ask an account nothing until it is resumed; holds for every process and after a restart."""
     from order_monitor.commands.pause import run_pause
 
-    ctx.exit(run_pause(_config(ctx, config), account, reason=reason, by=by, seconds=seconds))
+    ctx.exit(run_pause(config_of(ctx, config), account, reason=reason, by=by, seconds=seconds))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("account")
 @click.pass_context
 def resume(ctx: click.Context, config: Path | None, account: str) -> None:
     """Ask an account again that was paused; its failures are forgotten."""
     from order_monitor.commands.pause import run_resume
 
-    ctx.exit(run_resume(_config(ctx, config), account))
+    ctx.exit(run_resume(config_of(ctx, config), account))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
 @click.option("--order", "order_id", metavar="ID", help="Every event of this order, by any of its names.")
-@click.option("--since", type=_Duration(), help="Every event of this time, like 2h.")
+@click.option("--since", type=Duration(), help="Every event of this time, like 2h.")
 @click.option("--dead", is_flag=True, help="Every dead letter.")
 @click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
 @click.pass_context
@@ -322,7 +301,7 @@ def replay(
     """Post events to the webhook again; with nothing chosen, list the dead letters."""
     from order_monitor.commands.replay import run_replay
 
-    ctx.exit(run_replay(_config(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
+    ctx.exit(run_replay(config_of(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
 
 
 @cli_group.group()
@@ -331,19 +310,19 @@ def webhook() -> None:
 
 
 @webhook.command()
-@_takes_config
+@takes_config
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
     """Post this shop's events to this file's address from now on, and to no other; those that wait too."""
     from order_monitor.commands.webhook import run_adopt
 
-    ctx.exit(run_adopt(_config(ctx, config), by=by))
+    ctx.exit(run_adopt(config_of(ctx, config), by=by))
 
 
 @cli_group.command()
-@_takes_config
-@click.option("--since", type=_Duration(), default="24h", show_default=True, help="The period, up to now.")
+@takes_config
+@click.option("--since", type=Duration(), default="24h", show_default=True, help="The period, up to now.")
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.pass_context
@@ -351,18 +330,45 @@ def report(ctx: click.Context, config: Path | None, *, since: float, form: str |
     """Report on a period, per account and package: sent, completed, failed, still open by age, overdue, how fast."""
     from order_monitor.commands.report import run_report
 
-    ctx.exit(run_report(_config(ctx, config), since=since, form=form or "table"))
+    ctx.exit(run_report(config_of(ctx, config), since=since, form=form or "table"))
 
 
 @cli_group.command()
-@_takes_config
+@takes_config
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def advise(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
     """Compare backoff, a fixed interval and learned timing on the shop's own history, before you switch."""
     from order_monitor.commands.advise import run_advise
 
-    ctx.exit(run_advise(_config(ctx, config), as_json=as_json))
+    ctx.exit(run_advise(config_of(ctx, config), as_json=as_json))
+
+
+@cli_group.group("settings")
+def settings_group() -> None:
+    """The settings that decide money, as they are in force for every process of this shop."""
+
+
+@settings_group.command("show")
+@takes_config
+@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.pass_context
+def settings_show(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """Show those in force beside this file's, and mark where they differ."""
+    from order_monitor.commands.agreement import run_show
+
+    ctx.exit(run_show(config_of(ctx, config), as_json=as_json))
+
+
+@settings_group.command("adopt")
+@takes_config
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def settings_adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
+    """Put this file's in force; a running daemon with others asks nothing until it is restarted or reloaded."""
+    from order_monitor.commands.agreement import run_adopt
+
+    ctx.exit(run_adopt(config_of(ctx, config), by=by))
 
 
 @cli_group.command()

@@ -35,6 +35,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.membership import Membership
+from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.presence import Ident, Presence
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.logs import LineSink, Redactor, set_up
@@ -97,12 +98,16 @@ def layout_of(settings: Settings) -> Layout:
             give_up_blind=schedule.give_up_blind,
             first_check=schedule.first_check,
             no_pin=settings.provider.no_pin,
+            give_up_unknown=schedule.give_up_unknown,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
         refresh=settings.provider.refresh,
+        is_consumed=settings.events.consumer == "none",
+        pins_elsewhere=settings.database.pins == "elsewhere",
         await_pin=schedule.await_pin,
         unique_pins=settings.provider.unique_pins,
+        reference_reuse=settings.provider.reference_reuse,
         lookup=settings.database.lookup,
         credentials=_configured(settings),
     )
@@ -257,6 +262,12 @@ def membership_of(settings: Settings, database: Database, *, on_trial: bool = Fa
     place = settings.database
     table = f"{place.schema_}.{place.table}{' on trial' * on_trial}"
     return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark_of(settings))
+
+
+def daemon_of() -> Daemon:
+    """Return what tells this process from all others, also from one of the same number on a machine of the same name."""
+    host, pid = socket.gethostname(), os.getpid()
+    return Daemon(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, __version__)
 
 
 def mark_of(settings: Settings) -> str:

@@ -29,13 +29,15 @@ async def _live(config: Path | None, settings: Settings, sink: LineSink, redacto
     log = structlog.get_logger("order_monitor")
     stop = Stop()
     parts = Assembly.of(settings, stop, redactor, lambda: sink.dropped)
-    with stop.on_signals(hang_up=Reloader(config, settings, parts, redactor)):
+    reloader = Reloader(config, settings, parts, redactor)
+    with stop.on_signals(hang_up=reloader):
         try:
             if parts.health is not None:
                 await parts.health.start()
             log.info("started", version=__version__)
             clean = await parts.life.forever()
         finally:
+            reloader.stop()
             await parts.close()
         log.info("stopped", clean=clean)
         return ExitCode.OK if clean else ExitCode.NOT_DONE

@@ -32,13 +32,11 @@ def page(group: click.Group) -> str:
 
 
 def commands_of(group: click.Group) -> dict[str, click.Command]:
-    """Return the commands of ``group`` by their names, those of its own groups by both names."""
+    """Return the commands of ``group`` by what is typed, those of a group in it under both names."""
     found: dict[str, click.Command] = {}
     for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            found |= {f"{name} {inner}": one for inner, one in commands_of(command).items()}
-        else:
-            found[name] = command
+        inner = commands_of(command) if isinstance(command, click.Group) else {"": command}
+        found |= {f"{name} {rest}".rstrip(): one for rest, one in inner.items()}
     return found
 
 

@@ -7,11 +7,13 @@ import json
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from order_monitor.commands.agreement import agreed
 from order_monitor.commands.composition import (
     attendance_of,
     close_all,
@@ -39,22 +41,34 @@ from order_monitor.watch.system_clock import SystemClock
 _TOLD_APART: Final = ("skipped", "seconds", "not_asked_accounts", "not_understood_accounts")
 
 
-def run_once(config: Path | None, *, as_json: bool, every: float | None, quiet: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How one pass is to be made and told: ``accept`` goes by the settings in force where this file's differ."""
+
+    as_json: bool = False
+    every: float | None = None
+    quiet: bool = False
+    accept: bool = False
+
+
+def run_once(config: Path | None, wish: Wish) -> int:
     """Make one pass, print its summary, and return the exit code."""
-    settings, sink, redactor = settings_of(config, "database", "provider", least="error" if quiet else None)
-    return run_to_exit(_pass(settings, redactor, as_json=as_json, every=every, quiet=quiet), sink.close)
+    settings, sink, redactor = settings_of(config, "database", "provider", least="error" if wish.quiet else None)
+    return run_to_exit(_once(settings, redactor, wish), sink.close)
 
 
-async def _pass(
-    settings: Settings,
-    redactor: Redactor,
-    *,
-    as_json: bool,
-    every: float | None,
-    quiet: bool,
-    clock: Clock | None = None,
-) -> int:
+async def _once(settings: Settings, redactor: Redactor, wish: Wish) -> int:
+    database = database_of(settings)
+    try:
+        taken = await agreed(settings, database, accept=wish.accept, by="once")
+    finally:
+        await database.close()
+    return ExitCode.NOT_DONE if taken is None else await _pass(taken, redactor, wish)
+
+
+async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock | None = None) -> int:
     began, clock = time.monotonic(), clock or SystemClock()
+    as_json, every, quiet = wish.as_json, wish.every, wish.quiet
     stop = Stop()
     with stop.on_signals():
         database = database_of(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +11,17 @@ import structlog
 
 from order_monitor.commands.assembly import Assembly
 from order_monitor.commands.composition import layout_of, mark_of, opener_of, plan_of, policy_of, schedule_of
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.loading import load
 from order_monitor.settings.model import Settings, known_keys
+from order_monitor.settings.money import money_of
 from order_monitor.tell.logs import Redactor, set_level
 from order_monitor.watch.system_clock import SystemClock
 
 LIVE: Final = frozenset(
     {
         *(f"schedule.{key}" for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")),
-        *("schedule.scan_interval", "schedule.record_sync"),
+        *("schedule.give_up_unknown", "schedule.scan_interval", "schedule.record_sync"),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
         *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
         *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file")),
@@ -37,28 +40,70 @@ class Reloader:
         self._settings = settings
         self._parts = parts
         self._redactor = redactor
+        self._is_wanted = False
+        self._reloading: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("order_monitor.reload")
 
     def __call__(self) -> None:
-        """Reload; a file with a mistake changes nothing, and its mistakes are told."""
-        self._parts.notifier.reloading()
-        try:
-            fresh = load(self._config, need=("database", "provider"))
-        except SettingsError as error:
-            self._log.error("settings.refused", problems=error.problems)
-        else:
-            self._take(fresh)
-        self._parts.notifier.reloaded()
+        """Reload; a file with a mistake changes nothing, and its mistakes are told.
 
-    def _take(self, fresh: Settings) -> None:
+        Whether others live by other settings is asked of the database: asked again meanwhile, it is done again after that.
+        """
+        self._is_wanted = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
+
+    def stop(self) -> None:
+        """Reload no more."""
+        if self._reloading is not None:
+            self._reloading.cancel()
+
+    async def _reload(self) -> None:
+        while self._is_wanted:
+            self._is_wanted = False
+            self._parts.notifier.reloading()
+            try:
+                await self._take(load(self._config, need=("database", "provider")))
+            except SettingsError as error:
+                self._log.error("settings.refused", problems=error.problems)
+            finally:
+                self._parts.notifier.reloaded()
+
+    async def _take(self, fresh: Settings) -> None:
+        """Take a file over, all of it or nothing.
+
+        Raises:
+            SettingsError: a setting that decides money has changed, and another daemon lives by the one before.
+        """
         self._redactor.learn(fresh.secrets())
         changed = [key for key in _keys() if _value(fresh, key) != _value(self._settings, key)]
         live = [key for key in changed if key in LIVE]
         kept = [key for key in changed if key not in LIVE]
-        self._settings = _merged(self._settings, fresh, live)
+        merged = _merged(self._settings, fresh, live)
+        await self._agree(money_of(merged))
+        self._settings = merged
         if live:
             self._apply(self._settings, [key for key in live if key.startswith("provider.")])
         self._log.info("settings.reloaded", changed=live, need_restart=kept)
+
+    async def _agree(self, own: Mapping[str, str]) -> None:
+        """See that the others go by the same, where what decides money has changed.
+
+        Raises:
+            SettingsError: they do not, or the database that knows it cannot be asked.
+        """
+        accord = self._parts.accord
+        if own == accord.own:
+            return
+        try:
+            differing = await accord.change(own)
+        except ShopError as error:
+            msg = (
+                f"settings that decide money have changed, and the database that they stand in cannot be asked: {error}"
+            )
+            raise SettingsError([msg]) from None
+        if differing:
+            raise SettingsError([f"{one}; another daemon lives by it" for one in differing])
 
     def _apply(self, settings: Settings, provider: list[str]) -> None:
         set_level(settings.log.level)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from order_monitor.commands.agreement import agreed
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
@@ -60,7 +61,7 @@ class _NotWrittenError(Exception):
     """Undoes the transaction; the text says why, fit to be shown."""
 
 
-def run_resolve(
+def run_resolve(  # noqa: PLR0913 - one a flag
     config: Path | None,
     order_id: str,
     how: str,
@@ -70,8 +71,9 @@ def run_resolve(
     with_pin: bool,
     same_as: str | None = None,
     is_shared: bool = False,
+    accept: bool = False,
 ) -> int:
-    """Resolve one order; return 1 where it cannot be."""
+    """Resolve one order; return 1 where it cannot be. With ``accept`` by the settings in force where this file's differ."""
     settings, sink, redactor = settings_of(config, "database", least="error")
     pin = None
     if with_pin:
@@ -83,7 +85,7 @@ def run_resolve(
         redactor.learn([pin.reveal(), *pin.reveal().split("\n")])
     name = name_of(by)
     decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin, same_as, is_shared)
-    return run_to_exit(_resolve(settings, order_id, decision), sink.close)
+    return run_to_exit(_agree_and_resolve(settings, order_id, decision, accept=accept), sink.close)
 
 
 class _NoPinGivenError(Exception):
@@ -119,35 +121,40 @@ def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
             raise _NoPinGivenError(f"what was given as a PIN holds {holds}, and cannot be stored as one")
 
 
-async def _resolve(settings: Settings, order_id: str, decision: Decision) -> int:
+async def _agree_and_resolve(settings: Settings, order_id: str, decision: Decision, *, accept: bool) -> int:
     database = database_of(settings)
-    orders = Orders(database, replace(layout_of(settings), author=decision.by))
     try:
         await people_tables(database, settings.database.schema_)
-        history = await history_of(database, orders, order_id)
-        if isinstance(history, str):
-            return ExitCode.NOT_DONE
-        if decision.how == "reopen":
-            return await _reopen(database, orders, history, decision)
-        if decision.how == "meant":
-            return await _mean(database, orders, history, decision)
-        finding = _finding(orders, history, decision)
-        if finding is None:
-            say(f"{history.order.id}: {ended(history)}")
-            return ExitCode.NOT_DONE
-        if decision.same_as is not None:
-            other = await history_of(database, orders, decision.same_as)
-            if isinstance(other, str):
-                return ExitCode.NOT_DONE
-            finding.same_as = other.order.id
-            if decision.is_shared:
-                await _share(database, orders, history, decision)
-        elif StuckReason.PIN_DUPLICATE in history.reviews:
-            # It was said that another order has this code: whoever gives it all the same means it.
-            finding.same_as = ANY_ORDER
-        return await _end(database, orders, finding, decision)
+        taken = await agreed(settings, database, accept=accept, by=decision.by)
+        return ExitCode.NOT_DONE if taken is None else await _resolve(taken, database, order_id, decision)
     finally:
         await database.close()
+
+
+async def _resolve(settings: Settings, database: Database, order_id: str, decision: Decision) -> int:
+    orders = Orders(database, replace(layout_of(settings), author=decision.by))
+    history = await history_of(database, orders, order_id)
+    if isinstance(history, str):
+        return ExitCode.NOT_DONE
+    if decision.how == "reopen":
+        return await _reopen(database, orders, history, decision)
+    if decision.how == "meant":
+        return await _mean(database, orders, history, decision)
+    finding = _finding(orders, history, decision)
+    if finding is None:
+        say(f"{history.order.id}: {ended(history)}")
+        return ExitCode.NOT_DONE
+    if decision.same_as is not None:
+        other = await history_of(database, orders, decision.same_as)
+        if isinstance(other, str):
+            return ExitCode.NOT_DONE
+        finding.same_as = other.order.id
+        if decision.is_shared:
+            await _share(database, orders, history, decision)
+    elif StuckReason.PIN_DUPLICATE in history.reviews:
+        # It was said that another order has this code: whoever gives it all the same means it.
+        finding.same_as = ANY_ORDER
+    return await _end(database, orders, finding, decision)
 
 
 def _finding(orders: Orders, history: OrderHistory, decision: Decision) -> Finding | None:

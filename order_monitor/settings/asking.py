@@ -66,6 +66,8 @@ class DatabaseSettings(Section):
     """Columns that go by other names, like `{ note = "remark" }`; those with the usual names are found by looking."""
     lookup: Annotated[tuple[Name, ...], BeforeValidator(read_list)] = ()
     """Further columns that a person may find an order by, like `["order_number"]`; never the PIN's."""
+    pins: Literal["column", "elsewhere"] = "column"
+    """Where PINs stay: in their `"column"`, or `"elsewhere"` where a trigger of the shop's moves them out of it at once."""
     pool_size: Integer = Field(default=4, ge=2, le=100)
     """How many connections to keep open at most."""
 
@@ -140,6 +142,8 @@ class ProviderSettings(Section):
     """Words that mean "no PIN" where a PIN would stand, in any case, beside signs alone. Add `"0"` where your panel writes that."""
     unique_pins: bool = True
     """Whether a PIN that another order of the account was given lately is kept back for a person to look at."""
+    reference_reuse: Literal["none", "newest"] = "none"
+    """Whose an answer is where several orders of an account have one reference: `"none"` of theirs, or the `"newest"` one's."""
     ca_file: str | None = Field(default=None, min_length=1)
     """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an authority of its own."""
     balance_interval: Seconds = 900.0
@@ -181,6 +185,8 @@ class ScheduleSettings(Section):
     """How long after it was sent an order that is still waiting is failed."""
     give_up_blind: bool = False
     """Whether it is failed at that age even if the provider could not be asked: the player may have got the goods all the same."""
+    give_up_unknown: bool = False
+    """Whether it is failed at that age also if the provider says that it does not know the order."""
     confirm_cancelled: Seconds = 0.0
     """After how long a second answer must agree before a cancellation is believed; 0 believes the first. `--once` waits for it."""
     recheck_after: Seconds = 0.0

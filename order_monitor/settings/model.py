@@ -17,7 +17,7 @@ from order_monitor.settings.asking import (
     ScheduleSettings,
     StatusSettings,
 )
-from order_monitor.settings.telling import HealthSettings, LogSettings, ShutdownSettings, WebhookSettings
+from order_monitor.settings.telling import EventSettings, HealthSettings, LogSettings, ShutdownSettings, WebhookSettings
 
 
 class Settings(BaseSettings):
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     cluster: ClusterSettings = ClusterSettings()
     statuses: StatusSettings = StatusSettings()
     health: HealthSettings = HealthSettings()
+    events: EventSettings = EventSettings()
     webhook: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
     shutdown: ShutdownSettings = ShutdownSettings()

@@ -60,6 +60,13 @@ class HealthSettings(Section):
         return self
 
 
+class EventSettings(Section):
+    """Who consumes the events, one of which is added at each change of status."""
+
+    consumer: Literal["table", "webhook", "none"] = "table"
+    """Who does: the shop's own code, from the `"table"`; the `"webhook"`; or `"none"`, and then they count as consumed at once."""
+
+
 class WebhookSettings(Section):
     """Who is told of each event by HTTP, with the signature of the Standard Webhooks specification."""
 

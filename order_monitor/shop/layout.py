@@ -30,9 +30,9 @@ class Layout:
     With ``accounts_from_shop`` the shop's own tables say which account took an order; read again every ``refresh`` seconds.
     ``credentials`` are those of the account in the settings, where it stands there. With ``is_consumed`` nobody consumes the
     events: they are written as consumed. With ``pins_elsewhere`` the shop moves PINs out of their column. A PIN that an end lacks
-    is waited for ``await_pin`` seconds. With ``unique_pins`` no PIN goes to a second order of its login; with ``reference_reuse``
-    "newest" the newer of two orders with one reference may be believed. ``author`` is written beside each event as who decided.
-    ``lookup`` are further columns that a person may find an order by.
+    is waited for ``await_pin`` seconds. With ``unique_pins`` no PIN goes to a second order of its login. ``reference_reuse`` says
+    whose an answer is where several orders of a login have its reference: ``none`` of theirs, or the ``newest`` one's. ``author``
+    is written beside each event as who decided. ``lookup`` are further columns that a person may find an order by.
     """
 
     schema: str

@@ -46,13 +46,9 @@ class Readiness:
     def reasons(self) -> list[str]:
         """Return why the program is of no use just now; nothing where it is."""
         state = self._engine.state
-        reasons = []
-        limit = self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
-        looked_at = self._looked_at()
-        if looked_at is None:
-            reasons.append(f"no scan yet: {state.scan_problem}" if state.scan_problem else "no scan yet")
-        elif self._clock.monotonic() - looked_at > limit:
-            reasons.append(f"no scan for {limit:g} s: {state.scan_problem or 'still running'}")
+        hold = self._engine.board.hold
+        # While it holds, that there is no scan is its own doing.
+        reasons = [hold] if hold else self._unread()
         if self._engine.writer.stands_still():
             reasons.append(f"nothing written for {STANDSTILL:g} s: {len(self._engine.writer)} answers wait")
         if state.clock_stood_still:
@@ -65,6 +61,16 @@ class Readiness:
             # A receiver that fails is back some time; that another address was adopted only a person can mend.
             reasons.append(f"webhook: {self._sender.problem}")
         return [*reasons, *self._unwell()]
+
+    def _unread(self) -> list[str]:
+        """Say why no orders were read lately, where none were."""
+        problem, limit = self._engine.state.scan_problem, self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
+        looked_at = self._looked_at()
+        if looked_at is None:
+            return [f"no scan yet: {problem}" if problem else "no scan yet"]
+        if self._clock.monotonic() - looked_at > limit:
+            return [f"no scan for {limit:g} s: {problem or 'still running'}"]
+        return []
 
     def _looked_at(self) -> float | None:
         """When orders were last taken in: of very many some are asked about long before all are. A failed look does not count."""

@@ -28,7 +28,8 @@ class Board:
 
     ``read_at`` is the database's clock when it was last read (epoch seconds), and this machine's monotonic clock at that moment:
     what goes by since then is told by the latter, which nobody can set. Orders read before ``stale_before`` (monotonic seconds)
-    are read again before they are asked about. ``clocks`` says whether ages may end orders.
+    are read again before they are asked about. ``clocks`` says whether ages may end orders. ``holds`` are the reasons for which
+    nobody is asked about anything, by who has them.
     """
 
     policy: Policy
@@ -45,6 +46,19 @@ class Board:
     clock_log: ClockLog = field(default_factory=ClockLog)
     has_gone_back: bool = False
     """Whether the database's clock has gone back by so much that what was planned by it must be planned anew."""
+    holds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hold(self) -> str:
+        """Why no call may start, whatever is due; nothing where calls may."""
+        return "; ".join(self.holds.values())
+
+    def hold_for(self, what: str, why: str) -> None:
+        """Let no call start because of ``why``, until the same ``what`` has no reason any more."""
+        if why:
+            self.holds[what] = why
+        elif self.holds.pop(what, ""):
+            self.wake.set()
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""

@@ -65,6 +65,8 @@ class Dispatcher:
         now = self._board.clock.monotonic()
         self._board.state.ticked_at = now
         self._board.read_clock()
+        if self._board.hold:
+            return TICK
         is_more_due = self._board.queue.promote(self._board.now())
         waiting = self._in_turn()
         while waiting:
@@ -72,7 +74,11 @@ class Dispatcher:
         return 0.0 if is_more_due else self._pause(now)
 
     def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
-        if not self._board.policy.one_pass or self.calls or self.rereading.accounts or is_waited_for():
+        if not self._board.policy.one_pass or self.calls or self.rereading.accounts:
+            return False
+        if self._board.hold:
+            return True
+        if is_waited_for():
             return False
         queue = self._board.queue
         while queue.promote(self._board.now()):

@@ -102,6 +102,8 @@ class Reconciliation(Observer):
 
     async def look(self, engine: Engine) -> None:
         """Ask about what is due, as far as the accounts let questions through."""
+        if engine.board.hold:
+            return
         now = self._clock.monotonic()
         later = []
         while self._heap and self._heap[0][0] <= now:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from order_monitor.commands.check import clocks_line
-from order_monitor.commands.once import _pass
+from order_monitor.commands.once import Wish, _pass
 from order_monitor.settings.loading import load
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.logs import Redactor
@@ -75,7 +75,7 @@ async def test_one_pass_tells_the_next_how_the_clocks_stood(ours: Shop, panel: P
     clock = UpForLong()
     given = load(tmp_path / "monitor.toml")
     for _ in range(2):
-        assert await _pass(given, Redactor(), as_json=True, every=None, quiet=False, clock=clock) == 0
+        assert await _pass(given, Redactor(), Wish(as_json=True), clock=clock) == 0
     rows = await ours.connection.fetch("SELECT * FROM order_monitor_presence ORDER BY started_at")
     assert [(row["kind"], row["boot_id"], row["unsteady_until"]) for row in rows] == [("once", boot_id(), 0.0)] * 2
     for row in rows:

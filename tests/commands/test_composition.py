@@ -5,8 +5,15 @@ from typing import Any
 import pytest
 
 from order_monitor.commands.composition import PATIENCE, layout_of, policy_of, schedule_of, terms_of
-from order_monitor.settings.asking import LimitSettings, ProviderSettings, ScheduleSettings, StatusSettings
+from order_monitor.settings.asking import (
+    DatabaseSettings,
+    LimitSettings,
+    ProviderSettings,
+    ScheduleSettings,
+    StatusSettings,
+)
 from order_monitor.settings.model import Settings
+from order_monitor.settings.telling import EventSettings
 
 
 def test_the_daemon_tries_to_write_for_ever_and_one_pass_for_a_minute() -> None:
@@ -46,12 +53,23 @@ def test_what_is_learned_goes_by_the_settings() -> None:
 
 def test_the_table_is_read_and_written_as_the_settings_say() -> None:
     settings = Settings(
+        database=DatabaseSettings(pins="elsewhere"),
         statuses=StatusSettings(completed="done"),
-        schedule=ScheduleSettings(record_sync=False, await_pin=60.0),
-        provider=ProviderSettings(source="database", refresh=7.0, unique_pins=False),
+        schedule=ScheduleSettings(record_sync=False, await_pin=60.0, give_up_unknown=True),
+        provider=ProviderSettings(source="database", refresh=7.0, unique_pins=False, reference_reuse="newest"),
+        events=EventSettings(consumer="none"),
     )
     layout = layout_of(settings)
     assert layout.rules.completed == "done"
     assert "done" in layout.known
     assert (layout.record_sync, layout.await_pin, layout.refresh) == (False, 60.0, 7.0)
-    assert (layout.accounts_from_shop, layout.unique_pins) == (True, False)
+    assert (layout.accounts_from_shop, layout.unique_pins, layout.reference_reuse) == (True, False, "newest")
+    assert (layout.is_consumed, layout.pins_elsewhere, layout.rules.give_up_unknown) == (True, True, True)
+    plain = layout_of(Settings())
+    assert (plain.is_consumed, plain.pins_elsewhere, plain.reference_reuse, plain.rules.give_up_unknown) == (
+        False,
+        False,
+        "none",
+        False,
+    )
+    assert not layout_of(Settings(events=EventSettings(consumer="webhook"))).is_consumed

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from order_monitor.commands.once import _pass
+from order_monitor.commands.once import Wish, _pass
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import StandIn
@@ -237,7 +237,7 @@ async def test_once_counts_as_overdue_what_stays_so(
     await sent(plain_shop, 3)
 
     async def one_pass() -> tuple[int, dict[str, Any]]:
-        code = await _pass(load(path), Redactor(), as_json=True, every=None, quiet=False, clock=UpForLong())
+        code = await _pass(load(path), Redactor(), Wish(as_json=True), clock=UpForLong())
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     panel.body = "3|Açıklama"

@@ -11,6 +11,7 @@ from tests.shops import Shop
 
 A, B, C = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 TRUTHS: dict[str, AboutOrder] = {A: Completed(Pin("PIN-A")), B: Completed(None), C: Cancelled()}
+MORE = "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES"
 TOLD = "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES ($1, $2, false, $2, $3)"
 
 
@@ -44,8 +45,8 @@ async def test_what_is_right_passes(plain_shop: Shop) -> None:
         f"DELETE FROM order_monitor_events WHERE order_id = '{A}' AND outcome = 'completed'",
         f"UPDATE order_monitor_events SET repeat = false WHERE order_id = '{A}'",
         f"UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = '{B}'",
-        f"INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES ('{C}', 'completed', false, 'completed', false)",
-        "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome, repeat) VALUES (gen_random_uuid(), 'completed', false, 'completed', false)",
+        f"{MORE} ('{C}', 'completed', false, 'completed', false)",
+        f"{MORE} (gen_random_uuid(), 'completed', false, 'completed', false)",
     ],
 )
 async def test_each_harm_is_seen(plain_shop: Shop, harm: str) -> None:

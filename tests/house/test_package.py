@@ -1,13 +1,10 @@
 """The package, its lock, its README and its shape."""
 
-import ast
 import re
-import statistics
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest

@@ -80,7 +80,9 @@ async def test_a_quick_look_reads_what_is_new_however_much_is_open(shop: Shop) -
     async with watched(shop.dsn) as (database, asked):
         orders = shop.orders(database)
         await orders.prepare()
-        await orders.scan(since=NOW - 1, take=lambda _: None)  # the first look also takes over what is older than our tables
+        await orders.scan(
+            since=NOW - 1, take=lambda _: None
+        )  # the first look also takes over what is older than our tables
         asked.clear()
         parts: list[Slice] = []
         await orders.scan(since=NOW - 120, take=parts.append)
