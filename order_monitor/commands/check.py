@@ -18,7 +18,7 @@ from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import CheckLine, Doctor, worst
-from order_monitor.shop.membership import POOLED, LostMembershipError
+from order_monitor.shop.membership import POOLED, LostMembershipError, OlderVersionError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
 from order_monitor.shop.presence import database_time
@@ -119,6 +119,9 @@ async def _check_cluster(settings: Settings, database: Database) -> list[CheckLi
             await session.look(())
     except SettingsError as error:
         return [CheckLine("error", *error.problems[0].split(": ", 1))]
+    except OlderVersionError:
+        text = "an older version works on the same table"
+        return [CheckLine("warning", "cluster.enabled", text, "stop all of that version, migrate, start this one")]
     except LostMembershipError:
         return [CheckLine("error", *POOLED.split(": ", 1))]
     return [CheckLine("ok", "cluster.enabled", "an account can be held for as long as its holder lives")]

@@ -35,7 +35,7 @@ async def _live(config: Path | None, settings: Settings, sink: LineSink, redacto
             if parts.health is not None:
                 await parts.health.start()
             log.info("started", version=__version__)
-            clean = await parts.life.forever()
+            clean = await parts.life.forever(parts.sender.begin if parts.sender is not None else None)
         finally:
             reloader.stop()
             await parts.close()

@@ -41,3 +41,7 @@ class RowRejectedError(ShopError):
 
 class ShopMisfitError(ShopError):
     """A table, a column or a right is missing: a person must act, and the next look may find it mended."""
+
+
+class NotMigratedError(ShopMisfitError):
+    """A table of ours, or a right on one, is missing: what is answered could not be written as it must be, so nothing is asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from order_monitor.core.errors import SettingsError, ShopMisfitError
+from order_monitor.core.errors import NotMigratedError, SettingsError, ShopMisfitError
 from order_monitor.core.order import CONFIGURED
 from order_monitor.shop.accounts import AccountTables, credentials_of, find_account_tables
 from order_monitor.shop.database import Connection, Database
@@ -82,12 +82,12 @@ class Catalogue:
 
         Raises:
             SettingsError: as `current`.
-            ShopMisfitError: something is missing, and what to do; it may be there at the next look.
+            NotMigratedError: something is missing, and what to do; it may be there at the next look.
             ShopError: as `current`.
         """
         holdings = await self.current()
         if holdings.lacks:
-            raise ShopMisfitError("; ".join(holdings.lacks))
+            raise NotMigratedError("; ".join(holdings.lacks))
         return holdings
 
     async def look(self) -> Holdings:

@@ -29,7 +29,10 @@ QUERY_LIMIT: Final = 3.0
 LEADER: Final = "the leader"
 """The lock of whoever does what only one may do for all."""
 
-_MEMBER: Final = "a member"
+_MEMBER: Final = "a member, by logins"
+_OLD_MEMBER: Final = "a member"
+"""The mark of versions that locked accounts by their names: of what they hold, nothing can be told."""
+
 _BEHIND: Final = "behind with "
 _APPLICATION: Final = "order-monitor "
 _LONGEST_NAME: Final = 63
@@ -52,7 +55,8 @@ WITH held AS MATERIALIZED (
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())),
 members AS (SELECT pid, array_agg(low) AS tokens FROM held WHERE objsubid = 2 AND high = $1 GROUP BY pid)
 SELECT m.pid, m.pid = pg_backend_pid() AS is_me, m.tokens, a.application_name AS name,
-    (SELECT array_agg((h.high << 32) | h.low) FROM held h WHERE h.pid = m.pid AND h.objsubid = 1) AS keys
+    (SELECT array_agg((h.high << 32) | h.low) FROM held h WHERE h.pid = m.pid AND h.objsubid = 1) AS keys,
+    EXISTS (SELECT FROM held WHERE objsubid = 2 AND high = $2) AS has_older
 FROM members m LEFT JOIN pg_stat_activity a ON a.pid = m.pid ORDER BY m.pid
 """
 
@@ -87,6 +91,10 @@ class LostMembershipError(Exception):
     """The process is no member any more: its locks are gone, whatever its connection says."""
 
 
+class OlderVersionError(LostMembershipError):
+    """A process of a version that locked accounts by their names is at work on the same table."""
+
+
 @dataclass(slots=True)
 class Session:
     """A member's own connection."""
@@ -111,17 +119,20 @@ class Session:
 
         Raises:
             LostMembershipError: it is not.
+            OlderVersionError: a process is there whose locks are not ours.
             ShopError: as `Database.plain`.
         """
         for key in (*keys, *map(behind, keys), LEADER):
             self.number_of(key)
         async with asyncio.timeout(QUERY_LIMIT):
-            rows = await self.connection.fetch(_LOOK, _half(self.space))
+            rows = await self.connection.fetch(_LOOK, _half(self.space), _half(self.space, _OLD_MEMBER))
         members = {row["pid"]: self._member(row) for row in rows}
         mine = next((row for row in rows if row["is_me"]), None)
         # Where others' statements reach the same server process, their marks stand beside ours.
         if mine is None or mine["tokens"] != [self.token]:
             raise LostMembershipError
+        if mine["has_older"]:
+            raise OlderVersionError
         return View(members[mine["pid"]], tuple(members.values()))
 
     def _member(self, row: asyncpg.Record) -> Member:
@@ -257,9 +268,9 @@ def behind(key: str) -> str:
     return f"{_BEHIND}{key}"
 
 
-def _half(space: str) -> int:
+def _half(space: str, mark: str = _MEMBER) -> int:
     """Return the 31 bits that the members' marks share."""
-    return _number(space, _MEMBER) & 0x7FFFFFFF
+    return _number(space, mark) & 0x7FFFFFFF
 
 
 def _number(space: str, key: str) -> int:

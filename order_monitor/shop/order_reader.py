@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.errors import NotMigratedError, ShopMisfitError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts import Integration, credentials_of
@@ -21,6 +21,7 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.layout import events_of, settings_of
+from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.queries import Queries, order_of
 from order_monitor.shop.recent_ends import RecentEnds, ended_sql
 
@@ -136,6 +137,8 @@ class OrderReader:
         take: Take | None,
     ) -> tuple[Scan, list[str]]:
         """Return what is read at a look, and which orders have waited too long for their PIN."""
+        if lacks := await lacking(connection, holdings.ledger.table.schema):
+            raise NotMigratedError("; ".join(lacks))
         orders: list[Order] = []
         integrations: list[Integration] | None = None
         if holdings.accounts is not None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from order_monitor.core.entry import Entry, Stage
-from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.errors import NotMigratedError, SettingsError, ShopError
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.providers.provider import Provider
@@ -27,6 +27,9 @@ from order_monitor.watch.look import NAMED, Look
 from order_monitor.watch.routing import Directory
 from order_monitor.watch.turns import unhurried
 from order_monitor.watch.writer import Recorder
+
+_OWN_TABLES: Final = "own tables"
+"""The name under which the board is held while one of ours is missing."""
 
 _UNREAD_HOLD: Final = 5.0
 """Seconds after which an order is read again that could not be, and whose reference is not kept."""
@@ -80,6 +83,8 @@ class Discovery:
             await look.rest(scan)
         except (ShopError, SettingsError) as error:
             self._state.scan_problem = str(error)
+            if isinstance(error, NotMigratedError):
+                self._board.hold_for(_OWN_TABLES, str(error))
             raise
         finally:
             self.intake.looking_since = math.inf
@@ -94,6 +99,7 @@ class Discovery:
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.scans += 1
         self._state.scan_problem = None
+        self._board.hold_for(_OWN_TABLES, "")
         self._state.scanned_at = self._board.clock.monotonic()
         dropped, self._dropped = self._dropped, []
         return dropped

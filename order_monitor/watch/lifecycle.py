@@ -109,15 +109,15 @@ class Lifecycle:
         failed = await self._watch([writing, asking], until=asking)
         return await self._drain(writing, [asking]) and not failed
 
-    async def forever(self) -> bool:
-        """Run until asked to stop; return whether the stop was clean.
+    async def forever(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
+        """Run until asked to stop, with ``before`` ahead of the first scan; return whether the stop was clean.
 
         Raises:
             SettingsError: the table is not as it must be, at the start.
         """
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
-        scanning = asyncio.create_task(self._scan_for_ever(), name="scanner")
+        scanning = asyncio.create_task(self._scan_for_ever(before), name="scanner")
         beside = [asyncio.create_task(make(), name=name) for name, make in self._beside.items()]
         failed = await self._watch([writing, asking, scanning, *beside])
         clean = await self._drain(writing, [asking, scanning, *beside])
@@ -143,12 +143,15 @@ class Lifecycle:
                 self._log.critical("task.died", task=task.get_name(), error=type(error).__name__)
         return (dead[0].exception() or RuntimeError(dead[0].get_name())) if dead else None
 
-    async def _scan_for_ever(self) -> None:
+    async def _scan_for_ever(self, before: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
         """Scan, and pause; while the database is away the pauses grow and the database itself says so once."""
         known_problem = None
         while True:
             try:
-                await self._retrying()(self.first_scan if self._engine.state.scans == 0 else self._engine.scan)
+                if self._engine.state.scans == 0:
+                    await self._retrying()(self.first_scan, before)
+                else:
+                    await self._retrying()(self._engine.scan)
                 known_problem = None
             except SettingsError:
                 if self._engine.state.scans == 0:
@@ -158,8 +161,10 @@ class Lifecycle:
                     self._log.error("scan.failed", why=known_problem)
             await self._clock.sleep(self._interval)
 
-    async def first_scan(self) -> None:
+    async def first_scan(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Scan without the collector of cycles, which would walk all that was read again and again; after it, it never does."""
+        if before is not None:
+            await before()
         gc.disable()
         try:
             await self._engine.scan()

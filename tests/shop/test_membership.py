@@ -6,7 +6,16 @@ import asyncpg
 import pytest
 
 from order_monitor.core.errors import ShopUnavailableError
-from order_monitor.shop.membership import IDLE_LIMIT, LEADER, LostMembershipError, Membership, Session
+from order_monitor.shop.membership import (
+    _OLD_MEMBER,
+    IDLE_LIMIT,
+    LEADER,
+    LostMembershipError,
+    Membership,
+    OlderVersionError,
+    Session,
+    _half,
+)
 from tests.shops import Shop
 
 TABLE = "public.product_orders"
@@ -74,6 +83,17 @@ async def test_whose_locks_are_gone_is_no_member(plain_shop: Shop) -> None:
         await one.connection.execute("SELECT pg_advisory_unlock_all()")
         with pytest.raises(LostMembershipError):
             await one.look(["a"])
+
+
+async def test_beside_a_process_of_an_older_version_nobody_is_a_member(plain_shop: Shop) -> None:
+    """It locks accounts by their names, so that both would ask the same ones."""
+    async with membership(plain_shop).joined() as one:
+        await one.look(["a"])
+        await plain_shop.connection.execute("SELECT pg_advisory_lock($1::int4, 7)", _half(TABLE, _OLD_MEMBER))
+        with pytest.raises(OlderVersionError):
+            await one.look(["a"])
+        await plain_shop.connection.execute("SELECT pg_advisory_unlock_all()")
+        await one.look(["a"])
 
 
 async def test_who_says_nothing_for_long_is_shown_out_by_the_server(plain_shop: Shop) -> None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from order_monitor.core.entry import Stage as At
 from order_monitor.core.gate import Pace
-from order_monitor.shop.membership import Membership, Session
+from order_monitor.shop.membership import _OLD_MEMBER, Membership, Session, _half
 from order_monitor.watch import cluster as module
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.cluster import LEASE, Cluster
@@ -181,6 +181,18 @@ async def test_a_lost_connection_ends_the_leases_and_is_sought_anew(house: House
     assert one.cluster.problem
     await until(lambda: one.held() == set(NAMES))
     assert one.cluster.view != first
+
+
+async def test_beside_an_older_version_it_waits_and_goes_on_without(house: House) -> None:
+    one = house.start("one")
+    await until(lambda: one.held() == set(NAMES))
+    older = _half("public.product_orders", _OLD_MEMBER)
+    await house.shop.connection.execute("SELECT pg_advisory_lock($1::int4, 7)", older)
+    await until(lambda: one.cluster.view is None)
+    assert one.held() == set()
+    assert "an older version" in one.cluster.problem
+    await house.shop.connection.execute("SELECT pg_advisory_unlock($1::int4, 7)", older)
+    await until(lambda: one.held() == set(NAMES))
 
 
 @asynccontextmanager
