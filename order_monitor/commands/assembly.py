@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from order_monitor.commands.composition import (
-    attendance_of,
     close_all,
     daemon_of,
     database_of,
@@ -19,6 +18,7 @@ from order_monitor.commands.composition import (
     orders_of,
     plan_of,
     policy_of,
+    presence_of,
     schedule_of,
     terms_of,
 )
@@ -52,7 +52,7 @@ from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.reconciliation import Reconciliation
-from order_monitor.watch.system_clock import SystemClock
+from order_monitor.watch.system_clock import SystemClock, boot_id
 
 _LAST_SPANS: Final = 2.0
 
@@ -129,11 +129,12 @@ class Assembly:
             one for one in (metrics, view.history, traces, reconciliation, learning) if one is not None
         )
         policy = policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
-        accord = Accord(database, settings.database.schema_, money_of(settings), daemon_of(), clock)
+        presence = presence_of(settings, database, DAEMON)
+        accord = Accord(database, settings.database.schema_, money_of(settings), daemon_of(presence.ident), clock)
         shop = AgreedShop(orders, orders, accord)
         engine = engine_of(settings, shop, redactor, policy, observer, shared=shared, clock=clock)
         accord.watch(engine.board)
-        attendance = attendance_of(settings, database, engine, DAEMON)
+        attendance = Attendance(engine.board, presence, boot_id())
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
         probe, ping = Readiness(engine, clock, schedule.scan_interval, cluster, sender), ping_of(settings)

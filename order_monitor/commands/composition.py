@@ -264,10 +264,9 @@ def membership_of(settings: Settings, database: Database, *, on_trial: bool = Fa
     return Membership(database, table, f"{socket.gethostname()}-{os.getpid()}", mark_of(settings))
 
 
-def daemon_of() -> Daemon:
-    """Return what tells this process from all others, also from one of the same number on a machine of the same name."""
-    host, pid = socket.gethostname(), os.getpid()
-    return Daemon(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, __version__)
+def daemon_of(ident: Ident) -> Daemon:
+    """Return the process of this row, as the others see it where settings are compared."""
+    return Daemon(ident.id, ident.host, ident.pid, ident.version)
 
 
 def mark_of(settings: Settings) -> str:

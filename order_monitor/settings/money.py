@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.folding import words as folded
 from order_monitor.settings.model import Settings
 from order_monitor.shop.money_settings import digest_of
 
@@ -91,5 +92,5 @@ def _text(key: str, value: object) -> str:
 
 
 def _folded(words: Iterable[str]) -> set[str]:
-    """Return the words as PINs are compared with them: the case and blanks around do not matter."""
-    return {word.strip().lower() for word in words}
+    """Return the words as PINs are compared with them, so that words which no PIN is told apart by are one."""
+    return set(map(folded, words))

@@ -80,8 +80,12 @@ class Doctor:
         rights = await self._rights(table)
         for line in rights:
             yield line
-        for change in await self._migration.missing(table):
-            yield CheckLine("warning", change.what, "is missing", "order-monitor migrate")
+        missing = await self._migration.missing(table)
+        for line in [
+            *(CheckLine("warning", c.what, "is missing", "order-monitor migrate") for c in missing),
+            *_twins(table),
+        ]:
+            yield line
         for drop in await self._migration.outdated(table):
             yield CheckLine(
                 "warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate"
@@ -240,3 +244,13 @@ def worst(lines: Iterable[CheckLine]) -> str:
     """Return the gravest level among ``lines``."""
     levels = {line.level for line in lines}
     return next((level for level in ("error", "warning") if level in levels), "ok")
+
+
+def _twins(table: Table) -> list[CheckLine]:
+    """Say that orders with one reference may be missed: the shop's table is searched for them only by an index."""
+    if table.is_reference_indexed:
+        return []
+    name = table["provider_referans"].name
+    text = f"no index leads with {name}: of two orders with one reference, one not yet asked about is not seen"
+    remedy = "order-monitor migrate" if not table.shape.is_view else f"an index on {name} in the table below the view"
+    return [CheckLine("warning", "references", text, remedy)]

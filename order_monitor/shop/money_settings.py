@@ -167,7 +167,7 @@ class MoneySettings:
         """Be seen from the very moment on in which we agree: a daemon that looks a moment later must not take us for gone."""
         await connection.execute(
             f"INSERT INTO {self._presence} (id, host, pid, kind, version, settings) VALUES ($1, $2, $3, 'daemon', $4, $5) "
-            "ON CONFLICT (id) DO UPDATE SET settings = EXCLUDED.settings, seen_at = clock_timestamp()",
+            "ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind, settings = EXCLUDED.settings, seen_at = clock_timestamp()",
             me.id,
             me.host,
             me.pid,
@@ -176,8 +176,8 @@ class MoneySettings:
         )
 
     async def leave(self, connection: Connection, me: Daemon) -> None:
-        """Be seen no more: whoever starts next need not wait until we count as gone."""
-        await connection.execute(f"DELETE FROM {self._presence} WHERE id = $1", me.id)
+        """Live by them no more: whoever starts next need not wait until we count as gone."""
+        await connection.execute(f"UPDATE {self._presence} SET settings = NULL WHERE id = $1", me.id)
 
 
 def _lock_of(schema: str) -> int:

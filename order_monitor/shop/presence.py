@@ -75,7 +75,7 @@ class Presence:
                 "WHERE $11::boolean AND id <> $1 AND seen_at < clock_timestamp() - interval '1 day') "
                 f"INSERT INTO {self._table} AS p (id, host, pid, kind, version, settings, boot_id, "
                 "utc_offset, database_offset, unsteady_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-                "ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind, settings = EXCLUDED.settings, "
+                "ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind, settings = COALESCE(EXCLUDED.settings, p.settings), "
                 "boot_id = EXCLUDED.boot_id, utc_offset = EXCLUDED.utc_offset, database_offset = EXCLUDED.database_offset, "
                 f"unsteady_until = EXCLUDED.unsteady_until, seen_at = clock_timestamp() RETURNING {_NOW}",
                 *(me.id, me.host, me.pid, kind or me.kind, me.version, settings, boot_id),

@@ -31,6 +31,8 @@ from order_monitor.watch.writer import Recorder
 _OWN_TABLES: Final = "own tables"
 """The name under which the board is held while one of ours is missing."""
 
+_NOTED_AT_A_TIME: Final = 1000
+
 _UNREAD_HOLD: Final = 5.0
 """Seconds after which an order is read again that could not be, and whose reference is not kept."""
 
@@ -109,6 +111,19 @@ class Discovery:
         look = Look(self._board, self._directory, self.intake, self.skips, began, is_whole=scan.is_whole)
         await look.meet_all(scan)
         await self._let_go(look)
+
+    async def note_unasked(self) -> None:
+        """Have the dispatches noted of those that one pass finds too young to ask about: the next pass remembers nothing else.
+
+        An order whose ``sent_at`` the shop moves each time it saves would be too young for each of them.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        idle = [entry.order for entry in self._queue if entry.stage is Stage.IDLE and not entry.registered]
+        for start in range(0, len(idle), _NOTED_AT_A_TIME):
+            await self.shop.reread(idle[start : start + _NOTED_AT_A_TIME])
 
     def _look(self, *, is_whole: bool) -> Look:
         """Begin a look; no two begin at the same moment, since that tells what was read by which."""

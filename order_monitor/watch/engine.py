@@ -129,6 +129,8 @@ class Engine:
             self.dispatcher.calls.retire(provider)
         if board.has_gone_back:
             await self._plan_anew()
+        if board.policy.one_pass:
+            await self.discovery.note_unasked()
         self._judgement.give_up_unasked(self.accounts)
         is_more_due = True
         while is_more_due:

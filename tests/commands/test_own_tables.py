@@ -8,12 +8,32 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Waiting
+from order_monitor.shop.dispatches import TOUCHED
 from tests.commands.test_process import Panel, Run, once, panel, running, sent, settings
 from tests.shops import Shop, migrate
 
 __all__ = ["panel"]
 
 WHAT_TO_DO = "order-monitor migrate"
+
+
+async def test_passes_that_find_an_order_too_young_each_time_ask_about_it_all_the_same(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """The shop moves ``sent_at`` at each save: after five times its age counts from when it was found."""
+    (order_id,) = await sent(plain_shop, 1)
+    config = settings(plain_shop.dsn, panel.server.url, schedule={"first_check": 300})
+    for number in range(TOUCHED + 1):
+        await plain_shop.connection.execute(
+            "UPDATE product_orders SET sent_at = clock_timestamp() - interval '100 s' + $1 * interval '2 s'", number
+        )
+        code, summary, _ = await once(tmp_path, config)
+        assert (code, summary["asked"]) == (0, 0)
+    (noted,) = await plain_shop.connection.fetch("SELECT order_id::text AS id, touched FROM order_monitor_dispatches")
+    assert (noted["id"], noted["touched"]) == (order_id, TOUCHED)
+    await plain_shop.connection.execute("UPDATE order_monitor_dispatches SET found_at = now() - interval '301 seconds'")
+    code, summary, _ = await once(tmp_path, config)
+    assert (code, summary["asked"], summary["completed"]) == (0, 1, 1)
 
 
 async def ready(run: Run) -> tuple[int, str]:

@@ -71,7 +71,7 @@ def test_with_the_stored_values_all_else_stays() -> None:
     assert money_of(taken) == money_of(OTHERS)
     assert (taken.database.schema_, taken.schedule.cap, taken.schedule.first_check) == ("shop", 700, 60)
     assert taken.secrets() == mine.secrets()
-    assert taken.provider.no_pin == ("[null]", "yok")
+    assert taken.provider.no_pin == ("null", "yok")
     assert with_money(mine, money_of(mine)) == mine
     assert with_money(mine, {"a.new": "key"}) == mine
 

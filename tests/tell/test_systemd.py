@@ -96,9 +96,9 @@ import asyncio, sys, time
 from order_monitor.commands import daemon
 from order_monitor.watch.lifecycle import Lifecycle
 forever = Lifecycle.forever
-async def stuck(self):
+async def stuck(self, before=None):
     asyncio.get_running_loop().call_later(1.5, time.sleep, 60)
-    return await forever(self)
+    return await forever(self, before)
 Lifecycle.forever = stuck
 daemon.run_daemon(None)
 """

@@ -53,7 +53,7 @@ async def test_what_is_in_accord_is_seen_again_and_again_and_leaves(plain_shop: 
     await one.look()
     assert await plain_shop.connection.fetchval("SELECT seen_at > 'epoch' FROM order_monitor_presence")
     await one.leave()
-    assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_presence") == 0
+    assert await plain_shop.connection.fetchval("SELECT settings FROM order_monitor_presence") is None
 
 
 async def test_what_was_in_accord_once_replaces_nothing_and_holds_the_board(plain_shop: Shop) -> None:
