@@ -13,7 +13,6 @@ from order_monitor.core.entry import Stage
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import SkipReason
-from order_monitor.core.pin_memory import PinMemory
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
@@ -92,7 +91,6 @@ class Process(Observer):
         self.clients: list[Client] = []
         from_shop = scenario.accounts != (CONFIG,)
         layout = layout_for(
-            webhook=scenario.webhook,
             give_up_after=scenario.give_up_after,
             last_sync=scenario.last_sync,
             author=author,
@@ -103,7 +101,7 @@ class Process(Observer):
             world.store, ledger_for(layout, last_sync=scenario.last_sync), self._pauses_read, self._logins_read
         )
         self.database = database_over(self.pool)
-        self.orders = ModelOrders(self.pool, self.database, PinMemory(bytes([number % 256]) * 8))
+        self.orders = ModelOrders(self.pool, self.database)
         self.directory: Directory = ShopAccounts(self.open) if from_shop else OneAccount(self.open(None))
         self._read_pauses: dict[str, float] = {}
         self._known_pauses: dict[str, float] = {}
@@ -169,7 +167,7 @@ class Process(Observer):
         return Account(name, self.clients[-1], Gate(3), Pace(self.world.scenario.per_second))
 
     def _pauses_read(self, paused: set[str]) -> None:
-        self._read_pauses = {name: self.world.store.pauses[name] for name in paused}
+        self._read_pauses = {key: self.world.store.pauses[key] for key in paused}
 
     def _logins_read(self, _: list[Login]) -> None:
         self._read_logins = dict(self.world.truth.versions)
@@ -192,9 +190,9 @@ class Process(Observer):
     def forbidden(self, row: Login) -> str:
         """Say why a call by this login must not begin, by what this process knows; nothing where it may."""
         store, truth = self.world.store, self.world.truth
-        for name, until in self._known_pauses.items():
-            if store.pauses.get(name) == until > store.now() and truth.is_of(name, row.id):
-                return "known as paused"
+        until = self._known_pauses.get(row.id)
+        if until is not None and store.pauses.get(row.id) == until > store.now():
+            return "known as paused"
         if self._known_logins.get(row.id) != truth.versions[row.id]:
             return ""
         now = truth.settings if row.id == CONFIG else store.logins.get(row.id)
@@ -286,4 +284,5 @@ class Process(Observer):
 
 
 def _login_of(integration: Integration) -> Login:
-    return Login(integration.id, integration.name, integration.enabled, integration.base_url, integration.sifre)
+    i = integration
+    return Login(i.id, i.name, i.enabled, i.base_url, i.sifre, i.provider, i.kod)

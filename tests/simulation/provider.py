@@ -119,7 +119,7 @@ class Client:
             limits.broken.append(f"asked {referans} through a client that is closed")
         if why := self.process.forbidden(self.row):
             limits.broken.append(f"asked {referans} of {self.row.id}, {why}")
-        limits.started(self.row.id, referans, now)
+        limits.started(self.row, referans, now)
         self.process.world.asked(self.row.id, referans)
         self._under_way += 1
         try:
@@ -138,7 +138,7 @@ class Client:
 
 
 class Limits:
-    """What one process may do: so many calls at once, so many a second of an account."""
+    """What one process may do: so many calls at once, so many a second of a login."""
 
     def __init__(self, concurrency: int, per_second: float, accounts: int) -> None:
         # Accounts that answer have as many places as those that keep calls waiting, and a probe each beside.
@@ -154,17 +154,17 @@ class Limits:
         self.in_flight -= 1
         self.asked.discard(referans)
 
-    def started(self, account: str, referans: str, now: float) -> None:
+    def started(self, row: Login, referans: str, now: float) -> None:
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:
             self.broken.append(f"{self.in_flight} calls at once, {self.most_in_flight} allowed")
         if referans in self.asked:
             self.broken.append(f"asked {referans} while it was asked already")
         self.asked.add(referans)
-        self.asked_at[account] = now
-        starts = self._starts.setdefault(account, deque())
+        self.asked_at[row.id] = now
+        starts = self._starts.setdefault(row.kod, deque())
         starts.append(now)
         while starts[0] <= now - WINDOW:
             starts.popleft()
         if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:
-            self.broken.append(f"{len(starts)} calls in a second of {account}, {self.per_second} allowed")
+            self.broken.append(f"{len(starts)} calls in a second of {row.kod}, {self.per_second} allowed")

@@ -71,6 +71,8 @@ class Scenario:
     """After how many steps the first process dies, the second, and so on."""
     commits_at_death: bool | None = None
     """Whether the server does a COMMIT on its way when a process dies; None for either way."""
+    one_login: bool = False
+    """Whether the first two accounts hold one dealer's login."""
     cut_at: int = 0
     """At which statement, of all from the start, the connection to the database is cut, once."""
 

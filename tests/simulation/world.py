@@ -26,6 +26,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import structlog
@@ -34,11 +35,14 @@ from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.schedule import OnePass, Plan, Schedule
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
+from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.marks import FIRST_MIGRATE
 from tests.simulation.people import PERSON, People
 from tests.simulation.process import EPOCH, SCAN, BrokenError, Process, owned, owner
 from tests.simulation.provider import Panel
 from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, Fault, OrderPlan, Scenario
-from tests.simulation.shop import FINAL, OPEN, Store, Stored
+from tests.simulation.shared import Setting
+from tests.simulation.shop import FINAL, OPEN, Commit, Store, Stored
 from tests.simulation.shops_accounts import Truth
 
 CALM = 4.5 * HOUR
@@ -58,6 +62,9 @@ class World:
         self.chance = random.Random(f"{scenario.seed} world")
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
+        self.store.settings[FIRST_MIGRATE] = Setting(str(EPOCH - 2 * HOUR), EPOCH)
+        if scenario.webhook:
+            self.store.settings[WEBHOOK_MARK] = Setting("", EPOCH)
         self.truth = Truth(self)
         self.people = People(self)
         self.processes: list[Process] = []
@@ -100,7 +107,8 @@ class World:
 
     # --- what is looked at all the time
 
-    def _committed(self, before: Stored, after: Stored, author: str) -> None:
+    def _committed(self, before: Stored, after: Stored, commit: Commit) -> None:
+        author = commit.author
         self.note("row", after.id, after.status, after.pin, author)
         self._note_overlap()
         is_ours = author in ("daemon", "ask")
@@ -614,7 +622,9 @@ async def play(scenario: Scenario, watch_steps: Callable[[Process], None] | None
     world = World(scenario)
     if watch_steps is not None:
         world.counts_steps, world.watch_steps = True, watch_steps
-    await world.run()
+    key = random.Random(f"{scenario.seed} key")
+    with patch("order_monitor.shop.marks.secrets.token_hex", lambda size: key.randbytes(size).hex()):
+        await world.run()
     return world.trace.hexdigest(), world.now()
 
 
