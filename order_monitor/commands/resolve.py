@@ -18,6 +18,7 @@ from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
+from order_monitor.shop.dispatches import account_of
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
@@ -137,7 +138,8 @@ async def _end(database: Database, orders: Orders, history: OrderHistory, decisi
 
 async def _write(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> Result:
     """Write the decision, its event, and the end of its review in one transaction: all of it or nothing."""
-    finding = Finding(history.order, decision.answer(), history.now)
+    order = history.order
+    finding = Finding(order, decision.answer(), history.now, account=account_of(order), by_person=True)
     async with database.transaction() as connection:
         (result,) = await orders.ledger.write(connection, [finding], with_notes=True)
         if result.fate is Fate.LOCKED:
