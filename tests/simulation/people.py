@@ -67,7 +67,7 @@ class People:
         await self._world.next_question(row.referans, 60.0)
         await asyncio.sleep(fault.size * 1.2)
         self._world.touched.add(row.id)
-        pin = Pin(f"BY-HAND-{row.id}") if fault.target % 3 == 0 else None
+        pin = Pin(f"BY-HAND-{row.id}-{fault.target}") if fault.target % 3 == 0 else None
         decision = Decision("completed" if fault.target % 3 < 2 else "failed", "x", PERSON, pin)
 
         async def work(process: Process) -> None:

@@ -7,11 +7,12 @@ HOUR = 3600.0
 
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
-SHOP = ("lock", "stale_save", "refund", "delete", "resend", "poison", "slow_trigger")
+SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
+ANEW = ("resend", "resend_same", "reassign", "reassign_anew", "touch", "twins", "same_pin")
 ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
-PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "sighup", "receiver_down")
-KINDS = (*PROVIDER, *DATABASE, *SHOP, *ACCOUNTS, *PEOPLE, *PROCESS)
+PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down")
+KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
 CONFIG = "default"
 """The account of a shop whose one account stands in the settings."""
 
@@ -123,6 +124,7 @@ def draw(seed: int) -> Scenario:
         learned=more.random() < 0.2,
         budget=more.choice((None, 0.01, 0.2)),
         primed=more.random() < 0.7,
+        one_login=more.random() < 0.3,
     )
 
 
@@ -137,7 +139,7 @@ def small(seed: int) -> Scenario:
     kinds = [
         kind
         for kind in KINDS
-        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "delete", "refund")
+        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "pair", "delete", "refund")
     ]
     faults = tuple(
         Fault(

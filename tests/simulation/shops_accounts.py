@@ -18,7 +18,7 @@ _IN_TIME = 80.0
 """Seconds, beside the time between two readings of the accounts, within which a mended login is tried."""
 
 
-class Truth:
+class Accounts:
     """Each account's row follows from what is wrong with it; each change has a number: who read an older one is not to blame."""
 
     def __init__(self, world: "World") -> None:

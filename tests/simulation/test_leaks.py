@@ -89,7 +89,8 @@ class Endless:
         store.events = [event for event in store.events if event.order_id not in done]
         for order_id in done:
             row = store.rows.pop(order_id)
-            world.panel.truths.pop(row.referans, None)
+            world.panel.truths.pop((world.truth.kod_of(row.account), row.referans), None)
+            world.times.pop((order_id, row.account, row.referans), None)
             world.plans.pop(order_id, None)
             world.posted.pop(order_id, None)
             world.last_asked.pop(row.referans, None)
@@ -99,6 +100,8 @@ class Endless:
         store.pins = {key: row for key, row in store.pins.items() if row.order_id not in done}
         store.reviews.clear()
         world.moved.clear()
+        world.stored.clear()
+        world.was_found.clear()
 
 
 def sample() -> Sample:
