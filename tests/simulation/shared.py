@@ -46,6 +46,7 @@ class Claimed:
     """A row of order_monitor_pins."""
 
     order_id: str
+    claimed_at: float
     seen_in: tuple[str, ...] = ()
 
 
@@ -63,6 +64,7 @@ class Shared:
     pool: "Pool"
     store: "Store"
     lock_wait: float
+    _began: float
     _events: "list[Event]"
     _drafts: dict[str, dict[Any, Any]]
 
@@ -216,7 +218,7 @@ class Shared:
     def _claim_codes(self, _: str, args: Sequence[Any]) -> None:
         for login, digest, order_id in zip(*args, strict=True):
             if self._one("pins", (login, digest)) is None:
-                self._put("pins", (login, digest), Claimed(order_id))
+                self._put("pins", (login, digest), Claimed(order_id, self.store.now()))
 
     def _owners(self, _: str, args: Sequence[Any]) -> list[Any]:
         keys = set(zip(*args, strict=True))
@@ -244,8 +246,14 @@ class Shared:
         return [{"id": order_id} for order_id in args[0] if order_id in given]
 
     def _brought(self, _: str, args: Sequence[Any]) -> list[Any]:
-        claimed = {(row.order_id, digest) for (_, digest), row in self._all("pins").items()}
-        return [{"id": key[0]} for key in zip(*args, strict=True) if key in claimed]
+        pins = self._all("pins").items()
+        claimed = {(row.order_id, digest) for (_, digest), row in pins}
+        before = {(row.order_id, digest) for (_, digest), row in pins if row.claimed_at < self._began}
+        return [
+            {"id": order_id}
+            for order_id, digest in zip(*args, strict=True)
+            if (order_id, digest) in before and not any(i == order_id and other != digest for i, other in claimed)
+        ]
 
     # --- settings
 

@@ -55,6 +55,9 @@ from tests.simulation.shops_accounts import Accounts
 CALM = 4.5 * HOUR
 """Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
 
+STALE = 55.0
+"""Seconds for which the provider may say how an attempt ended that was made under the same reference before."""
+
 _OF_PINS = frozenset(map(str, StuckReason)) - {"reference_twice", "repeat_sent_anew", "unknown_state", "two_answers"}
 """The reviews by which a person learns that a PIN was read."""
 
@@ -558,7 +561,8 @@ class World:
         plan = replace(self.plans[row.id], sent_at=self.now(), account=account, outcome=outcome, unknown_for=0.0)
         if fault.size < 0.5:
             self.panel.cancel(self.truth_of(row))
-        self.panel.place((kod, referans), plan, self.now(), 0.0 if under_another else fault.size * 55)
+        stale_for = 0.0 if under_another or to_another else fault.size * STALE
+        self.panel.place((kod, referans), plan, self.now(), stale_for)
         self.plans[row.id] = plan
         self.anew.add(row.id)
         # Some shops keep the time at which the order was sent first, where another account takes it.
