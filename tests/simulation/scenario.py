@@ -13,6 +13,21 @@ ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
 PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down")
 KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
+MONEY = (
+    *ANEW,
+    "pair",
+    "crossed",
+    "stale_save",
+    "refund",
+    "delete",
+    "commit_lost",
+    "second",
+    "ask",
+    "resolve",
+    "reopen",
+)
+"""What decides whose a code is, and what moves money."""
+
 CONFIG = "default"
 """The account of a shop whose one account stands in the settings."""
 
@@ -103,6 +118,9 @@ def draw(seed: int) -> Scenario:
     ):  # a password that somebody mistypes, and nothing else: how soon it is tried then can be told
         faults = (Fault(hours * HOUR * 0.3, "password", 400 + 300 * more.random(), more.randrange(1 << 16), 0.5),)
         refresh = 20.0
+    anew = random.Random(f"{seed} anew")
+    if anew.random() < 0.25:  # what money hangs on, again and again, while orders are asked about
+        faults = _of_money(anew, orders)
     named = random.Random(f"{seed} named")
     if named.random() < 0.04:  # an account gets another name, and is paused by that
         key, began = named.randrange(1 << 16), hours * HOUR * 0.2
@@ -126,6 +144,19 @@ def draw(seed: int) -> Scenario:
         primed=more.random() < 0.7,
         one_login=more.random() < 0.3,
     )
+
+
+def _of_money(chance: random.Random, orders: tuple[OrderPlan, ...]) -> tuple[Fault, ...]:
+    """Return faults of a few kinds, each while some order is asked about."""
+    kinds = chance.sample(MONEY, 3)
+    found = [
+        replace(
+            _fault(chance, {kind: float(kind in kinds) for kind in KINDS}, 0.0),
+            at=max(0.0, chance.choice(orders).sent_at + chance.uniform(1, 300)),
+        )
+        for _ in range(chance.randint(2, 12))
+    ]
+    return tuple(sorted(found, key=lambda fault: fault.at))
 
 
 def small(seed: int) -> Scenario:

@@ -511,18 +511,37 @@ class World:
             del self.store.locked[order_id]
 
     async def _stale_save(self, fault: Fault) -> None:
+        """The shop saves an old copy of an ended order; with another time it has sent the order anew."""
         if (row := self.some(fault, FINAL)) and await self._free(row):
-            self._set(row, status="sent", pin=None)
+            self._send(row, status="sent", pin=None, sent_at=self.store.now() if fault.size < 0.3 else row.sent_at)
 
     async def _refund(self, fault: Fault) -> None:
-        if (row := self.some(fault)) and await self._free(row):
+        if (row := await self._asked_about(fault)) and await self._free(row):
             self.touched.add(row.id)
             self._set(row, status="refunded")
 
     async def _delete(self, fault: Fault) -> None:
-        if (row := self.some(fault)) and await self._free(row):
+        if (row := await self._asked_about(fault)) and await self._free(row):
             self.touched.add(row.id)
             del self.store.rows[row.id]
+
+    async def _asked_about(self, fault: Fault) -> Stored | None:
+        """Some order, at any time or while somebody asks about it."""
+        if fault.size < 0.5:
+            return self.some(fault)
+        row = self._soon_over(fault)
+        if row is not None:
+            await self.next_question(row.referans, 400.0)
+            await asyncio.sleep(fault.size * 0.3)
+        return row
+
+    def _soon_over(self, fault: Fault) -> Stored | None:
+        """Some open order of which an end is to be read, or any where there is none."""
+        rows = [row for _, row in sorted(self.store.rows.items()) if row.status in OPEN]
+        ends = [(row, self.truth_of(row).ends_at) for row in rows]
+        found = [row for row, at in ends if at is not None and at < self.now() + 60] if fault.size < 0.7 else rows
+        found = found or rows
+        return found[fault.target % len(found)] if found else None
 
     async def _resend(self, fault: Fault) -> None:
         """The shop sends an order anew under another reference."""
@@ -542,7 +561,7 @@ class World:
 
     async def _send_anew(self, fault: Fault, *, to_another: bool, under_another: bool) -> None:
         """At the worst moment: while somebody asks about the order as it was."""
-        row, accounts = self.some(fault, OPEN), self.scenario.accounts
+        row, accounts = self._soon_over(fault), self.scenario.accounts
         if row is None or (to_another and len(accounts) < 2):
             return
         was_asked = await self.next_question(row.referans, 400.0)
