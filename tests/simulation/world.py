@@ -3,9 +3,13 @@
 What must hold (each is a reason to stop the run):
 
 - a final row never changes, save by the shop's own hand, and save for the PIN that an end lacked;
-- no order fails that the provider did not cancel, save by the time limit after "still waiting";
-- no PIN is stored that the provider did not give, and none twice in an account;
-- of each end of an order one event moves money, and no more;
+- no order fails that the provider did not cancel, save by the time limit after "still waiting"; not by what was said of it before
+  it was sent anew, neither elsewhere nor under the same reference;
+- an order is ended by an answer of the account and the reference that its row names, noted before, and its event says so;
+- of two orders of a login that have one reference none is ended, as soon as that is noted;
+- no PIN is stored that the provider did not give, and none twice at a login, at any time;
+- a PIN that was read stands in a row, or is before a person;
+- of each end of a dispatch (order, account, reference) one event moves money, and no more;
 - the webhook tells each event at least once, of one order in order;
 - never more calls at once or in a second than allowed; none of an account known to be paused or switched off, none by a login known
   to be old, none through a client that was closed, and no client is left open;
@@ -778,17 +782,16 @@ class World:
             self._look_at_posts()
 
     def _look_at_what_was_read(self) -> None:
-        """A PIN that was read stands in an order's row, or stood there, or is before a person."""
-        stored = {pin for _, pin in self.stored}
+        """A PIN that was read stands in an order's row, or stood there, or is before a person, for whom it was read first."""
+        kept = {pin for _, pin in self.stored}
         reviewed = self.store.reviews.keys() | self.store.decided.keys()
+        for (order_id, pin), (_, referans) in self.was_found.items():
+            keys = {(order_id, kind) for kind in _OF_PINS}
+            keys |= {(i, "reference_twice") for i in self.twins.get(referans, [])}
+            if keys & reviewed:
+                kept.add(pin)
         for (order_id, pin), (account, referans) in self.was_found.items():
-            ids = self.twins.get(referans, [order_id])
-            is_told = any((order_id, kind) in reviewed for kind in _OF_PINS) or any(
-                (i, "reference_twice") in reviewed for i in ids
-            )
-            self.check(
-                pin in stored or is_told, f"PIN {pin} of {order_id} was read at {account} as {referans}, and is nowhere"
-            )
+            self.check(pin in kept, f"PIN {pin} of {order_id} was read at {account} as {referans}, and is nowhere")
 
     def _look_at_the_money(self) -> None:
         money: dict[End, int] = defaultdict(int)
