@@ -307,10 +307,29 @@ async def change(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
         values["provider_referans"] = chance.choice(("ref-000001", "ref-000002", " ref-000003 ", "old", "new"))
     if chance.random() < 0.5:
         values["provider_id"] = chance.choice((*ACCOUNTS, ""))
+    if chance.random() < 0.4:
+        values |= {"external_status": "sent", "pin_code": None}
     if chance.random() < 0.5 or not values:
         values["sent_at"] = NOW - chance.choice((1000.0, 100.0, 99.5, 10.0, 1.0))
     await hand.change(order_id, **values)
     return []
+
+
+async def end(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    """An order is asked about as it is now, ends, and may be sent anew and end again."""
+    told_of: list[Any] = []
+    for _ in range(chance.randint(1, 3)):
+        found = await hand.orders.reread([order_of(order_id)])
+        pin = Pin(f"PIN-{order_id[-2:]}-{chance.randint(1, 2):05}")
+        ended = chance.choice((Completed(pin, ""), Completed(pin, ""), Completed(None, ""), Cancelled("iptal")))
+        findings = [
+            Finding(order, ended, NOW + 500, NOW, 1, account=order.integration or CONFIGURED) for order in found
+        ]
+        if findings and chance.random() < 0.3:
+            await change(hand, chance, order_id)
+        told_of.append(told(await hand.orders.record(findings)) if findings else None)
+        await change(hand, chance, order_id)
+    return told_of
 
 
 async def post(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
@@ -383,6 +402,7 @@ async def learn(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
 
 PEOPLES = {
     "change": change,
+    "end": end,
     "post": post,
     "mean": mean,
     "resolve": resolve,
@@ -485,6 +505,29 @@ async def test_both_wait_no_longer_than_a_lock_may_take(both: tuple[Real, Model]
             with pytest.raises(RowRejectedError) as refused:
                 await hand.orders.record([second], 0.2)
             assert refused.value.is_passing
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_pin_of_another_dispatch_waits_until_this_one_brings_it_too(
+    both: tuple[Real, Model], *, is_same: bool
+) -> None:
+    """Whatever else the order ends with, once or again: the claim of that is no sign of the other."""
+    order_id = str(uuid.UUID(int=1))
+    first, second = Pin("PIN-00001"), Pin("PIN-00001" if is_same else "PIN-00002")
+    for hand in both:
+        await hand.add(order_id, PACKAGES[0], "a")
+        before = await hand.orders.reread([order_of(order_id)])
+        await hand.change(order_id, provider_referans="another")
+        await hand.orders.record([finding_of(o, Completed(first, ""), random.Random(1)) for o in before])
+        for _ in range(2):
+            assert await hand.reviews() == {(order_id, "pin_for_other_dispatch")}
+            now = await hand.orders.reread([order_of(order_id)])
+            await hand.orders.record([finding_of(o, Completed(second, ""), random.Random(1)) for o in now])
+            if is_same:
+                break
+            await hand.change(order_id, external_status="sent", pin_code=None)
+        assert await hand.reviews() == (set() if is_same else {(order_id, "pin_for_other_dispatch")})
+    await compare(*both, "in the end")
 
 
 async def test_the_model_knows_no_statement_that_is_not_ours(both: tuple[Real, Model]) -> None:
