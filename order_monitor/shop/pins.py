@@ -125,10 +125,12 @@ class Codes:
         return {row["id"] for row in rows}
 
     async def brought(self, connection: Connection, digests: Mapping[str, bytes]) -> set[str]:
-        """Return those orders that no other code was ever read for, by the answer for whatever dispatch of theirs."""
+        """Return those orders that had their code before, by the answer for another dispatch of theirs, and never another code."""
+        cast = self._orders["id"].cast
         rows = await connection.fetch(
-            "SELECT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) WHERE NOT EXISTS "
-            f"(SELECT FROM {self._table} p WHERE p.order_id = u.id{self._orders['id'].cast} AND p.digest <> u.digest)",
+            f"SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) JOIN {self._table} p "
+            f"ON p.order_id = u.id{cast} AND p.digest = u.digest AND p.claimed_at < now() "
+            f"WHERE NOT EXISTS (SELECT FROM {self._table} q WHERE q.order_id = u.id{cast} AND q.digest <> u.digest)",
             list(digests),
             list(digests.values()),
         )

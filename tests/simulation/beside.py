@@ -1,26 +1,23 @@
-"""The tables beside the orders in the model shop: accounts, pauses, reviews, learned timing, and what a reopening changes."""
+"""The tables beside the orders in the model shop: accounts, pauses, learned timing, and what a reopening changes."""
 
-import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from order_monitor.shop.reviews import UNCONFIRMED
+from order_monitor.shop.event_sql import PROGRAM
+from tests.simulation.shared import SHARED, Shared, own_of
 
 if TYPE_CHECKING:
-    from tests.simulation.shop import Event, Pool, Store, Stored
+    from tests.simulation.shop import Stored
 
-LONGEST_LOCK = 30.0
 _STATUS = re.compile(r"IN \('([a-z_]+)'\)$")
 
 
 @dataclass(frozen=True)
 class Login:
-    """A row of integrations. ``address`` and ``sifre`` are right or wrong."""
+    """A row of integrations. ``address`` and ``sifre`` are right or wrong; ``kod`` is the dealer's own name."""
 
     id: str
     name: str = "shop"
@@ -28,29 +25,15 @@ class Login:
     address: str = "https://bayi.example"
     sifre: str = "right"
     provider: str = "znet"
+    kod: str = "kod"
 
 
-class Beside:
+class Beside(Shared):
     """What a connection's statements do to the tables beside."""
 
-    pool: "Pool"
-    store: "Store"
     author: str
-    _events: "list[Event]"
     _later: list[Callable[[], None]]
     _changed: "dict[str, tuple[Stored, Stored]]"
-
-    def _row(self, order_id: str) -> "Stored | None":
-        raise NotImplementedError
-
-    async def _wait_for(self, key: str) -> None:
-        """Lock something; whoever finds it locked waits, as in PostgreSQL without SKIP LOCKED."""
-        end = asyncio.get_running_loop().time() + LONGEST_LOCK
-        while self.store.locked.get(key, self) is not self:
-            await asyncio.sleep(0.01)
-            if asyncio.get_running_loop().time() > end:
-                raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
-        self.store.locked[key] = self
 
     async def _lock_first(self, name: str, args: Sequence[Any]) -> None:
         """Wait for the row that a statement without SKIP LOCKED would wait for."""
@@ -60,14 +43,15 @@ class Beside:
             await self._wait_for(args[0] if name == "_put_back" else f"event {args[0]}")
         elif name == "_sketch":
             await self._wait_for(f"timing {args[0]} {args[1]}")
+        else:
+            await self._lock_shared(name, args)
 
     # --- the shop's accounts
 
     def _integrations(self, *_: Any) -> list[Any]:
         rows = [self.store.logins[key] for key in sorted(self.store.logins)]
         self.pool.on_logins(rows)
-        more = {"tenant_id": None, "kod": "kod"}
-        return [{**vars(row), "base_url": row.address, **more} for row in rows]
+        return [{**vars(row), "base_url": row.address, "tenant_id": None} for row in rows]
 
     # --- pauses
 
@@ -99,37 +83,6 @@ class Beside:
 
         self._later.append(resume)
         return [name for name in self.store.pauses if name in args[0]]
-
-    # --- what waits for a person, or for a second answer
-
-    def _count_reviews(self, *_: Any) -> list[Any]:
-        return [{"count": sum(kind != UNCONFIRMED for _, kind in self.store.reviews)}]
-
-    def _review(self, _: str, args: Sequence[Any]) -> None:
-        now = self.store.now()
-
-        def note() -> None:
-            for key in zip(args[0], args[1], strict=True):
-                self.store.reviews.setdefault(key, now)
-
-        self._later.append(note)
-
-    def _mend(self, _: str, args: Sequence[Any]) -> None:
-        def mend() -> None:
-            for key in zip(args[0], args[1], strict=True):
-                self.store.reviews.pop(key, None)
-
-        self._later.append(mend)
-
-    def _close_reviews(self, _: str, args: Sequence[Any]) -> None:
-        def close() -> None:
-            for key in [key for key in self.store.reviews if key[0] in args[0]]:
-                del self.store.reviews[key]
-
-        self._later.append(close)
-
-    def _unconfirmed(self, *_: Any) -> list[Any]:
-        return [{"id": i, "since": since} for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED]
 
     # --- a reopening
 
@@ -176,15 +129,23 @@ class Beside:
     def _note_reopening(self, _: str, args: Sequence[Any]) -> None:
         event = next(e for e in self.store.events if e.id == args[0])
         back, reason, by = args[1:]
-        was, number, now = event.to_status, self.store.number(), self.store.now()
+        was, number, now = event.to_status, self.store.number_of("event"), self.store.now()
         fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=None, decided_at=now)
         fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None, queued=False)
+        fresh = replace(fresh, source=None, cause=None, account=None, reference=None)
         self._events.append(fresh)
 
     def _queue_last(self, _: str, args: Sequence[Any]) -> None:
         """Put up the order's last event, which may be one of this very transaction."""
         mine = [event for event in [*self.store.events, *self._events] if event.order_id == args[0]]
         mine[-1].queued = True
+
+    def _integration_of(self, row: "Stored") -> str | None:
+        """Which account took an order: its row says so, else its dispatch."""
+        if not self.pool.ledger.layout.accounts_from_shop:
+            return None
+        sent = self._newest_dispatches().get((row.id, row.referans.strip()))
+        return own_of(row) or (sent.account if sent is not None else None)
 
     # --- learned timing
 
@@ -209,13 +170,13 @@ class Beside:
         for event in reversed(self.store.events):
             row = self.store.rows.get(event.order_id)
             is_end = event.outcome in ("completed", "failed") and not event.repeat
-            if row is None or not is_end or event.decided_by not in ("daemon", "ask"):
+            if row is None or not is_end or event.source != PROGRAM:
                 continue
             if event.sent_at is not None and event.decided_at >= event.sent_at:
-                more = {"age": event.decided_at - event.sent_at, "at": event.decided_at}
-                is_theirs = not (event.message or "").startswith("Timeout: No response after")
+                more: dict[str, Any] = {"age": event.decided_at - event.sent_at, "at": event.decided_at}
+                more |= {"account": event.account, "integration": self._integration_of(row)}
                 found.append(
-                    {"id": row.id, "integration": row.account, "package": row.package, "is_end": is_theirs, **more}
+                    {"id": row.id, "package": row.package or None, "is_end": event.cause != "time_limit", **more}
                 )
         return found[: args[0]]
 
@@ -225,11 +186,6 @@ STARTS: dict[str, str] = {
     "SELECT account, reason, paused_by": "_pauses",
     'INSERT INTO "public"."order_monitor_pauses" AS p': "_pause",
     'DELETE FROM "public"."order_monitor_pauses"': "_resume",
-    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
-    'INSERT INTO "public"."order_monitor_review"': "_review",
-    'UPDATE "public"."order_monitor_review" r SET': "_mend",
-    'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
-    "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
     "SELECT id, from_status, to_status, decided_by, consumed_at": "_last_event",
     'SELECT id FROM "public"."order_monitor_events" WHERE id = $1 AND consumed_at IS NULL FOR UPDATE': "_lock_event",
     'SELECT attempts > 0 FROM "public"."order_monitor_deliveries"': "_tried",
@@ -243,5 +199,8 @@ STARTS: dict[str, str] = {
     'SELECT sketch FROM "public"."order_monitor_timing"': "_sketch",
     'UPDATE "public"."order_monitor_timing" SET sketch': "_keep_sketch",
     'DELETE FROM "public"."order_monitor_timing"': "_nothing",
+    'INSERT INTO "public"."order_monitor_settings" AS k (name, value, stored_at) SELECT': "_nothing",
+    "SET CONSTRAINTS ALL IMMEDIATE": "_nothing",
+    **SHARED,
 }
 """How the statements about these tables begin, and what does them."""

@@ -67,7 +67,7 @@ class People:
         await self._world.next_question(row.referans, 60.0)
         await asyncio.sleep(fault.size * 1.2)
         self._world.touched.add(row.id)
-        pin = Pin(f"BY-HAND-{row.id}") if fault.target % 3 == 0 else None
+        pin = Pin(f"BY-HAND-{row.id}-{fault.target}") if fault.target % 3 == 0 else None
         decision = Decision("completed" if fault.target % 3 < 2 else "failed", "x", PERSON, pin)
 
         async def work(process: Process) -> None:
@@ -92,8 +92,7 @@ class People:
         async def work(process: Process) -> None:
             await process.orders.prepare()
             ledger = process.orders.ledger
-            webhook = self._world.scenario.webhook
-            reopener = Reopener(ledger.table, ledger.layout, webhook=webhook, outcomes=ledger.outcomes)
+            reopener = Reopener(ledger.table, ledger.layout, webhook=self._world.scenario.webhook)
             async with process.database.transaction() as connection:
                 await reopener.reopen(connection, row.id, "x", PERSON)
 
@@ -102,22 +101,22 @@ class People:
     async def pause(self, fault: Fault) -> None:
         """Pause an account for a time, or until it is resumed by hand."""
         key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
-        name, pauses = self._world.truth.name_of(key), Pauses("public")
+        pauses = Pauses("public")
         seconds = fault.seconds if fault.size < 0.5 else None
 
         async def pause(process: Process) -> None:
             await _take_accounts(process)
-            if name in process.engine.accounts:
+            if key in process.engine.accounts:
                 async with process.database.transaction() as connection:
-                    await pauses.pause(connection, name, "x", PERSON, seconds)
+                    await pauses.pause(connection, key, "x", PERSON, seconds)
 
         async def resume(process: Process) -> None:
             async with process.database.transaction() as connection:
-                await pauses.resume(connection, [name])
+                await pauses.resume(connection, [key])
 
         await self._type(PERSON, pause)
         await asyncio.sleep(fault.seconds)
-        while seconds is None and name in self._world.store.pauses:
+        while seconds is None and key in self._world.store.pauses:
             await self._type(PERSON, resume)
             await asyncio.sleep(10)
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from order_monitor.core.pin_memory import PinMemory
 
+from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.entry import Stage
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.order import SkipReason
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.recording import Result
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
@@ -48,6 +49,9 @@ TAKES_EFFECT = 1.0
 
 TAKES_LONG = 60.0
 """Seconds, more than a look takes, within which a client that nobody needs is closed."""
+
+LOST_AFTER = 600.0
+"""Seconds after which a PIN that was read has its fate, where nothing is wrong."""
 
 SKIPPED_FOR = 4
 """Looks within which an order is taken up whose account is well again."""
@@ -88,11 +92,12 @@ class Process(Observer):
         self.is_replaced = False
         """Whether somebody sees to it that another one takes its place, or that none does."""
         self.over = asyncio.Event()
-        self.limits = Limits(scenario.concurrency, scenario.per_second, len(scenario.accounts))
+        self.limits = Limits(scenario.concurrency, scenario.per_second, len(scenario.accounts), world.twins)
+        self.read: dict[tuple[str, str], float] = {}
+        """The PINs that were read and have no fate yet: of which orders, and since when."""
         self.clients: list[Client] = []
         from_shop = scenario.accounts != (CONFIG,)
         layout = layout_for(
-            webhook=scenario.webhook,
             give_up_after=scenario.give_up_after,
             last_sync=scenario.last_sync,
             author=author,
@@ -103,7 +108,7 @@ class Process(Observer):
             world.store, ledger_for(layout, last_sync=scenario.last_sync), self._pauses_read, self._logins_read
         )
         self.database = database_over(self.pool)
-        self.orders = ModelOrders(self.pool, self.database, PinMemory(bytes([number % 256]) * 8))
+        self.orders = ModelOrders(self.pool, self.database)
         self.directory: Directory = ShopAccounts(self.open) if from_shop else OneAccount(self.open(None))
         self._read_pauses: dict[str, float] = {}
         self._known_pauses: dict[str, float] = {}
@@ -169,7 +174,7 @@ class Process(Observer):
         return Account(name, self.clients[-1], Gate(3), Pace(self.world.scenario.per_second))
 
     def _pauses_read(self, paused: set[str]) -> None:
-        self._read_pauses = {name: self.world.store.pauses[name] for name in paused}
+        self._read_pauses = {key: self.world.store.pauses[key] for key in paused}
 
     def _logins_read(self, _: list[Login]) -> None:
         self._read_logins = dict(self.world.truth.versions)
@@ -186,15 +191,27 @@ class Process(Observer):
         for order_id, looks in skipped.items():
             self.world.check(looks <= SKIPPED_FOR, f"{order_id} is skipped although its account is well")
 
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
+        """A PIN that was read must not be lost from now on."""
+        if isinstance(answer, Completed) and answer.pin is not None:
+            self.read[order.id, answer.pin.reveal()] = self.world.now()
+
+    def settled(self, account: str, result: Result, delay: float) -> None:
+        """It has its fate: it is kept, or before a person."""
+        finding = result.finding
+        if finding.pin is not None:
+            self.read.pop((finding.order.id, finding.pin.reveal()), None)
+            self.world.was_read(finding)
+
     def _know(self, pauses: dict[str, float], logins: dict[str, int]) -> None:
         self._known_pauses, self._known_logins = pauses, logins
 
     def forbidden(self, row: Login) -> str:
         """Say why a call by this login must not begin, by what this process knows; nothing where it may."""
         store, truth = self.world.store, self.world.truth
-        for name, until in self._known_pauses.items():
-            if store.pauses.get(name) == until > store.now() and truth.is_of(name, row.id):
-                return "known as paused"
+        until = self._known_pauses.get(row.id)
+        if until is not None and store.pauses.get(row.id) == until > store.now():
+            return "known as paused"
         if self._known_logins.get(row.id) != truth.versions[row.id]:
             return ""
         now = truth.settings if row.id == CONFIG else store.logins.get(row.id)
@@ -234,6 +251,11 @@ class Process(Observer):
             late = sum(now - since > TAKES_LONG for since in self._left.values())
             self.world.check(not late, f"{late} clients are left open")
         self.clients = [client for client in self.clients if not client.is_closed]
+
+    def look_for_lost(self) -> None:
+        """See that no PIN is kept in memory only, where nothing is wrong any more."""
+        for (order_id, pin), at in self.read.items():
+            self.world.check(self.world.now() - at < LOST_AFTER, f"PIN {pin} of {order_id} was read, and is nowhere")
 
     # --- life
 
@@ -286,4 +308,5 @@ class Process(Observer):
 
 
 def _login_of(integration: Integration) -> Login:
-    return Login(integration.id, integration.name, integration.enabled, integration.base_url, integration.sifre)
+    i = integration
+    return Login(i.id, i.name, i.enabled, i.base_url, i.sifre, i.provider, i.kod)

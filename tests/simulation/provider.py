@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from order_monitor.core.answer import Answer, Busy, Unreachable
@@ -19,9 +20,16 @@ WINDOW = 1.0
 RIGHT = "right"
 
 
+Name = tuple[str, str]
+"""What an order goes by at the provider: the dealer's own name, and the reference."""
+
+
 @dataclass
 class Truth:
-    """What the provider knows of one order, by its reference."""
+    """What the provider knows of one order. ``before`` is what was sent under the same reference before, and ended for that.
+
+    Until ``stale_until`` it still says how the one before has ended.
+    """
 
     plan: OrderPlan
     pin: str
@@ -30,26 +38,48 @@ class Truth:
     said: set[str] = field(default_factory=set)
     """Every final thing it has said: PINs, ``cancelled``, ``approved``."""
     said_waiting_at: float | None = None
+    before: "Truth | None" = None
+    stale_until: float = 0.0
+
+    @property
+    def approved(self) -> set[str]:
+        """The PINs and approvals it has said, also of what was sent before."""
+        return self.said - {"cancelled"} | (self.before.approved if self.before is not None else set())
 
 
 class Panel:
     """One provider for all processes; knows who asks, and what goes wrong just now."""
 
     def __init__(self, chance: random.Random) -> None:
-        self.truths: dict[str, Truth] = {}
+        self.truths: dict[Name, Truth] = {}
         self.faults: dict[str, dict[str, float]] = {}
         self.asked_at: dict[str, float] = {}
         self.calls = 0
         self._chance = chance
         self._last: dict[str, str] = {}
+        self._placed = 0
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def place(self, referans: str, plan: OrderPlan, sent_at: float) -> None:
+    def place(self, name: Name, plan: OrderPlan, sent_at: float, stale_for: float = 0.0) -> None:
+        """Take an order; one with the same name before is cancelled, and that is still said for ``stale_for`` seconds."""
         ends = None if plan.ends_after is None else sent_at + plan.ends_after
         late = 240.0 if plan.outcome == "late" else 0.0
-        self.truths[referans] = Truth(plan, f"PIN-{referans}-{plan.number}", ends, (ends or 0.0) + late)
+        self._placed += 1
+        pin = f"PIN-{name[1]}-{plan.number}-{self._placed}"
+        before = self.truths.get(name)
+        if before is not None:
+            self.cancel(before)
+        self.truths[name] = Truth(
+            plan, pin, ends, (ends or 0.0) + late, before=before, stale_until=self.now() + stale_for
+        )
+
+    def cancel(self, truth: Truth) -> None:
+        """End an order that has not ended."""
+        now = self.now()
+        if truth.ends_at is None or truth.ends_at > now:
+            truth.ends_at, truth.plan = now, replace(truth.plan, outcome="cancelled", unknown_for=0.0)
 
     def begin(self, kind: str, account: str, size: float) -> None:
         self.faults.setdefault(account, {})[kind] = size
@@ -57,9 +87,10 @@ class Panel:
     def end(self, kind: str, account: str) -> None:
         self.faults.get(account, {}).pop(kind, None)
 
-    async def ask(self, account: str, referans: str, *, is_known: bool = True) -> Answer:
+    async def ask(self, row: Login, referans: str) -> Answer:
         """Answer after a while; whoever hangs up before has heard nothing."""
         self.calls += 1
+        account, is_known = row.id, row.sifre == RIGHT
         wrong = self.faults.get(account, {})
         await asyncio.sleep(self._chance.uniform(0.02, 0.6) * (30 if "slow" in wrong else 1))
         wrong = self.faults.get(account, {})
@@ -77,14 +108,16 @@ class Panel:
             return parse_text("8|Bağlantı Hatası")
         if "refusing" in wrong and self._chance.random() < 0.9:
             return parse_text("3|Açıklama")
-        text = self._truly(referans)
-        crossed = self._last.get(account) if "crossed" in wrong and self._chance.random() < 0.5 else None
+        text = self._truly(self.truths[row.kod, referans])
+        crossed = self._last.get(row.kod) if "crossed" in wrong and self._chance.random() < 0.5 else None
         if text.startswith("OK|2|P"):
-            self._last[account] = text
+            self._last[row.kod] = text
         return parse_text(crossed or text)
 
-    def _truly(self, referans: str) -> str:
-        truth, now = self.truths[referans], self.now()
+    def _truly(self, truth: Truth) -> str:
+        now = self.now()
+        if truth.before is not None and now < truth.stale_until:
+            return self._truly(truth.before)
         plan = truth.plan
         if now < plan.sent_at + plan.unknown_for:
             return "3|İşlem bulunamadı"
@@ -119,14 +152,14 @@ class Client:
             limits.broken.append(f"asked {referans} through a client that is closed")
         if why := self.process.forbidden(self.row):
             limits.broken.append(f"asked {referans} of {self.row.id}, {why}")
-        limits.started(self.row.id, referans, now)
-        self.process.world.asked(self.row.id, referans)
+        limits.started(self.row, referans, now)
+        self.process.world.asked(self.row, referans)
         self._under_way += 1
         try:
-            return Reply(await self.panel.ask(self.row.id, referans, is_known=self.row.sifre == RIGHT))
+            return Reply(await self.panel.ask(self.row, referans))
         finally:
             self._under_way -= 1
-            limits.ended(referans)
+            limits.ended(self.row, referans)
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")
@@ -138,33 +171,34 @@ class Client:
 
 
 class Limits:
-    """What one process may do: so many calls at once, so many a second of an account."""
+    """What one process may do: so many calls at once, so many a second of a login."""
 
-    def __init__(self, concurrency: int, per_second: float, accounts: int) -> None:
+    def __init__(self, concurrency: int, per_second: float, accounts: int, twins: Collection[str]) -> None:
         # Accounts that answer have as many places as those that keep calls waiting, and a probe each beside.
         self.most_in_flight = 2 * concurrency + accounts
         self.per_second = per_second
+        self.twins = twins
         self.in_flight = 0
-        self.asked: set[str] = set()
+        self.asked: list[Name] = []
         self.asked_at: dict[str, float] = {}
         self.broken: list[str] = []
         self._starts: dict[str, deque[float]] = {}
 
-    def ended(self, referans: str) -> None:
+    def ended(self, row: Login, referans: str) -> None:
         self.in_flight -= 1
-        self.asked.discard(referans)
+        self.asked.remove((row.id, referans))
 
-    def started(self, account: str, referans: str, now: float) -> None:
+    def started(self, row: Login, referans: str, now: float) -> None:
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:
             self.broken.append(f"{self.in_flight} calls at once, {self.most_in_flight} allowed")
-        if referans in self.asked:
+        if (row.id, referans) in self.asked and referans not in self.twins:
             self.broken.append(f"asked {referans} while it was asked already")
-        self.asked.add(referans)
-        self.asked_at[account] = now
-        starts = self._starts.setdefault(account, deque())
+        self.asked.append((row.id, referans))
+        self.asked_at[row.id] = now
+        starts = self._starts.setdefault(row.kod, deque())
         starts.append(now)
         while starts[0] <= now - WINDOW:
             starts.popleft()
         if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:
-            self.broken.append(f"{len(starts)} calls in a second of {account}, {self.per_second} allowed")
+            self.broken.append(f"{len(starts)} calls in a second of {row.kod}, {self.per_second} allowed")

@@ -7,11 +7,27 @@ HOUR = 3600.0
 
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
-SHOP = ("lock", "stale_save", "refund", "delete", "resend", "poison", "slow_trigger")
+SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
+ANEW = ("resend", "resend_same", "reassign", "reassign_anew", "touch", "twins", "same_pin")
 ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
-PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "sighup", "receiver_down")
-KINDS = (*PROVIDER, *DATABASE, *SHOP, *ACCOUNTS, *PEOPLE, *PROCESS)
+PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down")
+KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
+MONEY = (
+    *ANEW,
+    "pair",
+    "crossed",
+    "stale_save",
+    "refund",
+    "delete",
+    "commit_lost",
+    "second",
+    "ask",
+    "resolve",
+    "reopen",
+)
+"""What decides whose a code is, and what moves money."""
+
 CONFIG = "default"
 """The account of a shop whose one account stands in the settings."""
 
@@ -71,6 +87,8 @@ class Scenario:
     """After how many steps the first process dies, the second, and so on."""
     commits_at_death: bool | None = None
     """Whether the server does a COMMIT on its way when a process dies; None for either way."""
+    one_login: bool = False
+    """Whether the first two accounts hold one dealer's login."""
     cut_at: int = 0
     """At which statement, of all from the start, the connection to the database is cut, once."""
 
@@ -100,6 +118,9 @@ def draw(seed: int) -> Scenario:
     ):  # a password that somebody mistypes, and nothing else: how soon it is tried then can be told
         faults = (Fault(hours * HOUR * 0.3, "password", 400 + 300 * more.random(), more.randrange(1 << 16), 0.5),)
         refresh = 20.0
+    anew = random.Random(f"{seed} anew")
+    if anew.random() < 0.25:  # what money hangs on, again and again, while orders are asked about
+        faults = _of_money(anew, orders)
     named = random.Random(f"{seed} named")
     if named.random() < 0.04:  # an account gets another name, and is paused by that
         key, began = named.randrange(1 << 16), hours * HOUR * 0.2
@@ -121,7 +142,21 @@ def draw(seed: int) -> Scenario:
         learned=more.random() < 0.2,
         budget=more.choice((None, 0.01, 0.2)),
         primed=more.random() < 0.7,
+        one_login=more.random() < 0.3,
     )
+
+
+def _of_money(chance: random.Random, orders: tuple[OrderPlan, ...]) -> tuple[Fault, ...]:
+    """Return faults of a few kinds, each while some order is asked about."""
+    kinds = chance.sample(MONEY, 3)
+    found = [
+        replace(
+            _fault(chance, {kind: float(kind in kinds) for kind in KINDS}, 0.0),
+            at=max(0.0, chance.choice(orders).sent_at + chance.uniform(1, 300)),
+        )
+        for _ in range(chance.randint(2, 12))
+    ]
+    return tuple(sorted(found, key=lambda fault: fault.at))
 
 
 def small(seed: int) -> Scenario:
@@ -135,7 +170,7 @@ def small(seed: int) -> Scenario:
     kinds = [
         kind
         for kind in KINDS
-        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "delete", "refund")
+        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "pair", "delete", "refund")
     ]
     faults = tuple(
         Fault(

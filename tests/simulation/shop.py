@@ -7,24 +7,32 @@ it cannot stay behind; `test_model_shop` runs the same orders over it and over a
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
-from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.decision import Rules
+from order_monitor.core.login import Credentials
+from order_monitor.core.order import CONFIGURED, SAME_TIME, Route
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.columns import _LOOK, Column, Table
+from order_monitor.shop.database import Connection as Lent
 from order_monitor.shop.database import Database
+from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.dsn import Address
-from order_monitor.shop.layout import Layout
+from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.ledger import Ledger
+from order_monitor.shop.logins import Logins
+from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
 from order_monitor.shop.order_reader import OrderReader
 from order_monitor.shop.order_recorder import OrderRecorder
 from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.pins import Codes
 from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
@@ -32,9 +40,12 @@ from order_monitor.shop.statements import NOWHERE
 from order_monitor.shop.timings import history_sql
 from order_monitor.shop.unconfirmed import Unconfirmed
 from tests.simulation.beside import STARTS, Beside, Login
+from tests.simulation.shared import LONGEST_LOCK, Claimed, Dispatch, Setting, own_of
 
 OPEN = ("sent", "pending", "processing", "queued")
 FINAL = ("completed", "delivered", "failed", "refunded")
+_LOCK_WAIT = re.compile(r"set_config\('lock_timeout', '([0-9]+)'")
+_NO_PIN = frozenset(word.strip().lower() for word in Rules().no_pin if word.isascii())
 
 
 def refused() -> asyncpg.PostgresError:
@@ -75,6 +86,10 @@ class Event:
     repeat: bool
     outcome: str
     sent_at: float | None = None
+    source: str | None = None
+    cause: str | None = None
+    account: str | None = None
+    reference: str | None = None
     consumed_at: float | None = None
     queued: bool = False
 
@@ -93,15 +108,20 @@ class Delivery:
 
 @dataclass
 class Store:
-    """Everything that is committed. ``on_commit`` is told of each change of ours: before, after, and by whom."""
+    """Everything that is committed. ``on_commit`` is told of each change of ours: before, after, and what it was made by."""
 
     epoch: float
     chance: random.Random
-    on_commit: Callable[[Stored, Stored, str], None] = lambda *_: None
+    on_commit: Callable[[Stored, Stored, "Commit"], None] = lambda *_: None
     rows: dict[str, Stored] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     reviews: dict[tuple[str, str], float] = field(default_factory=dict)
+    decided: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What a person has closed, by whom."""
+    dispatches: dict[tuple[str, str, str], Dispatch] = field(default_factory=dict)
+    pins: dict[tuple[str, bytes], Claimed] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     logins: dict[str, Login] = field(default_factory=dict)
     sketches: dict[tuple[str, str], str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
@@ -116,15 +136,24 @@ class Store:
     statements: int = 0
     cut_at: int = 0
     """At which of all ``statements`` the connection is cut, once."""
-    _number: int = 0
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def now(self) -> float:
         return self.epoch + asyncio.get_running_loop().time()
 
-    def number(self) -> int:
-        """The next event's number; one that is rolled back leaves a gap."""
-        self._number += 1
-        return self._number
+    def number_of(self, what: str) -> int:
+        """The next number of a table's; one that is rolled back leaves a gap."""
+        self._numbers[what] = self._numbers.get(what, 0) + 1
+        return self._numbers[what]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a change of a row was committed with. ``began`` is when its transaction did, epoch seconds."""
+
+    author: str
+    began: float
+    events: tuple[Event, ...]
 
 
 class Pool:
@@ -218,7 +247,10 @@ class Connection(Beside):
         self.store = pool.store
         self.author = pool.ledger.layout.author
         self.is_committing = False
+        self.lock_wait = LONGEST_LOCK
+        self._began = 0.0
         self._is_closed = False
+        self._drafts: dict[str, dict[Any, Any]] = {}
         self._changed: dict[str, tuple[Stored, Stored]] = {}
         self._events: list[Event] = []
         self._later: list[Callable[[], None]] = []
@@ -241,11 +273,15 @@ class Connection(Beside):
         store = self.store
         for order_id in [i for i, owner in store.locked.items() if owner is self]:
             del store.locked[order_id]
-        self._changed, self._events, self._later = {}, [], []
+        self._changed, self._events, self._later, self._drafts = {}, [], [], {}
 
     async def execute(self, sql: str, *args: Any) -> str:
         if sql.strip().startswith("BEGIN"):
+            found = _LOCK_WAIT.search(sql)
+            assert found is not None
+            self.lock_wait = int(found[1]) / 1000
             await self.pool.pause()
+            self._began = self.store.now()
         elif sql == "COMMIT":
             await self._commit()
         elif sql == "ROLLBACK":
@@ -284,10 +320,10 @@ class Connection(Beside):
             raise ConnectionResetError("cut after the commit")
 
     def _apply(self) -> None:
-        store = self.store
+        store, commit = self.store, Commit(self.author, self._began, tuple(self._events))
         for before, after in self._changed.values():
             store.rows[after.id] = after
-            store.on_commit(before, after, self.author)
+            store.on_commit(before, after, commit)
         for event in self._events:
             store.events.append(event)
             if event.queued:
@@ -295,6 +331,7 @@ class Connection(Beside):
         store.events.sort(key=lambda event: event.id)
         for change in self._later:
             change()
+        self._keep_drafts()
         self.roll_back()
 
     async def _do(self, sql: str, args: Sequence[Any]) -> list[Any]:
@@ -312,7 +349,7 @@ class Connection(Beside):
         return [{"max": max((e.id for e in self.store.events), default=0)}]
 
     def _waiting(self, *_: Any) -> list[Any]:
-        return [{"count": 0, "since": None}]
+        return [{"count": 0, "since": None, "is_posted": WEBHOOK_MARK in self._all("settings")}]
 
     def _unknown(self, *_: Any) -> list[Any]:
         return []
@@ -337,48 +374,60 @@ class Connection(Beside):
         if self.store.deadlocks and self.store.chance.random() < 0.2:
             raise asyncpg.DeadlockDetectedError("deadlock")
         rows = [self._take(order_id, lambda row: row.status in OPEN) for order_id in sorted(args[0])]
-        return [_as_row(row) for row in rows if row is not None]
+        return [self._as_locked(row) for row in rows if row is not None]
+
+    def _as_locked(self, row: Stored) -> dict[str, Any]:
+        words = f"{row.status}\x1f{row.id}\x1f{row.package}\x1f{row.account}\x1f{row.referans}"
+        more = {"sent_at": row.sent_at, "own": own_of(row), "root": row.id, "own_words": words}
+        return {**_as_row(row), "note": row.note, "referans": row.referans, **more}
 
     def _late_lock(self, _: str, args: Sequence[Any]) -> list[Any]:
         ids, statuses = args
-        rows = [
-            self._take(order_id, lambda row: row.status in statuses and not (row.pin or "").strip())
-            for order_id in sorted(ids)
-        ]
-        return [_as_row(row) for row in rows if row is not None]
+        rows = [self._take(order_id, lambda row: row.status in statuses and lacks(row.pin)) for order_id in sorted(ids)]
+        return [self._as_locked(row) for row in rows if row is not None]
 
     def _update(self, _: str, args: Sequence[Any]) -> list[Any]:
         records = list(zip(*args, strict=True))
         if sum(r[0] in self.store.slow for r in records) and len(records) > 4:
             raise asyncpg.QueryCanceledError("statement timeout")
         changed = []
-        for order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome, _ in records:
-            row = self._row(order_id)
-            if row is None or row.status not in OPEN or (pin is not None and (row.pin or "").strip() not in ("", pin)):
+        for record in records:
+            order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome, _, *rest = (
+                record
+            )
+            row, had = self._row(order_id), rest.pop()
+            if row is None or row.status not in OPEN or (pin is not None and row.pin != had):
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
             fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note, last_sync_at=seen_at)
-            repeat = self._change(row, fresh, told, checks, outcome, sent, is_late=False) if was != status else False
-            self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
-            changed.append({"id": order_id, "status": status, "pin": fresh.pin, "repeat": repeat})
+            event = self._event(row, fresh, told, checks, outcome, sent, rest) if was != status else None
+            changed.append(self._changed_to(row, fresh, event))
         return changed
 
     def _late_update(self, _: str, args: Sequence[Any]) -> list[Any]:
         changed = []
-        for order_id, status, pin, told, checks, sent in zip(*args, strict=True):
-            row = self._row(order_id)
-            if row is None or row.status != status or (row.pin or "").strip():
+        for order_id, status, pin, told, checks, sent, *rest in zip(*args, strict=True):
+            row, had = self._row(order_id), rest.pop()
+            if row is None or row.status != status or row.pin != had:
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
             fresh = replace(row, pin=pin)
-            self._change(row, fresh, told, checks, "completed", sent, is_late=True)
-            self._changed[order_id] = (self._changed.get(order_id, (row,))[0], fresh)
-            changed.append({"id": order_id, "status": status, "pin": pin, "repeat": True})
+            event = self._event(row, fresh, told, checks, "completed", sent, rest, is_late=True)
+            changed.append(self._changed_to(row, fresh, event))
         return changed
 
-    def _change(
+    def _changed_to(self, row: Stored, fresh: Stored, event: tuple[Event, bool] | None) -> dict[str, Any]:
+        """Keep a row's change and its event until the commit, and return what the statement does."""
+        self._changed[row.id] = (self._changed.get(row.id, (row,))[0], fresh)
+        found = {"id": row.id, "status": fresh.status, "pin": fresh.pin}
+        if event is None:
+            return {**found, "event_id": None, "repeat": False, "anew": None}
+        self._events.append(event[0])
+        return {**found, "event_id": event[0].id, "repeat": event[0].repeat, "anew": event[1]}
+
+    def _event(
         self,
         before: Stored,
         after: Stored,
@@ -386,19 +435,42 @@ class Connection(Beside):
         checks: int,
         outcome: str,
         sent: float | None,
+        origin: Sequence[str],
         *,
-        is_late: bool,
-    ) -> bool:
-        first = any(e.order_id == after.id and e.outcome == outcome and not e.repeat for e in self.store.events)
-        repeat = is_late or first
-        now, has_pin = self.store.now(), bool((after.pin or "").strip())
-        who, number = self.author, self.store.number()
+        is_late: bool = False,
+    ) -> tuple[Event, bool]:
+        """Return the event of a change, and whether it repeats that of a dispatch which was sent before."""
+        source, cause, account, reference = origin
+        same = [
+            e
+            for e in [*self.store.events, *self._events]
+            if e.order_id == after.id
+            and e.outcome == outcome
+            and not e.repeat
+            and (e.reference is None or (e.reference, e.account) == (reference, account))
+        ]
+        repeat, has_pin = is_late or bool(same), not lacks(after.pin)
         made = Event(
-            number, after.id, before.status, after.status, has_pin, told, checks, now, who, repeat, outcome, sent
+            self.store.number_of("event"),
+            after.id,
+            before.status,
+            after.status,
+            has_pin,
+            told,
+            checks,
+            self.store.now(),
+            self.author,
+            repeat,
+            outcome,
+            sent,
+            source,
+            cause,
+            account,
+            reference,
         )
-        made.queued = self.pool.ledger.layout.webhook
-        self._events.append(made)
-        return repeat
+        made.queued = WEBHOOK_MARK in self._all("settings")
+        earlier = any(e.sent_at is not None and sent is not None and e.sent_at < sent - SAME_TIME for e in same)
+        return made, repeat and not is_late and earlier
 
     def _touch(self, _: str, args: Sequence[Any]) -> None:
         for order_id, seen_at in zip(*args, strict=True):
@@ -410,55 +482,74 @@ class Connection(Beside):
         return [_as_row(row) for order_id in args[0] if (row := self._row(order_id)) is not None]
 
     def _scan(self, *_: Any) -> list[Any]:
-        return [self._as_order(row) for row in self.store.rows.values() if row.status in OPEN]
+        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN)
 
     def _scan_since(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return [row for row in self._scan() if row["sent_at"] > args[0]]
+        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN and row.sent_at > args[0])
 
     def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return [row for row in self._scan() if row["id"] in args[0]]
+        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN and row.id in args[0])
 
-    def _as_order(self, row: Stored) -> dict[str, Any]:
-        sync = row.last_sync_at if self.pool.ledger.records_every_check else None
+    def _namesakes(self, _: str, args: Sequence[Any]) -> list[Any]:
+        references, ids = args
+        return self._as_orders(
+            row
+            for row in self.store.rows.values()
+            if row.referans in references and row.id not in ids and row.status != NEVER_SENT
+        )
+
+    def _as_orders(self, rows: Iterable[Stored]) -> list[dict[str, Any]]:
+        dispatches = self._newest_dispatches()
+        return [self._as_order(row, dispatches.get((row.id, row.referans.strip()))) for row in rows]
+
+    def _as_order(self, row: Stored, sent: Dispatch | None) -> dict[str, Any]:
+        from_shop, own = self.pool.ledger.layout.accounts_from_shop, own_of(row)
+        noted = sent.account if sent is not None else None
+        integration, route = None, Route.ONE
+        if from_shop:
+            integration = own or noted
+            route = Route.OWN if own else Route.ONE if noted else Route.NONE
+        is_old = sent is not None and sent.touched >= TOUCHED
         return {
             "id": row.id,
             "status": row.status,
-            "sent_at": row.sent_at,
+            "sent_at": sent.found_at if sent is not None and is_old else row.sent_at,
             "referans": row.referans,
             "tenant_id": None,
-            "last_sync_at": sync,
-            "integration": row.account,
-            "routed": True,
+            "last_sync_at": row.last_sync_at if self.pool.ledger.records_every_check else None,
+            "integration": integration,
+            "route": int(route),
             "package": row.package or None,
+            "registered": sent is not None
+            and sent.account == (integration if from_shop else CONFIGURED)
+            and abs(sent.sent_at - row.sent_at) < SAME_TIME,
         }
 
     def _pins(self, _: str, args: Sequence[Any]) -> list[Any]:
         found = []
         for event in self.store.events:
             row = self.store.rows.get(event.order_id)
-            if event.id > args[0] and event.has_pin and row is not None and (row.pin or "").strip():
-                found.append(
-                    {"id": row.id, "pin": row.pin, "package": row.package, "tenant_id": "", "integration": row.account}
-                )
+            if event.id > args[0] and event.has_pin and row is not None and not lacks(row.pin):
+                found.append({"package": row.package, "tenant_id": "", "integration": self._integration_of(row)})
         return found
 
     def _without_pin(self, _: str, args: Sequence[Any]) -> list[Any]:
         now, wait, longest = self.store.now(), args[0], args[1]
         last: dict[str, Event] = {}
         for event in self.store.events:
-            is_one = not event.has_pin and event.outcome == "completed" and event.decided_by in ("daemon", "ask")
+            is_one = not event.has_pin and event.outcome == "completed" and event.source == PROGRAM
             if is_one and event.decided_at > now - longest:
                 last[event.order_id] = event
         found = []
         for event in sorted(last.values(), key=lambda event: -event.decided_at):
             row = self.store.rows.get(event.order_id)
             is_late = event.decided_at < now - wait
-            if row is None or row.status != event.to_status or (row.pin or "").strip():
+            if row is None or row.status != event.to_status or not lacks(row.pin):
                 continue
             if is_late and (row.id, "pin_missing") in self.store.reviews:
                 continue
             more = {"ended_at": event.decided_at, "is_late": is_late}
-            found.append({**self._as_order(row), **more})
+            found.append({**self._as_orders([row])[0], **more})
         return found
 
     # --- the webhook's deliveries
@@ -529,26 +620,40 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.late_lock_sql(): "_late_lock",
         statements.late_update_sql(): "_late_update",
         pins_sql(ledger.layout, ledger.table, pool.accounts): "_pins",
-        history_sql(ledger.layout, ledger.table, pool.accounts, has_outcome=True): "_past",
+        history_sql(ledger.layout, ledger.table, pool.accounts): "_past",
         _LOOK: "_columns",
     }
     if ledger.records_every_check:
         whole[statements.touch_sql()] = "_touch"
-    if reader is not None:
-        whole |= {reader.queries.scan_sql(): "_scan", reader.queries.unknown_sql() or "": "_unknown"}
-        if sql == reader.queries.since_sql():
-            return "_scan_since"
-        if sql.startswith(f"{reader.queries.scan_sql()} AND "):
-            return "_scan_among"
-        if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):
-            return "_without_pin"
     found = whole.get(sql) or next((name for start, name in _STARTS.items() if sql.startswith(start)), None)
+    if found is None and reader is not None:
+        found = _name_of_reading(sql, ledger, reader)
     assert found is not None, f"the model shop does not know this statement: {sql[:300]}"
     return found
 
 
+def _name_of_reading(sql: str, ledger: Ledger, reader: OrderReader) -> str | None:
+    queries = reader.queries
+    whole = {
+        queries.scan_sql(): "_scan",
+        queries.since_sql(): "_scan_since",
+        queries.unknown_sql(): "_unknown",
+        ledger.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
+    }
+    if sql.startswith(f"{queries.among_sql()}"):
+        return "_scan_among"
+    if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):
+        return "_without_pin"
+    return whole.get(sql)
+
+
 def _as_row(row: Stored) -> dict[str, Any]:
-    return {"id": row.id, "status": row.status, "pin": row.pin, "note": row.note, "referans": row.referans}
+    return {"id": row.id, "status": row.status, "pin": row.pin}
+
+
+def lacks(pin: str | None) -> bool:
+    """Whether a text is no PIN, as the statements see it."""
+    return not (pin or "").strip(" \t\r\n-*_.") or (pin or "").strip().lower() in _NO_PIN
 
 
 def column(name: str, data_type: str = "text") -> Column:
@@ -564,24 +669,24 @@ INTEGRATIONS = {
 
 
 class Known(Catalogue):
-    """A catalogue that need not look: the model's tables are as they are."""
+    """A catalogue whose tables are as they are, and need not be looked up; what all processes share is read as ever."""
 
     def __init__(self, database: Database, layout: Layout, ledger: Ledger, accounts: AccountTables | None) -> None:
         super().__init__(database, layout)
-        reviews = Reviews(layout.schema)
-        self._known = Holdings(
-            ledger, accounts, Pauses(layout.schema), reviews, may_close_reviews=True, reviewed=frozenset()
-        )
-        self._holdings = self._known
+        self._ledger = ledger
+        self._accounts = accounts
 
-    async def look(self) -> Holdings:
-        async with self._database.transaction():
-            return self._known
+    async def _look(self, connection: Lent) -> Holdings:
+        schema = self.layout.schema
+        key, began = await digest_key(connection, schema), await read_mark(connection, schema, FIRST_MIGRATE)
+        shared = await Codes(self._ledger.table, schema, key).shared(connection)
+        logins = await self._logins_of(connection, self._accounts, key)
+        ledger = replace(self._ledger, logins=logins, key=key, shared=shared, began_at=float(began or "-inf"))
+        return Holdings(ledger, self._accounts, Pauses(schema), Reviews(schema))
 
 
 def layout_for(
     *,
-    webhook: bool,
     give_up_after: float,
     last_sync: bool,
     author: str = "daemon",
@@ -597,11 +702,11 @@ def layout_for(
         known=(*FINAL, "not_sent"),
         rules=Rules(give_up_after=give_up_after, pin_width=120, note_width=250),
         record_sync=last_sync,
-        webhook=webhook,
         await_pin=900.0,
         author=author,
         accounts_from_shop=from_shop,
         refresh=refresh,
+        credentials=None if from_shop else Credentials("znet", "https://bayi.example", "kod"),
     )
 
 
@@ -614,17 +719,18 @@ def ledger_for(layout: Layout, *, last_sync: bool) -> Ledger:
     columns["id"] = Column("id", "uuid", cast="::uuid")
     if last_sync:
         columns["last_sync_at"] = Column("last_sync_at", "timestamp with time zone")
-    return Ledger(Table("public", "product_orders", columns), layout, layout.rules, events=True)
+    table = Table("public", "product_orders", columns, is_reference_indexed=True)
+    return Ledger(table, layout, layout.rules, Logins(layout.schema, b""))
 
 
 class ModelOrders(Orders):
     """The shop's orders over the model: the real reader, recorder and ledger, with other connections below."""
 
-    def __init__(self, pool: Pool, database: Database, pins: PinMemory) -> None:
+    def __init__(self, pool: Pool, database: Database) -> None:
         layout = pool.ledger.layout
         self._catalogue = Known(database, layout, pool.ledger, pool.accounts)
-        self.reader = OrderReader(database, self._catalogue, pins)
-        self._recorder = OrderRecorder(database, self._catalogue, pins)
+        self.reader = OrderReader(database, self._catalogue)
+        self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
         pool.reader = self.reader
 

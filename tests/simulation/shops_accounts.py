@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from order_monitor.shop.accounts import Integration
-from order_monitor.watch.routing import label
 from tests.simulation.beside import Login
 from tests.simulation.provider import RIGHT
 from tests.simulation.scenario import CONFIG, Fault
@@ -20,7 +18,7 @@ _IN_TIME = 80.0
 """Seconds, beside the time between two readings of the accounts, within which a mended login is tried."""
 
 
-class Truth:
+class Accounts:
     """Each account's row follows from what is wrong with it; each change has a number: who read an older one is not to blame."""
 
     def __init__(self, world: "World") -> None:
@@ -32,7 +30,7 @@ class Truth:
         self.settings = Login(CONFIG)
         for key in world.scenario.accounts:
             self.versions[key], self.since[key] = 0, NEVER_AGAIN
-            self._put(key, Login(key))
+            self._put(key, self._row(key))
 
     def _put(self, key: str, row: Login | None) -> None:
         if key == CONFIG:
@@ -42,24 +40,17 @@ class Truth:
         else:
             self._world.store.logins[key] = row
 
+    def kod_of(self, key: str) -> str:
+        """The dealer's own name behind an account: the first two may be one dealer's."""
+        accounts = self._world.scenario.accounts
+        return f"kod-{accounts[0] if self._world.scenario.one_login and key in accounts[:2] else key}"
+
     def is_well(self, key: str) -> bool:
         """Whether it may be asked, by what the shop says."""
         return not self._wrong[key].keys() & {"switched_off", "removed", "moved"}
 
-    def name_of(self, key: str) -> str:
-        """What it is called just now, as people see it."""
-        if key == CONFIG:
-            return CONFIG
-        row = self._row(key)
-        return label(Integration(key, None, row.name, row.provider, row.enabled, row.address, "kod", row.sifre))
-
-    @staticmethod
-    def is_of(name: str, key: str) -> bool:
-        """Whether an account is or was called so."""
-        return name == key or name.endswith(f"-{key}")
-
     def _row(self, key: str) -> Login:
-        wrong, row = self._wrong[key], Login(key, self._names.get(key, "shop"))
+        wrong, row = self._wrong[key], Login(key, self._names.get(key, "shop"), kod=self.kod_of(key))
         return replace(
             row,
             enabled="switched_off" not in wrong,
@@ -97,16 +88,11 @@ class Truth:
         key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
         world, version, mended = self._world, self.versions[key], self._world.now()
         await asyncio.sleep(world.scenario.refresh + _IN_TIME)
-        waiting = [p for p in world.processes if p.born < mended and p.engine.queue.ready.count(self._called(p, key))]
+        waiting = [p for p in world.processes if p.born < mended and p.engine.queue.ready.count(key)]
         await asyncio.sleep(30)
         if not world.was_quiet_since(mended) or self.versions[key] != version or not self.is_well(key):
             return
         for process in waiting:
-            is_due = process in world.processes and process.engine.queue.ready.count(self._called(process, key))
+            is_due = process in world.processes and process.engine.queue.ready.count(key)
             is_tried = process.limits.asked_at.get(key, NEVER_AGAIN) >= mended
             world.check(not is_due or is_tried, f"{key} was mended at {mended:.0f} s, and is not tried")
-
-    @staticmethod
-    def _called(process: object, key: str) -> str:
-        account = process.engine.by_key.get(key)  # type: ignore[attr-defined]
-        return account.name if account is not None else ""

@@ -10,12 +10,10 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
-from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.schedule import Continuous
 from tests.simulation.loop import run
@@ -91,14 +89,19 @@ class Endless:
         store.events = [event for event in store.events if event.order_id not in done]
         for order_id in done:
             row = store.rows.pop(order_id)
-            world.panel.truths.pop(row.referans, None)
+            world.panel.truths.pop((world.truth.kod_of(row.account), row.referans), None)
+            world.times.pop((order_id, row.account, row.referans), None)
             world.plans.pop(order_id, None)
             world.posted.pop(order_id, None)
             world.last_asked.pop(row.referans, None)
         for event_id in told:
             del store.deliveries[event_id]
+        store.dispatches = {key: row for key, row in store.dispatches.items() if key[0] not in done}
+        store.pins = {key: row for key, row in store.pins.items() if row.order_id not in done}
         store.reviews.clear()
         world.moved.clear()
+        world.stored.clear()
+        world.was_found.clear()
 
 
 def sample() -> Sample:
@@ -137,7 +140,6 @@ def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> No
     # What is remembered of the past is bounded; a small bound is reached within the first tenth.
     monkeypatch.setattr("order_monitor.watch.intake._REMEMBERED", BOUND)
     monkeypatch.setattr("order_monitor.shop.recent_ends.LOOKED_AT", BOUND)
-    monkeypatch.setattr("tests.simulation.process.PinMemory", partial(PinMemory, limit=BOUND))
     before = open_files()
     samples, placed = run(endless(CHECKS))
     assert placed > CHECKS / 50

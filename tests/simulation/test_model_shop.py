@@ -1,32 +1,49 @@
 """The model shop cannot lie: the same orders, answers and hands over it and over a real PostgreSQL come to the same."""
 
+import asyncio
 import random
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pytest
-from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
-from order_monitor.core.order import Order
+from order_monitor.core.decision import StuckReason
+from order_monitor.core.errors import RowRejectedError
+from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Finding, Result
+from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.database import Database
-from order_monitor.shop.migration import Migration
+from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.marks import KEY, set_mark
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
-from order_monitor.watch.system_clock import SystemClock
 from tests.shops import NOW, Shop
+from tests.simulation.beside import Login
 from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_over, layout_for, ledger_for
 
 PACKAGES = [str(uuid.UUID(int=n)) for n in range(3)]
+ACCOUNTS = ("a", "b", "c")
+LOGINS = {"a": "kod-1", "b": "kod-1", "c": "kod-2"}
+"""Two of the accounts are one dealer's."""
+
+TABLES = """
+CREATE TABLE package_routing (id text, tenant_id text, package_id text, primary_provider_id text);
+CREATE TABLE integrations (id text PRIMARY KEY, tenant_id text, name text, provider text, base_url text, kod text, sifre text,
+    enabled boolean NOT NULL DEFAULT true);
+ALTER TABLE product_orders ADD COLUMN provider_id text;
+CREATE INDEX ON product_orders (provider_referans);
+"""
 
 
 class Hand(Protocol):
@@ -36,13 +53,16 @@ class Hand(Protocol):
     outbox: Outbox
     database: Database
 
-    async def add(self, order_id: str, package: str) -> None: ...
+    async def add(self, order_id: str, package: str, account: str) -> None: ...
     async def consume(self, order_id: str) -> None: ...
     async def change(self, order_id: str, **values: Any) -> None: ...
     async def delete(self, order_id: str) -> None: ...
     async def rows(self) -> list[tuple[Any, ...]]: ...
     async def events(self) -> list[tuple[Any, ...]]: ...
     async def reviews(self) -> set[tuple[str, str]]: ...
+    async def dispatches(self) -> list[tuple[Any, ...]]: ...
+    async def pins(self) -> list[tuple[Any, ...]]: ...
+    async def settings(self) -> list[tuple[Any, ...]]: ...
     async def make_due(self) -> None: ...
 
 
@@ -55,8 +75,9 @@ class Real:
     outbox: Outbox
     database: Database
 
-    async def add(self, order_id: str, package: str) -> None:
-        await self.shop.add(order_id=order_id, package_id=package, referans=f"r-{order_id[-2:]}")
+    async def add(self, order_id: str, package: str, account: str) -> None:
+        referans = f"ref-{order_id[-6:]}"
+        await self.shop.add(order_id=order_id, package_id=package, referans=referans, provider_id=account, noted=False)
 
     async def consume(self, order_id: str) -> None:
         await self.shop.connection.execute(
@@ -65,6 +86,8 @@ class Real:
         )
 
     async def change(self, order_id: str, **values: Any) -> None:
+        if "sent_at" in values:
+            values["sent_at"] = datetime.fromtimestamp(values["sent_at"], UTC)
         await self.shop.set(order_id, **values)
 
     async def delete(self, order_id: str) -> None:
@@ -72,14 +95,14 @@ class Real:
 
     async def rows(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
-            "SELECT id::text, external_status, pin_code, note, provider_referans FROM product_orders ORDER BY 1"
+            "SELECT id::text, external_status, pin_code, note, provider_referans, provider_id FROM product_orders ORDER BY 1"
         )
         return [tuple(row) for row in rows]
 
     async def events(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
             "SELECT order_id::text, from_status, to_status, has_pin, message, checks, decided_by, repeat, outcome, "
-            "consumed_at IS NOT NULL FROM order_monitor_events ORDER BY id"
+            "source, cause, account, reference, consumed_at IS NOT NULL FROM order_monitor_events ORDER BY id"
         )
         return [tuple(row) for row in rows]
 
@@ -88,6 +111,25 @@ class Real:
             "SELECT order_id::text, kind FROM order_monitor_review WHERE closed_at IS NULL"
         )
         return {(row[0], row[1]) for row in rows}
+
+    async def dispatches(self) -> list[tuple[Any, ...]]:
+        rows = await self.shop.connection.fetch(
+            "SELECT order_id::text, account, reference, extract(epoch FROM sent_at)::float8, login, touched "
+            "FROM order_monitor_dispatches ORDER BY 1, 2, 3"
+        )
+        return [tuple(row) for row in rows]
+
+    async def pins(self) -> list[tuple[Any, ...]]:
+        rows = await self.shop.connection.fetch(
+            "SELECT login, digest, order_id::text, seen_in::text[] FROM order_monitor_pins ORDER BY 1, 2"
+        )
+        return [(login, digest, order_id, sorted(seen)) for login, digest, order_id, seen in rows]
+
+    async def settings(self) -> list[tuple[Any, ...]]:
+        rows = await self.shop.connection.fetch(
+            "SELECT name, value FROM order_monitor_settings WHERE name <> 'first_migrate' ORDER BY name"
+        )
+        return sorted(tuple(row) for row in rows)
 
     async def make_due(self) -> None:
         await self.shop.connection.execute("UPDATE order_monitor_deliveries SET next_at = clock_timestamp()")
@@ -102,8 +144,8 @@ class Model:
     outbox: Outbox
     database: Database
 
-    async def add(self, order_id: str, package: str) -> None:
-        self.store.rows[order_id] = Stored(order_id, "sent", NOW - 100, f"r-{order_id[-2:]}", "", package)
+    async def add(self, order_id: str, package: str, account: str) -> None:
+        self.store.rows[order_id] = Stored(order_id, "sent", NOW - 100, f"ref-{order_id[-6:]}", account, package)
 
     async def consume(self, order_id: str) -> None:
         for event in self.store.events:
@@ -112,6 +154,7 @@ class Model:
 
     async def change(self, order_id: str, **values: Any) -> None:
         names = {"external_status": "status", "pin_code": "pin", "provider_referans": "referans"}
+        names |= {"provider_id": "account", "sent_at": "sent_at"}
         if order_id in self.store.rows:
             changed: dict[str, Any] = {names[name]: value for name, value in values.items()}
             self.store.rows[order_id] = replace(self.store.rows[order_id], **changed)
@@ -120,7 +163,7 @@ class Model:
         self.store.rows.pop(order_id, None)
 
     async def rows(self) -> list[tuple[Any, ...]]:
-        return sorted((r.id, r.status, r.pin, r.note, r.referans) for r in self.store.rows.values())
+        return sorted((r.id, r.status, r.pin, r.note, r.referans, r.account) for r in self.store.rows.values())
 
     async def events(self) -> list[tuple[Any, ...]]:
         names = (
@@ -133,45 +176,83 @@ class Model:
             "decided_by",
             "repeat",
             "outcome",
+            "source",
+            "cause",
+            "account",
+            "reference",
         )
         return [(*(getattr(e, name) for name in names), e.consumed_at is not None) for e in self.store.events]
 
     async def reviews(self) -> set[tuple[str, str]]:
         return set(self.store.reviews)
 
+    async def dispatches(self) -> list[tuple[Any, ...]]:
+        rows = self.store.dispatches.values()
+        return sorted((d.order_id, d.account, d.reference, d.sent_at, d.login, d.touched) for d in rows)
+
+    async def pins(self) -> list[tuple[Any, ...]]:
+        return sorted((*key, row.order_id, sorted(row.seen_in)) for key, row in self.store.pins.items())
+
+    async def settings(self) -> list[tuple[Any, ...]]:
+        return sorted((name, row.value) for name, row in self.store.settings.items())
+
     async def make_due(self) -> None:
         for delivery in self.store.deliveries.values():
             delivery.next_at = 0.0
 
 
+async def made(shop: Shop, *, from_shop: bool) -> tuple[Real, Model]:
+    """Make both alike: the same accounts, marks, and key of the digests."""
+    layout = layout_for(give_up_after=86_400.0, last_sync=False, from_shop=from_shop)
+    await shop.connection.execute(TABLES)
+    store = Store(NOW, random.Random(1), quick=True)
+    for account, kod in LOGINS.items():
+        store.logins[account] = login = Login(account, kod=kod)
+        await shop.connection.execute(
+            "INSERT INTO integrations (id, name, provider, base_url, kod, sifre) VALUES ($1, $2, $3, $4, $5, $6)",
+            *(login.id, login.name, login.provider, login.address, login.kod, login.sifre),
+        )
+    pool = Pool(store, ledger_for(layout, last_sync=False))
+    over, database = database_over(pool), shop.database()
+    for one in (database, over):
+        async with one.transaction() as connection:
+            await set_mark(connection, "public", KEY, "11" * 32)
+            await set_mark(connection, "public", WEBHOOK_MARK, "")
+    real = Real(shop, Orders(database, layout), Outbox(database, "public"), database)
+    model = Model(store, ModelOrders(pool, over), Outbox(over, "public"), over)
+    for hand in (real, model):
+        await hand.orders.prepare()
+        assert hand.orders.table.is_reference_indexed
+    return real, model
+
+
 @pytest.fixture
 async def both(plain_shop: Shop) -> tuple[Real, Model]:
-    layout = layout_for(webhook=True, give_up_after=86_400.0, last_sync=False)
-    _ = [line async for line in Migration(plain_shop.database(), layout, SystemClock()).apply()]
-    database = plain_shop.database()
-    real = Real(plain_shop, Orders(database, layout, PinMemory(b"k")), Outbox(database, "public"), database)
-    await real.orders.prepare()
-    store = Store(NOW, random.Random(1), quick=True)
-    pool = Pool(store, ledger_for(layout, last_sync=False))
-    over = database_over(pool)
-    return real, Model(store, ModelOrders(pool, over, PinMemory(b"k")), Outbox(over, "public"), over)
+    return await made(plain_shop, from_shop=True)
 
 
 def order_of(order_id: str, referans: str | None = None, **more: Any) -> Order:
-    return Order(order_id, "sent", NOW - 100, referans or f"r-{order_id[-2:]}", **more)
+    return Order(order_id, "sent", NOW - 100, referans or f"ref-{order_id[-6:]}", **more)
 
 
 def told(results: list[Result]) -> list[tuple[Any, ...]]:
     """What became of each, without what only a moment decides."""
     return sorted(
-        (r.finding.order.id, str(r.fate), str(r.stuck), r.status, r.repeat, r.write and (r.write.status, r.write.final))
+        (
+            r.finding.order.id,
+            *map(str, (r.fate, r.stuck, r.review, r.review_of, r.detail if r.stuck != "pin_too_wide" else "")),
+            r.status,
+            r.repeat,
+            r.wait,
+            r.write and (r.write.status, r.write.final),
+        )
         for r in results
     )
 
 
 async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
     """Do one thing that ``chance`` decides, the same to both; return what is seen of it."""
-    kind = chance.choice(("record", "record", "record", "set", "delete", "scan", "late", "post", "twice", *PEOPLES))
+    kind = chance.choice(("record", "record", "record", "set", "delete", "scan", "note", *PEOPLES))
     some = chance.sample(ids, chance.randint(1, 4))
     if kind == "set":
         status = chance.choice(("sent", "processing", "refunded", "completed", "unheard_of"))
@@ -186,30 +267,91 @@ async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
         return []
     if kind == "scan":
         scan = await hand.orders.scan()
-        return [sorted((o.id, o.status, o.referans) for o in scan.orders), sorted(o.id for o in scan.awaiting)]
-    if kind == "post":
-        claimed = sorted(await hand.outbox.claim(100, 60), key=lambda d: str(d.event["order_id"]))
-        for delivery in claimed:
-            is_taken = chance.random() < 0.6
-            await (hand.outbox.delivered(delivery.event_id) if is_taken else hand.outbox.died(delivery.event_id, "x"))
-        await hand.make_due()
-        return [sorted((d.event["order_id"], d.event["outcome"], d.attempts) for d in claimed)]
-    findings = [
-        Finding(order_of(i, chance.choice((None, None, None, "old"))), answer(chance), NOW, NOW, 3) for i in some
-    ]
-    if kind == "late":
-        awaiting = {order.id: order for order in (await hand.orders.scan()).awaiting}
-        findings = [Finding(awaiting[i], answer(chance), NOW, NOW, 5) for i in some if i in awaiting]
+        return [seen(scan.orders), seen(scan.awaiting), scan.waiting, scan.reviews]
+    if kind == "note":
+        return [seen(await hand.orders.reread([order_of(i) for i in some]))]
+    findings = [finding_of(order, answer(chance), chance) for order in await orders_of(hand, chance, some)]
     if not findings:
         return []
-    seen = told(await hand.orders.record(findings))
-    return [seen, told(await hand.orders.record(findings)) if kind == "twice" else None]
+    first = told(await hand.orders.record(findings))
+    return [first, told(await hand.orders.record(findings)) if chance.random() < 0.2 else None]
+
+
+async def orders_of(hand: Hand, chance: random.Random, some: list[str]) -> list[Order]:
+    """Orders as somebody knows them: as they were sent first, as they are now, or as they ended without their PIN."""
+    kind = chance.choice(("first", "now", "now", "noted", "noted", "late"))
+    if kind == "first":
+        return [order_of(i, chance.choice((None, None, "old")), integration=chance.choice(ACCOUNTS)) for i in some]
+    if kind == "noted":
+        found = await hand.orders.reread([order_of(i) for i in some])
+    else:
+        scan = await hand.orders.scan()
+        found = scan.awaiting if kind == "late" else scan.orders
+    return sorted(order for order in found if order.id in some)
+
+
+def finding_of(order: Order, answer: Answer, chance: random.Random) -> Finding:
+    seen_at = NOW + chance.choice((0.0, 30.0, 200.0))
+    return Finding(order, answer, seen_at, NOW, 3, account=order.integration or CONFIGURED)
+
+
+def seen(orders: Iterable[Order]) -> list[Any]:
+    """Orders without the moments at which something happened to be done."""
+    return sorted(order._replace(ended_at=0.0 if order.awaits_pin else None) for order in orders)
+
+
+async def change(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    """The shop sends an order anew: elsewhere, under another reference, that of another order, or at another time."""
+    values: dict[str, Any] = {}
+    if chance.random() < 0.5:
+        values["provider_referans"] = chance.choice(("ref-000001", "ref-000002", " ref-000003 ", "old", "new"))
+    if chance.random() < 0.5:
+        values["provider_id"] = chance.choice((*ACCOUNTS, ""))
+    if chance.random() < 0.4:
+        values |= {"external_status": "sent", "pin_code": None}
+    if chance.random() < 0.5 or not values:
+        values["sent_at"] = NOW - chance.choice((1000.0, 100.0, 99.5, 10.0, 1.0))
+    await hand.change(order_id, **values)
+    return []
+
+
+async def end(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    """An order is asked about as it is now, ends, and may be sent anew and end again."""
+    told_of: list[Any] = []
+    for _ in range(chance.randint(1, 3)):
+        found = await hand.orders.reread([order_of(order_id)])
+        pin = Pin(f"PIN-{order_id[-2:]}-{chance.randint(1, 2):05}")
+        ended = chance.choice((Completed(pin, ""), Completed(pin, ""), Completed(None, ""), Cancelled("iptal")))
+        findings = [
+            Finding(order, ended, NOW + 500, NOW, 1, account=order.integration or CONFIGURED) for order in found
+        ]
+        if findings and chance.random() < 0.3:
+            await change(hand, chance, order_id)
+        told_of.append(told(await hand.orders.record(findings)) if findings else None)
+        await change(hand, chance, order_id)
+    return told_of
+
+
+async def post(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    claimed = sorted(await hand.outbox.claim(100, 60), key=lambda d: str(d.event["order_id"]))
+    for delivery in claimed:
+        is_taken = chance.random() < 0.6
+        await (hand.outbox.delivered(delivery.event_id) if is_taken else hand.outbox.died(delivery.event_id, "x"))
+    await hand.make_due()
+    return [sorted((d.event["order_id"], d.event["outcome"], d.attempts) for d in claimed)]
+
+
+async def mean(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
+    async with hand.database.transaction() as connection:
+        return [await hand.orders.ledger.dispatches.mean(connection, order_id, "Ayşe")]
 
 
 async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     pin = chance.choice((None, Pin(f"BY-HAND-{order_id[-2:]}")))
     decision = Decision(chance.choice(("completed", "failed")), "x", "Ayşe", pin)
-    history = OrderHistory(order_of(order_id), has_pin=False, note="", now=NOW)
+    known = await hand.orders.scan([order_id])
+    order = next(iter(known.orders), order_of(order_id))
+    history = OrderHistory(order, has_pin=False, note="", now=NOW)
     try:
         return told([await _write(hand.database, hand.orders, history, decision)])
     except _NotWrittenError as error:
@@ -258,14 +400,29 @@ async def learn(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     return [await timings.read(), sorted(past)]
 
 
-PEOPLES = {"resolve": resolve, "reopen": reopen, "consume": consume, "pause": pause, "doubt": doubt, "learn": learn}
+PEOPLES = {
+    "change": change,
+    "end": end,
+    "post": post,
+    "mean": mean,
+    "resolve": resolve,
+    "reopen": reopen,
+    "consume": consume,
+    "pause": pause,
+    "doubt": doubt,
+    "learn": learn,
+}
 
 
 def answer(chance: random.Random) -> Answer:
-    pin = Pin(f"PIN-{chance.randint(1, 6)}")
+    pin = Pin(f"PIN-{chance.randint(1, 9):05}")
     made: list[Answer] = [
         Completed(pin, "tamam"),
         Completed(pin, f"kod {pin.reveal()}"),
+        Completed(Pin(f"kullanıcı adı oyuncu1234 kod {pin.reveal()}"), "tamam"),
+        Completed(Pin("ayrıntılar sms1234567 ile gelir"), "tamam"),
+        Completed(Pin("ref-000001"), "its own reference is no code"),
+        Completed(None, "onaylandı"),
         Completed(None, "onaylandı"),
         Completed(Pin("X" * 121), "uzun"),
         Cancelled("iptal"),
@@ -285,23 +442,96 @@ def by_order(events: list[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(25))
-async def test_both_come_to_the_same(both: tuple[Real, Model], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(30))
+async def test_both_come_to_the_same(plain_shop: Shop, seed: int) -> None:
+    hands = await made(plain_shop, from_shop=seed % 3 > 0)
     ids = [str(uuid.UUID(int=n)) for n in range(1, 9)]
     for n, order_id in enumerate(ids):
-        for hand in both:
-            await hand.add(order_id, PACKAGES[n % 3])
-    for n in range(40):
-        real, model = [await step(hand, random.Random(f"{seed} {n}"), ids) for hand in both]
+        for hand in hands:
+            await hand.add(order_id, PACKAGES[n % 3], ACCOUNTS[n % 3])
+    for n in range(60):
+        real, model = [await step(hand, random.Random(f"{seed} {n}"), ids) for hand in hands]
         assert real == model, f"at step {n}"
-        assert await both[0].rows() == await both[1].rows(), f"at step {n}"
-        assert by_order(await both[0].events()) == by_order(await both[1].events()), f"at step {n}"
-        assert await both[0].reviews() == await both[1].reviews(), f"at step {n}"
+        await compare(*hands, f"at step {n}")
+
+
+async def compare(real: Real, model: Model, when: str) -> None:
+    assert await real.rows() == await model.rows(), when
+    assert by_order(await real.events()) == by_order(await model.events()), when
+    assert await real.reviews() == await model.reviews(), when
+    assert await real.dispatches() == await model.dispatches(), when
+    assert await real.pins() == await model.pins(), when
+    assert await real.settings() == await model.settings(), when
+
+
+class _UndoneError(Exception):
+    """Undoes a transaction."""
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_both_wait_for_the_claim_of_another_transaction(both: tuple[Real, Model], *, commits: bool) -> None:
+    """What is claimed and committed belongs to the other order; what is rolled back leaves no claim."""
+    ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
+    for hand in both:
+        for order_id in ids:
+            await hand.add(order_id, PACKAGES[0], "a")
+        orders = await hand.orders.reread([order_of(i) for i in ids])
+        first, second = (finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1)) for o in sorted(orders))
+        with suppress(_UndoneError):
+            async with hand.database.transaction() as connection:
+                (result,) = await hand.orders.ledger.write(connection, [first], with_notes=True)
+                assert result.fate is Fate.WRITTEN
+                waiting = asyncio.create_task(hand.orders.record([second], 5.0))
+                await asyncio.sleep(0.3)
+                assert not waiting.done()
+                if not commits:
+                    raise _UndoneError
+        (result,) = await waiting
+        assert (result.fate, result.stuck) == (
+            (Fate.STUCK, StuckReason.PIN_DUPLICATE) if commits else (Fate.WRITTEN, None)
+        )
+    await compare(*both, "in the end")
+
+
+async def test_both_wait_no_longer_than_a_lock_may_take(both: tuple[Real, Model]) -> None:
+    ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
+    for hand in both:
+        for order_id in ids:
+            await hand.add(order_id, PACKAGES[0], "a")
+        orders = await hand.orders.reread([order_of(i) for i in ids])
+        first, second = (finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1)) for o in sorted(orders))
+        async with hand.database.transaction() as connection:
+            await hand.orders.ledger.write(connection, [first], with_notes=True)
+            with pytest.raises(RowRejectedError) as refused:
+                await hand.orders.record([second], 0.2)
+            assert refused.value.is_passing
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_pin_of_another_dispatch_waits_until_this_one_brings_it_too(
+    both: tuple[Real, Model], *, is_same: bool
+) -> None:
+    """Whatever else the order ends with, once or again: the claim of that is no sign of the other."""
+    order_id = str(uuid.UUID(int=1))
+    first, second = Pin("PIN-00001"), Pin("PIN-00001" if is_same else "PIN-00002")
+    for hand in both:
+        await hand.add(order_id, PACKAGES[0], "a")
+        before = await hand.orders.reread([order_of(order_id)])
+        await hand.change(order_id, provider_referans="another")
+        await hand.orders.record([finding_of(o, Completed(first, ""), random.Random(1)) for o in before])
+        for _ in range(2):
+            assert await hand.reviews() == {(order_id, "pin_for_other_dispatch")}
+            now = await hand.orders.reread([order_of(order_id)])
+            await hand.orders.record([finding_of(o, Completed(second, ""), random.Random(1)) for o in now])
+            if is_same:
+                break
+            await hand.change(order_id, external_status="sent", pin_code=None)
+        assert await hand.reviews() == (set() if is_same else {(order_id, "pin_for_other_dispatch")})
+    await compare(*both, "in the end")
 
 
 async def test_the_model_knows_no_statement_that_is_not_ours(both: tuple[Real, Model]) -> None:
-    store = both[1].store
-    pool = Pool(store, ledger_for(layout_for(webhook=True, give_up_after=1.0, last_sync=True), last_sync=True))
+    pool = Pool(both[1].store, ledger_for(layout_for(give_up_after=1.0, last_sync=True), last_sync=True))
     async with database_over(pool).transaction() as connection:
         with pytest.raises(AssertionError, match="does not know"):
             await connection.fetch("SELECT 1")

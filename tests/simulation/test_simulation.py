@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-from order_monitor.core.pin_memory import PinMemory
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import ShopError
@@ -111,10 +110,11 @@ def test_a_commit_on_its_way_is_done_or_not_when_its_process_dies(*, commits: bo
     async def die() -> tuple[str, int]:
         store = Store(0.0, random.Random(1))
         store.rows["o"] = Stored("o", "sent", 0.0, "1", "a")
-        layout = layout_for(webhook=False, give_up_after=1e6, last_sync=False)
+        layout = layout_for(give_up_after=1e6, last_sync=False)
         pool = Pool(store, ledger_for(layout, last_sync=False))
-        orders = ModelOrders(pool, database_over(pool), PinMemory(b"k"))
-        finding = Finding(Order("o", "sent", 0.0, "1"), Completed(Pin("PIN"), "x"), 0.0)
+        orders = ModelOrders(pool, database_over(pool))
+        finding = Finding(Order("o", "sent", 0.0, "1"), Completed(Pin("PIN-10001"), "x"), 0.0)
+        await orders.reread([finding.order])
         recording = asyncio.create_task(orders.record([finding]))
         while not pool.is_committing or not store.locked:
             await asyncio.sleep(0.001)

@@ -3,9 +3,13 @@
 What must hold (each is a reason to stop the run):
 
 - a final row never changes, save by the shop's own hand, and save for the PIN that an end lacked;
-- no order fails that the provider did not cancel, save by the time limit after "still waiting";
-- no PIN is stored that the provider did not give, and none twice in an account;
-- of each end of an order one event moves money, and no more;
+- no order fails that the provider did not cancel, save by the time limit after "still waiting"; not by what was said of it before
+  it was sent anew, neither elsewhere nor under the same reference;
+- an order is ended by an answer of the account and the reference that its row names, noted before, and its event says so;
+- of two orders of a login that have one reference none is ended, as soon as that is noted;
+- no PIN is stored that the provider did not give, and none twice at a login, at any time;
+- a PIN that was read stands in a row, or is before a person;
+- of each end of a dispatch (order, account, reference) one event moves money, and no more;
 - the webhook tells each event at least once, of one order in order;
 - never more calls at once or in a second than allowed; none of an account known to be paused or switched off, none by a login known
   to be old, none through a client that was closed, and no client is left open;
@@ -25,29 +29,50 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import structlog
 
+from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import OrderMonitorError
+from order_monitor.core.order import SAME_TIME
+from order_monitor.core.recording import Finding
 from order_monitor.core.schedule import OnePass, Plan, Schedule
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
+from order_monitor.shop.dispatches import TOUCHED
+from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
+from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.marks import FIRST_MIGRATE
+from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
 from tests.simulation.process import EPOCH, SCAN, BrokenError, Process, owned, owner
-from tests.simulation.provider import Panel
+from tests.simulation.provider import Panel, Truth
 from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, Fault, OrderPlan, Scenario
-from tests.simulation.shop import FINAL, OPEN, Store, Stored
-from tests.simulation.shops_accounts import Truth
+from tests.simulation.shared import Setting
+from tests.simulation.shop import FINAL, OPEN, Commit, Event, Store, Stored, lacks
+from tests.simulation.shops_accounts import Accounts
 
 CALM = 4.5 * HOUR
 """Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
+
+STALE = 55.0
+"""Seconds for which the provider may say how an attempt ended that was made under the same reference before."""
+
+_OF_PINS = frozenset(map(str, StuckReason)) - {"reference_twice", "repeat_sent_anew", "unknown_state", "two_answers"}
+"""The reviews by which a person learns that a PIN was read."""
 
 LONGEST_PAUSE = 600.0 * 1.1
 """Seconds between two questions about an order, at the most, where nothing is wrong."""
 
 __all__ = ["BrokenError", "World", "play"]
+
+
+End = tuple[str, str, str, str]
+"""The end of a dispatch: order, account, reference, and how it ended."""
 
 
 class World:
@@ -58,7 +83,10 @@ class World:
         self.chance = random.Random(f"{scenario.seed} world")
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
-        self.truth = Truth(self)
+        self.store.settings[FIRST_MIGRATE] = Setting(str(EPOCH - 2 * HOUR), EPOCH)
+        if scenario.webhook:
+            self.store.settings[WEBHOOK_MARK] = Setting("", EPOCH)
+        self.truth = Accounts(self)
         self.people = People(self)
         self.processes: list[Process] = []
         self.alive: list[Process] = []
@@ -75,13 +103,23 @@ class World:
         self.plans: dict[str, OrderPlan] = {}
         self.touched: set[str] = set()
         """Orders that the shop or a person has had a hand in: their end is not only the provider's."""
-        self.crossed = any(fault.kind == "crossed" for fault in scenario.faults)
-        self.running = 0
-        self.overlapped_at = float("-inf")
+        self.crossed = any(fault.kind in ("crossed", "pair") for fault in scenario.faults)
+        self.anew: set[str] = set()
+        """Orders that the shop has sent anew."""
+        self.twins: dict[str, list[str]] = {}
+        """By each reference that several orders have, those orders."""
+        self.same_pin: set[str] = set()
+        """Orders whose PIN the provider has given to another one too."""
+        self.times: dict[tuple[str, str, str], list[float]] = {}
+        """By order, account and reference, the times at which the shop says it was sent."""
+        self.stored: set[tuple[str, str]] = set()
+        """The PINs that ever stood in an order's row."""
+        self.was_found: dict[tuple[str, str], tuple[str, str]] = {}
+        """The PINs that were read and met their fate: of which order, and by which account and reference."""
         self.posted: dict[str, list[int]] = defaultdict(list)
         self.receiver_down = 0
-        self.moved: dict[tuple[str, str], set[int]] = defaultdict(set)
-        """By the shop's own books: which events of which end of an order it has moved money for."""
+        self.moved: dict[End, set[int]] = defaultdict(set)
+        """By the shop's own books: which events it has moved money for, by what has ended how."""
         self.last_asked: dict[str, float] = {}
         self._questions: dict[str, asyncio.Event] = {}
         self._end = asyncio.Event()
@@ -100,33 +138,89 @@ class World:
 
     # --- what is looked at all the time
 
-    def _committed(self, before: Stored, after: Stored, author: str) -> None:
-        self.note("row", after.id, after.status, after.pin, author)
-        self._note_overlap()
-        is_ours = author in ("daemon", "ask")
+    def _committed(self, before: Stored, after: Stored, commit: Commit) -> None:
+        self.note("row", after.id, after.status, after.pin, commit.author)
+        event = next((event for event in reversed(commit.events) if event.order_id == after.id), None)
+        has_come = not lacks(after.pin) and after.pin != before.pin
         if before.status in FINAL:
-            late = before.status == after.status == "completed" and not (before.pin or "").strip() and after.pin
-            reopened = author == PERSON and after.status in OPEN and after.pin == before.pin
-            self.check(bool(late) or reopened, f"final row {after.id} changed: {before.status} -> {after.status}")
+            late = before.status == after.status == "completed" and lacks(before.pin) and has_come
+            reopened = commit.author == PERSON and after.status in OPEN and after.pin == before.pin
+            self.check(late or reopened, f"final row {after.id} changed: {before.status} -> {after.status}")
         elif after.status in FINAL:
             self._ended = after
             self._end.set()
             self._end = asyncio.Event()
-        if (before.pin or "").strip():
+            self.check(event is not None, f"{after.id} ended without its event")
+        if not lacks(before.pin):
             self.check(after.pin == before.pin, f"the PIN of {after.id} was replaced")
-        truth = self.panel.truths[after.referans]
-        if after.status == "failed" and before.status != "failed" and is_ours:
-            age = self.store.now() - after.sent_at
+        if has_come:
+            self.stored.add((after.id, after.pin or ""))
+            self._look_whose(after)
+        if event is not None and (has_come or (after.status in FINAL and before.status not in FINAL)):
+            self._look_at_an_end(before, after, event)
+            if event.source == PROGRAM:
+                self._look_at_an_answer(before, after, event, commit)
+
+    def _look_whose(self, row: Stored) -> None:
+        """A code stands in one order of a login, always: the database itself decides."""
+        kod = self.truth.kod_of(row.account)
+        rows = self.store.rows.values()
+        twice = [r.id for r in rows if r.pin == row.pin and self.truth.kod_of(r.account) == kod]
+        self.check(twice == [row.id], f"PIN {row.pin} went to {twice}")
+
+    def _look_at_an_end(self, before: Stored, after: Stored, event: Event) -> None:
+        """The event says who ended what: what the row names."""
+        source = PERSON_DECIDED if event.decided_by == PERSON else PROGRAM
+        self.check(event.to_status == after.status, f"the event of {after.id} says {event.to_status}")
+        self.check(event.source == source, f"{event.source} ended {after.id}, and not {source}")
+        self.check(event.has_pin is not lacks(after.pin), f"the event of {after.id} says has_pin {event.has_pin}")
+        named = (before.account, before.referans.strip())
+        told = (event.account, event.reference)
+        self.check(told == named, f"{after.id} ended by an answer of {told}, its row names {named}")
+
+    def _look_at_an_answer(self, before: Stored, after: Stored, event: Event, commit: Commit) -> None:
+        """The provider has said it: of this dispatch, to its account."""
+        truth, dispatch = self.truth_of(after), (after.id, after.account, after.referans.strip())
+        if after.status == "failed":
+            times = self.times[dispatch]
+            is_touched = len(times) > TOUCHED
+            age = self.store.now() - (times[0] if is_touched else after.sent_at)
             timed_out = age >= self.scenario.give_up_after and truth.said_waiting_at is not None
-            self.check("cancelled" in truth.said or timed_out, f"{after.id} failed without a cancellation")
-        if after.status == "completed" and before.status != "completed" and is_ours and not self.crossed:
-            self.check(bool(truth.said - {"cancelled"}), f"{after.id} completed without an approval")
-        if after.pin != before.pin and is_ours and not self.crossed:
-            self.check(after.pin in truth.said, f"{after.id} got PIN {after.pin!r}, said were {sorted(truth.said)}")
-        # Two processes may each write one PIN before either has read the other's event: nothing but time parts them.
-        if after.pin and is_ours and self.now() > self.overlapped_at + 3 * SCAN:
-            twice = [r.id for r in self.store.rows.values() if r.pin == after.pin and r.account == after.account]
-            self.check(twice == [after.id], f"PIN {after.pin} went to {twice}")
+            is_cancelled = "cancelled" in truth.said or (is_touched and self._was_cancelled(truth))
+            self.check(is_cancelled or timed_out, f"{after.id} failed without a cancellation")
+        said = truth.approved
+        if self.crossed:
+            kod = self.truth.kod_of(after.account)
+            said = set().union(*(one.approved for name, one in self.panel.truths.items() if name[0] == kod))
+        if after.status == "completed" and before.status != "completed":
+            self.check(bool(said), f"{after.id} completed without an approval")
+        if after.pin != before.pin:
+            self.check(after.pin in said, f"{after.id} got PIN {after.pin!r}, said were {sorted(said)}")
+        noted = self.store.dispatches.get((after.id, after.referans.strip(), after.account))
+        self.check(noted is not None, f"{after.id} ended, and its dispatch is not noted")
+        twins = [
+            row.order_id
+            for row in self.store.dispatches.values()
+            if noted is not None
+            and (row.reference, row.login) == (noted.reference, noted.login)
+            and row.order_id != after.id
+            and row.noted_at < commit.began
+        ]
+        self.check(not twins, f"{after.id} ended {after.status}, and {twins} have its reference")
+
+    @staticmethod
+    def _was_cancelled(truth: Truth) -> bool:
+        before = truth.before
+        return before is not None and ("cancelled" in before.said or World._was_cancelled(before))
+
+    def truth_of(self, row: Stored) -> Truth:
+        """What the provider knows of an order, by what its row names."""
+        return self.panel.truths[self.truth.kod_of(row.account), row.referans.strip()]
+
+    def was_read(self, finding: Finding) -> None:
+        """A PIN that was read has met its fate: it is in the row, or before a person."""
+        assert finding.pin is not None
+        self.was_found[finding.order.id, finding.pin.reveal()] = (finding.account, finding.order.referans.strip())
 
     async def receive(self, request: httpx.Request) -> httpx.Response:
         """The shop's own address for events."""
@@ -139,33 +233,33 @@ class World:
         data = json.loads(request.content)["data"]
         number = int(request.headers["webhook-id"])
         self.posted[data["order_id"]].append(number)
-        self._move(data["order_id"], data["outcome"], number, repeat=data["repeat"])
+        self._move(next(event for event in self.store.events if event.id == number), repeat=data["repeat"])
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         return httpx.Response(204)
 
-    def _move(self, order_id: str, outcome: str, event_id: int, *, repeat: bool) -> None:
+    def _move(self, event: Event, *, repeat: bool) -> None:
         """Move money as the shop should: once for an event, and never for a repeat."""
-        if outcome in ("completed", "failed") and not repeat:
-            self.moved[order_id, outcome].add(event_id)
+        if event.outcome in ("completed", "failed") and not repeat:
+            self.moved[_end_of(event)].add(event.id)
 
     def consume(self) -> None:
         """Take the events from their table, as a shop without a webhook does."""
         for event in self.store.events:
             if event.consumed_at is None and f"event {event.id}" not in self.store.locked:
                 event.consumed_at = self.store.now()
-                self._move(event.order_id, event.outcome, event.id, repeat=event.repeat)
+                self._move(event, repeat=event.repeat)
 
     async def _consume_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self.chance.uniform(1, 90))
             self.consume()
 
-    def asked(self, account: str, referans: str) -> None:
+    def asked(self, login: Login, referans: str) -> None:
         """A question begins; where nothing is wrong none comes too late."""
         now = self.now()
         if (waiting := self._questions.pop(referans, None)) is not None:
             waiting.set()
-        row = self.store.rows.get(f"order-{self.panel.truths[referans].plan.number}")
+        row = self.store.rows.get(f"order-{self.panel.truths[login.kod, referans].plan.number}")
         last = self.last_asked.pop(referans, None)
         if row is None or row.status not in OPEN:
             return
@@ -173,14 +267,15 @@ class World:
         if last is not None and not self.is_disturbed:
             slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
             self.check(
-                now - last <= LONGEST_PAUSE + slack, f"{referans} of {account} was not asked for {now - last:.0f} s"
+                now - last <= LONGEST_PAUSE + slack, f"{referans} of {login.id} was not asked for {now - last:.0f} s"
             )
 
-    async def next_question(self, referans: str, seconds: float) -> None:
-        """Wait until somebody asks about an order, so long at most."""
+    async def next_question(self, referans: str, seconds: float) -> bool:
+        """Wait until somebody asks about an order, so long at most; return whether somebody did."""
         event = self._questions.setdefault(referans, asyncio.Event())
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
+        return event.is_set()
 
     async def next_end(self, seconds: float) -> Stored | None:
         """Wait until an order ends, so long at most; return it."""
@@ -264,6 +359,8 @@ class World:
                 break
         for what in self._unfinished():
             self.check(False, what)
+        for process in self.processes:
+            process.look_for_lost()
 
     def _stop_where_broken(self) -> None:
         for process in self.processes:
@@ -297,8 +394,6 @@ class World:
         assert process.task is not None
         process.task.add_done_callback(partial(self._over, process))
         self.alive.append(process)
-        self.running += 1
-        self._note_overlap()
         return process
 
     async def _start(self) -> Process:
@@ -336,22 +431,19 @@ class World:
         return random.Random(f"{self.scenario.seed} {number}").random() < 0.5 if given is None else given
 
     def _over(self, process: Process, _: object) -> None:
-        self._note_overlap()
-        self.running -= 1
         self.alive.remove(process)
 
-    def _note_overlap(self) -> None:
-        if self.running > 1:
-            self.overlapped_at = self.now()
-
     async def _place(self, plan: OrderPlan) -> None:
-        order_id = f"order-{plan.number}"
-        self.plans[order_id] = plan
         referans = f"1{plan.number:05}"
-        self.panel.place(referans, plan, plan.sent_at)
-        self.store.rows[order_id] = Stored(
-            order_id, "sent", EPOCH + plan.sent_at, referans, plan.account, f"package-{plan.package}"
-        )
+        self.panel.place((self.truth.kod_of(plan.account), referans), plan, plan.sent_at)
+        self._add(plan, referans)
+
+    def _add(self, plan: OrderPlan, referans: str) -> None:
+        """Add an order's row."""
+        order_id, sent_at = f"order-{plan.number}", EPOCH + plan.sent_at
+        self.plans[order_id] = plan
+        self.store.rows[order_id] = Stored(order_id, "sent", sent_at, referans, plan.account, f"package-{plan.package}")
+        self.times[order_id, plan.account, referans] = [sent_at]
         self.note("placed", order_id)
 
     # --- what goes wrong
@@ -423,30 +515,135 @@ class World:
             del self.store.locked[order_id]
 
     async def _stale_save(self, fault: Fault) -> None:
+        """The shop saves an old copy of an ended order; with another time it has sent the order anew."""
         if (row := self.some(fault, FINAL)) and await self._free(row):
-            self._set(row, status="sent", pin=None)
+            self._send(row, status="sent", pin=None, sent_at=self.store.now() if fault.size < 0.3 else row.sent_at)
 
     async def _refund(self, fault: Fault) -> None:
-        if (row := self.some(fault)) and await self._free(row):
+        if (row := await self._asked_about(fault)) and await self._free(row):
             self.touched.add(row.id)
             self._set(row, status="refunded")
 
     async def _delete(self, fault: Fault) -> None:
-        if (row := self.some(fault)) and await self._free(row):
+        if (row := await self._asked_about(fault)) and await self._free(row):
             self.touched.add(row.id)
             del self.store.rows[row.id]
 
-    async def _resend(self, fault: Fault) -> None:
-        """The shop sends an order anew at the worst moment: while somebody asks about its old reference."""
-        row = self.some(fault, OPEN)
+    async def _asked_about(self, fault: Fault) -> Stored | None:
+        """Some order, at any time or while somebody asks about it."""
+        if fault.size < 0.5:
+            return self.some(fault)
+        row = self._soon_over(fault)
         if row is not None:
             await self.next_question(row.referans, 400.0)
-        if row is not None and self.store.rows.get(row.id, row).status in OPEN and await self._free(row):
-            referans = f"2{len(self.panel.truths):05}"
-            plan = replace(self.plans[row.id], sent_at=self.now())
-            self.panel.place(referans, plan, self.now())
-            self.touched.add(row.id)
-            self._set(row, referans=referans, sent_at=self.store.now(), status="sent")
+            await asyncio.sleep(fault.size * 0.3)
+        return row
+
+    def _soon_over(self, fault: Fault) -> Stored | None:
+        """Some open order of which an end is to be read, or any where there is none."""
+        rows = [row for _, row in sorted(self.store.rows.items()) if row.status in OPEN]
+        ends = [(row, self.truth_of(row).ends_at) for row in rows]
+        found = [row for row, at in ends if at is not None and at < self.now() + 60] if fault.size < 0.7 else rows
+        found = found or rows
+        return found[fault.target % len(found)] if found else None
+
+    async def _resend(self, fault: Fault) -> None:
+        """The shop sends an order anew under another reference."""
+        await self._send_anew(fault, to_another=False, under_another=True)
+
+    async def _resend_same(self, fault: Fault) -> None:
+        """The shop sends an order anew under the same reference; the provider still says for a while how it was before."""
+        await self._send_anew(fault, to_another=False, under_another=False)
+
+    async def _reassign(self, fault: Fault) -> None:
+        """The shop moves an order to another account, under the same reference."""
+        await self._send_anew(fault, to_another=True, under_another=False)
+
+    async def _reassign_anew(self, fault: Fault) -> None:
+        """The shop moves an order to another account, which has a reference of its own for it."""
+        await self._send_anew(fault, to_another=True, under_another=True)
+
+    async def _send_anew(self, fault: Fault, *, to_another: bool, under_another: bool) -> None:
+        """At the worst moment: while somebody asks about the order as it was."""
+        row, accounts = self._soon_over(fault), self.scenario.accounts
+        if row is None or (to_another and len(accounts) < 2):
+            return
+        was_asked = await self.next_question(row.referans, 400.0)
+        await asyncio.sleep(fault.size * 0.3)
+        if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
+            return
+        if not (was_asked or under_another) or row.referans in self.twins:
+            return
+        others = [account for account in accounts if account != row.account]
+        account = others[fault.target % len(others)] if to_another else row.account
+        kod = self.truth.kod_of(account)
+        if not under_another and (kod, row.referans) in self.panel.truths and to_another and fault.target % 2:
+            return
+        referans = f"2{len(self.panel.truths):05}" if under_another else row.referans
+        outcome = ("pin", "direct", "late", "cancelled")[fault.target // 2 % 4]
+        plan = replace(self.plans[row.id], sent_at=self.now(), account=account, outcome=outcome, unknown_for=0.0)
+        if fault.size < 0.5:
+            self.panel.cancel(self.truth_of(row))
+        stale_for = 0.0 if under_another or to_another else fault.size * STALE
+        self.panel.place((kod, referans), plan, self.now(), stale_for)
+        self.plans[row.id] = plan
+        self.anew.add(row.id)
+        # Some shops keep the time at which the order was sent first, where another account takes it.
+        sent_at = row.sent_at if to_another and fault.target % 3 == 0 else self.store.now()
+        self._send(row, account=account, referans=referans, sent_at=sent_at, status="sent")
+
+    def _send(self, row: Stored, **values: Any) -> None:
+        """Change how an order was sent, and keep when that was."""
+        self._set(row, **values)
+        now = self.store.rows[row.id]
+        times = self.times.setdefault((now.id, now.account, now.referans), [])
+        if not times or abs(times[-1] - now.sent_at) >= SAME_TIME:
+            times.append(now.sent_at)
+
+    async def _touch(self, fault: Fault) -> None:
+        """The shop gives some orders another time at each save."""
+        ids = {i for i in self.store.rows if hash_of(i, fault.target) % 3 == 0}
+        end = self.now() + fault.seconds
+        while self.now() < end:
+            for row in [self.store.rows[i] for i in sorted(ids & self.store.rows.keys())]:
+                if row.status in OPEN and row.id not in self.store.locked:
+                    self._send(row, sent_at=self.store.now())
+            await asyncio.sleep(3 + fault.size * 40)
+
+    async def _twins(self, fault: Fault) -> None:
+        """The shop sends an order under a reference that another one of the same dealer has, or had."""
+        row = self.some(fault, OPEN if fault.size < 0.6 else FINAL)
+        if row is None:
+            return
+        if fault.size < 0.3:
+            await self.next_question(row.referans, 100.0)
+        row = self.store.rows.get(row.id)
+        if row is None:
+            return
+        kod = self.truth.kod_of(row.account)
+        same = [account for account in self.scenario.accounts if self.truth.kod_of(account) == kod]
+        plan = replace(
+            self.plans[row.id],
+            number=1000 + len(self.plans),
+            sent_at=self.now(),
+            account=same[fault.target % len(same)],
+        )
+        self._add(plan, row.referans)
+        self.twins.setdefault(row.referans, [row.id]).append(f"order-{plan.number}")
+
+    async def _same_pin(self, fault: Fault) -> None:
+        """The provider gives one PIN to two orders."""
+        rows = [row for _, row in sorted(self.store.rows.items()) if row.status in OPEN]
+        found = [
+            (row, truth)
+            for row in rows
+            if (truth := self.truth_of(row)).plan.outcome in ("pin", "late") and not truth.said
+        ]
+        for (one, truth), (other, another) in pairwise(found):
+            if self.truth.kod_of(one.account) == self.truth.kod_of(other.account) and truth is not another:
+                another.pin = truth.pin
+                self.same_pin |= {one.id, other.id}
+                return
 
     async def _poison(self, fault: Fault) -> None:
         """A trigger refuses some rows; while the database is away before it, answers pile up: they come with others."""
@@ -524,6 +721,13 @@ class World:
                 process.task.result()
         self.gather(process)
 
+    async def _pair(self, fault: Fault) -> None:
+        """Two passes at a time beside the daemon, while answers are crossed."""
+        account = self.scenario.accounts[fault.target % len(self.scenario.accounts)]
+        self.panel.begin("crossed", account, fault.size)
+        await asyncio.gather(self._once(fault), self._once(fault))
+        self.panel.end("crossed", account)
+
     async def _sighup(self, fault: Fault) -> None:
         if process := self._one(fault):
             schedule = replace(
@@ -546,46 +750,69 @@ class World:
             row = self.store.rows.get(order_id)
             if row is None or order_id in self.touched:
                 continue
-            truth = self.panel.truths[row.referans]
+            truth = self.truth_of(row)
             age = self.store.now() - row.sent_at
             is_due = truth.ends_at is not None and self.now() > truth.ends_at
-            if row.status in OPEN and (is_due or age > self.scenario.give_up_after) and not self._same_pin(row):
+            if row.status in OPEN and (is_due or age > self.scenario.give_up_after) and not self._is_kept_open(row):
                 left.append(f"{order_id} ({plan.outcome}) is still {row.status} at an age of {age:.0f} s")
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
         if waiting:
             left.append(f"{len(waiting)} events are not told")
         return left
 
-    def _same_pin(self, row: Stored) -> bool:
-        """Whether the order is kept open since its PIN went to another one, through a crossed answer."""
-        return self.crossed and (row.id, "pin_duplicate") in self.store.reviews
+    def _is_kept_open(self, row: Stored) -> bool:
+        """Whether the order is before a person, for what has been done to it."""
+        kinds = {kind for order_id, kind in self.store.reviews if order_id == row.id}
+        is_odd = self.crossed or row.id in self.same_pin or row.id in self.anew
+        twins = [i for ids in self.twins.values() if row.id in ids for i in ids]
+        return (is_odd and bool(kinds & {"pin_duplicate", "failed_with_pin"})) or any(
+            (i, "reference_twice") in self.store.reviews for i in twins
+        )
 
     def _look_at_the_end(self) -> None:
         for order_id, plan in self.plans.items():
             row = self.store.rows.get(order_id)
-            if row is not None and order_id not in self.touched and not self.crossed:
-                truth = self.panel.truths[row.referans]
-                if row.status == "completed" and plan.outcome == "pin":
+            if row is not None and order_id not in self.touched | self.same_pin and not self.crossed:
+                truth = self.truth_of(row)
+                if row.status == "completed" and plan.outcome == "pin" and truth.before is None:
                     self.check(row.pin == truth.pin, f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}")
+        self._look_at_what_was_read()
         self._look_at_the_money()
         if self.scenario.webhook:
             self._look_at_posts()
 
+    def _look_at_what_was_read(self) -> None:
+        """A PIN that was read stands in an order's row, or stood there, or is before a person, for whom it was read first."""
+        kept = {pin for _, pin in self.stored}
+        reviewed = self.store.reviews.keys() | self.store.decided.keys()
+        for (order_id, pin), (_, referans) in self.was_found.items():
+            keys = {(order_id, kind) for kind in _OF_PINS}
+            keys |= {(i, "reference_twice") for i in self.twins.get(referans, [])}
+            if keys & reviewed:
+                kept.add(pin)
+        for (order_id, pin), (account, referans) in self.was_found.items():
+            self.check(pin in kept, f"PIN {pin} of {order_id} was read at {account} as {referans}, and is nowhere")
+
     def _look_at_the_money(self) -> None:
-        money: dict[tuple[str, str], int] = defaultdict(int)
+        money: dict[End, int] = defaultdict(int)
         for event in self.store.events:
-            if not event.repeat and event.outcome in ("completed", "failed"):
-                money[event.order_id, event.outcome] += 1
-        for (order_id, outcome), count in money.items():
-            self.check(count == 1, f"{count} events move money for the {outcome} of {order_id}")
-        for (order_id, outcome), numbers in self.moved.items():
-            self.check(len(numbers) == 1, f"events {sorted(numbers)} moved money for the {outcome} of {order_id}")
+            if event.outcome not in ("completed", "failed"):
+                continue
+            self.check(
+                bool(event.source and event.cause and event.account and event.reference),
+                f"event {event.id} of {event.order_id} does not say whose it is",
+            )
+            if not event.repeat:
+                money[_end_of(event)] += 1
+        for end, count in money.items():
+            self.check(count == 1, f"{count} events move money for {end}")
+        for end, numbers in self.moved.items():
+            self.check(len(numbers) == 1, f"events {sorted(numbers)} moved money for {end}")
         for order_id, row in self.store.rows.items():
             if row.status in ("completed", "failed") and order_id not in self.touched:
-                self.check(money[order_id, row.status] == 1, f"no event moves money for the {row.status} of {order_id}")
-                self.check(
-                    bool(self.moved[order_id, row.status]), f"no money was moved for the {row.status} of {order_id}"
-                )
+                end = (order_id, row.account, row.referans.strip(), row.status)
+                self.check(money[end] == 1, f"no event moves money for {end}")
+                self.check(bool(self.moved[end]), f"no money was moved for {end}")
 
     def _look_at_posts(self) -> None:
         told: dict[str, list[int]] = defaultdict(list)
@@ -597,6 +824,10 @@ class World:
             posted = self.posted[order_id]
             first = [event_id for event_id in dict.fromkeys(posted) if event_id in ids]
             self.check(first == sorted(ids), f"events {ids} of {order_id} were posted as {posted}")
+
+
+def _end_of(event: Event) -> End:
+    return event.order_id, event.account or "", event.reference or "", event.outcome
 
 
 def hash_of(text: str, number: int) -> int:
@@ -614,7 +845,9 @@ async def play(scenario: Scenario, watch_steps: Callable[[Process], None] | None
     world = World(scenario)
     if watch_steps is not None:
         world.counts_steps, world.watch_steps = True, watch_steps
-    await world.run()
+    key = random.Random(f"{scenario.seed} key")
+    with patch("order_monitor.shop.marks.secrets.token_hex", lambda size: key.randbytes(size).hex()):
+        await world.run()
     return world.trace.hexdigest(), world.now()
 
 

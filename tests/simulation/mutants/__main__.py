@@ -50,10 +50,10 @@ MUTANTS = (
         "_end(row, rules.completed, message, rules)",
     ),
     Mutant(
-        "the time limit comes early",
+        "the time limit never comes",
         "core/decision.py",
-        "is_late = may_expire and age >= rules.give_up_after",
-        "is_late = may_expire and age >= 0.8 * rules.give_up_after",
+        "is_past = may_expire and age >= rules.give_up_after",
+        "is_past = may_expire and age >= 1e9 * rules.give_up_after",
     ),
     Mutant(
         "the database's clock is ignored",
@@ -99,7 +99,88 @@ MUTANTS = (
         "account.gate.shut(now, reason, probe=False)",
     ),
     Mutant(
-        "one PIN goes to two orders", "core/pin_memory.py", "return owner if owner != order_id else None", "return None"
+        "one PIN goes to two orders",
+        "shop/pins.py",
+        "                refused[one.order_id] = owner",
+        "                refused.pop(one.order_id, None) or owner",
+    ),
+    Mutant(
+        "a code is claimed for the account, and not for its login",
+        "shop/ledger.py",
+        "self.logins.of(finding.account),",
+        "(finding.account,),",
+    ),
+    Mutant(
+        "any PIN closes what is open about that of another dispatch",
+        "shop/order_recorder.py",
+        "(same := await codes.brought(connection, digests))",
+        "(same := set(digests))",
+    ),
+    Mutant(
+        "an answer of another account is believed",
+        "shop/ledger.py",
+        'row["own"] is not None and row["own"] != finding.account',
+        "False",
+    ),
+    Mutant(
+        "a PIN of another dispatch is dropped",
+        "shop/ledger.py",
+        "review=_OTHER_DISPATCH if finding.pin is not None else None",
+        "review=None",
+    ),
+    Mutant(
+        "a PIN for an ended order is dropped",
+        "shop/ledger.py",
+        "StuckReason.PIN_FOR_ENDED if finding.pin is not None and not finding.by_person else None",
+        "None",
+    ),
+    Mutant(
+        "the attempt before is believed although the order was sent anew",
+        "shop/ledger.py",
+        "return is_moved or (noted.touched > 0",
+        "return False and (noted.touched > 0",
+    ),
+    Mutant(
+        "the attempt before is believed once the new time is noted",
+        "shop/ledger.py",
+        'finding.seen_at - row["sent_at"] < self.rules.first_check',
+        "False",
+    ),
+    Mutant(
+        "one of two orders with one reference is believed",
+        "shop/ledger.py",
+        "if not is_end or noted is None or noted.meant or not noted.twins:",
+        "if not is_end or noted is None or noted.meant or noted.twins:",
+    ),
+    Mutant(
+        "only open orders count as having the same reference",
+        "shop/ledger.py",
+        'twin.root != row["root"] and not',
+        'twin.is_open and twin.root != row["root"] and not',
+    ),
+    Mutant(
+        "an order is asked about before its dispatch is noted",
+        "watch/rereading.py",
+        "return entry.referans is None or not entry.registered or is_old",
+        "return entry.referans is None or is_old",
+    ),
+    Mutant(
+        "an order that was moved is asked on as before",
+        "watch/intake.py",
+        "        elif entry.is_still(order, account):",
+        "        elif entry.is_still(order, account) or not order.awaits_pin:",
+    ),
+    Mutant(
+        "an event does not say whose it is",
+        "shop/ledger.py",
+        "return source, cause, finding.account or CONFIGURED",
+        "return source, cause, CONFIGURED",
+    ),
+    Mutant(
+        "a PIN that came late is forgotten",
+        "shop/ledger.py",
+        "added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)",
+        "added: list[Result] = []",
     ),
     Mutant(
         "a page counts as delivered",
@@ -128,8 +209,8 @@ MUTANTS = (
     Mutant(
         "a mended login waits as long as the gate",
         "watch/routing.py",
-        "        known.integration = integration\n        known.account.gate.retry_now()\n",
-        "        known.integration = integration\n",
+        "= integration, name\n        known.account.gate.retry_now()\n",
+        "= integration, name\n",
     ),
     Mutant(
         "a client that is no longer needed is left open",
@@ -144,10 +225,10 @@ MUTANTS = (
         "        await provider",
     ),
     Mutant(
-        "a pause ends where the account gets another name",
+        "a pause goes by the account's name",
         "watch/look.py",
-        "        pauses = self._directory.pauses(pauses)\n",
-        "",
+        "pauses.get(key)",
+        "pauses.get(account.name)",
     ),
     Mutant(
         "an event counts as delivered before it is posted",

@@ -1,0 +1,363 @@
+"""What all processes share, in the model shop: dispatches, codes, settings and reviews; each change comes with its transaction.
+
+A key that somebody else is inserting or changing is waited for, as a unique index waits for the other transaction's end.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from order_monitor.core.order import SAME_TIME
+from order_monitor.shop.reviews import UNCONFIRMED
+
+if TYPE_CHECKING:
+    from tests.simulation.shop import Event, Pool, Store, Stored
+
+LONGEST_LOCK = 30.0
+DAY = 86_400.0
+_AT_ONCE = 0.01
+_NAMED = re.compile(r"name = '([^']*)'")
+_LIKE = re.compile(r"name LIKE '([^']*)%'")
+_DAYS = re.compile(r"interval '([0-9]+) days'")
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """A row of order_monitor_dispatches. ``noted_at`` is when it was committed."""
+
+    number: int
+    order_id: str
+    account: str
+    reference: str
+    sent_at: float
+    login: str
+    found_at: float
+    touched: int = 0
+    meant_by: str | None = None
+    noted_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A row of order_monitor_pins."""
+
+    order_id: str
+    claimed_at: float
+    seen_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of order_monitor_settings."""
+
+    value: str
+    stored_at: float
+
+
+class Shared:
+    """What a connection's statements do to these tables."""
+
+    pool: "Pool"
+    store: "Store"
+    lock_wait: float
+    _began: float
+    _events: "list[Event]"
+    _drafts: dict[str, dict[Any, Any]]
+
+    def _row(self, order_id: str) -> "Stored | None":
+        raise NotImplementedError
+
+    # --- rows of these tables, as this transaction sees them
+
+    def _all(self, table: str) -> dict[Any, Any]:
+        draft = self._drafts.get(table)
+        kept: dict[Any, Any] = getattr(self.store, table)
+        return kept if draft is None else {k: row for k, row in {**kept, **draft}.items() if row is not None}
+
+    def _one(self, table: str, key: Any) -> Any:
+        draft = self._drafts.get(table, {})
+        return draft[key] if key in draft else getattr(self.store, table).get(key)
+
+    def _put(self, table: str, key: Any, row: Any) -> None:
+        """Keep a row, None for none, from the commit on."""
+        self._drafts.setdefault(table, {})[key] = row
+
+    def _keep_drafts(self) -> None:
+        now = self.store.now()
+        for table, draft in self._drafts.items():
+            kept: dict[Any, Any] = getattr(self.store, table)
+            for key, row in draft.items():
+                if row is None:
+                    kept.pop(key, None)
+                else:
+                    kept[key] = replace(row, noted_at=now) if table == "dispatches" else row
+
+    # --- locks
+
+    async def _until_free(self, key: str) -> None:
+        """Wait for another transaction's end, but take nothing."""
+        end = asyncio.get_running_loop().time() + min(self.lock_wait, LONGEST_LOCK)
+        while self.store.locked.get(key, self) is not self:
+            await asyncio.sleep(_AT_ONCE)
+            if asyncio.get_running_loop().time() > end:
+                raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+
+    async def _wait_for(self, key: str) -> None:
+        """Lock something; whoever finds it locked waits, as in PostgreSQL without SKIP LOCKED."""
+        await self._until_free(key)
+        self.store.locked[key] = self
+
+    async def _lock_shared(self, name: str, args: Sequence[Any]) -> None:
+        """Wait for what a statement about these tables would wait for."""
+        for table, key in self._inserted(name, args):
+            await self._until_free(f"{table} {key}")
+            if self._one(table, key) is None:
+                self.store.locked[f"{table} {key}"] = self
+        for table, key in self._changing(name, args):
+            await self._wait_for(f"{table} {key}")
+
+    @staticmethod
+    def _inserted(name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:
+        """What is inserted unless it is there: another's insert is waited for, what is there is left alone."""
+        match name:
+            case "_claim_codes":
+                return [("pins", (login, digest)) for login, digest, _ in zip(*args, strict=True)]
+            case "_add_mark":
+                return [("settings", args[0])]
+            case "_review":
+                return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
+        return []
+
+    def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:
+        """What is inserted or changed: it is locked in any case."""
+        match name:
+            case "_note_dispatches":
+                return [("dispatches", (i, reference, a)) for i, a, reference, *_ in zip(*args, strict=True)]
+            case "_mean":
+                key = self._last_noted(args[0])
+                return [] if key is None else [("dispatches", key)]
+            case "_seen_in":
+                return [("pins", (args[0], args[1]))]
+            case "_note_logins":
+                return [("settings", login) for login in self._logins_due(args)]
+            case "_set_mark":
+                return [("settings", args[0])]
+            case "_mend" | "_close_reviews":
+                return [("reviews", key) for key in self._closed(name, args)]
+        return []
+
+    # --- dispatches
+
+    def _note_dispatches(self, _: str, args: Sequence[Any]) -> list[Any]:
+        noted = []
+        for order_id, account, reference, sent_at, login in zip(*args, strict=True):
+            key, number = (order_id, reference, account), self.store.number_of("dispatch")
+            old = self._one("dispatches", key)
+            if old is None:
+                row = Dispatch(number, order_id, account, reference, sent_at, login, self.store.now())
+            else:
+                touched = old.touched + (abs(old.sent_at - sent_at) >= SAME_TIME)
+                row = replace(old, number=number, sent_at=sent_at, login=login, touched=touched)
+            self._put("dispatches", key, row)
+            noted.append({"id": order_id, "touched": row.touched})
+        return noted
+
+    def _newest_dispatches(self) -> dict[tuple[str, str], Dispatch]:
+        """Each order's newest dispatch under each of its references."""
+        rows = sorted(self._all("dispatches").values(), key=lambda row: row.number)
+        return {(row.order_id, row.reference): row for row in rows}
+
+    def _standing(self, _: str, args: Sequence[Any]) -> list[Any]:
+        found, rows = [], self._all("dispatches")
+        for order_id, account, reference, joined in zip(*args, strict=True):
+            noted, logins = rows.get((order_id, reference, account)), joined.split("\x1f")
+            if noted is None:
+                continue
+            twins = [
+                row.order_id
+                for row in rows.values()
+                if row.reference == reference and row.order_id != order_id and row.login in logins
+            ]
+            more = {"meant": noted.meant_by is not None, "twins": twins}
+            found.append({"id": order_id, "found_at": noted.found_at, "touched": noted.touched, **more})
+        return found
+
+    def _twins(self, _: str, args: Sequence[Any]) -> list[Any]:
+        ids, reference = args
+        found = []
+        for order_id in sorted(ids):
+            row = self._row(order_id)
+            meant = any(
+                d.order_id == order_id and d.reference == reference and d.meant_by is not None
+                for d in self._all("dispatches").values()
+            )
+            is_open = row is not None and row.status in self.pool.ledger.layout.open
+            sent_at = row.sent_at if row is not None else None
+            root = row.id if row is not None else None
+            found.append({"id": order_id, "is_open": is_open, "sent_at": sent_at, "root": root, "meant": meant})
+        return found
+
+    def _last_noted(self, order_id: str) -> Any:
+        """The key of what was noted last of an order."""
+        rows = [(row.number, key) for key, row in self._all("dispatches").items() if row.order_id == order_id]
+        return max(rows)[1] if rows else None
+
+    def _mean(self, _: str, args: Sequence[Any]) -> list[Any]:
+        key = self._last_noted(args[0])
+        if key is None:
+            return []
+        self._put("dispatches", key, replace(self._one("dispatches", key), meant_by=args[1]))
+        return [key]
+
+    # --- codes
+
+    def _claim_codes(self, _: str, args: Sequence[Any]) -> None:
+        for login, digest, order_id in zip(*args, strict=True):
+            if self._one("pins", (login, digest)) is None:
+                self._put("pins", (login, digest), Claimed(order_id, self.store.now()))
+
+    def _owners(self, _: str, args: Sequence[Any]) -> list[Any]:
+        keys = set(zip(*args, strict=True))
+        return [
+            {
+                "login": login,
+                "digest": digest,
+                "id": row.order_id,
+                "seen_in": list(row.seen_in),
+                "root": row.order_id,
+            }
+            for (login, digest), row in self._all("pins").items()
+            if (login, digest) in keys
+        ]
+
+    def _seen_in(self, _: str, args: Sequence[Any]) -> None:
+        login, digest, order_id = args
+        row = self._one("pins", (login, digest))
+        if row is not None and order_id not in row.seen_in:
+            self._put("pins", (login, digest), replace(row, seen_in=(*row.seen_in, order_id)))
+
+    def _given(self, _: str, args: Sequence[Any]) -> list[Any]:
+        given = {row.order_id for row in self._all("pins").values()}
+        given |= {event.order_id for event in [*self.store.events, *self._events] if event.has_pin}
+        return [{"id": order_id} for order_id in args[0] if order_id in given]
+
+    def _brought(self, _: str, args: Sequence[Any]) -> list[Any]:
+        pins = self._all("pins").items()
+        claimed = {(row.order_id, digest) for (_, digest), row in pins}
+        before = {(row.order_id, digest) for (_, digest), row in pins if row.claimed_at < self._began}
+        return [
+            {"id": order_id}
+            for order_id, digest in zip(*args, strict=True)
+            if (order_id, digest) in before and not any(i == order_id and other != digest for i, other in claimed)
+        ]
+
+    # --- settings
+
+    def _read_mark(self, sql: str, _: Sequence[Any]) -> list[Any]:
+        found = _NAMED.search(sql)
+        assert found is not None
+        row = self._one("settings", found[1])
+        return [] if row is None else [{"value": row.value}]
+
+    def _add_mark(self, _: str, args: Sequence[Any]) -> list[Any]:
+        if self._one("settings", args[0]) is not None:
+            return []
+        self._put("settings", args[0], Setting(args[1], self.store.now()))
+        return [{"bool": True}]
+
+    def _set_mark(self, _: str, args: Sequence[Any]) -> None:
+        self._put("settings", args[0], Setting(args[1], self.store.now()))
+
+    def _logins_due(self, args: Sequence[Any]) -> list[str]:
+        due = []
+        for login in sorted(args[0]):
+            row = self._one("settings", login)
+            if row is None or row.stored_at <= self.store.now() - DAY:
+                due.append(login)
+        return due
+
+    def _note_logins(self, _: str, args: Sequence[Any]) -> None:
+        for login in self._logins_due(args):
+            self._put("settings", login, Setting("", self.store.now()))
+
+    def _names_like(self, sql: str, _: Sequence[Any]) -> list[Any]:
+        like, days = _LIKE.search(sql), _DAYS.search(sql)
+        assert like is not None
+        oldest = float("-inf") if days is None else self.store.now() - int(days[1]) * DAY
+        rows = [(name, row) for name, row in self._all("settings").items() if name.startswith(like[1])]
+        rows = sorted(rows, key=lambda pair: (-pair[1].stored_at, pair[0]))
+        return [{"name": name} for name, row in rows if row.stored_at > oldest]
+
+    # --- what waits for a person, or for a second answer
+
+    def _count_reviews(self, *_: Any) -> list[Any]:
+        return [{"count": sum(kind != UNCONFIRMED for _, kind in self._all("reviews"))}]
+
+    def _review(self, _: str, args: Sequence[Any]) -> None:
+        for key in zip(args[0], args[1], strict=True):
+            if self._one("reviews", key) is None:
+                self._put("reviews", key, self.store.now())
+
+    def _about(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [{"id": i, "kind": kind} for i, kind in self._all("reviews") if i in args[0]]
+
+    def _closed(self, name: str, args: Sequence[Any]) -> list[tuple[str, str]]:
+        keys = self._all("reviews")
+        if name == "_mend":
+            return [key for key in zip(args[0], args[1], strict=True) if key in keys]
+        return sorted(key for key in keys if key[0] in args[0])
+
+    def _mend(self, _: str, args: Sequence[Any]) -> None:
+        for key in self._closed("_mend", args):
+            self._put("reviews", key, None)
+
+    def _close_reviews(self, _: str, args: Sequence[Any]) -> None:
+        for key in self._closed("_close_reviews", args):
+            self._put("reviews", key, None)
+            self._put("decided", key, args[1])
+
+    def _unconfirmed(self, *_: Any) -> list[Any]:
+        return [{"id": i, "since": since} for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED]
+
+    def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
+        last = {event.order_id: event.source for event in [*self.store.events, *self._events]}
+        return [{"id": order_id, "source": last[order_id]} for order_id in sorted(args[0]) if order_id in last]
+
+
+def own_of(row: "Stored") -> str | None:
+    """The account that an order's own row names."""
+    return row.account.strip() or None
+
+
+SHARED: dict[str, str] = {
+    'INSERT INTO "public"."order_monitor_dispatches" AS d': "_note_dispatches",
+    "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)": "_standing",
+    'SELECT u.id, o."id" IS NOT NULL AND': "_twins",
+    'UPDATE "public"."order_monitor_dispatches" SET meant_by': "_mean",
+    'INSERT INTO "public"."order_monitor_pins" (login, digest, order_id)': "_claim_codes",
+    "SELECT p.login, p.digest, p.order_id::text AS id": "_owners",
+    'UPDATE "public"."order_monitor_pins" SET seen_in': "_seen_in",
+    "SELECT u.id FROM unnest($1::text[]) AS u(id) WHERE EXISTS (SELECT FROM": "_given",
+    "SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[])": "_brought",
+    'SELECT value FROM "public"."order_monitor_settings" WHERE name =': "_read_mark",
+    'INSERT INTO "public"."order_monitor_settings" (name, value, stored_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING': (
+        "_add_mark"
+    ),
+    'INSERT INTO "public"."order_monitor_settings" (name, value, stored_by) VALUES ($1, $2, $3) ON CONFLICT (name)': (
+        "_set_mark"
+    ),
+    'INSERT INTO "public"."order_monitor_settings" AS k (name, value) SELECT n,': "_note_logins",
+    'SELECT name FROM "public"."order_monitor_settings" WHERE name LIKE': "_names_like",
+    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
+    'INSERT INTO "public"."order_monitor_review"': "_review",
+    'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
+    'UPDATE "public"."order_monitor_review" r SET': "_mend",
+    'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
+    "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
+    "SELECT DISTINCT ON (order_id) order_id::text AS id, source FROM": "_last_sources",
+}
+"""How the statements about these tables begin, and what does them."""
