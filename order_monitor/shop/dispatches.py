@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
-from order_monitor.shop.columns import Table, literal, quoted
+from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import DISPATCHES, NEVER_SENT, Layout, literals, open_statuses
+from order_monitor.shop.layout import NEVER_SENT, Layout, dispatches_of, literals, open_statuses
 from order_monitor.shop.logins import Logins
 
 TOUCHED: Final = 5
@@ -55,7 +55,7 @@ class Dispatches:
         self._orders = table
         self._layout = layout
         self._logins = logins
-        self._table = f"{quoted(layout.schema)}.{quoted(DISPATCHES)}"
+        self._table = dispatches_of(layout.schema)
 
     async def note(self, connection: Connection, orders: Sequence[Order]) -> list[str]:
         """Note dispatches that are about to be asked about; return the orders whose time was now changed once too often."""

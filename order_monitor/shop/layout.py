@@ -88,6 +88,11 @@ def events_of(schema: str) -> str:
     return f"{quoted(schema)}.{quoted(EVENTS)}"
 
 
+def dispatches_of(schema: str) -> str:
+    """Return the quoted name of the table of dispatches."""
+    return f"{quoted(schema)}.{quoted(DISPATCHES)}"
+
+
 def settings_of(schema: str) -> str:
     """SQL of the name of the table of what all processes share."""
     return f"{quoted(schema)}.{quoted(SETTINGS)}"

@@ -91,7 +91,7 @@ class OrderRecorder:
         settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
         waiting = await reviews.about(connection, table, list(settled)) if settled else []
         if waiting:
-            mended = [key for key in waiting if key[1] in _SETTLED_BY_AN_END]
+            mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
             await self._confirm(connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH])
 
@@ -158,7 +158,29 @@ class OrderRecorder:
 
 
 _OTHER_DISPATCH: Final = str(StuckReason.PIN_FOR_OTHER_DISPATCH)
-_SETTLED_BY_AN_END: Final = frozenset(map(str, StuckReason)) - frozenset(
-    map(str, (StuckReason.PIN_FOR_OTHER_DISPATCH, StuckReason.PIN_FOR_ENDED, StuckReason.REPEAT_SENT_ANEW))
+_SETTLED_BY_AN_END: Final = frozenset(
+    map(str, (StuckReason.UNKNOWN_STATE, StuckReason.FAILED_WITH_PIN, StuckReason.REFERENCE_TWICE))
 )
-"""What needs nobody any more once its order could be ended; the rest is a person's to close."""
+"""What needs nobody any more once its order could be ended."""
+
+_SETTLED_BY_A_PIN: Final = _SETTLED_BY_AN_END | frozenset(
+    map(
+        str,
+        (
+            StuckReason.PIN_TOO_WIDE,
+            StuckReason.PIN_NOT_STORABLE,
+            StuckReason.PIN_UNREADABLE,
+            StuckReason.PIN_DUPLICATE,
+            StuckReason.PIN_DIFFERS,
+            StuckReason.TWO_ANSWERS,
+            StuckReason.REJECTED_BY_DATABASE,
+            StuckReason.CHANGED_BY_TRIGGER,
+        ),
+    )
+)
+"""What needs nobody any more once its order has its PIN: a PIN may have been read, and any other end would lose it."""
+
+
+def _settled_by(result: Result) -> frozenset[str]:
+    """Return the kinds of review that an end has settled; all others are a person's to close."""
+    return _SETTLED_BY_AN_END if result.write is None or result.write.pin is None else _SETTLED_BY_A_PIN

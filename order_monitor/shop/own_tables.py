@@ -19,7 +19,7 @@ from order_monitor.shop.layout import (
 )
 
 NEEDED: Final = {
-    EVENTS: ("SELECT", "INSERT"),
+    EVENTS: ("SELECT", "INSERT", "UPDATE"),
     DELIVERIES: ("SELECT", "INSERT"),
     REVIEW: ("SELECT", "INSERT", "UPDATE"),
     PAUSES: ("SELECT",),

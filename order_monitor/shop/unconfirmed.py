@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Database
+from order_monitor.shop.layout import dispatches_of
 from order_monitor.shop.reviews import UNCONFIRMED
 
 
@@ -22,7 +23,7 @@ class Unconfirmed:
         self._catalogue = catalogue
 
     async def read(self) -> dict[str, float]:
-        """Return when each was first read (epoch seconds), by the order's id.
+        """Return when each was first read (epoch seconds), by the order's id; of orders sent elsewhere since then none.
 
         Raises:
             ShopError: the database could not be asked.
@@ -32,7 +33,9 @@ class Unconfirmed:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since "
-                f"FROM {holdings.reviews.sql} WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)}"
+                f"FROM {holdings.reviews.sql} r WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)} AND NOT EXISTS "
+                f"(SELECT FROM {dispatches_of(holdings.ledger.table.schema)} d WHERE d.order_id = r.order_id "
+                "HAVING count(*) > 1 AND max(d.found_at) > r.opened_at)"
             )
         return {row["id"]: row["since"] for row in rows}
 

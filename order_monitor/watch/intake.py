@@ -89,7 +89,8 @@ class Intake:
         self._queue.renew(entry, order, account)
         entry.read_at = read_at
         if before != (order.referans, account, order.awaits_pin):
-            entry.note(anchor=None)
+            # What was said of the dispatch before is no first half of anything that is said of this one.
+            entry.note(anchor=None, cancelled_at=None, unknown=0)
             self._queue.idle(entry)
             # When it was last asked about is of no concern: that was another dispatch.
             self._plan_first(entry, order._replace(last_sync_at=None))
