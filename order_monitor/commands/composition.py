@@ -98,7 +98,6 @@ def layout_of(settings: Settings) -> Layout:
             give_up_blind=schedule.give_up_blind,
             first_check=schedule.first_check,
             no_pin=settings.provider.no_pin,
-            give_up_unknown=schedule.give_up_unknown,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",

@@ -69,7 +69,6 @@ class Rules:
     give_up_after: float = 86_400.0
     give_up_blind: bool = False
     first_check: float = 60.0
-    give_up_unknown: bool = False
     pin_width: int | None = None
     note_width: int | None = None
     no_pin: Collection[str] = NO_PIN_WORDS

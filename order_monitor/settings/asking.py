@@ -185,8 +185,6 @@ class ScheduleSettings(Section):
     """How long after it was sent an order that is still waiting is failed."""
     give_up_blind: bool = False
     """Whether it is failed at that age even if the provider could not be asked: the player may have got the goods all the same."""
-    give_up_unknown: bool = False
-    """Whether it is failed at that age also if the provider says that it does not know the order."""
     confirm_cancelled: Seconds = 0.0
     """After how long a second answer must agree before a cancellation is believed; 0 believes the first. `--once` waits for it."""
     recheck_after: Seconds = 0.0

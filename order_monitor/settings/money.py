@@ -25,7 +25,6 @@ MONEY: Final = (
     "statuses.processing",
     "schedule.give_up_after",
     "schedule.give_up_blind",
-    "schedule.give_up_unknown",
     "schedule.confirm_cancelled",
     "provider.no_pin",
     "provider.unique_pins",

@@ -203,7 +203,6 @@ def view_remark(shape: Shape) -> tuple[str, str]:
     """Say what a view lacks, and what to do."""
     bases = ", ".join(shape.bases) or "see its definition"
     return (
-        f"is a view: orders are read and written through it, but no index can be put on it, and orders with "
-        f"one reference are found by none (behind it: {bases})",
-        "set database.table to the table behind it and run order-monitor migrate, or index that table by hand",
+        f"is a view: orders are read and written through it, but no index can be put on it (behind it: {bases})",
+        "set database.table to the table behind it and run order-monitor migrate, or index that table by hand, also by the reference",
     )

@@ -23,6 +23,7 @@ class Settlement:
         self._queue = board.queue
         self._state = board.state
         self._on_end = on_end
+        self._texts: set[str] = set()
         self._log = structlog.get_logger("order_monitor.engine")
 
     def take(self, result: Result) -> None:
@@ -34,6 +35,7 @@ class Settlement:
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
         if result.fate is not Fate.STUCK:
             self._state.stuck.pop(order.id, None)
+        self._see_text(result)
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
         if result.review is not None:
@@ -70,6 +72,14 @@ class Settlement:
         else:
             entry.read_at = READ_AGAIN
             self._queue.schedule(entry, self._board.now() + wait)
+
+    def _see_text(self, result: Result) -> None:
+        """Say once of an account that what stands in a PIN's place has no code, as with top-ups: any order may have it."""
+        has_pin = result.fate is Fate.WRITTEN and result.write is not None and result.write.pin is not None
+        account = result.finding.account
+        if has_pin and result.code is None and account not in self._texts:
+            self._texts.add(account)
+            self._log.warning("pin.is_text", account=self._board.name_of(account), order_id=result.finding.order.id)
 
     def _pin_came(self, result: Result) -> None:
         order = result.finding.order

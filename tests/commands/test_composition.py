@@ -55,7 +55,7 @@ def test_the_table_is_read_and_written_as_the_settings_say() -> None:
     settings = Settings(
         database=DatabaseSettings(pins="elsewhere"),
         statuses=StatusSettings(completed="done"),
-        schedule=ScheduleSettings(record_sync=False, await_pin=60.0, give_up_unknown=True),
+        schedule=ScheduleSettings(record_sync=False, await_pin=60.0),
         provider=ProviderSettings(source="database", refresh=7.0, unique_pins=False, reference_reuse="newest"),
         events=EventSettings(consumer="none"),
     )
@@ -64,12 +64,7 @@ def test_the_table_is_read_and_written_as_the_settings_say() -> None:
     assert "done" in layout.known
     assert (layout.record_sync, layout.await_pin, layout.refresh) == (False, 60.0, 7.0)
     assert (layout.accounts_from_shop, layout.unique_pins, layout.reference_reuse) == (True, False, "newest")
-    assert (layout.is_consumed, layout.pins_elsewhere, layout.rules.give_up_unknown) == (True, True, True)
+    assert (layout.is_consumed, layout.pins_elsewhere) == (True, True)
     plain = layout_of(Settings())
-    assert (plain.is_consumed, plain.pins_elsewhere, plain.reference_reuse, plain.rules.give_up_unknown) == (
-        False,
-        False,
-        "none",
-        False,
-    )
+    assert (plain.is_consumed, plain.pins_elsewhere, plain.reference_reuse) == (False, False, "none")
     assert not layout_of(Settings(events=EventSettings(consumer="webhook"))).is_consumed

@@ -33,7 +33,6 @@ OTHER: dict[str, Any] = {
     "statuses.processing": "pending",
     "schedule.give_up_after": 3600,
     "schedule.give_up_blind": True,
-    "schedule.give_up_unknown": True,
     "schedule.confirm_cancelled": "5m",
     "provider.no_pin": ["yok"],
     "provider.unique_pins": False,

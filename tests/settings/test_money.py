@@ -52,7 +52,6 @@ OTHERS = of(
     schedule={
         "give_up_after": "1.5h",
         "give_up_blind": True,
-        "give_up_unknown": True,
         "confirm_cancelled": "1ms",
         "first_check": 7,
     },

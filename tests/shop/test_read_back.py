@@ -150,7 +150,7 @@ async def test_a_view_of_open_rows_only_is_written_and_check_warns_of_it(plain_s
     ("end", "is_closed"), [(Cancelled("iptal"), False), (Completed(None), False), (Completed(Pin("PIN-77")), True)]
 )
 async def test_only_an_end_with_a_pin_settles_what_is_open_about_one(
-    shop: Shop, end: Cancelled | Completed, is_closed: bool
+    shop: Shop, end: Cancelled | Completed, *, is_closed: bool
 ) -> None:
     """The PIN that did not fit was read, and would be nowhere: neither in the row nor on the list."""
     await shop.connection.execute(
