@@ -161,6 +161,8 @@ class Migration:
             if "id" not in await columns_of(connection, table.schema, INTEGRATIONS):
                 return 0
             status = await connection.execute(rename_pauses_sql(table.schema))
+            if await columns_of(connection, table.schema, TIMING):
+                await connection.execute(rename_timing_sql(table.schema))
         return int(status.rpartition(" ")[2])
 
     async def _dropped(self, drop: Change) -> str | None:
@@ -297,10 +299,24 @@ def fill_sources_sql(table: Table) -> str:
     )
 
 
+_FITS: Final = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(i.id::text, 8)"
+"""SQL of whether a row ``p`` was kept by the name that versions before made of an integration ``i``."""
+
+
+def rename_timing_sql(schema: str) -> str:
+    """SQL that keeps what was learned by the accounts' ids, where the name of before was one account's alone."""
+    timing, integrations = f"{quoted(schema)}.{quoted(TIMING)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}"
+    return (
+        f"UPDATE {timing} p SET account = i.id::text FROM {integrations} i WHERE {_FITS} "
+        f"AND NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account) "
+        f"AND (SELECT count(*) FROM {integrations} i WHERE {_FITS}) = 1 "
+        f"AND NOT EXISTS (SELECT FROM {timing} t WHERE t.account = i.id::text AND t.package = p.package)"
+    )
+
+
 def rename_pauses_sql(schema: str) -> str:
     """SQL that keeps pauses by the accounts' ids, which were kept by a name and the beginning of an id."""
-    pauses, integrations = f"{quoted(schema)}.{quoted(PAUSES)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}"
-    fits = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(i.id::text, 8)"
+    pauses, integrations, fits = f"{quoted(schema)}.{quoted(PAUSES)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}", _FITS
     is_old = f"NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account)"
     return (
         f"WITH old AS (DELETE FROM {pauses} p WHERE {is_old} AND EXISTS (SELECT FROM {integrations} i WHERE {fits}) "

@@ -204,5 +204,5 @@ def view_remark(shape: Shape) -> tuple[str, str]:
     bases = ", ".join(shape.bases) or "see its definition"
     return (
         f"is a view: orders are read and written through it, but no index can be put on it (behind it: {bases})",
-        "set database.table to the table behind it and run order-monitor migrate, or index that table by hand, also by the reference",
+        "set database.table to the table behind it and run order-monitor migrate, or index that table by hand (the reference too)",
     )
