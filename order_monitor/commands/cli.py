@@ -178,7 +178,9 @@ def ask(
 @click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
 @click.option("--meant", "how", flag_value="meant", help="Its reference is its own, although another order has it too.")
 @click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
-@click.option("--same-as", metavar="ORDER", help="With --completed: ORDER rightly has the same code.")
+@click.option(
+    "--same-as", metavar="ORDER", help="With --completed: ORDER rightly has the same code [default PIN: ORDER's]."
+)
 @click.option("--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package.")
 @click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with all but --completed.")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")

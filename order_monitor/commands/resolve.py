@@ -24,7 +24,7 @@ from order_monitor.shop.dispatches import account_of
 from order_monitor.shop.event_sql import COMPLETED_WORDS
 from order_monitor.shop.ledger import package_mark
 from order_monitor.shop.marks import add_mark
-from order_monitor.shop.order_history import OrderHistory
+from order_monitor.shop.order_history import OrderHistory, stored_pin
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pins import names
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
@@ -140,21 +140,33 @@ async def _resolve(settings: Settings, database: Database, order_id: str, decisi
         return await _reopen(database, orders, history, decision)
     if decision.how == "meant":
         return await _mean(database, orders, history, decision)
-    finding = _finding(orders, history, decision)
-    if finding is None:
-        say(f"{history.order.id}: {ended(history)}")
-        return ExitCode.NOT_DONE
+    # It was said that another order has this code: whoever gives it all the same means it.
+    same_as = ANY_ORDER if StuckReason.PIN_DUPLICATE in history.reviews else None
     if decision.same_as is not None:
         other = await history_of(database, orders, decision.same_as)
         if isinstance(other, str):
             return ExitCode.NOT_DONE
-        finding.same_as = other.order.id
-        if decision.is_shared:
-            await _share(database, orders, history, decision)
-    elif StuckReason.PIN_DUPLICATE in history.reviews:
-        # It was said that another order has this code: whoever gives it all the same means it.
-        finding.same_as = ANY_ORDER
+        same_as, pin = other.order.id, decision.pin or await _pin_in_row(database, orders, other.order.id)
+        if pin is None:
+            say(f"{same_as} has no PIN; nothing was written")
+            return ExitCode.NOT_DONE
+        decision = replace(decision, pin=pin)
+    finding = _finding(orders, history, decision)
+    if finding is None:
+        say(f"{history.order.id}: {ended(history)}")
+        return ExitCode.NOT_DONE
+    finding.same_as = same_as
+    if decision.is_shared:
+        await _share(database, orders, history, decision)
     return await _end(database, orders, finding, decision)
+
+
+async def _pin_in_row(database: Database, orders: Orders, order_id: str) -> Pin | None:
+    """Return the PIN that stands in an order's row."""
+    async with database.transaction() as connection:
+        stored = await stored_pin(connection, orders.table, order_id)
+    pin = read_pin(stored or "", orders.ledger.rules.no_pin)
+    return pin if isinstance(pin, Pin) else None
 
 
 def _finding(orders: Orders, history: OrderHistory, decision: Decision) -> Finding | None:

@@ -13,7 +13,7 @@ from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin, is_no_pin
 from order_monitor.shop.accounts import Integration
-from order_monitor.shop.columns import quoted
+from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.pauses import Pauses
@@ -90,3 +90,12 @@ async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[s
         order_id,
     )
     return [dict(row) for row in rows]
+
+
+async def stored_pin(connection: Connection, table: Table, order_id: str) -> str | None:
+    """Return what stands in an order's PIN column."""
+    pin: str | None = await connection.fetchval(
+        f"SELECT {table['pin_code'].sql}::text FROM {table.sql} WHERE {table['id'].sql} = $1::text{table['id'].cast}",
+        order_id,
+    )
+    return pin

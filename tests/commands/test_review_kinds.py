@@ -54,3 +54,37 @@ async def test_each_command_that_is_named_closes_it(plain_shop: Shop, tmp_path: 
     code, _, err = await call(tmp_path, config, *words, stdin="NEW-PIN-44551\n" if "--pin-stdin" in words else "")
     assert code == 0, err
     assert await plain_shop.connection.fetchval("SELECT bool_and(closed_at IS NOT NULL) FROM order_monitor_review")
+
+
+async def _with_code(shop: Shop, code: str | None) -> list[str]:
+    """Two orders of one package: the first has ``code``, the second is open and waits for a person."""
+    package = str(uuid.uuid4())
+    first, second = await sent(shop, 2, package_id=package)
+    await shop.connection.execute(
+        "UPDATE product_orders SET external_status = 'completed', pin_code = $2 WHERE id = $1::uuid", first, code
+    )
+    return [first, second, package]
+
+
+async def test_an_order_that_rightly_has_anothers_code_takes_it_from_there(plain_shop: Shop, tmp_path: Path) -> None:
+    first, second, package = await _with_code(plain_shop, "PIN-CANARY-5501")
+    config = settings(plain_shop.dsn, NOBODY)
+    code, out, err = await call(tmp_path, config, "resolve", second, "--completed", "--same-as", first, "--for-package")
+    assert code == 0, err
+    assert "5501" not in out + err
+    row = await plain_shop.row(second)
+    assert (row["external_status"], row["pin_code"]) == ("completed", "PIN-CANARY-5501")
+    marks = await plain_shop.connection.fetch("SELECT name FROM order_monitor_settings WHERE name LIKE '%shared%'")
+    assert len(marks) == 1, "the whole package shares its codes from now on"
+    (third,) = await sent(plain_shop, 1, package_id=package)
+    code, _, err = await call(tmp_path, config, "resolve", third, "--completed", "--pin-stdin", stdin="PIN-CANARY-5501")
+    assert code == 0, err
+
+
+async def test_from_an_order_without_a_pin_none_is_taken(plain_shop: Shop, tmp_path: Path) -> None:
+    first, second, _ = await _with_code(plain_shop, "yok")
+    code, _, err = await call(
+        tmp_path, settings(plain_shop.dsn, NOBODY), "resolve", second, "--completed", "--same-as", first
+    )
+    assert (code, "has no PIN" in err) == (1, True)
+    assert (await plain_shop.row(second))["external_status"] == "sent"
