@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from order_monitor.core.order import SAME_TIME
+from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.reviews import UNCONFIRMED
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Shared:
                 return [("pins", (login, digest)) for login, digest, _ in zip(*args, strict=True)]
             case "_add_mark":
                 return [("settings", args[0])]
+            case "_first_webhook":
+                return [("settings", WEBHOOK_MARK)]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
         return []
@@ -146,6 +149,8 @@ class Shared:
                 return [("settings", login) for login in self._logins_due(args)]
             case "_set_mark":
                 return [("settings", args[0])]
+            case "_tell" | "_announce" | "_leave_money":
+                return [("presence", args[0])]
             case "_mend" | "_close_reviews":
                 return [("reviews", key) for key in self._closed(name, args)]
         return []
@@ -309,7 +314,8 @@ class Shared:
         keys = self._all("reviews")
         if name == "_mend":
             return [key for key in zip(args[0], args[1], strict=True) if key in keys]
-        return sorted(key for key in keys if key[0] in args[0])
+        ids, _by, _how, kind = args
+        return sorted(key for key in keys if key[0] in ids and key[1] == (kind or key[1]) != UNCONFIRMED)
 
     def _mend(self, _: str, args: Sequence[Any]) -> None:
         for key in self._closed("_mend", args):
