@@ -270,12 +270,11 @@ class World:
                 now - last <= LONGEST_PAUSE + slack, f"{referans} of {login.id} was not asked for {now - last:.0f} s"
             )
 
-    async def next_question(self, referans: str, seconds: float) -> bool:
-        """Wait until somebody asks about an order, so long at most; return whether somebody did."""
+    async def next_question(self, referans: str, seconds: float) -> None:
+        """Wait until somebody asks about an order, so long at most."""
         event = self._questions.setdefault(referans, asyncio.Event())
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
-        return event.is_set()
 
     async def next_end(self, seconds: float) -> Stored | None:
         """Wait until an order ends, so long at most; return it."""
@@ -568,11 +567,13 @@ class World:
         row, accounts = self._soon_over(fault), self.scenario.accounts
         if row is None or (to_another and len(accounts) < 2):
             return
-        was_asked = await self.next_question(row.referans, 400.0)
+        await self.next_question(row.referans, 400.0)
         await asyncio.sleep(fault.size * 0.3)
         if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
             return
-        if not (was_asked or under_another) or row.referans in self.twins:
+        # An attempt that nobody has noted is not told from the next one under its reference.
+        is_noted = (row.id, row.referans, row.account) in self.store.dispatches
+        if not (is_noted or under_another) or row.referans in self.twins:
             return
         others = [account for account in accounts if account != row.account]
         account = others[fault.target % len(others)] if to_another else row.account
