@@ -260,6 +260,10 @@ class Shared:
             if (order_id, digest) in before and not any(i == order_id and other != digest for i, other in claimed)
         ]
 
+    def _prune(self, *_: Any) -> list[Any]:
+        """Nothing here is as old as what is forgotten."""
+        return []
+
     # --- settings
 
     def _read_mark(self, sql: str, _: Sequence[Any]) -> list[Any]:
@@ -340,6 +344,8 @@ def own_of(row: "Stored") -> str | None:
 
 
 SHARED: dict[str, str] = {
+    'DELETE FROM "public"."order_monitor_pins"': "_prune",
+    'DELETE FROM "public"."order_monitor_dispatches"': "_prune",
     'INSERT INTO "public"."order_monitor_dispatches" AS d': "_note_dispatches",
     "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)": "_standing",
     'SELECT u.id, o."id" IS NOT NULL AND': "_twins",

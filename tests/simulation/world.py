@@ -45,7 +45,7 @@ from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
-from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.event_sql import PROGRAM
 from order_monitor.shop.marks import FIRST_MIGRATE
 from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
@@ -84,8 +84,6 @@ class World:
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
         self.store.settings[FIRST_MIGRATE] = Setting(str(EPOCH - 2 * HOUR), EPOCH)
-        if scenario.webhook:
-            self.store.settings[WEBHOOK_MARK] = Setting("", EPOCH)
         self.truth = Accounts(self)
         self.people = People(self)
         self.processes: list[Process] = []
@@ -231,9 +229,10 @@ class World:
         if self.receiver_down and self.chance.random() < 0.9:
             return httpx.Response(503 if self.chance.random() < 0.5 else 200, text="<html>Login")
         data = json.loads(request.content)["data"]
-        number = int(request.headers["webhook-id"])
-        self.posted[data["order_id"]].append(number)
-        self._move(next(event for event in self.store.events if event.id == number), repeat=data["repeat"])
+        event = next(event for event in self.store.events if event.uid == request.headers["webhook-id"])
+        self.check(event.id == data["id"] and bool(data["dispatch"]), f"event {event.id} was posted as {data}")
+        self.posted[data["order_id"]].append(event.id)
+        self._move(event, repeat=data["repeat"])
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         return httpx.Response(204)
 
@@ -818,8 +817,9 @@ class World:
     def _look_at_posts(self) -> None:
         told: dict[str, list[int]] = defaultdict(list)
         for event in self.store.events:
-            delivery = self.store.deliveries[event.id]
-            if delivery.is_over and not delivery.is_withdrawn:
+            delivery = self.store.deliveries.get(event.id)
+            self.check(delivery is not None, f"event {event.id} of {event.order_id} is never posted")
+            if delivery is not None and delivery.is_over and not delivery.is_withdrawn:
                 told[event.order_id].append(event.id)
         for order_id, ids in told.items():
             posted = self.posted[order_id]
