@@ -370,6 +370,6 @@ SHARED: dict[str, str] = {
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
-    "SELECT DISTINCT ON (order_id) order_id::text AS id, source FROM": "_last_sources",
+    "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM": "_last_sources",
 }
 """How the statements about these tables begin, and what does them."""
