@@ -140,8 +140,8 @@ class Ledger:
     def _last_sources_sql(self) -> str:
         cast = self.table["id"].cast
         return (
-            f"SELECT DISTINCT ON (order_id) order_id::text AS id, source FROM {events_of(self.table.schema)} "
-            f"WHERE order_id = ANY($1::text[]{cast}[]) ORDER BY order_id, id DESC"
+            f"SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM {events_of(self.table.schema)} e "
+            f"WHERE e.order_id = ANY($1::text[]{cast}[]) ORDER BY e.order_id, e.id DESC"
         )
 
     async def _doubled(self, connection: Connection, orders: Sequence[Order], *, anywhere: bool = False) -> list[str]:

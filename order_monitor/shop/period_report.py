@@ -78,7 +78,7 @@ async def _ended(connection: Connection, events: str, seconds: float) -> list[En
     """Return the ends of the period; one that was told before counts once."""
     rows = await connection.fetch(
         "SELECT order_id::text AS id, to_status, checks, extract(epoch FROM decided_at - sent_at)::float8 AS took "
-        f"FROM {events} WHERE NOT repeat AND decided_at > clock_timestamp() - make_interval(secs => $1) ORDER BY id",
+        f"FROM {events} e WHERE NOT repeat AND decided_at > clock_timestamp() - make_interval(secs => $1) ORDER BY e.id",
         seconds,
     )
     return [Ended(r["id"], r["to_status"], r["took"], r["checks"] or 0) for r in rows]

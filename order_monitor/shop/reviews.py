@@ -109,8 +109,8 @@ class Reviews:
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
         """Return the orders that could not be written, each with its kind; at most `REMEMBERED`, the newest."""
         rows = await connection.fetch(
-            f"SELECT order_id::text AS id, kind FROM {self._table} WHERE closed_at IS NULL "
-            f"AND kind IN ({literals(map(str, StuckReason))}) ORDER BY id DESC LIMIT {REMEMBERED}"
+            f"SELECT order_id::text AS id, kind FROM {self._table} r WHERE closed_at IS NULL "
+            f"AND kind IN ({literals(map(str, StuckReason))}) ORDER BY r.id DESC LIMIT {REMEMBERED}"
         )
         return {(row["id"], row["kind"]) for row in rows}
 
@@ -136,7 +136,7 @@ class Reviews:
         """Return what is open, oldest first."""
         rows = await connection.fetch(
             "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since "
-            f"FROM {self._table} WHERE {_FOR_A_PERSON} ORDER BY id LIMIT $1",
+            f"FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1",
             limit,
         )
         return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]

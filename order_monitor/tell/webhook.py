@@ -23,7 +23,7 @@ from standardwebhooks import Webhook
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
-from order_monitor.core.errors import ShopError
+from order_monitor.core.errors import ShopError, ShopMisfitError
 from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
@@ -124,8 +124,14 @@ class Sender:
                 await self._clock.sleep(self._to.pause)
 
     async def begin(self) -> None:
-        """Say in the database, before any event is written, that they are posted. Whoever writes them says what hinders it."""
-        with suppress(ShopError):
+        """Say in the database, before any event is written, that they are posted.
+
+        Where a table is missing, whoever writes events says so, and writes none.
+
+        Raises:
+            ShopError: the database could not be asked: nothing is to be written before it was.
+        """
+        with suppress(ShopMisfitError):
             await self._look(is_ours=True)
 
     async def drain(self) -> None:

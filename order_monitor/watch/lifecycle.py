@@ -164,7 +164,11 @@ class Lifecycle:
     async def first_scan(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Scan without the collector of cycles, which would walk all that was read again and again; after it, it never does."""
         if before is not None:
-            await before()
+            try:
+                await before()
+            except ShopError as error:
+                self._engine.state.scan_problem = str(error)
+                raise
         gc.disable()
         try:
             await self._engine.scan()

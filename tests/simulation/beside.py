@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from order_monitor.shop.event_sql import PROGRAM
-from tests.simulation.shared import SHARED, Shared, own_of
+from order_monitor.shop.event_sql import PERSON, PROGRAM, WEBHOOK_MARK
+from tests.simulation.posting import POSTING, Delivery, Posting
+from tests.simulation.presence import PRESENT, Present
+from tests.simulation.shared import SHARED, own_of
 
 if TYPE_CHECKING:
     from tests.simulation.shop import Stored
 
-_STATUS = re.compile(r"IN \('([a-z_]+)'\)$")
+_STATUS = re.compile(r"IN \('([a-z_]+)'\) AND NOT")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Login:
     kod: str = "kod"
 
 
-class Beside(Shared):
+class Beside(Posting, Present):
     """What a connection's statements do to the tables beside."""
 
     author: str
@@ -37,12 +39,16 @@ class Beside(Shared):
 
     async def _lock_first(self, name: str, args: Sequence[Any]) -> None:
         """Wait for the row that a statement without SKIP LOCKED would wait for."""
-        if name in ("_tried", "_withdraw_delivery"):
+        if name == "_withdraw_delivery":
             await self._wait_for(f"delivery {args[0]}")
         elif name in ("_put_back", "_withdraw_event"):
             await self._wait_for(args[0] if name == "_put_back" else f"event {args[0]}")
         elif name == "_sketch":
             await self._wait_for(f"timing {args[0]} {args[1]}")
+        elif name == "_lock_money":
+            await self._wait_for("money")
+        elif name in ("_withdraw_new", "_sweep"):
+            await self._lock_new_deliveries(self._swept(args) if name == "_sweep" else [args[0]])
         else:
             await self._lock_shared(name, args)
 
@@ -88,7 +94,7 @@ class Beside(Shared):
 
     def _last_event(self, _: str, args: Sequence[Any]) -> list[Any]:
         events = [event for event in self.store.events if event.order_id == args[0]]
-        return [{**vars(events[-1]), "taken": "then"}] if events else []
+        return [{**vars(e), "is_taken": e.consumed_at is not None, "taken": "then"} for e in events[-1:]]
 
     def _lock_event(self, _: str, args: Sequence[Any]) -> list[Any]:
         key = f"event {args[0]}"
@@ -98,17 +104,25 @@ class Beside(Shared):
         self.store.locked[key] = self
         return [{"id": event.id}]
 
-    def _tried(self, _: str, args: Sequence[Any]) -> list[Any]:
-        delivery = self.store.deliveries.get(args[0])
-        return [{"tried": delivery.attempts > 0}] if delivery else []
+    def _withdraw_new(self, _: str, args: Sequence[Any]) -> list[Any]:
+        """Put an event aside that nobody has put up."""
+        event = next(e for e in self.store.events if e.id == args[0])
+        if event.id in self.store.deliveries:
+            return []
+        aside = Delivery(event.id, event.order_id, self.store.now(), is_dead=True, is_withdrawn=True)
+        self._later.append(lambda: self.store.deliveries.update({event.id: aside}))
+        return [{"bool": True}]
 
-    def _withdraw_delivery(self, _: str, args: Sequence[Any]) -> None:
-        if (delivery := self.store.deliveries.get(args[0])) is not None:
+    def _withdraw_delivery(self, _: str, args: Sequence[Any]) -> list[Any]:
+        delivery = self.store.deliveries[args[0]]
+        if delivery.attempts or delivery.is_over:
+            return []
 
-            def withdraw() -> None:
-                delivery.is_over = delivery.is_withdrawn = True
+        def withdraw() -> None:
+            delivery.is_dead = delivery.is_withdrawn = True
 
-            self._later.append(withdraw)
+        self._later.append(withdraw)
+        return [{"bool": True}]
 
     def _withdraw_event(self, _: str, args: Sequence[Any]) -> None:
         event = next(e for e in self.store.events if e.id == args[0])
@@ -121,24 +135,23 @@ class Beside(Shared):
     def _put_back(self, sql: str, args: Sequence[Any]) -> list[Any]:
         found, row = _STATUS.search(sql), self._row(args[0])
         assert found is not None
-        if row is None or row.status != found[1]:
+        if row is None or row.status != found[1] or _has_text(row.pin):
             return []
         self._changed[row.id] = (self._changed.get(row.id, (row,))[0], replace(row, status=args[1]))
         return [row.id]
+
+    def _count_with_pin(self, _: str, args: Sequence[Any]) -> list[Any]:
+        row = self._row(args[0])
+        return [{"count": int(row is not None and _has_text(row.pin))}]
 
     def _note_reopening(self, _: str, args: Sequence[Any]) -> None:
         event = next(e for e in self.store.events if e.id == args[0])
         back, reason, by = args[1:]
         was, number, now = event.to_status, self.store.number_of("event"), self.store.now()
         fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=None, decided_at=now)
-        fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None, queued=False)
-        fresh = replace(fresh, source=None, cause=None, account=None, reference=None)
+        fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None)
+        fresh = replace(fresh, source=PERSON, cause=PERSON, queued=WEBHOOK_MARK in self._all("settings"))
         self._events.append(fresh)
-
-    def _queue_last(self, _: str, args: Sequence[Any]) -> None:
-        """Put up the order's last event, which may be one of this very transaction."""
-        mine = [event for event in [*self.store.events, *self._events] if event.order_id == args[0]]
-        mine[-1].queued = True
 
     def _integration_of(self, row: "Stored") -> str | None:
         """Which account took an order: its row says so, else its dispatch."""
@@ -181,19 +194,24 @@ class Beside(Shared):
         return found[: args[0]]
 
 
+def _has_text(pin: str | None) -> bool:
+    """Whether anything but blanks stands in the PIN's place."""
+    return bool((pin or "").strip(" "))
+
+
 STARTS: dict[str, str] = {
     'SELECT i."id"::text AS id': "_integrations",
     "SELECT account, reason, paused_by": "_pauses",
     'INSERT INTO "public"."order_monitor_pauses" AS p': "_pause",
     'DELETE FROM "public"."order_monitor_pauses"': "_resume",
-    "SELECT id, from_status, to_status, decided_by, consumed_at": "_last_event",
-    'SELECT id FROM "public"."order_monitor_events" WHERE id = $1 AND consumed_at IS NULL FOR UPDATE': "_lock_event",
-    'SELECT attempts > 0 FROM "public"."order_monitor_deliveries"': "_tried",
+    "SELECT id, from_status, to_status, decided_by, source, has_pin": "_last_event",
+    'SELECT id FROM "public"."order_monitor_events" WHERE id = $1 AND NOT': "_lock_event",
+    'INSERT INTO "public"."order_monitor_deliveries" AS d (event_id, order_id, dead_at, tries)': "_withdraw_new",
     'UPDATE "public"."order_monitor_deliveries" SET dead_at': "_withdraw_delivery",
     'UPDATE "public"."order_monitor_events" SET repeat = true, consumed_at': "_withdraw_event",
     'UPDATE "public"."product_orders" SET "external_status" = $2::text WHERE': "_put_back",
-    'INSERT INTO "public"."order_monitor_events" (order_id, tenant_id, from_status': "_note_reopening",
-    'INSERT INTO "public"."order_monitor_deliveries" (event_id, order_id) SELECT id': "_queue_last",
+    'SELECT count(*) FROM "public"."product_orders" WHERE': "_count_with_pin",
+    'WITH event AS (INSERT INTO "public"."order_monitor_events" (order_id, tenant_id, from_status': "_note_reopening",
     'SELECT account, package, sketch FROM "public"."order_monitor_timing"': "_sketches",
     'INSERT INTO "public"."order_monitor_timing"': "_nothing",
     'SELECT sketch FROM "public"."order_monitor_timing"': "_sketch",
@@ -201,6 +219,8 @@ STARTS: dict[str, str] = {
     'DELETE FROM "public"."order_monitor_timing"': "_nothing",
     'INSERT INTO "public"."order_monitor_settings" AS k (name, value, stored_at) SELECT': "_nothing",
     "SET CONSTRAINTS ALL IMMEDIATE": "_nothing",
+    **POSTING,
+    **PRESENT,
     **SHARED,
 }
 """How the statements about these tables begin, and what does them."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from order_monitor.commands.ask import Chosen
-from order_monitor.commands.resolve import Decision, _NotWrittenError, _write
+from order_monitor.commands.resolve import Decision, _finding, _NotWrittenError, _write
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
@@ -75,7 +75,9 @@ class People:
                 scan = await process.orders.scan([row.id])
                 for order in scan.orders:
                     history = OrderHistory(order, has_pin=False, note="", now=scan.now)
-                    result = await _write(process.database, process.orders, history, decision)
+                    finding = _finding(process.orders, history, decision)
+                    assert finding is not None
+                    result = await _write(process.database, process.orders, finding, decision)
                     if result.fate is not Fate.LOCKED:
                         return
                 await asyncio.sleep(0.25)
@@ -92,7 +94,7 @@ class People:
         async def work(process: Process) -> None:
             await process.orders.prepare()
             ledger = process.orders.ledger
-            reopener = Reopener(ledger.table, ledger.layout, webhook=self._world.scenario.webhook)
+            reopener = Reopener(ledger.table, ledger.layout)
             async with process.database.transaction() as connection:
                 await reopener.reopen(connection, row.id, "x", PERSON)
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from order_monitor.commands.assembly import running
 from order_monitor.core.answer import Answer, Completed
+from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.entry import Stage
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
@@ -20,13 +22,18 @@ from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.shop.accounts import Integration
+from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.presence import DAEMON, Ident, Presence
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.webhook import Receiver, Sender
+from order_monitor.watch.accord import Accord, AgreedShop
 from order_monitor.watch.account import Account
+from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.housekeeping import Housekeeping
 from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.observer import Observer, Observers
@@ -55,6 +62,9 @@ LOST_AFTER = 600.0
 
 SKIPPED_FOR = 4
 """Looks within which an order is taken up whose account is well again."""
+
+BOOT = "one boot"
+"""All processes run on one machine that is never booted again."""
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 MANY = Reading(small=0, share=1e6, longest=10 * SCAN, overlap=3 * SCAN, fresh_for=1.5 * SCAN)
@@ -130,7 +140,15 @@ class Process(Observer):
             reading=MANY if scenario.many else Reading(),
         )
         observer = Observers([self] if self.learning is None else [self, self.learning])
-        self.engine = Engine(self.orders, self.directory, self.policy, self.clock, observer)
+        kind = DAEMON if self.is_daemon else author
+        presence = Presence(self.database, "public", Ident(f"process {number}", "host", number, kind, "1"))
+        me = Daemon(presence.ident.id, "host", number, "1")
+        self.accord = Accord(self.database, "public", self._money(), me, self.clock)
+        found: Shop = AgreedShop(self.orders, self.orders, self.accord) if self.is_daemon else self.orders
+        clocks = ClockWatch(is_recalling=True)
+        self.engine = Engine(found, self.directory, self.policy, self.clock, observer, clocks)
+        self.accord.watch(self.engine.board)
+        self.attendance = Attendance(self.engine.board, presence, BOOT)
         if self.learning is not None:
             self.learning.watch(self.engine)
         self.stop = Stop()
@@ -158,8 +176,14 @@ class Process(Observer):
             return {}
         confirm = self.world.scenario.confirm_cancelled
         doubts = Doubts(self.engine, self.orders.unconfirmed, self.clock, confirm) if confirm else None
-        parts = {"webhook": self.sender, "timing": self.learning, "doubts": doubts}
-        return {name: part.run for name, part in parts.items() if part is not None}
+        parts = running({"webhook": self.sender, "timing": self.learning, "presence": self.attendance})
+        return parts | running(
+            {"settings": self.accord, "housekeeping": Housekeeping(self.orders, self.clock), "doubts": doubts}
+        )
+
+    def _money(self) -> dict[str, str]:
+        """The settings that decide money."""
+        return {"schedule.give_up_after": str(self.world.scenario.give_up_after)}
 
     # --- accounts
 
@@ -266,15 +290,20 @@ class Process(Observer):
 
     async def daemon(self) -> None:
         """Run until stopped, and keep what was learned."""
-        await self.life.forever()
+        await self.life.forever(self.sender.begin if self.sender is not None else None)
         if self.learning is not None:
             await self.learning.save()
+        await self.attendance.leave()
+        await self.accord.leave()
 
     async def once(self, shop: Shop | None = None) -> None:
         """Make one pass over the orders, or over some, and post what is due."""
         if shop is not None:
             self.engine.discovery.shop = shop
-        await self.life.once()
+        if self.sender is not None:
+            await self.sender.begin()
+        await self.life.once(self.attendance.begin)
+        await self.attendance.tell()
         if self.sender is not None and not self.stop.event.is_set():
             await self.sender.drain()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from order_monitor.core.order import SAME_TIME
+from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.reviews import UNCONFIRMED
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Shared:
                 return [("pins", (login, digest)) for login, digest, _ in zip(*args, strict=True)]
             case "_add_mark":
                 return [("settings", args[0])]
+            case "_first_webhook":
+                return [("settings", WEBHOOK_MARK)]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
         return []
@@ -146,6 +149,8 @@ class Shared:
                 return [("settings", login) for login in self._logins_due(args)]
             case "_set_mark":
                 return [("settings", args[0])]
+            case "_tell" | "_announce" | "_leave_money":
+                return [("presence", args[0])]
             case "_mend" | "_close_reviews":
                 return [("reviews", key) for key in self._closed(name, args)]
         return []
@@ -255,6 +260,10 @@ class Shared:
             if (order_id, digest) in before and not any(i == order_id and other != digest for i, other in claimed)
         ]
 
+    def _prune(self, *_: Any) -> list[Any]:
+        """Nothing here is as old as what is forgotten."""
+        return []
+
     # --- settings
 
     def _read_mark(self, sql: str, _: Sequence[Any]) -> list[Any]:
@@ -309,7 +318,8 @@ class Shared:
         keys = self._all("reviews")
         if name == "_mend":
             return [key for key in zip(args[0], args[1], strict=True) if key in keys]
-        return sorted(key for key in keys if key[0] in args[0])
+        ids, _by, _how, kind = args
+        return sorted(key for key in keys if key[0] in ids and key[1] == (kind or key[1]) != UNCONFIRMED)
 
     def _mend(self, _: str, args: Sequence[Any]) -> None:
         for key in self._closed("_mend", args):
@@ -334,6 +344,8 @@ def own_of(row: "Stored") -> str | None:
 
 
 SHARED: dict[str, str] = {
+    'DELETE FROM "public"."order_monitor_pins"': "_prune",
+    'DELETE FROM "public"."order_monitor_dispatches"': "_prune",
     'INSERT INTO "public"."order_monitor_dispatches" AS d': "_note_dispatches",
     "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)": "_standing",
     'SELECT u.id, o."id" IS NOT NULL AND': "_twins",
@@ -358,6 +370,6 @@ SHARED: dict[str, str] = {
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
-    "SELECT DISTINCT ON (order_id) order_id::text AS id, source FROM": "_last_sources",
+    "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM": "_last_sources",
 }
 """How the statements about these tables begin, and what does them."""

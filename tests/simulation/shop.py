@@ -5,9 +5,9 @@ it cannot stay behind; `test_model_shop` runs the same orders over it and over a
 """
 
 import asyncio
-import json
 import random
 import re
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +19,7 @@ from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Route
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.catalogue import Catalogue, Holdings
+from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import _LOOK, Column, Table
 from order_monitor.shop.database import Connection as Lent
 from order_monitor.shop.database import Database
@@ -27,12 +28,13 @@ from order_monitor.shop.dsn import Address
 from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.logins import Logins
+from order_monitor.shop.logins import KEPT_DAYS, Logins
 from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
 from order_monitor.shop.order_reader import OrderReader
 from order_monitor.shop.order_recorder import OrderRecorder
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.pins import Codes
+from order_monitor.shop.pruning import Pruning
 from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
@@ -40,7 +42,9 @@ from order_monitor.shop.statements import NOWHERE
 from order_monitor.shop.timings import history_sql
 from order_monitor.shop.unconfirmed import Unconfirmed
 from tests.simulation.beside import STARTS, Beside, Login
-from tests.simulation.shared import LONGEST_LOCK, Claimed, Dispatch, Setting, own_of
+from tests.simulation.posting import Delivery
+from tests.simulation.presence import Attendant
+from tests.simulation.shared import DAY, LONGEST_LOCK, Claimed, Dispatch, Setting, own_of
 
 OPEN = ("sent", "pending", "processing", "queued")
 FINAL = ("completed", "delivered", "failed", "refunded")
@@ -93,17 +97,10 @@ class Event:
     consumed_at: float | None = None
     queued: bool = False
 
-
-@dataclass
-class Delivery:
-    """A row of order_monitor_deliveries."""
-
-    event_id: int
-    order_id: str
-    next_at: float
-    attempts: int = 0
-    is_over: bool = False
-    is_withdrawn: bool = False
+    @property
+    def uid(self) -> str:
+        """What it is known by outside: no two have the same, and it tells nothing of its number."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(self.id)))
 
 
 @dataclass
@@ -122,6 +119,7 @@ class Store:
     dispatches: dict[tuple[str, str, str], Dispatch] = field(default_factory=dict)
     pins: dict[tuple[str, bytes], Claimed] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
+    presence: dict[str, Attendant] = field(default_factory=dict)
     logins: dict[str, Login] = field(default_factory=dict)
     sketches: dict[tuple[str, str], str] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
@@ -349,13 +347,12 @@ class Connection(Beside):
         return [{"max": max((e.id for e in self.store.events), default=0)}]
 
     def _waiting(self, *_: Any) -> list[Any]:
-        return [{"count": 0, "since": None, "is_posted": WEBHOOK_MARK in self._all("settings")}]
+        open_ones = [event.decided_at for event in self.store.events if event.consumed_at is None]
+        is_posted, oldest = WEBHOOK_MARK in self._all("settings"), min(open_ones, default=None)
+        return [{"count": len(open_ones), "since": oldest, "is_posted": is_posted}]
 
     def _unknown(self, *_: Any) -> list[Any]:
         return []
-
-    def _counts(self, *_: Any) -> list[Any]:
-        return [{"waiting": 0, "dead": 0}]
 
     # --- the orders
 
@@ -533,6 +530,20 @@ class Connection(Beside):
                 found.append({"package": row.package, "tenant_id": "", "integration": self._integration_of(row)})
         return found
 
+    def _unclaimed(self, _: str, args: Sequence[Any]) -> list[Any]:
+        first, last = args
+        oldest = self.store.now() - KEPT_DAYS * DAY
+        given = {
+            event.order_id: event
+            for event in self.store.events
+            if first <= event.id <= last and event.has_pin and event.decided_at > oldest
+        }
+        rows = [(row, event) for i, event in sorted(given.items()) if (row := self.store.rows.get(i)) is not None]
+        return [
+            {**self._as_locked(row), "account": event.account, "integration": self._integration_of(row)}
+            for row, event in rows
+        ]
+
     def _without_pin(self, _: str, args: Sequence[Any]) -> list[Any]:
         now, wait, longest = self.store.now(), args[0], args[1]
         last: dict[str, Event] = {}
@@ -552,54 +563,11 @@ class Connection(Beside):
             found.append({**self._as_orders([row])[0], **more})
         return found
 
-    # --- the webhook's deliveries
-
-    def _claim(self, _: str, args: Sequence[Any]) -> list[Any]:
-        limit, lease = args
-        now, seen = self.store.now(), set()
-        claimed: list[Delivery] = []
-        for delivery in sorted(self.store.deliveries.values(), key=lambda d: d.event_id):
-            if delivery.is_over or delivery.order_id in seen:
-                continue
-            seen.add(delivery.order_id)
-            key = f"delivery {delivery.event_id}"
-            if delivery.next_at <= now and len(claimed) < limit and self.store.locked.get(key, self) is self:
-                self.store.locked[key] = self
-                claimed.append(delivery)
-
-        def take() -> None:
-            for delivery in claimed:
-                delivery.attempts += 1
-                delivery.next_at = self.store.now() + lease
-
-        self._later.append(take)
-        return [
-            {"event": json.dumps(self._event_of(d.event_id), default=str), "attempts": d.attempts + 1} for d in claimed
-        ]
-
-    def _event_of(self, event_id: int) -> dict[str, Any]:
-        event = next(e for e in self.store.events if e.id == event_id)
-        return {**vars(event), "decided_at": str(event.decided_at)}
-
-    def _settle(self, sql: str, args: Sequence[Any]) -> None:
-        delivery = self.store.deliveries[args[0]]
-
-        def settle() -> None:
-            if "next_at" in sql:
-                delivery.next_at = self.store.now() + args[2]
-            else:
-                delivery.is_over = True
-
-        self._later.append(settle)
-
 
 _STARTS: dict[str, str] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
     "SELECT COALESCE(max(id), 0) FROM": "_newest",
     "SELECT count(*) AS count, extract(epoch FROM min(decided_at))": "_waiting",
-    "WITH due AS (SELECT d.event_id": "_claim",
-    'UPDATE "public"."order_monitor_deliveries" d SET': "_settle",
-    "SELECT (SELECT count(*) FROM": "_counts",
     **STARTS,
 }
 
@@ -625,7 +593,7 @@ def _name_of(sql: str, pool: Pool) -> str:
     }
     if ledger.records_every_check:
         whole[statements.touch_sql()] = "_touch"
-    found = whole.get(sql) or next((name for start, name in _STARTS.items() if sql.startswith(start)), None)
+    found = whole.get(sql) or next((name for start, name in _STARTS.items() if sql.lstrip().startswith(start)), None)
     if found is None and reader is not None:
         found = _name_of_reading(sql, ledger, reader)
     assert found is not None, f"the model shop does not know this statement: {sql[:300]}"
@@ -638,6 +606,7 @@ def _name_of_reading(sql: str, ledger: Ledger, reader: OrderReader) -> str | Non
         queries.scan_sql(): "_scan",
         queries.since_sql(): "_scan_since",
         queries.unknown_sql(): "_unknown",
+        reader._claims._sql(): "_unclaimed",
         ledger.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
     }
     if sql.startswith(f"{queries.among_sql()}"):
@@ -730,6 +699,8 @@ class ModelOrders(Orders):
         layout = pool.ledger.layout
         self._catalogue = Known(database, layout, pool.ledger, pool.accounts)
         self.reader = OrderReader(database, self._catalogue)
+        self._claims = Claims(database, self._catalogue)
+        self._pruning = Pruning(database, self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
         pool.reader = self.reader

@@ -45,7 +45,7 @@ from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
-from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.event_sql import PROGRAM
 from order_monitor.shop.marks import FIRST_MIGRATE
 from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
@@ -84,8 +84,6 @@ class World:
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
         self.store.settings[FIRST_MIGRATE] = Setting(str(EPOCH - 2 * HOUR), EPOCH)
-        if scenario.webhook:
-            self.store.settings[WEBHOOK_MARK] = Setting("", EPOCH)
         self.truth = Accounts(self)
         self.people = People(self)
         self.processes: list[Process] = []
@@ -231,9 +229,10 @@ class World:
         if self.receiver_down and self.chance.random() < 0.9:
             return httpx.Response(503 if self.chance.random() < 0.5 else 200, text="<html>Login")
         data = json.loads(request.content)["data"]
-        number = int(request.headers["webhook-id"])
-        self.posted[data["order_id"]].append(number)
-        self._move(next(event for event in self.store.events if event.id == number), repeat=data["repeat"])
+        event = next(event for event in self.store.events if event.uid == request.headers["webhook-id"])
+        self.check(event.id == data["id"] and bool(data["dispatch"]), f"event {event.id} was posted as {data}")
+        self.posted[data["order_id"]].append(event.id)
+        self._move(event, repeat=data["repeat"])
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         return httpx.Response(204)
 
@@ -270,12 +269,11 @@ class World:
                 now - last <= LONGEST_PAUSE + slack, f"{referans} of {login.id} was not asked for {now - last:.0f} s"
             )
 
-    async def next_question(self, referans: str, seconds: float) -> bool:
-        """Wait until somebody asks about an order, so long at most; return whether somebody did."""
+    async def next_question(self, referans: str, seconds: float) -> None:
+        """Wait until somebody asks about an order, so long at most."""
         event = self._questions.setdefault(referans, asyncio.Event())
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
-        return event.is_set()
 
     async def next_end(self, seconds: float) -> Stored | None:
         """Wait until an order ends, so long at most; return it."""
@@ -568,11 +566,13 @@ class World:
         row, accounts = self._soon_over(fault), self.scenario.accounts
         if row is None or (to_another and len(accounts) < 2):
             return
-        was_asked = await self.next_question(row.referans, 400.0)
+        await self.next_question(row.referans, 400.0)
         await asyncio.sleep(fault.size * 0.3)
         if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
             return
-        if not (was_asked or under_another) or row.referans in self.twins:
+        # An attempt that nobody has noted is not told from the next one under its reference.
+        is_noted = (row.id, row.referans, row.account) in self.store.dispatches
+        if not (is_noted or under_another) or row.referans in self.twins:
             return
         others = [account for account in accounts if account != row.account]
         account = others[fault.target % len(others)] if to_another else row.account
@@ -817,8 +817,9 @@ class World:
     def _look_at_posts(self) -> None:
         told: dict[str, list[int]] = defaultdict(list)
         for event in self.store.events:
-            delivery = self.store.deliveries[event.id]
-            if delivery.is_over and not delivery.is_withdrawn:
+            delivery = self.store.deliveries.get(event.id)
+            self.check(delivery is not None, f"event {event.id} of {event.order_id} is never posted")
+            if delivery is not None and delivery.is_over and not delivery.is_withdrawn:
                 told[event.order_id].append(event.id)
         for order_id, ids in told.items():
             posted = self.posted[order_id]
