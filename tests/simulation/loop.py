@@ -6,6 +6,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from order_monitor.core.clocks import SETTLING, WIDEST
 from order_monitor.watch.system_clock import SystemClock
 
 Result = TypeVar("Result")
@@ -55,12 +56,35 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
         gc.unfreeze()
 
 
+PLAIN_LEAP = 100.0
+"""Seconds beyond which a change of a clock is no drift, however long nobody has read it."""
+
+READ_BY = 90.0
+"""Seconds within which a process has read its clock."""
+
+
 class SimClock(SystemClock):
     """A machine's clock: right, ahead or behind by ``step`` seconds, which may change while it runs."""
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
         self.step = 0.0
+        self._read = 0.0
+        self._since = float("-inf")
+        """How far it was ahead when it was surely read last before its newest leap, and when that was."""
+
+    def leap(self, step: float) -> None:
+        """Be ahead by so much from now on."""
+        now = self.monotonic()
+        if now - self._since >= READ_BY:
+            self._read = self.step
+        self.step, self._since = step, now
+
+    def is_believed(self, began: float) -> bool:
+        """Whether a process that ``began`` then may go by it; what had happened by then, or for a moment only, it cannot know."""
+        is_known = self._since > began + READ_BY and abs(self.step - self._read) > PLAIN_LEAP
+        has_leapt = is_known and self.monotonic() - self._since < SETTLING
+        return not has_leapt and abs(self.step) < WIDEST + PLAIN_LEAP
 
     def time(self) -> float:
         return self._epoch + self.step + self.monotonic()

@@ -60,6 +60,7 @@ class Present(Shared):
         found = _PREFIX.search(sql)
         assert found is not None
         rows = sorted((name, row) for name, row in self._all("settings").items() if name.startswith(found[1]))
+        self.pool.on_money({name.removeprefix(found[1]): row.value for name, row in rows})
         return [{"name": n, "value": r.value, "stored_at": r.stored_at, "stored_by": None} for n, r in rows]
 
     def _lock_money(self, *_: Any) -> None:

@@ -63,9 +63,12 @@ LOST_AFTER = 600.0
 SKIPPED_FOR = 4
 """Looks within which an order is taken up whose account is well again."""
 
+MONEY = "schedule.give_up_after"
 BOOT = "one boot"
 """All processes run on one machine that is never booted again."""
 
+ADDRESS = "https://s.example/h"
+OTHER_ADDRESS = "https://t.example/h"
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 MANY = Reading(small=0, share=1e6, longest=10 * SCAN, overlap=3 * SCAN, fresh_for=1.5 * SCAN)
 
@@ -91,8 +94,22 @@ def owned(loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.T
 class Process(Observer):
     """As the command line composes it, with a clock of its own."""
 
-    def __init__(self, world: "World", number: int, plan: Plan | None = None, author: str = "daemon") -> None:
+    def __init__(
+        self,
+        world: "World",
+        number: int,
+        plan: Plan | None = None,
+        author: str = "daemon",
+        *,
+        is_other: bool = False,
+    ) -> None:
+        """``is_other``: its file has other settings than the others go by, and another address to post events to."""
         scenario = world.scenario
+        self.is_other = is_other
+        self._differs = False
+        """Whether it has read that others go by other settings than its own."""
+        self.unsteady: set[str] = set()
+        """The orders that were last asked about while this machine's clock could not be believed."""
         self.world = world
         self.number = number
         self.clock = SimClock(EPOCH)
@@ -115,7 +132,11 @@ class Process(Observer):
             refresh=scenario.refresh,
         )
         self.pool = Pool(
-            world.store, ledger_for(layout, last_sync=scenario.last_sync), self._pauses_read, self._logins_read
+            world.store,
+            ledger_for(layout, last_sync=scenario.last_sync),
+            self._pauses_read,
+            self._logins_read,
+            self._money_read,
         )
         self.database = database_over(self.pool)
         self.orders = ModelOrders(self.pool, self.database)
@@ -140,21 +161,21 @@ class Process(Observer):
             reading=MANY if scenario.many else Reading(),
         )
         observer = Observers([self] if self.learning is None else [self, self.learning])
-        kind = DAEMON if self.is_daemon else author
-        presence = Presence(self.database, "public", Ident(f"process {number}", "host", number, kind, "1"))
-        me = Daemon(presence.ident.id, "host", number, "1")
-        self.accord = Accord(self.database, "public", self._money(), me, self.clock)
-        found: Shop = AgreedShop(self.orders, self.orders, self.accord) if self.is_daemon else self.orders
-        clocks = ClockWatch(is_recalling=True)
-        self.engine = Engine(found, self.directory, self.policy, self.clock, observer, clocks)
+        me = Ident(f"process {number}", "host", number, DAEMON if self.is_daemon else author, "1")
+        self.accord = Accord(self.database, "public", self._money(), Daemon(me.id, me.host, me.pid, "1"), self.clock)
+        self.engine = self._engine(observer)
         self.accord.watch(self.engine.board)
-        self.attendance = Attendance(self.engine.board, presence, BOOT)
+        self.attendance = Attendance(self.engine.board, Presence(self.database, "public", me), BOOT)
         if self.learning is not None:
             self.learning.watch(self.engine)
         self.stop = Stop()
         self.sender = self._sender(layout.rules)
         self.life = Lifecycle(self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside())
         self.task: asyncio.Task[Any] | None = None
+
+    def _engine(self, observer: Observer) -> Engine:
+        found: Shop = AgreedShop(self.orders, self.orders, self.accord) if self.is_daemon else self.orders
+        return Engine(found, self.directory, self.policy, self.clock, observer, ClockWatch(is_recalling=True))
 
     def _plan(self) -> Plan:
         return Learned(self.schedule, self.learning.timing) if self.learning else Continuous(self.schedule)
@@ -168,7 +189,7 @@ class Process(Observer):
         if not self.world.scenario.webhook:
             return None
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.world.receive))
-        receiver = Receiver("https://s.example/h", SECRET, rules, pause=30.0)
+        receiver = Receiver(OTHER_ADDRESS if self.is_other else ADDRESS, SECRET, rules, pause=30.0)
         return Sender(Outbox(self.database, "public"), client, receiver, self.clock, random.Random(self.number))
 
     def _beside(self) -> dict[str, Any]:
@@ -183,7 +204,7 @@ class Process(Observer):
 
     def _money(self) -> dict[str, str]:
         """The settings that decide money."""
-        return {"schedule.give_up_after": str(self.world.scenario.give_up_after)}
+        return {MONEY: str(self.world.scenario.give_up_after + self.is_other)}
 
     # --- accounts
 
@@ -203,6 +224,11 @@ class Process(Observer):
     def _logins_read(self, _: list[Login]) -> None:
         self._read_logins = dict(self.world.truth.versions)
 
+    def _money_read(self, stored: dict[str, str]) -> None:
+        own = self._money()
+        differs = self.is_daemon and any(own[key] != value for key, value in stored.items())
+        asyncio.get_running_loop().call_later(TAKES_EFFECT, setattr, self, "_differs", differs)
+
     def scanned(self, seconds: float) -> None:
         """What a look has read is heeded from now on."""
         asyncio.get_running_loop().call_later(TAKES_EFFECT, self._know, self._read_pauses, self._read_logins)
@@ -217,6 +243,8 @@ class Process(Observer):
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """A PIN that was read must not be lost from now on."""
+        is_steady = self.clock.is_believed(self.born)
+        (self.unsteady.discard if is_steady else self.unsteady.add)(order.id)
         if isinstance(answer, Completed) and answer.pin is not None:
             self.read[order.id, answer.pin.reveal()] = self.world.now()
 
@@ -233,6 +261,8 @@ class Process(Observer):
     def forbidden(self, row: Login) -> str:
         """Say why a call by this login must not begin, by what this process knows; nothing where it may."""
         store, truth = self.world.store, self.world.truth
+        if self._differs:
+            return "known to go by other settings"
         until = self._known_pauses.get(row.id)
         if until is not None and store.pauses.get(row.id) == until > store.now():
             return "known as paused"

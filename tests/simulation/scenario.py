@@ -11,7 +11,7 @@ SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
 ANEW = ("resend", "resend_same", "reassign", "reassign_anew", "touch", "twins", "same_pin")
 ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
-PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down")
+PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down", "other_file")
 KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
 MONEY = (
     *ANEW,
@@ -170,7 +170,7 @@ def small(seed: int) -> Scenario:
     kinds = [
         kind
         for kind in KINDS
-        if kind not in ("kill", "crash", "stop", "second", "clock", "crossed", "pair", "delete", "refund")
+        if kind not in ("kill", "crash", "stop", "second", "other_file", "clock", "crossed", "pair", "delete", "refund")
     ]
     faults = tuple(
         Fault(

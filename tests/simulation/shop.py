@@ -155,7 +155,7 @@ class Commit:
 
 
 class Pool:
-    """One process's connections. ``on_pauses`` and ``on_logins`` are told each time paused and other accounts were read."""
+    """One process's connections. The others are told each time paused accounts, all accounts, and settings were read."""
 
     def __init__(
         self,
@@ -163,11 +163,13 @@ class Pool:
         ledger: Ledger,
         on_pauses: Callable[[set[str]], None] = lambda _: None,
         on_logins: Callable[[list[Login]], None] = lambda _: None,
+        on_money: Callable[[dict[str, str]], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.ledger = ledger
         self.on_pauses = on_pauses
         self.on_logins = on_logins
+        self.on_money = on_money
         self.reader: OrderReader | None = None
         self.accounts = AccountTables("public", ROUTING, INTEGRATIONS) if ledger.layout.accounts_from_shop else None
         self.is_dead = False

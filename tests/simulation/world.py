@@ -14,6 +14,8 @@ What must hold (each is a reason to stop the run):
 - never more calls at once or in a second than allowed; none of an account known to be paused or switched off, none by a login known
   to be old, none through a client that was closed, and no client is left open;
 - the shop moves money once for each end, also where a person puts an order back to open;
+- no order ends by its age within ten minutes of a leap of the machine's clock;
+- who has read that others go by other settings asks nothing, and posts nothing to another address;
 - every order is due within the longest pause, and where nothing is wrong it is asked then;
 - no order is skipped whose account has been well for some time, and a mended login is tried in time;
 - some time after the last fault every order that has ended at the provider has ended in the shop, with its PIN.
@@ -45,11 +47,12 @@ from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
-from order_monitor.shop.event_sql import PROGRAM
+from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.marks import FIRST_MIGRATE
+from order_monitor.shop.webhook_mark import address_of
 from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
-from tests.simulation.process import EPOCH, SCAN, BrokenError, Process, owned, owner
+from tests.simulation.process import ADDRESS, EPOCH, MONEY, SCAN, TAKES_EFFECT, BrokenError, Process, owned, owner
 from tests.simulation.provider import Panel, Truth
 from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, Fault, OrderPlan, Scenario
 from tests.simulation.shared import Setting
@@ -116,6 +119,8 @@ class World:
         """The PINs that were read and met their fate: of which order, and by which account and reference."""
         self.posted: dict[str, list[int]] = defaultdict(list)
         self.receiver_down = 0
+        self.adopted_at = float("-inf")
+        """When a person has said last where events are posted to."""
         self.moved: dict[End, set[int]] = defaultdict(set)
         """By the shop's own books: which events it has moved money for, by what has ended how."""
         self.last_asked: dict[str, float] = {}
@@ -186,6 +191,9 @@ class World:
             timed_out = age >= self.scenario.give_up_after and truth.said_waiting_at is not None
             is_cancelled = "cancelled" in truth.said or (is_touched and self._was_cancelled(truth))
             self.check(is_cancelled or timed_out, f"{after.id} failed without a cancellation")
+            process = owner.get()
+            is_steady = event.cause != "time_limit" or process is None or after.id not in process.unsteady
+            self.check(is_steady, f"{after.id} ended by its age while a clock could not be believed")
         said = truth.approved
         if self.crossed:
             kod = self.truth.kod_of(after.account)
@@ -229,6 +237,9 @@ class World:
         if self.receiver_down and self.chance.random() < 0.9:
             return httpx.Response(503 if self.chance.random() < 0.5 else 200, text="<html>Login")
         data = json.loads(request.content)["data"]
+        mark = json.loads(self.store.settings[WEBHOOK_MARK].value)
+        if mark["address"] != address_of(str(request.url)):
+            self.check(self.now() - self.adopted_at < TAKES_EFFECT, f"an event was posted to {request.url}")
         event = next(event for event in self.store.events if event.uid == request.headers["webhook-id"])
         self.check(event.id == data["id"] and bool(data["dispatch"]), f"event {event.id} was posted as {data}")
         self.posted[data["order_id"]].append(event.id)
@@ -375,13 +386,20 @@ class World:
         self.broken += process.limits.broken
         process.limits.broken = []
 
-    def make(self, plan: Plan | None, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]) -> Process:
+    def make(
+        self,
+        plan: Plan | None,
+        author: str,
+        work: Callable[[Process], Coroutine[Any, Any, Any]],
+        *,
+        is_other: bool = False,
+    ) -> Process:
         """Start a process that does ``work``."""
         self.count += 1
         made: list[Process] = []
 
         def make() -> None:
-            process = Process(self, self.count, plan, author)
+            process = Process(self, self.count, plan, author, is_other=is_other)
             owner.set(process)
             made.append(process)
             self.watch_steps(process)
@@ -394,9 +412,9 @@ class World:
         self.alive.append(process)
         return process
 
-    async def _start(self) -> Process:
+    async def _start(self, *, is_other: bool = False) -> Process:
         """Start a daemon."""
-        process = self.make(None, "daemon", Process.daemon)
+        process = self.make(None, "daemon", Process.daemon, is_other=is_other)
         self.processes.append(process)
         if self.count <= len(self.scenario.crash_at):
             self.die_after(process, self.scenario.crash_at[self.count - 1], 1.0)
@@ -696,9 +714,9 @@ class World:
 
     async def _clock(self, fault: Fault) -> None:
         if process := self._one(fault):
-            process.clock.step += (fault.size - 0.5) * 8000
+            process.clock.leap(process.clock.step + (fault.size - 0.5) * 8000)
             await asyncio.sleep(fault.seconds)
-            process.clock.step = 0.0
+            process.clock.leap(0.0)
 
     async def _second(self, fault: Fault) -> None:
         process = await self._start()
@@ -708,6 +726,33 @@ class World:
             process.is_replaced = True
             await (process.kill() if fault.size < 0.5 else process.end())
             self.gather(process)
+
+    async def _other_file(self, fault: Fault) -> None:
+        """A daemon by another file is started beside, or in place of the one there is; then a person adopts what was before."""
+        if fault.size < 0.3 and (old := self._one(fault)):
+            self.processes.remove(old)
+            old.is_replaced = True
+            await old.end()
+            self.gather(old)
+        process = await self._start(is_other=True)
+        process.is_replaced = True
+        await asyncio.sleep(fault.seconds)
+        if process in self.processes:
+            self.processes.remove(process)
+            await process.end()
+            self.gather(process)
+        self._adopt()
+        if not self.processes:
+            await self._start()
+
+    def _adopt(self) -> None:
+        """A person says what holds again: ``settings adopt``, and ``webhook adopt``."""
+        now = self.store.now()
+        self.store.settings[f"money.{MONEY}"] = Setting(str(self.scenario.give_up_after), now)
+        if (mark := self.store.settings.get(WEBHOOK_MARK)) is not None:
+            value = {**json.loads(mark.value), "address": address_of(ADDRESS)}
+            self.store.settings[WEBHOOK_MARK] = Setting(json.dumps(value), now)
+            self.adopted_at = self.now()
 
     async def _once(self, fault: Fault) -> None:
         every = None if fault.size < 0.5 else 60.0

@@ -113,7 +113,7 @@ MUTANTS = (
     Mutant(
         "any PIN closes what is open about that of another dispatch",
         "shop/order_recorder.py",
-        "(same := await codes.brought(connection, digests))",
+        "(same := await self._ledger.codes.brought(connection, digests))",
         "(same := set(digests))",
     ),
     Mutant(
@@ -239,8 +239,32 @@ MUTANTS = (
     Mutant(
         "an end that was posted is withdrawn",
         "shop/reopening.py",
-        "        if tried:\n",
-        "        if not tried and tried:\n",
+        "        if not done:\n",
+        "        if done is None:\n            return\n        if not done:\n",
+    ),
+    Mutant(
+        "events are written before it is said that they are posted",
+        "tell/webhook.py",
+        "with suppress(ShopMisfitError):",
+        "with suppress(ShopError):",
+    ),
+    Mutant(
+        "what is put up is tried by whoever has any address",
+        "tell/webhook.py",
+        "if mark is None or self.problem:",
+        "if mark is None:",
+    ),
+    Mutant(
+        "who goes by other settings asks all the same",
+        "watch/accord.py",
+        "before, self.problem = self.problem, problem_of(agreement.differing)",
+        'before, self.problem = self.problem, ""',
+    ),
+    Mutant(
+        "an age is believed although a clock has just leapt",
+        "core/clocks.py",
+        "if not boot >= self._until:",
+        "if math.isnan(boot):",
     ),
     Mutant(
         "what was learned asks more seldom than the cap",
