@@ -125,25 +125,45 @@ def draw(seed: int) -> Scenario:
     if named.random() < 0.04:  # an account gets another name, and is paused by that
         key, began = named.randrange(1 << 16), hours * HOUR * 0.2
         faults = (Fault(began, "renamed", 1.0, key, 0.5), Fault(began + refresh + 100, "pause", 900.0, key, 0.5))
-    return Scenario(
+    return _alone(
         seed,
-        orders,
-        faults,
-        accounts,
-        give_up_after=chance.choice((20 * 60.0, 2 * HOUR, 24 * HOUR)),
-        concurrency=chance.choice((1, 3, 20)),
-        per_second=chance.choice((0.5, 2.0, 10.0)),
-        webhook=chance.random() < 0.6,
-        last_sync=chance.random() < 0.5,
-        confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
-        many=chance.random() < 0.4,
-        hours=hours,
-        refresh=refresh,
-        learned=more.random() < 0.2,
-        budget=more.choice((None, 0.01, 0.2)),
-        primed=more.random() < 0.7,
-        one_login=more.random() < 0.3,
+        Scenario(
+            seed,
+            orders,
+            faults,
+            accounts,
+            give_up_after=chance.choice((20 * 60.0, 2 * HOUR, 24 * HOUR)),
+            concurrency=chance.choice((1, 3, 20)),
+            per_second=chance.choice((0.5, 2.0, 10.0)),
+            webhook=chance.random() < 0.6,
+            last_sync=chance.random() < 0.5,
+            confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
+            many=chance.random() < 0.4,
+            hours=hours,
+            refresh=refresh,
+            learned=more.random() < 0.2,
+            budget=more.choice((None, 0.01, 0.2)),
+            primed=more.random() < 0.7,
+            one_login=more.random() < 0.3,
+        ),
     )
+
+
+def _alone(seed: int, scenario: Scenario) -> Scenario:
+    """Let now and then one thing go wrong and nothing else: a restart, say, would make good what it does."""
+    chance = random.Random(f"{seed} alone")
+    orders, which = scenario.orders, chance.randrange(len(scenario.orders))
+    order, kind = orders[which], chance.random()
+    key = scenario.accounts.index(order.account)
+    if kind < 0.02:  # a provider that is asked too much names a time beyond reason
+        at = max(0.0, order.sent_at - 5)
+        return replace(scenario, faults=(Fault(at, "busy", 60 + 60 * chance.random(), key, 0.9),))
+    if kind < 0.04:  # the clock is set some minutes before an order becomes too old
+        orders = tuple(replace(o, ends_after=None) if o is order else o for o in orders)
+        limit, size = 20 * 60.0, chance.choice((0.2, 0.8))
+        fault = Fault(max(100.0, order.sent_at + limit - 300 * chance.random()), "clock", 150.0, 0, size)
+        return replace(scenario, orders=orders, faults=(fault,), give_up_after=limit)
+    return scenario
 
 
 def _of_money(chance: random.Random, orders: tuple[OrderPlan, ...]) -> tuple[Fault, ...]:
