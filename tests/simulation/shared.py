@@ -331,7 +331,13 @@ class Shared:
             self._put("decided", key, args[1])
 
     def _unconfirmed(self, *_: Any) -> list[Any]:
-        return [{"id": i, "since": since} for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED]
+        waiting = {i: since for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED}
+        found: dict[str, list[float]] = {}
+        for dispatch in self._all("dispatches").values():
+            found.setdefault(dispatch.order_id, []).append(dispatch.found_at)
+        # What was said of the dispatch before is no first half of anything.
+        gone = {i for i, at in found.items() if len(at) > 1 and i in waiting and max(at) > waiting[i]}
+        return [{"id": i, "since": since} for i, since in waiting.items() if i not in gone]
 
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
         last = {event.order_id: event.source for event in [*self.store.events, *self._events]}
