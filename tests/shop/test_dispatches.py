@@ -389,13 +389,14 @@ async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(sho
     assert await reviews(shop) == set()
 
 
-async def test_what_the_row_itself_holds_is_no_code(shop: Shop) -> None:
+@pytest.mark.parametrize("held", ["+90 555 123 45 67", "5551234567", "0555 123 4567"])
+async def test_what_the_row_itself_holds_is_no_code(shop: Shop, held: str) -> None:
     """The player's number, told back by the panel."""
     column = '"userIdentifier"' if shop.spelling is SHOP else "user_identifier"
     await shop.connection.execute(f"ALTER TABLE product_orders ADD COLUMN {column} varchar")
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(2)]
-    await shop.connection.execute(f"UPDATE product_orders SET {column} = '+90 555 123 45 67'")
+    await shop.connection.execute(f"UPDATE product_orders SET {column} = '{held}'")
     for order_id in ids:
         assert (await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))).fate is Fate.WRITTEN
 
