@@ -401,6 +401,21 @@ async def test_what_the_row_itself_holds_is_no_code(shop: Shop, held: str) -> No
         assert (await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))).fate is Fate.WRITTEN
 
 
+async def test_a_code_given_by_a_person_where_the_account_is_not_known_is_any_logins(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    package = new_id()
+    for account in (a, b):
+        await market.route(None, package, account)
+    unknown = await market.shop.add(package_id=package)
+    orders = market.orders()
+    (order,) = (await orders.scan()).orders
+    assert (order.id, order.integration) == (unknown, None)
+    assert (await answered(orders, order, Completed(PIN), by_person=True)).fate is Fate.WRITTEN
+    for account in (a, b):
+        other = await known(orders, await market.shop.add(provider_id=account))
+        assert (await answered(orders, other, Completed(PIN), account=account)).stuck is StuckReason.PIN_DUPLICATE
+
+
 async def test_codes_of_older_versions_are_claimed_at_the_start(shop: Shop) -> None:
     old = await shop.add("completed", pin=PIN.reveal(), noted=False)
     await shop.connection.execute(
