@@ -233,9 +233,11 @@ class Ledger:
         it is asked about once more, and then stands. A shop that touches the time at each save delays nothing for ever: from
         `TOUCHED` times on, no more notice is taken of it.
         """
-        if isinstance(finding.answer, Completed) or row["sent_at"] is None or noted.touched >= TOUCHED:
+        if isinstance(finding.answer, Completed) or noted.touched >= TOUCHED:
             return False
         known = finding.order.sent_at
+        if row["sent_at"] is None:
+            return known is not None  # It is being sent anew.
         is_moved = known is None or abs(row["sent_at"] - known) >= SAME_TIME
         return is_moved or (noted.touched > 0 and finding.seen_at - row["sent_at"] < self.rules.first_check)
 

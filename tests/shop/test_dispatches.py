@@ -167,6 +167,16 @@ async def test_sent_anew_while_the_question_is_under_way_an_age_ends_nothing(sho
     assert not (result.write is not None and result.write.final)
 
 
+async def test_while_its_time_is_taken_away_a_cancellation_ends_nothing(shop: Shop) -> None:
+    """As a shop does that is about to send it anew."""
+    orders = await prepared(shop)
+    order = await known(orders, await shop.add(noted=False))
+    await shop.set(order.id, sent_at=None)
+    result = await answered(orders, order, Cancelled("x"))
+    assert (result.fate, result.wait) == (Fate.RESENT, True)
+    assert (await answered(orders, order, Completed(PIN))).fate is Fate.WRITTEN
+
+
 async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_more(shop: Shop) -> None:
     orders = await prepared(shop)
     done, gone = await shop.add(noted=False), await shop.add(noted=False)
