@@ -13,8 +13,18 @@ from typing import Final
 
 import asyncpg
 
-from order_monitor.core.answer import Completed, Waiting
-from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
+from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.decision import (
+    PIN_KINDS,
+    Nothing,
+    Row,
+    Rules,
+    Stuck,
+    StuckReason,
+    Write,
+    decide,
+    decide_late_pin,
+)
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
 from order_monitor.core.pin import is_no_pin
@@ -27,6 +37,7 @@ from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
 from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.logins import Logins
 from order_monitor.shop.pins import Claim, Codes
+from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.set_sql import entry_of
 from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS, Statements
 
@@ -275,9 +286,19 @@ class Ledger:
         return is_older and (not twin.is_open or long_ago or before)
 
     async def _without_given(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
-        """Fail no order that was ever given a PIN: a customer may hold what a refund would pay back. A person may."""
-        failing = [r.finding.order.id for r in results if _is_failure(r) and not r.finding.by_person]
-        given = await self.codes.given(connection, failing) if failing else set()
+        """Fail no order that was ever given a PIN: a customer may hold what a refund would pay back. A person may.
+
+        Nor by its age alone one whose PIN the provider has sent and the row could not take.
+        """
+        failing = [r for r in results if _is_failure(r) and not r.finding.by_person]
+        if not failing:
+            return list(results)
+        given = dict.fromkeys(await self.codes.given(connection, [r.finding.order.id for r in failing]), _GIVEN)
+        silent = [r.finding.order.id for r in failing if not isinstance(r.finding.answer, Cancelled)]
+        waiting = await Reviews(self.table.schema).about(connection, self.table, silent) if silent else []
+        for order_id, kind in waiting:
+            if kind in PIN_KINDS:
+                given.setdefault(order_id, _BROUGHT)
         return [
             replace(
                 r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before"
@@ -404,6 +425,8 @@ class Ledger:
 
 
 _OTHER_DISPATCH: Final = StuckReason.PIN_FOR_OTHER_DISPATCH
+_GIVEN: Final = "it was given a PIN before"
+_BROUGHT: Final = "the provider has sent a PIN for it, which is for review"
 
 
 def package_mark(order: Order) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
-from order_monitor.core.decision import StuckReason
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Unreachable, Waiting
+from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import Order, Route
 from order_monitor.core.pin import Pin
@@ -213,6 +213,24 @@ async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever
     result = await answered(orders, order, Waiting("x"), age=DAY + 1)
     assert result.write is not None
     assert result.write.final
+
+
+@pytest.mark.parametrize(
+    "silent", [Waiting("x"), Unreachable("timeout"), Garbled("cut_short"), Garbled("unreadable_pin")]
+)
+@pytest.mark.parametrize("sent", [Completed(Pin("A1" * 200)), Garbled("unreadable_pin")])
+async def test_no_order_whose_pin_could_not_be_stored_is_failed_by_its_age(
+    plain_shop: Shop, sent: Answer, silent: Answer
+) -> None:
+    """The provider has delivered it. Its own word fails it all the same."""
+    orders = await prepared(plain_shop, rules=Rules(give_up_blind=True))
+    order_id = await plain_shop.add()
+    order = plain_shop.order(order_id)
+    assert (await answered(orders, order, sent)).fate is Fate.STUCK
+    assert (await answered(orders, order, silent, age=DAY + 1)).fate is Fate.STUCK
+    assert (await plain_shop.row(order_id))["external_status"] == "sent"
+    result = await answered(orders, order, Cancelled("x"))
+    assert (result.fate, (await plain_shop.row(order_id))["external_status"]) == (Fate.WRITTEN, "failed")
 
 
 # --- told before
