@@ -195,10 +195,13 @@ class Ledger:
         results = await self._without_given(connection, results)
         return await self._claimed(connection, results, {**rows, **ended})
 
-    def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
-        """Whether an answer may end its order, so that what is noted of its dispatch must be known."""
+    def may_end(self, finding: Finding) -> bool:
+        """Whether an answer may end its order or bring its PIN, so that what is noted of its dispatch must be known."""
         is_waiting = isinstance(finding.answer, Waiting) and finding.age < self.rules.give_up_after
-        return not finding.by_person and (is_late or finding.order.awaits_pin or not is_waiting)
+        return not finding.by_person and (finding.order.awaits_pin or not is_waiting)
+
+    def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
+        return self.may_end(finding) or (is_late and not finding.by_person)
 
     def _decide(
         self, finding: Finding, row: asyncpg.Record, noted: Standing | None, *, is_late: bool, with_notes: bool

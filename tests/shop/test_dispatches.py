@@ -301,6 +301,22 @@ async def test_a_person_says_which_is_meant(shop: Shop) -> None:
     assert (await answered(orders, one, Completed(PIN))).fate is Fate.WRITTEN
 
 
+async def test_one_that_was_sent_since_and_not_asked_about_yet_is_seen_too(shop: Shop) -> None:
+    orders = await prepared(shop)
+    one = await known(orders, await shop.add(referans="7", noted=False, sent_at=NOW - 5000))
+    await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    for answer in (Completed(PIN), Cancelled("x")):
+        assert (await answered(orders, one, answer)).stuck is StuckReason.REFERENCE_TWICE
+
+
+@pytest.mark.parametrize(("old", "new"), [("7", " 7\n"), ("7 ", "7"), (" 7", "7"), ("7\r\n", "7\t")])
+async def test_blanks_about_a_reference_make_no_other_of_it(shop: Shop, old: str, new: str) -> None:
+    orders = await prepared(shop)
+    await shop.add("completed", referans=old, noted=False, sent_at=NOW - 5000, pin="OLD1-OLD2-OLD3")
+    order = await known(orders, await shop.add(referans=new, noted=False))
+    assert (await answered(orders, order, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+
+
 async def test_an_ended_order_of_last_year_has_it(shop: Shop) -> None:
     """Found in the shop's own table, by its index: it has no dispatch of its own."""
     orders = await prepared(shop)
