@@ -130,7 +130,7 @@ class Ledger:
         if late:
             sql = self.statements.late_lock_sql(self.statements.node(span))
             found = await connection.fetch(sql, list(late), list(set(late.values())))
-            rows += [row for row in found if row["status"] == late[row["id"]]]
+            rows += [row for row in found if row["status"] == late[row["id"]] and self._lacks_pin(row)]
         return {row["id"]: row for row in rows}
 
     async def _ended_without_pin(
@@ -141,12 +141,16 @@ class Ledger:
             return {}
         words = dict.fromkeys((self.rules.completed, *COMPLETED_WORDS))
         sql = self.statements.late_lock_sql(self.statements.node(span))
-        rows = await connection.fetch(sql, [f.order.id for f in findings], list(words))
+        found = await connection.fetch(sql, [f.order.id for f in findings], list(words))
+        rows = [row for row in found if self._lacks_pin(row)]
         if not rows:
             return {}
         ours = await connection.fetch(self._last_sources_sql(), [row["id"] for row in rows])
         by_person = {row["id"] for row in ours if row["source"] == PERSON}
         return {row["id"]: row for row in rows if row["id"] not in by_person}
+
+    def _lacks_pin(self, row: asyncpg.Record) -> bool:
+        return is_no_pin(row["pin"], self.rules.no_pin)
 
     def _last_sources_sql(self) -> str:
         cast = self.table["id"].cast
@@ -221,11 +225,13 @@ class Ledger:
             decision = decide(stands, finding.answer, age, self.rules, may_expire=finding.vouched)
         match decision:
             case Write(final=True) if noted is None and not finding.by_person and finding.is_told:
-                return Result(finding, Fate.RESENT, status=status)
+                # An order that ended is not read again: its PIN is for a person.
+                lost = StuckReason.PIN_FOR_ENDED if is_late else None
+                return Result(finding, Fate.RESENT, status=status, review=lost)
             case Write(final=True) if noted is not None and self._is_too_early(finding, row, noted):
                 return Result(finding, Fate.RESENT, status=status, wait=True)
             case Write():
-                finding.had = row["pin"]
+                finding.had, finding.had_none = row["pin"], self._lacks_pin(row)
                 kept = decision if with_notes else replace(decision, note=None, message="")
                 return Result(finding, Fate.WRITTEN, write=kept, status=status)
             case Stuck(reason=reason, detail=detail):
@@ -303,10 +309,8 @@ class Ledger:
             if kind in PIN_KINDS:
                 given.setdefault(order_id, _BROUGHT)
         return [
-            replace(
-                r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before"
-            )
-            if r.finding.order.id in given and _is_failure(r)
+            replace(r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail=why)
+            if _is_failure(r) and (why := given.get(r.finding.order.id))
             else r
             for r in results
         ]
@@ -556,6 +560,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         entry_of(message, finding.seen_at) if message and write.note is not None else None,
         *origin_of(finding, write),
         finding.had,
+        finding.had_none,
     )
 
 
@@ -572,6 +577,7 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         sent,
         *origin_of(finding, write),
         finding.had,
+        finding.had_none,
     )
 
 

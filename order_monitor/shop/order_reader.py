@@ -159,7 +159,7 @@ class OrderReader:
         waiting = await self._waiting(connection)
         reviews = await holdings.reviews.count(connection)
         ended = await self._recent(connection, holdings, only)
-        awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
+        awaiting = await self._noted(connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]])
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
         now = await connection.fetchval(_NOW)
         is_whole = only is None and since is None
@@ -222,7 +222,8 @@ class OrderReader:
         await self._ends.follow(connection, self._catalogue.layout, holdings.ledger.table, holdings.accounts)
         if only is not None:
             return []
-        select = self.queries.select_sql(", e.ended_at, e.is_late")
+        pin = f"o.{holdings.ledger.table['pin_code'].sql}::text"
+        select = self.queries.select_sql(f", e.ended_at, e.is_late, {pin} AS pin")
         return await self._ends.without_pin(connection, holdings.ledger, select, holdings.reviews.sql)
 
     async def _parts(
