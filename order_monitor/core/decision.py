@@ -47,6 +47,21 @@ FOR_A_PERSON: Final = {
 """What `Garbled` answers a person must see, and from how many in a row on."""
 
 
+PIN_KINDS: Final = frozenset(
+    map(
+        str,
+        (
+            StuckReason.PIN_TOO_WIDE,
+            StuckReason.PIN_DIFFERS,
+            StuckReason.PIN_NOT_STORABLE,
+            StuckReason.PIN_UNREADABLE,
+            StuckReason.PIN_DUPLICATE,
+        ),
+    )
+)
+"""What is for review where the provider has sent a PIN that the row did not take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """The order as it stands in the table at the moment of deciding."""
@@ -116,12 +131,17 @@ def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bo
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Waiting(message=message):
             return _wait(row, message, rules)
-        case _ if rules.give_up_blind and is_past:
+        case _ if rules.give_up_blind and is_past and not _is_approval(answer):
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
             return Stuck(FOR_A_PERSON[why][0], shape)
         case _:
             return Nothing()
+
+
+def _is_approval(answer: Answer) -> bool:
+    """Whether an answer that cannot be written says that the order was delivered all the same."""
+    return isinstance(answer, Garbled) and answer.why == "unreadable_pin"
 
 
 def decide_late_pin(row: Row, answer: Answer, rules: Rules) -> Decision:

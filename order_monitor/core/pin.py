@@ -32,6 +32,7 @@ STRANGE: Final = "characters that cannot be read"
 _SHORTEST_CODE: Final = 4
 _ROUNDS: Final = 3
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,7}|[A-Za-z][A-Za-z0-9]{1,31});|&nbsp(?![A-Za-z0-9;])")
+_LABEL_ALONE: Final = re.compile(r"\s*[^\W\d_]{2,20}(?:[ -][^\W\d_]{1,20}){0,2}\s*[:=](?!\S*[/?])")
 _LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\u2028\u2029]")
 _TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)((?:[\s/][^<>]*)?)>")
 _LIKE_A_TAG: Final = re.compile(r"<[!?/]|<[A-Za-z][^<>]*>|<([A-Za-z][A-Za-z0-9]*)(?![^\s/])")
@@ -158,15 +159,29 @@ def _read(text: str, nothing: frozenset[str]) -> Read:
         return Unreadable(NOTICE)
     if _has_markup(bare):
         return Unreadable(MARKUP)
-    if words(bare) in nothing:
+    if _says_nothing(bare, nothing):
         return NoPin()
     lines = [line.strip() for line in bare.split("\n")]
     first, last = 0, len(lines)
-    while first < last and words(lines[first]) in nothing:
+    while first < last and _says_nothing(lines[first], nothing):
         first += 1
-    while first < last and words(lines[last - 1]) in nothing:
+    while first < last and _says_nothing(lines[last - 1], nothing):
         last -= 1
     return Pin("\n".join(lines[first:last])) if first < last else NoPin()
+
+
+def _says_nothing(text: str, nothing: frozenset[str]) -> bool:
+    """Whether a text means "none": once, or for each of two codes (``null null``), or with a label before it (``PIN:``)."""
+    label = _LABEL_ALONE.match(text)
+    found = words(text[label.end() :] if label else text).split()
+    longest = max((phrase.count(" ") + 1 for phrase in nothing), default=1)
+    reached = {0}
+    for at in range(len(found)):
+        if at not in reached:
+            continue
+        ends = range(at + 1, min(len(found), at + longest) + 1)
+        reached.update(end for end in ends if " ".join(found[at:end]) in nothing)
+    return len(found) in reached or words(text) in nothing
 
 
 def _decoded(text: str) -> str | None:

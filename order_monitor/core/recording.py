@@ -21,7 +21,7 @@ class Finding:
 
     ``account`` is the key of who was asked, ``tries`` how often the database has put it off. ``by_person``: a person decides, in
     place of the provider; ``same_as`` is the order whose code that one says this order rightly has too.
-    ``had`` is what stood in the PIN's place when the row was locked.
+    ``had`` is what stood in the PIN's place when the row was locked, ``had_none`` whether that is no PIN.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
     when the row is read back. ``vouched`` tells whether the clocks agreed when the answer came: only then may the order's age
     end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds.
@@ -36,6 +36,7 @@ class Finding:
     tries: int = 0
     attempted: Write | None = None
     had: str | None = None
+    had_none: bool = True
     by_person: bool = False
     same_as: str | None = None
     vouched: bool = True

@@ -83,6 +83,11 @@ def lacks_pin(pin: str, layout: Layout) -> str:
     return f"({bare} OR lower(btrim({pin})) IN ({words}))" if words else f"({bare})"
 
 
+def may_lack_pin(pin: str, layout: Layout) -> str:
+    """SQL of whether a column's text could be no PIN: all that is none, and some that are. Python tells which (`is_no_pin`)."""
+    return f"({lacks_pin(pin, layout)} OR {pin} !~ '[0-9]' OR {pin} ~ '[&<]')"
+
+
 def events_of(schema: str) -> str:
     """SQL of the events table's name."""
     return f"{quoted(schema)}.{quoted(EVENTS)}"

@@ -13,8 +13,18 @@ from typing import Final
 
 import asyncpg
 
-from order_monitor.core.answer import Completed, Waiting
-from order_monitor.core.decision import Nothing, Row, Rules, Stuck, StuckReason, Write, decide, decide_late_pin
+from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.decision import (
+    PIN_KINDS,
+    Nothing,
+    Row,
+    Rules,
+    Stuck,
+    StuckReason,
+    Write,
+    decide,
+    decide_late_pin,
+)
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
 from order_monitor.core.pin import is_no_pin
@@ -27,6 +37,7 @@ from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
 from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.logins import Logins
 from order_monitor.shop.pins import Claim, Codes
+from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.set_sql import entry_of
 from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS, Statements
 
@@ -119,7 +130,7 @@ class Ledger:
         if late:
             sql = self.statements.late_lock_sql(self.statements.node(span))
             found = await connection.fetch(sql, list(late), list(set(late.values())))
-            rows += [row for row in found if row["status"] == late[row["id"]]]
+            rows += [row for row in found if row["status"] == late[row["id"]] and self._lacks_pin(row)]
         return {row["id"]: row for row in rows}
 
     async def _ended_without_pin(
@@ -130,12 +141,16 @@ class Ledger:
             return {}
         words = dict.fromkeys((self.rules.completed, *COMPLETED_WORDS))
         sql = self.statements.late_lock_sql(self.statements.node(span))
-        rows = await connection.fetch(sql, [f.order.id for f in findings], list(words))
+        found = await connection.fetch(sql, [f.order.id for f in findings], list(words))
+        rows = [row for row in found if self._lacks_pin(row)]
         if not rows:
             return {}
         ours = await connection.fetch(self._last_sources_sql(), [row["id"] for row in rows])
         by_person = {row["id"] for row in ours if row["source"] == PERSON}
         return {row["id"]: row for row in rows if row["id"] not in by_person}
+
+    def _lacks_pin(self, row: asyncpg.Record) -> bool:
+        return is_no_pin(row["pin"], self.rules.no_pin)
 
     def _last_sources_sql(self) -> str:
         cast = self.table["id"].cast
@@ -184,10 +199,13 @@ class Ledger:
         results = await self._without_given(connection, results)
         return await self._claimed(connection, results, {**rows, **ended})
 
-    def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
-        """Whether an answer may end its order, so that what is noted of its dispatch must be known."""
+    def may_end(self, finding: Finding) -> bool:
+        """Whether an answer may end its order or bring its PIN, so that what is noted of its dispatch must be known."""
         is_waiting = isinstance(finding.answer, Waiting) and finding.age < self.rules.give_up_after
-        return not finding.by_person and (is_late or finding.order.awaits_pin or not is_waiting)
+        return not finding.by_person and (finding.order.awaits_pin or not is_waiting)
+
+    def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
+        return self.may_end(finding) or (is_late and not finding.by_person)
 
     def _decide(
         self, finding: Finding, row: asyncpg.Record, noted: Standing | None, *, is_late: bool, with_notes: bool
@@ -207,11 +225,13 @@ class Ledger:
             decision = decide(stands, finding.answer, age, self.rules, may_expire=finding.vouched)
         match decision:
             case Write(final=True) if noted is None and not finding.by_person and finding.is_told:
-                return Result(finding, Fate.RESENT, status=status)
+                # An order that ended is not read again: its PIN is for a person.
+                lost = StuckReason.PIN_FOR_ENDED if is_late else None
+                return Result(finding, Fate.RESENT, status=status, review=lost)
             case Write(final=True) if noted is not None and self._is_too_early(finding, row, noted):
                 return Result(finding, Fate.RESENT, status=status, wait=True)
             case Write():
-                finding.had = row["pin"]
+                finding.had, finding.had_none = row["pin"], self._lacks_pin(row)
                 kept = decision if with_notes else replace(decision, note=None, message="")
                 return Result(finding, Fate.WRITTEN, write=kept, status=status)
             case Stuck(reason=reason, detail=detail):
@@ -233,9 +253,11 @@ class Ledger:
         it is asked about once more, and then stands. A shop that touches the time at each save delays nothing for ever: from
         `TOUCHED` times on, no more notice is taken of it.
         """
-        if isinstance(finding.answer, Completed) or row["sent_at"] is None or noted.touched >= TOUCHED:
+        if isinstance(finding.answer, Completed) or noted.touched >= TOUCHED:
             return False
         known = finding.order.sent_at
+        if row["sent_at"] is None:
+            return known is not None  # It is being sent anew.
         is_moved = known is None or abs(row["sent_at"] - known) >= SAME_TIME
         return is_moved or (noted.touched > 0 and finding.seen_at - row["sent_at"] < self.rules.first_check)
 
@@ -273,14 +295,22 @@ class Ledger:
         return is_older and (not twin.is_open or long_ago or before)
 
     async def _without_given(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
-        """Fail no order that was ever given a PIN: a customer may hold what a refund would pay back. A person may."""
-        failing = [r.finding.order.id for r in results if _is_failure(r) and not r.finding.by_person]
-        given = await self.codes.given(connection, failing) if failing else set()
+        """Fail no order that was ever given a PIN: a customer may hold what a refund would pay back. A person may.
+
+        Nor by its age alone one whose PIN the provider has sent and the row could not take.
+        """
+        failing = [r for r in results if _is_failure(r) and not r.finding.by_person]
+        if not failing:
+            return list(results)
+        given = dict.fromkeys(await self.codes.given(connection, [r.finding.order.id for r in failing]), _GIVEN)
+        silent = [r.finding.order.id for r in failing if not isinstance(r.finding.answer, Cancelled)]
+        waiting = await Reviews(self.table.schema).about(connection, self.table, silent) if silent else []
+        for order_id, kind in waiting:
+            if kind in PIN_KINDS:
+                given.setdefault(order_id, _BROUGHT)
         return [
-            replace(
-                r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail="it was given a PIN before"
-            )
-            if r.finding.order.id in given and _is_failure(r)
+            replace(r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail=why)
+            if _is_failure(r) and (why := given.get(r.finding.order.id))
             else r
             for r in results
         ]
@@ -402,6 +432,8 @@ class Ledger:
 
 
 _OTHER_DISPATCH: Final = StuckReason.PIN_FOR_OTHER_DISPATCH
+_GIVEN: Final = "it was given a PIN before"
+_BROUGHT: Final = "the provider has sent a PIN for it, which is for review"
 
 
 def package_mark(order: Order) -> str:
@@ -528,6 +560,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         entry_of(message, finding.seen_at) if message and write.note is not None else None,
         *origin_of(finding, write),
         finding.had,
+        finding.had_none,
     )
 
 
@@ -544,6 +577,7 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         sent,
         *origin_of(finding, write),
         finding.had,
+        finding.had_none,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from order_monitor.core.login import Credentials
+from order_monitor.core.order import CONFIGURED
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import settings_of
 
@@ -30,9 +31,14 @@ class Logins:
         self._former: dict[str, tuple[str, ...]] = {}
 
     def of(self, account: str) -> tuple[str, ...]:
-        """Return the login of an account, and then those it had; an account that nobody has noted is its own login."""
+        """Return the login of an account, and then those it had; an account that nobody has noted is its own login.
+
+        Where accounts are the shop's own, an order of none of them that is known may be any one's.
+        """
         current = self._current.get(account)
         former = self._former.get(account, ())
+        if current is None and account == CONFIGURED and self._current:
+            return tuple(dict.fromkeys((*former, *self._current.values())))
         if current is None:
             return former or (f"account {account}",)
         return (current, *(login for login in former if login != current))

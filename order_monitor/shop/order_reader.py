@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,6 +30,9 @@ SLICE: Final = 500
 
 WAITING_LIMIT: Final = 10_000
 """How far events that nobody consumed are counted."""
+
+_BLANKS: Final = (("", ""), (" ", ""), ("", " "), (" ", " "), ("", "\n"), ("", "\r\n"), ("", "\t"), ("\t", ""))
+"""What may stand before and behind a reference."""
 
 _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -156,7 +159,7 @@ class OrderReader:
         waiting = await self._waiting(connection)
         reviews = await holdings.reviews.count(connection)
         ended = await self._recent(connection, holdings, only)
-        awaiting = [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
+        awaiting = await self._noted(connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]])
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
         now = await connection.fetchval(_NOW)
         is_whole = only is None and since is None
@@ -187,7 +190,7 @@ class OrderReader:
     async def _noted(self, connection: Connection, orders: list[Order]) -> list[Order]:
         """Note the dispatches that are not noted yet, and those of others with the same references; return the orders so."""
         ledger = self._catalogue.holdings.ledger
-        fresh = [o for o in orders if not o.registered and self._may_be_noted(o)]
+        fresh = [o for o in orders if not o.registered and may_be_noted(self._catalogue.holdings, o)]
         if not fresh:
             return orders
         touched = await ledger.dispatches.note(connection, fresh)
@@ -195,18 +198,9 @@ class OrderReader:
             self._log.warning(
                 "order.touched", order_id=order_id, times=TOUCHED, rule="its age counts from when it was found"
             )
-        if ledger.table.is_reference_indexed:
-            sql = ledger.dispatches.namesakes_sql(self.queries.select_sql())
-            references = sorted({o.referans for o in fresh})
-            rows = await connection.fetch(sql, references, [o.id for o in fresh])
-            same = [o for row in rows if not (o := order_of(row)).registered and self._may_be_noted(o)]
-            await ledger.dispatches.note(connection, same)
+        await note_namesakes(connection, self._catalogue.holdings, self.queries, fresh)
         noted = {o.id for o in fresh}
         return [o._replace(registered=True) if o.id in noted else o for o in orders]
-
-    def _may_be_noted(self, order: Order) -> bool:
-        is_known = self._catalogue.holdings.accounts is None or order.integration is not None
-        return is_known and bool(order.referans.strip()) and order.sent_at is not None and math.isfinite(order.sent_at)
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within so many seconds, the latest first.
@@ -228,7 +222,8 @@ class OrderReader:
         await self._ends.follow(connection, self._catalogue.layout, holdings.ledger.table, holdings.accounts)
         if only is not None:
             return []
-        select = self.queries.select_sql(", e.ended_at, e.is_late")
+        pin = f"o.{holdings.ledger.table['pin_code'].sql}::text"
+        select = self.queries.select_sql(f", e.ended_at, e.is_late, {pin} AS pin")
         return await self._ends.without_pin(connection, holdings.ledger, select, holdings.reviews.sql)
 
     async def _parts(
@@ -280,3 +275,28 @@ class OrderReader:
         """Return the shop's accounts; none where they are not the shop's."""
         accounts = self._catalogue.holdings.accounts
         return await accounts.read(connection) if accounts else []
+
+
+async def note_namesakes(connection: Connection, holdings: Holdings, queries: Queries, orders: Sequence[Order]) -> None:
+    """Note those other orders of the shop's table that were sent under the references of some, and are not noted yet."""
+    dispatches, table = holdings.ledger.dispatches, holdings.ledger.table
+    if not orders or not table.is_reference_indexed:
+        return
+    references = spellings([o.referans for o in orders], is_text=table["provider_referans"].is_text)
+    rows = await connection.fetch(dispatches.namesakes_sql(queries.select_sql()), references, [o.id for o in orders])
+    same = [o for row in rows if not (o := order_of(row)).registered and may_be_noted(holdings, o)]
+    await dispatches.note(connection, same)
+
+
+def may_be_noted(holdings: Holdings, order: Order) -> bool:
+    """Whether it is known to which account, under which reference and when an order was sent."""
+    is_known = holdings.accounts is None or order.integration is not None
+    return is_known and bool(order.referans.strip()) and order.sent_at is not None and math.isfinite(order.sent_at)
+
+
+def spellings(references: Iterable[str], *, is_text: bool) -> list[str]:
+    """Return references as they may stand in the table: blanks about one make no other of it, and an index knows no blanks."""
+    given = set(references)
+    if is_text:
+        given |= {f"{before}{ref.strip()}{behind}" for ref in given for before, behind in _BLANKS}
+    return sorted(given)

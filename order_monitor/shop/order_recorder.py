@@ -13,7 +13,9 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
+from order_monitor.shop.order_reader import note_namesakes
 from order_monitor.shop.own_tables import lacking
+from order_monitor.shop.queries import Queries
 
 PASSING_TRIES: Final = 10
 """How often one order's write is put off for what may pass, before a person is told: some two minutes."""
@@ -29,6 +31,7 @@ class OrderRecorder:
         """Write the tables that ``catalogue`` knows."""
         self._database = database
         self._catalogue = catalogue
+        self._queries = Queries(catalogue)
         self._log = structlog.get_logger("order_monitor.orders")
 
     @property
@@ -152,6 +155,9 @@ class OrderRecorder:
 
     async def _write(self, findings: Sequence[Finding], lock_wait: float, *, with_notes: bool = True) -> list[Result]:
         async with self._database.transaction(of_rows=True, lock_wait=lock_wait) as connection:
+            # One that was sent since this order was noted has its reference as well, asked about or not.
+            ends = [f.order for f in findings if self._ledger.may_end(f)]
+            await note_namesakes(connection, self._catalogue.holdings, self._queries, ends)
             results = await self._ledger.write(connection, findings, with_notes=with_notes)
             await self._note(connection, results)
             return results

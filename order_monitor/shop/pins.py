@@ -18,6 +18,9 @@ from order_monitor.shop.database import Connection
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.layout import PINS, events_of, settings_of
 
+WORDS_APART: Final = "\x1f"
+"""What stands between the columns of an order's row."""
+
 TEXT_AFTER: Final = 3
 """How many orders of a login must have brought the same words with the same code before that is a text, and no code."""
 
@@ -53,8 +56,8 @@ class Codes:
         self._table = f"{quoted(schema)}.{quoted(PINS)}"
 
     def digest(self, pin: Pin, own: str) -> bytes | None:
-        """Return what names the code of a PIN, None where it has none; ``own`` is what the order's row holds besides."""
-        code = guarded_code(pin.reveal(), [own])
+        """Return what names the code of a PIN, None where it has none; ``own`` is what its row's columns hold besides."""
+        code = guarded_code(pin.reveal(), own.split(WORDS_APART))
         if code is None:
             return None
         return blake2b(code.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()

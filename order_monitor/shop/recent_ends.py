@@ -14,11 +14,12 @@ import structlog
 
 from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.errors import ShopError
+from order_monitor.core.pin import is_no_pin
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import PROGRAM
-from order_monitor.shop.layout import Layout, events_of, lacks_pin
+from order_monitor.shop.layout import Layout, events_of, lacks_pin, may_lack_pin
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.reviews import Reviews
 
@@ -67,14 +68,14 @@ class RecentEnds:
     ) -> list[asyncpg.Record]:
         """Return the orders that ended without a PIN, of what carries PINs, for as long as theirs may still come.
 
-        ``select`` reads orders up to its WHERE; ``reviews`` is the table of reviews. ``is_late`` in a record
-        tells that it has been waited for long enough, and not been put up for review.
+        ``select`` reads orders up to its WHERE, and what stands for their ``pin``; ``reviews`` is the table of reviews.
+        ``is_late`` in a record tells that it has been waited for long enough, and not been put up for review.
         """
         wait = ledger.layout.await_pin
         if not wait or not self._carriers:
             return []
         rows = await connection.fetch(select + without_pin_sql(ledger, reviews), wait, wait + _REPORTED_FOR)
-        return [row for row in rows if _key(row) in self._carriers]
+        return [r for r in rows if _key(r) in self._carriers and is_no_pin(r["pin"], ledger.rules.no_pin)]
 
     async def put_up(self, database: Database, table: Table, reviews: Reviews, late: Sequence[str]) -> None:
         """Put up for review what did not get its PIN in time, each once."""
@@ -117,7 +118,7 @@ def without_pin_sql(ledger: Ledger, reviews: str) -> str:
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
         f"AND outcome = 'completed' AND source = {literal(PROGRAM)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE {status} = e.to_status AND {lacks_pin(pin, ledger.layout)} "
+        f"WHERE {status} = e.to_status AND {may_lack_pin(pin, ledger.layout)} "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
     )
 

@@ -11,7 +11,7 @@ from order_monitor.shop.accounts import own_sql
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
-from order_monitor.shop.layout import Layout, lacks_pin, literals, open_statuses
+from order_monitor.shop.layout import Layout, lacks_pin, literals, may_lack_pin, open_statuses
 from order_monitor.shop.set_sql import sets_of
 
 _MARGIN: Final = 1.0
@@ -20,7 +20,7 @@ _MARGIN: Final = 1.0
 NOWHERE: Final = " AND false"
 """In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
 
-UPDATE_PARAMETERS: Final = 19
+UPDATE_PARAMETERS: Final = 20
 """How many arrays `Statements.update_sql` takes."""
 
 
@@ -92,9 +92,9 @@ class Statements:
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
             f"$5::text[], $6::float8[], $7::float8[], $8::int4[], $9::text[], $10::text[], $11::int4[], $12::float8[], "
-            f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[]) "
+            f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::boolean[]) "
             f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry, "
-            f"source, cause, account, reference, had) "
+            f"source, cause, account, reference, had, had_none) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
             f"AND (u.pin IS NULL OR {pin}::text IS NOT DISTINCT FROM u.had){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
@@ -104,13 +104,13 @@ class Statements:
         return with_event(update, self.table.schema, self.layout)
 
     def late_lock_sql(self, span: str = "") -> str:
-        """SQL that locks those among given orders that stand at one of the statuses given and have no PIN."""
+        """SQL that locks those among given orders that stand at one of the statuses given and could have no PIN."""
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
             f"{self.dispatch_sql()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
-            f"AND {status} = ANY($2::text[]) AND {lacks_pin(pin, self.layout)}{span} "
+            f"AND {status} = ANY($2::text[]) AND {may_lack_pin(pin, self.layout)}{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
 
@@ -121,8 +121,8 @@ class Statements:
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
         update = (
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
-            "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) "
-            "AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference, had) "
+            "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[]) "
+            "AS u(id, status, pin, told, checks, sent_at, source, cause, account, reference, had, had_none) "
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
             f"AND {status} = u.status AND {pin}::text IS NOT DISTINCT FROM u.had{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
@@ -133,7 +133,9 @@ class Statements:
 
     def _has_pin(self, pin: str) -> str:
         """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
-        stored = f"NOT {lacks_pin(pin + '::text', self.layout)}"
+        text = f"{pin}::text"
+        # What stands there as before was looked at already, and more closely.
+        stored = f"CASE WHEN {text} IS NOT DISTINCT FROM u.had THEN NOT u.had_none ELSE NOT {lacks_pin(text, self.layout)} END"
         return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
 
     def touch_sql(self, span: str = "") -> str:

@@ -197,6 +197,7 @@ def test_a_pin_is_taken_whole_and_as_it_is(text: str, pin: str) -> None:
             "stokta yok",
             "Mevcut Değil",
             "yok\n-\nnull",
+            *("null null", "NULL/NULL", "yok - yok", "PIN:", "Kod : -", "PİN: yok", "Seri No = N/A"),
         ),
     ],
 )

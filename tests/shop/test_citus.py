@@ -128,7 +128,8 @@ async def test_on_any_table_a_statement_about_known_orders_says_whose_they_are(s
         asked.clear()
         await orders.reread(known)
         await orders.record([found(order, Completed(Pin(f"P-{order.id}"))) for order in known])
-        about = [sql for sql in asked if '"product_orders"' in sql]
+        # Others with the same reference may be anybody's.
+        about = [sql for sql in asked if '"product_orders"' in sql and "<> ALL(" not in sql]
         assert len(about) == 4
         told = re.compile(rf'o\."{column}" IN \(')
         assert all(told.search(sql) for sql in about), about

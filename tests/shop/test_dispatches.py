@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
-from order_monitor.core.decision import StuckReason
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Unreachable, Waiting
+from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import Order, Route
 from order_monitor.core.pin import Pin
@@ -167,6 +167,16 @@ async def test_sent_anew_while_the_question_is_under_way_an_age_ends_nothing(sho
     assert not (result.write is not None and result.write.final)
 
 
+async def test_while_its_time_is_taken_away_a_cancellation_ends_nothing(shop: Shop) -> None:
+    """As a shop does that is about to send it anew."""
+    orders = await prepared(shop)
+    order = await known(orders, await shop.add(noted=False))
+    await shop.set(order.id, sent_at=None)
+    result = await answered(orders, order, Cancelled("x"))
+    assert (result.fate, result.wait) == (Fate.RESENT, True)
+    assert (await answered(orders, order, Completed(PIN))).fate is Fate.WRITTEN
+
+
 async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_more(shop: Shop) -> None:
     orders = await prepared(shop)
     done, gone = await shop.add(noted=False), await shop.add(noted=False)
@@ -203,6 +213,24 @@ async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever
     result = await answered(orders, order, Waiting("x"), age=DAY + 1)
     assert result.write is not None
     assert result.write.final
+
+
+@pytest.mark.parametrize(
+    "silent", [Waiting("x"), Unreachable("timeout"), Garbled("cut_short"), Garbled("unreadable_pin")]
+)
+@pytest.mark.parametrize("sent", [Completed(Pin("A1" * 200)), Garbled("unreadable_pin")])
+async def test_no_order_whose_pin_could_not_be_stored_is_failed_by_its_age(
+    plain_shop: Shop, sent: Answer, silent: Answer
+) -> None:
+    """The provider has delivered it. Its own word fails it all the same."""
+    orders = await prepared(plain_shop, rules=Rules(give_up_blind=True))
+    order_id = await plain_shop.add()
+    order = plain_shop.order(order_id)
+    assert (await answered(orders, order, sent)).fate is Fate.STUCK
+    assert (await answered(orders, order, silent, age=DAY + 1)).fate is Fate.STUCK
+    assert (await plain_shop.row(order_id))["external_status"] == "sent"
+    result = await answered(orders, order, Cancelled("x"))
+    assert (result.fate, (await plain_shop.row(order_id))["external_status"]) == (Fate.WRITTEN, "failed")
 
 
 # --- told before
@@ -271,6 +299,22 @@ async def test_a_person_says_which_is_meant(shop: Shop) -> None:
         assert await orders.ledger.dispatches.mean(connection, one.id, "Ayşe")
     assert (await answered(orders, two, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
     assert (await answered(orders, one, Completed(PIN))).fate is Fate.WRITTEN
+
+
+async def test_one_that_was_sent_since_and_not_asked_about_yet_is_seen_too(shop: Shop) -> None:
+    orders = await prepared(shop)
+    one = await known(orders, await shop.add(referans="7", noted=False, sent_at=NOW - 5000))
+    await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    for answer in (Completed(PIN), Cancelled("x")):
+        assert (await answered(orders, one, answer)).stuck is StuckReason.REFERENCE_TWICE
+
+
+@pytest.mark.parametrize(("old", "new"), [("7", " 7\n"), ("7 ", "7"), (" 7", "7"), ("7\r\n", "7\t")])
+async def test_blanks_about_a_reference_make_no_other_of_it(shop: Shop, old: str, new: str) -> None:
+    orders = await prepared(shop)
+    await shop.add("completed", referans=old, noted=False, sent_at=NOW - 5000, pin="OLD1-OLD2-OLD3")
+    order = await known(orders, await shop.add(referans=new, noted=False))
+    assert (await answered(orders, order, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
 
 
 async def test_an_ended_order_of_last_year_has_it(shop: Shop) -> None:
@@ -389,15 +433,31 @@ async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(sho
     assert await reviews(shop) == set()
 
 
-async def test_what_the_row_itself_holds_is_no_code(shop: Shop) -> None:
+@pytest.mark.parametrize("held", ["+90 555 123 45 67", "5551234567", "0555 123 4567"])
+async def test_what_the_row_itself_holds_is_no_code(shop: Shop, held: str) -> None:
     """The player's number, told back by the panel."""
     column = '"userIdentifier"' if shop.spelling is SHOP else "user_identifier"
     await shop.connection.execute(f"ALTER TABLE product_orders ADD COLUMN {column} varchar")
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(2)]
-    await shop.connection.execute(f"UPDATE product_orders SET {column} = '+90 555 123 45 67'")
+    await shop.connection.execute(f"UPDATE product_orders SET {column} = '{held}'")
     for order_id in ids:
         assert (await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))).fate is Fate.WRITTEN
+
+
+async def test_a_code_given_by_a_person_where_the_account_is_not_known_is_any_logins(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    package = new_id()
+    for account in (a, b):
+        await market.route(None, package, account)
+    unknown = await market.shop.add(package_id=package)
+    orders = market.orders()
+    (order,) = (await orders.scan()).orders
+    assert (order.id, order.integration) == (unknown, None)
+    assert (await answered(orders, order, Completed(PIN), by_person=True)).fate is Fate.WRITTEN
+    for account in (a, b):
+        other = await known(orders, await market.shop.add(provider_id=account))
+        assert (await answered(orders, other, Completed(PIN), account=account)).stuck is StuckReason.PIN_DUPLICATE
 
 
 async def test_codes_of_older_versions_are_claimed_at_the_start(shop: Shop) -> None:

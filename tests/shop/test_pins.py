@@ -32,8 +32,8 @@ async def carrying(shop: Shop, orders: Orders, package: str | None = PACKAGE) ->
     return order_id
 
 
-async def ended_without(shop: Shop, orders: Orders, package: str | None = PACKAGE) -> str:
-    order_id = await shop.add(package_id=package)
+async def ended_without(shop: Shop, orders: Orders, package: str | None = PACKAGE, *, pin: str | None = None) -> str:
+    order_id = await shop.add(package_id=package, pin=pin)
     await orders.record([found(shop.order(order_id), Completed(None, "onaylandı"))])
     return order_id
 
@@ -129,6 +129,40 @@ async def test_a_late_pin_goes_in_with_an_event_that_moves_no_money(shop: Shop) 
         "message": "yüklendi ****",
     }
     assert (await orders.scan()).awaiting == []
+
+
+async def test_what_an_older_version_ended_without_its_pin_gets_it_too(shop: Shop) -> None:
+    """Nothing is noted of how it was sent, or not any more."""
+    orders = await prepared(shop, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    await shop.connection.execute("DELETE FROM order_monitor_dispatches")
+    (result,) = await orders.record([await late(shop, orders, order_id)])
+    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (Fate.WRITTEN, "LATE-1")
+
+
+async def test_a_pin_for_what_somebody_ended_and_nothing_is_noted_of_is_a_persons(shop: Shop) -> None:
+    orders = await prepared(shop)
+    order_id = await shop.add("completed", noted=False)
+    (result,) = await orders.record([found(shop.order(order_id), Completed(PIN))])
+    assert (result.fate, result.review) == (Fate.RESENT, StuckReason.PIN_FOR_ENDED)
+
+
+@pytest.mark.parametrize("mark", ["-", "Yok.", "&nbsp;", "<br>", "PİN  YOK", "(yok)", "—", "\u00a0", "\u200b"])
+async def test_a_pin_goes_in_where_any_mark_of_nothing_stands(plain_shop: Shop, mark: str) -> None:
+    """In the database's eyes they are not all the same, in those of the program they are."""
+    shop, orders = plain_shop, await prepared(plain_shop, **AWAITING)
+    await carrying(shop, orders)
+    late_one, by_shop = await ended_without(shop, orders, pin=mark), await shop.add(pin=mark)
+    (event,) = await shop.connection.fetch(
+        "SELECT has_pin FROM order_monitor_events WHERE order_id = $1::uuid", late_one
+    )
+    assert not event["has_pin"]
+    await shop.set(by_shop, external_status="completed")
+    finding = found(shop.order(by_shop), Completed(Pin("CODE-77")))
+    results = await orders.record([await late(shop, orders, late_one), finding])
+    assert [result.fate for result in results] == [Fate.WRITTEN] * 2
+    assert [(await shop.row(i))["pin_code"] for i in (late_one, by_shop)] == ["LATE-1", "CODE-77"]
 
 
 async def test_a_late_pin_goes_in_only_where_the_order_stands_as_it_ended(plain_shop: Shop) -> None:

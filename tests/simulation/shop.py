@@ -394,7 +394,7 @@ class Connection(Beside):
             order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome, _, *rest = (
                 record
             )
-            row, had = self._row(order_id), rest.pop()
+            (*rest, had, _), row = rest, self._row(order_id)
             if row is None or row.status not in OPEN or (pin is not None and row.pin != had):
                 continue
             if order_id in self.store.poisoned:
@@ -406,8 +406,8 @@ class Connection(Beside):
 
     def _late_update(self, _: str, args: Sequence[Any]) -> list[Any]:
         changed = []
-        for order_id, status, pin, told, checks, sent, *rest in zip(*args, strict=True):
-            row, had = self._row(order_id), rest.pop()
+        for order_id, status, pin, told, checks, sent, *more in zip(*args, strict=True):
+            (*rest, had, _), row = more, self._row(order_id)
             if row is None or row.status != status or row.pin != had:
                 continue
             if order_id in self.store.poisoned:
@@ -561,7 +561,7 @@ class Connection(Beside):
                 continue
             if is_late and (row.id, "pin_missing") in self.store.reviews:
                 continue
-            more = {"ended_at": event.decided_at, "is_late": is_late}
+            more = {"ended_at": event.decided_at, "is_late": is_late, "pin": row.pin}
             found.append({**self._as_orders([row])[0], **more})
         return found
 
