@@ -27,7 +27,6 @@ SHORTEST_PREFIX: Final = 4
 _NEAR: Final = 5
 _NEAR_BY: Final = 6
 _INTEGERS: Final = ("smallint", "integer", "bigint")
-_NUMBERS: Final = (*_INTEGERS, "numeric", "double precision", "real")
 _LONGEST_INTEGER: Final = 18
 
 
@@ -127,8 +126,7 @@ def _conditions(table: Table, columns: list[Column], typed: str, given: Paramete
         return []
     referans = table["provider_referans"]
     exact = [(column.name, equals(column, typed, given)) for column in dict.fromkeys([referans, *columns])]
-    # The beginning of a number is another number: an order that is archived, say.
-    if len(typed) >= SHORTEST_PREFIX and table["id"].data_type not in _NUMBERS:
+    if len(typed) >= SHORTEST_PREFIX:
         exact.append((table["id"].name, begins(table["id"], typed, given)))
     return [(name, condition) for name, condition in exact if condition is not None]
 

@@ -96,12 +96,9 @@ async def test_ids_of_other_kinds_are_found_too(bare_shop: Shop, kind: str) -> N
         await add(shop, as_kind(number), f"ref-{number}")
     assert await id_of(shop, "123456") == "123456"
     assert await id_of(shop, "12") == "12", "a whole id may be of any length"
+    assert await id_of(shop, "9876") == "987654"
     assert await id_of(shop, "ref-12") == "12"
-    if kind == "text":
-        assert await id_of(shop, "9876") == "987654"
-        assert await hits_of(shop, "1234") == [("123456", "id"), ("123457", "id")]
-    else:  # 9876 is no beginning of the number 987654: it is another order, which may be archived by now.
-        assert await hits_of(shop, "9876") == await hits_of(shop, "1234") == []
+    assert await hits_of(shop, "1234") == [("123456", "id"), ("123457", "id")]
     assert await hits_of(shop, "99999999999999999999") == []
 
 
