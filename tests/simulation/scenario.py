@@ -163,6 +163,10 @@ def _alone(seed: int, scenario: Scenario) -> Scenario:
         limit, size = 20 * 60.0, chance.choice((0.2, 0.8))
         fault = Fault(max(100.0, order.sent_at + limit - 300 * chance.random()), "clock", 150.0, 0, size)
         return replace(scenario, orders=orders, faults=(fault,), give_up_after=limit)
+    if kind < 0.06:  # the database is away just when the very first process begins, and orders have ended before
+        orders = tuple(replace(o, sent_at=-60.0, ends_after=30.0, unknown_for=0.0) for o in orders)
+        fault = Fault(0.0, chance.choice(("db_stall", "db_cut")), 90 * chance.random(), 0, 0.1 * chance.random())
+        return replace(scenario, orders=orders, faults=(fault,), webhook=True)
     return scenario
 
 
