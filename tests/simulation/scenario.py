@@ -167,6 +167,10 @@ def _alone(seed: int, scenario: Scenario) -> Scenario:
         orders = tuple(replace(o, sent_at=-60.0, ends_after=30.0, unknown_for=0.0) for o in orders)
         fault = Fault(0.0, chance.choice(("db_stall", "db_cut")), 90 * chance.random(), 0, 0.1 * chance.random())
         return replace(scenario, orders=orders, faults=(fault,), webhook=True)
+    if kind < 0.08:  # clients are opened anew again and again, while a provider takes long to answer
+        slow = Fault(max(0.0, order.sent_at), "slow", 600.0, key, 0.5)
+        anew = (Fault(slow.at + 7.0 * n, "sighup", 1.0, n, 0.5) for n in range(1, 40))
+        return replace(scenario, faults=(slow, *anew))
     return scenario
 
 
