@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.decision import StuckReason
+from order_monitor.core.decision import PIN_KINDS, StuckReason
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
@@ -169,20 +169,10 @@ _SETTLED_BY_AN_END: Final = frozenset(
 )
 """What needs nobody any more once its order could be ended."""
 
-_SETTLED_BY_A_PIN: Final = _SETTLED_BY_AN_END | frozenset(
-    map(
-        str,
-        (
-            StuckReason.PIN_TOO_WIDE,
-            StuckReason.PIN_NOT_STORABLE,
-            StuckReason.PIN_UNREADABLE,
-            StuckReason.PIN_DUPLICATE,
-            StuckReason.PIN_DIFFERS,
-            StuckReason.TWO_ANSWERS,
-            StuckReason.REJECTED_BY_DATABASE,
-            StuckReason.CHANGED_BY_TRIGGER,
-        ),
-    )
+_SETTLED_BY_A_PIN: Final = (
+    _SETTLED_BY_AN_END
+    | PIN_KINDS
+    | frozenset(map(str, (StuckReason.TWO_ANSWERS, StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER)))
 )
 """What needs nobody any more once its order has its PIN: a PIN may have been read, and any other end would lose it."""
 
