@@ -83,7 +83,14 @@ def blotted(text: str, codes: Iterable[str]) -> str:
 
 
 def blotted_word(text: str, code: str) -> str:
-    """Return ``text`` without a short ``code``, where it stands by itself and is no part of a longer word."""
+    """Return ``text`` without a short ``code``, where it stands by itself and is no part of a longer word.
+
+    A blot parts words, so that to blot a text again changes nothing: ``1.****.1`` is not the code ``11``.
+    """
+    return BLOT.join(_without_word(part, code) for part in text.split(BLOT))
+
+
+def _without_word(text: str, code: str) -> str:
     places = [at for at, char in enumerate(text) for _ in letters_of(char)]
     stream = "".join(map(letters_of, text))
     hidden: set[int] = set()
