@@ -14,6 +14,7 @@ from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.settings.types import (
     Budget,
     Integer,
+    Moment,
     Name,
     Number,
     PositiveSeconds,
@@ -185,8 +186,14 @@ class ScheduleSettings(Section):
     """How long after it was sent an order that is still waiting is failed."""
     give_up_blind: bool = False
     """Whether it is failed at that age even if the provider could not be asked: the player may have got the goods all the same."""
+    give_up_unknown: bool = False
+    """Whether an order that the provider does not know is failed after `give_up_after` of such answers, not left to a person."""
     confirm_cancelled: Seconds = 0.0
     """After how long a second answer must agree before a cancellation is believed; 0 believes the first. `--once` waits for it."""
+    brake_hold: Seconds = 3600.0
+    """How long a sudden flood of cancellations is held back before it may be believed; 0 believes each at once."""
+    ignore_before: Moment = ""
+    """Orders sent before it are left alone: a date, or a duration before the first `migrate`. Not set: 7 days before that."""
     recheck_after: Seconds = 0.0
     """How long after its end an order is looked at once more, by the daemon; a contradiction is only reported. 0 never."""
     await_pin: Seconds = 900.0
@@ -252,6 +259,8 @@ class StatusSettings(Section):
     """What is written when the provider has cancelled an order, or it was given up."""
     processing: Status = "processing"
     """What is written while the provider works on an order."""
+    settled: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = ()
+    """Words of the shop's own `status` column with which an order is left alone; none by default."""
 
     @check_section(mode="after")
     def _consistent(self) -> Self:

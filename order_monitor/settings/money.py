@@ -30,6 +30,10 @@ MONEY: Final = (
     "provider.unique_pins",
     "provider.reference_reuse",
     "database.pins",
+    "schedule.give_up_unknown",
+    "schedule.brake_hold",
+    "schedule.ignore_before",
+    "statuses.settled",
 )
 """The keys that decide money. New ones go to the end, and none is ever taken out: digests of several versions are compared so."""
 

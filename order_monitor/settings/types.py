@@ -7,6 +7,8 @@ import json
 import math
 import re
 import ssl
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -63,6 +65,31 @@ def read_budget(value: object) -> object:
     raise ValueError(msg)
 
 
+def read_moment(value: object) -> str:
+    """Read a point in time: a date, or a date and time (UTC where it names no zone), or a duration before some other moment.
+
+    The one way in which it is written is returned: ISO 8601 in UTC, or the duration in seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value == "" or value is None:
+        return ""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = value.isoformat()
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value.strip()) if "-" in value else value
+    if isinstance(value, datetime):
+        with suppress(OverflowError):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    try:
+        return f"{parse_seconds(value):.6f}".rstrip("0").rstrip(".")
+    except ValueError:
+        msg = 'give a date like "2026-11-29", a date and time like "2026-11-29T08:00:00Z", or a duration like "7d"'
+        raise ValueError(msg) from None
+
+
 def read_json(value: object) -> object:
     """Read JSON where a text is given, as the environment does."""
     try:
@@ -94,6 +121,7 @@ Number = Annotated[float, BeforeValidator(read_number), Field(allow_inf_nan=Fals
 Budget = Annotated[float | Literal["equal"], BeforeValidator(read_budget)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Moment = Annotated[str, BeforeValidator(read_moment)]
 Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 1024)]
 Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]

@@ -38,6 +38,10 @@ OTHER: dict[str, Any] = {
     "provider.unique_pins": False,
     "provider.reference_reuse": "newest",
     "database.pins": "elsewhere",
+    "schedule.give_up_unknown": True,
+    "schedule.brake_hold": 0,
+    "schedule.ignore_before": "2026-11-01",
+    "statuses.settled": ["archived"],
 }
 """A value of each key that is not the default."""
 
@@ -340,16 +344,18 @@ async def test_an_update_adds_a_new_key_beside_a_daemon_of_the_version_before(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     """Which knows only the first few keys: it lives by what is stored all the same, and nothing is taken from it."""
+    from order_monitor.settings.money import MONEY
     from order_monitor.shop.money_settings import digest_of
 
+    fresh = MONEY[-1]
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
-    await plain_shop.connection.execute("DELETE FROM order_monitor_settings WHERE name = 'money.database.pins'")
-    known = {key: value for key, value in money_of(Settings()).items() if key != "database.pins"}
+    await plain_shop.connection.execute(f"DELETE FROM order_monitor_settings WHERE name = 'money.{fresh}'")
+    known = {key: value for key, value in money_of(Settings()).items() if key != fresh}
     await lives(plain_shop, digest_of(known))
     async with started(tmp_path, "d", of(plain_shop, panel.server.url)) as run:
         told = await run.event("settings.stored")
-        assert (told["added"], told["replaced"]) == (["database.pins"], {})
+        assert (told["added"], told["replaced"]) == ([fresh], {})
         await until_ready(run)
         await stop(run)
     async with started(tmp_path, "d", of(plain_shop, panel.server.url, {"statuses.failed": "cancelled"})) as run:

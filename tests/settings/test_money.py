@@ -48,11 +48,20 @@ def test_what_means_the_same_is_no_difference(one: dict[str, Any], other: dict[s
 
 
 OTHERS = of(
-    statuses={"open": ["sent", "busy, or so"], "completed": "done", "failed": "bad", "processing": "busy, or so"},
+    statuses={
+        "open": ["sent", "busy, or so"],
+        "completed": "done",
+        "failed": "bad",
+        "processing": "busy, or so",
+        "settled": ["x"],
+    },
     schedule={
         "give_up_after": "1.5h",
         "give_up_blind": True,
         "confirm_cancelled": "1ms",
+        "give_up_unknown": True,
+        "brake_hold": "2h",
+        "ignore_before": "2026-11-01",
         "first_check": 7,
     },
     provider={"no_pin": ["Yok", "[null]"], "unique_pins": False, "reference_reuse": "newest", "kod": "x"},

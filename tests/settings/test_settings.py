@@ -131,7 +131,10 @@ BAD: list[tuple[str, list[Any]]] = [
     ("schedule.jitter", [-0.1, 1.1, float("nan"), float("inf"), "nan", True, WRONG]),
     ("schedule.give_up_after", [0, -1, float("inf"), float("nan"), 10**400, 1e300, "9" * 400, True, WRONG, [1]]),
     ("schedule.give_up_blind", [WRONG, 2]),
+    ("schedule.give_up_unknown", [WRONG, 2]),
     ("schedule.confirm_cancelled", [-1, WRONG, True]),
+    ("schedule.brake_hold", [-1, WRONG, True]),
+    ("schedule.ignore_before", [-1, WRONG, True, "2026-13-01", "2026-11-29T25:00", "yesterday", [1], "1w"]),
     ("schedule.recheck_after", [-1, WRONG, True]),
     ("schedule.await_pin", [-1, WRONG, True]),
     ("schedule.strategy", ["", "fixed", 5, True]),
@@ -148,6 +151,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("statuses.completed", ["", "x" * 31, "a\nb", 5]),
     ("statuses.failed", ["", "x" * 31, 5]),
     ("statuses.processing", ["", "x" * 31, 5]),
+    ("statuses.settled", [5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5]]),
     ("health.enabled", [WRONG, 2]),
     ("health.allow_open", [WRONG, 2]),
     ("health.token", ["", " ", 5]),
@@ -237,10 +241,18 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("schedule.give_up_after", "2d", 172_800),
     ("schedule.give_up_after", "1.5 h", 5400),
     ("schedule.scan_interval", "250ms", 0.25),
+    ("schedule.give_up_unknown", True, True),
+    ("schedule.brake_hold", 0, 0),
+    ("schedule.ignore_before", "2026-11-29", "2026-11-29T00:00:00+00:00"),
+    ("schedule.ignore_before", "2026-11-29T03:00:00+03:00", "2026-11-29T00:00:00+00:00"),
+    ("schedule.ignore_before", "2026-11-29 08:00", "2026-11-29T08:00:00+00:00"),
+    ("schedule.ignore_before", "30d", "2592000"),
+    ("schedule.ignore_before", 0, "0"),
     ("schedule.jitter", 0, 0),
     ("schedule.jitter", 1, 1),
     ("limits.calls_per_second", 0.1, 0.1),
     ("limits.concurrency", 1000, 1000),
+    ("statuses.settled", ["done", "iade edildi"], ("done", "iade edildi")),
     ("health.port", 0, 0),
     ("health.hosts", ["a.example"], ("a.example",)),
     ("health.enabled", False, False),
@@ -287,6 +299,12 @@ def test_durations_of_any_kind_are_seconds_or_an_error_that_does_not_repeat_them
         assert 0 <= seconds < 100 * 366 * 86_400
         message = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
     assert message == 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
+
+
+def test_a_date_of_the_file_s_own_kind_is_a_moment_too() -> None:
+    for written in ("2026-11-29", "2026-11-29T03:00:00+03:00", "2026-11-29T00:00:00"):
+        found = read(f"[schedule]\nignore_before = {written}\n").schedule.ignore_before
+        assert found == "2026-11-29T00:00:00+00:00"
 
 
 def test_lists_and_tables_from_the_environment() -> None:
