@@ -96,6 +96,7 @@ def layout_of(settings: Settings) -> Layout:
             processing=statuses.processing,
             give_up_after=schedule.give_up_after,
             give_up_blind=schedule.give_up_blind,
+            give_up_unknown=schedule.give_up_unknown,
             first_check=schedule.first_check,
             no_pin=settings.provider.no_pin,
         ),
@@ -218,6 +219,8 @@ def policy_of(settings: Settings, *, one_pass: bool = False, plan: Plan | None =
         give_up_blind=schedule.give_up_blind,
         confirm_cancelled=schedule.confirm_cancelled,
         first_check=schedule.first_check,
+        cap=schedule.cap,
+        give_up_unknown=schedule.give_up_unknown,
         one_pass=one_pass,
         patience=PATIENCE if one_pass else None,
     )

@@ -176,6 +176,8 @@ class _Story:
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
+        if order.odd_at is not None:
+            return True, self._odd(order.odd_at, when)
         age = self.history.now - (order.sent_at or self.history.now)
         if age >= self.schedule.give_up_after and self.ageless:
             return True, f"it is overdue, but its age cannot end it just now: {self.ageless}"
@@ -186,6 +188,18 @@ class _Story:
                 f"it is overdue: a definitive 'still waiting' ends it ({timeout_message(rules.give_up_after)!r})",
             )
         return True, "it is open, has a reference, and its account may be asked"
+
+    def _odd(self, odd_at: float, when: Callable[[float], str | None]) -> str:
+        """Say that the provider does not know the order, by what evidence, and what becomes of it."""
+        others = self.history.others_understood_at
+        evidence = f"; other orders of its account are, last {when(others)}" if others is not None else ""
+        schedule = self.settings.schedule
+        ends = "is failed" if schedule.give_up_unknown else "is for a person"
+        until = when(odd_at + schedule.give_up_after)
+        return (
+            f"no answer about it is understood since {when(odd_at)}{evidence}: its own fault (order), so it is asked at the "
+            f"longest pause, after the others; from {until} on it {ends}"
+        )
 
     def next_times(self) -> list[float]:
         """Return the next times of its schedule, or by what was learned, in epoch seconds."""

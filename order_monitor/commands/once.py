@@ -27,8 +27,8 @@ from order_monitor.commands.composition import (
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.serving import ping_of, sender_of
 from order_monitor.core.clock import Clock
+from order_monitor.core.judge import FEWEST, NOT_UNDERSTOOD
 from order_monitor.core.schedule import OnePass
-from order_monitor.core.sense import FEWEST, NOT_UNDERSTOOD
 from order_monitor.settings.model import Settings
 from order_monitor.tell.logs import Redactor
 from order_monitor.tell.screen import Screen
@@ -96,7 +96,7 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
                     await bar
             await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
-    is_lost = any(a.sense.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
+    is_lost = any(a.judge.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
     is_done = bool(written and not summary["not_asked"] and not summary["stuck"] and not is_lost)
     if not (quiet and is_done):
         say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
@@ -123,7 +123,7 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
         "garbled": state.outcomes["garbled"],
         "not_asked": max(0, state.eligible - state.asked),
         "not_asked_accounts": _not_asked(engine),
-        "not_understood_accounts": [a.name for a in engine.accounts.values() if a.sense.is_in_doubt],
+        "not_understood_accounts": [a.name for a in engine.accounts.values() if a.judge.is_in_doubt],
         "not_written": len(engine.writer),
         "gone": state.gone + state.resent,
         "stuck": len(state.stuck),

@@ -44,6 +44,7 @@ DO: Final[dict[str, str]] = {
         f"the account it was sent to before has given a PIN: ask there, settle it, then {_CLOSE}; or {_DECIDE}"
     ),
     StuckReason.REFERENCE_TWICE: f"say whose it is: order-monitor resolve {{id}} --meant --reason WHY; or {_DECIDE}",
+    StuckReason.NOT_KNOWN: f"the provider does not know it: see there whether it ever got it; then {_DECIDE}",
     StuckReason.REPEAT_SENT_ANEW: f"it failed again after it was sent anew: see whether a second refund is due, then {_CLOSE}",
 }
 """What a person can do about each kind; each names a command that closes it."""

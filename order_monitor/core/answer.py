@@ -90,6 +90,7 @@ class Unreachable:
 
 Final: TypeAlias = Completed | Cancelled
 AboutOrder: TypeAlias = Waiting | Completed | Cancelled
+Odd: TypeAlias = Refused | Garbled | Blocked | Busy
 AccountFailure: TypeAlias = Blocked | Busy | Unreachable
 Answer: TypeAlias = AboutOrder | Refused | Garbled | AccountFailure
 

@@ -36,6 +36,7 @@ class StuckReason(StrEnum):
     PIN_FOR_ENDED = "pin_for_ended"
     PIN_FOR_OTHER_DISPATCH = "pin_for_other_dispatch"
     REFERENCE_TWICE = "reference_twice"
+    NOT_KNOWN = "not_known"
     REPEAT_SENT_ANEW = "repeat_sent_anew"
 
 
@@ -83,6 +84,7 @@ class Rules:
     processing: str = "processing"
     give_up_after: float = 86_400.0
     give_up_blind: bool = False
+    give_up_unknown: bool = False
     first_check: float = 60.0
     pin_width: int | None = None
     note_width: int | None = None
@@ -116,10 +118,30 @@ class Stuck:
 Decision: TypeAlias = Write | Nothing | Stuck
 
 
-def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bool = True) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """For how many seconds (``age``) no answer about an order was understood, by its own fault: the provider does not know it.
+
+    ``others_understood``: another order of the account was, within the hour before this answer.
+    """
+
+    age: float
+    others_understood: bool = False
+
+
+def decide(
+    row: Row,
+    answer: Answer,
+    age: float,
+    rules: Rules,
+    *,
+    may_expire: bool = True,
+    unknown: Unknown | None = None,
+) -> Decision:
     """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``.
 
-    Unless it ``may_expire`` its age ends no order: the clocks do not agree.
+    Unless it ``may_expire`` its age ends no order: the clocks do not agree. ``unknown`` says that the provider
+    does not know it.
     """
     is_past = may_expire and age >= rules.give_up_after
     match answer:
@@ -135,8 +157,17 @@ def decide(row: Row, answer: Answer, age: float, rules: Rules, *, may_expire: bo
             return _fail(row, timeout_message(rules.give_up_after), rules)
         case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
             return Stuck(FOR_A_PERSON[why][0], shape)
+        case _ if unknown is not None and unknown.age >= rules.give_up_after:
+            return _give_up_unknown(row, answer, rules, may_fail=may_expire and unknown.others_understood)
         case _:
             return Nothing()
+
+
+def _give_up_unknown(row: Row, answer: Answer, rules: Rules, *, may_fail: bool) -> Decision:
+    """Leave an order that the provider does not know to a person, or fail it where the settings say so."""
+    if rules.give_up_unknown and may_fail:
+        return _fail(row, timeout_message(rules.give_up_after), rules)
+    return Stuck(StuckReason.NOT_KNOWN, clean(getattr(answer, "message", "")) or answer.outcome)
 
 
 def _is_approval(answer: Answer) -> bool:

@@ -13,6 +13,12 @@ LONGEST_WAITING_EVERY: Final = 4
 one due longest, so that no order starves however little the provider allows."""
 
 STALE_ALLOWED: Final = 1000
+_LOOKED_AT: Final = 200
+"""Among how many of the first in line a probe is chosen."""
+
+_STRIDE: Final = 79
+"""Steps between two choices: a prime, so that one after the other is met, and neighbours, which were sent together, are not."""
+
 _BEHIND: Final = 1e11
 """Seconds by which each failure puts an order behind all others: longer than any time differs from another."""
 
@@ -25,6 +31,11 @@ def newest(entry: Entry) -> float:
     return -(entry.sent_at or 0.0)
 
 
+def _behind(entry: Entry) -> float:
+    memo = entry.memo
+    return (memo.failures + bool(memo.odd)) * _BEHIND if memo.failures or memo.odd else 0.0
+
+
 class Lines:
     """The due orders of one account; whoever was taken from one line has left the other too."""
 
@@ -34,9 +45,9 @@ class Lines:
         def belongs(entry: Entry) -> bool:
             return entry.stage is Stage.READY and entry.traits.account == account
 
-        # Whoever could not be asked stands behind the others: an order that always fails must not be every probe's choice.
-        self._ranked = Line(lambda entry: entry.memo.failures * _BEHIND + rank(entry), belongs)
-        self._longest = Line(lambda entry: entry.memo.failures * _BEHIND + entry.due, belongs)
+        # Whoever could not be asked, or not be understood, stands behind the others: it must not be every probe's choice.
+        self._ranked = Line(lambda entry: _behind(entry) + rank(entry), belongs)
+        self._longest = Line(lambda entry: _behind(entry) + entry.due, belongs)
         self._turns = 0
         self.count = 0
 
@@ -57,6 +68,18 @@ class Lines:
         """Return whose turn it is."""
         self._turns += 1
         return (self._longest if self._turns % LONGEST_WAITING_EVERY == 0 else self._ranked).first()
+
+    def best_for_a_probe(self, salt: int) -> Entry | None:
+        """Return one that was understood before; else one that was never asked.
+
+        Any of them, as ``salt`` has it: those that stand side by side may be unknown one and all.
+        """
+        self._turns += 1
+        near = self._ranked.soonest(_LOOKED_AT, _LOOKED_AT)
+        fresh = [entry for entry in near if not entry.memo.failures and not entry.memo.odd]
+        understood = [entry for entry in near if entry.understood and not entry.memo.failures]
+        best = understood or fresh
+        return best[(salt + self._turns) * _STRIDE % len(best)] if best else self.first()
 
 
 class Due:
@@ -85,6 +108,11 @@ class Due:
         """Return whose turn it is of an account; None where nothing is due."""
         lines = self.lines.get(account)
         return lines.first() if lines is not None else None
+
+    def best_for_a_probe(self, account: str, salt: int) -> Entry | None:
+        """Return by which an account is best tried, another one for another ``salt``; None where nothing is due."""
+        lines = self.lines.get(account)
+        return lines.best_for_a_probe(salt) if lines is not None else None
 
     def count(self, account: str) -> int:
         """How many orders of an account are due."""

@@ -8,6 +8,9 @@ from typing import Final, NamedTuple, TypedDict, Unpack
 
 from order_monitor.core.order import Order
 
+ODD: Final = 2
+"""How many answers in a row must not be understood, by the order's own fault, before it is asked at the cap: one may be a slip."""
+
 _TURNS: Final = 256
 """Python keeps one copy of each number below this: a turn costs no memory."""
 
@@ -41,7 +44,8 @@ class Memo:
     ``ended_at``: it has ended, and only its PIN is awaited. ``failures`` in a row, and until when it is ``held`` back for them.
     ``stuck``: why its answer cannot be written. ``unknown``: how many answers in a row only a person can read.
     ``cancelled_at``: when an unconfirmed cancellation was read. ``anchor``: the ``sent_at`` that its times follow from, where the
-    shop has changed it since.
+    shop has changed it since. ``odd``: how many answers in a row were not understood, by its own fault; ``odd_at``: when the
+    first was; ``odd_noted``: that stands in the database.
     """
 
     ended_at: float | None = None
@@ -51,6 +55,9 @@ class Memo:
     unknown: int = 0
     cancelled_at: float | None = None
     anchor: float | None = None
+    odd: int = 0
+    odd_at: float | None = None
+    odd_noted: bool = False
 
 
 class _Changes(TypedDict, total=False):
@@ -61,6 +68,9 @@ class _Changes(TypedDict, total=False):
     unknown: int
     cancelled_at: float | None
     anchor: float | None
+    odd: int
+    odd_at: float | None
+    odd_noted: bool
 
 
 NOTHING: Final = Memo()
@@ -71,8 +81,9 @@ class Entry:
     """One open order and what this process remembers of it; lost at a restart, and missed by nobody.
 
     ``referans`` is None where it is read again before the order is asked about; ``asked_at`` is the row's ``last_sync_at``.
-    ``registered`` tells that its dispatch is noted in the database: nothing is asked before. ``due`` and ``asked_at`` are epoch
-    seconds, ``read_at``, when the order was last read, monotonic ones. ``turn`` tells an entry's places in a line apart: with each
+    ``registered`` tells that its dispatch is noted in the database: nothing is asked before; ``understood`` that an answer about
+    it was understood before, which is noted there too. ``due`` and ``asked_at`` are epoch seconds, ``read_at``, when the order was
+    last read, monotonic ones. ``turn`` tells an entry's places in a line apart: with each
     step it takes another one.
     """
 
@@ -89,6 +100,7 @@ class Entry:
     written: object = None
     memo: Memo = NOTHING
     registered: bool = False
+    understood: bool = False
 
     @property
     def account(self) -> str:
@@ -99,6 +111,11 @@ class Entry:
     def awaits_pin(self) -> bool:
         """Whether the order has ended, and only its PIN is asked for."""
         return self.memo.ended_at is not None
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether its answers are not understood, by its own fault, and that is no slip any more."""
+        return self.memo.odd >= ODD
 
     @property
     def is_waiting(self) -> bool:
@@ -120,7 +137,8 @@ class Entry:
         """The order as it was read; its reference is empty where it is not kept."""
         _, status, tenant_id, integration, route, package = self.traits
         known = (self.id, status, self.sent_at, self.referans or "", tenant_id, self.asked_at)
-        return Order(*known, integration, route, package, self.registered, self.memo.ended_at)
+        more = (self.registered, self.understood, self.memo.odd_at if self.memo.odd_noted else None)
+        return Order(*known, integration, route, package, *more, self.memo.ended_at)
 
     @property
     def planned(self) -> Order:
@@ -130,7 +148,7 @@ class Entry:
 
     def is_still(self, order: Order, account: str) -> bool:
         """Whether ``order``, read just now, is what it was and ``account``'s; a reference that is not kept may be any."""
-        _, status, sent_at, referans, tenant_id, _, integration, route, package, _, ended_at = order
+        _, status, sent_at, referans, tenant_id, _, integration, route, package, _, _, _, ended_at = order
         return (
             self.sent_at == sent_at
             and (self.referans is None or self.referans == referans)

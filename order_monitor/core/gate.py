@@ -59,8 +59,10 @@ class Gate:
             self.probing = False
         return opened
 
-    def failed(self, now: float, reason: str, *, probe: bool, retry_after: float | None = None) -> bool:
-        """Note a failure of the account; return whether that shut the gate."""
+    def failed(
+        self, now: float, reason: str, *, probe: bool, retry_after: float | None = None, grows: bool = True
+    ) -> bool:
+        """Note a failure of the account; return whether that shut the gate. Unless it ``grows`` the pause stays as it is."""
         if probe:
             self.probing = False
         self.streak += 1
@@ -69,17 +71,26 @@ class Gate:
         if retry_after is not None and self.streak < self.limit:
             self._until = now
         elif shutting or (probe and self._shut):
-            self._until = now + min(FIRST_PAUSE * 2 ** min(self._pauses, 16), LONGEST_PAUSE)
-            self._pauses += 1
+            self._pauses += grows or not self._pauses
+            self._until = now + self._pause()
         if retry_after is not None:
             self._until = max(self._until, now + min(retry_after, LONGEST_RETRY_AFTER))
         self._shut = self._shut or shutting
         return shutting
 
-    def shut(self, now: float, reason: str, *, probe: bool) -> bool:
+    def _pause(self) -> float:
+        return min(FIRST_PAUSE * 2.0 ** min(max(0, self._pauses - 1), 16), LONGEST_PAUSE)
+
+    def shut(self, now: float, reason: str, *, probe: bool, grows: bool = True) -> bool:
         """Note that the account makes no sense, which needs no streak; return whether that shut the gate."""
         self.streak = max(self.streak, self.limit - 1)
-        return self.failed(now, reason, probe=probe)
+        return self.failed(now, reason, probe=probe, grows=grows)
+
+    def learned_nothing(self, now: float, *, probe: bool) -> None:
+        """Note an answer that says nothing of the account: the next probe goes after the same pause."""
+        if probe:
+            self.probing = False
+            self._until = max(self._until, now + self._pause())
 
     def released(self, *, probe: bool) -> None:
         """Note that a call ended without saying anything of the account."""

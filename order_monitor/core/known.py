@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from order_monitor.core.entry import Entry, Memo, Traits
+from order_monitor.core.entry import ODD, Entry, Memo, Traits
 from order_monitor.core.order import Order
 
 _TRAITS_KEPT: Final = 50_000
@@ -37,9 +37,11 @@ class KnownOrders:
         """Take up an order that was not known; it is idle."""
         traits = self._traits_of(order, account)
         entry = Entry(order.id, traits, order.sent_at, order.referans, order.last_sync_at)
-        entry.registered = order.registered
+        entry.registered, entry.understood = order.registered, order.understood
         if order.ended_at is not None:
             entry.memo = Memo(order.ended_at)
+        if order.odd_at is not None:
+            entry.note(odd=ODD, odd_at=order.odd_at, odd_noted=True)
         self._entries[order.id] = entry
         self._count[account] += 1
         return entry
@@ -50,7 +52,7 @@ class KnownOrders:
         self._count[account] += 1
         entry.traits = self._traits_of(order, account)
         entry.sent_at, entry.referans, entry.asked_at = order.sent_at, order.referans, order.last_sync_at
-        entry.registered = order.registered
+        entry.registered, entry.understood = order.registered, order.understood
         if order.ended_at != entry.memo.ended_at:
             entry.note(ended_at=order.ended_at)
 

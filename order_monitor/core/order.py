@@ -47,7 +47,8 @@ class Order(NamedTuple):
 
     A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
     provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known;
-    ``package`` is what was bought. ``registered`` tells that this dispatch of it is noted. ``ended_at`` is None while it is open.
+    ``package`` is what was bought. ``registered`` tells that this dispatch of it is noted, ``understood`` that an answer about it
+    was understood before, ``odd_at`` since when none is, by its own fault. ``ended_at`` is None while it is open.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Order(NamedTuple):
     route: int = Route.ONE
     package: str | None = None
     registered: bool = False
+    understood: bool = False
+    odd_at: float | None = None
     ended_at: float | None = None
 
     @property

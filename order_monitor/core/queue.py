@@ -75,9 +75,9 @@ class OrderQueue(KnownOrders):
             self._make_ready(entry)
         return (wake := self.next_wake()) is not None and wake <= now
 
-    def take(self, account: str) -> Entry | None:
-        """Take the next due order of ``account`` for asking; None where nothing is due."""
-        entry = self.ready.first(account)
+    def take(self, account: str, *, probe: int | None = None) -> Entry | None:
+        """Take the next due order of ``account`` for asking, or one for a ``probe``, any number; None where nothing is due."""
+        entry = self.ready.first(account) if probe is None else self.ready.best_for_a_probe(account, probe)
         if entry is not None:
             self._step(entry, Stage.ASKING)
         return entry

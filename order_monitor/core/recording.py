@@ -24,7 +24,9 @@ class Finding:
     ``had`` is what stood in the PIN's place when the row was locked, ``had_none`` whether that is no PIN.
     ``attempted`` is the change whose commit may or may not have happened: it tells our own write from somebody else's
     when the row is read back. ``vouched`` tells whether the clocks agreed when the answer came: only then may the order's age
-    end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds.
+    end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds. ``odd_since``: since when no answer about it was
+    understood, by its own fault (epoch seconds), and ``is_odd_noted`` whether that is noted of its dispatch.
+    ``others_understood``: another order of the account was, within the hour before this answer.
     """
 
     order: Order
@@ -41,6 +43,9 @@ class Finding:
     same_as: str | None = None
     vouched: bool = True
     seen_utc: float | None = None
+    odd_since: float | None = None
+    is_odd_noted: bool = False
+    others_understood: bool = False
 
     @property
     def is_urgent(self) -> bool:
@@ -92,7 +97,8 @@ class Result:
     ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back. ``review`` is for
     a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
     believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
-    ``code`` is the digest that the PIN's code is known by.
+    ``code`` is the digest that the PIN's code is known by. ``marked`` tells that it was noted of the dispatch whether
+    its answers are understood.
     """
 
     finding: Finding
@@ -107,4 +113,5 @@ class Result:
     wait: bool = False
     notice: str = ""
     event_id: int | None = None
+    marked: bool = False
     code: bytes | None = field(default=None, repr=False)

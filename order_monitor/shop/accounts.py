@@ -166,7 +166,8 @@ def reference_sql(orders: Table, alias: str) -> str:
 def dispatch_join(schema: str, orders: Table, alias: str) -> str:
     """SQL that joins, as ``sent``, the newest dispatch that is noted of an order under the reference it has."""
     return (
-        "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at "
+        "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at, "
+        "d.first_understood_at IS NOT NULL AS understood, extract(epoch FROM d.first_odd_at)::float8 AS odd_at "
         f"FROM {quoted(schema)}.{quoted(DISPATCHES)} d "
         f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = {reference_sql(orders, alias)} "
         "ORDER BY d.number DESC LIMIT 1) sent ON true"

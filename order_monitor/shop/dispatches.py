@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
+from order_monitor.core.recording import Finding
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import NEVER_SENT, Layout, dispatches_of, literals, open_statuses
@@ -27,13 +28,14 @@ class Standing:
     """What is noted of a dispatch. ``found_at`` is epoch seconds, ``touched`` how often its ``sent_at`` was changed.
 
     ``meant`` tells that a person has said that its reference is this order's; ``twins`` are other orders of the same login that
-    were sent under the same reference.
+    were sent under the same reference. ``odd_at``: since when no answer about it is understood, by its own fault (epoch seconds).
     """
 
     found_at: float
     touched: int
     meant: bool
     twins: tuple[str, ...] = ()
+    odd_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Dispatches:
         logins = [_SEPARATOR.join(self._logins.of(account)) for _, account, _ in orders]
         rows = await connection.fetch(
             "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)::float8 AS found_at, d.touched, "
-            "d.meant_by IS NOT NULL AS meant, ARRAY(SELECT t.order_id::text "
+            "d.meant_by IS NOT NULL AS meant, extract(epoch FROM d.first_odd_at)::float8 AS odd_at, ARRAY(SELECT t.order_id::text "
             f"FROM {self._table} t WHERE t.reference = d.reference AND t.order_id <> d.order_id "
             f"AND t.login = ANY(string_to_array(u.logins, {_chr()}))) AS twins "
             "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, account, reference, logins) "
@@ -100,9 +102,33 @@ class Dispatches:
             logins,
         )
         return {
-            row["id"]: Standing(row["found_at"], row["touched"], row["meant"], tuple(sorted(set(row["twins"]))))
+            row["id"]: Standing(
+                row["found_at"], row["touched"], row["meant"], tuple(sorted(set(row["twins"]))), row["odd_at"]
+            )
             for row in rows
         }
+
+    async def mark(self, connection: Connection, findings: Sequence[tuple[Finding, bool]]) -> None:
+        """Note since when answers about dispatches are understood, or where True stands beside them, since when they are not."""
+        rows = [
+            (
+                f.order.id,
+                f.account or account_of(f.order),
+                f.order.referans.strip(),
+                f.seen_at,
+                f.odd_since if is_odd else None,
+            )
+            for f, is_odd in findings
+        ]
+        await connection.execute(
+            f"UPDATE {self._table} AS d SET "
+            "first_understood_at = COALESCE(d.first_understood_at, CASE WHEN u.odd_at IS NULL THEN to_timestamp(u.seen_at) END), "
+            "first_odd_at = CASE WHEN u.odd_at IS NOT NULL THEN COALESCE(d.first_odd_at, to_timestamp(u.odd_at)) END "
+            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::float8[]) "
+            "AS u(id, account, reference, seen_at, odd_at) "
+            f"WHERE d.order_id = u.id{self._orders['id'].cast} AND d.account = u.account AND d.reference = u.reference",
+            *(list(column) for column in zip(*rows, strict=True)),
+        )
 
     async def twins(self, connection: Connection, reference: str, ids: Sequence[str]) -> list[Twin]:
         """Return how other orders with the same reference are; one whose row is deleted has ended."""

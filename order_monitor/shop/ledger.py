@@ -21,6 +21,7 @@ from order_monitor.core.decision import (
     Rules,
     Stuck,
     StuckReason,
+    Unknown,
     Write,
     decide,
     decide_late_pin,
@@ -119,6 +120,7 @@ class Ledger:
         added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)
         rest = [r for r in results if r.write is None]
         await self._touch(connection, [r.finding for r in rest if r.finding.order.id not in is_late], span)
+        written, rest = await self._marked(connection, written), await self._marked(connection, rest)
         missing = [f for i, f in by_id.items() if i not in rows and i not in ended]
         rest += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
         return [*written, *added, *rest, *(await self._missing(connection, missing, span) if missing else [])]
@@ -222,7 +224,14 @@ class Ledger:
             decision = decide_late_pin(stands, finding.answer, self.rules)
         else:
             age = finding.age_since(sent_at)
-            decision = decide(stands, finding.answer, age, self.rules, may_expire=finding.vouched)
+            decision = decide(
+                stands,
+                finding.answer,
+                age,
+                self.rules,
+                may_expire=finding.vouched,
+                unknown=_unknown(finding, noted, age),
+            )
         match decision:
             case Write(final=True) if noted is None and not finding.by_person and finding.is_told:
                 # An order that ended is not read again: its PIN is for a person.
@@ -410,6 +419,16 @@ class Ledger:
             result, write=replace(write, status=row["status"]), notice=f"the table holds {what} than was written"
         )
 
+    async def _marked(self, connection: Connection, results: list[Result]) -> list[Result]:
+        """Note of orders that stay open whether their answers are understood, where that has changed."""
+        is_odd = {r.finding.order.id: odd for r in results if (odd := _mark_of(r)) is not None}
+        if not is_odd:
+            return results
+        await self.dispatches.mark(
+            connection, [(r.finding, is_odd[i]) for r in results if (i := r.finding.order.id) in is_odd]
+        )
+        return [replace(r, marked=True) if r.finding.order.id in is_odd else r for r in results]
+
     async def _touch(self, connection: Connection, findings: Iterable[Finding], span: str) -> None:
         """Note the time of a check that changed nothing else."""
         checked = {f.order.id: f.seen_at for f in findings if not f.order.awaits_pin and not f.by_person}
@@ -429,6 +448,27 @@ class Ledger:
         there = {row["id"]: row for row in rows}
         open_statuses = self.statements.open_statuses
         return [_explain(f, there.get(f.order.id), open_statuses, self.rules) for f in findings]
+
+
+def _mark_of(result: Result) -> bool | None:
+    """Return whether a dispatch is to be noted as odd, or as understood; None where there is nothing to note."""
+    finding = result.finding
+    if finding.by_person or finding.order.awaits_pin or result.fate is Fate.RESENT:
+        return None
+    is_ended = result.write is not None and result.write.final
+    if finding.is_told:
+        return False if finding.is_odd_noted or not (finding.order.understood or is_ended) else None
+    return True if finding.odd_since is not None and not (finding.is_odd_noted or is_ended) else None
+
+
+def _unknown(finding: Finding, noted: Standing | None, age: float) -> Unknown | None:
+    """Return for how long the provider has not known an order, by the table that all processes share; None where that is not so.
+
+    Never longer than the order's own age: it may have been sent anew under the same reference.
+    """
+    if finding.odd_since is None or noted is None or noted.odd_at is None:
+        return None
+    return Unknown(min(age, finding.age_since(noted.odd_at)), finding.others_understood)
 
 
 _OTHER_DISPATCH: Final = StuckReason.PIN_FOR_OTHER_DISPATCH

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.gate import Pause
-from order_monitor.core.order import Order
+from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.core.pin import Pin, is_no_pin
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS
+from order_monitor.shop.layout import DELIVERIES, DISPATCHES, EVENTS
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
@@ -24,7 +24,10 @@ from order_monitor.shop.reviews import Reviews
 
 @dataclass(frozen=True, slots=True)
 class OrderHistory:
-    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock."""
+    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock.
+
+    ``others_understood_at``: when another order of its account was last understood for the first time, or ended.
+    """
 
     order: Order
     has_pin: bool
@@ -34,6 +37,7 @@ class OrderHistory:
     integrations: list[Integration] = field(default_factory=list)
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     reviews: list[str] = field(default_factory=list)
+    others_understood_at: float | None = None
 
 
 async def read_order_history(database: Database, orders: Orders, order_id: str) -> OrderHistory | None:
@@ -59,13 +63,27 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
             events = await _events(connection, orders, row["id"])
             integrations = await orders.reader.read_integrations(connection)
             pauses, reviews = await _people(connection, orders, row["id"])
+            others = await connection.fetchval(_OTHERS.format(schema=quoted(table.schema)), row["id"], _account(row))
     except RowRejectedError:
         return None  # what cannot even be an id
     assert rest is not None
     has_pin = not is_no_pin(rest["pin"], orders.ledger.rules.no_pin)
     note = rest["note"] or ""
     blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
-    return OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews)
+    return OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews, others)
+
+
+_OTHERS: Final = (
+    f"SELECT extract(epoch FROM GREATEST((SELECT max(d.first_understood_at) FROM {{schema}}.{quoted(DISPATCHES)} d "
+    f"WHERE d.account = $2 AND d.order_id::text <> $1), (SELECT max(e.decided_at) FROM "
+    f"(SELECT n.order_id, n.decided_at, n.account, n.cause FROM {{schema}}.{quoted(EVENTS)} n ORDER BY n.id DESC LIMIT 10000) e "
+    "WHERE e.account = $2 AND e.cause = 'answer' AND e.order_id::text <> $1)))::float8"
+)
+"""SQL of when another order of an account was last understood, as far as that is noted."""
+
+
+def _account(row: asyncpg.Record) -> str:
+    return row["integration"] or CONFIGURED
 
 
 async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:

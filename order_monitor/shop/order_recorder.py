@@ -93,6 +93,8 @@ class OrderRecorder:
         await reviews.open(connection, table, results)
         settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
         waiting = await reviews.about(connection, table, list(settled)) if settled else []
+        known = [(r.finding.order.id, str(StuckReason.NOT_KNOWN)) for r in results if r.marked and _is_known_again(r)]
+        await reviews.mend(connection, table, known, "the provider knows it after all")
         if waiting:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
@@ -165,7 +167,15 @@ class OrderRecorder:
 
 _OTHER_DISPATCH: Final = str(StuckReason.PIN_FOR_OTHER_DISPATCH)
 _SETTLED_BY_AN_END: Final = frozenset(
-    map(str, (StuckReason.UNKNOWN_STATE, StuckReason.FAILED_WITH_PIN, StuckReason.REFERENCE_TWICE))
+    map(
+        str,
+        (
+            StuckReason.UNKNOWN_STATE,
+            StuckReason.FAILED_WITH_PIN,
+            StuckReason.REFERENCE_TWICE,
+            StuckReason.NOT_KNOWN,
+        ),
+    )
 )
 """What needs nobody any more once its order could be ended."""
 
@@ -180,3 +190,8 @@ _SETTLED_BY_A_PIN: Final = (
 def _settled_by(result: Result) -> frozenset[str]:
     """Return the kinds of review that an end has settled; all others are a person's to close."""
     return _SETTLED_BY_AN_END if result.write is None or result.write.pin is None else _SETTLED_BY_A_PIN
+
+
+def _is_known_again(result: Result) -> bool:
+    """Whether an order that the provider did not know is understood by now."""
+    return result.finding.is_told and result.finding.is_odd_noted

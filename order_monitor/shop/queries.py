@@ -68,7 +68,8 @@ class Queries:
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
             f"{sent} AS sent_at, COALESCE(o.{t['provider_referans'].sql}::text, '') AS referans, "
             f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}, "
-            f"{noted} AS registered{more} FROM {t.sql} o {join}"
+            f"{noted} AS registered, {noted} AND sent.understood AS understood, "
+            f"CASE WHEN {noted} THEN sent.odd_at END AS odd_at{more} FROM {t.sql} o {join}"
         )
 
 

@@ -28,6 +28,7 @@ def document_of(view: Overview) -> dict[str, Any]:
     state, count = view.engine.state, view.count()
     reasons = view.probe.reasons()
     owners = view.cluster.owners() if view.cluster else None
+    odd = Counter(state.odd.values())
     return {
         "version": __version__,
         "started_at": iso(view.started),
@@ -48,7 +49,9 @@ def document_of(view: Overview) -> dict[str, Any]:
                 {"up_to": limit, "count": number} for limit, number in zip((*AGES, None), count.by_age, strict=True)
             ],
         },
-        "accounts": [_account(view, account, count, owners) for account in view.engine.accounts.values()],
+        "accounts": [
+            _account(view, account, count, owners, odd[account.key]) for account in view.engine.accounts.values()
+        ],
         "cluster": _members(view.cluster, owners or {}),
         "recent": list(view.history.rings.recent),
         "failures": list(view.history.rings.failures),
@@ -123,7 +126,9 @@ def _members(cluster: Cluster | None, owners: Mapping[str, str]) -> dict[str, An
     }
 
 
-def _account(view: Overview, account: Account, count: Census, owners: Mapping[str, str] | None) -> dict[str, Any]:
+def _account(
+    view: Overview, account: Account, count: Census, owners: Mapping[str, str] | None, odd: int
+) -> dict[str, Any]:
     now = view.clock.monotonic()
     share = count.shares.get(account.key, Share())
     meter = view.history.rings.rates.get(account.name)
@@ -136,6 +141,8 @@ def _account(view: Overview, account: Account, count: Census, owners: Mapping[st
         "last_error": account.last_error,
         "said": account.said,
         "understood": account.is_understood(now),
+        "fault": str(account.fault) if account.last_error else "",
+        "odd_orders": odd,
         "in_flight": account.in_flight,
         "orders": share.orders,
         "due": share.due,

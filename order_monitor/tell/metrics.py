@@ -108,6 +108,7 @@ class _Gauges(Collector):
         for why in StuckReason:
             stuck.add_metric([str(why)], reasons[str(why)])
         yield stuck
+        yield _gauge("orders_odd", "Orders whose answers are not understood, by their own fault.", len(state.odd))
         yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
         yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
         yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.gate import Gate, Pace, Pause
-from order_monitor.core.sense import Sense
+from order_monitor.core.judge import Fault, Judge
 from order_monitor.providers.provider import Provider
 
 NOT_HELD: Final = float("-inf")
@@ -36,9 +36,11 @@ class Account:
     """Until when it is this process that asks it (monotonic seconds): for ever, unless several share the accounts."""
     balance: str | None = None
     last_error: str = ""
+    fault: Fault = Fault.UNDECIDED
+    """Whose fault that was."""
     said: str = ""
     """What the provider said in place of the last answer that was none, fit to be shown."""
-    sense: Sense = field(default_factory=Sense)
+    judge: Judge = field(default_factory=Judge)
     answered_at: float | None = None
     """When an answer of it was last understood, epoch seconds."""
     closed_at: float = 0.0
@@ -74,11 +76,11 @@ class Account:
 
     def is_well(self, now: float) -> bool:
         """Whether it may be asked, and its answers are understood (``now``: monotonic seconds)."""
-        return self.gate.is_open and not self.sense.is_lost(now)
+        return self.gate.is_open and not self.judge.is_lost(now)
 
     def is_understood(self, now: float) -> bool:
         """Whether nothing speaks against its answers being understood, reachable or not."""
-        return not (self.sense.reason(self.gate.limit) or self.sense.is_lost(now))
+        return not (self.judge.reason(self.gate.limit) or self.judge.is_lost(now))
 
     @contextmanager
     def calling(self, now: float) -> Iterator[None]:

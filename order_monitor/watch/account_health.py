@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from order_monitor.core.judge import Fault
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.writer import Writer
@@ -24,7 +25,6 @@ class AccountHealth:
 
     def answered(self, account: Account, now: float, *, probe: bool) -> None:
         """Note an answer that was understood."""
-        account.sense.understood()
         account.last_error = account.said = ""
         account.answered_at = self._board.now()
         self.reached(account, now, probe=probe)
@@ -37,13 +37,13 @@ class AccountHealth:
             closed_for = round(now - account.closed_at, 1)
             self._log.info("account.opened", account=account.name, closed_for=closed_for, failures=account.failures)
 
-    def failed(self, account: Account, why: str, now: float, *, is_shut: bool) -> None:
+    def failed(self, account: Account, why: str, now: float, *, is_shut: bool, fault: Fault) -> None:
         """Note a failure: an outage is the account's, and one line in the log; the order keeps its place."""
-        account.last_error = why
+        account.last_error, account.fault = why, fault
         if is_shut:
             account.closed_at = account.told_at = now
             account.failures = 0
-            self._log.error("account.closed", account=account.name, reason=why, message=account.said)
+            self._log.error("account.closed", account=account.name, reason=why, message=account.said, fault=str(fault))
         account.failures += 1
         if not account.gate.is_open and now - account.told_at >= _STILL_CLOSED_EVERY:
             account.told_at = now

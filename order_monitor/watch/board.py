@@ -112,9 +112,23 @@ class Board:
         """Whether an order is to be given up although the provider says nothing definite about it."""
         return self.policy.give_up_blind and self.expires(order)
 
+    def note_odd(self, entry: Entry) -> None:
+        """Count an order among those whose answers are not understood, by their own fault, or no longer."""
+        if entry.is_odd and not entry.awaits_pin:
+            self.state.odd[entry.id] = entry.account
+        else:
+            self.state.odd.pop(entry.id, None)
+
     def next_time(self, entry: Entry) -> float | None:
-        """Return the time after the one that ``entry`` has had: the database's clock may have gone back a little since."""
-        return self.policy.plan.again(entry.planned, max(self.now(), entry.due))
+        """Return the time after the one that ``entry`` has had: the database's clock may have gone back a little since.
+
+        One whose answers are not understood, by its own fault, is asked at the longest pause there is.
+        """
+        due = self.policy.plan.again(entry.planned, max(self.now(), entry.due))
+        if due is None or not entry.is_odd:
+            return due
+        # By its id again, lest all of them come at once.
+        return max(due, self.now() + self.policy.cap + due % 1.0)
 
     def again(self, entry: Entry) -> None:
         """Let an order that is still open be due at its plan's next time, if there is one in this run."""

@@ -57,7 +57,7 @@ class Dispatcher:
         queue, accounts, now = self._board.queue, self._directory.accounts.values(), self._board.clock.monotonic()
         asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.key)]
         return not self.calls and not any(
-            queue.ready.count(a.key) or a.gate.streak or a.sense.is_in_doubt for a in asked
+            queue.ready.count(a.key) or a.gate.streak or a.judge.is_in_doubt for a in asked
         )
 
     def start_calls(self) -> float:
@@ -84,7 +84,8 @@ class Dispatcher:
         while queue.promote(self._board.now()):
             pass
         return all(
-            not queue.ready.count(a.key) or not a.gate.is_open or a.paused for a in self._directory.accounts.values()
+            not queue.ready.count(a.key) or not (a.gate.is_open or a.judge.spare) or a.paused
+            for a in self._directory.accounts.values()
         )
 
     def _may_start(self, account: Account, now: float) -> bool:
@@ -131,7 +132,7 @@ class Dispatcher:
 
     def _start(self, account: Account, now: float) -> bool:
         """Start what is next, if there is anything."""
-        entry = self._board.queue.take(account.key)
+        entry = self._board.queue.take(account.key, probe=None if account.gate.is_open else int(self._board.now()))
         if entry is None:
             return False
         if self.rereading.is_needed(entry):

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.entry import Entry
+from order_monitor.core.entry import ODD, Entry
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.watch.board import Board
 from order_monitor.watch.routing import Directory
@@ -50,6 +50,7 @@ class Intake:
     def let_go(self, entry: Entry) -> None:
         """Forget an order that is open no more."""
         self._board.state.stuck.pop(entry.id, None)
+        self._board.state.odd.pop(entry.id, None)
         self._queue.forget(entry.id)
 
     def _ended_since(self, order: Order, read_at: float) -> bool:
@@ -68,6 +69,7 @@ class Intake:
         if entry is None:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
+            self._board.note_odd(entry)
             self._plan_first(entry, order)
         elif entry.is_in_hand or entry.read_at > read_at:
             return
@@ -91,6 +93,9 @@ class Intake:
         if before != (order.referans, account, order.awaits_pin):
             # What was said of the dispatch before is no first half of anything that is said of this one.
             entry.note(anchor=None, cancelled_at=None, unknown=0)
+            is_odd = order.odd_at is not None
+            entry.note(odd=ODD if is_odd else 0, odd_at=order.odd_at, odd_noted=is_odd)
+            self._board.note_odd(entry)
             self._queue.idle(entry)
             # When it was last asked about is of no concern: that was another dispatch.
             self._plan_first(entry, order._replace(last_sync_at=None))

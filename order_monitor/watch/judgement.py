@@ -8,17 +8,22 @@ from typing import Final
 import structlog
 
 from order_monitor.core.answer import (
+    AboutOrder,
+    AccountFailure,
     Answer,
     Blocked,
     Busy,
     Cancelled,
     Completed,
     Garbled,
+    Odd,
     Refused,
     Unreachable,
     Waiting,
 )
+from order_monitor.core.decision import StuckReason
 from order_monitor.core.entry import Entry, Stage
+from order_monitor.core.judge import NOT_UNDERSTOOD, REFUSED, SAME_HOUR, SEARCHED, Fault, is_odd
 from order_monitor.core.recording import Finding
 from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
@@ -29,6 +34,9 @@ from order_monitor.watch.writer import Writer
 
 _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 60.0
+
+_LASTING: Final = 4
+"""So many odd answers in a row are noted of an order, whoever was understood meanwhile."""
 
 
 class Judgement:
@@ -49,24 +57,45 @@ class Judgement:
         if reply.requests > 1:
             account.pace.take(now, reply.requests - 1)
         self._log.debug("order.asked", order_id=entry.id, account=account.name, outcome=answer.outcome)
-        if isinstance(answer, (Refused, Garbled)):
-            account.sense.not_understood(entry.id, answer.outcome, entry.due, now)
-            account.said = answer.message or account.said
-            self._not_understood(account, entry, answer, now, probe=probe)
-        elif isinstance(answer, (Blocked, Busy, Unreachable)):
-            self._board.state.outcomes[answer.outcome] += 1
-            retry_after = answer.retry_after if isinstance(answer, Busy) else None
-            account.said = "" if isinstance(answer, Unreachable) else answer.message
-            is_shut = account.gate.failed(now, answer.why, probe=probe, retry_after=retry_after)
-            self._health.failed(account, answer.why, now, is_shut=is_shut)
-            self._not_answered(entry, answer)
+        if isinstance(answer, AboutOrder):
+            self._understood(account, entry, answer, now, probe=probe)
+            return
+        fault = account.judge.judge(
+            entry.id,
+            answer,
+            now,
+            due=entry.due,
+            limit=account.gate.limit,
+            was_understood=entry.understood,
+            is_known_odd=entry.memo.odd > 0,
+        )
+        if isinstance(answer, Unreachable):
+            account.said = ""
         else:
-            self._health.answered(account, now, probe=probe)
-            self._asked(entry, answer)
-            self._answered(entry, answer)
+            account.said = answer.message or (account.said if isinstance(answer, (Refused, Garbled)) else "")
+        if is_odd(answer) and fault is Fault.ACCOUNT:
+            self._makes_no_sense(account, entry, answer, now, probe=probe)
+        elif is_odd(answer):
+            self._odd(account, entry, answer, fault, now, probe=probe)
+        else:
+            assert isinstance(answer, (Blocked, Busy, Unreachable))
+            self._failed(account, entry, answer, fault, now, probe=probe)
 
-    def _asked(self, entry: Entry, answer: Answer) -> None:
-        self._board.state.outcomes[answer.outcome] += 1
+    def _understood(self, account: Account, entry: Entry, answer: AboutOrder, now: float, *, probe: bool) -> None:
+        own = account.judge.understood(entry.id, now)
+        self._health.answered(account, now, probe=probe)
+        self._asked(account, entry, answer)
+        entry.note(odd=0, odd_at=None)
+        self._board.note_odd(entry)
+        self._answered(entry, answer)
+        for order_id, odd in own.items():
+            other = self._board.queue.get(order_id)
+            if other is not None and not odd.is_own:
+                self._is_its_own(account, other, odd.answer, is_counted=odd.is_counted)
+
+    def _asked(self, account: Account, entry: Entry, answer: Answer) -> None:
+        self._board.state.answered(answer.outcome, 1)
+        account.judge.counted(entry.id)
         entry.note(failures=0)
         entry.checks += 1
 
@@ -79,34 +108,83 @@ class Judgement:
             if waits and account is not None and account.is_held(now) and not account.gate.is_open:
                 self._submit(entry, Unreachable("account_closed"))
 
-    def _not_understood(
-        self, account: Account, entry: Entry, answer: Refused | Garbled, now: float, *, probe: bool
+    # --- answers that say something of the account, or of nobody
+
+    def _failed(
+        self, account: Account, entry: Entry, answer: AccountFailure, fault: Fault, now: float, *, probe: bool
     ) -> None:
-        """An odd answer is its order's own, until as many different orders have had one as it takes to shut the gate."""
-        reason = account.sense.reason(account.gate.limit)
-        if not reason:
-            self._health.reached(account, now, probe=probe)
-            self._asked(entry, answer)
-            self._refused(account, entry, answer)
+        """Take note of a failure: it is the account's, the network's or ours, unless only this order's questions fail."""
+        self._board.state.outcomes[answer.outcome] += 1
+        if fault is Fault.ORDER:
+            account.gate.learned_nothing(now, probe=probe)
+            self._not_answered(entry, answer, self._board.policy.cap)
             return
-        is_shut = account.gate.shut(now, reason, probe=probe)
-        self._health.failed(account, reason, now, is_shut=is_shut)
+        retry_after = answer.retry_after if isinstance(answer, Busy) else None
+        is_shut = account.gate.failed(now, answer.why, probe=probe, retry_after=retry_after)
+        self._health.failed(account, answer.why, now, is_shut=is_shut, fault=fault)
         self._not_answered(entry, answer)
         if is_shut:
             self._take_back(account)
 
+    def _makes_no_sense(self, account: Account, entry: Entry, answer: Odd, now: float, *, probe: bool) -> None:
+        reason, is_answer = account.judge.reason(account.gate.limit), isinstance(answer, (Refused, Garbled))
+        # A question that is an order's first tells little: others may be known all the same, and are to be found soon.
+        is_first = not (entry.understood or entry.checks or entry.memo.failures)
+        is_search = is_first and is_answer and len(account.judge.odd) <= account.gate.limit + SEARCHED
+        if not is_answer:
+            self._board.state.outcomes[answer.outcome] += 1
+        self._shut(account, reason, now, probe=probe, grows=not is_search)
+        self._not_answered(entry, answer)
+
+    def _shut(self, account: Account, reason: str, now: float, *, probe: bool, grows: bool = True) -> None:
+        """Shut an account's gate; one pass tries some others at once all the same: they may be understood."""
+        is_shut = account.gate.shut(now, reason, probe=probe, grows=grows)
+        self._health.failed(account, reason, now, is_shut=is_shut, fault=Fault.ACCOUNT)
+        if is_shut:
+            self._take_back(account)
+            account.judge.spare = account.gate.limit if self._board.policy.one_pass else 0
+        elif probe and account.judge.spare:
+            account.judge.spare -= 1
+        if account.judge.spare:
+            account.gate.retry_now()
+
+    def _odd(self, account: Account, entry: Entry, answer: Odd, fault: Fault, now: float, *, probe: bool) -> None:
+        """An odd answer is its order's own, or nobody's yet: until as many different orders have had one as shut the gate."""
+        is_answer = isinstance(answer, (Refused, Garbled))
+        if is_answer and (account.gate.is_open or account.gate.reason not in (REFUSED, NOT_UNDERSTOOD)):
+            self._health.reached(account, now, probe=probe)
+        elif fault is Fault.ORDER or isinstance(answer, (Refused, Garbled)):
+            account.gate.learned_nothing(now, probe=probe)
+            account.judge.spare = 0
+        elif account.gate.streak + 1 >= account.gate.limit:
+            self._shut(account, answer.why, now, probe=probe)
+        else:
+            account.gate.failed(now, answer.why, probe=probe)
+            self._health.failed(account, answer.why, now, is_shut=False, fault=fault)
+        if fault is Fault.ORDER or is_answer:
+            self._asked(account, entry, answer)
+            self._not_understood(account, entry, answer, fault)
+        else:
+            self._board.state.outcomes[answer.outcome] += 1
+            self._not_answered(entry, answer)
+
     def _take_back(self, account: Account) -> None:
-        """Those odd answers were not their orders' attempts: each keeps the slot it was asked for."""
-        for order_id, (outcome, due) in account.sense.orders().items():
+        """Those odd answers were not their orders' attempts, nor their own fault: each keeps the slot it was asked for."""
+        for order_id, odd in account.judge.take_back().items():
             other = self._board.queue.get(order_id)
-            if other is None or other.memo.failures or other.stage not in (Stage.SCHEDULED, Stage.IDLE):
+            if other is None:
+                continue
+            if odd.is_own and not other.memo.odd_noted:
+                other.note(odd=0, odd_at=None)
+                self._board.note_odd(other)
+            if not odd.is_counted or other.memo.failures or other.stage not in (Stage.SCHEDULED, Stage.IDLE):
                 continue
             other.checks -= 1
-            self._board.state.outcomes[outcome] -= 1
+            self._board.state.answered(odd.answer.outcome, -1)
             if other.stage is Stage.SCHEDULED:
-                self._not_answered_at(other, due)
+                self._not_answered_at(other, odd.due)
 
-    def _not_answered(self, entry: Entry, answer: Answer) -> None:
+    def _not_answered(self, entry: Entry, answer: Answer, longest: float = _LONGEST_HOLD) -> None:
         """Put the order back behind others, lest one that always fails is every probe's choice."""
         if self._board.gives_up_blind(entry):
             self._submit(entry, answer)
@@ -114,27 +192,78 @@ class Judgement:
             self.confirmations.forget(entry)
             self._board.queue.idle(entry)
         else:
-            self._not_answered_at(entry, entry.due)
+            self._not_answered_at(entry, entry.due, longest)
 
-    def _not_answered_at(self, entry: Entry, due: float) -> None:
+    def _not_answered_at(self, entry: Entry, due: float, longest: float = _LONGEST_HOLD) -> None:
         failures = entry.memo.failures + 1
         entry.note(failures=failures)
-        hold = min(_FIRST_HOLD * 2 ** min(failures - 1, 8), _LONGEST_HOLD)
+        hold = min(_FIRST_HOLD * 2 ** min(failures - 1, 8), longest)
         self._board.queue.schedule(entry, due, wake=self._board.now() + hold)
 
-    def _refused(self, account: Account, entry: Entry, answer: Refused | Garbled) -> None:
+    # --- answers that were not understood, and are the order's own
+
+    def _not_understood(self, account: Account, entry: Entry, answer: Odd, fault: Fault) -> None:
         told = (answer.outcome, answer.code if isinstance(answer, Refused) else answer.why)
         if entry.written != told:
-            order_id, said = entry.id, answer.message
-            self._log.warning(f"order.{told[0]}", order_id=order_id, account=account.name, code=told[1], said=said)
+            evidence = self._evidence(account, entry.id)
+            self._log.warning(
+                f"order.{told[0]}",
+                order_id=entry.id,
+                account=account.name,
+                code=told[1],
+                said=answer.message,
+                fault=str(fault),
+                evidence=evidence,
+            )
+        if fault is Fault.ORDER:
+            self._count_odd(entry)
         is_for_a_person = not entry.awaits_pin and self.confirmations.is_for_a_person(entry, answer)
-        if is_for_a_person or self._board.gives_up_blind(entry):
-            self._submit(entry, answer)
+        if is_for_a_person or self._board.gives_up_blind(entry) or self._is_to_be_noted(account, entry):
+            self._submit(entry, answer, account)
             return
         entry.written = told
         self._board.again(entry)
 
-    def _answered(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
+    def _is_its_own(self, account: Account, entry: Entry, answer: Answer, *, is_counted: bool) -> None:
+        """Another order was understood since: what was answered about this one, the same minute, was its own fault."""
+        self._count_odd(entry)
+        if not self._board.policy.one_pass or entry.stage is not Stage.IDLE:
+            return
+        if not is_counted:
+            self._asked(account, entry, answer)
+        if self._is_to_be_noted(account, entry):
+            self._submit(entry, answer, account)
+
+    def _count_odd(self, entry: Entry) -> None:
+        memo = entry.memo
+        entry.note(odd=memo.odd + 1, odd_at=self._board.now() if memo.odd_at is None else memo.odd_at)
+        self._board.note_odd(entry)
+
+    def _is_to_be_noted(self, account: Account, entry: Entry) -> bool:
+        """Whether the database is to know that the order is odd, or that it has been so for too long."""
+        memo, policy, now = entry.memo, self._board.policy, self._board.now()
+        if entry.awaits_pin or memo.odd_at is None:
+            return False
+        if memo.odd_noted:
+            is_long = now - memo.odd_at >= policy.give_up_after
+            return is_long and (policy.give_up_unknown or memo.stuck != StuckReason.NOT_KNOWN)
+        # At the beginning of an outage it may look so too: what was understood after that tells, or that it lasts.
+        was_others_turn = account.judge.are_others_understood(
+            entry.id, self._board.clock.monotonic(), within=now - memo.odd_at
+        )
+        return policy.one_pass or memo.odd >= _LASTING or (entry.is_odd and was_others_turn)
+
+    def _evidence(self, account: Account, order_id: str) -> str:
+        """Say what is known of the account's other orders."""
+        last = account.judge.last_of_others(order_id)
+        if last is None:
+            return "no other order of the account was understood yet"
+        seconds = self._board.clock.monotonic() - last[1]
+        return f"order {last[0]} of the account was understood {seconds:.0f} s before"
+
+    # --- answers that were
+
+    def _answered(self, entry: Entry, answer: AboutOrder) -> None:
         """Hand over what changes something; a repeated "still waiting" does not, before its age may end the order."""
         entry.note(unknown=0)
         if entry.awaits_pin:
@@ -143,13 +272,13 @@ class Judgement:
         if (again := self.confirmations.ask_again_at(entry, answer, self._board.now())) is not None:
             self._board.queue.schedule(entry, again)
             return
-        repeated = isinstance(answer, Waiting) and entry.written == answer
+        repeated = isinstance(answer, Waiting) and entry.written == answer and not entry.memo.odd_noted
         if repeated and not self._board.expires(entry) and not self._records_every_check():
             self._board.again(entry)
         else:
             self._submit(entry, answer)
 
-    def _ended_before(self, entry: Entry, answer: Waiting | Completed | Cancelled) -> None:
+    def _ended_before(self, entry: Entry, answer: AboutOrder) -> None:
         """Of an order that has ended, nothing but its PIN can change."""
         if isinstance(answer, Completed) and answer.pin is not None:
             self._submit(entry, answer)
@@ -161,10 +290,16 @@ class Judgement:
         entry.written = answer
         self._board.again(entry)
 
-    def _submit(self, entry: Entry, answer: Answer) -> None:
-        board = self._board
+    def _submit(self, entry: Entry, answer: Answer, odd_at: Account | None = None) -> None:
+        """Hand an answer to the writer; ``odd_at`` is the account whose answer was not understood, by the order's own fault."""
+        board, memo = self._board, entry.memo
         board.queue.writing(entry)
         finding = Finding(entry.order, answer, board.now(), entry.due, entry.checks, entry.account)
         finding.vouched = board.clocks.vouches(board.read_clock())
         finding.seen_utc = board.clock.time()
+        finding.is_odd_noted = memo.odd_noted
+        if odd_at is not None and memo.odd_at is not None:
+            finding.odd_since = memo.odd_at
+            now = board.clock.monotonic()
+            finding.others_understood = odd_at.judge.are_others_understood(entry.id, now, SAME_HOUR)
         self._writer.submit(finding)

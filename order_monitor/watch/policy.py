@@ -30,7 +30,8 @@ class Policy:
     ``concurrency`` is how many calls may be under way: accounts that keep calls waiting share that many places among themselves,
     those that answer have as many of their own. A cancellation is believed when a second answer agrees ``confirm_cancelled``
     later; 0 believes the first. With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate.
-    An order that may have been sent anew is asked again after ``first_check``. ``patience`` is how long a write may be tried
+    An order that may have been sent anew is asked again after ``first_check``; one whose answers are not understood, by its own
+    fault, after ``cap``, and with ``give_up_unknown`` it may be failed for that. ``patience`` is how long a write may be tried
     without progress, None for ever.
     """
 
@@ -41,5 +42,7 @@ class Policy:
     confirm_cancelled: float = 0.0
     one_pass: bool = False
     first_check: float = 60.0
+    cap: float = 600.0
+    give_up_unknown: bool = False
     patience: float | None = None
     reading: Reading = Reading()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 from order_monitor.core.answer import Completed, Waiting
+from order_monitor.core.decision import StuckReason
 from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.board import Board
+
+_DIGEST_EVERY: Final = 3600.0
+"""Seconds between two lines about orders that an account's provider does not know."""
 
 
 class Settlement:
@@ -24,6 +29,7 @@ class Settlement:
         self._state = board.state
         self._on_end = on_end
         self._texts: set[str] = set()
+        self._told: dict[str, float] = {}
         self._log = structlog.get_logger("order_monitor.engine")
 
     def take(self, result: Result) -> None:
@@ -64,6 +70,8 @@ class Settlement:
                 if entry is not None:
                     self._still_open(entry, result)
                     self._board.again(entry)
+        if self._queue.get(order.id) is None:
+            self._state.odd.pop(order.id, None)
 
     def _read_again(self, entry: Entry | None, order_id: str, wait: float) -> None:
         """It is not as it was known: it is read again, and asked about by what it is now; one pass has had its turn."""
@@ -111,6 +119,11 @@ class Settlement:
 
     def _still_open(self, entry: Entry, result: Result) -> None:
         order = result.finding.order
+        if result.marked and result.finding.is_told:
+            entry.understood = True
+            entry.note(odd_noted=False)
+        elif result.marked:
+            entry.note(odd_noted=True)
         if result.fate is Fate.STUCK:
             self._stuck(entry, result)
         else:
@@ -118,11 +131,29 @@ class Settlement:
         if result.write is not None and order.status != result.write.status:
             self._queue.renew(entry, order._replace(status=result.write.status), entry.account)
             self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
-        entry.written = result.finding.answer
+        if result.finding.is_told:
+            entry.written = result.finding.answer
 
     def _stuck(self, entry: Entry, result: Result) -> None:
         reason = str(result.stuck)
         self._state.stuck[entry.id] = reason
-        if entry.memo.stuck != reason:
+        if entry.memo.stuck != reason and result.stuck is StuckReason.NOT_KNOWN:
+            self._not_known(result)
+        elif entry.memo.stuck != reason:
             self._log.error("order.stuck", order_id=entry.id, reason=reason, detail=result.detail)
         entry.note(stuck=reason)
+
+    def _not_known(self, result: Result) -> None:
+        """Say that there are orders which the provider does not know: one line for an account, and not again for a while."""
+        account, now = result.finding.account, self._board.clock.monotonic()
+        if now - self._told.get(account, float("-inf")) < _DIGEST_EVERY:
+            return
+        self._told[account] = now
+        count = sum(key == account for key in self._state.odd.values())
+        self._log.error(
+            "account.not_known",
+            account=self._board.name_of(account),
+            orders=count,
+            order_id=result.finding.order.id,
+            detail=result.detail,
+        )

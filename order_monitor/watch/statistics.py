@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from order_monitor.core.answer import Blocked, Busy
 from order_monitor.core.order import SkipReason
 
 
@@ -13,6 +14,8 @@ class Statistics:
     """Counted since the start. Times are seconds of the monotonic clock.
 
     ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
+    ``odd`` are those whose answers are not understood, by their own fault, each with its account's key.
+    ``odd_failures`` are answers that look like a failure of the account, and were their orders' own.
     ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
@@ -20,8 +23,10 @@ class Statistics:
     open: int = 0
     eligible: int = 0
     stuck: dict[str, str] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    odd_failures: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     timeouts: int = 0
     late_pins: int = 0
@@ -40,4 +45,13 @@ class Statistics:
     @property
     def asked(self) -> int:
         """How many questions brought an answer that was not the account's failure."""
-        return sum(self.outcomes[name] for name in ("waiting", "completed", "cancelled", "refused", "garbled"))
+        return (
+            sum(self.outcomes[name] for name in ("waiting", "completed", "cancelled", "refused", "garbled"))
+            + self.odd_failures
+        )
+
+    def answered(self, outcome: str, count: int) -> None:
+        """Count answers that were about their orders, or odd by their orders' own fault; fewer where some are taken back."""
+        self.outcomes[outcome] += count
+        if outcome in (Blocked.outcome, Busy.outcome):
+            self.odd_failures += count

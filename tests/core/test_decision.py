@@ -21,6 +21,7 @@ from order_monitor.core.decision import (
     Rules,
     Stuck,
     StuckReason,
+    Unknown,
     Write,
     append_note,
     decide,
@@ -90,6 +91,40 @@ def test_waiting_past_the_deadline_fails_the_order() -> None:
 def test_an_age_that_nobody_vouches_for_is_as_none(answer: Answer, blind: bool) -> None:  # noqa: FBT001
     rules = Rules(give_up_blind=blind)
     assert decide(SENT, answer, 9 * DAY, rules, may_expire=False) == decide(SENT, answer, 10.0, rules)
+
+
+ODD = [Refused("3", "yok"), Garbled("not_understood", "a a"), Blocked("empty_answer"), Busy("http_500")]
+
+
+@pytest.mark.parametrize("answer", ODD)
+def test_what_the_provider_does_not_know_is_for_a_person(answer: Answer) -> None:
+    found = decide(SENT, answer, 9 * DAY, Rules(), unknown=Unknown(DAY, others_understood=True))
+    assert isinstance(found, Stuck)
+    assert found.reason is StuckReason.NOT_KNOWN
+    assert found.detail
+    assert decide(SENT, answer, 9 * DAY, Rules(), unknown=Unknown(DAY - 1, others_understood=True)) == Nothing()
+
+
+@pytest.mark.parametrize("answer", ODD)
+def test_or_it_is_failed_where_others_are_understood_and_the_clocks_agree(answer: Answer) -> None:
+    rules = Rules(give_up_unknown=True)
+    told = timeout_message(DAY)
+    known, alone = Unknown(DAY, others_understood=True), Unknown(DAY)
+    assert decide(SENT, answer, DAY, rules, unknown=known) == Write("failed", final=True, note=told, message=told)
+    for found in (
+        decide(SENT, answer, DAY, rules, unknown=alone),
+        decide(SENT, answer, DAY, rules, unknown=known, may_expire=False),
+    ):
+        assert isinstance(found, Stuck)
+        assert found.reason is StuckReason.NOT_KNOWN
+
+
+@pytest.mark.parametrize("why", ["unknown_state", "two_answers", "unreadable_pin"])
+def test_what_only_a_person_can_read_is_never_failed_as_unknown(why: str) -> None:
+    rules = Rules(give_up_unknown=True)
+    found = decide(SENT, Garbled(why), DAY, rules, unknown=Unknown(9 * DAY, others_understood=True))
+    assert isinstance(found, Stuck)
+    assert found.reason is not StuckReason.NOT_KNOWN
 
 
 def test_waiting_is_written_once() -> None:

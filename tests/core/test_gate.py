@@ -180,6 +180,32 @@ def test_a_changed_login_lets_a_probe_through_at_once() -> None:
     assert gate.lets_through(100)
 
 
+def test_a_probe_that_tells_nothing_leaves_the_pause_as_it_is() -> None:
+    gate = Gate(limit=1)
+    gate.failed(0.0, "timeout", probe=False)
+    for now in (5.0, 10.0, 15.0):
+        assert gate.opens_at() == now
+        gate.started()
+        gate.learned_nothing(now, probe=True)
+    gate.started()
+    gate.failed(20.0, "timeout", probe=True)
+    assert gate.opens_at() == 30.0
+    gate.learned_nothing(25.0, probe=False)
+    assert gate.opens_at() == 30.0
+
+
+def test_pauses_grow_only_where_they_are_to() -> None:
+    gate = Gate(limit=1)
+    assert gate.shut(0.0, "refused", probe=False, grows=False)
+    for now in (5.0, 10.0, 15.0):
+        gate.started()
+        assert not gate.shut(now, "refused", probe=True, grows=False)
+        assert gate.opens_at() == now + FIRST_PAUSE
+    gate.started()
+    gate.shut(20.0, "refused", probe=True)
+    assert gate.opens_at() == 30.0
+
+
 @given(st.lists(st.tuples(st.sampled_from(["fail", "succeed", "start", "wait"]), st.floats(0, 400)), max_size=60))
 def test_it_always_opens_again(events: list[tuple[str, float]]) -> None:
     """Whatever happens, one success ends the outage and no pause exceeds the longest."""

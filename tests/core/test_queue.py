@@ -272,3 +272,41 @@ def test_an_order_costs_few_bytes() -> None:
         tracemalloc.stop()
     assert waiting < 310
     assert due < 330
+
+
+def test_a_probe_takes_what_was_understood_before_else_what_was_never_asked() -> None:
+    queue = OrderQueue()
+    entries = [add(queue, str(n), 0.0, sent_at=float(n)) for n in range(8)]
+    queue.promote(1.0)
+    entries[0].understood = True
+    taken = queue.take("a", probe=5)
+    assert taken is entries[0]
+    for entry in entries[1:4]:
+        entry.note(odd=1)
+    entries[4].note(failures=1)
+    fresh = {queue.take("a", probe=n) for n in (1, 2, 3)}
+    assert fresh == set(entries[5:])
+    assert queue.take("a", probe=9) in entries[1:5]
+    assert queue.take("b", probe=1) is None
+
+
+def test_any_of_those_never_asked_may_be_the_probe() -> None:
+    first = set()
+    for salt in range(40):
+        queue = OrderQueue()
+        for n in range(20):
+            add(queue, str(n), 0.0, sent_at=float(n))
+        queue.promote(1.0)
+        taken = queue.take("a", probe=salt)
+        assert taken is not None
+        first.add(taken.id)
+    assert len(first) == 20
+
+
+def test_what_is_not_understood_stands_behind_the_others() -> None:
+    queue = OrderQueue()
+    odd, newer = add(queue, "odd", 0.0, sent_at=9.0), add(queue, "old", 0.0, sent_at=1.0)
+    odd.note(odd=2)
+    queue.promote(1.0)
+    assert queue.take("a") is newer
+    assert queue.take("a") is odd

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.sense import NOT_UNDERSTOOD, PATIENCE, REFUSED, Sense
 from order_monitor.core.text import SHOWN, plain, shown, visible, visible_lines
 
 
@@ -115,51 +114,6 @@ def test_four_times_the_text_takes_no_longer_than_it_should(text: str) -> None:
 
     quarter = min(seconds(text[: len(text) // 4]) for _ in range(3))
     assert min(seconds(text) for _ in range(3)) < 10 * max(quarter, 0.005)
-
-
-class TestSense:
-    """An account of which nothing is understood."""
-
-    def test_one_order_never_speaks_for_its_account(self) -> None:
-        sense = Sense()
-        for n in range(50):
-            sense.not_understood("a", "garbled", 0.0, n)
-        assert sense.reason(1) == ""
-        assert not sense.is_in_doubt
-        assert not sense.is_lost(1e6)
-
-    def test_as_many_orders_as_shut_a_gate_do(self) -> None:
-        sense = Sense()
-        for n in range(4):
-            sense.not_understood(str(n), "garbled", 0.0, 0.0)
-        assert sense.reason(5) == ""
-        sense.not_understood("4", "refused", 0.0, 0.0)
-        assert sense.reason(5) == NOT_UNDERSTOOD
-        sense.understood()
-        assert sense.reason(5) == ""
-
-    def test_where_every_question_is_refused_that_is_the_reason(self) -> None:
-        sense = Sense()
-        for n in range(5):
-            sense.not_understood(str(n), "refused", 0.0, 0.0)
-        assert sense.reason(5) == REFUSED
-
-    def test_an_order_is_kept_with_the_slot_at_which_its_answers_became_so(self) -> None:
-        sense = Sense()
-        sense.not_understood("a", "garbled", 1.0, 0.0)
-        sense.not_understood("a", "garbled", 2.0, 5.0)
-        assert sense.orders() == {"a": ("garbled", 1.0)}
-        sense.not_understood("a", "refused", 3.0, 9.0)
-        assert sense.orders() == {"a": ("refused", 3.0)}
-        sense.understood()
-        assert sense.orders() == {}
-
-    def test_few_orders_are_lost_after_a_while(self) -> None:
-        sense = Sense()
-        sense.not_understood("a", "garbled", 0.0, 10.0)
-        sense.not_understood("b", "garbled", 0.0, 11.0)
-        assert not sense.is_lost(10.0 + PATIENCE)
-        assert sense.is_lost(10.1 + PATIENCE)
 
 
 def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:

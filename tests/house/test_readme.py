@@ -262,5 +262,5 @@ def test_the_log_table_names_every_event_and_no_other() -> None:
             known |= set(
                 re.findall(r"\.(?:info|warning|error|critical|log)\((?:level, )?\s*\"([a-z_.]+)\"", path.read_text())
             )
-    known |= {"order.completed", "order.failed", "order.refused", "order.garbled"}
+    known |= {"order.completed", "order.failed", "order.refused", "order.garbled", "order.busy", "order.blocked"}
     assert told == known

@@ -40,6 +40,8 @@ class Dispatch:
     touched: int = 0
     meant_by: str | None = None
     noted_at: float = 0.0
+    understood_at: float | None = None
+    odd_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,14 @@ class Shared:
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
         return []
 
-    def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:
+    def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:  # noqa: PLR0911 - one a statement
         """What is inserted or changed: it is locked in any case."""
         match name:
             case "_note_dispatches":
                 return [("dispatches", (i, reference, a)) for i, a, reference, *_ in zip(*args, strict=True)]
+            case "_mark_dispatches":
+                keys = [(i, reference, a) for i, a, reference, *_ in zip(*args, strict=True)]
+                return [("dispatches", key) for key in sorted(keys) if key in self._all("dispatches")]
             case "_mean":
                 key = self._last_noted(args[0])
                 return [] if key is None else [("dispatches", key)]
@@ -171,6 +176,15 @@ class Shared:
             noted.append({"id": order_id, "touched": row.touched})
         return noted
 
+    def _mark_dispatches(self, _: str, args: Sequence[Any]) -> None:
+        for order_id, account, reference, seen_at, odd_at in zip(*args, strict=True):
+            row = self._one("dispatches", (order_id, reference, account))
+            if row is None:
+                continue
+            understood = seen_at if odd_at is None and row.understood_at is None else row.understood_at
+            odd = None if odd_at is None else odd_at if row.odd_at is None else row.odd_at
+            self._put("dispatches", (order_id, reference, account), replace(row, understood_at=understood, odd_at=odd))
+
     def _newest_dispatches(self) -> dict[tuple[str, str], Dispatch]:
         """Each order's newest dispatch under each of its references."""
         rows = sorted(self._all("dispatches").values(), key=lambda row: row.number)
@@ -187,7 +201,7 @@ class Shared:
                 for row in rows.values()
                 if row.reference == reference and row.order_id != order_id and row.login in logins
             ]
-            more = {"meant": noted.meant_by is not None, "twins": twins}
+            more = {"meant": noted.meant_by is not None, "twins": twins, "odd_at": noted.odd_at}
             found.append({"id": order_id, "found_at": noted.found_at, "touched": noted.touched, **more})
         return found
 
@@ -356,6 +370,7 @@ SHARED: dict[str, str] = {
     "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)": "_standing",
     'SELECT u.id, o."id" IS NOT NULL AND': "_twins",
     'UPDATE "public"."order_monitor_dispatches" SET meant_by': "_mean",
+    'UPDATE "public"."order_monitor_dispatches" AS d SET first_understood_at': "_mark_dispatches",
     'INSERT INTO "public"."order_monitor_pins" (login, digest, order_id)': "_claim_codes",
     "SELECT p.login, p.digest, p.order_id::text AS id": "_owners",
     'UPDATE "public"."order_monitor_pins" SET seen_in': "_seen_in",

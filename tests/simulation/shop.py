@@ -509,6 +509,11 @@ class Connection(Beside):
             integration = own or noted
             route = Route.OWN if own else Route.ONE if noted else Route.NONE
         is_old = sent is not None and sent.touched >= TOUCHED
+        registered = (
+            sent is not None
+            and sent.account == (integration if from_shop else CONFIGURED)
+            and abs(sent.sent_at - row.sent_at) < SAME_TIME
+        )
         return {
             "id": row.id,
             "status": row.status,
@@ -519,9 +524,9 @@ class Connection(Beside):
             "integration": integration,
             "route": int(route),
             "package": row.package or None,
-            "registered": sent is not None
-            and sent.account == (integration if from_shop else CONFIGURED)
-            and abs(sent.sent_at - row.sent_at) < SAME_TIME,
+            "registered": registered,
+            "understood": registered and sent is not None and sent.understood_at is not None,
+            "odd_at": sent.odd_at if registered and sent is not None else None,
         }
 
     def _pins(self, _: str, args: Sequence[Any]) -> list[Any]:

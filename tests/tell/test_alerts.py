@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from order_monitor.core.answer import Garbled
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from tests import stages
@@ -76,7 +77,8 @@ async def on_fire() -> Stage:
     stage.view.sender = posting
     stage.stuck(stage.engine.queue.coming(1)[0].order, StuckReason.PIN_DUPLICATE)
     for n in range(5):
-        stage.accounts["default"].sense.not_understood(str(n), "garbled", 0.0, clock.monotonic())
+        judge = stage.accounts["default"].judge
+        judge.judge(str(n), Garbled("not_understood"), clock.monotonic(), due=0.0, limit=99)
     for n in range(20):
         stage.ended(stage.order(90_000), delay=400.0 + n)
     return stage

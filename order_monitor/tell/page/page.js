@@ -416,6 +416,13 @@ function rate(account) {
   return make("span", { class: "rate" }, say("of_limit", { n: number(account.calls_per_second), limit: number(account.limit_per_second) }), meter);
 }
 
+/** How many orders an account has, and below it how many of them its provider does not know. */
+function ordersOf(account) {
+  const cell = make("span", {}, number(account.orders));
+  if (account.odd_orders) cell.append(note(say("odd_orders", { n: number(account.odd_orders) })));
+  return cell;
+}
+
 function showAccounts() {
   const accounts = dicts(shown.accounts);
   const isBalance = accounts.some((account) => account.balance);
@@ -423,7 +430,7 @@ function showAccounts() {
   table("accounts", isBalance ? [...heads, "balance"] : heads, accounts.map((account) => ({
     key: ["data-account", account.name], state: stateOf(account),
     cells: [
-      name(account.name), gate(account), number(account.orders), number(account.due), number(account.in_flight),
+      name(account.name), gate(account), ordersOf(account), number(account.due), number(account.in_flight),
       rate(account), failure(account.last_error, account.said), fromNow(account.last_answer_at),
       ...(isBalance ? [clean(account.balance) || "–"] : []),
     ],
