@@ -92,7 +92,8 @@ class Result:
     ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back. ``review`` is for
     a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
     believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
-    ``code`` is the digest that the PIN's code is known by.
+    ``code`` is the digest that the PIN's code is known by. ``is_refused``: it was to be written, and the database stood
+    against it, not our decision. ``is_partial``: some of it was left out, so that the same answer is to be written once more.
     """
 
     finding: Finding
@@ -108,3 +109,5 @@ class Result:
     notice: str = ""
     event_id: int | None = None
     code: bytes | None = field(default=None, repr=False)
+    is_refused: bool = False
+    is_partial: bool = False

@@ -26,10 +26,11 @@ UPDATE_PARAMETERS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """SQL for one table as it was found."""
+    """SQL for one table as it was found. Without ``hints`` no notification goes with an event."""
 
     table: Table
     layout: Layout
+    hints: bool = True
 
     @property
     def open_statuses(self) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class Statements:
             f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late, u.source, u.cause, u.account, u.reference, "
             f"{self._has_pin(pin)} AS has_pin"
         )
-        return with_event(update, self.table.schema, self.layout)
+        return with_event(update, self.table.schema, self.layout, hints=self.hints)
 
     def late_lock_sql(self, span: str = "") -> str:
         """SQL that locks those among given orders that stand at one of the statuses given and could have no PIN."""
@@ -129,7 +130,7 @@ class Statements:
             "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "
             f"u.source, u.cause, u.account, u.reference, {self._has_pin(pin)} AS has_pin"
         )
-        return with_event(update, self.table.schema, self.layout)
+        return with_event(update, self.table.schema, self.layout, hints=self.hints)
 
     def _has_pin(self, pin: str) -> str:
         """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
@@ -137,6 +138,16 @@ class Statements:
         # What stands there as before was looked at already, and more closely.
         stored = f"CASE WHEN {text} IS NOT DISTINCT FROM u.had THEN NOT u.had_none ELSE NOT {lacks_pin(text, self.layout)} END"
         return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
+
+    def try_status_sql(self, span: str = "", *, own: bool = False) -> str:
+        """SQL that gives an open order the status ``$2``, or its ``own`` again, and nothing else: it is tried, and rolled back."""
+        t = self.table
+        status = t["external_status"]
+        value = f"o.{status.sql}" if own else f"$2::text{status.cast}"
+        return (
+            f"UPDATE {t.sql} AS o SET {status.sql} = {value} WHERE o.{t['id'].sql} = $1::text{t['id'].cast} "
+            f"AND o.{status.compared} IN ({literals(self.open_statuses)}){span} RETURNING o.{t['id'].sql}::text AS id"
+        )
 
     def touch_sql(self, span: str = "") -> str:
         """SQL that notes the time of a check of open orders."""

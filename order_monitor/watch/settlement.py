@@ -118,7 +118,8 @@ class Settlement:
         if result.write is not None and order.status != result.write.status:
             self._queue.renew(entry, order._replace(status=result.write.status), entry.account)
             self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
-        entry.written = result.finding.answer
+        # What is not in the table as it was said is to be written with the next answer, even if that is the same.
+        entry.written = None if result.is_refused or result.is_partial else result.finding.answer
 
     def _stuck(self, entry: Entry, result: Result) -> None:
         reason = str(result.stuck)
