@@ -37,7 +37,9 @@ WORD_REFUSED: Final = "statuses.processing is not taken by its column"
 PROCESSING: Final = "processing_refused"
 """The name of the mark under which all processes of a shop find it: a pass from cron would never see enough by itself."""
 
-HINT_CODES: Final = ("54000", "42501", "42883")
+QUEUE_FULL: Final = "54000"
+
+HINT_CODES: Final = (QUEUE_FULL, "42501", "42883")
 """Which refusals a notification may be the cause of: a full queue, no right to notify, a function in its place."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -14,7 +15,7 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
-from order_monitor.shop.left_out import HINT_CODES, WORD_REFUSED, Hints, ProcessingWord, mend_worded
+from order_monitor.shop.left_out import HINT_CODES, QUEUE_FULL, WORD_REFUSED, Hints, ProcessingWord, mend_worded
 from order_monitor.shop.order_reader import note_namesakes
 from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.queries import Queries
@@ -76,6 +77,8 @@ class OrderRecorder:
         """
         if error.is_passing or not error.code:
             return
+        if error.is_servers:
+            await self._read_off_queue()
         if error.is_servers or (not error.is_inner and error.code.startswith(_SERVERS_OWN)):
             raise ShopUnavailableError(str(error))
         try:
@@ -177,10 +180,18 @@ class OrderRecorder:
                 raise
             results = await self._write_by(replace(ledger, hints=False), findings, lock_wait, with_notes=with_notes)
             self._hints.refused(str(error))
+            if error.code == QUEUE_FULL:
+                await self._read_off_queue()
             return results
         if ledger.hints and any(result.event_id is not None for result in results):
             self._hints.taken()
         return results
+
+    async def _read_off_queue(self) -> None:
+        """Let the server see how far its listeners have read: of a full queue nothing else makes it look, and it would stay full."""
+        with suppress(ShopError):
+            async with self._database.transaction() as connection:
+                await connection.fetchval("SELECT pg_notification_queue_usage()")
 
     async def _write_by(
         self, ledger: Ledger, findings: Sequence[Finding], lock_wait: float, *, with_notes: bool

@@ -88,9 +88,7 @@ def test_both_kinds_count_together_and_an_order_once() -> None:
     assert problem(hindered, 100.0) == ""
     hindered.held_up("c", 50.0)
     assert problem(hindered, 100.0) == "", "it waits for less than a minute, as any write may"
-    assert problem(hindered, 110.0) == (
-        "nothing written for 60 s: orders refused: 1 (no [P0001]), held up: 2"
-    )
+    assert problem(hindered, 110.0) == ("nothing written for 60 s: orders refused: 1 (no [P0001]), held up: 2")
     hindered.refused("b", "no", 111.0)
     hindered.held_up("d", 111.0)
     assert "orders refused: 2 (no), held up: 1" in problem(hindered, 111.0)
