@@ -363,6 +363,26 @@ class Ledger:
         written = await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
         return await self._read_back(connection, written, span)
 
+    async def rehearse_on(self, connection: Connection, result: Result) -> str:
+        """Write one result as it would be written, onto a locked row of whatever status; the caller rolls it back.
+
+        Return what is worth a word about what was stored; nothing where it is what was written.
+
+        Raises:
+            RowRejectedError: what was stored is not what was written.
+            asyncpg.PostgresError: the database refuses it.
+        """
+        statements = self.statements
+        span = statements.node(statements.span([result.finding.order]))
+        sql = statements.update_sql(span, any_status=True)
+        written = await _change(connection, [result], sql, values_of, statements.open_statuses)
+        await connection.execute(CHECK_NOW)
+        return next(iter(await self._read_back(connection, written, span))).notice
+
+    def without_hints(self) -> Ledger:
+        """Return the same, writing without notifications."""
+        return replace(self, hints=False)
+
     async def _add_pins(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
         statements = self.statements

@@ -188,7 +188,7 @@ class OrderRecorder:
         return results
 
     async def _read_off_queue(self) -> None:
-        """Let the server see how far its listeners have read: of a full queue nothing else makes it look, and it would stay full."""
+        """Let the server see how far its listeners have read: nothing else makes it look at a queue that is full."""
         with suppress(ShopError):
             async with self._database.transaction() as connection:
                 await connection.fetchval("SELECT pg_notification_queue_usage()")
