@@ -9,6 +9,7 @@ import pytest
 
 from tests.commands.test_people import call, daemon
 from tests.commands.test_process import Panel, once, panel, sent, settings
+from tests.shop.test_left_out import shadowed
 from tests.shops import Shop
 
 __all__ = ["panel"]
@@ -55,3 +56,15 @@ async def test_a_daemon_whose_every_write_is_refused_is_not_ready(
         async with asyncio.timeout(30):
             while (await client.get(f"{url}/readyz")).status_code != 200:
                 await asyncio.sleep(0.2)
+
+
+async def test_a_person_resolves_an_order_while_the_queue_of_notifications_is_full(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    (order_id,) = await sent(plain_shop, 1)
+    await shadowed(plain_shop)
+    config = settings(plain_shop.dsn, panel.server.url)
+    code, out, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "by phone")
+    assert code == 0, out + err
+    assert (await plain_shop.row(order_id))["external_status"] == "failed"
+    assert await plain_shop.connection.fetchval("SELECT outcome FROM order_monitor_events") == "failed"
