@@ -53,20 +53,25 @@ class OrderRecorder:
             ShopMisfitError: the table is not as it was.
         """
         await self._catalogue.complete()
-        await self._word.look(findings, lock_wait)
         try:
-            results = await self._widened(await self._write(findings, lock_wait), lock_wait)
+            await self._word.look(findings, lock_wait)
+            results = await self._record(findings, lock_wait)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+        await self._word.committed(results)
+        return results
+
+    async def _record(self, findings: Sequence[Finding], lock_wait: float) -> list[Result]:
+        try:
+            return await self._widened(await self._write(findings, lock_wait), lock_wait)
         except RowRejectedError as error:
             await self._see_whose_fault(error)
             if len(findings) > 1:
                 raise
             results = [await self._record_alone(findings[0], error, lock_wait)]
             await self._note_alone(results)
-        await self._word.committed(results)
-        return results
+            return results
 
     async def _see_whose_fault(self, error: RowRejectedError) -> None:
         """Ask the server, not the code: do the very statements run on no row at all? A trigger can raise any code there is.

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Result
 from order_monitor.demo.postgres import EmbeddedPostgres
@@ -363,3 +363,16 @@ async def test_a_mark_that_cannot_be_read_names_nothing() -> None:
         *[set()] * 4,
         {"a", "b"},
     ]
+
+
+async def test_the_table_of_marks_gone_before_the_first_write_is_named(plain_shop: Shop) -> None:
+    """Whoever writes first reads what others have found: that it cannot is no answer's fault, and says what to run."""
+    orders = await prepared(plain_shop)
+    finding = found(plain_shop.order(await plain_shop.add()), Waiting("x"))
+    await plain_shop.connection.execute("ALTER TABLE order_monitor_settings RENAME TO away")
+    with pytest.raises(ShopMisfitError):
+        await orders.record([finding])
+    with pytest.raises(ShopMisfitError, match="order_monitor_settings"):
+        await orders.record([finding])
+    await plain_shop.connection.execute("ALTER TABLE away RENAME TO order_monitor_settings")
+    assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
