@@ -11,17 +11,19 @@ from order_monitor.commands.composition import database_of, directory_of, layout
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
+from order_monitor.shop.check_line import CheckLine
 from order_monitor.shop.database import Database
-from order_monitor.shop.doctor import CheckLine, Doctor, worst
+from order_monitor.shop.doctor import Doctor, worst
 from order_monitor.shop.membership import POOLED, LostMembershipError, OlderVersionError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
 from order_monitor.shop.presence import database_time
+from order_monitor.shop.rehearsal import Rehearsal
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
 from order_monitor.tell.logs import Redactor
@@ -33,19 +35,20 @@ from order_monitor.watch.system_clock import SystemClock
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def run_check(config: Path | None, *, as_json: bool) -> int:
-    """Check, print a line for each thing, and return 1 if one is an error."""
+def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> int:
+    """Check, with ``rehearse`` try the writes too, print a line for each thing, and return 1 if one is an error."""
     settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_check(settings, redactor, as_json=as_json), sink.close)
+    return run_to_exit(_check(settings, redactor, as_json=as_json, rehearse=rehearse), sink.close)
 
 
-async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> int:
+async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool) -> int:
     lines = [CheckLine("ok", "settings", "all understood")]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
     try:
         orders = Orders(database, layout)
         doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
         lines += [line async for line in doctor.examine()]
+        lines += await _rehearse(database, orders) if rehearse else []
         lines.append(await _check_clocks(database, clock))
         directory = directory_of(settings, clock, redactor.learn)
         if worst(lines) != "error":
@@ -58,6 +61,17 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool) -> in
         await database.close()
     _print(lines, redactor, as_json=as_json)
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
+
+
+async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
+    """Try the writes, where the table and our own are there and may be written."""
+    try:
+        await orders.complete()
+        return await Rehearsal(database, orders).lines()
+    except ShopUnavailableError:
+        raise
+    except (SettingsError, ShopError) as error:
+        return [CheckLine("error", "rehearsal", f"it could not be tried: {error}", "see the lines above")]
 
 
 async def _check_clocks(database: Database, clock: Clock) -> CheckLine:

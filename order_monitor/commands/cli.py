@@ -74,12 +74,13 @@ def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str
 @cli_group.command()
 @takes_config
 @click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
+@click.option("--rehearse", is_flag=True, help="Try the writes too, on one row, and roll them back.")
 @click.pass_context
-def check(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+def check(ctx: click.Context, config: Path | None, *, as_json: bool, rehearse: bool) -> None:
     """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
     from order_monitor.commands.check import run_check
 
-    ctx.exit(run_check(config_of(ctx, config), as_json=as_json))
+    ctx.exit(run_check(config_of(ctx, config), as_json=as_json, rehearse=rehearse))
 
 
 @cli_group.command()

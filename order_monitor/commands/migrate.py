@@ -12,6 +12,7 @@ from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration, as_django, as_sql
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.walls import walls_of
 from order_monitor.shop.webhook_mark import address_of, read_webhook, set_first
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
@@ -42,6 +43,8 @@ async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:
             if count := await _take_over_codes(settings, database):
                 say(f"took over the codes of {count} orders that were given a PIN before", to_stdout=True)
                 done += 1
+            for wall in await walls_of(database, migration, await migration.table(), layout_of(settings)):
+                say(f"{wall.level}: {wall.subject}: {wall.text}; {wall.do}", to_stdout=True)
             if not done:
                 say("nothing to do: everything is there", to_stdout=True)
     finally:

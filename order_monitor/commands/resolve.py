@@ -16,13 +16,14 @@ from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed
 from order_monitor.core.decision import StuckReason
+from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.dispatches import account_of
 from order_monitor.shop.event_sql import COMPLETED_WORDS
-from order_monitor.shop.ledger import package_mark
+from order_monitor.shop.ledger import Ledger, package_mark
 from order_monitor.shop.marks import add_mark
 from order_monitor.shop.order_history import OrderHistory, stored_pin
 from order_monitor.shop.own_tables import people_tables
@@ -227,9 +228,17 @@ async def _end(database: Database, orders: Orders, finding: Finding, decision: D
 
 
 async def _write(database: Database, orders: Orders, finding: Finding, decision: Decision) -> Result:
-    """Write the decision, its event, and the end of its review in one transaction: all of it or nothing."""
+    """Write the decision, its event, and the end of its review in one transaction; where a notification is refused, without it."""
+    try:
+        return await _write_by(orders.ledger, database, orders, finding, decision)
+    except ShopMisfitError:
+        return await _write_by(orders.ledger.without_hints(), database, orders, finding, decision)
+
+
+async def _write_by(ledger: Ledger, database: Database, orders: Orders, finding: Finding, decision: Decision) -> Result:
+    """Write all of it or nothing."""
     async with database.transaction() as connection:
-        (result,) = await orders.ledger.write(connection, [finding], with_notes=True)
+        (result,) = await ledger.write(connection, [finding], with_notes=True)
         if result.fate is Fate.LOCKED:
             return result
         if result.fate is not Fate.WRITTEN or result.write is None:

@@ -76,12 +76,14 @@ class Row:
 class Rules:
     """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds.
 
-    ``no_pin`` are words that stand in a row, too, where it has no PIN.
+    ``no_pin`` are words that stand in a row, too, where it has no PIN. Without ``writes_processing`` an order that waits keeps its
+    status: the column does not take the word.
     """
 
     completed: str = "completed"
     failed: str = "failed"
     processing: str = "processing"
+    writes_processing: bool = True
     give_up_after: float = 86_400.0
     give_up_blind: bool = False
     give_up_unknown: bool = False
@@ -213,9 +215,10 @@ def _end(row: Row, status: str, message: str, rules: Rules, pin: Pin | None = No
 def _wait(row: Row, message: str, rules: Rules) -> Decision:
     text = clean(message)
     note = append_note(row.note, text, rules.note_width)
-    if row.status == rules.processing and note is None:
+    status = rules.processing if rules.writes_processing else row.status
+    if row.status == status and note is None:
         return Nothing()
-    return Write(rules.processing, final=False, note=note, message=text)
+    return Write(status, final=False, note=note, message=text)
 
 
 def append_note(note: str | None, message: str, width: int | None) -> str | None:

@@ -28,14 +28,18 @@ class RowRejectedError(ShopError):
     """The database, which is well, refuses something about a row of the batch. Halve it; the row at fault stays open.
 
     ``code`` is its SQLSTATE. ``is_passing`` tells that the refusal may end by itself (a lock, a deadlock, a statement too slow);
-    ``is_inner`` that it came out of a function, as a trigger is: then no code says anything of the server.
+    ``is_inner`` that it came out of a function, as a trigger is: then no code says anything of the server; ``is_servers`` that it
+    is the server's matter for certain, whatever its code.
     """
 
-    def __init__(self, text: str, code: str = "", *, is_passing: bool = False, is_inner: bool = True) -> None:
+    def __init__(
+        self, text: str, code: str = "", *, is_passing: bool = False, is_inner: bool = True, is_servers: bool = False
+    ) -> None:
         """Keep what the server said of it, save its text."""
         self.code = code
         self.is_passing = is_passing
         self.is_inner = is_inner
+        self.is_servers = is_servers
         super().__init__(text)
 
 

@@ -98,7 +98,8 @@ class Result:
     a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
     believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
     ``code`` is the digest that the PIN's code is known by. ``marked`` tells that it was noted of the dispatch whether
-    its answers are understood.
+    its answers are understood. ``is_refused``: it was to be written, and the database stood against it, not our decision.
+    ``is_partial``: some of it was left out, so that the same answer is to be written once more.
     """
 
     finding: Finding
@@ -115,3 +116,5 @@ class Result:
     event_id: int | None = None
     marked: bool = False
     code: bytes | None = field(default=None, repr=False)
+    is_refused: bool = False
+    is_partial: bool = False

@@ -8,7 +8,7 @@ from order_monitor.core.errors import NotMigratedError, SettingsError, ShopMisfi
 from order_monitor.core.order import CONFIGURED
 from order_monitor.shop.accounts import AccountTables, credentials_of, find_account_tables
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.layout import Layout, check_statuses
+from order_monitor.shop.layout import Layout, can_hold, check_statuses
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.logins import Logins
 from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
@@ -115,7 +115,9 @@ class Catalogue:
         lacks = await lacking(connection, layout.schema)
         note = table.get("note")
         width = note.width if note is not None else None
-        rules = replace(layout.rules, pin_width=table["pin_code"].width, note_width=width)
+        writes_processing = can_hold(table, layout.rules.processing)
+        pin_width = table["pin_code"].width
+        rules = replace(layout.rules, pin_width=pin_width, note_width=width, writes_processing=writes_processing)
         reviews, schema = Reviews(layout.schema), layout.schema
         ledger = Ledger(table, layout, rules, Logins(schema, b""))
         found = Holdings(ledger, accounts, Pauses(schema), reviews, tuple(lacks))

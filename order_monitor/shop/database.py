@@ -34,6 +34,9 @@ _PASSING: Final = ("55P03", "57014", "40001", "40P01")
 _LANGUAGES: Final = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
 """Where a procedural language raises what a function tells it to: any code may come from there."""
 
+_QUEUE: Final = ("54000", "async.c")
+"""By which code, and from which of the server's files, a full queue of notifications is told: at the commit, for all alike."""
+
 _ROW_CLASSES: Final = ("22", "23", "44", "P0", "09", "27")
 _TRANSIENT_CLASSES: Final = ("08", "25", "28", "40", "53", "55", "57", "58", "XX", "3D")
 _MISPLACED: Final = "25006"
@@ -90,6 +93,7 @@ def refusal(error: BaseException) -> RowRejectedError:
         state,
         is_passing=state in _PASSING and not is_raised,
         is_inner=is_raised or bool(getattr(error, "context", None)),
+        is_servers=(state, getattr(error, "server_source_filename", None)) == _QUEUE,
     )
 
 

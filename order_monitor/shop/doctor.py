@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from order_monitor.core.errors import RowRejectedError, SettingsError, ShopError, ShopMisfitError
 from order_monitor.core.order import SkipReason
 from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
+from order_monitor.shop.check_line import CheckLine
 from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import Layout, is_open
@@ -23,16 +23,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
 from order_monitor.shop.shapes import remarks_of
 from order_monitor.shop.table_search import WRITTEN
-
-
-@dataclass(frozen=True, slots=True)
-class CheckLine:
-    """One thing looked at. ``do`` says what to do about it, where there is something."""
-
-    level: Literal["ok", "warning", "error"]
-    subject: str
-    text: str
-    do: str = ""
+from order_monitor.shop.walls import found_out, walls_of
 
 
 class Doctor:
@@ -78,7 +69,7 @@ class Doctor:
             what, _, remedy = text.partition(": ")
             yield CheckLine("warning", "columns", f"left out: {what}", remedy)
         rights = await self._rights(table)
-        for line in rights:
+        for line in [*rights, *await walls_of(self._database, self._migration, table, self._layout)]:
             yield line
         missing = await self._migration.missing(table)
         for line in [
@@ -96,8 +87,8 @@ class Doctor:
         elif not any(line.level == "error" for line in rights):
             for line in [*await self._identity(table), *await self._open_orders()]:
                 yield line
-            yield await self._deliveries()
-            for line in await self._people():
+            found = await found_out(self._database, self._layout)
+            for line in [*found, await self._deliveries(), *await self._people()]:
                 yield line
 
     async def _rights(self, table: Table) -> list[CheckLine]:

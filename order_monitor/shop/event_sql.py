@@ -21,8 +21,10 @@ WEBHOOK_MARK: Final = "webhook"
 """The name under which all processes find where and since when this shop's events are posted."""
 
 
-def with_event(update: str, schema: str, layout: Layout) -> str:
+def with_event(update: str, schema: str, layout: Layout, *, hints: bool = True) -> str:
     """SQL that makes an update, records each change of status and gives one hint for all; it must be read to be given at all.
+
+    Without ``hints`` none is given: whoever listens for them finds the event when it next looks.
 
     Whether an event is put up for delivery is for the mark in the database to say, and not for the settings of whoever writes it.
     One that nobody consumes is written as consumed at the very time of its decision: no consumer that waits for its commit can have
@@ -38,6 +40,7 @@ def with_event(update: str, schema: str, layout: Layout) -> str:
         "AND (e.reference IS NULL OR (e.reference = c.reference AND e.account = c.account))"
     )
     consumed = "now()" if layout.is_consumed else "NULL::timestamptz"
+    hint = f"pg_notify({literal(CHANNEL)}, max(id)::text)::text" if hints else "NULL::text"
     return (
         f"WITH changed AS ({update}), told AS (SELECT c.id, count(*) > 0 AS before, "
         f"COALESCE(bool_or(e.sent_at < to_timestamp(c.sent_at) - interval '{SAME_TIME:g} s'), false) AS earlier "
@@ -51,7 +54,7 @@ def with_event(update: str, schema: str, layout: Layout) -> str:
         "RETURNING id, order_id, repeat), "
         f"queued AS (INSERT INTO {quoted(schema)}.{quoted(DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
         f"WHERE {is_posted(schema)}), "
-        f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text)::text AS given FROM event HAVING count(*) > 0) "
+        f"hint AS (SELECT {hint} AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "
         "e.repeat AND NOT c.is_late AND COALESCE(t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
         "FROM changed c LEFT JOIN event e ON e.order_id = c.id LEFT JOIN told t ON t.id = c.id"

@@ -108,19 +108,28 @@ def literals(statuses: Iterable[str]) -> str:
     return ", ".join(literal(status) for status in statuses)
 
 
+def words_of(layout: Layout) -> dict[str, str]:
+    """Return the words that the settings write, by their keys under ``statuses``."""
+    rules = layout.rules
+    return {"completed": rules.completed, "failed": rules.failed, "processing": rules.processing}
+
+
+def can_hold(table: Table, word: str) -> bool:
+    """Whether a status fits its column, by that one's type."""
+    column = table["external_status"]
+    return (not column.labels or word in column.labels) and (column.width is None or len(word) <= column.width)
+
+
 def check_statuses(table: Table, layout: Layout) -> None:
-    """See that what we write fits its column.
+    """See that the words that end an order fit their column; without the one for waiting all goes on.
 
     Raises:
         SettingsError: naming the statuses that do not.
     """
-    column = table["external_status"]
-    rules = layout.rules
-    written = {"completed": rules.completed, "failed": rules.failed, "processing": rules.processing}
     problems = [
-        f"statuses.{key}: {table.name}.{column.name} cannot hold this value"
-        for key, value in written.items()
-        if (column.labels and value not in column.labels) or (column.width is not None and len(value) > column.width)
+        f"statuses.{key}: {table.name}.{table['external_status'].name} cannot hold this value"
+        for key, word in words_of(layout).items()
+        if key != "processing" and not can_hold(table, word)
     ]
     if problems:
         raise SettingsError(problems)

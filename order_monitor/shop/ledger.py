@@ -44,7 +44,7 @@ from order_monitor.shop.statements import NOWHERE, UPDATE_PARAMETERS, Statements
 
 _INT4_MAX: Final = 2**31 - 1
 _DOUBLED: Final = "more rows than one have this id; give each an id of its own, and keep it so by a unique index"
-_CHECK_NOW: Final = "SET CONSTRAINTS ALL IMMEDIATE"
+CHECK_NOW: Final = "SET CONSTRAINTS ALL IMMEDIATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Ledger:
     """The orders table as it was found, with what all processes share about it: dispatches, logins and codes.
 
     ``shared`` are the packages whose orders share their codes; ``began_at`` is when this shop was first migrated, epoch seconds.
+    Without ``hints`` no notification goes with an event.
     """
 
     table: Table
@@ -61,6 +62,7 @@ class Ledger:
     key: bytes = b""
     shared: frozenset[str] = frozenset()
     began_at: float = float("-inf")
+    hints: bool = True
 
     @property
     def records_every_check(self) -> bool:
@@ -70,7 +72,7 @@ class Ledger:
     @property
     def statements(self) -> Statements:
         """The SQL of this table."""
-        return Statements(self.table, self.layout)
+        return Statements(self.table, self.layout, self.hints)
 
     @property
     def dispatches(self) -> Dispatches:
@@ -232,6 +234,11 @@ class Ledger:
                 may_expire=finding.vouched,
                 unknown=_unknown(finding, noted, age),
             )
+        is_partial = (
+            not self.rules.writes_processing
+            and isinstance(finding.answer, Waiting)
+            and status not in (self.rules.processing, None)
+        )
         match decision:
             case Write(final=True) if noted is None and not finding.by_person and finding.is_told:
                 # An order that ended is not read again: its PIN is for a person.
@@ -242,11 +249,11 @@ class Ledger:
             case Write():
                 finding.had, finding.had_none = row["pin"], self._lacks_pin(row)
                 kept = decision if with_notes else replace(decision, note=None, message="")
-                return Result(finding, Fate.WRITTEN, write=kept, status=status)
+                return Result(finding, Fate.WRITTEN, write=kept, status=status, is_partial=is_partial)
             case Stuck(reason=reason, detail=detail):
                 return Result(finding, Fate.STUCK, stuck=reason, detail=detail, status=status)
             case Nothing():
-                return Result(finding, Fate.UNCHANGED, status=status)
+                return Result(finding, Fate.UNCHANGED, status=status, is_partial=is_partial)
 
     def _is_other_dispatch(self, finding: Finding, row: asyncpg.Record) -> bool:
         """Whether the shop has sent the order under another reference, or to another account, since it was asked about."""
@@ -365,6 +372,26 @@ class Ledger:
         written = await _change(connection, results, statements.update_sql(span), values_of, statements.open_statuses)
         return await self._read_back(connection, written, span)
 
+    async def rehearse_on(self, connection: Connection, result: Result) -> str:
+        """Write one result as it would be written, onto a locked row of whatever status; the caller rolls it back.
+
+        Return what is worth a word about what was stored; nothing where it is what was written.
+
+        Raises:
+            RowRejectedError: what was stored is not what was written.
+            asyncpg.PostgresError: the database refuses it.
+        """
+        statements = self.statements
+        span = statements.node(statements.span([result.finding.order]))
+        sql = statements.update_sql(span, any_status=True)
+        written = await _change(connection, [result], sql, values_of, statements.open_statuses)
+        await connection.execute(CHECK_NOW)
+        return next(iter(await self._read_back(connection, written, span))).notice
+
+    def without_hints(self) -> Ledger:
+        """Return the same, writing without notifications."""
+        return replace(self, hints=False)
+
     async def _add_pins(self, connection: Connection, results: Sequence[Result], span: str) -> list[Result]:
         """Put PINs into orders that ended without. Their events move no money: they are repeats."""
         statements = self.statements
@@ -381,7 +408,7 @@ class Ledger:
         ends = [r for r in results if r.write is not None and (r.write.final or r.write.pin is not None)]
         if not ends:
             return list(results)
-        await connection.execute(_CHECK_NOW)
+        await connection.execute(CHECK_NOW)
         ids = [r.finding.order.id for r in ends]
         stored = {row["id"]: row for row in await connection.fetch(self.statements.status_sql(span), ids)}
         found = {r.finding.order.id: self._compared(r, stored.get(r.finding.order.id)) for r in ends}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -13,6 +15,7 @@ from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
+from order_monitor.shop.left_out import HINT_CODES, QUEUE_FULL, WORD_REFUSED, Hints, ProcessingWord, mend_worded
 from order_monitor.shop.order_reader import note_namesakes
 from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.queries import Queries
@@ -32,11 +35,14 @@ class OrderRecorder:
         self._database = database
         self._catalogue = catalogue
         self._queries = Queries(catalogue)
+        self._hints = Hints()
+        self._word = ProcessingWord(database, catalogue)
         self._log = structlog.get_logger("order_monitor.orders")
 
     @property
     def _ledger(self) -> Ledger:
-        return self._catalogue.holdings.ledger
+        ledger = self._catalogue.holdings.ledger
+        return replace(ledger, rules=self._word.applied(ledger.rules), hints=self._hints.are_given())
 
     async def record(self, findings: Sequence[Finding], lock_wait: float = 1.0) -> list[Result]:
         """Write findings about different orders, all of them or none, waiting ``lock_wait`` seconds for anybody's lock.
@@ -48,17 +54,24 @@ class OrderRecorder:
         """
         await self._catalogue.complete()
         try:
-            results = await self._widened(await self._write(findings, lock_wait), lock_wait)
+            await self._word.look(findings, lock_wait)
+            results = await self._record(findings, lock_wait)
         except ShopMisfitError:
             self._catalogue.doubt()
             raise
+        await self._word.committed(results)
+        return results
+
+    async def _record(self, findings: Sequence[Finding], lock_wait: float) -> list[Result]:
+        try:
+            return await self._widened(await self._write(findings, lock_wait), lock_wait)
         except RowRejectedError as error:
             await self._see_whose_fault(error)
             if len(findings) > 1:
                 raise
             results = [await self._record_alone(findings[0], error, lock_wait)]
             await self._note_alone(results)
-        return results
+            return results
 
     async def _see_whose_fault(self, error: RowRejectedError) -> None:
         """Ask the server, not the code: do the very statements run on no row at all? A trigger can raise any code there is.
@@ -69,7 +82,9 @@ class OrderRecorder:
         """
         if error.is_passing or not error.code:
             return
-        if not error.is_inner and error.code.startswith(_SERVERS_OWN):
+        if error.is_servers:
+            await self._read_off_queue()
+        if error.is_servers or (not error.is_inner and error.code.startswith(_SERVERS_OWN)):
             raise ShopUnavailableError(str(error))
         try:
             async with self._database.transaction() as connection:
@@ -98,7 +113,10 @@ class OrderRecorder:
         if waiting:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
+            refused = [i for i, kind in waiting if kind == StuckReason.REJECTED_BY_DATABASE]
+            await mend_worded(reviews, connection, table, refused)
             await self._confirm(connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH])
+        await self._word.settled(connection, results)
 
     async def _confirm(self, connection: Connection, results: list[Result]) -> None:
         """Close what is open about a PIN that was read for another dispatch, where this one brought the same."""
@@ -150,17 +168,46 @@ class OrderRecorder:
                 return (await self._write([finding], lock_wait, with_notes=False))[0]
             except RowRejectedError as second:
                 error = second
+        detail, is_word = str(error), await self._word.refused(finding, error, lock_wait)
         finding.attempted = None
+        if is_word and self._word.is_left_out:
+            return (await self._write([finding], lock_wait))[0]
         # What has no code of the server's is ours: what was read back was not what was written.
-        stuck = StuckReason.REJECTED_BY_DATABASE if error.code else StuckReason.CHANGED_BY_TRIGGER
-        return Result(finding, Fate.STUCK, stuck=stuck, detail=str(error))
+        stuck = StuckReason.REJECTED_BY_DATABASE if error.code or is_word else StuckReason.CHANGED_BY_TRIGGER
+        detail = f"{WORD_REFUSED}: {detail}" if is_word else detail
+        return Result(finding, Fate.STUCK, stuck=stuck, detail=detail, is_refused=True)
 
     async def _write(self, findings: Sequence[Finding], lock_wait: float, *, with_notes: bool = True) -> list[Result]:
+        """Write; what is refused with a notification is tried without: whoever listens finds the event all the same."""
+        ledger = self._ledger
+        try:
+            results = await self._write_by(ledger, findings, lock_wait, with_notes=with_notes)
+        except RowRejectedError as error:
+            if not ledger.hints or error.code not in HINT_CODES:
+                raise
+            results = await self._write_by(replace(ledger, hints=False), findings, lock_wait, with_notes=with_notes)
+            self._hints.refused(str(error))
+            if error.code == QUEUE_FULL:
+                await self._read_off_queue()
+            return results
+        if ledger.hints and any(result.event_id is not None for result in results):
+            self._hints.taken()
+        return results
+
+    async def _read_off_queue(self) -> None:
+        """Let the server see how far its listeners have read: nothing else makes it look at a queue that is full."""
+        with suppress(ShopError):
+            async with self._database.transaction() as connection:
+                await connection.fetchval("SELECT pg_notification_queue_usage()")
+
+    async def _write_by(
+        self, ledger: Ledger, findings: Sequence[Finding], lock_wait: float, *, with_notes: bool
+    ) -> list[Result]:
         async with self._database.transaction(of_rows=True, lock_wait=lock_wait) as connection:
             # One that was sent since this order was noted has its reference as well, asked about or not.
-            ends = [f.order for f in findings if self._ledger.may_end(f)]
+            ends = [f.order for f in findings if ledger.may_end(f)]
             await note_namesakes(connection, self._catalogue.holdings, self._queries, ends)
-            results = await self._ledger.write(connection, findings, with_notes=with_notes)
+            results = await ledger.write(connection, findings, with_notes=with_notes)
             await self._note(connection, results)
             return results
 

@@ -66,6 +66,10 @@ _CODES: Final[dict[str, tuple[str, str]]] = {
     "53200": ("it is out of memory", "give the server memory, or lower its work_mem"),
     "53300": ("it has no connection left", "raise max_connections, or lower database.pool_size here or elsewhere"),
     "53400": ("a limit of its configuration is reached", _ADMIN),
+    "54000": (
+        "a limit of the program's is passed, as where its queue of notifications is full or a trigger or a view recurses",
+        "see in pg_stat_activity which session listens and stays in a transaction, and end that; or correct the trigger or view",
+    ),
     "55000": (
         "the table is not in a state to be used so",
         "run order-monitor check; a materialized view must be filled",

@@ -128,6 +128,18 @@ class Reviews:
                 [kind for _, kind in pairs],
             )
 
+    async def mend_worded(
+        self, connection: Connection, table: Table, order_ids: Sequence[str], kind: str, start: str
+    ) -> None:
+        """Close what is open of one ``kind`` about some orders as written after all, where its detail begins with ``start``."""
+        if order_ids:
+            await connection.execute(
+                f"UPDATE {self._table} AS w SET resolution = 'written after all', closed_by = {literal(MENDED_BY)}, "
+                f"closed_at = clock_timestamp() WHERE w.closed_at IS NULL AND w.kind = {literal(kind)} "
+                f"AND starts_with(w.detail, {literal(start)}) AND w.order_id = ANY($1::text[]{table['id'].cast}[])",
+                list(order_ids),
+            )
+
     async def refused(self, connection: Connection, limit: int) -> list[Review]:
         """Return the orders whose rows the database refuses, oldest first."""
         return [r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE][:limit]

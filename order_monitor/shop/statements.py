@@ -11,7 +11,7 @@ from order_monitor.shop.accounts import own_sql
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
-from order_monitor.shop.layout import Layout, lacks_pin, literals, may_lack_pin, open_statuses
+from order_monitor.shop.layout import Layout, events_of, lacks_pin, literals, may_lack_pin, open_statuses
 from order_monitor.shop.set_sql import sets_of
 
 _MARGIN: Final = 1.0
@@ -26,10 +26,11 @@ UPDATE_PARAMETERS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """SQL for one table as it was found."""
+    """SQL for one table as it was found. Without ``hints`` no notification goes with an event."""
 
     table: Table
     layout: Layout
+    hints: bool = True
 
     @property
     def open_statuses(self) -> tuple[str, ...]:
@@ -83,9 +84,24 @@ class Statements:
             f"{root_sql(t, 'o')} AS root, {own_words} AS own_words"
         )
 
-    def update_sql(self, span: str = "") -> str:
-        """SQL that changes locked rows; the compare stands in its own WHERE too."""
+    def rehearsal_lock_sql(self, *, newest: bool) -> str:
+        """SQL that locks the order of the ``newest`` event of ours, or else the first by its key that is not open."""
         t = self.table
+        note = f"o.{t['note'].sql}::text" if t.get("note") else "NULL::text"
+        tenant = f"o.{t['tenant_id'].sql}::text" if t.get("tenant_id") else "NULL::text"
+        order, status = f"o.{t['id'].sql}", t["external_status"]
+        event = f"{order} = (SELECT e.order_id FROM {events_of(t.schema)} e ORDER BY e.id DESC LIMIT 1)"
+        ended = f"o.{status.compared} NOT IN ({literals(self.open_statuses)})"
+        return (
+            f"SELECT {order}::text AS id, o.{status.sql}::text AS status, o.{t['pin_code'].sql}::text AS pin, {note} AS note, "
+            f"{tenant} AS tenant_id, {self.dispatch_sql()} FROM {t.sql} o WHERE {event if newest else ended} "
+            f"ORDER BY {order} LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
+        )
+
+    def update_sql(self, span: str = "", *, any_status: bool = False) -> str:
+        """SQL that changes locked rows; the compare stands in its own WHERE too, unless ``any_status`` is to be tried."""
+        t = self.table
+        is_open = "" if any_status else f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
         status, pin = t["external_status"], f"o.{t['pin_code'].sql}"
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
         update = (
@@ -95,13 +111,13 @@ class Statements:
             f"$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::boolean[]) "
             f"AS u(id, status, pin, note, message, seen_at, done_at, duration, was, told, checks, sent_at, outcome, entry, "
             f"source, cause, account, reference, had, had_none) "
-            f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} AND o.{status.compared} IN ({literals(self.open_statuses)}) "
+            f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} {is_open}"
             f"AND (u.pin IS NULL OR {pin}::text IS NOT DISTINCT FROM u.had){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
             f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late, u.source, u.cause, u.account, u.reference, "
             f"{self._has_pin(pin)} AS has_pin"
         )
-        return with_event(update, self.table.schema, self.layout)
+        return with_event(update, self.table.schema, self.layout, hints=self.hints)
 
     def late_lock_sql(self, span: str = "") -> str:
         """SQL that locks those among given orders that stand at one of the statuses given and could have no PIN."""
@@ -129,7 +145,7 @@ class Statements:
             "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "
             f"u.source, u.cause, u.account, u.reference, {self._has_pin(pin)} AS has_pin"
         )
-        return with_event(update, self.table.schema, self.layout)
+        return with_event(update, self.table.schema, self.layout, hints=self.hints)
 
     def _has_pin(self, pin: str) -> str:
         """SQL of whether an order has its PIN: the row's own, or where the shop moves them away the one just given."""
@@ -137,6 +153,16 @@ class Statements:
         # What stands there as before was looked at already, and more closely.
         stored = f"CASE WHEN {text} IS NOT DISTINCT FROM u.had THEN NOT u.had_none ELSE NOT {lacks_pin(text, self.layout)} END"
         return f"({stored} OR u.pin IS NOT NULL)" if self.layout.pins_elsewhere else stored
+
+    def try_status_sql(self, span: str = "", *, own: bool = False) -> str:
+        """SQL that gives an open order the status ``$2``, or its ``own`` again, and nothing else: it is tried, and rolled back."""
+        t = self.table
+        status = t["external_status"]
+        value = f"o.{status.sql}" if own else f"$2::text{status.cast}"
+        return (
+            f"UPDATE {t.sql} AS o SET {status.sql} = {value} WHERE o.{t['id'].sql} = $1::text{t['id'].cast} "
+            f"AND o.{status.compared} IN ({literals(self.open_statuses)}){span} RETURNING o.{t['id'].sql}::text AS id"
+        )
 
     def touch_sql(self, span: str = "") -> str:
         """SQL that notes the time of a check of open orders."""

@@ -9,7 +9,6 @@ from order_monitor.tell.webhook import Sender
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
-from order_monitor.watch.writer import STANDSTILL
 
 _SILENT_TICKS: Final = 12
 _SCANS_ALLOWED: Final = 3
@@ -49,8 +48,8 @@ class Readiness:
         hold = self._engine.board.hold
         # While it holds, that there is no scan is its own doing.
         reasons = [hold] if hold else self._unread()
-        if self._engine.writer.stands_still():
-            reasons.append(f"nothing written for {STANDSTILL:g} s: {len(self._engine.writer)} answers wait")
+        if problem := self._engine.writer.problem():
+            reasons.append(problem)
         if state.clock_stood_still:
             reasons.append("the database's clock stands still: nothing comes due")
         if state.scanned_at is not None and not self._engine.accounts:

@@ -49,7 +49,14 @@ class Engine:
         self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of, clocks=clocks or ClockWatch())
         self.discovery = Discovery(self.board, shop, self.directory)
         settlement = Settlement(self.board, self.discovery.intake.ended)
-        self.writer = Writer(shop, clock, settlement.take, on_batch=self.board.observer.wrote, patience=policy.patience)
+        self.writer = Writer(
+            shop,
+            clock,
+            settlement.take,
+            on_batch=self.board.observer.wrote,
+            patience=policy.patience,
+            is_stuck=self.board.state.stuck.__contains__,
+        )
         self._judgement = Judgement(self.board, self.writer, lambda: self.discovery.shop.records_every_check)
         inquiry = Inquiry(self.board, self._judgement.understand)
         self.dispatcher = Dispatcher(

@@ -131,7 +131,10 @@ class Settlement:
         if result.write is not None and order.status != result.write.status:
             self._queue.renew(entry, order._replace(status=result.write.status), entry.account)
             self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
-        if result.finding.is_told:
+        if result.is_refused or result.is_partial:
+            # What is not in the table as it was said is to be written with the next answer, even if that is the same.
+            entry.written = None
+        elif result.finding.is_told:
             entry.written = result.finding.answer
 
     def _stuck(self, entry: Entry, result: Result) -> None:

@@ -18,6 +18,7 @@ from order_monitor.core.backlog import Backlog
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopUnavailableError
 from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.core.standstill import STANDSTILL, Hindered
 from order_monitor.core.throttle import CALM_AFTER, Throttle
 
 LINGER: Final = 0.05
@@ -25,9 +26,6 @@ LINGER: Final = 0.05
 
 UNHURRIED: Final = 0.5
 """Seconds it waits where no order in the company has ended: the shop's server has the less to do."""
-
-STANDSTILL: Final = 60.0
-"""Seconds without progress after which writing counts as standing still."""
 
 _LOCKED_PAUSE: Final = 0.5
 _LONGEST_LOCKED: Final = 10.0
@@ -87,7 +85,7 @@ class Persistence:
 
 
 class Progress:
-    """When something was last written; and whether that is too long ago."""
+    """When a finding last met its fate, whatever that was; and whether that is too long ago."""
 
     def __init__(self, clock: Clock, patience: float | None) -> None:
         """Give up after ``patience`` seconds, None: never."""
@@ -96,11 +94,11 @@ class Progress:
         self.at = clock.monotonic()
 
     def made(self) -> None:
-        """Something was written, or there was nothing to write."""
+        """A finding has left the queue, or there was none in it that could be written."""
         self.at = self._clock.monotonic()
 
     def is_lost(self, after: float) -> bool:
-        """Whether nothing was written for so many seconds."""
+        """Whether none has for so many seconds."""
         return self._clock.monotonic() - self.at > after
 
     def is_given_up(self) -> bool:
@@ -155,10 +153,12 @@ class Writer:
         on_batch: Callable[[int, float], None] = lambda *_: None,
         linger: float = LINGER,
         patience: float | None = None,
+        is_stuck: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Give each finding's fate to ``on_result``; give up after ``patience`` seconds without progress, None: never.
 
-        ``on_batch`` is told how many findings each batch took to the database, and in how many seconds.
+        ``on_batch`` is told how many findings each batch took to the database, and in how many seconds. ``is_stuck`` says of an
+        order whose write was refused whether it is still open, ours, and not written.
         """
         self._persistence = Persistence(recorder, clock, on_batch)
         self._clock = clock
@@ -166,6 +166,8 @@ class Writer:
         self.backlog = Backlog()
         self._throttle = Throttle()
         self._progress = Progress(clock, patience)
+        self._hindered = Hindered()
+        self._is_stuck = is_stuck
         self._told_at = float("-inf")
         self._filled = asyncio.Event()
         self._company = Company(clock, linger)
@@ -181,8 +183,17 @@ class Writer:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def stands_still(self) -> bool:
-        """Whether nothing has been written for a minute although there is something that nobody is known to hold up."""
-        return self.backlog.free.total() > 0 and self._progress.is_lost(STANDSTILL)
+        """Whether nothing is written although something should be: see `problem`."""
+        return bool(self.problem())
+
+    def problem(self) -> str:
+        """Say why nothing is written: for a minute nothing could be, or the writes of several orders were refused or waited.
+
+        Nothing where writing goes on, or there is nothing to write. That answers came which need no write is neither.
+        """
+        if self.backlog.free.total() > 0 and self._progress.is_lost(STANDSTILL):
+            return f"nothing written for {STANDSTILL:g} s: {len(self)} answers wait"
+        return self._hindered.problem(self._clock.monotonic(), self._is_stuck)
 
     def submit(self, finding: Finding) -> None:
         """Take over a finding. A second one about the same order is refused while the first is on its way."""
@@ -259,12 +270,20 @@ class Writer:
             return
         self.backlog.done(finding)
         self._progress.made()
+        now = self._clock.monotonic()
+        if result.fate is Fate.WRITTEN:
+            self._hindered.written(now)
+        if result.is_refused:
+            self._hindered.refused(finding.order.id, result.detail, now)
+        else:
+            self._hindered.passed(finding.order.id)
         self.on_result(result)
 
     def _hold(self, finding: Finding, longest: float, why: str, *, alone: bool) -> None:
         now = self._clock.monotonic()
         pause = min(_LOCKED_PAUSE * 2.0 ** min(finding.tries, 16), longest)
         finding.tries += 1
+        self._hindered.held_up(finding.order.id, now)
         self.backlog.park(finding, now + pause, alone=alone)
         if now - self._told_at >= CALM_AFTER:
             self._told_at = now

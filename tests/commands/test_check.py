@@ -167,3 +167,53 @@ async def test_an_unreachable_database_is_exit_3(tmp_path: Path) -> None:
     )
     assert (code, lines) == (3, [])
     assert "CANARY" not in errors
+
+
+NO_PROCESSING = "ALTER TABLE product_orders ADD CONSTRAINT c CHECK (external_status <> 'processing')"
+NO_COMPLETED = "ALTER TABLE product_orders ADD CONSTRAINT d CHECK (external_status <> 'completed') NOT VALID"
+
+
+async def test_what_would_refuse_a_write_is_told_by_check_and_by_migrate(plain_shop: Shop, tmp_path: Path) -> None:
+    await plain_shop.connection.execute(NO_PROCESSING)
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        config = settings(plain_shop.dsn, panel.url)
+        code, lines, _ = await check(tmp_path, config)
+        assert (code, of(lines, "error")) == (0, {})
+        assert "the constraint c" in of(lines, "warning")["statuses.processing"]["text"]
+        await plain_shop.connection.execute(NO_COMPLETED)
+        code, lines, _ = await check(tmp_path, config)
+        assert (code, [*of(lines, "error")]) == (1, ["statuses.completed"])
+        async with running(tmp_path, config, "migrate") as run:
+            assert await run.end() == 0
+        told = run.out.decode()
+        assert "warning: statuses.processing: 'processing' is refused by the constraint c" in told
+        assert "error: statuses.completed: 'completed' is refused by the constraint d" in told
+
+
+async def test_check_tries_the_writes_where_it_is_told_to(plain_shop: Shop, tmp_path: Path) -> None:
+    order_id = await plain_shop.add("failed")
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        config = settings(plain_shop.dsn, panel.url)
+
+        async def rehearsed() -> tuple[int, list[str]]:
+            async with running(tmp_path, config, "check", "--rehearse", "--json") as run:
+                code = await run.end()
+            lines = [line for line in json.loads(run.out) if line["subject"] == "rehearsal"]
+            return code, [f"{line['level']}: {line['text']}" for line in lines]
+
+        code, lines = await rehearsed()
+        assert (code, len(lines)) == (0, 4)
+        assert order_id in lines[0]
+        await plain_shop.connection.execute(
+            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; "
+            "CREATE TRIGGER no BEFORE INSERT ON order_monitor_events FOR EACH ROW EXECUTE FUNCTION no()"
+        )
+        code, lines = await rehearsed()
+        assert (code, [line.split(":")[0] for line in lines]) == (1, ["ok", "error", "error", "error"])
+        code, _, _ = await check(tmp_path, config)
+        assert code == 0, "a trigger shows only when a write is tried"
+        await plain_shop.connection.execute("DROP TABLE order_monitor_events CASCADE")
+        code, lines = await rehearsed()
+        assert code == 1
+        assert "order_monitor_events" in lines[0]
+    assert (await plain_shop.row(order_id))["external_status"] == "failed"

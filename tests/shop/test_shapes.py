@@ -14,7 +14,8 @@ from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
-from order_monitor.shop.doctor import CheckLine, Doctor
+from order_monitor.shop.check_line import CheckLine
+from order_monitor.shop.doctor import Doctor
 from order_monitor.shop.ledger import values_of
 from order_monitor.shop.migration import Migration, as_sql
 from order_monitor.watch.system_clock import SystemClock

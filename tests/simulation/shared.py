@@ -339,6 +339,9 @@ class Shared:
         for key in self._closed("_mend", args):
             self._put("reviews", key, None)
 
+    def _mend_worded(self, *_: Any) -> None:
+        """Nothing here is ever refused for its word alone."""
+
     def _close_reviews(self, _: str, args: Sequence[Any]) -> None:
         for key in self._closed("_close_reviews", args):
             self._put("reviews", key, None)
@@ -388,6 +391,7 @@ SHARED: dict[str, str] = {
     'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
+    'UPDATE "public"."order_monitor_review" AS w SET resolution': "_mend_worded",
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",

@@ -471,6 +471,15 @@ class Connection(Beside):
         earlier = any(e.sent_at is not None and sent is not None and e.sent_at < sent - SAME_TIME for e in same)
         return made, repeat and not is_late and earlier
 
+    def _try_status(self, _: str, args: Sequence[Any]) -> list[Any]:
+        """Give one row a status, which is rolled back: a row that is refused is refused with any."""
+        row = self._row(args[0])
+        if row is None or row.status not in OPEN:
+            return []
+        if row.id in self.store.poisoned:
+            raise refused()
+        return [{"id": row.id}]
+
     def _touch(self, _: str, args: Sequence[Any]) -> None:
         for order_id, seen_at in zip(*args, strict=True):
             row = self._row(order_id)
@@ -594,6 +603,8 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.status_sql(): "_status",
         statements.late_lock_sql(): "_late_lock",
         statements.late_update_sql(): "_late_update",
+        statements.try_status_sql(): "_try_status",
+        statements.try_status_sql(own=True): "_try_status",
         pins_sql(ledger.layout, ledger.table, pool.accounts): "_pins",
         history_sql(ledger.layout, ledger.table, pool.accounts): "_past",
         _LOOK: "_columns",
