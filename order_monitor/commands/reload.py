@@ -21,6 +21,7 @@ from order_monitor.watch.system_clock import SystemClock
 LIVE: Final = frozenset(
     {
         *(f"schedule.{key}" for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")),
+        *("schedule.brake_hold",),
         *("schedule.scan_interval", "schedule.record_sync"),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
         *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),

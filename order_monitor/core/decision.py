@@ -37,6 +37,7 @@ class StuckReason(StrEnum):
     PIN_FOR_OTHER_DISPATCH = "pin_for_other_dispatch"
     REFERENCE_TWICE = "reference_twice"
     REPEAT_SENT_ANEW = "repeat_sent_anew"
+    HELD_BY_BRAKE = "held_by_brake"
 
 
 FOR_A_PERSON: Final = {
@@ -75,7 +76,8 @@ class Row:
 class Rules:
     """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds.
 
-    ``no_pin`` are words that stand in a row, too, where it has no PIN.
+    ``no_pin`` are words that stand in a row, too, where it has no PIN. A flood of failures is held back for ``brake_hold``
+    before it may be believed; 0 believes each at once.
     """
 
     completed: str = "completed"
@@ -87,6 +89,7 @@ class Rules:
     pin_width: int | None = None
     note_width: int | None = None
     no_pin: Collection[str] = NO_PIN_WORDS
+    brake_hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

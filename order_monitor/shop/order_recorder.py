@@ -7,9 +7,11 @@ from typing import Final
 
 import structlog
 
+from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import PIN_KINDS, StuckReason
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.shop.brake import KIND
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
@@ -92,8 +94,12 @@ class OrderRecorder:
         reviews, table = self._catalogue.holdings.reviews, self._ledger.table
         await reviews.open(connection, table, results)
         settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
-        waiting = await reviews.about(connection, table, list(settled)) if settled else []
-        if waiting:
+        withdrawn = {r.finding.order.id for r in results if _withdraws(r)}
+        asked = [*settled, *sorted(withdrawn)]
+        waiting = await reviews.about(connection, table, asked) if asked else []
+        if gone := [(i, kind) for i, kind in waiting if i in withdrawn and kind == KIND]:
+            await reviews.mend(connection, table, gone, "withdrawn")
+        if waiting := [(i, kind) for i, kind in waiting if i in settled]:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
             await self._confirm(connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH])
@@ -165,7 +171,15 @@ class OrderRecorder:
 
 _OTHER_DISPATCH: Final = str(StuckReason.PIN_FOR_OTHER_DISPATCH)
 _SETTLED_BY_AN_END: Final = frozenset(
-    map(str, (StuckReason.UNKNOWN_STATE, StuckReason.FAILED_WITH_PIN, StuckReason.REFERENCE_TWICE))
+    map(
+        str,
+        (
+            StuckReason.UNKNOWN_STATE,
+            StuckReason.FAILED_WITH_PIN,
+            StuckReason.REFERENCE_TWICE,
+            StuckReason.HELD_BY_BRAKE,
+        ),
+    )
 )
 """What needs nobody any more once its order could be ended."""
 
@@ -180,3 +194,16 @@ _SETTLED_BY_A_PIN: Final = (
 def _settled_by(result: Result) -> frozenset[str]:
     """Return the kinds of review that an end has settled; all others are a person's to close."""
     return _SETTLED_BY_AN_END if result.write is None or result.write.pin is None else _SETTLED_BY_A_PIN
+
+
+def _withdraws(result: Result) -> bool:
+    """Whether an order whose end may be held says otherwise by now, or is not what it was: nothing of it is held any more."""
+    match result.fate:
+        case Fate.GONE:
+            return True
+        case Fate.RESENT:
+            return not result.wait
+        case Fate.LOCKED | Fate.HELD:
+            return False
+    is_end = result.write is not None and result.write.final
+    return not is_end and isinstance(result.finding.answer, (Completed, Waiting))

@@ -12,13 +12,15 @@ from order_monitor.core.order import Order
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.board import Board
+from order_monitor.watch.held import HeldEnds
 
 
 class Settlement:
     """Keeps queue, state and log in step with the database."""
 
-    def __init__(self, board: Board, on_end: Callable[[Order], None]) -> None:
-        """Take note on ``board``, and tell its observer; ``on_end`` is told which orders we have ended."""
+    def __init__(self, board: Board, held: HeldEnds, on_end: Callable[[Order], None]) -> None:
+        """Take note on ``board``, and of what is ``held``, and tell its observer; ``on_end`` is told which orders we ended."""
+        self._held = held
         self._board = board
         self._queue = board.queue
         self._state = board.state
@@ -33,9 +35,10 @@ class Settlement:
         entry = self._queue.get(order.id)
         delay = max(0.0, self._board.now() - result.finding.due)
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
-        if result.fate is not Fate.STUCK:
-            self._state.stuck.pop(order.id, None)
         self._see_text(result)
+        for fate, those in ((Fate.STUCK, self._state.stuck), (Fate.HELD, self._state.kept)):
+            if result.fate is not fate:
+                those.pop(order.id, None)
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
         if result.review is not None:
@@ -45,17 +48,10 @@ class Settlement:
                 self._pin_came(result)
             case Fate.WRITTEN if result.write is not None and result.write.final:
                 self._end(result)
+            case Fate.HELD:
+                self._held.keep(entry, result)
             case Fate.GONE:
-                self._state.gone += 1
-                self._queue.forget(order.id)
-                has_pin = result.review is not None
-                self._log.warning(
-                    "order.gone",
-                    order_id=order.id,
-                    status=result.status,
-                    why=result.detail or "somebody else ended it first",
-                    pin_not_written=has_pin,
-                )
+                self._gone(result)
             case Fate.RESENT:
                 self._state.resent += 1
                 self._log.info("order.resent", order_id=order.id)
@@ -64,6 +60,17 @@ class Settlement:
                 if entry is not None:
                     self._still_open(entry, result)
                     self._board.again(entry)
+
+    def _gone(self, result: Result) -> None:
+        self._state.gone += 1
+        self._queue.forget(result.finding.order.id)
+        self._log.warning(
+            "order.gone",
+            order_id=result.finding.order.id,
+            status=result.status,
+            why=result.detail or "somebody else ended it first",
+            pin_not_written=result.review is not None,
+        )
 
     def _read_again(self, entry: Entry | None, order_id: str, wait: float) -> None:
         """It is not as it was known: it is read again, and asked about by what it is now; one pass has had its turn."""
