@@ -148,7 +148,7 @@ class Brake:
 
     async def _since(self, connection: Connection, ids: Sequence[str]) -> dict[str, float]:
         rows = await connection.fetch(
-            f"SELECT order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since FROM {self._reviews.sql} "
+            f"SELECT r.order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since FROM {self._reviews.sql} r "
             f"WHERE closed_at IS NULL AND kind = {literal(KIND)} AND order_id = ANY($1::text[]{self.table['id'].cast}[])",
             list(ids),
         )

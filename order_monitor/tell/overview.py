@@ -65,7 +65,7 @@ class Overview:
         return round(max(0.0, self.engine.now() - oldest), 1) if oldest is not None else 0.0
 
     def held(self) -> int:
-        """Return how many orders' ends are held: by the brake, whoever has read them, and by a person as far as this process has."""
+        """Return how many orders' ends are held: by the brake, whoever read them, and by a person as far as this process did."""
         state = self.engine.state
         return sum(state.held.values()) + sum(why == BY_PERSON for why in state.kept.values())
 

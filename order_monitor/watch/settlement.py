@@ -36,9 +36,7 @@ class Settlement:
         delay = max(0.0, self._board.now() - result.finding.due)
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
         self._see_text(result)
-        for fate, those in ((Fate.STUCK, self._state.stuck), (Fate.HELD, self._state.kept)):
-            if result.fate is not fate:
-                those.pop(order.id, None)
+        self._forget(result)
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
         if result.review is not None:
@@ -60,6 +58,12 @@ class Settlement:
                 if entry is not None:
                     self._still_open(entry, result)
                     self._board.again(entry)
+
+    def _forget(self, result: Result) -> None:
+        """It is not stuck any more, nor held, unless it is so again."""
+        for fate, those in ((Fate.STUCK, self._state.stuck), (Fate.HELD, self._state.kept)):
+            if result.fate is not fate:
+                those.pop(result.finding.order.id, None)
 
     def _gone(self, result: Result) -> None:
         self._state.gone += 1
