@@ -104,6 +104,8 @@ def _fate(result: Result, said: str) -> tuple[bool, str]:
             return True, f"{said}; now {result.write.status!r}{pin}"
         case Fate.STUCK:
             return False, f"{said}; cannot be written: {result.stuck} {result.detail}".rstrip()
+        case Fate.HELD:
+            return False, f"{said}; held: {result.detail}"
         case Fate.GONE:
             return True, f"{said}; somebody else ended it first ({result.status!r})"
         case _:

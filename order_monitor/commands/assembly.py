@@ -44,6 +44,7 @@ from order_monitor.tell.webhook import Sender
 from order_monitor.watch.accord import Accord, AgreedShop
 from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.balances import Balances
+from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
@@ -125,8 +126,9 @@ class Assembly:
         redactor.learn(secrets_in(os.environ))
         reconciliation = Reconciliation(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
         learning = learning_of(settings, database, orders, clock)
+        brake = BrakeWatch(orders.brake, clock)
         observer = Observers(
-            one for one in (metrics, view.history, traces, reconciliation, learning) if one is not None
+            one for one in (metrics, view.history, traces, reconciliation, learning, brake) if one is not None
         )
         policy = policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
         presence = presence_of(settings, database, DAEMON)
@@ -134,6 +136,7 @@ class Assembly:
         shop = AgreedShop(orders, orders, accord)
         engine = engine_of(settings, shop, redactor, policy, observer, shared=shared, clock=clock)
         accord.watch(engine.board)
+        brake.watch(engine)
         attendance = Attendance(engine.board, presence, boot_id())
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
@@ -144,7 +147,9 @@ class Assembly:
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
         beside |= {"presence": attendance.run, "settings": accord.run}
-        beside |= running({"housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census})
+        beside |= running(
+            {"brake": brake, "housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census}
+        )
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:

@@ -258,29 +258,59 @@ def review(
 
 @cli_group.command()
 @takes_config
-@click.argument("account")
+@click.argument("account", required=False)
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def release(ctx: click.Context, config: Path | None, account: str | None, *, by: str | None) -> None:
+    """Let through what the brake holds of an account: each order is asked once more, and ends if it is cancelled still."""
+    from order_monitor.commands.release import run_release
+
+    if account is None:
+        msg = "name an account"
+        raise click.UsageError(msg)
+    ctx.exit(run_release(config_of(ctx, config), account, by=by))
+
+
+@cli_group.command()
+@takes_config
+@click.argument("account", required=False)
+@click.option("--ends", is_flag=True, help="Go on asking, but write no end: of this account, or of all without one.")
 @click.option("--reason", metavar="TEXT", required=True, help="Why; shown wherever the account is.")
 @click.option("--for", "seconds", type=Duration(), help="For how long, like 2h [default: until it is resumed].")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def pause(
-    ctx: click.Context, config: Path | None, account: str, *, reason: str, seconds: float | None, by: str | None
+    ctx: click.Context,
+    config: Path | None,
+    account: str | None,
+    *,
+    ends: bool,
+    reason: str,
+    seconds: float | None,
+    by: str | None,
 ) -> None:
-    """Ask an account nothing until it is resumed; holds for every process and after a restart."""
+    """Ask an account nothing, or with --ends write no end, until it is resumed; holds for every process and after a restart."""
     from order_monitor.commands.pause import run_pause
 
-    ctx.exit(run_pause(config_of(ctx, config), account, reason=reason, by=by, seconds=seconds))
+    if account is None and not ends:
+        msg = "name an account, or give --ends for the ends of all"
+        raise click.UsageError(msg)
+    ctx.exit(run_pause(config_of(ctx, config), account, ends=ends, reason=reason, by=by, seconds=seconds))
 
 
 @cli_group.command()
 @takes_config
-@click.argument("account")
+@click.argument("account", required=False)
+@click.option("--ends", is_flag=True, help="Let go what pause --ends holds: of this account, or of all without one.")
 @click.pass_context
-def resume(ctx: click.Context, config: Path | None, account: str) -> None:
-    """Ask an account again that was paused; its failures are forgotten."""
+def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends: bool) -> None:
+    """Ask an account again that was paused, its failures forgotten; or with --ends write ends again."""
     from order_monitor.commands.pause import run_resume
 
-    ctx.exit(run_resume(config_of(ctx, config), account))
+    if account is None and not ends:
+        msg = "name an account, or give --ends"
+        raise click.UsageError(msg)
+    ctx.exit(run_resume(config_of(ctx, config), account, ends=ends))
 
 
 @cli_group.command()

@@ -99,6 +99,7 @@ def layout_of(settings: Settings) -> Layout:
             give_up_unknown=schedule.give_up_unknown,
             first_check=schedule.first_check,
             no_pin=settings.provider.no_pin,
+            brake_hold=schedule.brake_hold,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",

@@ -32,7 +32,8 @@ from order_monitor.core.timing.plan import key_of
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_history import OrderHistory
+from order_monitor.shop.order_history import HeldOrder, OrderHistory
+from order_monitor.shop.pauses import pause_of_ends
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.logs import Redactor
@@ -149,8 +150,23 @@ class _Story:
             "next": [str(iso(at)) for at in self.next_times()] if asked else [],
             "timing": self.timing_words() if asked else None,
             "review": self.history.reviews,
+            "held": self._held_document(),
             "events": [{**event, "at": iso(event["at"])} for event in self.history.events],
         }
+
+    def _held_document(self) -> dict[str, Any] | None:
+        """Say since when, until when and why its end is held; None where it is not."""
+        order = self.history.order
+        if order.status not in self.settings.statuses.open:
+            return None
+        pause = pause_of_ends(self.history.pauses, self.account.key if self.account else "")
+        if pause is not None:
+            return {"since": iso(pause.since), "until": iso(pause.until), "why": "ends_paused", "needs": []}
+        held = self.history.held
+        if held is None:
+            return None
+        until = iso(held.since + self.settings.schedule.brake_hold)
+        return {"since": iso(held.since), "until": until, "why": "held_by_brake", "needs": held.lacks}
 
     def in_words(self, document: dict[str, Any]) -> list[str]:
         """Lay the document out for people, below one sentence that says how the order is."""
@@ -176,18 +192,24 @@ class _Story:
             return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
+        return True, self._asked_about(when)
+
+    def _asked_about(self, when: Callable[[float], str | None]) -> str:
+        """Say how an order that is asked about stands: whether something keeps its end back."""
+        order = self.history.order
+        if (pause := pause_of_ends(self.history.pauses, self.account.key if self.account else "")) is not None:
+            return f"it is open and asked about, but its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
+        if self.history.held is not None:
+            return self._held(self.history.held, when)
         if order.odd_at is not None:
-            return True, self._odd(order.odd_at, when)
+            return self._odd(order.odd_at, when)
         age = self.history.now - (order.sent_at or self.history.now)
         if age >= self.schedule.give_up_after and self.ageless:
-            return True, f"it is overdue, but its age cannot end it just now: {self.ageless}"
+            return f"it is overdue, but its age cannot end it just now: {self.ageless}"
         if age >= self.schedule.give_up_after:
             rules = Rules(give_up_after=self.schedule.give_up_after)
-            return (
-                True,
-                f"it is overdue: a definitive 'still waiting' ends it ({timeout_message(rules.give_up_after)!r})",
-            )
-        return True, "it is open, has a reference, and its account may be asked"
+            return f"it is overdue: a definitive 'still waiting' ends it ({timeout_message(rules.give_up_after)!r})"
+        return "it is open, has a reference, and its account may be asked"
 
     def _odd(self, odd_at: float, when: Callable[[float], str | None]) -> str:
         """Say that the provider does not know the order, by what evidence, and what becomes of it."""
@@ -199,6 +221,16 @@ class _Story:
         return (
             f"no answer about it is understood since {when(odd_at)}{evidence}: its own fault (order), so it is asked at the "
             f"longest pause, after the others; from {until} on it {ends}"
+        )
+
+    def _held(self, held: HeldOrder, when: Callable[[float], str | None]) -> str:
+        """Say since when its end is held by the brake, and what lets it through."""
+        name = self.account.name if self.account else "ACCOUNT"
+        needs = f"it still needs {'; '.join(held.lacks)}" if held.lacks else "it ends if it is cancelled still"
+        until = held.since + self.settings.schedule.brake_hold
+        return (
+            f"its end is held by the brake since {when(held.since)}, until {when(until)} at least: more of its account were "
+            f"cancelled or given up at once than usual; asked again every ten minutes, {needs}; or order-monitor release {name}"
         )
 
     def next_times(self) -> list[float]:

@@ -34,6 +34,7 @@ from order_monitor.tell.logs import Redactor
 from order_monitor.tell.screen import Screen
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
+from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.system_clock import SystemClock
@@ -73,7 +74,10 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
     with stop.on_signals():
         database = database_of(settings)
         policy = policy_of(settings, one_pass=True, plan=OnePass(schedule_of(settings), every))
-        engine = engine_of(settings, orders_of(settings, database), redactor, policy, clock=clock)
+        orders = orders_of(settings, database)
+        brake = BrakeWatch(orders.brake, clock)
+        engine = engine_of(settings, orders, redactor, policy, brake, clock=clock)
+        brake.watch(engine)
         attendance = attendance_of(settings, database, engine, "once")
         sender = sender_of(settings, database)
         life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
@@ -85,7 +89,13 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
         try:
             if sender is not None:
                 await sender.begin()
-            written = await life.once(attendance.begin)
+
+            async def before() -> None:
+                await attendance.begin()
+                await brake.step()
+
+            written = await life.once(before)
+            await brake.finish()
             await attendance.tell()
             if sender is not None and not stop.event.is_set():
                 await sender.drain()
@@ -97,7 +107,9 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
             await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
     is_lost = any(a.judge.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
-    is_done = bool(written and not summary["not_asked"] and not summary["stuck"] and not is_lost)
+    is_done = bool(
+        written and not summary["not_asked"] and not summary["stuck"] and not summary["held"] and not is_lost
+    )
     if not (quiet and is_done):
         say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
     await _ping(settings, is_good=is_done and not summary["not_understood_accounts"])
@@ -127,6 +139,7 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
         "not_written": len(engine.writer),
         "gone": state.gone + state.resent,
         "stuck": len(state.stuck),
+        "held": len(state.kept),
         "overdue": sum(engine.board.is_past_deadline(entry) for entry in engine.queue),
         "skipped": {str(reason): count for reason, count in sorted(state.skipped.items())},
         "seconds": round(seconds, 3),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import account_of
+from order_monitor.commands.lookup import account_of, when
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.commands.times import iso, local_of, span
 from order_monitor.core.order import Order, SkipReason
@@ -18,6 +18,7 @@ from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import REVIEW
 from order_monitor.shop.own_tables import may_use
+from order_monitor.shop.pauses import EVERY_ACCOUNT, only_ends
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.tell.streams import say
@@ -28,6 +29,7 @@ _COLUMNS: Final = (
     *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),
     *("overdue", "stuck", "skipped"),
 )
+_HELD: Final = "held_by_brake"
 _SHOWN: Final = ("order", "status", "account", "sent", "age", "referans", "remarks")
 
 
@@ -97,6 +99,13 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
         for known in directory.accounts.values():
             await known.provider.aclose()
         await database.close()
+    for key, pause in only_ends(scan.pauses).items():
+        whose = (
+            "all accounts"
+            if key == EVERY_ACCOUNT
+            else next((a.name for a in directory.accounts.values() if a.key == key), key)
+        )
+        say(f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}")
     view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
     rows = [row for row in map(view.row, sorted(scan.orders, key=_oldest)) if wanted.takes(row)]
     _print(rows[:limit], form)
@@ -134,7 +143,8 @@ def _for_people(row: dict[str, Any]) -> dict[str, object]:
     sent, age = row["sent_at"], row["age_seconds"]
     remarks = [
         *(["overdue"] if row["overdue"] else []),
-        *([f"stuck: {row['stuck']}"] if row["stuck"] else []),
+        *([f"stuck: {row['stuck']}"] if row["stuck"] not in (None, _HELD) else []),
+        *(["held by the brake"] if row["stuck"] == _HELD else []),
         *([f"not asked: {row['skipped']}"] if row["skipped"] else []),
     ]
     values = (

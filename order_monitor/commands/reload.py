@@ -21,7 +21,7 @@ from order_monitor.watch.system_clock import SystemClock
 LIVE: Final = frozenset(
     {
         *(f"schedule.{key}" for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")),
-        *("schedule.give_up_unknown", "schedule.scan_interval", "schedule.record_sync"),
+        *("schedule.give_up_unknown", "schedule.brake_hold", "schedule.scan_interval", "schedule.record_sync"),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
         *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
         *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file")),

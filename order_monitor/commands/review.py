@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,10 @@ from order_monitor.tell.streams import say
 _CLOSE: Final = "order-monitor review --close {id} --kind {kind} --reason WHY"
 _DECIDE: Final = "order-monitor resolve {id} --completed or --failed --reason WHY"
 _GIVE_PIN: Final = "order-monitor resolve {id} --completed --pin-stdin"
+
+_RELEASE: Final = (
+    "see whether znet means it, then order-monitor release {account}; order-monitor review --json names them"
+)
 
 DO: Final[dict[str, str]] = {
     "pin_missing": f"get its PIN from the provider, then {_GIVE_PIN}; needs it none, {_CLOSE}",
@@ -46,18 +52,21 @@ DO: Final[dict[str, str]] = {
     StuckReason.REFERENCE_TWICE: f"say whose it is: order-monitor resolve {{id}} --meant --reason WHY; or {_DECIDE}",
     StuckReason.NOT_KNOWN: f"the provider does not know it: see there whether it ever got it; then {_DECIDE}",
     StuckReason.REPEAT_SENT_ANEW: f"it failed again after it was sent anew: see whether a second refund is due, then {_CLOSE}",
+    StuckReason.HELD_BY_BRAKE: (
+        f"many were cancelled at once: see whether znet means it, then order-monitor release {{account}}; or {_DECIDE}"
+    ),
 }
 """What a person can do about each kind; each names a command that closes it."""
 
 
-def what_to_do(order_id: str, kind: str) -> str:
+def what_to_do(order_id: str, kind: str, account: str = "") -> str:
     """Return what a person can do about a thing of some kind."""
-    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind)
+    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind, account=account or "ACCOUNT")
 
 
 def do_of(review: Review) -> str:
     """Return what a person can do about a thing."""
-    return what_to_do(review.order_id, review.kind)
+    return what_to_do(review.order_id, review.kind, review.account)
 
 
 def run_review(config: Path | None, *, as_json: bool) -> int:
@@ -78,13 +87,34 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
         listed = [{**asdict(review), "do": do_of(review)} for review in open_ones]
         say(json.dumps(listed, ensure_ascii=False), to_stdout=True)
         return ExitCode.OK
-    for review in open_ones:
+    for review, more in _grouped(open_ones):
+        if more:
+            say(
+                f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders",
+                to_stdout=True,
+            )
+            say(f"  -> {_RELEASE.format(account=review.account or 'ACCOUNT')}", to_stdout=True)
+            continue
         detail = f": {review.detail}" if review.detail else ""
         say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
         say(f"  -> {do_of(review)}", to_stdout=True)
     if not open_ones:
         say("nothing waits for a person", to_stdout=True)
     return ExitCode.OK
+
+
+def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:
+    """Return what is told of its own, and of what is held at once the oldest of each account, with how many more there are."""
+    counts = Counter(r.account for r in reviews if r.kind == StuckReason.HELD_BY_BRAKE)
+    told: list[tuple[Review, int]] = []
+    seen: set[str] = set()
+    for review in reviews:
+        if review.kind != StuckReason.HELD_BY_BRAKE:
+            told.append((review, 0))
+        elif review.account not in seen:
+            seen.add(review.account)
+            told.append((review, counts[review.account] - 1))
+    return told
 
 
 def run_close(config: Path | None, order_id: str, *, kind: str | None, reason: str, by: str | None) -> int:

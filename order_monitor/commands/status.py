@@ -129,6 +129,7 @@ def _orders(document: dict[str, Any]) -> Table:
         "oldest due": f"{orders['oldest_due_seconds']:g} s",
         "overdue": orders["overdue"],
         "stuck": orders["stuck"],
+        "held": orders.get("held", 0),
         "for review": document["reviews"],
         "found p50": _seconds(found["p50"]),
         "found p95": _seconds(found["p95"]),
@@ -180,6 +181,11 @@ def _gate(account: dict[str, Any], cluster: dict[str, Any] | None) -> Text:
         pause = account["paused"]
         until = f" until {pause['until'][:19]}" if pause["until"] else ""
         return styled(f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}", style="yellow")
+    if account.get("ends_paused"):
+        pause = account["ends_paused"]
+        return styled(f"ends held by {pause['by']} since {pause['since'][:19]}: {pause['reason']}", style="yellow")
+    if account.get("held"):
+        return styled(f"{account['held']} ends held by the brake: order-monitor release", style="yellow")
     return (
         styled("open", style="green") if account["open"] else styled(f"closed: {account['reason']}", style="bold red")
     )

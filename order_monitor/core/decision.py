@@ -38,6 +38,7 @@ class StuckReason(StrEnum):
     REFERENCE_TWICE = "reference_twice"
     NOT_KNOWN = "not_known"
     REPEAT_SENT_ANEW = "repeat_sent_anew"
+    HELD_BY_BRAKE = "held_by_brake"
 
 
 FOR_A_PERSON: Final = {
@@ -78,6 +79,7 @@ class Rules:
 
     ``no_pin`` are words that stand in a row, too, where it has no PIN. Without ``writes_processing`` an order that waits keeps its
     status: the column does not take the word.
+    A flood of failures is held back for ``brake_hold`` before it may be believed; 0 believes each at once.
     """
 
     completed: str = "completed"
@@ -91,6 +93,7 @@ class Rules:
     pin_width: int | None = None
     note_width: int | None = None
     no_pin: Collection[str] = NO_PIN_WORDS
+    brake_hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

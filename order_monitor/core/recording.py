@@ -88,6 +88,7 @@ class Fate(StrEnum):
     RESENT = "resent"
     LOCKED = "locked"
     STUCK = "stuck"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Result:
     ``repeat`` tells that the order had an event of the same end before: somebody put an old copy of the row back. ``review`` is for
     a person although nothing is stuck, about ``review_of`` where that is another order. ``wait`` tells that a later answer may be
     believed: the order is asked again after the time of a first check. ``notice`` is worth a line in the log.
+    An end that is ``HELD`` is kept back by the brake (``stuck`` says so), or because a person holds the account's ends.
     ``code`` is the digest that the PIN's code is known by. ``marked`` tells that it was noted of the dispatch whether
     its answers are understood. ``is_refused``: it was to be written, and the database stood against it, not our decision.
     ``is_partial``: some of it was left out, so that the same answer is to be written once more.

@@ -31,12 +31,14 @@ from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
 from order_monitor.core.pin import is_no_pin
 from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.core.text import clean
+from order_monitor.shop.brake import Brake, is_end
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
 from order_monitor.shop.dispatches import TOUCHED, Dispatches, Standing, Twin
 from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
 from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.logins import Logins
+from order_monitor.shop.pauses import Pauses, pause_of_ends
 from order_monitor.shop.pins import Claim, Codes
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.set_sql import entry_of
@@ -84,6 +86,11 @@ class Ledger:
         """The table of codes."""
         return Codes(self.table, self.layout.schema, self.key)
 
+    @property
+    def brake(self) -> Brake:
+        """What holds a flood of failures back."""
+        return Brake(self.table, self.rules, self.logins)
+
     async def write(self, connection: Connection, findings: Sequence[Finding], *, with_notes: bool) -> list[Result]:
         """Write findings about different orders, inside the caller's transaction.
 
@@ -92,6 +99,8 @@ class Ledger:
         """
         assert len({f.order.id for f in findings}) == len(findings), "one finding an order"
         results: list[Result] = []
+        if self.brake.is_on:
+            await self.brake.lock(connection, {f.account for f in findings if self._may_fail(f)})
         for together in by_node(self.table, findings):
             results += await self._write(connection, together, with_notes=with_notes)
         return results
@@ -201,12 +210,19 @@ class Ledger:
         ]
         results = await self._without_twins(connection, results, standing, {**rows, **ended})
         results = await self._without_given(connection, results)
+        results = await self._without_paused(connection, results, ended)
+        found_at = {order_id: noted.found_at for order_id, noted in standing.items()}
+        results = await self.brake.hold(connection, results, found_at)
         return await self._claimed(connection, results, {**rows, **ended})
 
     def may_end(self, finding: Finding) -> bool:
         """Whether an answer may end its order or bring its PIN, so that what is noted of its dispatch must be known."""
         is_waiting = isinstance(finding.answer, Waiting) and finding.age < self.rules.give_up_after
         return not finding.by_person and (finding.order.awaits_pin or not is_waiting)
+
+    def _may_fail(self, finding: Finding) -> bool:
+        """Whether an answer may fail its order, so that its login's ends must be counted."""
+        return self.may_end(finding) and not finding.order.awaits_pin and not isinstance(finding.answer, Completed)
 
     def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
         return self.may_end(finding) or (is_late and not finding.by_person)
@@ -327,6 +343,26 @@ class Ledger:
         return [
             replace(r, fate=Fate.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail=why)
             if _is_failure(r) and (why := given.get(r.finding.order.id))
+            else r
+            for r in results
+        ]
+
+    async def _without_paused(
+        self, connection: Connection, results: Sequence[Result], ended: Mapping[str, asyncpg.Record]
+    ) -> list[Result]:
+        """Write no end of an account whose ends a person holds: it is read again when they are let go. Nothing is claimed by it."""
+        ends = [r for r in results if is_end(r) and r.finding.order.id not in ended]
+        if not ends:
+            return list(results)
+        pauses = await Pauses(self.table.schema).read(connection)
+        held = {
+            r.finding.order.id: pause
+            for r in ends
+            if (pause := pause_of_ends(pauses, r.finding.account or CONFIGURED)) is not None
+        }
+        return [
+            replace(r, fate=Fate.HELD, write=None, detail=f"ends are held by {pause.by}: {pause.reason}")
+            if (pause := held.get(r.finding.order.id))
             else r
             for r in results
         ]

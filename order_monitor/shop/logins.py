@@ -43,6 +43,11 @@ class Logins:
             return former or (f"account {account}",)
         return (current, *(login for login in former if login != current))
 
+    def accounts_of(self, login: str) -> list[str]:
+        """Return the accounts whose login this is: those that hold it now, and of those that are gone, those that held it last."""
+        known = {account for account in (*self._current, *self._former) if self.of(account)[0] == login}
+        return sorted(known) or [login.removeprefix("account ")]
+
     def is_known(self, account: str) -> bool:
         """Whether the login of an account was noted."""
         return account in self._current

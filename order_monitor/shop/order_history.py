@@ -13,6 +13,7 @@ from order_monitor.core.gate import Pause
 from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.core.pin import Pin, is_no_pin
 from order_monitor.shop.accounts import Integration
+from order_monitor.shop.brake import KIND
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import DELIVERIES, DISPATCHES, EVENTS
@@ -38,6 +39,15 @@ class OrderHistory:
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     reviews: list[str] = field(default_factory=list)
     others_understood_at: float | None = None
+    held: HeldOrder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOrder:
+    """An order whose end the brake holds ``since`` then (epoch seconds), and what it still ``lacks`` to be believed."""
+
+    since: float
+    lacks: list[str]
 
 
 async def read_order_history(database: Database, orders: Orders, order_id: str) -> OrderHistory | None:
@@ -62,7 +72,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
             )
             events = await _events(connection, orders, row["id"])
             integrations = await orders.reader.read_integrations(connection)
-            pauses, reviews = await _people(connection, orders, row["id"])
+            pauses, reviews, held = await _people(connection, orders, row["id"], rest["now"] if rest else 0.0)
             others = await connection.fetchval(_OTHERS.format(schema=quoted(table.schema)), row["id"], _account(row))
     except RowRejectedError:
         return None  # what cannot even be an id
@@ -70,7 +80,9 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     has_pin = not is_no_pin(rest["pin"], orders.ledger.rules.no_pin)
     note = rest["note"] or ""
     blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
-    return OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews, others)
+    return OrderHistory(
+        order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews, others, held
+    )
 
 
 _OTHERS: Final = (
@@ -86,11 +98,16 @@ def _account(row: asyncpg.Record) -> str:
     return row["integration"] or CONFIGURED
 
 
-async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:
-    """Return the paused accounts, and what a person must decide about the order."""
+async def _people(
+    connection: Connection, orders: Orders, order_id: str, now: float
+) -> tuple[Mapping[str, Pause], list[str], HeldOrder | None]:
+    """Return the paused accounts, what a person must decide about the order, and what is held of it."""
     schema = orders.table.schema
     pauses = await Pauses(schema).read(connection)
-    return pauses, [r.kind for r in await Reviews(schema).read(connection) if r.order_id == order_id]
+    open_ones = await Reviews(schema).of(connection, orders.table, order_id)
+    held = next((r for r in open_ones if r.kind == KIND), None)
+    told = HeldOrder(held.since, await orders.brake.about(connection, held.account, held.since, now)) if held else None
+    return pauses, [r.kind for r in open_ones], told
 
 
 async def _events(connection: Any, orders: Orders, order_id: str) -> list[dict[str, Any]]:  # noqa: ANN401 - asyncpg's

@@ -14,6 +14,7 @@ from order_monitor.core.errors import NotMigratedError, ShopMisfitError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts import Integration, credentials_of
+from order_monitor.shop.brake import KIND, Held
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import literal
@@ -33,6 +34,9 @@ WAITING_LIMIT: Final = 10_000
 
 _BLANKS: Final = (("", ""), (" ", ""), ("", " "), (" ", " "), ("", "\n"), ("", "\r\n"), ("", "\t"), ("\t", ""))
 """What may stand before and behind a reference."""
+
+_SWEEP_EVERY: Final = 60.0
+"""Seconds between two looks at whether the orders whose ends are held are open still."""
 
 _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -63,7 +67,7 @@ class Scan:
     is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None where
     the webhook delivers them.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person. ``awaiting`` are orders that
-    have ended without the PIN that may still come.
+    have ended without the PIN that may still come, ``held`` those whose end the brake holds.
     """
 
     now: float
@@ -75,6 +79,7 @@ class Scan:
     reviews: int = 0
     awaiting: list[Order] = field(default_factory=list)
     is_whole: bool = True
+    held: Sequence[Held] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class OrderReader:
         self._claims = Claims(database, catalogue)
         self._has_claims = False
         self._met: set[str] = set()
-        self.accounts_read_at = float("-inf")
+        self.accounts_read_at = self._swept_at = float("-inf")
         self._log = structlog.get_logger("order_monitor.orders")
 
     async def scan(
@@ -158,12 +163,13 @@ class OrderReader:
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection)
         reviews = await holdings.reviews.count(connection)
+        held = await self._held(connection, holdings, first.now)
         ended = await self._recent(connection, holdings, only)
         awaiting = await self._noted(connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]])
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
         now = await connection.fetchval(_NOW)
         is_whole = only is None and since is None
-        scan = Scan(now, orders, unknown, integrations, waiting, pauses, reviews, awaiting, is_whole)
+        scan = Scan(now, orders, unknown, integrations, waiting, pauses, reviews, awaiting, is_whole, held)
         return scan, [r["id"] for r in ended if r["is_late"]]
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
@@ -201,6 +207,19 @@ class OrderReader:
         await note_namesakes(connection, self._catalogue.holdings, self.queries, fresh)
         noted = {o.id for o in fresh}
         return [o._replace(registered=True) if o.id in noted else o for o in orders]
+
+    async def _held(self, connection: Connection, holdings: Holdings, now: float) -> list[Held]:
+        """Return the orders whose end is held; now and then let go those that are open no more: nobody asks about them again."""
+        held = await holdings.ledger.brake.held(connection)
+        if not held or 0 <= now - self._swept_at < _SWEEP_EVERY:
+            return held
+        self._swept_at = now
+        statements = holdings.ledger.statements
+        rows = await connection.fetch(statements.status_sql(), [one.order_id for one in held])
+        is_open = {row["id"] for row in rows if row["status"] in statements.open_statuses}
+        gone = [(one.order_id, KIND) for one in held if one.order_id not in is_open]
+        await holdings.reviews.mend(connection, holdings.ledger.table, gone, "open no more")
+        return [one for one in held if one.order_id in is_open]
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within so many seconds, the latest first.

@@ -9,9 +9,11 @@ from typing import Final
 
 import structlog
 
+from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import PIN_KINDS, StuckReason
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.recording import Fate, Finding, Result
+from order_monitor.shop.brake import KIND
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.ledger import Ledger, rehearse
@@ -107,10 +109,14 @@ class OrderRecorder:
         reviews, table = self._catalogue.holdings.reviews, self._ledger.table
         await reviews.open(connection, table, results)
         settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
-        waiting = await reviews.about(connection, table, list(settled)) if settled else []
+        withdrawn = {r.finding.order.id for r in results if _withdraws(r)}
+        asked = [*settled, *sorted(withdrawn)]
+        waiting = await reviews.about(connection, table, asked) if asked else []
+        if gone := [(i, kind) for i, kind in waiting if i in withdrawn and kind == KIND]:
+            await reviews.mend(connection, table, gone, "withdrawn")
         known = [(r.finding.order.id, str(StuckReason.NOT_KNOWN)) for r in results if r.marked and _is_known_again(r)]
         await reviews.mend(connection, table, known, "the provider knows it after all")
-        if waiting:
+        if waiting := [(i, kind) for i, kind in waiting if i in settled]:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
             refused = [i for i, kind in waiting if kind == StuckReason.REJECTED_BY_DATABASE]
@@ -221,6 +227,7 @@ _SETTLED_BY_AN_END: Final = frozenset(
             StuckReason.FAILED_WITH_PIN,
             StuckReason.REFERENCE_TWICE,
             StuckReason.NOT_KNOWN,
+            StuckReason.HELD_BY_BRAKE,
         ),
     )
 )
@@ -242,3 +249,16 @@ def _settled_by(result: Result) -> frozenset[str]:
 def _is_known_again(result: Result) -> bool:
     """Whether an order that the provider did not know is understood by now."""
     return result.finding.is_told and result.finding.is_odd_noted
+
+
+def _withdraws(result: Result) -> bool:
+    """Whether an order whose end may be held says otherwise by now, or is not what it was: nothing of it is held any more."""
+    match result.fate:
+        case Fate.GONE:
+            return True
+        case Fate.RESENT:
+            return not result.wait
+        case Fate.LOCKED | Fate.HELD:
+            return False
+    is_end = result.write is not None and result.write.final
+    return not is_end and isinstance(result.finding.answer, (Completed, Waiting))

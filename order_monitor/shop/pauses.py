@@ -1,13 +1,18 @@
-"""The accounts that people have paused, in the shop's database."""
+"""The accounts that people have paused, in the shop's database: asking them, or writing their ends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from order_monitor.core.gate import Pause
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import PAUSES
+
+EVERY_ACCOUNT: Final = "*"
+_ENDS: Final = "ends "
+"""Before the account's key where only its ends are held: so both can be in force, and older versions see no account in it."""
 
 
 class Pauses:
@@ -41,3 +46,23 @@ class Pauses:
         """End the pauses of these names; return whether there was one."""
         done = await connection.execute(f"DELETE FROM {self._table} WHERE account = ANY($1::text[])", list(accounts))
         return not str(done).endswith(" 0")
+
+
+def ends_of(account: str) -> str:
+    """Return the name under which the ends of an account are held, or of all with `EVERY_ACCOUNT`."""
+    return f"{_ENDS}{account}"
+
+
+def is_of_ends(name: str) -> bool:
+    """Whether a pause is one of ends."""
+    return name.startswith(_ENDS)
+
+
+def pause_of_ends(pauses: Mapping[str, Pause], account: str) -> Pause | None:
+    """Return what holds an account's ends, None where nothing does."""
+    return pauses.get(ends_of(account)) or pauses.get(ends_of(EVERY_ACCOUNT))
+
+
+def only_ends(pauses: Mapping[str, Pause]) -> dict[str, Pause]:
+    """Return the accounts whose ends are held, without those that are not asked."""
+    return {key.removeprefix(_ENDS): pause for key, pause in pauses.items() if is_of_ends(key)}

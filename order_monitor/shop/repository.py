@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from order_monitor.core.order import Order
 from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.accounts import AccountTables
+from order_monitor.shop.brake_desk import BrakeDesk
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import Table
@@ -30,6 +31,7 @@ class Orders:
         self._pruning = Pruning(database, self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
+        self.brake = BrakeDesk(database, self._catalogue)
 
     def adopt(self, layout: Layout) -> None:
         """Go on by other settings, from the next look on."""

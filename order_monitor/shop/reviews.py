@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
+
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.recording import Result
 from order_monitor.shop.columns import Table, literal, quoted
@@ -17,6 +19,7 @@ MENDED_BY: Final = "daemon"
 UNCONFIRMED: Final = "cancel_unconfirmed"
 """What is kept in the same table and is no matter for a person: a cancellation that waits for a second answer."""
 
+_READ: Final = "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since"
 _FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
 
 
@@ -144,11 +147,22 @@ class Reviews:
         """Return the orders whose rows the database refuses, oldest first."""
         return [r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE][:limit]
 
+    async def of(self, connection: Connection, table: Table, order_id: str) -> list[Review]:
+        """Return what is open about one order, oldest first; with very many open, too, none of it is missed."""
+        rows = await connection.fetch(
+            f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} AND order_id = $1::text{table['id'].cast} ORDER BY r.id",
+            order_id,
+        )
+        return _reviews(rows)
+
     async def read(self, connection: Connection, limit: int = 1000) -> list[Review]:
         """Return what is open, oldest first."""
         rows = await connection.fetch(
-            "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since "
-            f"FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1",
+            f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1",
             limit,
         )
-        return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]
+        return _reviews(rows)
+
+
+def _reviews(rows: Iterable[asyncpg.Record]) -> list[Review]:
+    return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]

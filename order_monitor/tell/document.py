@@ -41,6 +41,7 @@ def document_of(view: Overview) -> dict[str, Any]:
             "due": count.due,
             "overdue": count.overdue,
             "stuck": len(state.stuck),
+            "held": view.held(),
             "skipped": {str(reason): number for reason, number in sorted(state.skipped.items())},
             "oldest_due_seconds": view.oldest_due(),
             "unwritten": len(view.engine.writer),
@@ -151,6 +152,8 @@ def _account(
         "next_probe_seconds": None if opens is None else round(max(0.0, opens - now), 1),
         "last_answer_at": iso(account.answered_at),
         "paused": _pause(account.paused),
+        "held": view.engine.state.held.get(account.key, 0),
+        "ends_paused": _pause(view.ends_paused(account.key)),
         "balance": account.balance,
     }
 

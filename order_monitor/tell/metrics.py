@@ -103,6 +103,7 @@ class _Gauges(Collector):
         yield _gauge("ready", "1 while it is of use: see /readyz.", float(not self._view.probe.reasons()))
         yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
         yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
+        yield _gauge("orders_held", "Orders whose end is held, by the brake or by a person.", self._view.held())
         stuck = GaugeMetricFamily("order_monitor_orders_stuck_by_reason", "The same by why.", labels=["reason"])
         reasons = CountOf(state.stuck.values())
         for why in StuckReason:

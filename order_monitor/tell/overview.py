@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from order_monitor.core.clock import Clock
+from order_monitor.core.gate import Pause
 from order_monitor.core.timing.picture import Gallery
 from order_monitor.core.timing.planner import Timing
+from order_monitor.shop.pauses import EVERY_ACCOUNT
 from order_monitor.tell.census import Census
 from order_monitor.tell.counter import CensusTaker
 from order_monitor.tell.history import History
@@ -17,6 +19,7 @@ from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.held import BY_PERSON
 
 
 class Overview:
@@ -60,6 +63,16 @@ class Overview:
         """Return for how many seconds the answer is overdue that is overdue longest; 0 where nothing is due."""
         oldest = self.count().oldest_due
         return round(max(0.0, self.engine.now() - oldest), 1) if oldest is not None else 0.0
+
+    def held(self) -> int:
+        """Return how many orders' ends are held: by the brake, whoever read them, and by a person as far as this process did."""
+        state = self.engine.state
+        return sum(state.held.values()) + sum(why == BY_PERSON for why in state.kept.values())
+
+    def ends_paused(self, account: str) -> Pause | None:
+        """Return a person's word that an account's ends are held, of it alone or of all; None where they are not."""
+        paused = self.engine.state.ends_paused
+        return paused.get(account) or paused.get(EVERY_ACCOUNT)
 
     @property
     def speaks(self) -> bool:

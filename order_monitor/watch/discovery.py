@@ -22,6 +22,7 @@ from order_monitor.core.queue import READ_AGAIN
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.watch.board import Board
+from order_monitor.watch.held import HeldEnds
 from order_monitor.watch.intake import Intake
 from order_monitor.watch.look import NAMED, Look
 from order_monitor.watch.routing import Directory
@@ -54,8 +55,9 @@ class Shop(Recorder, Protocol):
 class Discovery:
     """Keeps the queue in step with the table."""
 
-    def __init__(self, board: Board, shop: Shop, directory: Directory) -> None:
-        """Fill the board's queue from ``shop``."""
+    def __init__(self, board: Board, shop: Shop, directory: Directory, held: HeldEnds) -> None:
+        """Fill the board's queue from ``shop``; ``held`` is told which ends are."""
+        self._held = held
         self._board = board
         self._queue = board.queue
         self._state = board.state
@@ -98,6 +100,7 @@ class Discovery:
             self._whole_again_at = float("-inf") if is_changed else self._whole_again_at
         await self._let_go(look)
         self._plan_looks(look, is_changed=is_changed)
+        self._held.look(scan.held, scan.pauses, look.began)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.scans += 1
         self._state.scan_problem = None

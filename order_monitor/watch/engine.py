@@ -18,6 +18,7 @@ from order_monitor.watch.board import Board
 from order_monitor.watch.confirmation import Confirmations
 from order_monitor.watch.discovery import Discovery, Shop
 from order_monitor.watch.dispatcher import Dispatcher
+from order_monitor.watch.held import HeldEnds
 from order_monitor.watch.inquiry import Inquiry
 from order_monitor.watch.judgement import Judgement
 from order_monitor.watch.observer import Observer, Observers
@@ -47,8 +48,9 @@ class Engine:
         """Ask ``accounts`` about the orders of ``shop``, and tell ``observer``; ``clocks`` say whether ages may end orders."""
         self.directory = OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
         self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of, clocks=clocks or ClockWatch())
-        self.discovery = Discovery(self.board, shop, self.directory)
-        settlement = Settlement(self.board, self.discovery.intake.ended)
+        held = HeldEnds(self.board)
+        self.discovery = Discovery(self.board, shop, self.directory, held)
+        settlement = Settlement(self.board, held, self.discovery.intake.ended)
         self.writer = Writer(
             shop,
             clock,

@@ -51,6 +51,7 @@ class Intake:
         """Forget an order that is open no more."""
         self._board.state.stuck.pop(entry.id, None)
         self._board.state.odd.pop(entry.id, None)
+        self._board.state.kept.pop(entry.id, None)
         self._queue.forget(entry.id)
 
     def _ended_since(self, order: Order, read_at: float) -> bool:

@@ -14,6 +14,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.board import Board
+from order_monitor.watch.held import HeldEnds
 
 _DIGEST_EVERY: Final = 3600.0
 """Seconds between two lines about orders that an account's provider does not know."""
@@ -22,8 +23,9 @@ _DIGEST_EVERY: Final = 3600.0
 class Settlement:
     """Keeps queue, state and log in step with the database."""
 
-    def __init__(self, board: Board, on_end: Callable[[Order], None]) -> None:
-        """Take note on ``board``, and tell its observer; ``on_end`` is told which orders we have ended."""
+    def __init__(self, board: Board, held: HeldEnds, on_end: Callable[[Order], None]) -> None:
+        """Take note on ``board``, and of what is ``held``, and tell its observer; ``on_end`` is told which orders we ended."""
+        self._held = held
         self._board = board
         self._queue = board.queue
         self._state = board.state
@@ -39,9 +41,8 @@ class Settlement:
         entry = self._queue.get(order.id)
         delay = max(0.0, self._board.now() - result.finding.due)
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
-        if result.fate is not Fate.STUCK:
-            self._state.stuck.pop(order.id, None)
         self._see_text(result)
+        self._forget(result)
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
         if result.review is not None:
@@ -51,17 +52,10 @@ class Settlement:
                 self._pin_came(result)
             case Fate.WRITTEN if result.write is not None and result.write.final:
                 self._end(result)
+            case Fate.HELD:
+                self._held.keep(entry, result)
             case Fate.GONE:
-                self._state.gone += 1
-                self._queue.forget(order.id)
-                has_pin = result.review is not None
-                self._log.warning(
-                    "order.gone",
-                    order_id=order.id,
-                    status=result.status,
-                    why=result.detail or "somebody else ended it first",
-                    pin_not_written=has_pin,
-                )
+                self._gone(result)
             case Fate.RESENT:
                 self._state.resent += 1
                 self._log.info("order.resent", order_id=order.id)
@@ -72,6 +66,23 @@ class Settlement:
                     self._board.again(entry)
         if self._queue.get(order.id) is None:
             self._state.odd.pop(order.id, None)
+
+    def _forget(self, result: Result) -> None:
+        """It is not stuck any more, nor held, unless it is so again."""
+        for fate, those in ((Fate.STUCK, self._state.stuck), (Fate.HELD, self._state.kept)):
+            if result.fate is not fate:
+                those.pop(result.finding.order.id, None)
+
+    def _gone(self, result: Result) -> None:
+        self._state.gone += 1
+        self._queue.forget(result.finding.order.id)
+        self._log.warning(
+            "order.gone",
+            order_id=result.finding.order.id,
+            status=result.status,
+            why=result.detail or "somebody else ended it first",
+            pin_not_written=result.review is not None,
+        )
 
     def _read_again(self, entry: Entry | None, order_id: str, wait: float) -> None:
         """It is not as it was known: it is read again, and asked about by what it is now; one pass has had its turn."""

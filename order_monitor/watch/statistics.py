@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from order_monitor.core.answer import Blocked, Busy
+from order_monitor.core.gate import Pause
 from order_monitor.core.order import SkipReason
 
 
@@ -16,6 +17,8 @@ class Statistics:
     ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
     ``odd`` are those whose answers are not understood, by their own fault, each with its account's key.
     ``odd_failures`` are answers that look like a failure of the account, and were their orders' own.
+    ``kept`` are those whose end this process read and that is held, each with why; ``held`` how many the brake holds, by account,
+    in whatever process, and ``ends_paused`` whose ends a person holds.
     ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
@@ -24,6 +27,9 @@ class Statistics:
     eligible: int = 0
     stuck: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    ends_paused: dict[str, Pause] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     odd_failures: int = 0

@@ -5,6 +5,7 @@ A key that somebody else is inserting or changing is waited for, as a unique ind
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from order_monitor.core.order import SAME_TIME
-from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.brake import KIND as HELD
+from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.reviews import UNCONFIRMED
 
 if TYPE_CHECKING:
@@ -152,10 +154,10 @@ class Shared:
                 return [("pins", (args[0], args[1]))]
             case "_note_logins":
                 return [("settings", login) for login in self._logins_due(args)]
-            case "_set_mark":
-                return [("settings", args[0])]
-            case "_tell" | "_announce" | "_leave_money":
-                return [("presence", args[0])]
+            case "_set_mark" | "_tell" | "_announce" | "_leave_money":
+                return [("settings" if name == "_set_mark" else "presence", args[0])]
+            case "_lock_logins":
+                return [("brake", number) for number in args[0]]
             case "_mend" | "_close_reviews":
                 return [("reviews", key) for key in self._closed(name, args)]
         return []
@@ -315,15 +317,63 @@ class Shared:
         rows = sorted(rows, key=lambda pair: (-pair[1].stored_at, pair[0]))
         return [{"name": name} for name, row in rows if row.stored_at > oldest]
 
+    # --- the brake
+
+    def _lock_logins(self, *_: Any) -> None:
+        """It is waited for beforehand."""
+
+    def _brake_marks(self, *_: Any) -> list[Any]:
+        rows = self._all("settings").items()
+        return [{"name": name, "value": row.value} for name, row in rows if name.startswith("brake ")]
+
+    def _open_held(self) -> list[dict[str, Any]]:
+        accounts, rows = self._all("review_accounts"), self._all("reviews").items()
+        return [{"id": key[0], "account": accounts[key], "since": at} for key, at in rows if key[1] == HELD]
+
+    def _active(self, _: str, args: Sequence[Any]) -> list[Any]:
+        accounts, released_at = args
+        active = sum(row["account"] in accounts and row["since"] > released_at for row in self._open_held())
+        return [{"active": active, "now": self.store.now()}]
+
+    def _held(self, *_: Any) -> list[Any]:
+        return self._open_held()
+
+    def _held_since(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [row for row in self._open_held() if row["id"] in args[0]]
+
+    def _count_ends(self, _: str, args: Sequence[Any]) -> list[Any]:
+        accounts, after, until = args
+        counted = Counter(
+            event.outcome
+            for event in [*self.store.events, *self._events]
+            if event.account in accounts
+            and after < event.decided_at <= until
+            and event.source == PROGRAM
+            and event.cause in ("answer", "time_limit")
+            and not event.repeat
+        )
+        return [{"completed": counted["completed"], "failed": counted["failed"]}]
+
+    def _controls(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [
+            {"id": event.order_id, "account": event.account, "reference": event.reference}
+            for event in reversed(self.store.events)
+            if event.account in args[0]
+            and event.decided_at > self.store.now() - DAY
+            and (event.outcome, event.source, event.cause, event.repeat) == ("completed", PROGRAM, "answer", False)
+            and event.reference
+        ]
+
     # --- what waits for a person, or for a second answer
 
     def _count_reviews(self, *_: Any) -> list[Any]:
         return [{"count": sum(kind != UNCONFIRMED for _, kind in self._all("reviews"))}]
 
     def _review(self, _: str, args: Sequence[Any]) -> None:
-        for key in zip(args[0], args[1], strict=True):
-            if self._one("reviews", key) is None:
-                self._put("reviews", key, self.store.now())
+        for *key, account in zip(args[0], args[1], args[-1], strict=True):
+            if self._one("reviews", tuple(key)) is None:
+                self._put("reviews", tuple(key), self.store.now())
+                self._put("review_accounts", tuple(key), account)
 
     def _about(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [{"id": i, "kind": kind} for i, kind in self._all("reviews") if i in args[0]]
@@ -388,6 +438,13 @@ SHARED: dict[str, str] = {
     ),
     'INSERT INTO "public"."order_monitor_settings" AS k (name, value) SELECT n,': "_note_logins",
     'SELECT name FROM "public"."order_monitor_settings" WHERE name LIKE': "_names_like",
+    "SELECT pg_advisory_xact_lock(n) FROM unnest(": "_lock_logins",
+    'SELECT name, value FROM "public"."order_monitor_settings" WHERE name LIKE': "_brake_marks",
+    "SELECT count(*) AS active, extract(epoch FROM clock_timestamp())": "_active",
+    "SELECT order_id::text AS id, account, extract(epoch FROM opened_at)": "_held",
+    "SELECT r.order_id::text AS id, extract(epoch FROM opened_at)": "_held_since",
+    "SELECT count(*) FILTER (WHERE e.outcome = 'completed') AS completed": "_count_ends",
+    "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
     'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",

@@ -18,6 +18,7 @@ from order_monitor.core.decision import Rules
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED, SAME_TIME, Route
 from order_monitor.shop.accounts import AccountTables
+from order_monitor.shop.brake_desk import BrakeDesk
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import _LOOK, Column, Table
@@ -114,6 +115,7 @@ class Store:
     events: list[Event] = field(default_factory=list)
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     reviews: dict[tuple[str, str], float] = field(default_factory=dict)
+    review_accounts: dict[tuple[str, str], str] = field(default_factory=dict)
     decided: dict[tuple[str, str], str] = field(default_factory=dict)
     """What a person has closed, by whom."""
     dispatches: dict[tuple[str, str, str], Dispatch] = field(default_factory=dict)
@@ -721,6 +723,7 @@ class ModelOrders(Orders):
         self._pruning = Pruning(database, self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
         self.unconfirmed = Unconfirmed(database, self._catalogue)
+        self.brake = BrakeDesk(database, self._catalogue)
         pool.reader = self.reader
 
 

@@ -31,6 +31,7 @@ CAUSES = (
     "OrderMonitorWritesHeldUp",
     "OrderMonitorDuplicatePin",
     "OrderMonitorOrdersStuck",
+    "OrderMonitorEndsHeld",
 )
 FOLLOWS = {
     "OrderMonitorWritesHeldUp",
@@ -41,7 +42,7 @@ FOLLOWS = {
 }
 """What is left to the alert that names the cause."""
 
-UNSEEN = {"OrderMonitorAccountPausedLong", "OrderMonitorReviewsWaiting"}
+UNSEEN = {"OrderMonitorAccountPausedLong", "OrderMonitorEndsHeld", "OrderMonitorReviewsWaiting"}
 """Alerts over what no stage below has: their cases are among CASES."""
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
@@ -261,7 +262,13 @@ CASES = {
         Case({SAME_PIN: OFF}),
         Case({'orders_stuck_by_reason{reason="pin_differs"}': "2x100"}),
     ],
+    "OrderMonitorEndsHeld": [
+        Case({"orders_held": "500x100"}, 1, "6m"),
+        Case({"orders_held": "500x100"}, 0, "4m"),
+        Case({"orders_held": OFF}, 0, "60m"),
+    ],
     "OrderMonitorReviewsWaiting": [
+        Case({"reviews": "2x100", "orders_held": "2x100"}, 0, "90m"),
         Case({"reviews": "2x100"}, 1, "61m"),
         Case({"reviews": "2x100"}, 0, "59m"),
         Case({"reviews": OFF}, 0, "90m"),

@@ -161,6 +161,7 @@ function causes(status) {
     [nobodys, "cause_nobodys", { n: number(nobodys) }],
     [late > LATE, "cause_late", { t: duration(late) }],
     [amount(orders.stuck), "cause_stuck", { n: number(orders.stuck) }],
+    [amount(orders.held), "cause_held", { n: number(orders.held) }],
     [amount(orders.overdue), "cause_overdue", { n: number(orders.overdue) }],
     [waiting > LATE, "cause_events", { t: duration(waiting) }],
     [amount(dict(status.webhook).dead), "cause_dead", { n: number(dict(status.webhook).dead) }],
@@ -395,6 +396,8 @@ function gate(account) {
   const kind = { paused: "warn", open: "ok", closed: "bad" }[state];
   const cell = make("span", { class: "gate" }, mark(kind, word(`gate_${state}`)));
   if (state === "paused") cell.append(...pause(dict(account.paused)));
+  if (amount(account.held)) cell.append(" ", mark("warn", say("gate_held", { n: number(account.held) })));
+  if (account.ends_paused) cell.append(" ", mark("warn", word("gate_ends_paused")), ...pause(dict(account.ends_paused)));
   if (state === "closed" && account.reason) cell.append(" ", why(account.reason));
   if (isNumber(account.next_probe_seconds)) cell.append(note(say("next_probe", { t: duration(account.next_probe_seconds) })));
   return cell;

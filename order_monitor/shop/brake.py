@@ -1,0 +1,253 @@
+"""The brake in the shop's database: ends that are not believed at once are held, counted in the transaction that would write them.
+
+What is held, and since when, stands in the table of reviews, and what lets it through among the marks: so a restart, the members
+of a cluster and cron's passes go on with it, and no two of them count apart. Each login has a lock of its own. It is taken before
+any row is locked, so that whoever waits for it keeps nobody from a row; nobody who has it waits for a row, since what somebody
+else holds is passed over, and codes are claimed only after it: no two can wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Final
+
+from order_monitor.core.answer import Completed
+from order_monitor.core.brake import USUAL_DAYS, WINDOW, Ends, Evidence, trips
+from order_monitor.core.decision import Rules, StuckReason
+from order_monitor.core.recording import Fate, Result
+from order_monitor.shop.columns import Table, literal
+from order_monitor.shop.database import Connection
+from order_monitor.shop.event_sql import PROGRAM
+from order_monitor.shop.layout import events_of, settings_of
+from order_monitor.shop.logins import Logins
+from order_monitor.shop.marks import set_mark
+from order_monitor.shop.reviews import Reviews
+
+KIND: Final = str(StuckReason.HELD_BY_BRAKE)
+"""The kind of review under which an end is held."""
+
+SHOWN: Final = 10_000
+"""How many held orders are read at a look; the oldest."""
+
+_MARK: Final = "brake"
+_RECENT: Final = 20_000
+_USUAL: Final = 200_000
+"""How many of the newest events are looked at, for the last minutes and for the days before: there may be ten million."""
+
+_CANDIDATES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An order whose end is held ``since`` then (epoch seconds); ``is_released``: a person has let it through."""
+
+    order_id: str
+    account: str
+    since: float
+    is_released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An order that its account completed in the last day, and what it is asked about by."""
+
+    order_id: str
+    account: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brake:
+    """The brake of every login of one shop."""
+
+    table: Table
+    rules: Rules
+    logins: Logins
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the settings have one."""
+        return self.rules.brake_hold > 0
+
+    @property
+    def _reviews(self) -> Reviews:
+        return Reviews(self.table.schema)
+
+    def login_of(self, account: str) -> str:
+        """Return the login that an account's ends are counted under."""
+        return self.logins.of(account)[0]
+
+    async def lock(self, connection: Connection, accounts: Iterable[str]) -> None:
+        """Let nobody else count the ends of these accounts' logins before this transaction's end; several in one order for all."""
+        numbers = sorted({self._number(self.login_of(account)) for account in accounts})
+        if numbers:
+            await connection.execute("SELECT pg_advisory_xact_lock(n) FROM unnest($1::bigint[]) AS n", numbers)
+
+    def _number(self, login: str) -> int:
+        digest = blake2b(f"{_MARK} {self.table.schema} {login}".encode("utf-8", "surrogatepass"), digest_size=8)
+        return int.from_bytes(digest.digest(), signed=True)
+
+    # --- in the transaction that writes
+
+    async def hold(
+        self, connection: Connection, results: Sequence[Result], found_at: Mapping[str, float]
+    ) -> list[Result]:
+        """Return the results without those ends that are not believed yet; ``found_at`` is when each dispatch was first noted."""
+        ends = [r for r in results if self.is_on and is_end(r) and not isinstance(r.finding.answer, Completed)]
+        if not ends:
+            return list(results)
+        await self.lock(connection, {r.finding.account for r in ends})
+        held: set[str] = set()
+        for login in sorted({self.login_of(r.finding.account) for r in ends}):
+            own = [r for r in ends if self.login_of(r.finding.account) == login]
+            completed = sum(
+                is_end(r) and isinstance(r.finding.answer, Completed) and self.login_of(r.finding.account) == login
+                for r in results
+            )
+            held |= await self._held_of(connection, login, own, completed, found_at)
+        return [_held(r) if r.finding.order.id in held else r for r in results]
+
+    async def _held_of(
+        self,
+        connection: Connection,
+        login: str,
+        ends: Sequence[Result],
+        completed: int,
+        found_at: Mapping[str, float],
+    ) -> set[str]:
+        """Return those of a login's ``ends`` that are held; ``completed`` are others that end with them."""
+        accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})
+        evidence = (await self.evidence(connection)).get(login, Evidence())
+        since = await self._since(connection, [r.finding.order.id for r in ends])
+        # What was held of the dispatch before says nothing of this one, and its time is not this one's.
+        if stale := {i for i, at in since.items() if found_at.get(i, at) > at}:
+            await self._reviews.mend(connection, self.table, ((i, KIND) for i in stale), "sent anew")
+        row = await connection.fetchrow(
+            f"SELECT count(*) AS active, extract(epoch FROM clock_timestamp())::float8 AS now FROM {self._reviews.sql} "
+            f"WHERE closed_at IS NULL AND kind = {literal(KIND)} AND account = ANY($1::text[]) "
+            "AND extract(epoch FROM opened_at)::float8 > $2::float8",
+            accounts,
+            evidence.released_at,
+        )
+        assert row is not None
+        now, is_tripped = float(row["now"]), row["active"] > 0
+        passed = {i for i, at in since.items() if i not in stale and not evidence.lacks(at, now, self.rules.brake_hold)}
+        fresh = {r.finding.order.id for r in ends} - passed
+        if not is_tripped:
+            is_tripped = await self._trips(
+                connection, accounts, Ends(completed, len(fresh)), now, evidence.counted_from
+            )
+            if is_tripped:
+                await self.mark(connection, "tripped", login, now)
+        if passed:
+            # Let through, they are no part of the next flood.
+            await self.mark(connection, "counted", login, now)
+        return fresh if is_tripped else set()
+
+    async def _since(self, connection: Connection, ids: Sequence[str]) -> dict[str, float]:
+        rows = await connection.fetch(
+            f"SELECT r.order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since FROM {self._reviews.sql} r "
+            f"WHERE closed_at IS NULL AND kind = {literal(KIND)} AND order_id = ANY($1::text[]{self.table['id'].cast}[])",
+            list(ids),
+        )
+        return {row["id"]: row["since"] for row in rows}
+
+    async def _trips(
+        self, connection: Connection, accounts: Sequence[str], batch: Ends, now: float, counted_from: float
+    ) -> bool:
+        recent = batch + await self._count(connection, accounts, max(now - WINDOW, counted_from), now, _RECENT)
+        if not recent.may_trip:
+            return False
+        start = now - WINDOW
+        return trips(recent, await self._count(connection, accounts, start - USUAL_DAYS * 86_400, start, _USUAL))
+
+    async def _count(
+        self, connection: Connection, accounts: Sequence[str], after: float, until: float, most: int
+    ) -> Ends:
+        """Count what ended by an answer or by its age between two times (epoch seconds), among the newest events."""
+        row = await connection.fetchrow(
+            "SELECT count(*) FILTER (WHERE e.outcome = 'completed') AS completed, "
+            "count(*) FILTER (WHERE e.outcome = 'failed') AS failed "
+            f"FROM (SELECT * FROM {events_of(self.table.schema)} ORDER BY id DESC LIMIT {most}) e "
+            "WHERE e.account = ANY($1::text[]) AND extract(epoch FROM e.decided_at)::float8 > $2::float8 "
+            f"AND extract(epoch FROM e.decided_at)::float8 <= $3::float8 AND e.source = {literal(PROGRAM)} "
+            "AND e.cause IN ('answer', 'time_limit') AND NOT e.repeat",
+            accounts,
+            after,
+            until,
+        )
+        assert row is not None
+        return Ends(row["completed"], row["failed"])
+
+    # --- what all processes know of it
+
+    async def evidence(self, connection: Connection) -> dict[str, Evidence]:
+        """Return what is known of each login whose brake has ever tripped."""
+        rows = await connection.fetch(
+            f"SELECT name, value FROM {settings_of(self.table.schema)} WHERE name LIKE '{_MARK} %'"
+        )
+        known: dict[str, Evidence] = {}
+        for row in rows:
+            _, what, login = row["name"].split(" ", 2)
+            at, _, said = row["value"].partition(" ")
+            before = known.get(login, Evidence())
+            match what:
+                case "tripped":
+                    known[login] = replace(before, tripped_at=float(at))
+                case "understood":
+                    known[login] = replace(before, understood_at=float(at))
+                case "control":
+                    known[login] = replace(before, control_at=float(at), verdict=said)
+                case "released":
+                    known[login] = replace(before, released_at=float(at))
+                case "counted":
+                    known[login] = replace(before, counted_from=float(at))
+        return known
+
+    async def mark(
+        self, connection: Connection, what: str, login: str, at: float, said: str = "", by: str | None = None
+    ) -> None:
+        """Note a time (epoch seconds) of a login, for all processes: see `Evidence`."""
+        await set_mark(connection, self.table.schema, f"{_MARK} {what} {login}", f"{at!r} {said}".strip(), by)
+
+    async def held(self, connection: Connection) -> list[Held]:
+        """Return the orders whose ends are held, `SHOWN` at the most, oldest first."""
+        rows = await connection.fetch(
+            f"SELECT order_id::text AS id, account, extract(epoch FROM opened_at)::float8 AS since FROM {self._reviews.sql} r "
+            f"WHERE closed_at IS NULL AND kind = {literal(KIND)} ORDER BY r.id LIMIT {SHOWN}"
+        )
+        if not rows:
+            return []
+        known = await self.evidence(connection)
+        found = []
+        for row in rows:
+            account = row["account"] or ""
+            released_at = known.get(self.login_of(account), Evidence()).released_at
+            found.append(Held(row["id"], account, row["since"], not self.is_on or row["since"] <= released_at))
+        return found
+
+    async def controls(self, connection: Connection, login: str) -> list[Control]:
+        """Return orders that a login completed in the last day, newest first: those to be asked, and some in reserve."""
+        rows = await connection.fetch(
+            "SELECT e.order_id::text AS id, e.account, e.reference "
+            f"FROM (SELECT * FROM {events_of(self.table.schema)} ORDER BY id DESC LIMIT {_USUAL}) e "
+            "WHERE e.account = ANY($1::text[]) AND e.decided_at > clock_timestamp() - interval '1 day' "
+            f"AND e.outcome = 'completed' AND e.source = {literal(PROGRAM)} AND e.cause = 'answer' AND NOT e.repeat "
+            f"AND e.reference <> '' ORDER BY e.id DESC LIMIT {_CANDIDATES * _CANDIDATES}",
+            self.logins.accounts_of(login),
+        )
+        controls = {row["id"]: Control(row["id"], row["account"], row["reference"]) for row in rows}
+        return list(controls.values())[: 2 * _CANDIDATES]
+
+
+def is_end(result: Result) -> bool:
+    """Whether a result ends an order that is open, by the program's own decision."""
+    finding, write = result.finding, result.write
+    return write is not None and write.final and not finding.by_person and not finding.order.awaits_pin
+
+
+def _held(result: Result) -> Result:
+    detail = "more were cancelled or given up at once than this account's usual share"
+    return replace(result, fate=Fate.HELD, write=None, stuck=StuckReason.HELD_BY_BRAKE, detail=detail)

@@ -1,0 +1,144 @@
+"""What lets held ends through: whether another order of the account is understood, and whether what it completed still stands.
+
+Orders that were completed in the last day are asked once more as a control, at the account's own pace: a panel that has lost its
+mind says of them, too, that they are cancelled. What was found stands in the database: the transaction that writes goes by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from order_monitor.core.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
+from order_monitor.core.brake import CONTROLS, verdict_of
+from order_monitor.core.clock import Clock
+from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.order import Order
+from order_monitor.shop.brake import Control
+from order_monitor.shop.brake_desk import Question
+from order_monitor.watch.account import Account
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.observer import Observer
+
+_LOOK: Final = 10.0
+_TRY_AGAIN: Final = 60.0
+"""Seconds after which controls are tried again that could not be asked."""
+
+_LONGEST_WAIT: Final = 30.0
+
+
+class Desk(Protocol):
+    """Where it is noted; `order_monitor.shop.brake_desk.BrakeDesk` is it."""
+
+    async def understood(self, seen: Mapping[str, float]) -> None:
+        """Note when orders were last understood as waiting or completed, by account."""
+
+    async def questions(self) -> list[Question]:
+        """Return what must be asked as a control by now."""
+
+    async def answered(self, login: str, verdict: str) -> None:
+        """Note what the controls of a login said."""
+
+
+class BrakeWatch(Observer):
+    """Asks the controls of an engine's accounts, and notes what else is understood."""
+
+    def __init__(self, desk: Desk, clock: Clock) -> None:
+        """Note it at ``desk``."""
+        self._desk = desk
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._seen: dict[str, float] = {}
+        self._tried: dict[str, float] = {}
+        self._log = structlog.get_logger("order_monitor.brake")
+
+    def watch(self, engine: Engine) -> None:
+        """Watch ``engine``, whose observer this is."""
+        self._engine = engine
+
+    def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
+        """Remember when an order was last understood as waiting or completed."""
+        if self._engine is not None and isinstance(answer, (Waiting, Completed)):
+            found = self._engine.directory.account_of(order)
+            if isinstance(found, Account):
+                self._seen[found.key] = self._engine.now()
+
+    async def run(self) -> None:
+        """Do so for ever, while something is held."""
+        while True:
+            await self._clock.sleep(_LOOK)
+            await self.step()
+
+    async def step(self) -> None:
+        """Note what was understood, and ask the controls that are due; what the database does not take is tried again."""
+        engine = self._engine
+        if engine is None or not (engine.state.held or engine.state.kept) or engine.board.hold:
+            return
+        try:
+            await self.note()
+            for question in await self._desk.questions():
+                await self._ask(engine, question)
+        except (ShopError, SettingsError) as error:
+            self._log.debug("brake.waiting", why=str(error))
+
+    async def note(self) -> None:
+        """Note what was understood.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        if self._seen:
+            await self._desk.understood(dict(self._seen))
+
+    async def finish(self) -> None:
+        """Note what one pass has understood, for the next."""
+        engine = self._engine
+        if engine is not None and (engine.state.held or engine.state.kept):
+            try:
+                await self.note()
+            except (ShopError, SettingsError) as error:
+                self._log.debug("brake.waiting", why=str(error))
+
+    async def _ask(self, engine: Engine, question: Question) -> None:
+        now = self._clock.monotonic()
+        if now - self._tried.get(question.login, float("-inf")) < _TRY_AGAIN:
+            return
+        self._tried[question.login] = now
+        answers = await self._answers(engine, question.controls)
+        if answers is not None:
+            verdict = verdict_of(answers)
+            await self._desk.answered(question.login, verdict)
+            self._log.info("brake.controlled", verdict=verdict, asked=len(answers))
+
+    async def _answers(self, engine: Engine, controls: Sequence[Control]) -> list[Answer] | None:
+        """Ask until enough are understood; None where an account cannot be asked, or does not answer: then it says nothing."""
+        answers: list[Answer] = []
+        for control in controls:
+            account = engine.accounts.get(control.account)
+            if account is None:
+                continue
+            if not await self._may_ask(account):
+                return None
+            account.pace.take(self._clock.monotonic())
+            with account.calling(self._clock.monotonic()):
+                answer = (await account.provider.ask(control.reference)).answer
+            if isinstance(answer, (Blocked, Busy, Unreachable)):
+                return None
+            answers.append(answer)
+            understood = sum(isinstance(one, (Completed, Waiting)) for one in answers)
+            if isinstance(answer, Cancelled) or understood >= CONTROLS:
+                break
+        return answers
+
+    async def _may_ask(self, account: Account) -> bool:
+        """Wait for the account's turn; return whether it has come."""
+        end = self._clock.monotonic() + _LONGEST_WAIT
+        while not account.may_start(now := self._clock.monotonic()):
+            at = account.may_start_at()
+            if not account.gate.is_open or not account.is_ours(now) or at is None or now >= end:
+                return False
+            await self._clock.sleep(max(0.01, at - now))
+        return account.gate.is_open

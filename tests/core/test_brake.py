@@ -1,0 +1,101 @@
+"""When the brake trips, and what lets through what it holds."""
+
+import math
+
+import pytest
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
+from order_monitor.core.brake import (
+    ASK_EVERY,
+    CANCELLED,
+    FEW,
+    FINE,
+    FRESH,
+    UNCLEAR,
+    Ends,
+    Evidence,
+    next_slot,
+    trips,
+    verdict_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("recent", "usual", "does"),
+    [
+        (Ends(0, 19), Ends(), False),
+        (Ends(0, 20), Ends(), True),
+        (Ends(10, 10), Ends(), False),
+        (Ends(9, 11), Ends(), True),
+        (Ends(9, 11), Ends(100, 10), True),
+        (Ends(0, 500), Ends(40, 60), False),
+        (Ends(0, 500), Ends(1000, 499), True),
+        (Ends(0, 500), Ends(2, 1), False),
+        (Ends(40, 60), Ends(80, 20), False),
+        (Ends(39, 61), Ends(80, 20), True),
+        (Ends(400, 100), Ends(), False),
+    ],
+)
+def test_it_trips_from_twenty_on_by_more_than_half_and_three_times_the_usual_share(
+    recent: Ends, usual: Ends, *, does: bool
+) -> None:
+    assert trips(recent, usual) is does
+
+
+def test_nothing_has_no_share_and_ends_add_up() -> None:
+    assert Ends().share == 0.0
+    assert Ends(1, 2) + Ends(3, 4) == Ends(4, 6)
+
+
+GOOD = Evidence(tripped_at=100, understood_at=101, control_at=3600, verdict=FINE)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "since", "now", "lacking"),
+    [
+        (GOOD, 100, 3700, []),
+        (GOOD, 100, 3699, ["1 s more"]),
+        (Evidence(100, 100, 3600, FINE), 100, 3700, ["another order"]),
+        (Evidence(100, 101, 3600, CANCELLED), 100, 3700, ["do not read cancelled now"]),
+        (Evidence(100, 101, 3600, UNCLEAR), 100, 3700, ["asked as a control"]),
+        (Evidence(100, 101, 3600, FEW), 100, 3700, ["asked as a control"]),
+        (GOOD, 100, 3600 + FRESH + 1, ["asked as a control"]),
+        (Evidence(), 100, 200, ["3500 s more", "another order", "asked as a control"]),
+        (Evidence(tripped_at=100, released_at=150), 150, 160, []),
+        (Evidence(tripped_at=100, released_at=150), 151, 160, ["3591 s more", "another order", "asked as a control"]),
+    ],
+)
+def test_it_is_believed_by_time_and_evidence_or_by_a_persons_word(
+    evidence: Evidence, since: float, now: float, lacking: list[str]
+) -> None:
+    told = evidence.lacks(since, now, 3600)
+    assert len(told) == len(lacking)
+    assert all(part in whole for part, whole in zip(lacking, told, strict=True))
+
+
+def test_without_a_brake_nothing_lacks() -> None:
+    assert Evidence().lacks(100, 100, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ([], FEW),
+        ([Completed(None)] * 2, FEW),
+        ([Completed(None)] * 3, FINE),
+        ([Completed(None), Waiting(), Completed(None)], FINE),
+        ([Completed(None), Completed(None), Cancelled()], CANCELLED),
+        ([Cancelled()], CANCELLED),
+        ([Refused("3")] * 5, UNCLEAR),
+        ([Completed(None), Refused("3"), Garbled("x"), Completed(None)], UNCLEAR),
+        ([Refused("3"), *[Completed(None)] * 3], FINE),
+    ],
+)
+def test_what_the_controls_said(answers: list[Answer], verdict: str) -> None:
+    assert verdict_of(answers) == verdict
+
+
+def test_a_held_order_has_a_time_every_ten_minutes() -> None:
+    assert next_slot(1000, 1000 + 2.5 * ASK_EVERY) == 1000 + 2 * ASK_EVERY
+    assert next_slot(1000, 900) == 1000
+    assert math.isfinite(next_slot(0, 1e9))
