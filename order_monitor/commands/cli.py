@@ -284,6 +284,24 @@ def resume(ctx: click.Context, config: Path | None, account: str) -> None:
 
 @cli_group.command()
 @takes_config
+@click.option("--first-start", is_flag=True, help="Let what was sent before the first start be failed by its age.")
+@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
+@click.pass_context
+def release(ctx: click.Context, config: Path | None, *, first_start: bool, by: str | None) -> None:
+    """Let go what is held back from ending: orders from before the first start, past schedule.give_up_after.
+
+    Exit codes: 0 released, 1 there was nothing to release.
+    """
+    from order_monitor.commands.first_start import run_release_first_start
+
+    if not first_start:
+        msg = "give --first-start"
+        raise click.UsageError(msg)
+    ctx.exit(run_release_first_start(config_of(ctx, config), by))
+
+
+@cli_group.command()
+@takes_config
 @click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
 @click.option("--order", "order_id", metavar="ID", help="Every event of this order, by any of its names.")
 @click.option("--since", type=Duration(), help="Every event of this time, like 2h.")

@@ -28,6 +28,11 @@ _COLUMNS: Final = (
     *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),
     *("overdue", "stuck", "skipped"),
 )
+_MOST_OLD: Final = 10_000
+"""How many of those that are left alone are read at the most."""
+
+_OLD_DO: Final = "schedule.ignore_before says which"
+
 _SHOWN: Final = ("order", "status", "account", "sent", "age", "referans", "remarks")
 
 
@@ -86,7 +91,9 @@ def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) ->
 async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str) -> int:
     database = database_of(settings)
     try:
-        scan = await Orders(database, layout_of(settings)).scan()
+        orders = Orders(database, layout_of(settings))
+        scan = await orders.scan()
+        old = await orders.left_alone(_MOST_OLD) if scan.apart.left_alone else []
         directory.update(scan.integrations or [])
         if wanted.account is not None:
             if (meant := account_of(directory, wanted.account)) is None:
@@ -98,10 +105,14 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
             await known.provider.aclose()
         await database.close()
     view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
-    rows = [row for row in map(view.row, sorted(scan.orders, key=_oldest)) if wanted.takes(row)]
+    watched = [view.row(order) for order in sorted(scan.orders, key=_oldest)]
+    alone = [{**view.row(order), "skipped": str(SkipReason.BEFORE_START)} for order in old]
+    rows = [row for row in (*watched, *alone) if wanted.takes(row)]
     _print(rows[:limit], form)
     if len(rows) > limit:
         say(f"order-monitor: {limit} of {len(rows)} orders shown; --limit shows more")
+    if count := scan.apart.left_alone:
+        say(f"order-monitor: {count} left alone ({SkipReason.BEFORE_START}), listed last; {_OLD_DO}")
     return ExitCode.OK
 
 

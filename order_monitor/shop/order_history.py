@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -15,6 +15,7 @@ from order_monitor.core.pin import Pin, is_no_pin
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.first_start import held_before
 from order_monitor.shop.layout import DELIVERIES, EVENTS
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.queries import order_of
@@ -24,7 +25,11 @@ from order_monitor.shop.reviews import Reviews
 
 @dataclass(frozen=True, slots=True)
 class OrderHistory:
-    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock."""
+    """One order as it stands. ``now`` and all times are epoch seconds by the database's clock.
+
+    ``left_alone_before`` is there where it is left alone because it was sent before that time, ``held_before`` where it was sent
+    before the first start, and is not ended by its age before a person releases that.
+    """
 
     order: Order
     has_pin: bool
@@ -34,6 +39,8 @@ class OrderHistory:
     integrations: list[Integration] = field(default_factory=list)
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     reviews: list[str] = field(default_factory=list)
+    left_alone_before: float | None = None
+    held_before: float | None = None
 
 
 async def read_order_history(database: Database, orders: Orders, order_id: str) -> OrderHistory | None:
@@ -52,10 +59,12 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
             if row is None:
                 return None
             rest = await connection.fetchrow(
-                f"SELECT {pin} AS pin, extract(epoch FROM clock_timestamp())::float8 AS now, {note} AS note "
-                f"FROM {table.sql} WHERE {is_it}",
+                f"SELECT {pin} AS pin, {table.epoch('sent_at', 'o')} AS sent_at, {note} AS note, "
+                f"extract(epoch FROM clock_timestamp())::float8 AS now "
+                f"FROM {table.sql} o WHERE {is_it}",
                 order_id,
             )
+            held = await held_before(connection, table.schema)
             events = await _events(connection, orders, row["id"])
             integrations = await orders.reader.read_integrations(connection)
             pauses, reviews = await _people(connection, orders, row["id"])
@@ -65,7 +74,13 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     has_pin = not is_no_pin(rest["pin"], orders.ledger.rules.no_pin)
     note = rest["note"] or ""
     blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
-    return OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews)
+    sent, ledger = rest["sent_at"], orders.ledger
+    found = OrderHistory(order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews)
+    return replace(
+        found,
+        left_alone_before=ledger.ignored_before if ledger.leaves_alone(sent) else None,
+        held_before=held if sent is not None and sent < held else None,
+    )
 
 
 async def _people(connection: Connection, orders: Orders, order_id: str) -> tuple[Mapping[str, Pause], list[str]]:

@@ -40,6 +40,7 @@ def document_of(view: Overview) -> dict[str, Any]:
             "due": count.due,
             "overdue": count.overdue,
             "stuck": len(state.stuck),
+            "held_by_first_start": state.held,
             "skipped": {str(reason): number for reason, number in sorted(state.skipped.items())},
             "oldest_due_seconds": view.oldest_due(),
             "unwritten": len(view.engine.writer),

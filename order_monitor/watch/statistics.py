@@ -12,12 +12,14 @@ from order_monitor.core.order import SkipReason
 class Statistics:
     """Counted since the start. Times are seconds of the monotonic clock.
 
+    ``held`` are orders that only the first start keeps from being failed by their age.
     ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
     ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
 
     open: int = 0
+    held: int = 0
     eligible: int = 0
     stuck: dict[str, str] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
