@@ -7,6 +7,7 @@ others). In between nothing is asked on stale knowledge: an order that was not r
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -211,10 +212,10 @@ class Discovery:
         fresh = [(order_id, reason) for order_id, reason in skips.items() if self.skips.get(order_id) is not reason]
         for order_id, reason in fresh[:NAMED]:
             order = orders[order_id]
-            tenant, status = order.tenant_id, order.status
+            told = {"tenant_id": order.tenant_id, "reason": str(reason), "status": order.status}
             # What the shop has settled is no fault of anybody's.
-            tell = self._log.info if reason is SkipReason.SETTLED_BY_SHOP else self._log.warning
-            tell("order.skipped", order_id=order_id, tenant_id=tenant, reason=str(reason), status=status)
+            level = logging.INFO if reason is SkipReason.SETTLED_BY_SHOP else logging.WARNING
+            self._log.log(level, "order.skipped", order_id=order_id, **told)
         if more := Counter(str(reason) for _, reason in fresh[NAMED:]):
             self._log.warning("orders.skipped", more=dict(more))
         self.skips = skips
