@@ -11,7 +11,7 @@ import asyncpg
 from order_monitor.core.decision import Rules
 from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.settings.asking import FINAL_STATUSES
-from order_monitor.shop.columns import LOGICAL
+from order_monitor.shop.columns import LOGICAL, ONLY_IF_WANTED
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.layout import Layout
@@ -64,11 +64,17 @@ def least_rights(role: str) -> str:
     return "; ".join(f"GRANT {', '.join(rights)} ON {table} TO {role}" for table, rights in NEEDED.items())
 
 
+NO_FIRST_START = "UPDATE order_monitor_settings SET value = '-infinity' WHERE name = 'first_start'"
+"""SQL by which a shop just migrated counts as one where the program has run for long: orders of any time end by their age."""
+
+
 async def migrate(dsn: str) -> None:
     """Add what order-monitor needs."""
     database = Database(parse_dsn(dsn))
     try:
         _ = [line async for line in Migration(database, LAYOUT, SystemClock()).apply()]
+        async with database.transaction() as connection:
+            await connection.execute(NO_FIRST_START)
     finally:
         await database.close()
 
@@ -188,7 +194,7 @@ class Shop:
         """Return an order's row by logical names, with the columns of no concern under their own."""
         row = await self.connection.fetchrow("SELECT * FROM product_orders WHERE id = $1::uuid", order_id)
         assert row is not None
-        logical = {names[self.spelling.index]: key for key, names in LOGICAL.items()}
+        logical = {n[self.spelling.index]: key for key, n in LOGICAL.items() if key not in ONLY_IF_WANTED}
         own = {name: f"shop's {name}" for name in LOGICAL}
         return {logical.get(name, own.get(name, name)): value for name, value in row.items()}
 

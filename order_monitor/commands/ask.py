@@ -19,7 +19,17 @@ from order_monitor.commands.composition import (
     settings_of,
 )
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import SEVERAL, UNKNOWN, account_of, ended, history_of, take_accounts, when
+from order_monitor.commands.explain import MEANINGS
+from order_monitor.commands.lookup import (
+    LEFT_ALONE_DO,
+    SEVERAL,
+    UNKNOWN,
+    account_of,
+    ended,
+    history_of,
+    take_accounts,
+    when,
+)
 from order_monitor.commands.serving import sender_of
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.order import Order, SkipReason
@@ -145,13 +155,17 @@ async def _ask(settings: Settings, redactor: Redactor, choice: Choice, *, as_jso
     ids, account, overdue, stuck = choice.ids, choice.account, choice.overdue, choice.stuck
     stop, told = Stop(), Told()
     database = database_of(settings)
-    orders = Orders(database, replace(layout_of(settings), author=AUTHOR))
+    layout = replace(layout_of(settings), author=AUTHOR)
+    # What a person names is asked about, however old it is; what is chosen by what it is, is chosen among the watched.
+    orders = Orders(database, replace(layout, ignore_before=None) if ids or stuck else layout)
     sender = sender_of(settings, database)
     lines: list[dict[str, Any]] = []
     with stop.on_signals():
         try:
             await orders.prepare()
-            named = await _open_ones(database, orders, list(dict.fromkeys(ids)), lines) if ids else None
+            named = (
+                await _open_ones(database, Orders(database, layout), list(dict.fromkeys(ids)), lines) if ids else None
+            )
             if stuck:
                 async with database.transaction() as connection:
                     named = [r.order_id for r in await Reviews(settings.database.schema_).read(connection)]
@@ -191,6 +205,10 @@ async def _open_ones(database: Database, orders: Orders, ids: list[str], lines: 
         elif history.order.status not in orders.ledger.statements.open_statuses:
             lines.append({"order_id": order_id, "done": False, "text": ended(history)})
         else:
+            if (before := history.left_alone_before) is not None:
+                say(
+                    f"{order_id}: else left alone ({SkipReason.BEFORE_START}, sent before {when(before)}); {LEFT_ALONE_DO}"
+                )
             found.append(history.order.id)
     return found
 
@@ -218,7 +236,9 @@ def _lines(engine: Engine, told: Told, named: list[str] | None) -> list[dict[str
 
 def _why(engine: Engine, order_id: str, account: str | None) -> str:
     if order_id in engine.skips:
-        return f"it cannot be asked about: {engine.skips[order_id]}"
+        reason = engine.skips[order_id]
+        more = f" ({MEANINGS[reason]}); decide it by order-monitor resolve" * (reason is SkipReason.SETTLED_BY_SHOP)
+        return f"it cannot be asked about: {reason}{more}"
     found = engine.accounts.get(account or "")
     if found is None:
         return "it is not open any more"

@@ -259,15 +259,22 @@ def review(
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
+@click.option("--first-start", is_flag=True, help="Let what was sent before the first start be failed by its age.")
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
-def release(ctx: click.Context, config: Path | None, account: str | None, *, by: str | None) -> None:
-    """Let through what the brake holds of an account: each order is asked once more, and ends if it is cancelled still."""
+def release(ctx: click.Context, config: Path | None, account: str | None, *, first_start: bool, by: str | None) -> None:
+    """Let through what the brake holds of an account, or with --first-start what that keeps from being failed by its age.
+
+    What the brake holds is asked about once more, and ends if it is cancelled still.
+    """
+    from order_monitor.commands.first_start import run_release_first_start
     from order_monitor.commands.release import run_release
 
-    if account is None:
-        msg = "name an account"
+    if (account is None) is not first_start:
+        msg = "name an account, or give --first-start"
         raise click.UsageError(msg)
+    if account is None:
+        ctx.exit(run_release_first_start(config_of(ctx, config), by))
     ctx.exit(run_release(config_of(ctx, config), account, by=by))
 
 

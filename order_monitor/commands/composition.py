@@ -111,6 +111,8 @@ def layout_of(settings: Settings) -> Layout:
         reference_reuse=settings.provider.reference_reuse,
         lookup=settings.database.lookup,
         credentials=_configured(settings),
+        ignore_before=schedule.ignore_before,
+        settled=statuses.settled,
     )
 
 

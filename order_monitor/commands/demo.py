@@ -18,6 +18,7 @@ from order_monitor.demo.scenario import GIVE_UP_AFTER, Planned, write_story
 from order_monitor.demo.show import SCHEMA, LiveTable, PlainLines, compare, fill, print_verdict, watch
 from order_monitor.demo.standin import KOD, SIFRE, StandIn
 from order_monitor.settings.model import Settings
+from order_monitor.shop.marks import FIRST_START, set_mark
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.logs import Redactor, set_up
 from order_monitor.tell.screen import Screen
@@ -129,5 +130,8 @@ async def _prepare(console: Screen, database: Any, settings: Settings, dsn: str,
         await connection.execute(SCHEMA)
     async for line in Migration(database, layout_of(settings), SystemClock()).apply():
         console.print(f"migrate: {line}")
+    async with database.transaction() as connection:
+        # The story begins with orders that are a day old: it plays a shop over which the program has run for long.
+        await set_mark(connection, settings.database.schema_, FIRST_START, "-infinity")
     await fill(dsn, orders)
     console.print(f"{len(orders)} orders stand open in product_orders; znet's stand-in listens.")

@@ -18,7 +18,7 @@ from order_monitor.commands.composition import (
     terms_of,
 )
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import history_of
+from order_monitor.commands.lookup import LEFT_ALONE_DO, history_of
 from order_monitor.commands.story import Standing, in_words, opening
 from order_monitor.commands.times import iso, moment
 from order_monitor.core.answer import Answer, Completed
@@ -43,6 +43,8 @@ from order_monitor.watch.routing import Directory
 from order_monitor.watch.system_clock import SystemClock, boot_id
 
 _TIMES: Final = 5
+
+HELD_DO: Final = "its age ends it only after order-monitor release --first-start"
 
 
 def run_explain(config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> int:
@@ -187,9 +189,11 @@ class _Story:
         order = self.history.order
         if order.status not in self.settings.statuses.open:
             return False, f"its status {order.status!r} is not one of statuses.open"
+        if (before := self.history.left_alone_before) is not None:
+            return False, f"it is left alone: {SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}"
         reason = order.skip_reason(self.history.now) or self.directory.account_of(order)
         if isinstance(reason, SkipReason):
-            return False, f"it is skipped: {reason} ({_MEANINGS[reason]})"
+            return False, f"it is skipped: {reason} ({MEANINGS[reason]})"
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
             return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
         return True, self._asked_about(when)
@@ -204,6 +208,8 @@ class _Story:
         if order.odd_at is not None:
             return self._odd(order.odd_at, when)
         age = self.history.now - (order.sent_at or self.history.now)
+        if age >= self.schedule.give_up_after and (held := self.history.held_before) is not None:
+            return f"it is overdue, but was sent before the first start ({when(held)}): {HELD_DO}"
         if age >= self.schedule.give_up_after and self.ageless:
             return f"it is overdue, but its age cannot end it just now: {self.ageless}"
         if age >= self.schedule.give_up_after:
@@ -267,7 +273,7 @@ class _Story:
         return self.timing.explain(key_of(order), order.id, self._last_age()) if self.timing else None
 
 
-_MEANINGS: Final = {
+MEANINGS: Final = {
     SkipReason.NO_REFERENCE: "the shop saved no provider_referans",
     SkipReason.NO_SENT_AT: "it has no time at which it was sent",
     SkipReason.NO_ROUTING: "the shop has no routing for its package",
@@ -278,4 +284,6 @@ _MEANINGS: Final = {
     SkipReason.BAD_ADDRESS: "the address or login of its integration may not be used",
     SkipReason.UNKNOWN_STATUS: "its status is not known",
     SkipReason.SENT_IN_FUTURE: "it was sent in the future",
+    SkipReason.BEFORE_START: "it was sent too long before the first start",
+    SkipReason.SETTLED_BY_SHOP: "the shop's own status is one of statuses.settled",
 }

@@ -23,6 +23,9 @@ LONGEST_NAME: Final = 60
 UNKNOWN: Final = "there is no such order"
 SEVERAL: Final = "several orders"
 
+LEFT_ALONE_DO: Final = "set schedule.ignore_before to an earlier time to have it watched; order-monitor ask asks once"
+"""What can be done about an order that was sent too long before the first start."""
+
 
 def name_of(given: str | None) -> str:
     """Return who decides: the name given, else the one this person is logged in by."""

@@ -30,6 +30,11 @@ _COLUMNS: Final = (
     *("overdue", "stuck", "skipped"),
 )
 _HELD: Final = "held_by_brake"
+_MOST_OLD: Final = 10_000
+"""How many of those that are left alone are read at the most."""
+
+_OLD_DO: Final = "schedule.ignore_before says which"
+
 _SHOWN: Final = ("order", "status", "account", "sent", "age", "referans", "remarks")
 
 
@@ -88,7 +93,9 @@ def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) ->
 async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str) -> int:
     database = database_of(settings)
     try:
-        scan = await Orders(database, layout_of(settings)).scan()
+        orders = Orders(database, layout_of(settings))
+        scan = await orders.scan()
+        old = await orders.left_alone(_MOST_OLD) if scan.apart.left_alone else []
         directory.update(scan.integrations or [])
         if wanted.account is not None:
             if (meant := account_of(directory, wanted.account)) is None:
@@ -107,10 +114,14 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
         )
         say(f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}")
     view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
-    rows = [row for row in map(view.row, sorted(scan.orders, key=_oldest)) if wanted.takes(row)]
+    watched = [view.row(order) for order in sorted(scan.orders, key=_oldest)]
+    alone = [{**view.row(order), "skipped": str(SkipReason.BEFORE_START)} for order in old]
+    rows = [row for row in (*watched, *alone) if wanted.takes(row)]
     _print(rows[:limit], form)
     if len(rows) > limit:
         say(f"order-monitor: {limit} of {len(rows)} orders shown; --limit shows more")
+    if count := scan.apart.left_alone:
+        say(f"order-monitor: {count} left alone ({SkipReason.BEFORE_START}), listed last; {_OLD_DO}")
     return ExitCode.OK
 
 

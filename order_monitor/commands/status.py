@@ -138,7 +138,12 @@ def _orders(document: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     table.add_row(*(str(value) for value in values.values()))
     skipped = ", ".join(f"{reason} {count}" for reason, count in orders["skipped"].items())
-    table.caption = styled(f"skipped: {skipped}") if skipped else None
+    held = orders.get("held_by_first_start")
+    told = [
+        *([f"skipped: {skipped}"] if skipped else []),
+        *([f"held by the first start: {held} (order-monitor release --first-start)"] if held else []),
+    ]
+    table.caption = styled("; ".join(told)) if told else None
     return table
 
 

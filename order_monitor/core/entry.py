@@ -138,7 +138,7 @@ class Entry:
         _, status, tenant_id, integration, route, package = self.traits
         known = (self.id, status, self.sent_at, self.referans or "", tenant_id, self.asked_at)
         more = (self.registered, self.understood, self.memo.odd_at if self.memo.odd_noted else None)
-        return Order(*known, integration, route, package, *more, self.memo.ended_at)
+        return Order(*known, integration, route, package, *more, ended_at=self.memo.ended_at)
 
     @property
     def planned(self) -> Order:
@@ -148,7 +148,7 @@ class Entry:
 
     def is_still(self, order: Order, account: str) -> bool:
         """Whether ``order``, read just now, is what it was and ``account``'s; a reference that is not kept may be any."""
-        _, status, sent_at, referans, tenant_id, _, integration, route, package, _, _, _, ended_at = order
+        _, status, sent_at, referans, tenant_id, _, integration, route, package, _, _, _, _, ended_at = order
         return (
             self.sent_at == sent_at
             and (self.referans is None or self.referans == referans)

@@ -31,6 +31,8 @@ class SkipReason(StrEnum):
     BAD_ADDRESS = "bad_address"
     UNKNOWN_STATUS = "unknown_status"
     SENT_IN_FUTURE = "sent_in_future"
+    BEFORE_START = "before_start"
+    SETTLED_BY_SHOP = "settled_by_shop"
 
 
 class Route(IntEnum):
@@ -48,7 +50,8 @@ class Order(NamedTuple):
     A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
     provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known;
     ``package`` is what was bought. ``registered`` tells that this dispatch of it is noted, ``understood`` that an answer about it
-    was understood before, ``odd_at`` since when none is, by its own fault. ``ended_at`` is None while it is open.
+    was understood before, ``odd_at`` since when none is, by its own fault; ``settled`` that the shop's own status says it is
+    over. ``ended_at`` is None while it is open.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Order(NamedTuple):
     registered: bool = False
     understood: bool = False
     odd_at: float | None = None
+    settled: bool = False
     ended_at: float | None = None
 
     @property
@@ -75,6 +79,8 @@ class Order(NamedTuple):
 
         A ``sent_at`` that is no date at all counts as missing: it would otherwise decide a deadline.
         """
+        if self.settled and not self.awaits_pin:
+            return SkipReason.SETTLED_BY_SHOP
         if not self.referans.strip():
             return SkipReason.NO_REFERENCE
         if self.sent_at is None or not self.sent_at >= OLDEST_SENT_AT:

@@ -8,10 +8,11 @@ from order_monitor.core.errors import NotMigratedError, SettingsError, ShopMisfi
 from order_monitor.core.order import CONFIGURED
 from order_monitor.shop.accounts import AccountTables, credentials_of, find_account_tables
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.first_start import read_start
 from order_monitor.shop.layout import Layout, can_hold, check_statuses
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.logins import Logins
-from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
+from order_monitor.shop.marks import digest_key
 from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.pins import Codes
@@ -109,6 +110,7 @@ class Catalogue:
             table=layout.table,
             overrides=layout.overrides,
             time_zone=layout.time_zone,
+            wanted=layout.wanted,
         )
         accounts = await find_account_tables(connection, layout.schema) if layout.accounts_from_shop else None
         check_statuses(table, layout)
@@ -123,12 +125,20 @@ class Catalogue:
         found = Holdings(ledger, accounts, Pauses(schema), reviews, tuple(lacks))
         if lacks:
             return found
-        key, began = await digest_key(connection, schema), await read_mark(connection, schema, FIRST_MIGRATE)
+        key, start = await digest_key(connection, schema), await read_start(connection, schema)
         shared = await Codes(table, schema, key).shared(connection)
         logins = await self._logins_of(connection, accounts, key)
         return replace(
             found,
-            ledger=replace(ledger, logins=logins, key=key, shared=shared, began_at=float(began or "-inf")),
+            ledger=replace(
+                ledger,
+                logins=logins,
+                key=key,
+                shared=shared,
+                began_at=start.first_migrate,
+                first_start=start.moment,
+                ignored_before=start.ignored_before(layout.ignore_before),
+            ),
         )
 
     async def _logins_of(self, connection: Connection, accounts: AccountTables | None, key: bytes) -> Logins:

@@ -27,11 +27,15 @@ LOGICAL: Final[dict[str, tuple[str, str]]] = {
     "completed_at": ("completed_at", "completedAt"),
     "duration_ms": ("duration_ms", "durationMs"),
     "root_order_id": ("root_order_id", "rootOrderId"),
+    "shop_status": ("status", "status"),
 }
 """Logical name → (plain spelling, the running shop's spelling)."""
 
 REQUIRED: Final = ("id", "external_status", "sent_at", "pin_code", "provider_referans")
 ADDED_BY_MIGRATE: Final = ("provider_referans",)
+
+ONLY_IF_WANTED: Final = ("shop_status",)
+"""The columns that are looked for only where the settings have a use for them."""
 
 _LOOK: Final = """
 WITH RECURSIVE found AS (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
 from typing import Final
 
 from order_monitor.core.errors import RowRejectedError, SettingsError, ShopError, ShopMisfitError
@@ -16,6 +17,7 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import Layout, is_open
 from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
+from order_monitor.shop.order_reader import Apart
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import NEEDED
 from order_monitor.shop.pauses import Pauses
@@ -187,10 +189,29 @@ class Doctor:
                 "ok", "open orders", f"{len(scan.orders)} found, {sum(reasons.values())} of them cannot be asked about"
             )
         ]
+        if count := reasons.pop(SkipReason.SETTLED_BY_SHOP, 0):
+            text = (
+                f"{count} not asked about ({SkipReason.SETTLED_BY_SHOP}): the shop's own status says that they are over"
+            )
+            lines.append(CheckLine("ok", "open orders", text))
+        lines += _first_start(scan.apart, self._orders.ledger.ignored_before)
         for reason, count in sorted(reasons.items()):
             text = f"{count} order{'s' if count > 1 else ''} cannot be asked about: {reason}"
             lines.append(CheckLine("warning", "open orders", text, _REMEDIES.get(reason, "")))
         return lines
+
+
+def _first_start(apart: Apart, before: float) -> list[CheckLine]:
+    """Say what the first start keeps from being asked about, and what from being failed by its age."""
+    lines = []
+    if apart.left_alone:
+        when = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        text = f"{apart.left_alone} left alone ({SkipReason.BEFORE_START}): sent before {when}"
+        lines.append(CheckLine("ok", "open orders", text, "set schedule.ignore_before, if some are to be watched"))
+    if apart.held:
+        text = f"{apart.held} order{'s' if apart.held > 1 else ''} sent before the first start would fail by age"
+        lines.append(CheckLine("warning", "first start", text, "order-monitor release --first-start"))
+    return lines
 
 
 REFUSED: Final = 20

@@ -52,7 +52,7 @@ class Change:
     """One statement, and the one that undoes it.
 
     ``index`` names the index it builds, in ``schema``; outside a transaction, unless ``is_quick``. ``table`` names the table it
-    makes or, with ``column``, adds that to; ``place`` the partition it is for.
+    makes or, with ``column``, adds that to; ``place`` the partition it is for. ``mark`` names the mark that it sets.
     """
 
     what: str
@@ -64,6 +64,7 @@ class Change:
     is_quick: bool = False
     place: IndexPlace | None = None
     column: str | None = None
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

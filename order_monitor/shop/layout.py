@@ -32,7 +32,9 @@ class Layout:
     events: they are written as consumed. With ``pins_elsewhere`` the shop moves PINs out of their column. A PIN that an end lacks
     is waited for ``await_pin`` seconds. With ``unique_pins`` no PIN goes to a second order of its login. ``reference_reuse`` says
     whose an answer is where several orders of a login have its reference: ``none`` of theirs, or the ``newest`` one's. ``author``
-    is written beside each event as who decided. ``lookup`` are further columns that a person may find an order by.
+    is written beside each event as who decided. ``lookup`` are further columns that a person may find an order by. Orders sent
+    before ``ignore_before`` are left alone: ISO 8601, or seconds before the first ``migrate``; empty for the default, None for
+    none. So are those whose row has one of the ``settled`` words as the shop's own status.
     """
 
     schema: str
@@ -53,6 +55,13 @@ class Layout:
     credentials: Credentials | None = None
     author: str = "daemon"
     lookup: tuple[str, ...] = ()
+    ignore_before: str | None = None
+    settled: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The columns that are looked for only because a setting needs them."""
+        return ("shop_status",) if self.settled else ()
 
 
 def is_open(table: Table, layout: Layout) -> str:
@@ -67,6 +76,15 @@ def is_unknown(table: Table, layout: Layout) -> str | None:
         return f"{column.sql} NOT IN ({literals((*layout.open, *layout.known))})"
     unknown = [label for label in column.labels if label not in (*layout.open, *layout.known)]
     return f"{column.compared} IN ({literals(unknown)})" if unknown else None
+
+
+def is_settled(table: Table, layout: Layout, alias: str) -> str:
+    """SQL of whether the shop's own status says that an order is over; compared as text, in any case of letters."""
+    column = table.get("shop_status")
+    if column is None or not layout.settled:
+        return "false"
+    words = ", ".join(f"lower({literal(word.strip())})" for word in layout.settled)
+    return f"COALESCE(lower(btrim({alias}.{column.sql}::text)) IN ({words}), false)"
 
 
 def open_statuses(table: Table, layout: Layout) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from order_monitor.core.decision import (
     decide_late_pin,
 )
 from order_monitor.core.errors import RowRejectedError
-from order_monitor.core.order import CONFIGURED, SAME_TIME, Order
+from order_monitor.core.order import CONFIGURED, OLDEST_SENT_AT, SAME_TIME, Order
 from order_monitor.core.pin import is_no_pin
 from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.core.text import clean
@@ -36,6 +36,7 @@ from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
 from order_monitor.shop.dispatches import TOUCHED, Dispatches, Standing, Twin
 from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
+from order_monitor.shop.first_start import held_before
 from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.logins import Logins
 from order_monitor.shop.pauses import Pauses, pause_of_ends
@@ -53,7 +54,8 @@ CHECK_NOW: Final = "SET CONSTRAINTS ALL IMMEDIATE"
 class Ledger:
     """The orders table as it was found, with what all processes share about it: dispatches, logins and codes.
 
-    ``shared`` are the packages whose orders share their codes; ``began_at`` is when this shop was first migrated, epoch seconds.
+    ``shared`` are the packages whose orders share their codes; ``began_at`` is when this shop was first migrated, ``first_start``
+    when this program began on a table that may be old, ``ignored_before`` before which time orders are left alone: epoch seconds.
     Without ``hints`` no notification goes with an event.
     """
 
@@ -65,11 +67,17 @@ class Ledger:
     shared: frozenset[str] = frozenset()
     began_at: float = float("-inf")
     hints: bool = True
+    first_start: float = float("-inf")
+    ignored_before: float = float("-inf")
 
     @property
     def records_every_check(self) -> bool:
         """Whether ``last_sync_at`` is written at each check."""
         return self.layout.record_sync and self.table.get("last_sync_at") is not None
+
+    def leaves_alone(self, sent_at: float | None) -> bool:
+        """Whether an order whose row says that it was sent then (epoch seconds) is left alone; what is no date is told as such."""
+        return sent_at is not None and OLDEST_SENT_AT <= sent_at < self.ignored_before
 
     @property
     def statements(self) -> Statements:
@@ -204,8 +212,9 @@ class Ledger:
             (f.order.id, f.account, f.order.referans.strip()) for f, _, is_late in pairs if self._needs(f, is_late)
         ]
         standing = await self.dispatches.standing(connection, noted) if noted else {}
+        held = await self._held_before(connection, pairs)
         results = [
-            self._decide(f, row, standing.get(f.order.id), is_late=is_late, with_notes=with_notes)
+            self._decide(f, row, standing.get(f.order.id), held, is_late=is_late, with_notes=with_notes)
             for f, row, is_late in pairs
         ]
         results = await self._without_twins(connection, results, standing, {**rows, **ended})
@@ -227,14 +236,32 @@ class Ledger:
     def _needs(self, finding: Finding, is_late: bool) -> bool:  # noqa: FBT001 - private
         return self.may_end(finding) or (is_late and not finding.by_person)
 
+    async def _held_before(
+        self, connection: Connection, pairs: Sequence[tuple[Finding, asyncpg.Record, bool]]
+    ) -> float:
+        """Return before which time nothing that was sent is ended by its age, where that matters (epoch seconds)."""
+        ages = [f.age_since(row["sent_at"]) for f, row, _ in pairs if not isinstance(f.answer, Completed | Cancelled)]
+        if not any(age >= self.rules.give_up_after for age in ages):
+            return float("-inf")
+        return await held_before(connection, self.table.schema)
+
     def _decide(
-        self, finding: Finding, row: asyncpg.Record, noted: Standing | None, *, is_late: bool, with_notes: bool
+        self,
+        finding: Finding,
+        row: asyncpg.Record,
+        noted: Standing | None,
+        held: float,
+        *,
+        is_late: bool,
+        with_notes: bool,
     ) -> Result:
         status = row["status"]
         if self._is_other_dispatch(finding, row):
             return Result(
                 finding, Fate.RESENT, status=status, review=_OTHER_DISPATCH if finding.pin is not None else None
             )
+        if not is_late and not finding.order.awaits_pin and not finding.by_person and row["settled"]:
+            return _settled(finding, status)
         stands, sent_at = Row(status, row["pin"], row["note"]), row["sent_at"]
         if noted is not None and noted.touched >= TOUCHED:
             sent_at = noted.found_at
@@ -242,12 +269,13 @@ class Ledger:
             decision = decide_late_pin(stands, finding.answer, self.rules)
         else:
             age = finding.age_since(sent_at)
+            may_expire = finding.vouched and not (row["sent_at"] is not None and row["sent_at"] < held)
             decision = decide(
                 stands,
                 finding.answer,
                 age,
                 self.rules,
-                may_expire=finding.vouched,
+                may_expire=may_expire,
                 unknown=_unknown(finding, noted, age),
             )
         is_partial = (
@@ -616,6 +644,15 @@ def _explain(finding: Finding, row: asyncpg.Record | None, open_statuses: Sequen
         return Result(finding, Fate.GONE, status=status)
     detail = f"it is {status!r}{'' if lacks else ', with another PIN'}"
     return Result(finding, Fate.GONE, status=status, detail=detail if kept else "", review=kept)
+
+
+def _settled(finding: Finding, status: str) -> Result:
+    """Let go an order that the shop has settled itself since it was asked about; a PIN that was read is for a person.
+
+    Nobody knows whether the customer has the goods or the money by now: no end of ours may move either a second time.
+    """
+    kept = StuckReason.PIN_FOR_ENDED if finding.pin is not None else None
+    return Result(finding, Fate.GONE, status=status, detail="the shop has settled it by its own status", review=kept)
 
 
 def _twice(result: Result, sent_at: float | None, twins: Sequence[Twin]) -> Result:

@@ -15,6 +15,12 @@ KEY: Final = "key"
 FIRST_MIGRATE: Final = "first_migrate"
 """The name of the moment at which this shop was first migrated (epoch seconds; -infinity where events were older)."""
 
+FIRST_START: Final = "first_start"
+"""The name of the moment before which nothing is ended by its age (epoch seconds; -infinity where events were older)."""
+
+FIRST_START_RELEASED: Final = "first_start_released"
+"""The name of the moment at which a person has let orders from before the first start be ended by their age (epoch seconds)."""
+
 _KEY_BYTES: Final = 32
 
 

@@ -14,9 +14,10 @@ import tenacity
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
 from order_monitor.shop.accounts import INTEGRATIONS
-from order_monitor.shop.columns import Column, Table, columns_of, quoted
+from order_monitor.shop.columns import Column, Table, columns_of, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import outcome_of
+from order_monitor.shop.first_start import first_start_sql
 from order_monitor.shop.indexing import Change, IndexPlan, drop_of, is_broken, is_there, stale
 from order_monitor.shop.layout import (
     DELIVERIES,
@@ -32,7 +33,9 @@ from order_monitor.shop.layout import (
     events_of,
     is_open,
     is_unknown,
+    settings_of,
 )
+from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
 from order_monitor.shop.shapes import view_remark
 from order_monitor.shop.table_search import find_table
 
@@ -87,7 +90,7 @@ class Migration:
         added = [] if table.shape.is_view else [_column(table, column)]
         events = [_events(table), _outcome(table, self._layout), *_origins(table)]
         ours = [*events, _deliveries(table), _pauses(table), _review(table), _timing(table)]
-        ours += [_dispatches(table), _pins(table), _settings(table), _presence(table)]
+        ours += [_dispatches(table), _pins(table), _settings(table), _first_start(table), _presence(table)]
         return [*added, *ours, *indexes]
 
     async def missing(self, table: Table) -> list[Change]:
@@ -231,6 +234,10 @@ def _column(table: Table, column: Column) -> Change:
 
 
 async def _has(connection: Connection, table: Table, change: Change) -> bool:
+    if change.mark is not None:
+        there = await columns_of(connection, table.schema, SETTINGS)
+        # A table that is about to be made has all its marks from the start.
+        return not there or await read_mark(connection, table.schema, change.mark) is not None
     if change.table is not None:
         columns = await columns_of(connection, table.schema, change.table)
         # A table that is about to be made has all its columns from the start.
@@ -412,10 +419,17 @@ def _settings(table: Table) -> Change:
         "name text PRIMARY KEY, value text NOT NULL, stored_at timestamptz NOT NULL DEFAULT now(), stored_by text",
     )
     first = (
-        f"INSERT INTO {full} (name, value) SELECT 'first_migrate', CASE WHEN EXISTS (SELECT FROM {events_of(table.schema)}) "
-        "THEN '-infinity' ELSE extract(epoch FROM now())::text END ON CONFLICT DO NOTHING"
+        f"INSERT INTO {full} (name, value) SELECT n.name, CASE WHEN EXISTS (SELECT FROM {events_of(table.schema)}) "
+        "THEN '-infinity' ELSE extract(epoch FROM now())::text END "
+        f"FROM (VALUES ({literal(FIRST_MIGRATE)}), ({literal(FIRST_START)})) AS n(name) ON CONFLICT DO NOTHING"
     )
     return replace(made, sql=f"{made.sql};\n{first}")
+
+
+def _first_start(table: Table) -> Change:
+    """When this program began on a table that may be old; for installations whose version had no such mark."""
+    reverse = f"DELETE FROM {settings_of(table.schema)} WHERE name = {literal(FIRST_START)}"
+    return Change("the moment of the first start", first_start_sql(table.schema), reverse, mark=FIRST_START)
 
 
 def _presence(table: Table) -> Change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
@@ -16,6 +16,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.brake import KIND
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.first_start import held_before
 from order_monitor.shop.layout import DELIVERIES, DISPATCHES, EVENTS
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.queries import order_of
@@ -28,6 +29,8 @@ class OrderHistory:
     """One order as it stands. ``now`` and all times are epoch seconds by the database's clock.
 
     ``others_understood_at``: when another order of its account was last understood for the first time, or ended.
+    ``left_alone_before`` is there where it is left alone because it was sent before that time, ``held_before`` where it was sent
+    before the first start, and is not ended by its age before a person releases that.
     """
 
     order: Order
@@ -38,6 +41,8 @@ class OrderHistory:
     integrations: list[Integration] = field(default_factory=list)
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     reviews: list[str] = field(default_factory=list)
+    left_alone_before: float | None = None
+    held_before: float | None = None
     others_understood_at: float | None = None
     held: HeldOrder | None = None
 
@@ -66,10 +71,12 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
             if row is None:
                 return None
             rest = await connection.fetchrow(
-                f"SELECT {pin} AS pin, extract(epoch FROM clock_timestamp())::float8 AS now, {note} AS note "
-                f"FROM {table.sql} WHERE {is_it}",
+                f"SELECT {pin} AS pin, {table.epoch('sent_at', 'o')} AS sent_at, {note} AS note, "
+                f"extract(epoch FROM clock_timestamp())::float8 AS now "
+                f"FROM {table.sql} o WHERE {is_it}",
                 order_id,
             )
+            began = await held_before(connection, table.schema)
             events = await _events(connection, orders, row["id"])
             integrations = await orders.reader.read_integrations(connection)
             pauses, reviews, held = await _people(connection, orders, row["id"], rest["now"] if rest else 0.0)
@@ -80,8 +87,23 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     has_pin = not is_no_pin(rest["pin"], orders.ledger.rules.no_pin)
     note = rest["note"] or ""
     blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
-    return OrderHistory(
-        order_of(row), has_pin, blotted, rest["now"], events, integrations, pauses, reviews, others, held
+    sent, ledger = rest["sent_at"], orders.ledger
+    found = OrderHistory(
+        order_of(row),
+        has_pin,
+        blotted,
+        rest["now"],
+        events,
+        integrations,
+        pauses,
+        reviews,
+        others_understood_at=others,
+        held=held,
+    )
+    return replace(
+        found,
+        left_alone_before=ledger.ignored_before if ledger.leaves_alone(sent) else None,
+        held_before=began if sent is not None and sent < began else None,
     )
 
 

@@ -37,6 +37,8 @@ _BLANKS: Final = (("", ""), (" ", ""), ("", " "), (" ", " "), ("", "\n"), ("", "
 
 _SWEEP_EVERY: Final = 60.0
 """Seconds between two looks at whether the orders whose ends are held are open still."""
+_SHARE: Final = 100.0
+"""What is not watched is counted again after so many times the seconds that counting took."""
 
 _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -60,6 +62,18 @@ Take = Callable[[Slice], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """How many open orders the first start concerns; no more than `COUNTED` of each kind are counted.
+
+    ``left_alone`` are not watched because they were sent too long before it. ``held`` are watched, and nothing but it keeps them
+    from being failed by their age.
+    """
+
+    left_alone: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """The open orders at one moment. ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
 
@@ -67,7 +81,8 @@ class Scan:
     is how many events the shop has not consumed (at most `WAITING_LIMIT`) and since when the oldest waits; None where
     the webhook delivers them.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person. ``awaiting`` are orders that
-    have ended without the PIN that may still come, ``held`` those whose end the brake holds.
+    have ended without the PIN that may still come, ``held`` those whose end the brake holds. ``apart`` counts those that are not
+    among ``orders``, as last counted.
     """
 
     now: float
@@ -80,6 +95,7 @@ class Scan:
     awaiting: list[Order] = field(default_factory=list)
     is_whole: bool = True
     held: Sequence[Held] = ()
+    apart: Apart = Apart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,7 @@ class OrderReader:
         self._has_claims = False
         self._met: set[str] = set()
         self.accounts_read_at = self._swept_at = float("-inf")
+        self._apart, self._counted = Apart(), (float("-inf"), float("-inf"))
         self._log = structlog.get_logger("order_monitor.orders")
 
     async def scan(
@@ -169,8 +186,48 @@ class OrderReader:
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
         now = await connection.fetchval(_NOW)
         is_whole = only is None and since is None
-        scan = Scan(now, orders, unknown, integrations, waiting, pauses, reviews, awaiting, is_whole, held)
+        if is_whole:
+            await self._count_apart(connection, now)
+        scan = Scan(now, orders, unknown, integrations, waiting, pauses, reviews, awaiting, is_whole, held, self._apart)
         return scan, [r["id"] for r in ended if r["is_late"]]
+
+    async def _count_apart(self, connection: Connection, now: float) -> None:
+        """Count what is not watched, unless that would take more than a hundredth of the time: then the last count stands."""
+        since, until = self._counted
+        if not since <= now < until:
+            self._apart, took = await self._count(connection)
+            self._counted = now, now + took * _SHARE
+
+    async def _count(self, connection: Connection) -> tuple[Apart, float]:
+        """Return what the first start concerns, and how many seconds counting took."""
+        sql = self.queries.counts_sql()
+        row = await connection.fetchrow(sql) if sql is not None else None
+        return (Apart(), 0.0) if row is None else (Apart(row["left_alone"], row["held"]), row["took"])
+
+    async def count_apart(self) -> Apart:
+        """Count the open orders that the first start concerns.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        await self._catalogue.complete()
+        async with self._database.transaction() as connection:
+            return (await self._count(connection))[0]
+
+    async def left_alone(self, limit: int) -> list[Order]:
+        """Return open orders that are not watched because they were sent too long before the start, the oldest first.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        await self._catalogue.complete()
+        sql = self.queries.left_alone_sql(limit)
+        if sql is None:
+            return []
+        async with self._database.transaction() as connection:
+            return [order_of(row) for row in await connection.fetch(sql)]
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now, each noted as it was sent: nothing is asked before.

@@ -14,7 +14,7 @@ from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout
 from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.order_reader import End, OrderReader, Scan, Take
+from order_monitor.shop.order_reader import Apart, End, OrderReader, Scan, Take
 from order_monitor.shop.order_recorder import OrderRecorder
 from order_monitor.shop.pruning import Pruning
 from order_monitor.shop.unconfirmed import Unconfirmed
@@ -100,6 +100,14 @@ class Orders:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return those among some orders that are open, as they are now: see `OrderReader.reread`."""
         return await self.reader.reread(orders)
+
+    async def left_alone(self, limit: int) -> list[Order]:
+        """Return open orders that were sent too long before the start to be watched: see `OrderReader.left_alone`."""
+        return await self.reader.left_alone(limit)
+
+    async def count_apart(self) -> Apart:
+        """Count the open orders that the first start concerns: see `OrderReader.count_apart`."""
+        return await self.reader.count_apart()
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within so many seconds: see `OrderReader.ended`."""

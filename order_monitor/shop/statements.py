@@ -11,7 +11,15 @@ from order_monitor.shop.accounts import own_sql
 from order_monitor.shop.columns import Table, quoted
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
-from order_monitor.shop.layout import Layout, events_of, lacks_pin, literals, may_lack_pin, open_statuses
+from order_monitor.shop.layout import (
+    Layout,
+    events_of,
+    is_settled,
+    lacks_pin,
+    literals,
+    may_lack_pin,
+    open_statuses,
+)
 from order_monitor.shop.set_sql import sets_of
 
 _MARGIN: Final = 1.0
@@ -68,7 +76,8 @@ class Statements:
         note = f"o.{t['note'].sql}::text" if t.get("note") else "NULL::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
-            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, {self.dispatch_sql()} "
+            f"o.{t['pin_code'].sql}::text AS pin, {note} AS note, {self.dispatch_sql()}, "
+            f"{is_settled(t, self.layout, 'o')} AS settled "
             f"FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}){span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"

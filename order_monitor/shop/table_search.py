@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from order_monitor.core.errors import SettingsError
-from order_monitor.shop.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, Column, Table, columns_of, quoted
+from order_monitor.shop.columns import (
+    ADDED_BY_MIGRATE,
+    LOGICAL,
+    ONLY_IF_WANTED,
+    REQUIRED,
+    Column,
+    Table,
+    columns_of,
+    quoted,
+)
 from order_monitor.shop.database import Connection
 from order_monitor.shop.shapes import Shape, find_shape, problems_of
 
@@ -49,6 +58,7 @@ async def find_table(
     overrides: Mapping[str, str],
     time_zone: str | None,
     without: tuple[str, ...] = (),
+    wanted: tuple[str, ...] = (),
 ) -> Table:
     """Look up the table.
 
@@ -59,6 +69,7 @@ async def find_table(
         overrides: logical name → actual name, from the settings.
         time_zone: the zone of time columns that have none.
         without: required columns that may be missing for once, because the caller is about to add them.
+        wanted: those of `ONLY_IF_WANTED` that a setting needs: without them it cannot be obeyed.
 
     Raises:
         SettingsError: the table or a required column is missing or of no use, named with what to do.
@@ -76,7 +87,8 @@ async def find_table(
                 f"database: this role may not see {label}; GRANT USAGE ON SCHEMA {quoted(schema)} and GRANT SELECT ON {label}"
             ]
         )
-    found, problems = _match(there, overrides, label)
+    found, problems = _match(there, overrides, label, wanted)
+    problems += [_unfound(n, label) for n in wanted if n not in found and n not in overrides]
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
     problems += [*_zone(found, time_zone, label), *_distribution(found, shape.distributed_by, label)]
@@ -143,13 +155,15 @@ def _distribution(found: Mapping[str, Column], column: str | None, label: str) -
 
 
 def _match(
-    there: Mapping[str, Column], overrides: Mapping[str, str], label: str
+    there: Mapping[str, Column], overrides: Mapping[str, str], label: str, wanted: tuple[str, ...]
 ) -> tuple[dict[str, Column], list[str]]:
     """Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``."""
     shop_spelling = LOGICAL["external_status"][0] not in there and LOGICAL["external_status"][1] in there
     found: dict[str, Column] = {}
     problems = []
     for logical, (plain, shop) in LOGICAL.items():
+        if logical in ONLY_IF_WANTED and logical not in wanted:
+            continue
         if logical in overrides:
             if overrides[logical] in there:
                 found[logical] = there[overrides[logical]]
@@ -167,6 +181,12 @@ def _misnamed(logical: str, name: str, label: str, there: Iterable[str]) -> str:
     return f"database.columns.{logical}: {label} has no column {name}" + (
         f"; it has {' and '.join(near)}" if near else ""
     )
+
+
+def _unfound(name: str, label: str) -> str:
+    """Say what to do about a column that a setting needs and that is not there."""
+    text = f"{label} has no column {LOGICAL[name][0]}, in which to look for these words"
+    return f"statuses.settled: {text}; name it under [database.columns] as {name}, or leave statuses.settled out"
 
 
 def _lacking(name: str, label: str, there: Iterable[str], shape: Shape, *, may_lack: bool) -> str | None:

@@ -117,7 +117,9 @@ class Counting:
 
     def _done(self) -> Census:
         """Add what is skipped, and what comes next."""
-        skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(self._skips.items(), PROBLEMS)]
+        # What the shop has settled itself is no problem of anybody's.
+        skips = ((i, why) for i, why in self._skips.items() if why is not SkipReason.SETTLED_BY_SHOP)
+        skipped = [Problem(order_id, "skipped", str(why)) for order_id, why in islice(skips, PROBLEMS)]
         self._census.problems = [*self._stuck, *self._overdue, *skipped][:PROBLEMS]
         self._census.next = self._queue.coming(NEXT, lambda entry: entry.account not in self._elsewhere)
         return self._census

@@ -42,6 +42,7 @@ def document_of(view: Overview) -> dict[str, Any]:
             "overdue": count.overdue,
             "stuck": len(state.stuck),
             "held": view.held(),
+            "held_by_first_start": state.first_start_held,
             "skipped": {str(reason): number for reason, number in sorted(state.skipped.items())},
             "oldest_due_seconds": view.oldest_due(),
             "unwritten": len(view.engine.writer),

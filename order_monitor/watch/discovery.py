@@ -7,6 +7,7 @@ others). In between nothing is asked on stale knowledge: an order that was not r
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from order_monitor.core.errors import NotMigratedError, SettingsError, ShopError
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.providers.provider import Provider
-from order_monitor.shop.order_reader import Scan, Take
+from order_monitor.shop.order_reader import Apart, Scan, Take
 from order_monitor.watch.board import Board
 from order_monitor.watch.held import HeldEnds
 from order_monitor.watch.intake import Intake
@@ -66,6 +67,7 @@ class Discovery:
         self.intake = Intake(board, directory)
         self.skips: dict[str, SkipReason] = {}
         self._awaiting: AbstractSet[str] = frozenset()
+        self._apart = Apart()
         self._whole_again_at = self._began = float("-inf")
         self._last_sent = float("-inf")
         self._dropped: list[Provider] = []
@@ -98,6 +100,7 @@ class Discovery:
             # Whose orders were skipped may have an account now.
             is_changed = bool(look.dropped) or known != set(self._directory.accounts)
             self._whole_again_at = float("-inf") if is_changed else self._whole_again_at
+        self._take_apart(scan.apart)
         await self._let_go(look)
         self._plan_looks(look, is_changed=is_changed)
         self._held.look(scan.held, scan.pauses, look.began)
@@ -113,6 +116,7 @@ class Discovery:
         """Bring the queue in step with what a scan that ``began`` (monotonic seconds) read."""
         look = Look(self._board, self._directory, self.intake, self.skips, began, is_whole=scan.is_whole)
         await look.meet_all(scan)
+        self._take_apart(scan.apart)
         await self._let_go(look)
 
     async def note_unasked(self) -> None:
@@ -178,13 +182,13 @@ class Discovery:
             if entry.read_at <= look.began and not entry.is_in_hand:
                 self.intake.let_go(entry)
         if look.is_whole:
-            self._state.open = look.found
+            self._state.open = look.found + self._apart.left_alone
             self._note_skips(look.skips, look.named)
             return
         kept = {i: r for i, r in self.skips.items() if i not in look.met and r is not SkipReason.UNKNOWN_STATUS}
         skips = {**kept, **look.skips}
         nobodys = sum(reason is not SkipReason.UNKNOWN_STATUS for reason in skips.values())
-        self._state.open = max(0, len(self._queue) - len(look.awaiting)) + nobodys
+        self._state.open = max(0, len(self._queue) - len(look.awaiting)) + nobodys + self._apart.left_alone
         self._note_skips(skips, look.named)
 
     async def _gone(self, look: Look) -> list[Entry]:
@@ -211,10 +215,21 @@ class Discovery:
         fresh = [(order_id, reason) for order_id, reason in skips.items() if self.skips.get(order_id) is not reason]
         for order_id, reason in fresh[:NAMED]:
             order = orders[order_id]
-            tenant, status = order.tenant_id, order.status
-            self._log.warning("order.skipped", order_id=order_id, tenant_id=tenant, reason=str(reason), status=status)
+            told = {"tenant_id": order.tenant_id, "reason": str(reason), "status": order.status}
+            # What the shop has settled is no fault of anybody's.
+            level = logging.INFO if reason is SkipReason.SETTLED_BY_SHOP else logging.WARNING
+            self._log.log(level, "order.skipped", order_id=order_id, **told)
         if more := Counter(str(reason) for _, reason in fresh[NAMED:]):
             self._log.warning("orders.skipped", more=dict(more))
         self.skips = skips
         self._state.skipped.clear()
         self._state.skipped.update(skips.values())
+        if self._apart.left_alone:
+            self._state.skipped[SkipReason.BEFORE_START] = self._apart.left_alone
+
+    def _take_apart(self, apart: Apart) -> None:
+        """Take over what is only counted, and say once that there is such a thing: one line, however many they are."""
+        before, self._apart = self._apart, apart
+        self._state.first_start_held = apart.held
+        if apart.left_alone and not before.left_alone:
+            self._log.info("orders.left_alone", count=apart.left_alone, reason=str(SkipReason.BEFORE_START))

@@ -14,6 +14,7 @@ from order_monitor.core.order import SkipReason
 class Statistics:
     """Counted since the start. Times are seconds of the monotonic clock.
 
+    ``first_start_held`` are orders that only the first start keeps from being failed by their age.
     ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
     ``odd`` are those whose answers are not understood, by their own fault, each with its account's key.
     ``odd_failures`` are answers that look like a failure of the account, and were their orders' own.
@@ -24,6 +25,7 @@ class Statistics:
     """
 
     open: int = 0
+    first_start_held: int = 0
     eligible: int = 0
     stuck: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)

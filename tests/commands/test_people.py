@@ -23,7 +23,7 @@ from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
 from tests.shop.test_orders import found
-from tests.shops import SHOP, Shop
+from tests.shops import NO_FIRST_START, SHOP, Shop
 from tests.tell.test_webhook import SECRET, Receiver, hooked, receiver
 
 __all__ = ["panel", "receiver"]
@@ -35,6 +35,8 @@ async def prepare(shop: Shop) -> None:
     """Add our own tables, as `migrate` does."""
     database = Database(parse_dsn(shop.dsn))
     _ = [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
+    async with database.transaction() as connection:
+        await connection.execute(NO_FIRST_START)
     await database.close()
 
 

@@ -379,7 +379,7 @@ class Connection(Beside):
 
     def _as_locked(self, row: Stored) -> dict[str, Any]:
         words = f"{row.status}\x1f{row.id}\x1f{row.package}\x1f{row.account}\x1f{row.referans}"
-        more = {"sent_at": row.sent_at, "own": own_of(row), "root": row.id, "own_words": words}
+        more = {"sent_at": row.sent_at, "own": own_of(row), "root": row.id, "own_words": words, "settled": False}
         return {**_as_row(row), "note": row.note, "referans": row.referans, **more}
 
     def _late_lock(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -538,6 +538,7 @@ class Connection(Beside):
             "registered": registered,
             "understood": registered and sent is not None and sent.understood_at is not None,
             "odd_at": sent.odd_at if registered and sent is not None else None,
+            "settled": False,
         }
 
     def _pins(self, _: str, args: Sequence[Any]) -> list[Any]:

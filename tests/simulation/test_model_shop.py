@@ -126,7 +126,7 @@ class Real:
 
     async def settings(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
-            "SELECT name, value FROM order_monitor_settings WHERE name <> 'first_migrate' ORDER BY name"
+            "SELECT name, value FROM order_monitor_settings WHERE name NOT IN ('first_migrate', 'first_start') ORDER BY name"
         )
         return sorted(tuple(row) for row in rows)
 

@@ -19,7 +19,7 @@ from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
-from order_monitor.shop.order_reader import Scan, Slice, Take
+from order_monitor.shop.order_reader import Apart, Scan, Slice, Take
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
@@ -526,3 +526,34 @@ async def test_very_many_orders_that_cannot_be_asked_about_are_told_in_few_lines
     assert lines[-1]["more"] == {"no_reference": 90_000 - 100}
     assert engine.state.skipped[SkipReason.NO_REFERENCE] == 90_000
     assert len(engine.queue) == 10_000
+
+
+async def test_what_is_left_alone_is_counted_and_told_once(plain_shop: Shop) -> None:
+    """However many they are: one line, and no quick look forgets the number."""
+    made, _ = bench(plain_shop)
+    table, discovery = made.engine, made.engine.discovery
+    with capture_logs() as logs:
+        for count in (3000, 3000, 2990):
+            await discovery.merge(Scan(NOW, [Order("o", "sent", NOW - 1000, "r")], [], apart=Apart(count, 7)), 5.0)
+            quick = Scan(NOW, [], [], is_whole=False, apart=Apart(count, 7))
+            await discovery.merge(quick, 6.0)
+            assert table.state.skipped == {SkipReason.BEFORE_START: count}
+            assert (table.state.open, table.state.first_start_held, discovery.skips) == (count + 1, 7, {})
+    assert [(line["event"], line["count"]) for line in logs] == [("orders.left_alone", 3000)]
+    await discovery.merge(Scan(NOW, [], []), 9.0)
+    assert (table.state.skipped, table.state.open, table.state.first_start_held) == ({}, 0, 0)
+
+
+async def test_what_the_shop_settles_is_let_go_and_taken_up_again(plain_shop: Shop) -> None:
+    """With a look, or where it is read again before it is asked about."""
+    made, _ = bench(plain_shop)
+    discovery, order = made.engine.discovery, Order("o", "sent", NOW - 1000, "r")
+    await discovery.merge(Scan(NOW, [order], []), 5.0)
+    with capture_logs() as logs:
+        await discovery.merge(Scan(NOW, [order._replace(settled=True)], []), 6.0)
+    assert made.engine.queue.get("o") is None
+    assert discovery.skips == {"o": SkipReason.SETTLED_BY_SHOP}
+    assert [(line["event"], line["log_level"]) for line in logs] == [("order.skipped", "info")]
+    await discovery.merge(Scan(NOW, [order], []), 7.0)
+    assert made.engine.queue.get("o") is not None
+    assert discovery.skips == {}

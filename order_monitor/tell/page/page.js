@@ -163,6 +163,7 @@ function causes(status) {
     [amount(orders.stuck), "cause_stuck", { n: number(orders.stuck) }],
     [amount(orders.held), "cause_held", { n: number(orders.held) }],
     [amount(orders.overdue), "cause_overdue", { n: number(orders.overdue) }],
+    [amount(orders.held_by_first_start), "cause_first_start", { n: number(orders.held_by_first_start) }],
     [waiting > LATE, "cause_events", { t: duration(waiting) }],
     [amount(dict(status.webhook).dead), "cause_dead", { n: number(dict(status.webhook).dead) }],
     [amount(status.reviews), "cause_reviews", { n: number(status.reviews) }],
