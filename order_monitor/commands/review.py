@@ -25,9 +25,12 @@ _CLOSE: Final = "order-monitor review --close {id} --kind {kind} --reason WHY"
 _DECIDE: Final = "order-monitor resolve {id} --completed or --failed --reason WHY"
 _GIVE_PIN: Final = "order-monitor resolve {id} --completed --pin-stdin"
 
-_RELEASE: Final = (
-    "see whether znet means it, then order-monitor release {account}; order-monitor review --json names them"
-)
+_DIGESTS: Final = {
+    StuckReason.HELD_BY_BRAKE: "see whether the provider means it, then order-monitor release {account}; review --json names them",
+    StuckReason.NOT_KNOWN: "see there whether it ever got them; order-monitor review --json names them, and what to do about each",
+}
+"""Kinds that many orders of an account have at once: told in one line for all of them, with what to do."""
+
 
 DO: Final[dict[str, str]] = {
     "pin_missing": f"get its PIN from the provider, then {_GIVE_PIN}; needs it none, {_CLOSE}",
@@ -93,7 +96,9 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
                 f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders",
                 to_stdout=True,
             )
-            say(f"  -> {_RELEASE.format(account=review.account or 'ACCOUNT')}", to_stdout=True)
+            say(
+                f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=review.account or 'ACCOUNT')}", to_stdout=True
+            )
             continue
         detail = f": {review.detail}" if review.detail else ""
         say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
@@ -104,16 +109,17 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
 
 
 def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:
-    """Return what is told of its own, and of what is held at once the oldest of each account, with how many more there are."""
-    counts = Counter(r.account for r in reviews if r.kind == StuckReason.HELD_BY_BRAKE)
+    """Return what is told of its own, and of what many orders of an account have the oldest, with how many more there are."""
+    counts = Counter((r.account, r.kind) for r in reviews)
     told: list[tuple[Review, int]] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for review in reviews:
-        if review.kind != StuckReason.HELD_BY_BRAKE:
+        key = (review.account, review.kind)
+        if review.kind not in _DIGESTS:
             told.append((review, 0))
-        elif review.account not in seen:
-            seen.add(review.account)
-            told.append((review, counts[review.account] - 1))
+        elif key not in seen:
+            seen.add(key)
+            told.append((review, counts[key] - 1))
     return told
 
 
