@@ -30,7 +30,8 @@ class Forgetful:
 
 
 async def mixed(shop: Shop) -> tuple[list[str], list[str]]:
-    good, odd = [], []
+    good: list[str] = []
+    odd: list[str] = []
     for n in range(60):
         (order_id,) = await sent(shop, 1, referans=f"{'good' if n % 3 == 0 else 'odd'}-{n}")
         (good if n % 3 == 0 else odd).append(order_id)
