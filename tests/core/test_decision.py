@@ -367,3 +367,13 @@ def test_an_answers_age_counts_from_when_the_order_was_sent() -> None:
     assert Finding(Order("a", "sent", 1e9, "1"), Waiting(), 1e9 + 5).age == 5
     assert Finding(Order("a", "sent", 0.0, "1"), Waiting(), 5.0).age == 5
     assert Finding(Order("a", "sent", None, "1"), Waiting(), 1e9).age == 0
+
+
+def test_where_the_column_does_not_take_the_word_an_order_that_waits_keeps_its_status() -> None:
+    rules = Rules(writes_processing=False)
+    row = Row("sent", None, None)
+    assert decide(row, Waiting("sirada"), 100.0, rules) == Write("sent", final=False, note="sirada", message="sirada")
+    assert decide(Row("sent", None, "sirada"), Waiting("sirada"), 100.0, rules) == Nothing()
+    ended = decide(row, Waiting("sirada"), 90_000.0, rules)
+    assert isinstance(ended, Write)
+    assert (ended.status, ended.final) == ("failed", True)
