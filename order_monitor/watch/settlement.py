@@ -42,7 +42,7 @@ class Settlement:
         delay = max(0.0, self._board.now() - result.finding.due)
         self._board.observer.settled(self._board.name_of(result.finding.account), result, delay)
         self._see_text(result)
-        self._forget(result)
+        self._forget(result, entry)
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order.id, why=result.notice)
         if result.review is not None:
@@ -67,8 +67,11 @@ class Settlement:
         if self._queue.get(order.id) is None:
             self._state.odd.pop(order.id, None)
 
-    def _forget(self, result: Result) -> None:
-        """It is not stuck any more, nor held, unless it is so again."""
+    def _forget(self, result: Result, entry: Entry | None) -> None:
+        """It is not stuck any more, nor held, unless it is so again; and whether it is understood is noted by now."""
+        if entry is not None and result.marked:
+            entry.understood = entry.understood or result.finding.is_told
+            entry.note(odd_noted=not result.finding.is_told)
         for fate, those in ((Fate.STUCK, self._state.stuck), (Fate.HELD, self._state.kept)):
             if result.fate is not fate:
                 those.pop(result.finding.order.id, None)
@@ -130,11 +133,6 @@ class Settlement:
 
     def _still_open(self, entry: Entry, result: Result) -> None:
         order = result.finding.order
-        if result.marked and result.finding.is_told:
-            entry.understood = True
-            entry.note(odd_noted=False)
-        elif result.marked:
-            entry.note(odd_noted=True)
         if result.fate is Fate.STUCK:
             self._stuck(entry, result)
         else:
