@@ -180,7 +180,7 @@ class OrderReader:
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection)
         reviews = await holdings.reviews.count(connection)
-        held = await self._held(connection, holdings, first.now)
+        held = await self._held(connection, holdings, first.now) if reviews else []
         ended = await self._recent(connection, holdings, only)
         awaiting = await self._noted(connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]])
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
