@@ -132,7 +132,10 @@ class Brake:
             evidence.released_at,
         )
         assert row is not None
-        now, is_tripped = float(row["now"]), row["active"] > 0
+        now = float(row["now"])
+        # What let the first ones through lets the next ones through too, as long as they are no flood of their own: else a shop
+        # of which somebody cancels something every hour would have each held for ever.
+        is_tripped = row["active"] > 0 and bool(evidence.lacks(evidence.tripped_at, now, self.rules.brake_hold))
         passed = {i for i, at in since.items() if i not in stale and not evidence.lacks(at, now, self.rules.brake_hold)}
         fresh = {r.finding.order.id for r in ends} - passed
         if not is_tripped:

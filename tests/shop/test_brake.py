@@ -130,6 +130,20 @@ async def test_it_is_believed_after_its_hour_with_the_evidence(plain_shop: Shop)
     assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}
 
 
+async def test_a_steady_flow_of_cancellations_is_not_held_for_ever(plain_shop: Shop) -> None:
+    """What let the first ones through lets the next ones through too, although some are held still: until they are a flood again."""
+    orders = braked(plain_shop)
+    first = await found(plain_shop, 25)
+    await orders.record(first)
+    await move(plain_shop, HOUR)
+    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}, "no evidence yet"
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.WRITTEN: 1}
+    assert await held(plain_shop) == 26
+    assert fates(await orders.record(await found(plain_shop, 30))) == {Fate.HELD: 30}
+    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}
+
+
 async def test_waiting_or_completed_withdraws_it(shop: Shop) -> None:
     orders = braked(shop)
     findings = await found(shop, 20)
@@ -239,7 +253,6 @@ async def test_another_dispatch_begins_its_hour_anew(plain_shop: Shop) -> None:
     findings = await found(plain_shop, 21)
     await orders.record(findings)
     await move(plain_shop, 2 * HOUR)
-    await let_through(orders, plain_shop)
     order_id = findings[0].order.id
     await plain_shop.set(order_id, provider_referans="anew")
     await plain_shop.note(order_id)
@@ -249,6 +262,7 @@ async def test_another_dispatch_begins_its_hour_anew(plain_shop: Shop) -> None:
         "SELECT resolution FROM order_monitor_review WHERE order_id::text = $1 ORDER BY id", order_id
     )
     assert [row["resolution"] for row in kinds] == ["sent anew", None]
+    await let_through(orders, plain_shop)
     assert fates(await orders.record(findings[1:])) == {Fate.WRITTEN: 20}
 
 
