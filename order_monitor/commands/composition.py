@@ -52,8 +52,6 @@ from order_monitor.watch.system_clock import SystemClock, boot_id
 PATIENCE: Final = 60.0
 """Seconds one pass tries to write without progress, before it says so and ends."""
 
-_LAST_SECONDS: Final = 3.0
-
 
 def settings_of(config: Path | None, *need: str, least: str | None = None) -> tuple[Settings, LineSink, Redactor]:
     """Read the settings and start logging by them, or with ``least`` from another level on.

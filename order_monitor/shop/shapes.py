@@ -14,7 +14,6 @@ PARTITIONED: Final = "p"
 VIEW: Final = "v"
 MATERIALIZED: Final = "m"
 FOREIGN: Final = "f"
-KINDS: Final = (PLAIN, PARTITIONED, VIEW, MATERIALIZED, FOREIGN)
 """As ``pg_class.relkind`` spells them."""
 
 _LOOK: Final = r"""

@@ -105,7 +105,6 @@ class Settlement:
 
     def _pin_came(self, result: Result) -> None:
         order = result.finding.order
-        self._state.late_pins += 1
         self._queue.forget(order.id)
         self._on_end(order)
         after = round(result.finding.seen_at - (order.ended_at or result.finding.seen_at), 1)

@@ -15,7 +15,7 @@ class Statistics:
     """Counted since the start. Times are seconds of the monotonic clock.
 
     ``first_start_held`` are orders that only the first start keeps from being failed by their age.
-    ``stuck`` are orders whose answer cannot be written, each with its reason. ``late_pins`` came after their orders' end.
+    ``stuck`` are orders whose answer cannot be written, each with its reason.
     ``odd`` are those whose answers are not understood, by their own fault, each with its account's key.
     ``odd_failures`` are answers that look like a failure of the account, and were their orders' own.
     ``kept`` are those whose end this process read and that is held, each with why; ``held`` how many the brake holds, by account,
@@ -37,7 +37,6 @@ class Statistics:
     odd_failures: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     timeouts: int = 0
-    late_pins: int = 0
     gone: int = 0
     resent: int = 0
     scans: int = 0

@@ -131,7 +131,7 @@ async def test_it_is_believed_after_its_hour_with_the_evidence(plain_shop: Shop)
 
 
 async def test_a_steady_flow_of_cancellations_is_not_held_for_ever(plain_shop: Shop) -> None:
-    """What let the first ones through lets the next ones through too, although some are held still: until they are a flood again."""
+    """What let the first ones through lets the next through too, although some are held still: until they are a flood again."""
     orders = braked(plain_shop)
     first = await found(plain_shop, 25)
     await orders.record(first)

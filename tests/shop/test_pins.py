@@ -277,7 +277,6 @@ async def test_the_way_of_an_order_whose_pin_comes_late(plain_shop: Shop) -> Non
     assert (await shop.row(order_id))["pin_code"] == "LATE-1"
     assert len(bench.calls) <= 4
     assert bench.engine.state.ends == Counter(completed=1)
-    assert bench.engine.state.late_pins == 1
     assert len(bench.engine.queue) == 0
 
 

@@ -25,9 +25,6 @@ FEW: Final = 40.0
 
 BROAD: Final = (128,) * 2 + (64,) * 2 + (32,) * 3
 
-EXACT: Final = (0,) * 300
-"""Rounds of Turnbull's own estimate, without smoothing."""
-
 Span = tuple[int, int, float]
 """First bin, bin after the last, weight in orders."""
 
