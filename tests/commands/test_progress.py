@@ -43,6 +43,8 @@ async def test_a_daemon_whose_every_write_is_refused_is_not_ready(
     async with daemon(plain_shop, tmp_path, config) as run, httpx.AsyncClient() as client:
         listening = await run.event("health.listening")
         url = f"http://127.0.0.1:{listening['port']}"
+        while (await client.get(f"{url}/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
         began = time.monotonic()
         while (answered := await client.get(f"{url}/readyz")).status_code == 200:
             assert time.monotonic() - began < 90

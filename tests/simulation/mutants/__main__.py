@@ -95,8 +95,8 @@ MUTANTS = (
     Mutant(
         "a probe that is not understood is never handed back",
         "watch/judgement.py",
-        "account.gate.shut(now, reason, probe=probe)",
-        "account.gate.shut(now, reason, probe=False)",
+        "account.gate.shut(now, reason, probe=probe, grows=grows)",
+        "account.gate.shut(now, reason, probe=False, grows=grows)",
     ),
     Mutant(
         "one PIN goes to two orders",
