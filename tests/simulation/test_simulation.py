@@ -82,6 +82,7 @@ def test_all_holds_wherever_a_process_dies(seed: int) -> None:
 
 
 @pytest.mark.simulated
+@pytest.mark.timeout(400)
 def test_all_holds_wherever_the_connection_is_cut() -> None:
     """A look that failed after it had read the accounts left them unread for minutes."""
     sweep = Sweep()
