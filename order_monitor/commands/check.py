@@ -165,6 +165,11 @@ def _not_ours(integrations: list[Integration], directory: Directory) -> list[Che
 
 
 def _account_line(name: str, found: Balance | NoBalance) -> CheckLine:
+    if isinstance(found, Balance) and found.number is None:
+        text = f"answers; its balance cannot be read as a number: {found.amount}"
+        return CheckLine(
+            "warning", f"account {name}", text, "provider.low_balance can warn nobody of it: look at the panel"
+        )
     if isinstance(found, Balance):
         return CheckLine("ok", f"account {name}", f"answers; balance {found.amount}")
     why = found.why
