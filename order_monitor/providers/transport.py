@@ -18,6 +18,8 @@ from typing import Final, cast
 import h11
 import httpx
 
+from order_monitor.providers.response_head import HeadReader
+
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Returns the addresses that may be connected to for a host and port.
 
@@ -227,6 +229,7 @@ class _Exchange(httpx.AsyncByteStream):
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._head = HeadReader(HEAD_LIMIT)
 
     async def ask(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return its response once the head is there."""
@@ -254,10 +257,18 @@ class _Exchange(httpx.AsyncByteStream):
     async def _next(self) -> h11.Event | type[h11.PAUSED]:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(await self._wire.receive())
-        except h11.RemoteProtocolError:
+                await self._read_on()
+        except (h11.RemoteProtocolError, ValueError):
             raise httpx.RemoteProtocolError("not HTTP, or cut short") from None
         return cast("h11.Event | type[h11.PAUSED]", event)
+
+    async def _read_on(self) -> None:
+        data = await self._wire.receive()
+        ready = self._head.feed(data)
+        if ready:
+            self._http.receive_data(ready)
+        if not data:
+            self._http.receive_data(b"")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the body as it comes."""
