@@ -193,7 +193,11 @@ _ADVICE = {
     "certificate_not_yet_valid": "set this machine's clock, or have the panel's certificate mended",
     "certificate_wrong_host": "use the name that the certificate is for in base_url",
     "certificate_self_signed": _OWN_CA,
-    "certificate_unknown_issuer": _OWN_CA,
+    "certificate_unknown_issuer": f"{_OWN_CA}; else have the panel send its whole chain, with the intermediate certificate",
+    "certificate_missing_intermediate": "have the panel send its whole chain (fullchain.pem); until it does, the intermediate"
+    " certificate (PEM) can be given as provider.ca_file",
+    "certificate_key_too_small": "have the panel's certificate renewed with a key of 2048 bit or more; nothing is asked until then",
+    "certificate_weak_signature": "have the panel's certificate renewed, signed with SHA-256; nothing is asked until then",
     "certificate_invalid": _OWN_CA,
 }
 
