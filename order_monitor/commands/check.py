@@ -42,7 +42,7 @@ def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> 
 
 
 async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool) -> int:
-    lines = [CheckLine("ok", "settings", "all understood")]
+    lines = [CheckLine("ok", "settings", "all understood"), *_doubtful(settings)]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
     try:
         orders = Orders(database, layout)
@@ -61,6 +61,15 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
         await database.close()
     _print(lines, redactor, as_json=as_json)
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
+
+
+def _doubtful(settings: Settings) -> list[CheckLine]:
+    """Say which words among the open ones end an order in most shops."""
+    text = (
+        "{}: in most shops this ends an order; here such orders are asked about, and may get another status and a PIN"
+    )
+    do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"
+    return [CheckLine("warning", "statuses.open", text.format(word), do) for word in settings.statuses.doubtful()]
 
 
 async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
