@@ -112,7 +112,7 @@ class Statements:
         t = self.table
         is_open = "" if any_status else f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
         status, pin = t["external_status"], f"o.{t['pin_code'].sql}"
-        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
+        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         update = (
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
@@ -143,7 +143,7 @@ class Statements:
         """SQL that puts a PIN into orders that ended without one, and leaves the rest of them as it is."""
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}"
-        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
+        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         update = (
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
             "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[]) "
