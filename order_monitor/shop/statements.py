@@ -25,6 +25,9 @@ from order_monitor.shop.set_sql import sets_of
 _MARGIN: Final = 1.0
 """Seconds about the times read: what a float rounds away must not lead to another partition."""
 
+_CLOCKS_SET: Final = 7200.0
+"""The same where a time without zone may be one that never was: it is written back as one that was."""
+
 NOWHERE: Final = " AND false"
 """In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
 
@@ -55,7 +58,8 @@ class Statements:
         sent, tenant, span = self.table["sent_at"], self.table.get("tenant_id"), ""
         times = [order.sent_at for order in orders if order.sent_at is not None]
         if sent.name in shape.partitioned_by and times and len(times) == len(orders):
-            first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - _MARGIN, max(times) + _MARGIN))
+            margin = _CLOCKS_SET if sent.is_naive else _MARGIN
+            first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - margin, max(times) + margin))
             span += f" AND o.{sent.sql} BETWEEN {first} AND {last}"
         tenants = {order.tenant_id for order in orders if order.tenant_id is not None}
         if tenant is not None and tenants and all(order.tenant_id is not None for order in orders):
