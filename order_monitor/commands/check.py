@@ -42,7 +42,7 @@ def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> 
 
 
 async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool) -> int:
-    lines = [CheckLine("ok", "settings", "all understood")]
+    lines = [CheckLine("ok", "settings", "all understood"), *_doubtful(settings)]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
     try:
         orders = Orders(database, layout)
@@ -61,6 +61,15 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
         await database.close()
     _print(lines, redactor, as_json=as_json)
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
+
+
+def _doubtful(settings: Settings) -> list[CheckLine]:
+    """Say which words among the open ones end an order in most shops."""
+    text = (
+        "{}: in most shops this ends an order; here such orders are asked about, and may get another status and a PIN"
+    )
+    do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"
+    return [CheckLine("warning", "statuses.open", text.format(word), do) for word in settings.statuses.doubtful()]
 
 
 async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
@@ -165,6 +174,11 @@ def _not_ours(integrations: list[Integration], directory: Directory) -> list[Che
 
 
 def _account_line(name: str, found: Balance | NoBalance) -> CheckLine:
+    if isinstance(found, Balance) and found.number is None:
+        text = f"answers; its balance cannot be read as a number: {found.amount}"
+        return CheckLine(
+            "warning", f"account {name}", text, "provider.low_balance can warn nobody of it: look at the panel"
+        )
     if isinstance(found, Balance):
         return CheckLine("ok", f"account {name}", f"answers; balance {found.amount}")
     why = found.why
@@ -188,7 +202,11 @@ _ADVICE = {
     "certificate_not_yet_valid": "set this machine's clock, or have the panel's certificate mended",
     "certificate_wrong_host": "use the name that the certificate is for in base_url",
     "certificate_self_signed": _OWN_CA,
-    "certificate_unknown_issuer": _OWN_CA,
+    "certificate_unknown_issuer": f"{_OWN_CA}; else have the panel send its whole chain, with the intermediate certificate",
+    "certificate_missing_intermediate": "have the panel send its whole chain (fullchain.pem); until it does, the intermediate"
+    " certificate (PEM) can be given as provider.ca_file",
+    "certificate_key_too_small": "have the panel's certificate renewed with a key of 2048 bit or more; nothing is asked until then",
+    "certificate_weak_signature": "have the panel's certificate renewed, signed with SHA-256; nothing is asked until then",
     "certificate_invalid": _OWN_CA,
 }
 

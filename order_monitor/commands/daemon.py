@@ -19,7 +19,7 @@ from order_monitor.watch.lifecycle import Stop
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal stops it; return the exit code."""
-    # Until there is something to reload, a hang-up must not end the daemon.
+    # Until there is something to reload, and when there is no longer, a hang-up must not end the daemon.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings, sink, redactor = settings_of(config, "database", "provider")
     return run_to_exit(_live(config, settings, sink, redactor), sink.close)

@@ -41,6 +41,7 @@ class Reloader:
         self._parts = parts
         self._redactor = redactor
         self._is_wanted = False
+        self._is_stopped = False
         self._reloading: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("order_monitor.reload")
 
@@ -49,12 +50,15 @@ class Reloader:
 
         Whether others live by other settings is asked of the database: asked again meanwhile, it is done again after that.
         """
+        if self._is_stopped:
+            return
         self._is_wanted = True
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     def stop(self) -> None:
-        """Reload no more."""
+        """Reload no more, whoever asks for it."""
+        self._is_stopped = True
         if self._reloading is not None:
             self._reloading.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import Answer
 
 
@@ -21,6 +22,11 @@ class Balance:
     """What is left on an account, as the provider writes it."""
 
     amount: str
+
+    @property
+    def number(self) -> float | None:
+        """The same as a number, None where it cannot be read as one."""
+        return amount_of(self.amount)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from typing import Final, cast
 import h11
 import httpx
 
+from order_monitor.providers.response_head import HeadReader
+
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Returns the addresses that may be connected to for a host and port.
 
@@ -43,15 +45,28 @@ _CERTIFICATE_REASONS: Final = {
     21: "certificate_unknown_issuer",
     62: "certificate_wrong_host",
     64: "certificate_wrong_host",
+    66: "certificate_key_too_small",
+    67: "certificate_key_too_small",
+    68: "certificate_weak_signature",
 }
 """OpenSSL's verification results (X509_V_ERR_…) by what a person would do about them."""
+
+_UNKNOWN: Final = (20, 21)
+_LACKS_INTERMEDIATE: Final = "lacks_intermediate"
 
 
 CERTIFICATE_WORDS: Final = {
     "certificate_not_yet_valid": "the server's certificate is not valid yet, or this machine's clock is wrong",
     "certificate_expired": "the server's certificate has expired",
     "certificate_self_signed": "the server's certificate, or its CA's, is signed by itself and not trusted here",
-    "certificate_unknown_issuer": "the server's certificate is signed by somebody who is not trusted here",
+    "certificate_missing_intermediate": "the server sends its certificate without the intermediate one that leads to a trusted"
+    " authority: it must send the whole chain",
+    "certificate_unknown_issuer": "the server's certificate is signed by somebody who is not trusted here, or by an intermediate"
+    " certificate that the server does not send",
+    "certificate_key_too_small": "the key of the server's certificate, or of its CA's, is too small to be safe (1024 bit):"
+    " it needs a new one of 2048 bit or more",
+    "certificate_weak_signature": "the server's certificate, or its CA's, is signed in a way that is no longer safe (SHA-1,"
+    " MD5): it needs a new one",
     "certificate_wrong_host": "the server's certificate is for another name than the one in base_url",
     "certificate_invalid": "the server's certificate is not accepted",
 }
@@ -91,6 +106,36 @@ def trusting(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+class _Tls(ssl.SSLObject):
+    """A TLS session that looks at the certificates that came, where they are refused: afterwards nobody can."""
+
+    def do_handshake(self) -> None:
+        """Shake hands.
+
+        Raises:
+            ssl.SSLCertVerificationError: with `_LACKS_INTERMEDIATE` set where that is what is wrong.
+        """
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            setattr(error, _LACKS_INTERMEDIATE, error.verify_code in _UNKNOWN and self._came_alone())
+            raise
+
+    def _came_alone(self) -> bool:
+        """Whether a certificate came alone that names a place to fetch its issuer's from, as public authorities' have to."""
+        # Not public before Python 3.13, and there as bare bytes; where it is not to be had, nothing more is known.
+        with suppress(Exception):
+            [only] = self._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+            return bool(only.get_info().get("caIssuers"))
+        return False
+
+
+def _reason_of(error: ssl.SSLCertVerificationError) -> str:
+    if getattr(error, _LACKS_INTERMEDIATE, False):
+        return "certificate_missing_intermediate"
+    return _CERTIFICATE_REASONS.get(error.verify_code, "certificate_invalid")
+
+
 class FreshConnections(httpx.AsyncBaseTransport):
     """Opens a connection for each request, and closes it with the response."""
 
@@ -99,6 +144,7 @@ class FreshConnections(httpx.AsyncBaseTransport):
 
         Connect only to what ``resolve`` returns.
         """
+        verify.sslobject_class = _Tls
         self._verify = verify
         self._resolve = resolve
         self._good: dict[str, str] = {}
@@ -147,7 +193,7 @@ class FreshConnections(httpx.AsyncBaseTransport):
                 _Wire, address, port, ssl=self._verify if secure else None, server_hostname=url.host if secure else None
             )
         except ssl.SSLCertVerificationError as error:
-            raise CertificateRefusedError(_CERTIFICATE_REASONS.get(error.verify_code, "certificate_invalid")) from None
+            raise CertificateRefusedError(_reason_of(error)) from None
         except ssl.SSLError:
             raise TlsFailedError("no TLS connection") from None
         except TimeoutError:
@@ -227,6 +273,7 @@ class _Exchange(httpx.AsyncByteStream):
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._head = HeadReader(HEAD_LIMIT)
 
     async def ask(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return its response once the head is there."""
@@ -254,10 +301,18 @@ class _Exchange(httpx.AsyncByteStream):
     async def _next(self) -> h11.Event | type[h11.PAUSED]:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(await self._wire.receive())
-        except h11.RemoteProtocolError:
+                await self._read_on()
+        except (h11.RemoteProtocolError, ValueError):
             raise httpx.RemoteProtocolError("not HTTP, or cut short") from None
         return cast("h11.Event | type[h11.PAUSED]", event)
+
+    async def _read_on(self) -> None:
+        data = await self._wire.receive()
+        ready = self._head.feed(data)
+        if ready:
+            self._http.receive_data(ready)
+        if not data:
+            self._http.receive_data(b"")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the body as it comes."""

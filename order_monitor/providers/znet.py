@@ -105,8 +105,10 @@ class Znet:
                 status, headers, body = await self._get(url, {})
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             return NoBalance(_failure(error).why)
-        found = parse_balance(status, headers, body, now=self._clock.time())
-        return found if isinstance(found, Balance) else replace(found, said=self._account.blot(found.said))
+        found = parse_balance(status, headers, body, now=self._clock.time(), max_body=self._account.max_body)
+        if isinstance(found, Balance):
+            return replace(found, amount=self._account.blot(found.amount)) if found.number is None else found
+        return replace(found, said=self._account.blot(found.said))
 
     async def ask(self, referans: str) -> Reply:
         """Ask once; where the connection cannot be made, try once more."""

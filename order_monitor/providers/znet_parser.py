@@ -12,8 +12,11 @@ import zlib
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from typing import Final
 
+from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import (
     AboutOrder,
     Answer,
@@ -26,14 +29,53 @@ from order_monitor.core.answer import (
     Waiting,
 )
 from order_monitor.core.pin import NO_PIN_WORDS, NoPin, Pin, Unreadable, read_pin
-from order_monitor.core.text import plain, shown, without_codes
+from order_monitor.core.text import clean, plain, shown, without_codes
 from order_monitor.providers.provider import Balance, NoBalance
 
 ACCOUNT_REFUSED: Final = "8"
 """Login, API permission or address allow-list: the only refusal that concerns the whole account."""
 
 _REFUSAL: Final = re.compile(r"(-?[0-9]{1,6})\s*\|(.*)", re.DOTALL)
-_TURKISH: Final = re.compile(r"charset\s*=\s*[\"']?(windows-1254|cp1254|iso-8859-9|latin-?5)", re.IGNORECASE)
+_DECLARED: Final = re.compile(r"charset\s*=\s*[\"']?\s*(?:x-)?([a-z0-9_.:+\-]{1,40})", re.IGNORECASE)
+_NO_CHARSETS: Final = frozenset(
+    {"base64_codec", "bz2_codec", "hex_codec", "idna", "mbcs", "oem", "punycode", "quopri_codec", "raw_unicode_escape"}
+    | {"rot_13", "undefined", "unicode_escape", "utf_7", "uu_codec", "zlib_codec"}
+)
+"""What Python can decode that no page is written in, or that turns plain letters into others."""
+
+_WITHOUT_ALIAS: Final = (
+    *("big5", "cp1006", "cp720", "cp737", "cp856", "cp874", "cp875", "koi8_r", "koi8_t", "koi8_u"),
+    *("mac_arabic", "mac_croatian", "mac_farsi", "mac_romanian", "palmos", "utf_8_sig"),
+)
+_CHARSETS: Final = {
+    **{name: name for name in _WITHOUT_ALIAS},
+    **{name: name for name in aliases.values() if name not in _NO_CHARSETS},
+    **{alias: name for alias, name in aliases.items() if name not in _NO_CHARSETS},
+}
+"""Every charset that Python knows, by each of its names. Asking Python itself would keep every wrong name in memory for ever."""
+
+_AS_BROWSERS_DO: Final = {
+    "latin_1": "cp1252",
+    "iso8859_9": "cp1254",
+    "iso8859_11": "cp874",
+    "tis_620": "cp874",
+}
+"""Charsets that are read as the larger ones that their users mean (WHATWG, Encoding)."""
+
+_WIDE: Final = ("utf_16", "utf_32")
+_WIDE_MARKS: Final = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_ZIPPED: Final = ("gzip", "x-gzip", "deflate", "x-deflate")
+_NOT_UNDONE: Final = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "aes128gcm")
+_LAYERS: Final = 5
+_MEMBERS: Final = 64
+_GZIP_MARK: Final = b"\x1f\x8b"
+_EITHER_HEADER: Final = 47
+_NO_HEADER: Final = -15
 _BEGINS: Final = r"OK\s*\|\s*[0-9]{1,3}\s*\|"
 _ANSWER: Final = re.compile(_BEGINS, re.IGNORECASE)
 _LINE_OF_ITS_OWN: Final = re.compile(rf"(?:[\s\0\ufeff\u200b-\u200f\u2060]|<[^<>]*>)*{_BEGINS}", re.IGNORECASE)
@@ -43,6 +85,7 @@ _NOTICE_BEFORE: Final = re.compile(
     r"(?:<br\s*/?>\s*)?(?:<b>\s*(?:Notice|Warning|Deprecated|Strict Standards)\s*</b>|(?:PHP )?(?:Notice|Warning|Deprecated))"
     r"\s*:[^\r\n]*? on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?\s*"
 )
+_BALANCE: Final = re.compile(r"OK\s*\|\s*([^|]{1,40}?)\s*(?:\|.*)?", re.IGNORECASE | re.DOTALL)
 _AROUND: Final = "\ufeff \t\r\n\0"
 _OK: Final = 200
 _FIELDS: Final = 4
@@ -132,15 +175,26 @@ def _without_notices(text: str) -> str:
     return rest if rest[:2].upper() == "OK" or _REFUSAL.fullmatch(rest) else text
 
 
-def parse_balance(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> Balance | NoBalance:
-    """Return the balance that ``OK|<balance>`` or ``OK|<balance>|<debt>`` states, or why there is none."""
+def parse_balance(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float, max_body: int = 65_536
+) -> Balance | NoBalance:
+    """Return the balance that ``OK|<balance>`` or ``OK|<balance>|<debt>`` states, or why there is none.
+
+    One that has digits and cannot be read as a number (`order_monitor.core.amount.amount_of`) is a balance all the same: the
+    account answers. ``max_body`` is in bytes.
+    """
     if status != _OK:
         failed = _not_ok(status, headers, now, body)
         return NoBalance(failed.why, failed.message)
-    text = _without_notices(decode(body, headers.get("content-type", "")).strip(_AROUND))
-    found = re.fullmatch(r"OK\s*\|\s*(-?[0-9][0-9.,]*)\s*(?:\|.*)?", text, re.IGNORECASE | re.DOTALL)
-    if found:
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
+    if plain_body is None:
+        return NoBalance("bad_encoding")
+    text = _without_notices(decode(plain_body, headers.get("content-type", "")).strip(_AROUND))
+    found = _BALANCE.fullmatch(text)
+    if found and amount_of(found[1]) is not None:
         return Balance(found[1])
+    if found and text.count("|") < _FIELDS - 1 and re.search("[0-9]", found[1]):
+        return Balance(without_codes(clean(found[1])))
     answer = parse_text(text)
     why = f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", "not_understood")
     return NoBalance(why, getattr(answer, "message", ""))
@@ -168,12 +222,23 @@ def _reason(third: str, no_pin: Collection[str]) -> str:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """Decode as UTF-8, or windows-1254 where the header says so or the bytes are no UTF-8."""
-    if not _TURKISH.search(content_type):
-        try:
-            return body.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
+    """Decode by what the bytes are: valid UTF-8, else the charset that the header names, else windows-1254.
+
+    A byte order mark of UTF-16 or UTF-32 comes before all of them.
+    """
+    for mark, wide in _WIDE_MARKS:
+        if body.startswith(mark):
+            return body.decode(wide, "replace")
+    found = _DECLARED.search(content_type)
+    declared = _CHARSETS.get(normalize_encoding(found[1]).lower()) if found else None
+    # Plain letters in UTF-16 are valid UTF-8 as well, with a NUL beside each.
+    is_wide = declared is not None and declared.startswith(_WIDE) and b"\0" in body
+    for name in (declared, "utf-8") if is_wide else ("utf-8", declared):
+        if name is not None:
+            try:
+                return body.decode(_AS_BROWSERS_DO.get(name, name))
+            except UnicodeError:
+                continue
     return body.decode("windows-1254", "replace")
 
 
@@ -185,7 +250,11 @@ def render(answer: AboutOrder) -> str:
 
 
 def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
-    said = "" if headers.get("content-encoding") else shown(decode(body[:_SAID], headers.get("content-type", "")))
+    said = (
+        ""
+        if _layers(headers.get("content-encoding", ""))
+        else shown(decode(body[:_SAID], headers.get("content-type", "")))
+    )
     if status in (_TOO_MANY, _TIMEOUT) or status >= 500:  # noqa: PLR2004 - the server's failures
         return Busy(f"http_{status}", retry_after(headers.get("retry-after"), now), said)
     if 300 <= status < 400:  # noqa: PLR2004 - redirects, which are never followed
@@ -208,16 +277,42 @@ def retry_after(value: str | None, now: float) -> float | None:
     return max(0.0, seconds.total_seconds())
 
 
+def _layers(encoding: str) -> list[str]:
+    """Return what was done to a body, in that order. What names no compression (``none``, ``UTF-8``) is passed over."""
+    names = (name.strip().lower() for name in encoding.split(","))
+    return [name for name in names if name in _ZIPPED or name in _NOT_UNDONE]
+
+
 def _decompressed(encoding: str, body: bytes, limit: int) -> bytes | None:
-    """Undo one gzip or deflate that was not asked for, never beyond ``limit`` bytes; None where that cannot be."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
+    """Undo the compression that was not asked for, never beyond ``limit`` bytes; None where that cannot be."""
+    names = _layers(encoding) if body else []
+    if len(names) > _LAYERS or not set(names) <= set(_ZIPPED):
         return None
-    unzip = zlib.decompressobj(wbits=47)  # either's header
-    try:
-        plain = unzip.decompress(body, limit + 1)
-    except zlib.error:
-        return None
-    return plain if unzip.eof and len(plain) <= limit else None
+    plain: bytes | None = body
+    while names and plain is not None:
+        # What was compressed twice may be a little larger in between.
+        plain = _undone(names.pop(), plain, 2 * limit if names else limit)
+    return plain
+
+
+def _undone(name: str, body: bytes, limit: int) -> bytes | None:
+    plain = _unzipped(body, _EITHER_HEADER, limit)
+    # Servers were long at odds about whether "deflate" has a header.
+    return _unzipped(body, _NO_HEADER, limit) if plain is None and "deflate" in name else plain
+
+
+def _unzipped(body: bytes, header: int, limit: int) -> bytes | None:
+    """Unpack all members of a body; what stands behind them is padding."""
+    plain = b""
+    for _ in range(_MEMBERS):
+        unzip = zlib.decompressobj(header)
+        try:
+            plain += unzip.decompress(body, limit + 1 - len(plain))
+        except zlib.error:
+            return None
+        if not unzip.eof or len(plain) > limit:
+            return None
+        body = unzip.unused_data
+        if not body.startswith(_GZIP_MARK) or header == _NO_HEADER:
+            return plain
+    return None

@@ -21,6 +21,7 @@ from order_monitor.settings.types import (
     Seconds,
     Size,
     Status,
+    Word,
     check_url,
     has_certificates,
     not_blank,
@@ -31,6 +32,11 @@ from order_monitor.shop.dsn import Address, parse_dsn
 
 FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
 """The statuses known to end an order in the shops' tables."""
+
+_GOOD_ENDS = ("completed", "delivered", "done")
+_BAD_ENDS = ("cancelled", "canceled", "failed", "rejected")
+_MAY_BE_OPEN = ("delivered", "done")
+"""Final words that a shop may yet mean otherwise (handed to the provider): `check` warns of them among the open ones."""
 
 
 class Section(BaseModel):
@@ -246,20 +252,20 @@ class ClusterSettings(Section):
 class StatusSettings(Section):
     """What the shop calls the states of an order."""
 
-    open: Annotated[tuple[Status, ...], BeforeValidator(read_list), Field(min_length=1)] = (
+    open: Annotated[tuple[Word, ...], BeforeValidator(read_list), Field(min_length=1)] = (
         "sent",
         "pending",
         "processing",
         "queued",
     )
     """The external statuses of orders that are asked about; `processing` must be among them."""
-    completed: Status = "completed"
+    completed: Word = "completed"
     """What is written when the provider has completed an order."""
-    failed: Status = "failed"
+    failed: Word = "failed"
     """What is written when the provider has cancelled an order, or it was given up."""
-    processing: Status = "processing"
+    processing: Word = "processing"
     """What is written while the provider works on an order."""
-    settled: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = ()
+    settled: Annotated[tuple[Word, ...], BeforeValidator(read_list)] = ()
     """Words of the shop's own `status` column with which an order is left alone; none by default."""
 
     @check_section(mode="after")
@@ -270,7 +276,17 @@ class StatusSettings(Section):
         if {self.completed, self.failed} & set(self.open):
             msg = "completed and failed must not be among open"
             raise ValueError(msg)
+        if any(word.casefold() in FINAL_STATUSES and word.casefold() not in _MAY_BE_OPEN for word in self.open):
+            msg = "open holds a word for an order that has ended; asked about again, it would be delivered or refunded twice"
+            raise ValueError(msg)
+        if self.completed.casefold() in _BAD_ENDS or self.failed.casefold() in _GOOD_ENDS:
+            msg = "completed and failed must not mean the opposite"
+            raise ValueError(msg)
         if self.completed == self.failed:
             msg = "completed and failed must differ"
             raise ValueError(msg)
         return self
+
+    def doubtful(self) -> list[str]:
+        """Return the words among ``open`` that end an order in most shops."""
+        return [word for word in self.open if word.casefold() in _MAY_BE_OPEN]

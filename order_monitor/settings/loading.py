@@ -104,6 +104,10 @@ def _secret_files(environ: Mapping[str, str], problems: list[str]) -> dict[tuple
     found: dict[tuple[str, ...], tuple[str, str]] = {}
     for file in files:
         if file.name.upper().startswith(PREFIX) and not file.is_dir():
+            # Reading a pipe would wait for somebody to write to it, for ever; a device may have no end.
+            if file.exists() and not file.is_file():
+                problems.append(f"{file}: is no plain file, and was not opened")
+                continue
             try:
                 value = file.read_text("utf-8-sig").rstrip("\r\n")
             except (OSError, UnicodeDecodeError):

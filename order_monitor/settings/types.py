@@ -9,10 +9,13 @@ import re
 import ssl
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from order_monitor.core.text import visible
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _FOREVER = 100 * 366 * 86_400.0
@@ -115,6 +118,18 @@ def not_blank(value: SecretStr) -> SecretStr:
     return value
 
 
+def check_word(value: str) -> str:
+    """Return a word that an order's status may be.
+
+    Raises:
+        ValueError: it has blanks around it, or a character that nobody sees: no order's status would ever be equal to it.
+    """
+    if value != value.strip() or visible(value) != value:
+        msg = "has a blank before or behind the word, or a character that cannot be seen; leave it out"
+        raise ValueError(msg)
+    return value
+
+
 MOST_CALLS: Final = 100_000
 Integer = Annotated[int, BeforeValidator(read_number)]
 Number = Annotated[float, BeforeValidator(read_number), Field(allow_inf_nan=False)]
@@ -124,6 +139,7 @@ PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 Moment = Annotated[str, BeforeValidator(read_moment)]
 Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 1024)]
 Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
+Word = Annotated[Status, AfterValidator(check_word)]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
 
 
@@ -175,8 +191,10 @@ def is_signing_secret(value: str) -> bool:
 
 
 def has_certificates(path: str) -> bool:
-    """Whether a file can be read and holds a certificate (PEM) that may be trusted."""
+    """Whether a file can be read and holds a certificate (PEM) that may be trusted. Reading a pipe would wait for ever."""
     try:
+        if not Path(path).is_file():
+            return False
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except (OSError, ValueError):
         return False

@@ -8,6 +8,7 @@ from typing import Final
 
 import asyncpg
 
+from order_monitor.core.order import CLOCK_SKEW
 from order_monitor.shop.database import Connection
 from order_monitor.shop.shapes import Shape
 
@@ -65,6 +66,8 @@ SELECT DISTINCT ON (f.attnum) f.attname::text AS column_name, b.depth > 0 AS is_
 _TEXT: Final = frozenset({"text", "character varying", "name"})
 _PADDED: Final = "character"
 _NAIVE: Final = "timestamp without time zone"
+_BESIDE: Final = "interval '3 hours'"
+"""More than clocks are set by at a time: beyond it the zone's other offset holds."""
 
 
 def quoted(name: str) -> str:
@@ -141,15 +144,43 @@ class Table:
         return self.columns.get(logical)
 
     def epoch(self, logical: str, alias: str) -> str:
-        """SQL for a time column as epoch seconds (``infinity`` comes out as infinity, and harms no decoder)."""
-        column = self[logical]
-        zone = f" AT TIME ZONE {literal(self.time_zone)}" if column.is_naive and self.time_zone else ""
-        return f"extract(epoch FROM {alias}.{column.sql}{zone})::float8"
+        """SQL for a time column as epoch seconds (``infinity`` comes out as infinity, and harms no decoder).
+
+        A time without zone that was twice, or never, when clocks were set is read so that it is not in the future.
+        """
+        written, zone = f"{alias}.{self[logical].sql}", self._zone(logical)
+        return f"extract(epoch FROM {_read(written, zone) if zone else written})::float8"
 
     def instant(self, logical: str, seconds: str) -> str:
         """SQL that turns epoch ``seconds`` into a value for a time column."""
-        zone = f" AT TIME ZONE {literal(self.time_zone)}" if self[logical].is_naive and self.time_zone else ""
-        return f"to_timestamp({seconds}){zone}"
+        zone = self._zone(logical)
+        # In brackets: beside BETWEEN a zone is a syntax error.
+        return f"(to_timestamp({seconds}) AT TIME ZONE {zone})" if zone else f"to_timestamp({seconds})"
+
+    def since(self, logical: str, seconds: str) -> str:
+        """SQL of a value that nothing after epoch ``seconds`` is below: clocks set back write later times as earlier ones."""
+        zone = self._zone(logical)
+        at = f"to_timestamp({seconds})"
+        return f"least({at} AT TIME ZONE {zone}, ({at} + {_BESIDE}) AT TIME ZONE {zone} - {_BESIDE})" if zone else at
+
+    def _zone(self, logical: str) -> str:
+        return literal(self.time_zone) if self[logical].is_naive and self.time_zone else ""
+
+
+def _read(written: str, zone: str) -> str:
+    """SQL that reads a time without zone.
+
+    PostgreSQL takes the later of two readings. The other one is worked out only where that one is in the future, and not by more
+    than clocks are ever set: that spares nearly every row the work, and ``infinity`` the arithmetic.
+    """
+    at = f"({written} AT TIME ZONE {zone})"
+    again = f"({at} AT TIME ZONE {zone})"
+    back = f"({at} - ({_BESIDE} - ({again} - (({at} - {_BESIDE}) AT TIME ZONE {zone}))))"
+    return (
+        f"CASE WHEN {at} > now() + interval '{CLOCK_SKEW:.0f} seconds' AND {at} < now() + {_BESIDE} THEN "
+        f"CASE WHEN {again} <> {written} THEN {at} - ({again} - {written}) "
+        f"WHEN ({back} AT TIME ZONE {zone}) = {written} THEN {back} ELSE {at} END ELSE {at} END"
+    )
 
 
 async def columns_of(connection: Connection, schema: str, table: str) -> dict[str, Column]:

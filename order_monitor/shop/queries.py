@@ -98,7 +98,7 @@ class Queries:
 
     def since_sql(self) -> str:
         """SQL of those that were sent after ``$1`` (epoch seconds): a look at one end of the partial index."""
-        return f"{self.scan_sql()} AND o.{self._table['sent_at'].sql} > {self._table.instant('sent_at', '$1::float8')}"
+        return f"{self.scan_sql()} AND o.{self._table['sent_at'].sql} > {self._table.since('sent_at', '$1::float8')}"
 
     def unknown_sql(self) -> str | None:
         """SQL of the orders in a status that is neither open nor known to be final; None where there can be none."""

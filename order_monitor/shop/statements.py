@@ -25,6 +25,9 @@ from order_monitor.shop.set_sql import sets_of
 _MARGIN: Final = 1.0
 """Seconds about the times read: what a float rounds away must not lead to another partition."""
 
+_CLOCKS_SET: Final = 7200.0
+"""The same where a time without zone may be one that never was: it is written back as one that was."""
+
 NOWHERE: Final = " AND false"
 """In place of a `Statements.span`: for a statement that is only tried, and must find no row."""
 
@@ -55,7 +58,8 @@ class Statements:
         sent, tenant, span = self.table["sent_at"], self.table.get("tenant_id"), ""
         times = [order.sent_at for order in orders if order.sent_at is not None]
         if sent.name in shape.partitioned_by and times and len(times) == len(orders):
-            first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - _MARGIN, max(times) + _MARGIN))
+            margin = _CLOCKS_SET if sent.is_naive else _MARGIN
+            first, last = (self.table.instant("sent_at", repr(t)) for t in (min(times) - margin, max(times) + margin))
             span += f" AND o.{sent.sql} BETWEEN {first} AND {last}"
         tenants = {order.tenant_id for order in orders if order.tenant_id is not None}
         if tenant is not None and tenants and all(order.tenant_id is not None for order in orders):
@@ -112,7 +116,7 @@ class Statements:
         t = self.table
         is_open = "" if any_status else f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
         status, pin = t["external_status"], f"o.{t['pin_code'].sql}"
-        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
+        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         update = (
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.layout))} "
             f"FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], "
@@ -143,7 +147,7 @@ class Statements:
         """SQL that puts a PIN into orders that ended without one, and leaves the rest of them as it is."""
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}"
-        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL"
+        tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         update = (
             f"UPDATE {t.sql} AS o SET {t['pin_code'].sql} = u.pin FROM unnest($1::text[], $2::text[], $3::text[], "
             "$4::text[], $5::int4[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[]) "

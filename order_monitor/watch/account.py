@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from order_monitor.core.amount import amount_of
 from order_monitor.core.gate import Gate, Pace, Pause
 from order_monitor.core.judge import Fault, Judge
 from order_monitor.providers.provider import Provider
@@ -59,12 +60,8 @@ class Account:
 
     @property
     def balance_amount(self) -> float | None:
-        """The balance as a number, None where it is not known or not written as one."""
-        try:
-            amount = float((self.balance or "").replace(",", "."))
-        except ValueError:
-            return None
-        return amount if math.isfinite(amount) else None
+        """The balance as a number, None where it is not known or cannot be read as one."""
+        return amount_of(self.balance or "")
 
     def is_held(self, now: float) -> bool:
         """Whether it is this process that asks it (``now``: monotonic seconds)."""

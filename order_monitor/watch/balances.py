@@ -13,13 +13,18 @@ from order_monitor.watch.engine import Engine
 
 _MINUTE: Final = 60.0
 _LOOK: Final = 5.0
+_NO_BALANCE_AT_ALL: Final = frozenset({"cut_short", "not_understood", "unknown_state", "two_answers", "bad_encoding"})
+"""Why there is none where an answer came and it is the answer that is odd: no failure of the account or of the network."""
 
 
 class Balances:
     """Reads the balances at a slow pace, one account after the other."""
 
     def __init__(self, engine: Engine, clock: Clock, interval: float, low: float | None) -> None:
-        """Read each account's balance every ``interval`` seconds, the first a minute after the start; warn once below ``low``."""
+        """Read each account's balance every ``interval`` seconds, the first a minute after the start; warn once below ``low``.
+
+        One that cannot be read as a number is told once too: nobody would be warned about it.
+        """
         self._engine = engine
         self._clock = clock
         self._interval = interval
@@ -27,6 +32,7 @@ class Balances:
         self._began = clock.monotonic() + min(_MINUTE, interval) - interval
         self._read_at: dict[str, float] = {}
         self._warned: set[str] = set()
+        self._unreadable: set[str] = set()
         self._log = structlog.get_logger("order_monitor.balances")
 
     async def run(self) -> None:
@@ -51,10 +57,19 @@ class Balances:
         if isinstance(found, Balance):
             account.balance = found.amount
             self._warn(account)
+        is_odd = found.number is None if isinstance(found, Balance) else found.why in _NO_BALANCE_AT_ALL
+        if is_odd and account.key not in self._unreadable:
+            self._unreadable.add(account.key)
+            said = found.amount if isinstance(found, Balance) else found.said
+            self._log.warning("account.balance_unreadable", account=account.name, said=said)
+        elif isinstance(found, Balance) and not is_odd:
+            self._unreadable.discard(account.key)
 
     def _warn(self, account: Account) -> None:
         amount = account.balance_amount
-        if self._low is None or amount is None or amount >= self._low:
+        if self._low is None or amount is None:
+            return
+        if amount >= self._low:
             self._warned.discard(account.key)
         elif account.key not in self._warned:
             self._warned.add(account.key)

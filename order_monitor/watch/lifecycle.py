@@ -41,19 +41,24 @@ class Stop:
     def on_signals(self, hang_up: Callable[[], None] | None = None) -> Iterator[None]:
         """Let SIGTERM and SIGINT ask for a stop; the second one leaves at once with 128 + its number.
 
-        SIGHUP calls ``hang_up``, where there is one.
+        SIGHUP calls ``hang_up``, where there is one. Afterwards it does what it did before, and at no moment between
+        does it end the process.
         """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
+        # The loop's own way of taking a handler back leaves a moment in which the signal ends the process.
+        before = signal.getsignal(signal.SIGHUP)
         if hang_up is not None:
-            loop.add_signal_handler(signal.SIGHUP, hang_up)
+            call = hang_up
+            signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(call))
+            signal.siginterrupt(signal.SIGHUP, False)
         try:
             yield
         finally:
             if hang_up is not None:
-                loop.remove_signal_handler(signal.SIGHUP)
+                signal.signal(signal.SIGHUP, before or signal.SIG_DFL)
             for number in signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)

@@ -127,6 +127,22 @@ async def test_an_account_that_does_not_answer(plain_shop: Shop, tmp_path: Path,
     assert reason in of(lines, "error")["account default"]["text"]
 
 
+async def test_what_looks_right_and_may_not_be_is_a_warning(plain_shop: Shop, tmp_path: Path) -> None:
+    """A word that ends an order in most shops among the open ones, and a balance that nobody can be warned of."""
+    from tests.providers.test_znet import says
+    from tests.servers import RawServer
+    from tests.servers import answer as http
+
+    words = {"open": ["sent", "pending", "processing", "queued", "delivered"]}
+    async with RawServer(says(http(b"OK|1.2.3"))) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, url, statuses=words))
+    told = of(lines, "warning")
+    assert (code, of(lines, "error")) == (0, {})
+    assert told["statuses.open"]["text"].startswith("delivered: in most shops this ends an order")
+    assert told["account default"]["text"] == "answers; its balance cannot be read as a number: 1.2.3"
+
+
 async def test_orders_that_can_never_be_asked_about_are_counted(plain_shop: Shop, tmp_path: Path) -> None:
     await plain_shop.add(referans="")
     await plain_shop.add(referans="")

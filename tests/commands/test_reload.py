@@ -42,6 +42,20 @@ async def test_a_corrected_password_is_taken_up_at_once(plain_shop: Shop, panel:
         assert await run.end() == 0
 
 
+async def test_a_hang_up_at_any_moment_of_a_stop_changes_nothing_about_it(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Up to the very end: a log rotation that comes with a stop must not make it look like a crash."""
+    async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
+        await run.event("started")
+        run.process.terminate()
+        while run.process.returncode is None:
+            run.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.0005)
+        assert await run.end() == 0
+    assert [e for e in run.events() if e["event"] == "stopped"][-1]["clean"]
+
+
 async def test_a_bad_file_keeps_the_old_settings_and_says_why(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(plain_shop.dsn, panel.server.url)
     async with running(tmp_path, config) as run:

@@ -264,6 +264,91 @@ async def test_a_panel_with_an_authority_of_its_own_is_trusted_by_its_file(tmp_p
     assert len(context.get_ca_certs()) > 1
 
 
+class Authority:
+    """Certificates as `openssl` makes them: a root, an intermediate one, and what they sign."""
+
+    def __init__(self, folder: Path, bits: int = 2048) -> None:
+        self.folder = folder
+        self.root = folder / "root.pem"
+        self._openssl(
+            "req -x509", f"-newkey rsa:{bits} -nodes -days 9 -keyout root.key -out root.pem -subj /CN=Root", CA_TRUE
+        )
+        self.sign("middle", "root", "basicConstraints=critical,CA:TRUE")
+
+    def _openssl(self, what: str, options: str, addition: str = "") -> None:
+        words = ["openssl", *what.split(), *options.split(), *(["-addext", addition] if addition else [])]
+        subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
+
+    def sign(self, name: str, issuer: str, extensions: str, *, bits: int = 2048, digest: str = "sha256") -> None:
+        (self.folder / "extensions").write_text(extensions, "ascii")
+        self._openssl("req", f"-newkey rsa:{bits} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}")
+        signing = f"-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -extfile extensions"
+        self._openssl("x509 -req", f"-in {name}.csr {signing} -days 9 -{digest} -out {name}.pem")
+
+    def server(self, name: str, *with_it: str) -> ssl.SSLContext:
+        """Return a server that sends ``name``'s certificate, and those ``with_it``."""
+        chain = self.folder / "chain.pem"
+        chain.write_bytes(b"".join((self.folder / f"{one}.pem").read_bytes() for one in (name, *with_it)))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        context.load_cert_chain(chain, self.folder / f"{name}.key")
+        return context
+
+
+CA_TRUE = "basicConstraints=critical,CA:TRUE"
+LEAF = "subjectAltName=DNS:localhost"
+PUBLIC_LEAF = f"{LEAF}\nauthorityInfoAccess=caIssuers;URI:http://ca.example/middle.der"
+
+
+def refused(reason: str) -> Blocked:
+    return Blocked(reason, CERTIFICATE_WORDS[reason])
+
+
+async def test_a_missing_intermediate_certificate_is_told_as_such(tmp_path: Path) -> None:
+    """Public authorities' certificates name where their issuer's is. Given as ``ca_file``, it is no longer missed."""
+    authority = Authority(tmp_path)
+    authority.sign("leaf", "middle", PUBLIC_LEAF)
+    trusts = trusting(str(authority.root))
+    told = await tls_verdict(authority.server("leaf"), trusts)
+    assert told == refused("certificate_missing_intermediate")
+    assert isinstance(told, Blocked)
+    assert "intermediate" in told.message
+    assert await tls_verdict(authority.server("leaf", "middle"), trusts) == Completed(Pin("PIN-1"), "tamam")
+    trusts.load_verify_locations(tmp_path / "middle.pem")
+    assert await tls_verdict(authority.server("leaf"), trusts) == Completed(Pin("PIN-1"), "tamam")
+
+
+async def test_where_a_whole_chain_came_its_root_is_what_is_not_trusted(tmp_path: Path) -> None:
+    """A lone certificate that names no issuer's may be of an authority of one's own: its words speak of both."""
+    authority = Authority(tmp_path)
+    authority.sign("leaf", "middle", PUBLIC_LEAF)
+    assert await tls_verdict(authority.server("leaf", "middle"), trusting(None)) == refused(
+        "certificate_unknown_issuer"
+    )
+    authority.sign("own", "middle", LEAF)
+    told = await tls_verdict(authority.server("own"), trusting(str(authority.root)))
+    assert told == refused("certificate_unknown_issuer")
+    assert isinstance(told, Blocked)
+    assert "intermediate" in told.message
+
+
+async def test_a_key_that_is_too_small_is_told_as_such(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.sign("leaf", "root", LEAF, bits=1024)
+    told = await tls_verdict(authority.server("leaf"), trusting(str(authority.root)))
+    assert told == refused("certificate_key_too_small")
+    authority.sign("old", "root", LEAF, digest="sha1")
+    told = await tls_verdict(authority.server("old"), trusting(str(authority.root)))
+    assert told == refused("certificate_weak_signature")
+
+
+async def test_an_authoritys_key_that_is_too_small_is_told_too(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, bits=1024)
+    authority.sign("leaf", "root", LEAF)
+    told = await tls_verdict(authority.server("leaf"), trusting(str(authority.root)))
+    assert told == refused("certificate_key_too_small")
+
+
 async def test_a_server_that_speaks_no_tls_is_told_apart_from_one_that_is_not_there() -> None:
     async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(own("1")))

@@ -1,7 +1,9 @@
 """Settings: each limit, each place they come from, and that no mistake shows a value."""
 
 import json
+import os
 import re
+import socket
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -147,11 +149,11 @@ BAD: list[tuple[str, list[Any]]] = [
     ("limits.calls_per_second", [0, -1, 100_001, float("nan"), float("inf"), True, WRONG]),
     ("limits.gate_after", [0, 1001, True, WRONG]),
     ("cluster.enabled", [WRONG, 2, ""]),
-    ("statuses.open", [[], 5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], "processing,"]),
-    ("statuses.completed", ["", "x" * 31, "a\nb", 5]),
-    ("statuses.failed", ["", "x" * 31, 5]),
-    ("statuses.processing", ["", "x" * 31, 5]),
-    ("statuses.settled", [5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5]]),
+    ("statuses.open", [[], 5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], [" "], ["processing", "a "], "processing,"]),
+    ("statuses.completed", ["", "x" * 31, "a\nb", 5, " ", "finished ", "\u00a0done", "do\u200bne", "\ufeffdone"]),
+    ("statuses.failed", ["", "x" * 31, 5, " ", " failed", "failed\u2009"]),
+    ("statuses.processing", ["", "x" * 31, 5, "  ", "busy "]),
+    ("statuses.settled", [5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], [" "], [" done"]]),
     ("health.enabled", [WRONG, 2]),
     ("health.allow_open", [WRONG, 2]),
     ("health.token", ["", " ", 5]),
@@ -326,7 +328,18 @@ def test_lists_and_tables_from_the_environment() -> None:
         ("[statuses]\nprocessing = 'busy'", "statuses", "processing must be one of open"),
         ("[statuses]\ncompleted = 'sent'", "statuses", "must not be among open"),
         ("[statuses]\nfailed = 'queued'", "statuses", "must not be among open"),
-        ("[statuses]\nfailed = 'completed'", "statuses", "completed and failed must differ"),
+        ("[statuses]\nfailed = 'completed'", "statuses", "completed and failed must not mean the opposite"),
+        ("[statuses]\ncompleted = 'x'\nfailed = 'x'", "statuses", "completed and failed must differ"),
+        ("[statuses]\ncompleted = 'rejected'", "statuses", "must not mean the opposite"),
+        ("[statuses]\nfailed = 'Delivered'", "statuses", "must not mean the opposite"),
+        *(
+            (
+                f"[statuses]\nfailed = 'x'\ncompleted = 'y'\nopen = ['processing', '{word}']",
+                "statuses",
+                "an order that has ended",
+            )
+            for word in ("failed", "Failed", "cancelled", "CANCELED", "rejected", "completed")
+        ),
         ("[schedule]\ncap = 29", "schedule", "cap must not be smaller than base"),
         ("[schedule]\nbase = '11m'", "schedule", "cap must not be smaller than base"),
         ("[schedule]\nmin_interval = 20\ncap = 10\nbase = 5", "schedule", "min_interval must not be longer than cap"),
@@ -400,6 +413,41 @@ def test_an_empty_secrets_file_is_refused(name: str, content: str) -> None:
     secrets = secrets_folder(**{f"order_monitor_database__{name}": content})
     [problem] = problems("", secrets)
     assert problem.startswith(f"{secrets['ORDER_MONITOR_SECRETS_DIR']}/order_monitor_database__{name}: ")
+
+
+def test_words_that_end_an_order_elsewhere_may_be_open_here() -> None:
+    """A shop may say "delivered" of what the provider has taken: `check` warns of it."""
+    settings = read("[statuses]\nopen = ['sent', 'processing', 'delivered', 'Done']\n")
+    assert settings.statuses.doubtful() == ["delivered", "Done"]
+    assert read("").statuses.doubtful() == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+def test_of_the_secrets_only_plain_files_are_opened(kind: str) -> None:
+    """A pipe that nobody writes to would hold up the start for ever, a device may have no end."""
+    secrets = secrets_folder(order_monitor_provider__sifre="file\n")
+    path = Path(secrets["ORDER_MONITOR_SECRETS_DIR"]) / "order_monitor_provider__kod"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path.relative_to(Path.cwd())))
+    else:
+        path.symlink_to("/dev/zero")
+    assert problems("", secrets) == [f"{path}: is no plain file, and was not opened"]
+    path.unlink()
+    (path.parent / "..data").mkdir()
+    (path.parent / "..data" / "kod").write_text("linked", "utf-8")
+    path.symlink_to("..data/kod")
+    kod = read("", secrets).provider.kod
+    assert kod is not None
+    assert kod.get_secret_value() == "linked", "as Kubernetes mounts them"
+
+
+def test_a_pipe_is_no_file_of_certificates() -> None:
+    os.mkfifo("ca.pem")
+    [problem] = problems("[provider]\nca_file = 'ca.pem'\n")
+    assert "give a readable file of CA certificates" in problem
 
 
 def test_an_empty_kod_sifre_or_token_is_refused_in_each_place() -> None:

@@ -692,3 +692,23 @@ def test_the_table_comes_first() -> None:
 
     with pytest.raises(AssertionError):
         _ = Orders(Database(parse_dsn("postgresql://x/y")), LAYOUT).table
+
+
+@pytest.mark.parametrize("answer", [Completed(Pin("PIN-1")), Cancelled("x"), Waiting("y")])
+async def test_a_table_without_tenants_is_written_as_any_other(plain_bare_shop: Shop, answer: Answer) -> None:
+    """The event's tenant is of a type of its own: a bare NULL would be text."""
+    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN tenant_id")
+    await migrate(plain_bare_shop.dsn)
+    order_id = str(uuid.uuid4())
+    await plain_bare_shop.connection.execute(
+        "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) "
+        "VALUES ($1::uuid, 'sent', to_timestamp($2::float8), 'R-1')",
+        order_id,
+        NOW - 100,
+    )
+    orders = await prepared(plain_bare_shop)
+    (order,) = await orders.reread((await orders.scan()).orders)
+    (result,) = await orders.record([found(order, answer)])
+    assert result.fate is Fate.WRITTEN
+    assert await plain_bare_shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 1
+    assert (await plain_bare_shop.row(order_id))["external_status"] != "sent"

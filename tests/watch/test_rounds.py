@@ -81,7 +81,36 @@ async def test_a_balance_is_read_at_a_slow_pace() -> None:
     assert bank.read == read, "a closed account is not asked for its balance either"
 
 
-@pytest.mark.parametrize("odd", ["", "x", "nan", "inf"])
+async def test_a_balance_that_cannot_be_read_is_told_once() -> None:
+    """It is no number: neither low nor high, and what was warned about before is not warned about again behind it."""
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank = Bank()
+    account = stage.accounts["default"]
+    account.provider = bank
+    balances = Balances(stage.engine, clock, 10.0, 1000.0)
+    with capture_logs() as lines:
+        for found in (
+            Balance("900"),
+            Balance("1.2.3"),
+            NoBalance("cut_short", "OK|…"),
+            Balance("900"),
+            NoBalance("timeout"),
+        ):
+            bank.found = found
+            await ticking(clock, balances.run, 60)
+            if found == Balance("1.2.3"):
+                assert (account.balance, account.balance_amount) == ("1.2.3", None)
+        bank.found = NoBalance("unknown_state", "OK|?|…")
+        await ticking(clock, balances.run, 60)
+    assert [(line["event"], line.get("said")) for line in lines] == [
+        ("account.low_balance", None),
+        ("account.balance_unreadable", "1.2.3"),
+        ("account.balance_unreadable", "OK|?|…"),
+    ]
+
+
+@pytest.mark.parametrize("odd", ["", "x", "nan", "inf", "1.2.3"])
 async def test_a_balance_that_is_no_number(odd: str) -> None:
     account = (await stages.quiet()).accounts["default"]
     account.balance = odd

@@ -1,0 +1,54 @@
+"""Amounts as people and panels write them, with either separator. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+_LONGEST: Final = 40
+_CURRENCY: Final = r"(?:TL|TRY|TRL|YTL|LIRA|USD|EUR|EURO|GBP|AZN|MANAT|RUB|SAR|AED|EGP|\$|€|£|₺|₼|₽)"
+_WRITTEN: Final = re.compile(
+    rf"(?:{_CURRENCY} ?)?([-+]?) ?(?:{_CURRENCY} ?)?([0-9][0-9., ']*[.,]?|[.,][0-9]+)(?: ?{_CURRENCY})?", re.IGNORECASE
+)
+_GROUPED: Final = re.compile(r"[0-9]{1,3}(?:([., '])[0-9]{3})(?:\1[0-9]{3})*")
+_ONE_GROUP: Final = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
+_AS_WRITTEN_HERE: Final = str.maketrans("\u2212\u2019\u02bc\u066b\u066c", "-''.,")
+
+
+def amount_of(text: str) -> float | None:
+    """Return an amount as a number: ``1.234,50``, ``1,234.50``, ``12.345``, ``1234``; None where it cannot be told.
+
+    The last separator is the decimal one, unless it stands more than once, or alone in front of three digits as it does between
+    thousands. Blanks of any width and apostrophes only ever divide thousands. A currency may stand beside it.
+    """
+    if len(text) > _LONGEST:
+        return None
+    found = _WRITTEN.fullmatch("".join(map(_character, text.translate(_AS_WRITTEN_HERE))).strip())
+    number = None if found is None else _plain(found[2].strip())
+    if found is None or number is None:
+        return None
+    return -float(number) if found[1] == "-" else float(number)
+
+
+def _character(c: str) -> str:
+    digit = unicodedata.decimal(c, None)
+    if digit is not None:
+        return str(digit)
+    return " " if c.isspace() else c
+
+
+def _plain(digits: str) -> str | None:
+    """Return a number without separators between thousands, with a point for decimals."""
+    last = max(digits.rfind("."), digits.rfind(","))
+    if last < 0 or digits.count(digits[last]) > 1 or _ONE_GROUP.fullmatch(digits):
+        return _whole(digits)
+    whole, decimals = _whole(digits[:last] or "0"), digits[last + 1 :]
+    return None if whole is None or (not decimals.isdigit() and decimals) else f"{whole}.{decimals or 0}"
+
+
+def _whole(digits: str) -> str | None:
+    if digits.isdigit():
+        return digits
+    grouped = _GROUPED.fullmatch(digits)
+    return None if grouped is None else digits.replace(grouped[1], "")
