@@ -268,10 +268,10 @@ def test_compressed_answers_are_undone_within_the_limit() -> None:
     """D6: a small body may not become a large one."""
     plain = "OK|2|PIN1|Yüklendi".encode()
     for name in ("gzip", "x-gzip", " GZIP "):
-        assert ask(gzip.compress(plain), content_encoding=name) == parse_text(plain.decode())
+        assert ask(gzipped(plain), content_encoding=name) == parse_text(plain.decode())
     assert ask(zlib.compress(plain), content_encoding="deflate") == parse_text(plain.decode())
-    assert ask(gzip.compress(b"0" * 10_000_000), content_encoding="gzip") == Garbled("bad_encoding")
-    assert ask(gzip.compress(plain)[:-9], content_encoding="gzip") == Garbled("bad_encoding")
+    assert ask(gzipped(b"0" * 10_000_000), content_encoding="gzip") == Garbled("bad_encoding")
+    assert ask(gzipped(plain)[:-9], content_encoding="gzip") == Garbled("bad_encoding")
     assert ask(plain, content_encoding="gzip") == Garbled("bad_encoding")
     assert ask(plain, content_encoding="br") == Garbled("bad_encoding")
     assert ask(plain, content_encoding="identity") == parse_text(plain.decode())
@@ -282,8 +282,13 @@ def raw_deflate(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
+def gzipped(plain: bytes) -> bytes:
+    """The same bytes at any time of day: they name the tests."""
+    return gzip.compress(plain, mtime=0)
+
+
 PLAIN = "OK|2|PIN1|Yüklendi".encode()
-ZIPPED = gzip.compress(PLAIN)
+ZIPPED = gzipped(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -303,11 +308,11 @@ def test_an_encoding_that_names_no_compression_changes_nothing(name: str) -> Non
         ("deflate", raw_deflate(PLAIN)),
         ("deflate", zlib.compress(PLAIN)),
         ("x-deflate", raw_deflate(PLAIN)),
-        ("gzip, gzip", gzip.compress(ZIPPED)),
-        ("deflate, gzip", gzip.compress(raw_deflate(PLAIN))),
+        ("gzip, gzip", gzipped(ZIPPED)),
+        ("deflate, gzip", gzipped(raw_deflate(PLAIN))),
         ("gzip, deflate", zlib.compress(ZIPPED)),
         ("identity, GZIP ,utf-8", ZIPPED),
-        ("gzip", gzip.compress(PLAIN[:12]) + gzip.compress(PLAIN[12:])),
+        ("gzip", gzipped(PLAIN[:12]) + gzipped(PLAIN[12:])),
         ("gzip", ZIPPED + b"\0" * 20),
         ("gzip", ZIPPED + b"\n"),
     ],
@@ -329,11 +334,11 @@ def test_nothing_that_came_compressed_is_an_empty_answer() -> None:
         ("gzip, gzip", ZIPPED),
         ("gzip", raw_deflate(PLAIN)),
         ("gzip", ZIPPED + ZIPPED[:-3]),
-        ("gzip", gzip.compress(b"") * 100),
+        ("gzip", gzipped(b"") * 100),
         ("gzip," * 6, ZIPPED),
         ("deflate", raw_deflate(PLAIN)[:-2]),
         ("deflate", raw_deflate(b"x" * 100_000)),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"0" * 100_000_000))),
+        ("gzip, gzip", gzipped(gzipped(b"0" * 10_000_000))),
     ],
 )
 def test_what_cannot_be_undone_is_garbled(name: str, body: bytes) -> None:
@@ -342,12 +347,12 @@ def test_what_cannot_be_undone_is_garbled(name: str, body: bytes) -> None:
 
 
 def test_a_balance_that_came_compressed_is_read() -> None:
-    assert parse_balance(200, {"content-encoding": "gzip"}, gzip.compress(b"OK|5,5"), now=NOW) == Balance("5,5")
+    assert parse_balance(200, {"content-encoding": "gzip"}, gzipped(b"OK|5,5"), now=NOW) == Balance("5,5")
 
 
 def test_what_would_become_too_large_is_not_even_unpacked() -> None:
     """D6: the limit holds while it is undone, not only for what comes of it."""
-    bomb = gzip.compress(b"0" * 10_000_000)
+    bomb = gzipped(b"0" * 10_000_000)
     tracemalloc.start()
     try:
         assert parse(200, {"content-encoding": "gzip"}, bomb, now=NOW) == Garbled("bad_encoding")
@@ -360,8 +365,8 @@ def test_what_would_become_too_large_is_not_even_unpacked() -> None:
 def test_a_compressed_answer_may_be_as_long_as_the_limit() -> None:
     plain = b"OK|2|PIN1|" + b"x" * 100
     headers = {"content-encoding": "gzip"}
-    assert parse(200, headers, gzip.compress(plain), now=NOW, max_body=len(plain)) == parse_text(plain.decode())
-    assert parse(200, headers, gzip.compress(plain), now=NOW, max_body=len(plain) - 1) == Garbled("bad_encoding")
+    assert parse(200, headers, gzipped(plain), now=NOW, max_body=len(plain)) == parse_text(plain.decode())
+    assert parse(200, headers, gzipped(plain), now=NOW, max_body=len(plain) - 1) == Garbled("bad_encoding")
 
 
 PIPELIKE = st.lists(
@@ -462,7 +467,7 @@ def test_what_was_said_goes_with_a_balance_that_is_none(status: int, content_typ
 
 
 def test_of_a_failure_that_came_compressed_nothing_is_shown() -> None:
-    answer = ask(gzip.compress(b"Bakim"), 503, content_encoding="gzip")
+    answer = ask(gzipped(b"Bakim"), 503, content_encoding="gzip")
     assert isinstance(answer, Busy)
     assert answer.message == ""
 
