@@ -165,6 +165,33 @@ async def test_a_pin_goes_in_where_any_mark_of_nothing_stands(plain_shop: Shop, 
     assert [(await shop.row(i))["pin_code"] for i in (late_one, by_shop)] == ["LATE-1", "CODE-77"]
 
 
+@pytest.mark.parametrize("status", ["completed", "delivered"])
+async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(shop: Shop, status: str) -> None:
+    """The shop has moved it by its own end, of which there is no event: none tells that this one repeats it."""
+    order_id = await shop.add()
+    orders = await prepared(shop)
+    order = shop.order(order_id)
+    await shop.set(order_id, external_status=status)
+    (result,) = await orders.record([found(order, Completed(PIN, "tamam"))])
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    (event,) = await events(shop)
+    assert (event["outcome"], event["has_pin"], event["repeat"]) == ("completed", True, True)
+    assert (await shop.row(order_id))["pin_code"] == PIN.reveal()
+
+
+async def test_a_late_pin_moves_no_money_though_the_event_of_its_end_is_gone(shop: Shop) -> None:
+    """Events are removed in time, and by restores; an end of another dispatch tells nothing either."""
+    orders = await prepared(shop, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    finding = await late(shop, orders, order_id)
+    await shop.connection.execute("DELETE FROM order_monitor_events WHERE order_id = $1::uuid", order_id)
+    (result,) = await orders.record([finding])
+    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    event = (await events(shop))[-1]
+    assert (str(event["order_id"]), event["has_pin"], event["repeat"]) == (order_id, True, True)
+
+
 async def test_a_late_pin_goes_in_only_where_the_order_stands_as_it_ended(plain_shop: Shop) -> None:
     """Two that wait at different statuses are locked together: each goes by its own."""
     a, b = await plain_shop.add("completed"), await plain_shop.add("delivered")

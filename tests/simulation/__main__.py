@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from tests.simulation.crashes import Sweep
 from tests.simulation.loop import run
-from tests.simulation.scenario import HOUR, Scenario, draw, small
+from tests.simulation.scenario import HOUR, Scenario, small
+from tests.simulation.special import drawn
 from tests.simulation.world import BrokenError, play
 
 
@@ -101,17 +102,19 @@ def main() -> int:
     first = random.SystemRandom().randrange(1 << 40) if given.random else 0
     began, hours, broken = time.monotonic(), 0.0, 0
     for seed in (first + n for n in given.seeds):
-        scenario = draw(seed)
-        reason, lasted = judged(scenario)
-        hours += lasted / HOUR
-        if not reason:
-            continue
-        broken += 1
-        say(f"seed {seed}: {reason}")
-        if given.short:
+        for scenario in drawn(seed):
+            reason, lasted = judged(scenario)
+            hours += lasted / HOUR
+            if not reason:
+                continue
+            broken += 1
+            say(f"seed {seed}: {reason}")
+            if given.short:
+                break
+            small = shortened(scenario)
+            say(f"  shortened to {len(small.orders)} orders and {len(small.faults)} faults: {why(small)}\n  {small}")
+        if broken and given.short:
             break
-        small = shortened(scenario)
-        say(f"  shortened to {len(small.orders)} orders and {len(small.faults)} faults: {why(small)}\n  {small}")
     say(
         f"{len(given.seeds)} seeds from {first + given.seeds.start}, {hours / 8766:.3f} simulated years "
         f"in {time.monotonic() - began:.0f} s: {broken} broken"

@@ -12,7 +12,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.core.schedule import Now
 from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.pauses import Pauses
+from order_monitor.shop.pauses import Pauses, ends_of
 from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.routing import ShopAccounts
 from tests.simulation.process import Process
@@ -121,6 +121,34 @@ class People:
         while seconds is None and key in self._world.store.pauses:
             await self._type(PERSON, resume)
             await asyncio.sleep(10)
+
+    async def release(self, fault: Fault) -> None:
+        """Let through what the brake holds of a login."""
+        key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
+
+        async def work(process: Process) -> None:
+            await _take_accounts(process)
+            released = await process.orders.brake.release(key, PERSON)
+            if released:
+                self._world.sight.released[self._world.truth.kod_of(key)] = self._world.store.now()
+
+        await self._type(PERSON, work)
+
+    async def ends_paused(self, fault: Fault) -> None:
+        """Hold an account's ends for a time."""
+        key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
+        name, pauses, seconds = ends_of(key), Pauses("public"), 60.0 + fault.seconds * 10
+
+        async def pause(process: Process) -> None:
+            async with process.database.transaction() as connection:
+                await pauses.pause(connection, name, "x", PERSON, seconds)
+
+        begun = self._world.now()
+        await self._type(PERSON, pause)
+        until = self._world.store.pauses.get(name)
+        if until is not None:
+            self._world.sight.ends_paused[name] = (self._world.now(), begun + seconds - 1.0)
+        await asyncio.sleep(seconds)
 
 
 async def _take_accounts(process: Process) -> None:

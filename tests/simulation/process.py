@@ -30,6 +30,7 @@ from order_monitor.tell.webhook import Receiver, Sender
 from order_monitor.watch.accord import Accord, AgreedShop
 from order_monitor.watch.account import Account
 from order_monitor.watch.attendance import Attendance
+from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
@@ -130,6 +131,9 @@ class Process(Observer):
             author=author,
             from_shop=from_shop,
             refresh=scenario.refresh,
+            brake_hold=scenario.brake_hold,
+            give_up_unknown=scenario.give_up_unknown,
+            ignore_before="" if scenario.is_first_start else None,
         )
         self.pool = Pool(
             world.store,
@@ -159,11 +163,12 @@ class Process(Observer):
             one_pass=plan is not None,
             patience=30.0 if plan is not None else None,
             reading=MANY if scenario.many else Reading(),
+            give_up_unknown=scenario.give_up_unknown,
         )
-        observer = Observers([self] if self.learning is None else [self, self.learning])
+        self.brake = BrakeWatch(self.orders.brake, self.clock) if scenario.brake_hold else None
         me = Ident(f"process {number}", "host", number, DAEMON if self.is_daemon else author, "1")
         self.accord = Accord(self.database, "public", self._money(), Daemon(me.id, me.host, me.pid, "1"), self.clock)
-        self.engine = self._engine(observer)
+        self.engine = self._engine()
         self.accord.watch(self.engine.board)
         self.attendance = Attendance(self.engine.board, Presence(self.database, "public", me), BOOT)
         if self.learning is not None:
@@ -173,9 +178,13 @@ class Process(Observer):
         self.life = Lifecycle(self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside())
         self.task: asyncio.Task[Any] | None = None
 
-    def _engine(self, observer: Observer) -> Engine:
+    def _engine(self) -> Engine:
+        observer = Observers([one for one in (self, self.learning, self.brake) if one is not None])
         found: Shop = AgreedShop(self.orders, self.orders, self.accord) if self.is_daemon else self.orders
-        return Engine(found, self.directory, self.policy, self.clock, observer, ClockWatch(is_recalling=True))
+        engine = Engine(found, self.directory, self.policy, self.clock, observer, ClockWatch(is_recalling=True))
+        if self.brake is not None:
+            self.brake.watch(engine)
+        return engine
 
     def _plan(self) -> Plan:
         return Learned(self.schedule, self.learning.timing) if self.learning else Continuous(self.schedule)
@@ -198,6 +207,7 @@ class Process(Observer):
         confirm = self.world.scenario.confirm_cancelled
         doubts = Doubts(self.engine, self.orders.unconfirmed, self.clock, confirm) if confirm else None
         parts = running({"webhook": self.sender, "timing": self.learning, "presence": self.attendance})
+        parts |= running({"brake": self.brake})
         return parts | running(
             {"settings": self.accord, "housekeeping": Housekeeping(self.orders, self.clock), "doubts": doubts}
         )
@@ -245,6 +255,7 @@ class Process(Observer):
         """A PIN that was read must not be lost from now on."""
         is_steady = self.clock.is_believed(self.born)
         (self.unsteady.discard if is_steady else self.unsteady.add)(order.id)
+        self.world.sight.heard(self, order, answer)
         if isinstance(answer, Completed) and answer.pin is not None:
             self.read[order.id, answer.pin.reveal()] = self.world.now()
 
@@ -294,6 +305,7 @@ class Process(Observer):
             if entry.stage is Stage.SCHEDULED and self.is_daemon:
                 ahead = entry.due - self.world.store.now()
                 self.world.check(ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only")
+        self.world.sight.look(self)
         current = {id(account.provider) for account in self.engine.accounts.values()}
         current |= {
             id(client) for client in self.engine.discovery._dropped
@@ -332,10 +344,17 @@ class Process(Observer):
             self.engine.discovery.shop = shop
         if self.sender is not None:
             await self.sender.begin()
-        await self.life.once(self.attendance.begin)
+        await self.life.once(self._before_one_pass)
+        if self.brake is not None:
+            await self.brake.finish()
         await self.attendance.tell()
         if self.sender is not None and not self.stop.event.is_set():
             await self.sender.drain()
+
+    async def _before_one_pass(self) -> None:
+        await self.attendance.begin()
+        if self.brake is not None:
+            await self.brake.step()
 
     def die(self) -> None:
         """As ``kill -9`` does: nothing is finished, nothing is written, save what the server does with a COMMIT it has."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WINDOW = 1.0
 RIGHT = "right"
+BROKEN = "broken"
+MINUTE = 60.0
 
 
 Name = tuple[str, str]
@@ -108,17 +110,32 @@ class Panel:
             return parse_text("8|Bağlantı Hatası")
         if "refusing" in wrong and self._chance.random() < 0.9:
             return parse_text("3|Açıklama")
-        text = self._truly(self.truths[row.kod, referans])
+        truth = self.truths[row.kod, referans]
+        text = self._truly(truth)
+        if (wrongly := self._wrongly(text, wrong, truth.plan.sent_at)) != text:
+            truth.said.add("cancelled")
+            text = wrongly
         crossed = self._last.get(row.kod) if "crossed" in wrong and self._chance.random() < 0.5 else None
         if text.startswith("OK|2|P"):
             self._last[row.kod] = text
+        if text == BROKEN:
+            return Busy("http_500", None)
         return parse_text(crossed or text)
+
+    def _wrongly(self, text: str, wrong: dict[str, float], sent_at: float) -> str:
+        """What is said in place of the truth; that counts as said. ``cancels_all`` is until when an order must have been sent."""
+        is_waiting = text.startswith("OK|1|")
+        if text.startswith("OK|") and sent_at < wrong.get("cancels_all", float("-inf")):
+            return "OK|3| |x"
+        return "OK|3| |x" if is_waiting and "wavers" in wrong and self._chance.random() < 0.6 else text
 
     def _truly(self, truth: Truth) -> str:
         now = self.now()
         if truth.before is not None and now < truth.stale_until:
             return self._truly(truth.before)
         plan = truth.plan
+        if plan.forgets:
+            return {"refused": "3|İşlem bulunamadı", "empty": ""}.get(plan.forgets, BROKEN)
         if now < plan.sent_at + plan.unknown_for:
             return "3|İşlem bulunamadı"
         if truth.ends_at is None or now < truth.ends_at:
@@ -156,7 +173,11 @@ class Client:
         self.process.world.asked(self.row, referans)
         self._under_way += 1
         try:
-            return Reply(await self.panel.ask(self.row, referans))
+            if "connect" not in self.panel.faults.get(self.row.id, {}):
+                return Reply(await self.panel.ask(self.row, referans))
+            await asyncio.sleep(0.01)
+            limits.asked_again(self.row, self.panel.now())
+            return Reply(await self.panel.ask(self.row, referans), 2)
         finally:
             self._under_way -= 1
             limits.ended(self.row, referans)
@@ -183,6 +204,16 @@ class Limits:
         self.asked_at: dict[str, float] = {}
         self.broken: list[str] = []
         self._starts: dict[str, deque[float]] = {}
+        self._requests: dict[str, deque[float]] = {}
+
+    def asked_again(self, row: Login, now: float) -> None:
+        """Count a request: in the long run they keep the pace, however many a question takes."""
+        requests = self._requests.setdefault(row.kod, deque())
+        requests.append(now)
+        while requests[0] <= now - MINUTE:
+            requests.popleft()
+        if len(requests) > self.per_second * MINUTE + 2 * self.most_in_flight:
+            self.broken.append(f"{len(requests)} requests in a minute of {row.kod}, {self.per_second} a second allowed")
 
     def ended(self, row: Login, referans: str) -> None:
         self.in_flight -= 1
@@ -198,6 +229,7 @@ class Limits:
         self.asked_at[row.id] = now
         starts = self._starts.setdefault(row.kod, deque())
         starts.append(now)
+        self.asked_again(row, now)
         while starts[0] <= now - WINDOW:
             starts.popleft()
         if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 HOUR = 3600.0
 
+WRONG = ("connect", "wavers", "cancels_all")
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
 SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
@@ -13,6 +14,18 @@ ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
 PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down", "other_file")
 KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
+SPECIAL = (
+    "rewrites",
+    "pin_by_hand",
+    "ended_by_shop",
+    "release",
+    "ends_paused",
+    "connect",
+    "wavers",
+    "cancels_all",
+)
+"""What happens only in runs of one kind, see `tests.simulation.special`: drawn with the others it would make other runs of all."""
+
 MONEY = (
     *ANEW,
     "pair",
@@ -46,6 +59,8 @@ class OrderPlan:
     unknown_for: float = 0.0
     """How long after it was sent the provider does not know it."""
     note: str = ""
+    forgets: str = ""
+    """What is said in place of an answer, for ever: ``refused``, ``empty``, or ``broken`` (a status of 500)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,13 @@ class Scenario:
     """Whether the server does a COMMIT on its way when a process dies; None for either way."""
     one_login: bool = False
     """Whether the first two accounts hold one dealer's login."""
+    is_special: bool = False
+    """Whether it is a run of one kind."""
+    brake_hold: float = 0.0
+    """Seconds for which a flood of cancellations is held; 0 for no brake."""
+    give_up_unknown: bool = False
+    is_first_start: bool = False
+    """Whether the program begins on a table that is old."""
     cut_at: int = 0
     """At which statement, of all from the start, the connection to the database is cut, once."""
 

@@ -15,6 +15,7 @@ import asyncpg
 from order_monitor.core.order import SAME_TIME
 from order_monitor.shop.brake import KIND as HELD
 from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
 from order_monitor.shop.reviews import UNCONFIRMED
 
 if TYPE_CHECKING:
@@ -287,6 +288,14 @@ class Shared:
         assert found is not None
         row = self._one("settings", found[1])
         return [] if row is None else [{"value": row.value}]
+
+    def _start_marks(self, *_: Any) -> list[Any]:
+        rows = self._all("settings").items()
+        return [
+            {"name": name, "value": row.value, "stored_at": row.stored_at}
+            for name, row in rows
+            if name in (FIRST_MIGRATE, FIRST_START)
+        ]
 
     def _add_mark(self, _: str, args: Sequence[Any]) -> list[Any]:
         if self._one("settings", args[0]) is not None:

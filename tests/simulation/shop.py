@@ -27,10 +27,11 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.dsn import Address
 from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.first_start import read_start
 from order_monitor.shop.layout import NEVER_SENT, Layout
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.logins import KEPT_DAYS, Logins
-from order_monitor.shop.marks import FIRST_MIGRATE, digest_key, read_mark
+from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START_RELEASED, digest_key, read_mark
 from order_monitor.shop.order_reader import OrderReader
 from order_monitor.shop.order_recorder import OrderRecorder
 from order_monitor.shop.pauses import Pauses
@@ -49,6 +50,10 @@ from tests.simulation.shared import DAY, LONGEST_LOCK, Claimed, Dispatch, Settin
 
 OPEN = ("sent", "pending", "processing", "queued")
 FINAL = ("completed", "delivered", "failed", "refunded")
+LATE_REPEATS, NO_DIGIT = "c.is_late OR COALESCE(t.before, false), c.outcome", "!~ '[0-9]'"
+COMPARED = "IS NOT DISTINCT FROM u.had RETURNING"
+"""What the model does only where the statement says so: that a late PIN's event repeats, what could be no PIN, what stood there."""
+
 _LOCK_WAIT = re.compile(r"set_config\('lock_timeout', '([0-9]+)'")
 _NO_PIN = frozenset(word.strip().lower() for word in Rules().no_pin if word.isascii())
 
@@ -127,6 +132,8 @@ class Store:
     pauses: dict[str, float] = field(default_factory=dict)
     locked: dict[str, object] = field(default_factory=dict)
     poisoned: set[str] = field(default_factory=set)
+    rewriting: dict[str, str] = field(default_factory=dict)
+    """What a trigger makes of the writes of some rows: ``open``, ``no pin``, ``nothing``, or ``delivered``."""
     slow: set[str] = field(default_factory=set)
     down: bool = False
     stall: bool = False
@@ -382,12 +389,16 @@ class Connection(Beside):
         more = {"sent_at": row.sent_at, "own": own_of(row), "root": row.id, "own_words": words, "settled": False}
         return {**_as_row(row), "note": row.note, "referans": row.referans, **more}
 
-    def _late_lock(self, _: str, args: Sequence[Any]) -> list[Any]:
-        ids, statuses = args
-        rows = [self._take(order_id, lambda row: row.status in statuses and lacks(row.pin)) for order_id in sorted(ids)]
+    def _late_lock(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        (ids, statuses), is_looked_at = args, NO_DIGIT in sql
+
+        def fits(row: Stored) -> bool:
+            return row.status in statuses and (not is_looked_at or may_lack(row.pin))
+
+        rows = [self._take(order_id, fits) for order_id in sorted(ids)]
         return [self._as_locked(row) for row in rows if row is not None]
 
-    def _update(self, _: str, args: Sequence[Any]) -> list[Any]:
+    def _update(self, sql: str, args: Sequence[Any]) -> list[Any]:
         records = list(zip(*args, strict=True))
         if sum(r[0] in self.store.slow for r in records) and len(records) > 4:
             raise asyncpg.QueryCanceledError("statement timeout")
@@ -402,20 +413,43 @@ class Connection(Beside):
             if order_id in self.store.poisoned:
                 raise refused()
             fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note, last_sync_at=seen_at)
-            event = self._event(row, fresh, told, checks, outcome, sent, rest) if was != status else None
+            if (rewritten := self._rewritten(row, fresh)) is None:
+                continue
+            fresh, is_event = rewritten, was != rewritten.status
+            event = self._event(sql, row, fresh, told, checks, outcome, sent, rest) if is_event else None
             changed.append(self._changed_to(row, fresh, event))
         return changed
 
-    def _late_update(self, _: str, args: Sequence[Any]) -> list[Any]:
-        changed = []
+    def _rewritten(self, row: Stored, fresh: Stored) -> Stored | None:
+        """What a trigger makes of a write; None where it keeps the row as it was."""
+        match self.store.rewriting.get(row.id):
+            case "nothing":
+                return None
+            case "open" if fresh.status in FINAL:
+                return replace(fresh, status=row.status)
+            case "no pin":
+                return replace(fresh, pin=row.pin)
+            case "delivered" if fresh.status == "completed":
+                return replace(fresh, status="delivered")
+        return fresh
+
+    def _retell(self, _: str, args: Sequence[Any]) -> None:
+        """Say in events of this transaction what a trigger has made of their rows."""
+        for number, status, has_pin in zip(*args, strict=True):
+            event = next(event for event in self._events if event.id == number)
+            event.to_status, event.has_pin = status, has_pin
+
+    def _late_update(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        changed, is_compared = [], COMPARED in sql
         for order_id, status, pin, told, checks, sent, *more in zip(*args, strict=True):
             (*rest, had, _), row = more, self._row(order_id)
-            if row is None or row.status != status or row.pin != had:
+            if row is None or row.status != status or (is_compared and row.pin != had):
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
-            fresh = replace(row, pin=pin)
-            event = self._event(row, fresh, told, checks, "completed", sent, rest, is_late=True)
+            if (fresh := self._rewritten(row, replace(row, pin=pin))) is None:
+                continue
+            event = self._event(sql, row, fresh, told, checks, "completed", sent, rest, is_late=True)
             changed.append(self._changed_to(row, fresh, event))
         return changed
 
@@ -430,6 +464,7 @@ class Connection(Beside):
 
     def _event(
         self,
+        sql: str,
         before: Stored,
         after: Stored,
         told: str | None,
@@ -450,7 +485,7 @@ class Connection(Beside):
             and not e.repeat
             and (e.reference is None or (e.reference, e.account) == (reference, account))
         ]
-        repeat, has_pin = is_late or bool(same), not lacks(after.pin)
+        repeat, has_pin = (is_late and LATE_REPEATS in sql) or bool(same), not lacks(after.pin)
         made = Event(
             self.store.number_of("event"),
             after.id,
@@ -491,14 +526,33 @@ class Connection(Beside):
     def _status(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [_as_row(row) for order_id in args[0] if (row := self._row(order_id)) is not None]
 
+    def _watched(self) -> Iterable[Stored]:
+        """The open orders that were not sent too long before the start."""
+        before = self._ledger.ignored_before
+        return (row for row in self.store.rows.values() if row.status in OPEN and row.sent_at >= before)
+
+    @property
+    def _ledger(self) -> Ledger:
+        reader = self.pool.reader
+        return self.pool.ledger if reader is None else reader._catalogue.holdings.ledger
+
     def _scan(self, *_: Any) -> list[Any]:
-        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN)
+        return self._as_orders(self._watched())
 
     def _scan_since(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN and row.sent_at > args[0])
+        return self._as_orders(row for row in self._watched() if row.sent_at > args[0])
 
     def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return self._as_orders(row for row in self.store.rows.values() if row.status in OPEN and row.id in args[0])
+        return self._as_orders(row for row in self._watched() if row.id in args[0])
+
+    def _count_apart(self, *_: Any) -> list[Any]:
+        ledger, now = self._ledger, self.store.now()
+        open_at = [row.sent_at for row in self.store.rows.values() if row.status in OPEN]
+        late = now - ledger.rules.give_up_after
+        held = sum(ledger.ignored_before <= at < ledger.first_start and at <= late for at in open_at)
+        released = FIRST_START_RELEASED in self._all("settings")
+        left_alone = sum(at < ledger.ignored_before for at in open_at)
+        return [{"left_alone": left_alone, "held": 0 if released else held, "took": 0.0}]
 
     def _namesakes(self, _: str, args: Sequence[Any]) -> list[Any]:
         references, ids = args
@@ -587,6 +641,9 @@ _STARTS: dict[str, str] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
     "SELECT COALESCE(max(id), 0) FROM": "_newest",
     "SELECT count(*) AS count, extract(epoch FROM min(decided_at))": "_waiting",
+    'UPDATE "public"."order_monitor_events" e SET to_status': "_retell",
+    'SELECT name, value, extract(epoch FROM stored_at)::float8 AS stored_at FROM "public"."order_monitor_settings" '
+    "WHERE name IN ('first_migrate'": "_start_marks",
     **STARTS,
 }
 
@@ -598,6 +655,8 @@ def _name_of(sql: str, pool: Pool) -> str:
         AssertionError: nobody knows it.
     """
     ledger, reader = pool.ledger, pool.reader
+    if " AS left_alone, " in sql:
+        return "_count_apart"
     statements = ledger.statements
     whole = {
         statements.lock_sql(): "_lock",
@@ -646,6 +705,11 @@ def lacks(pin: str | None) -> bool:
     return not (pin or "").strip(" \t\r\n-*_.") or (pin or "").strip().lower() in _NO_PIN
 
 
+def may_lack(pin: str | None) -> bool:
+    """Whether a text could be no PIN, as the statements see it: the program tells which."""
+    return lacks(pin) or not re.search("[0-9]", pin or "") or bool(re.search("[&<]", pin or ""))
+
+
 def column(name: str, data_type: str = "text") -> Column:
     return Column(name, data_type)
 
@@ -672,6 +736,10 @@ class Known(Catalogue):
         shared = await Codes(self._ledger.table, schema, key).shared(connection)
         logins = await self._logins_of(connection, self._accounts, key)
         ledger = replace(self._ledger, logins=logins, key=key, shared=shared, began_at=float(began or "-inf"))
+        if self.layout.ignore_before is not None:
+            start = await read_start(connection, schema)
+            before = start.ignored_before(self.layout.ignore_before)
+            ledger = replace(ledger, first_start=start.moment, ignored_before=before)
         return Holdings(ledger, self._accounts, Pauses(schema), Reviews(schema))
 
 
@@ -682,7 +750,11 @@ def layout_for(
     author: str = "daemon",
     from_shop: bool = False,
     refresh: float = 60.0,
+    brake_hold: float = 0.0,
+    give_up_unknown: bool = False,
+    ignore_before: str | None = None,
 ) -> Layout:
+    rules = Rules(give_up_after=give_up_after, pin_width=120, note_width=250)
     return Layout(
         schema="public",
         table="product_orders",
@@ -690,7 +762,8 @@ def layout_for(
         time_zone=None,
         open=OPEN,
         known=(*FINAL, "not_sent"),
-        rules=Rules(give_up_after=give_up_after, pin_width=120, note_width=250),
+        rules=replace(rules, brake_hold=brake_hold, give_up_unknown=give_up_unknown),
+        ignore_before=ignore_before,
         record_sync=last_sync,
         await_pin=900.0,
         author=author,
@@ -707,6 +780,7 @@ def ledger_for(layout: Layout, *, last_sync: bool) -> Ledger:
         for name in ("external_status", "sent_at", "pin_code", "note", "provider_referans", "package_id", "provider_id")
     }
     columns["id"] = Column("id", "uuid", cast="::uuid")
+    columns["sent_at"] = Column("sent_at", "timestamp with time zone")
     if last_sync:
         columns["last_sync_at"] = Column("last_sync_at", "timestamp with time zone")
     table = Table("public", "product_orders", columns, is_reference_indexed=True)

@@ -113,8 +113,9 @@ class Real:
 
     async def dispatches(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
-            "SELECT order_id::text, account, reference, extract(epoch FROM sent_at)::float8, login, touched "
-            "FROM order_monitor_dispatches ORDER BY 1, 2, 3"
+            "SELECT order_id::text, account, reference, extract(epoch FROM sent_at)::float8, login, touched, "
+            "extract(epoch FROM first_understood_at)::float8, extract(epoch FROM first_odd_at)::float8 FROM "
+            "order_monitor_dispatches ORDER BY 1, 2, 3"
         )
         return [tuple(row) for row in rows]
 
@@ -187,7 +188,8 @@ class Model:
 
     async def dispatches(self) -> list[tuple[Any, ...]]:
         rows = self.store.dispatches.values()
-        return sorted((d.order_id, d.account, d.reference, d.sent_at, d.login, d.touched) for d in rows)
+        key = ("order_id", "account", "reference", "sent_at", "login", "touched", "understood_at", "odd_at")
+        return sorted((tuple(getattr(d, name) for name in key) for d in rows), key=lambda row: row[:3])
 
     async def pins(self) -> list[tuple[Any, ...]]:
         return sorted((*key, row.order_id, sorted(row.seen_in)) for key, row in self.store.pins.items())
@@ -200,9 +202,9 @@ class Model:
             delivery.next_at = 0.0
 
 
-async def made(shop: Shop, *, from_shop: bool) -> tuple[Real, Model]:
+async def made(shop: Shop, *, from_shop: bool, brake_hold: float = 0.0) -> tuple[Real, Model]:
     """Make both alike: the same accounts, marks, and key of the digests."""
-    layout = layout_for(give_up_after=86_400.0, last_sync=False, from_shop=from_shop)
+    layout = layout_for(give_up_after=86_400.0, last_sync=False, from_shop=from_shop, brake_hold=brake_hold)
     await shop.connection.execute(TABLES)
     store = Store(NOW, random.Random(1), quick=True)
     for account, kod in LOGINS.items():
@@ -290,7 +292,10 @@ async def orders_of(hand: Hand, chance: random.Random, some: list[str]) -> list[
 
 def finding_of(order: Order, answer: Answer, chance: random.Random) -> Finding:
     seen_at = NOW + chance.choice((0.0, 30.0, 200.0))
-    return Finding(order, answer, seen_at, NOW, 3, account=order.integration or CONFIGURED)
+    finding = Finding(order, answer, seen_at, NOW, 3, account=order.integration or CONFIGURED)
+    finding.odd_since = NOW - 50.0 if isinstance(answer, Refused) else None
+    finding.is_odd_noted = order.odd_at is not None
+    return finding
 
 
 def seen(orders: Iterable[Order]) -> list[Any]:

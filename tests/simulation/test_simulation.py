@@ -19,8 +19,9 @@ from tests.simulation.crashes import Sweep
 from tests.simulation.loop import run
 from tests.simulation.mutants.__main__ import MUTANTS, ROOT, Mutant, planted
 from tests.simulation.process import Process
-from tests.simulation.scenario import KINDS, Fault, draw, small
+from tests.simulation.scenario import KINDS, SPECIAL, Fault, draw, small
 from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_over, layout_for, ledger_for
+from tests.simulation.special import EVERY, MAKERS, drawn, special
 from tests.simulation.world import play
 
 CHUNK = 20
@@ -38,12 +39,29 @@ def test_all_holds_through_hours_of_faults(first: int) -> None:
 @pytest.mark.simulated
 def test_all_holds_for_seeds_that_nobody_has_chosen() -> None:
     """Told in the name of what fails; ``SIMULATION_SEED=…`` plays the same again."""
-    broken = {seed: reason for seed in range(FRESH, FRESH + CHUNK) if (reason := why(draw(seed)))}
+    runs = [(seed, scenario) for seed in range(FRESH, FRESH + CHUNK) for scenario in drawn(seed)]
+    broken = {seed: reason for seed, scenario in runs if (reason := why(scenario))}
     assert broken == {}, f"python -m tests.simulation --seeds {FRESH}-{FRESH + CHUNK - 1}"
 
 
 @pytest.mark.simulated
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [n * CHUNK for n in range(3)])
+def test_all_holds_in_runs_of_one_kind(first: int) -> None:
+    """As ``--seeds`` plays them beside each third seed."""
+    those = range(first * EVERY, (first + CHUNK) * EVERY, EVERY)
+    broken = {seed: reason for seed in those if (reason := why(special(seed)))}
+    assert broken == {}
+
+
+def test_each_third_seed_plays_one_run_of_one_kind_more() -> None:
+    assert [len(drawn(seed)) for seed in range(6)] == [2, 1, 1, 2, 1, 1]
+    assert drawn(3)[0] == draw(3)
+    made = {MAKERS[random.Random(f"{seed} special").randrange(len(MAKERS))] for seed in range(0, 60 * EVERY, EVERY)}
+    assert made == set(MAKERS)
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("kind", [*KINDS, *SPECIAL])
 def test_each_fault_alone_and_often(kind: str) -> None:
     scenario = draw(7)
     faults = tuple(Fault(200.0 * n, kind, 90.0, 7 * n, n / 10) for n in range(10))
@@ -149,9 +167,10 @@ def test_ranges_of_seeds() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_each_planted_bug_can_still_be_planted(mutant: Mutant, tmp_path: object) -> None:
-    text = (ROOT / "order_monitor" / mutant.file).read_text()
-    assert text.count(mutant.old) == 1
-    compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
+    for file, old, new in mutant.changes:
+        text = (ROOT / "order_monitor" / file).read_text()
+        assert text.count(old) == 1
+        compile(text.replace(old, new), file, "exec")
 
 
 def test_a_bug_that_cannot_be_planted_is_an_error(tmp_path: object) -> None:

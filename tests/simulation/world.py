@@ -48,16 +48,17 @@ from order_monitor.core.timing.terms import Terms
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
 from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
-from order_monitor.shop.marks import FIRST_MIGRATE
+from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
 from order_monitor.shop.webhook_mark import address_of
 from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
 from tests.simulation.process import ADDRESS, EPOCH, MONEY, SCAN, TAKES_EFFECT, BrokenError, Process, owned, owner
 from tests.simulation.provider import Panel, Truth
-from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, Fault, OrderPlan, Scenario
+from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, WRONG, Fault, OrderPlan, Scenario
 from tests.simulation.shared import Setting
 from tests.simulation.shop import FINAL, OPEN, Commit, Event, Store, Stored, lacks
 from tests.simulation.shops_accounts import Accounts
+from tests.simulation.sight import Sight
 
 CALM = 4.5 * HOUR
 """Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
@@ -87,6 +88,9 @@ class World:
         self.panel = Panel(random.Random(f"{scenario.seed} panel"))
         self.store = Store(EPOCH, random.Random(f"{scenario.seed} shop"), self._committed)
         self.store.settings[FIRST_MIGRATE] = Setting(str(EPOCH - 2 * HOUR), EPOCH)
+        if scenario.is_first_start:
+            self.store.settings[FIRST_START] = Setting(str(EPOCH), EPOCH)
+        self.sight = Sight(self)
         self.truth = Accounts(self)
         self.people = People(self)
         self.processes: list[Process] = []
@@ -146,7 +150,8 @@ class World:
         event = next((event for event in reversed(commit.events) if event.order_id == after.id), None)
         has_come = not lacks(after.pin) and after.pin != before.pin
         if before.status in FINAL:
-            late = before.status == after.status == "completed" and lacks(before.pin) and has_come
+            is_same = before.status == after.status and after.status in ("completed", "delivered")
+            late = is_same and lacks(before.pin) and has_come
             reopened = commit.author == PERSON and after.status in OPEN and after.pin == before.pin
             self.check(late or reopened, f"final row {after.id} changed: {before.status} -> {after.status}")
         elif after.status in FINAL:
@@ -156,6 +161,8 @@ class World:
             self.check(event is not None, f"{after.id} ended without its event")
         if not lacks(before.pin):
             self.check(after.pin == before.pin, f"the PIN of {after.id} was replaced")
+        if event is not None and before.status in FINAL and has_come and event.source == PROGRAM:
+            self.check(event.repeat, f"the event of the late PIN of {after.id} moves money")
         if has_come:
             self.stored.add((after.id, after.pin or ""))
             self._look_whose(after)
@@ -190,10 +197,15 @@ class World:
             age = self.store.now() - (times[0] if is_touched else after.sent_at)
             timed_out = age >= self.scenario.give_up_after and truth.said_waiting_at is not None
             is_cancelled = "cancelled" in truth.said or (is_touched and self._was_cancelled(truth))
-            self.check(is_cancelled or timed_out, f"{after.id} failed without a cancellation")
+            may_fail = is_cancelled or timed_out or self.sight.may_give_up(after, event)
+            self.check(may_fail, f"{after.id} failed without a cancellation")
+            self.check(lacks(after.pin), f"{after.id} failed with the PIN {after.pin!r}")
             process = owner.get()
+            self.sight.failed(before, after, event, commit, process)
             is_steady = event.cause != "time_limit" or process is None or after.id not in process.unsteady
             self.check(is_steady, f"{after.id} ended by its age while a clock could not be believed")
+        if before.status in OPEN and after.status in FINAL:
+            self.sight.ended(after, commit)
         said = truth.approved
         if self.crossed:
             kod = self.truth.kod_of(after.account)
@@ -270,12 +282,16 @@ class World:
         if (waiting := self._questions.pop(referans, None)) is not None:
             waiting.set()
         row = self.store.rows.get(f"order-{self.panel.truths[login.kod, referans].plan.number}")
+        self.check(
+            row is None or not self.sight.is_left_alone(row), f"{referans} is asked about, and is to be left alone"
+        )
         last = self.last_asked.pop(referans, None)
         if row is None or row.status not in OPEN:
             return
         self.last_asked[referans] = now
-        if last is not None and not self.is_disturbed:
-            slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
+        slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
+        was_shut = self.scenario.is_special and self.sight.was_shut(login.id, 2 * LONGEST_PAUSE + slack)
+        if last is not None and not self.is_disturbed and not was_shut:
             self.check(
                 now - last <= LONGEST_PAUSE + slack, f"{referans} of {login.id} was not asked for {now - last:.0f} s"
             )
@@ -310,12 +326,23 @@ class World:
         asyncio.get_running_loop().set_task_factory(owned)
         if self.scenario.primed:
             self._prime()
+        looking = asyncio.create_task(self._look_for_ever()) if self.scenario.is_special else None
         consumer = None if self.scenario.webhook else asyncio.create_task(self._consume_for_ever())
         try:
             await self._run()
         finally:
-            if consumer is not None:
-                consumer.cancel()
+            for task in (consumer, looking):
+                if task is not None:
+                    task.cancel()
+
+    async def _look_for_ever(self) -> None:
+        """Look at what is wrong for moments only."""
+        while True:
+            await asyncio.sleep(5)
+            for process in self.processes:
+                self.sight.look(process)
+            self.sight.look_at_the_held()
+            self.sight.look_for_forgotten()
 
     def _prime(self) -> None:
         """Let something be known of when orders end."""
@@ -363,6 +390,7 @@ class World:
         end = self.now() + CALM
         while self.now() < end:
             await asyncio.sleep(60)
+            self.sight.look_for_forgotten()
             self._stop_where_broken()
             if not self._unfinished():
                 break
@@ -477,7 +505,7 @@ class World:
             await self.truth.look_whether_tried(fault)
 
     async def _do(self, fault: Fault) -> None:
-        if fault.kind in PROVIDER:
+        if fault.kind in (*PROVIDER, *WRONG):
             account = self.scenario.accounts[fault.target % len(self.scenario.accounts)]
             self.panel.begin(fault.kind, account, fault.size)
             await asyncio.sleep(fault.seconds)
@@ -486,7 +514,7 @@ class World:
             await self._database(fault)
         elif fault.kind in ACCOUNTS:
             await self.truth.do(fault)
-        elif fault.kind in PEOPLE:
+        elif fault.kind in (*PEOPLE, "release", "ends_paused"):
             await self.people.do(fault)
         else:
             await getattr(self, f"_{fault.kind}")(fault)
@@ -676,6 +704,40 @@ class World:
         await asyncio.sleep(fault.seconds)
         self.store.poisoned -= ids
 
+    async def _rewrites(self, fault: Fault) -> None:
+        """A trigger makes something else of what is written to some rows."""
+        kinds = ("open", "no pin", "nothing", "delivered")
+        found = {
+            i: kinds[(fault.target + hash_of(i, 7)) % 4]
+            for i, row in sorted(self.store.rows.items())
+            if row.status in OPEN and hash_of(i, fault.target) % 5 == 0
+        }
+        self.store.rewriting |= found
+        await asyncio.sleep(fault.seconds)
+        for order_id in found:
+            self.store.rewriting.pop(order_id, None)
+
+    async def _pin_by_hand(self, fault: Fault) -> None:
+        """Somebody puts a PIN into an order that has none, open or ended; some look as if they could be none."""
+        statuses = ("completed",) if fault.size < 0.4 else OPEN
+        rows = [row for _, row in sorted(self.store.rows.items()) if row.status in statuses and lacks(row.pin)]
+        if not rows or not await self._free(row := rows[fault.target % len(rows)]):
+            return
+        row = self.store.rows[row.id]
+        if row.status in statuses and lacks(row.pin):
+            self.touched.add(row.id)
+            self._set(row, pin=f"SHOP-{fault.target if fault.target % 2 else 'ABC'}")
+
+    async def _ended_by_shop(self, fault: Fault) -> None:
+        """The shop ends an order, without its PIN and without an event, just when it is asked about."""
+        row = self._soon_over(fault)
+        if row is None:
+            return
+        await self.next_question(row.referans, 400.0)
+        if await self._free(row) and (row := self.store.rows[row.id]).status in OPEN:
+            self.touched.add(row.id)
+            self._set(row, status="completed")
+
     async def _slow_trigger(self, fault: Fault) -> None:
         ids = set(sorted(self.store.rows)[:: 1 + fault.target % 3])
         self.store.slow |= ids
@@ -793,7 +855,7 @@ class World:
         left = []
         for order_id, plan in self.plans.items():
             row = self.store.rows.get(order_id)
-            if row is None or order_id in self.touched:
+            if row is None or order_id in self.touched or (row.status in OPEN and self.sight.is_kept(row)):
                 continue
             truth = self.truth_of(row)
             age = self.store.now() - row.sent_at

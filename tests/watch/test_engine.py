@@ -190,6 +190,26 @@ async def test_the_rate_and_the_concurrency_are_ceilings(plain_shop: Shop) -> No
         await drive.settle()
 
 
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_each_request_of_a_question_counts_in_the_pace(plain_shop: Shop, *, ends_well: bool) -> None:
+    """A connection that fails is tried once more: the provider counts both."""
+    for n in range(40):
+        await plain_shop.add(sent_at=NOW - 1000 - n)
+    tried: Counter[str] = Counter()
+
+    def panel(referans: str) -> httpx.Response:
+        tried[referans] += 1
+        if tried[referans] == 1 or not ends_well:
+            raise httpx.ConnectError("no route")
+        return text("OK|1| |x")
+
+    bench = Bench(plain_shop, panel, calls_per_second=2.0, concurrency=20, gate_after=1000)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(10, scan_every=100)
+    assert len(tried) in range(8, 13), "half as many questions as requests"
+    assert len(bench.calls) in range(18, 24)
+
+
 @pytest.mark.parametrize(
     ("panel", "reason"),
     [

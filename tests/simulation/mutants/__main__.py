@@ -16,12 +16,18 @@ _BROKE = re.compile(r"^seed (\d+): (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: in ``file``, ``old`` (which stands there once) becomes ``new``."""
+    """A bug: in ``file``, ``old`` (which stands there once) becomes ``new``; ``also`` elsewhere, where two places guard."""
 
     name: str
     file: str
     old: str
     new: str
+    also: tuple[str, str, str] | None = None
+
+    @property
+    def changes(self) -> list[tuple[str, str, str]]:
+        """All of them: in which file what becomes what."""
+        return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
 MUTANTS = (
@@ -272,6 +278,125 @@ MUTANTS = (
         "return Next(min(age + gap, self",
         "return Next(min(age + 9 * gap, self",
     ),
+    Mutant(
+        "of a refused batch the last finding is lost",
+        "core/backlog.py",
+        "self._parts += [batch[:middle], batch[middle:]]",
+        "self._parts += [batch[:middle], batch[middle:-1]]",
+    ),
+    Mutant(
+        "of a large refused batch the last finding is lost",
+        "core/backlog.py",
+        "self._parts += [batch[:middle], batch[middle:]]",
+        "self._parts += [batch[:middle], batch[middle : len(batch) - (len(batch) > 8)]]",
+    ),
+    Mutant(
+        "a cancellation is confirmed without its wait",
+        "watch/confirmation.py",
+        "if before is not None and now - before >= self._confirm:",
+        "if before is not None:",
+    ),
+    Mutant(
+        "a cancellation is not withdrawn by what comes between",
+        "watch/confirmation.py",
+        "                entry.note(cancelled_at=None)\n",
+        "",
+    ),
+    Mutant(
+        "a late PIN is written over one that is there",
+        "shop/ledger.py",
+        '        return is_no_pin(row["pin"], self.rules.no_pin)',
+        "        return True",
+        also=(
+            "core/decision.py",
+            "answer.pin is None or not is_no_pin(row.pin, rules.no_pin):",
+            "answer.pin is None:",
+        ),
+    ),
+    Mutant(
+        "an order fails although its row holds a PIN",
+        "core/decision.py",
+        "    if not is_no_pin(row.pin, rules.no_pin):\n        return Stuck(StuckReason.FAILED_WITH_PIN)\n",
+        "",
+    ),
+    Mutant(
+        "the event of a late PIN moves money",
+        "shop/event_sql.py",
+        "c.is_late OR COALESCE(t.before, false), c.outcome",
+        "COALESCE(t.before, false), c.outcome",
+    ),
+    Mutant(
+        "the second request of a question does not count in the pace",
+        "watch/judgement.py",
+        "if reply.requests > 1:",
+        "if reply.requests > 2:",
+    ),
+    Mutant(
+        "the brake counts accounts, and not logins",
+        "shop/brake.py",
+        "accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})",
+        "accounts = sorted({r.finding.account for r in ends})",
+    ),
+    Mutant(
+        "the brake lets through before its hold is over",
+        "core/brake.py",
+        "if now - since < hold else []",
+        "if now - since < 0 else []",
+    ),
+    Mutant(
+        "the brake lets through although the controls read cancelled",
+        "core/brake.py",
+        "        return CANCELLED\n",
+        "        return FINE\n",
+    ),
+    Mutant(
+        "the brake never trips",
+        "core/brake.py",
+        "recent.share > _TIMES_USUAL * usual.share",
+        "recent.share > 1 + usual.share",
+    ),
+    Mutant(
+        "what was sent before the first start is ended by its age",
+        "shop/ledger.py",
+        'finding.vouched and not (row["sent_at"] is not None and row["sent_at"] < held)',
+        "finding.vouched",
+    ),
+    Mutant(
+        "what was sent long before the first start is asked about",
+        "shop/first_start.py",
+        "return self.moment - LEFT_ALONE_BEFORE",
+        "return self.moment - 9 * LEFT_ALONE_BEFORE",
+    ),
+    Mutant(
+        "an odd answer is always its account's",
+        "core/judge.py",
+        "before.is_own = not was_understood and self.are_others_understood(order_id, now)",
+        "before.is_own = False",
+    ),
+    Mutant(
+        "an order that is not known is never asked again",
+        "watch/judgement.py",
+        "        entry.written = told\n        self._board.again(entry)\n",
+        "        entry.written = told\n        self._board.plan(entry, None if entry.is_odd else self._board.next_time(entry))\n",
+    ),
+    Mutant(
+        "what is not known fails without evidence",
+        "core/decision.py",
+        "if rules.give_up_unknown and may_fail:",
+        "if rules.give_up_unknown:",
+    ),
+    Mutant(
+        "what is not known fails although it is for a person",
+        "core/decision.py",
+        "if rules.give_up_unknown and may_fail:",
+        "if may_fail:",
+    ),
+    Mutant(
+        "an end is written although a person holds them",
+        "shop/ledger.py",
+        "        results = await self._without_paused(connection, results, ended)\n",
+        "",
+    ),
 )
 
 
@@ -283,12 +408,13 @@ def planted(mutant: Mutant, folder: Path) -> None:
     """
     shutil.copytree(ROOT / "order_monitor", folder / "order_monitor", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / "order_monitor" / mutant.file
-    text = path.read_text()
-    if text.count(mutant.old) != 1:
-        msg = f"{mutant.name}: it can no longer be planted in {mutant.file} ({text.count(mutant.old)} places)"
-        raise ValueError(msg)
-    path.write_text(text.replace(mutant.old, mutant.new))
+    for file, old, new in mutant.changes:
+        path = folder / "order_monitor" / file
+        text = path.read_text()
+        if text.count(old) != 1:
+            msg = f"{mutant.name}: it can no longer be planted in {file} ({text.count(old)} places)"
+            raise ValueError(msg)
+        path.write_text(text.replace(old, new))
 
 
 def seen(mutant: Mutant, seeds: int = SEEDS) -> tuple[int, str]:

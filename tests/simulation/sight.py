@@ -1,0 +1,215 @@
+"""What must hold beside what `tests.simulation.world` looks at, where a provider forgets, wavers or cancels everything:
+
+- what is held by the brake is not ended before its hold is over, and never while the provider is wrong about all;
+- of one login no more failures are written than its brake lets through, however many accounts and processes it has;
+- nothing sent before the first start is ended by its age, and what was sent long before is not even asked about;
+- an order that the provider does not know fails only where the settings say so, after the time limit, and while another order of
+  the account was understood within the hour; else it is before a person by then;
+- no account is shut for orders that are not known while others of it are understood;
+- every open order is asked again in time, whatever is said of it;
+- a cancellation that is to be confirmed was read twice, its wait apart, and nothing else was read between;
+- while a person holds an account's ends, none is written.
+"""
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.order import Order
+from order_monitor.shop.event_sql import PROGRAM
+from order_monitor.shop.pauses import ends_of
+from tests.simulation.scenario import CONFIG, HOUR
+from tests.simulation.shop import OPEN, Commit, Event, Stored
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+HELD = "held_by_brake"
+NOT_KNOWN = "not_known"
+LONGEST_PAUSE = 600.0 * 1.1
+"""Seconds between two questions about an order, at the most, where nothing is wrong."""
+
+CALM_FOR = 1.5 * HOUR
+"""Seconds after the last fault within which it is so again: the longest Retry-After, and the gate's longest pause."""
+
+LEFT_ALONE = 7 * 24 * HOUR
+_LATELY = 100.0
+_WINDOW = 590.0
+_LOOK = 6.0
+_JITTER = 1.0
+
+
+class Sight:
+    """Keeps what it takes to see it."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._heard: dict[str, list[tuple[float, int, bool]]] = defaultdict(list)
+        """Of each order what was understood, and whether that was a cancellation: when, and by which process."""
+        self._understood: dict[str, list[tuple[float, str, int]]] = defaultdict(list)
+        """Of each account which order was understood as other than cancelled, when, and by which process."""
+        self.odd_at: dict[str, float] = {}
+        """Since when each order that is not known is asked about."""
+        self._shut: set[tuple[int, str]] = set()
+        self._shut_at: dict[str, float] = {}
+        """When each account was seen last to be shut."""
+        self.released: dict[str, float] = {}
+        """When a person has let through what is held, by login."""
+        self.ends_paused: dict[str, tuple[float, float]] = {}
+        """By the name under which an account's ends are held: from when to when, surely."""
+        self._passed: dict[str, float] = {}
+        self._held_since: dict[str, float] = {}
+        """Since when anything of a login is held, without a break: what lets the first through lets those after it through."""
+
+    def check(self, holds: bool, what: str) -> None:  # noqa: FBT001 - it reads as an assertion
+        self._world.check(holds, what)
+
+    def heard(self, process: "Process", order: Order, answer: Answer) -> None:
+        """An answer was read."""
+        now, plan = self._world.now(), self._world.plans.get(order.id)
+        account = order.integration or CONFIG
+        if isinstance(answer, Cancelled | Completed | Waiting):
+            self._heard[order.id].append((now, process.number, isinstance(answer, Cancelled)))
+            self._understood[account].append((now, order.id, process.number))
+        elif plan is not None and plan.forgets:
+            self.odd_at.setdefault(order.id, now)
+
+    # --- ends
+
+    def failed(self, before: Stored, after: Stored, event: Event, commit: Commit, author: "Process | None") -> None:
+        """The program has failed an order."""
+        world = self._world
+        if event.cause == "time_limit" and world.scenario.is_first_start:
+            sent_at = before.sent_at - world.store.epoch
+            self.check(
+                sent_at >= 0, f"{after.id} was sent {-sent_at:.0f} s before the first start, and failed by its age"
+            )
+        if world.scenario.brake_hold and after.id not in world.anew:
+            self._look_at_the_brake(after, commit)
+        is_daemon = author is not None and author.is_daemon
+        if world.scenario.confirm_cancelled and event.cause == "answer" and is_daemon:
+            assert author is not None
+            self._look_whether_confirmed(after, author)
+
+    def ended(self, after: Stored, commit: Commit) -> None:
+        """The program has ended an order."""
+        until = self.ends_paused.get(ends_of(after.account))
+        is_held = until is not None and until[0] < commit.began - self._world.store.epoch < until[1]
+        self.check(not is_held, f"{after.id} ended {after.status} while a person holds the ends of {after.account}")
+
+    def may_give_up(self, row: Stored, event: Event) -> bool:
+        """Whether an order that is not known may be failed for that."""
+        now, odd_at = self._world.now(), self.odd_at.get(row.id)
+        scenario = self._world.scenario
+        if not scenario.give_up_unknown or event.cause != "time_limit" or odd_at is None:
+            return False
+        others = [at for at, order_id, _ in self._understood[row.account] if order_id != row.id]
+        return now - odd_at >= scenario.give_up_after - _JITTER and bool(others) and now - max(others) <= HOUR + 120
+
+    def _look_at_the_brake(self, row: Stored, commit: Commit) -> None:
+        world, now, kod = self._world, self._world.store.now(), self._world.truth.kod_of(row.account)
+        hold, since = world.scenario.brake_hold, world.store.reviews.get((row.id, HELD))
+        if now - self.released.get(kod, float("-inf")) < _WINDOW:
+            return
+        if since is not None:
+            if since <= self.released.get(kod, float("-inf")):
+                return
+            truth = world.truth_of(row)
+            first = self._held_since.get(kod, since)
+            what = f"{row.id} failed {now - first:.0f} s after the first of {kod} was held, and not {hold:g}"
+            self.check(now - min(first, since) >= hold - _LOOK, what)
+            is_true = truth.plan.outcome == "cancelled" and truth.ends_at is not None and truth.ends_at <= world.now()
+            self.check(is_true, f"{row.id} was held, and failed while the provider was wrong about all")
+            self._passed[kod] = now
+            return
+        if now - self._passed.get(kod, float("-inf")) < _WINDOW:
+            return
+        recent, usual = Counter[str](), Counter[str]()
+        for event in [*world.store.events, *commit.events]:
+            is_one = event.source == PROGRAM and event.cause in ("answer", "time_limit") and not event.repeat
+            if is_one and event.account and world.truth.kod_of(event.account) == kod:
+                (recent if event.decided_at > now - _WINDOW else usual)[event.outcome] += 1
+        total, failed = recent["completed"] + recent["failed"], recent["failed"]
+        before = usual["failed"] / (usual["completed"] + usual["failed"] or 1)
+        is_flood = total >= 20 and failed > recent["completed"] and failed / total > 3 * before
+        self.check(not is_flood, f"{row.id} failed, the {failed}th of {total} ends of {kod} in ten minutes")
+
+    def _look_whether_confirmed(self, row: Stored, author: "Process") -> None:
+        """It was cancelled for all that this process read, or those before it, for so long as it must be."""
+        first, now = self._world.now(), self._world.now()
+        for at, number, is_cancelled in reversed(self._heard[row.id]):
+            is_own = number == author.number
+            if is_own and not is_cancelled:
+                break
+            if is_cancelled and (is_own or at < author.born):
+                first = at
+        wait = self._world.scenario.confirm_cancelled
+        self.check(now - first >= wait - _JITTER, f"{row.id} was cancelled for {now - first:.0f} s only, not {wait:g}")
+
+    # --- at all times
+
+    def look(self, process: "Process") -> None:
+        """See that no account is shut for what is its orders' own."""
+        for key, account in process.engine.accounts.items():
+            place, now = (process.number, key), self._world.now()
+            if account.gate.is_open:
+                self._shut.discard(place)
+                continue
+            self._shut_at[key] = now
+            if place not in self._shut:
+                self._shut.add(place)
+                is_well = not self._world.scenario.faults or not self._world.is_disturbed
+                lately = [
+                    at for at, _, number in self._understood[key] if number == process.number and at > now - _LATELY
+                ]
+                self.check(
+                    not (is_well and lately), f"{key} is shut ({account.gate.reason}), and was understood lately"
+                )
+
+    def look_at_the_held(self) -> None:
+        """Remember since when anything of each login is held."""
+        since: dict[str, float] = {}
+        for (order_id, kind), at in self._world.store.reviews.items():
+            row = self._world.store.rows.get(order_id)
+            if kind == HELD and row is not None:
+                kod = self._world.truth.kod_of(row.account)
+                since[kod] = min(at, since.get(kod, at))
+        self._held_since = {kod: min(at, self._held_since.get(kod, at)) for kod, at in since.items()}
+
+    def look_for_forgotten(self) -> None:
+        """See that every open order is asked again in time."""
+        world, now = self._world, self._world.now()
+        is_quiet = not world.is_disturbed or (not world.wrong and now - world.quiet_since > CALM_FOR)
+        if not is_quiet or not world.processes or now - world.processes[-1].born < LONGEST_PAUSE:
+            return
+        slack = 90 + len(world.plans) * max(1.0, 1 / world.scenario.per_second)
+        for row in world.store.rows.values():
+            if row.status not in OPEN or self.is_left_alone(row) or not world.is_settled(row.id):
+                continue
+            if self.was_shut(row.account, LONGEST_PAUSE + slack):
+                continue
+            last = world.last_asked.get(row.referans, max(0.0, row.sent_at - world.store.epoch))
+            self.check(now - last <= LONGEST_PAUSE + slack, f"{row.id} was not asked about for {now - last:.0f} s")
+
+    def was_shut(self, account: str, within: float) -> bool:
+        """Whether an account was shut within so many seconds: then its probes choose whom they ask."""
+        return self._world.now() - self._shut_at.get(account, float("-inf")) < within
+
+    def is_left_alone(self, row: Stored) -> bool:
+        """Whether an order was sent too long before the first start to be watched."""
+        world = self._world
+        return world.scenario.is_first_start and row.sent_at < world.store.epoch - LEFT_ALONE
+
+    def is_kept(self, row: Stored) -> bool:
+        """Whether nothing is to end an order, by what the provider says of it, or is not asked."""
+        world = self._world
+        truth = world.truth_of(row)
+        is_over = truth.ends_at is not None and truth.ends_at < world.now()
+        if self.is_left_alone(row):
+            return True
+        if world.scenario.is_first_start and row.sent_at < world.store.epoch and not is_over:
+            return True
+        if not truth.plan.forgets:
+            return False
+        return (row.id, NOT_KNOWN) in world.store.reviews or world.scenario.give_up_after > 3 * HOUR

@@ -1,0 +1,267 @@
+"""Runs of one kind each, drawn apart from all others: what a mixture of everything hides, or makes good again."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
+
+DAY = 24 * HOUR
+EVERY = 3
+"""Each seed of so many plays one beside its own."""
+
+SIZES = (2, 3, 5, 9, 17, 33, 60, 120, 250, 500)
+"""How many orders end together, where a batch is refused: the largest are drawn seldom."""
+
+ODD = ("refused", "empty", "broken")
+
+
+def drawn(seed: int) -> tuple[Scenario, ...]:
+    """Return all runs that ``seed`` decides."""
+    return (draw(seed), special(seed)) if seed % EVERY == 0 else (draw(seed),)
+
+
+def special(seed: int) -> Scenario:
+    """Return the run of one kind that ``seed`` decides."""
+    chance = random.Random(f"{seed} special")
+    scenario = MAKERS[chance.randrange(len(MAKERS))](seed, chance)
+    return replace(scenario, is_special=True, last_sync=chance.random() < 0.3, webhook=chance.random() < 0.6)
+
+
+def _plan(chance: random.Random, number: int, account: str, outcome: str, **more: float | str | None) -> OrderPlan:
+    package = 0 if outcome == "direct" else chance.randint(1, 3)
+    plan = OrderPlan(number, 0.0, account, package, None, outcome)
+    return replace(plan, **more)  # type: ignore[arg-type]
+
+
+def _accounts(chance: random.Random, most: int = 2) -> tuple[str, ...]:
+    return ("a", "b", "c")[: chance.randint(1, most)]
+
+
+def refused_batches(seed: int, chance: random.Random) -> Scenario:
+    """Very many end while the database is away; when it is back, triggers and locks stand against some of them, for a while."""
+    size = SIZES[min(chance.randrange(len(SIZES)), chance.randrange(len(SIZES)))]
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "pin", "direct", "cancelled")),
+            sent_at=18 * chance.random(),
+            ends_after=70.0,
+        )
+        for number in range(size)
+    )
+    kinds = ("poison", "rewrites", "rewrites", "lock", "slow_trigger")
+    away = Fault(85.0, "db_down", 40 + 60 * chance.random(), 0, 0.5)
+    against = (
+        Fault(84.0, chance.choice(kinds), away.seconds + 60 * (1 + chance.random()), chance.randrange(1 << 16), 0.7)
+        for _ in range(chance.randint(1, 3))
+    )
+    return Scenario(seed, orders, (*against, away), accounts, concurrency=60, per_second=100.0, hours=0.1)
+
+
+def by_hand(seed: int, chance: random.Random) -> Scenario:
+    """The shop ends orders, and puts PINs into them, while they are asked about and while a late PIN is waited for."""
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "late", "late", "cancelled", "cancelled")),
+            sent_at=600 * chance.random(),
+            ends_after=30 + 200 * chance.random(),
+        )
+        for number in range(chance.randint(8, 20))
+    )
+    kinds = ("pin_by_hand", "pin_by_hand", "ended_by_shop")
+    faults = (
+        Fault(1000 * chance.random(), chance.choice(kinds), 1.0, chance.randrange(1 << 16), chance.random())
+        for _ in range(chance.randint(4, 16))
+    )
+    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    return Scenario(seed, orders, ordered, accounts, hours=0.3)
+
+
+def _flood(seed: int, chance: random.Random, plans: list[OrderPlan], faults: tuple[Fault, ...]) -> Scenario:
+    """The provider has completed some orders before, and others go on meanwhile; then very many are cancelled."""
+    accounts = ("a", "b")
+    before = [_plan(chance, 0, chance.choice(accounts), "pin", ends_after=30.0) for _ in range(chance.randint(4, 12))]
+    meanwhile = [
+        _plan(
+            chance, 0, chance.choice(accounts), "pin", sent_at=600 + 3000 * chance.random(), ends_after=900.0, note="m"
+        )
+        for _ in range(12)
+    ]
+    orders = tuple(replace(plan, number=n) for n, plan in enumerate([*before, *plans, *meanwhile]))
+    return Scenario(
+        seed,
+        orders,
+        faults,
+        accounts,
+        one_login=True,
+        brake_hold=chance.choice((900.0, 1800.0, HOUR)),
+        hours=1.2,
+        refresh=20.0,
+    )
+
+
+def out_of_stock(seed: int, chance: random.Random) -> Scenario:
+    """It cancels them rightly, within some minutes."""
+    count, spread = chance.choice((10, 13, 16, 19, 40)), chance.choice((5.0, 200.0))
+    plans = [
+        _plan(chance, 0, account, "cancelled", sent_at=300 + spread * chance.random(), ends_after=50.0)
+        for account in ("a", "b")
+        for _ in range(count)
+    ]
+    return _flood(seed, chance, plans, _disturbed(chance))
+
+
+def cancels_all(seed: int, chance: random.Random) -> Scenario:
+    """It says so of every order, or of every older one, by a fault of its own, for a while."""
+    plans = [
+        _plan(
+            chance, 0, account, chance.choice(("pin", "pin", "cancelled")), sent_at=300 * chance.random(), ends_after=at
+        )
+        for account in ("a", "b")
+        for at in [chance.choice((5000.0, 9000.0, None))] * chance.choice((12, 16, 30))
+    ]
+    lasts = chance.choice((300.0, 1500.0, 4000.0))
+    are_new_ones_right = chance.random() < 0.4
+    until = 590.0 if are_new_ones_right else math.inf
+    faults = tuple(Fault(500.0, "cancels_all", lasts, target, until) for target in (0, 1))
+    scenario = _flood(seed, chance, plans, (*faults, *_disturbed(chance)))
+    if not are_new_ones_right:
+        return scenario
+    # None of them is completed while the provider is wrong: none can be a control.
+    later = (replace(plan, ends_after=5000.0) if plan.note == "m" else plan for plan in scenario.orders)
+    return replace(scenario, orders=tuple(later))
+
+
+def _disturbed(chance: random.Random) -> tuple[Fault, ...]:
+    """Now and then something else goes wrong meanwhile, or a person lets through what is held."""
+    if chance.random() < 0.6:
+        return ()
+    kinds = ("second", "kill", "stop", "once", "db_down", "commit_lost", "outage", "release", "release", "crash")
+    faults = (
+        Fault(300 + 3000 * chance.random(), chance.choice(kinds), 120 * chance.random(), chance.randrange(9), 0.4)
+        for _ in range(chance.randint(1, 4))
+    )
+    return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def not_known(seed: int, chance: random.Random) -> Scenario:
+    """The provider does not know some of the orders, and never will: it never accepted them."""
+    accounts = _accounts(chance)
+    kinds = ODD if chance.random() < 0.3 else (chance.choice(ODD),)
+    odd = [
+        _plan(chance, 0, chance.choice(accounts), "pin", sent_at=900 * chance.random(), forgets=chance.choice(kinds))
+        for _ in range(chance.choice((1, 3, 6, 12, 25)))
+    ]
+    # Where all others ended long ago nothing tells that the account still knows any.
+    is_lonely = chance.random() < 0.4
+    good = [
+        _plan(
+            chance,
+            0,
+            chance.choice(accounts),
+            chance.choice(("pin", "direct", "cancelled")),
+            sent_at=(500 if is_lonely else 3000) * chance.random(),
+            ends_after=chance.choice((40.0, 400.0) if is_lonely else (40.0, 400.0, 2000.0)),
+        )
+        for _ in range(chance.randint(4, 15))
+    ]
+    orders = [*odd, *good]
+    chance.shuffle(orders)
+    disturbed = _disturbed(chance) if chance.random() < 0.5 else ()
+    return Scenario(
+        seed,
+        tuple(replace(plan, number=n) for n, plan in enumerate(orders)),
+        tuple(fault for fault in disturbed if fault.kind != "release"),
+        accounts,
+        give_up_after=2 * HOUR if is_lonely else chance.choice((20 * 60.0, 24 * HOUR)),
+        give_up_unknown=chance.random() < 0.5,
+        hours=1.0,
+    )
+
+
+def first_start(seed: int, chance: random.Random) -> Scenario:
+    """The program begins on a table with orders of last winter that look open."""
+    accounts = _accounts(chance)
+    ages = (30 * DAY, 7 * DAY + 60, 7 * DAY - HOUR, 3 * DAY, 2 * HOUR, 1500.0, 60.0)
+    old = [
+        _plan(
+            chance,
+            0,
+            chance.choice(accounts),
+            chance.choice(("pin", "cancelled", "direct")),
+            sent_at=-chance.choice(ages),
+            ends_after=None if chance.random() < 0.6 else 45 * DAY * chance.random(),
+        )
+        for _ in range(chance.randint(4, 25))
+    ]
+    fresh = [
+        _plan(
+            chance,
+            0,
+            chance.choice(accounts),
+            "pin",
+            sent_at=1000 * chance.random(),
+            ends_after=chance.choice((60.0, None)),
+        )
+        for _ in range(4)
+    ]
+    return Scenario(
+        seed,
+        tuple(replace(plan, number=n) for n, plan in enumerate([*old, *fresh])),
+        (),
+        accounts,
+        give_up_after=chance.choice((20 * 60.0, HOUR)),
+        is_first_start=True,
+        hours=0.5,
+    )
+
+
+def asked_twice(seed: int, chance: random.Random) -> Scenario:
+    """Connections fail, and each question takes two requests, while more is due than the pace allows."""
+    orders = tuple(
+        _plan(chance, number, "a", "pin", sent_at=60 * chance.random(), ends_after=2000.0) for number in range(60)
+    )
+    faults = (Fault(10.0, "connect", 900.0, 0, 0.5),)
+    per_second = chance.choice((0.5, 1.0))
+    return Scenario(seed, orders, faults, ("a",), per_second=per_second, concurrency=chance.choice((1, 5)), hours=0.4)
+
+
+def wavers(seed: int, chance: random.Random) -> Scenario:
+    """The provider says that an order is cancelled, and a moment later that it waits; processes come and go meanwhile."""
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            "a",
+            chance.choice(("pin", "cancelled", "cancelled")),
+            sent_at=900 * chance.random(),
+            ends_after=chance.choice((60.0, 300.0, 1500.0)),
+        )
+        for number in range(chance.randint(6, 16))
+    )
+    kinds = ("kill", "stop", "kill", "ends_paused") if chance.random() < 0.7 else ()
+    anew = [Fault(200.0 + 80 * n, chance.choice(kinds), 20 * chance.random(), n, 0.5) for n in range(20) if kinds]
+    faults = (Fault(100.0, "wavers", 1200.0, 0, 0.5), *anew)
+    confirm = chance.choice((30.0, 120.0, 300.0))
+    return Scenario(seed, orders, faults, ("a",), confirm_cancelled=confirm, hours=0.5)
+
+
+MAKERS: tuple[Callable[[int, random.Random], Scenario], ...] = (
+    refused_batches,
+    by_hand,
+    out_of_stock,
+    cancels_all,
+    not_known,
+    first_start,
+    asked_twice,
+    wavers,
+)
