@@ -212,4 +212,6 @@ class Sight:
             return True
         if not truth.plan.forgets:
             return False
-        return (row.id, NOT_KNOWN) in world.store.reviews or world.scenario.give_up_after > 3 * HOUR
+        # Where nothing of an account is understood for hours, it is the account that a person is told of.
+        is_told = (row.id, NOT_KNOWN) in world.store.reviews or self.was_shut(row.account, HOUR)
+        return is_told or world.scenario.give_up_after > 3 * HOUR

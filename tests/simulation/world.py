@@ -859,7 +859,7 @@ class World:
                 continue
             truth = self.truth_of(row)
             age = self.store.now() - row.sent_at
-            is_due = truth.ends_at is not None and self.now() > truth.ends_at
+            is_due = bool(truth.plan.forgets) or (truth.ends_at is not None and self.now() > truth.ends_at)
             if row.status in OPEN and (is_due or age > self.scenario.give_up_after) and not self._is_kept_open(row):
                 left.append(f"{order_id} ({plan.outcome}) is still {row.status} at an age of {age:.0f} s")
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
