@@ -102,6 +102,7 @@ class Endless:
         world.moved.clear()
         world.stored.clear()
         world.was_found.clear()
+        world.sight.forget()
 
 
 def sample() -> Sample:
