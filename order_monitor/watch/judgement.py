@@ -215,14 +215,14 @@ class Judgement:
                 fault=str(fault),
                 evidence=evidence,
             )
+        entry.written = told
         if fault is Fault.ORDER:
             self._count_odd(entry)
         is_for_a_person = not entry.awaits_pin and self.confirmations.is_for_a_person(entry, answer)
         if is_for_a_person or self._board.gives_up_blind(entry) or self._is_to_be_noted(account, entry):
             self._submit(entry, answer, account)
-            return
-        entry.written = told
-        self._board.again(entry)
+        else:
+            self._board.again(entry)
 
     def _is_its_own(self, account: Account, entry: Entry, answer: Answer, *, is_counted: bool) -> None:
         """Another order was understood since: what was answered about this one, the same minute, was its own fault."""

@@ -201,16 +201,18 @@ async def test_never_by_an_answer_that_nothing_vouches_for(plain_shop: Shop) -> 
     answers = {"good": "OK|1| |x"}
     panel = lambda r: text(answers["good"] if r.startswith("good") else "3|x")  # noqa: E731
     bench = Bench(plain_shop, panel, give_up_after=4 * HOUR, **rules(plain_shop))
-    async with Drive(bench.engine, bench.clock) as drive:
-        await drive.run(HOUR, scan_every=60)
-        answers["good"] = "OK|2| |x"
-        await drive.run(6 * HOUR, scan_every=60)
-        assert await bench.status(odd) == "sent"
-        assert await reviews(plain_shop) == [odd]
-        await plain_shop.add(sent_at=NOW + bench.clock.elapsed, referans="good-again")
-        await drive.run(1000, scan_every=60)
+    with structlog.testing.capture_logs() as logs:
+        async with Drive(bench.engine, bench.clock) as drive:
+            await drive.run(HOUR, scan_every=60)
+            answers["good"] = "OK|2| |x"
+            await drive.run(6 * HOUR, scan_every=60)
+            assert await bench.status(odd) == "sent"
+            assert await reviews(plain_shop) == [odd]
+            await plain_shop.add(sent_at=NOW + bench.clock.elapsed, referans="good-again")
+            await drive.run(1000, scan_every=60)
     assert await bench.status(odd) == "failed"
     assert await reviews(plain_shop) == []
+    assert [line["event"] for line in logs].count("order.refused") == 1, "said once, however often it is written"
 
 
 @pytest.mark.parametrize("body", ["OK|9| |x", "OK|2|A<script>|x"])
