@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +232,7 @@ class _Story:
 
     def _held(self, held: HeldOrder, when: Callable[[float], str | None]) -> str:
         """Say since when its end is held by the brake, and what lets it through."""
-        name = self.account.name if self.account else "ACCOUNT"
+        name = shlex.quote(self.account.name) if self.account else "ACCOUNT"
         needs = f"it still needs {'; '.join(held.lacks)}" if held.lacks else "it ends if it is cancelled still"
         until = held.since + self.settings.schedule.brake_hold
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -64,7 +65,11 @@ DO: Final[dict[str, str]] = {
 
 def what_to_do(order_id: str, kind: str, account: str = "") -> str:
     """Return what a person can do about a thing of some kind."""
-    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind, account=account or "ACCOUNT")
+    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind, account=_named(account))
+
+
+def _named(account: str) -> str:
+    return shlex.quote(account) if account else "ACCOUNT"
 
 
 def do_of(review: Review) -> str:
@@ -96,9 +101,7 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
                 f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders",
                 to_stdout=True,
             )
-            say(
-                f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=review.account or 'ACCOUNT')}", to_stdout=True
-            )
+            say(f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=_named(review.account))}", to_stdout=True)
             continue
         detail = f": {review.detail}" if review.detail else ""
         say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)

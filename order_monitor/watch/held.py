@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -64,7 +65,8 @@ class HeldEnds:
     def _tripped(self, account: str, **more: int) -> None:
         self._told[account] = self._board.clock.monotonic()
         name = self._board.name_of(account)
-        self._log.error("brake.tripped", account=name, do=f"see znet, then: order-monitor release {name}", **more)
+        do = f"see znet, then: order-monitor release {shlex.quote(name)}"
+        self._log.error("brake.tripped", account=name, do=do, **more)
 
     def _plan(self, one: Held) -> None:
         """Ask about a held order every `ASK_EVERY` seconds, whatever its schedule says; about one that is released at once."""
