@@ -15,7 +15,7 @@ it is the account. If B is understood right after that, it was theirs all the sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeGuard
 
@@ -182,7 +182,7 @@ class Judge:
 
     def take_back(self) -> dict[str, OddAnswer]:
         """Return those that were counted as their orders' attempts, or as their own, and count them so no more."""
-        found = {i: OddAnswer(o.answer, o.at, o.due, o.is_own, o.is_counted) for i, o in self.odd.items()}
+        found = {i: replace(odd) for i, odd in self.odd.items()}
         for odd in self.odd.values():
             odd.is_own = odd.is_counted = False
         return {i: odd for i, odd in found.items() if odd.is_own or odd.is_counted}

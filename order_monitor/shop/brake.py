@@ -94,11 +94,13 @@ class Brake:
     async def hold(
         self, connection: Connection, results: Sequence[Result], found_at: Mapping[str, float]
     ) -> list[Result]:
-        """Return the results without those ends that are not believed yet; ``found_at`` is when each dispatch was first noted."""
+        """Return the results without those ends that are not believed yet, where their logins are locked.
+
+        ``found_at`` is when each dispatch was first noted.
+        """
         ends = [r for r in results if self.is_on and is_end(r) and not isinstance(r.finding.answer, Completed)]
         if not ends:
             return list(results)
-        await self.lock(connection, {r.finding.account for r in ends})
         held: set[str] = set()
         for login in sorted({self.login_of(r.finding.account) for r in ends}):
             own = [r for r in ends if self.login_of(r.finding.account) == login]

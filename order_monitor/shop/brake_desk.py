@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from order_monitor.core.brake import ASK_EVERY, Evidence
 from order_monitor.shop.brake import Control, Held
 from order_monitor.shop.catalogue import Catalogue
-from order_monitor.shop.database import Connection, Database
-
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+from order_monitor.shop.database import Connection, Database, now_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class BrakeDesk:
         brake = (await self._catalogue.complete()).ledger.brake
         async with self._database.transaction() as connection:
             held = [one for one in await brake.held(connection) if not one.is_released]
-            known, now = await brake.evidence(connection), float(await connection.fetchval(_NOW))
+            known, now = await brake.evidence(connection), await now_of(connection)
             logins = sorted({brake.login_of(one.account) for one in held})
             due = [login for login in logins if now - known.get(login, Evidence()).control_at >= ASK_EVERY]
             return [Question(login, await brake.controls(connection, login)) for login in due]
@@ -73,7 +71,7 @@ class BrakeDesk:
         """
         brake = (await self._catalogue.complete()).ledger.brake
         async with self._database.transaction() as connection:
-            await brake.mark(connection, "control", login, float(await connection.fetchval(_NOW)), verdict)
+            await brake.mark(connection, "control", login, await now_of(connection), verdict)
 
     async def held(self) -> list[Held]:
         """Return the orders whose ends are held.
@@ -99,7 +97,7 @@ class BrakeDesk:
             # Whoever is writing just now has done so before: what it holds is let through with the rest.
             await brake.lock(connection, [account])
             held = [one for one in await brake.held(connection) if brake.login_of(one.account) == login]
-            now = float(await connection.fetchval(_NOW))
+            now = await now_of(connection)
             if held:
                 await brake.mark(connection, "released", login, now, by=by)
         return Counter(one.account for one in held)

@@ -116,6 +116,15 @@ def _is_raised(error: BaseException) -> bool:
 _FAILURES: Final = (*_ANSWERS, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
 
 
+class UndoError(Exception):
+    """Raised inside a transaction whose statements are only tried: it rolls them back."""
+
+
+async def now_of(connection: Connection) -> float:
+    """Return the database's clock, epoch seconds."""
+    return float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+
+
 class Database:
     """A pool that connects when it is first needed, and says when the server goes away and when it is back."""
 

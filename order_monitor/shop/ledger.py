@@ -139,10 +139,10 @@ class Ledger:
         added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)
         rest = [r for r in results if r.write is None]
         await self._touch(connection, [r.finding for r in rest if r.finding.order.id not in is_late], span)
-        written, rest = await self._marked(connection, written), await self._marked(connection, rest)
+        results = await self._marked(connection, [*written, *added, *rest])
         missing = [f for i, f in by_id.items() if i not in rows and i not in ended]
-        rest += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
-        return [*written, *added, *rest, *(await self._missing(connection, missing, span) if missing else [])]
+        results += [Result(f, Fate.STUCK, stuck=StuckReason.REJECTED_BY_DATABASE, detail=_DOUBLED) for f in doubled]
+        return [*results, *(await self._missing(connection, missing, span) if missing else [])]
 
     async def _locked(
         self, connection: Connection, ids: list[str], late: Mapping[str, str], span: str

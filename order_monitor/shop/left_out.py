@@ -20,7 +20,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import Table
-from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.database import Connection, Database, UndoError
 from order_monitor.shop.ledger import CHECK_NOW, Ledger
 from order_monitor.shop.marks import read_mark, set_mark
 from order_monitor.shop.reviews import Reviews
@@ -70,10 +70,6 @@ class Hints:
         if self._off_at is not None:
             self._log.info("hints.given_again")
         self._off_at = None
-
-
-class _UndoError(Exception):
-    """Rolls a trial back."""
 
 
 class ProcessingWord:
@@ -217,8 +213,8 @@ class ProcessingWord:
             async with self._database.transaction(of_rows=True, lock_wait=lock_wait) as connection:
                 rows = await connection.fetch(sql, *arguments)
                 await connection.execute(CHECK_NOW)
-                raise _UndoError
-        except _UndoError:
+                raise UndoError
+        except UndoError:
             return True if rows else None
         except RowRejectedError as error:
             return None if error.is_passing else False

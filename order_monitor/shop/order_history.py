@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
@@ -88,7 +88,7 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
     note = rest["note"] or ""
     blotted = Pin(rest["pin"]).blotted(note) if has_pin else note
     sent, ledger = rest["sent_at"], orders.ledger
-    found = OrderHistory(
+    return OrderHistory(
         order_of(row),
         has_pin,
         blotted,
@@ -97,13 +97,10 @@ async def read_order_history(database: Database, orders: Orders, order_id: str) 
         integrations,
         pauses,
         reviews,
-        others_understood_at=others,
-        held=held,
-    )
-    return replace(
-        found,
         left_alone_before=ledger.ignored_before if ledger.leaves_alone(sent) else None,
         held_before=began if sent is not None and sent < began else None,
+        others_understood_at=others,
+        held=held,
     )
 
 

@@ -18,7 +18,7 @@ from order_monitor.shop.brake import KIND, Held
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import literal
-from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.database import Connection, Database, now_of
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.layout import events_of, settings_of
@@ -39,8 +39,6 @@ _SWEEP_EVERY: Final = 60.0
 """Seconds between two looks at whether the orders whose ends are held are open still."""
 _SHARE: Final = 100.0
 """What is not watched is counted again after so many times the seconds that counting took."""
-
-_NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ class OrderReader:
         if holdings.accounts is not None:
             await connection.execute(holdings.accounts.watch_routes_sql())
         pauses = await holdings.pauses.read(connection)
-        first = Slice(await connection.fetchval(_NOW), pauses=pauses)
+        first = Slice(await now_of(connection), pauses=pauses)
         async for part in self._parts(connection, first, only, since):
             integrations = integrations if part.integrations is None else part.integrations
             if take is None:
@@ -184,7 +182,7 @@ class OrderReader:
         ended = await self._recent(connection, holdings, only)
         awaiting = await self._noted(connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]])
         # Last of all: whoever goes by it must not be behind by as long as the reading took.
-        now = await connection.fetchval(_NOW)
+        now = await now_of(connection)
         is_whole = only is None and since is None
         if is_whole:
             await self._count_apart(connection, now)

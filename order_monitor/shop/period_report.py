@@ -8,7 +8,7 @@ from typing import Any
 
 from order_monitor.core.order import Order
 from order_monitor.shop.columns import quoted
-from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.database import Connection, Database, now_of
 from order_monitor.shop.layout import EVENTS
 from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
@@ -48,7 +48,7 @@ async def read_period(database: Database, orders: Orders, seconds: float) -> Per
     sent_at = f"o.{table['sent_at'].sql}"
     recent = f"{sent_at} >= {table.instant('sent_at', '$1::float8')}"
     async with database.transaction() as connection:
-        now = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+        now = await now_of(connection)
         ended = await _ended(connection, events, seconds)
         sql = orders.reader.queries.select_sql()
         known: dict[str, Any] = {}

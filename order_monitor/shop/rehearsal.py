@@ -19,7 +19,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.check_line import CheckLine
-from order_monitor.shop.database import Connection, Database, refusal
+from order_monitor.shop.database import Connection, Database, UndoError, refusal
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.left_out import HINT_CODES
 from order_monitor.shop.pins import Claim
@@ -33,10 +33,6 @@ _SUBJECT: Final = "rehearsal"
 _DIGITS: Final = 16
 _HINTLESS: Final = "see who may call pg_notify, and whether its queue is full"
 _AGAIN: Final = "somebody holds it up: try again"
-
-
-class _UndoError(Exception):
-    """Rolls everything back."""
 
 
 class Rehearsal:
@@ -56,10 +52,10 @@ class Rehearsal:
         lines: list[CheckLine] = []
         try:
             # Not committed whatever happens: the exception is the only way out of the block.
-            with suppress(_UndoError):
+            with suppress(UndoError):
                 async with self._database.transaction(of_rows=True, lock_wait=LONGEST_LOOK) as connection:
                     lines += await self._try_all(connection)
-                    raise _UndoError
+                    raise UndoError
         except RowRejectedError as error:
             lines.append(_refused("", error, ""))
         return lines
