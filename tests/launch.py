@@ -27,6 +27,8 @@ from typing import BinaryIO, Literal, cast
 import order_monitor
 from order_monitor.__main__ import main
 from order_monitor.commands.composition import trusting_of
+from order_monitor.watch.system_clock import SystemClock
+from tests.clocks import UpForLong
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -204,6 +206,8 @@ def _become(message: bytes, streams: list[int]) -> None:
     if ahead := float(os.environ.pop(CLOCK_AHEAD, "0")):
         right = time.time
         time.time = lambda: right() + ahead
+    # The machine that runs the tests may have been started just now.
+    SystemClock.boot = UpForLong.boot  # type: ignore[method-assign, assignment]
     sys.argv = ["order-monitor", *arguments]
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - for the process's whole life
     sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115

@@ -376,8 +376,8 @@ MUTANTS = (
     Mutant(
         "an order that is not known is never asked again",
         "watch/judgement.py",
-        "        entry.written = told\n        self._board.again(entry)\n",
-        "        entry.written = told\n        self._board.plan(entry, None if entry.is_odd else self._board.next_time(entry))\n",
+        "        else:\n            self._board.again(entry)\n\n",
+        "        else:\n            self._board.plan(entry, None if entry.is_odd else self._board.next_time(entry))\n\n",
     ),
     Mutant(
         "what is not known fails without evidence",
