@@ -16,7 +16,7 @@ from tests.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
 from tests.watching import watched
 
-MANY = 1200
+MANY = 600
 LOOK = 12
 """Statements of one look at the most, its transaction included: they are the same however much is open."""
 
