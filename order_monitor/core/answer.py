@@ -92,7 +92,8 @@ Final: TypeAlias = Completed | Cancelled
 AboutOrder: TypeAlias = Waiting | Completed | Cancelled
 Odd: TypeAlias = Refused | Garbled | Blocked | Busy
 AccountFailure: TypeAlias = Blocked | Busy | Unreachable
-Answer: TypeAlias = AboutOrder | Refused | Garbled | AccountFailure
+NotAnswered: TypeAlias = Refused | Garbled | AccountFailure
+Answer: TypeAlias = AboutOrder | NotAnswered
 
 OUTCOMES = tuple(kind.outcome for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable))
 """Every outcome's name: the closed set for labels."""

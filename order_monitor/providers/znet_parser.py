@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
-from typing import Final
+from typing import Final, assert_never
 
 from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import (
@@ -244,9 +244,15 @@ def decode(body: bytes, content_type: str) -> str:
 
 def render(answer: AboutOrder) -> str:
     """Write an answer as znet would; `parse_text` reads it back. Used by the stand-in."""
-    if isinstance(answer, Completed):
-        return f"OK|2|{answer.pin.reveal() if answer.pin else ' '}|{answer.message}"
-    return f"OK|{3 if isinstance(answer, Cancelled) else 1}| |{answer.message}"
+    match answer:
+        case Waiting(message=message):
+            return f"OK|1| |{message}"
+        case Completed(pin=pin, message=message):
+            return f"OK|2|{pin.reveal() if pin else ' '}|{message}"
+        case Cancelled(message=message):
+            return f"OK|3| |{message}"
+        case _:
+            assert_never(answer)
 
 
 def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:

@@ -24,6 +24,7 @@ from standardwebhooks import Webhook
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopError, ShopMisfitError
+from order_monitor.core.outcome import Outcome
 from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
@@ -265,8 +266,7 @@ class Sender:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _kind(self, status: str) -> str:
-        rules = self._to.rules
-        named = {rules.completed: "completed", rules.failed: "failed", rules.processing: "processing"}
+        named = {self._to.rules.word(outcome): outcome for outcome in Outcome}
         return named.get(status, "reopened")
 
     async def aclose(self) -> None:
