@@ -152,6 +152,12 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
     return _state(fields[1].strip(), fields[2], _message(fields[3]), no_pin) or Garbled("unknown_state", shown(text))
 
 
+def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
+    """Whether a response is a web page. Its ``content-type`` does not tell: PHP says ``text/html`` of everything."""
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body) or b""
+    return parse_text(decode(plain_body, headers.get("content-type", ""))) == Blocked("html_answer")
+
+
 def _has_lines_of_two(text: str) -> bool:
     """Whether a second answer begins on a line of its own. In the middle of one there is none: ``TIKTOK|100|Coin`` is a product."""
     lines = _NEW_LINE.split(html.unescape(text) if "&" in text else text)
