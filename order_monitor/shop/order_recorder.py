@@ -89,12 +89,12 @@ class OrderRecorder:
         if error.is_servers or (not error.is_inner and error.code.startswith(_SERVERS_OWN)):
             raise ShopUnavailableError(str(error))
         try:
-            async with self._database.transaction() as connection:
+            async with self._catalogue.transaction() as connection:
                 await rehearse(connection, self._ledger.statements)
                 lacks = await lacking(connection, self._catalogue.layout.schema)
-        except ShopMisfitError:
-            self._catalogue.doubt()
-            raise
+        except RowRejectedError as refusal:
+            # There was no row to refuse: a word in the statements is none of the column's any more. A trigger is another matter.
+            raise refusal if refusal.is_inner else ShopMisfitError(str(refusal)) from None
         if lacks:
             self._catalogue.doubt()
             raise ShopMisfitError("; ".join(lacks))
