@@ -335,7 +335,8 @@ class OrderReader:
         """Read the shop's accounts, of which orders have ``named`` some that were never met."""
         integrations = await self.read_integrations(connection)
         await self._catalogue.holdings.ledger.logins.note(connection, credentials_of(integrations))
-        self._met |= named | {integration.id for integration in integrations}
+        # Where all are read anyway those met before are of no use: accounts come and go.
+        self._met = {*(self._met if named else ()), *named, *(integration.id for integration in integrations)}
         self.accounts_read_at = now
         return integrations
 

@@ -122,6 +122,7 @@ class ShopAccounts:
         self.on_secrets({self._names[key]: (i.kod, i.sifre) for key, i in current.items()})
         dropped: list[Provider] = []
         self._refused.clear()
+        self._told = {key: integration for key, integration in self._told.items() if key in current}
         for integration in current.values():
             reason = _refusal(integration)
             if reason is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 import structlog
@@ -33,6 +33,11 @@ class Settlement:
         self._texts: set[str] = set()
         self._told: dict[str, float] = {}
         self._log = structlog.get_logger("order_monitor.engine")
+
+    def remain(self, accounts: Container[str]) -> None:
+        """Forget what was said of accounts that are there no more; ``accounts`` are the keys of the others."""
+        self._texts = {key for key in self._texts if key in accounts}
+        self._told = {key: at for key, at in self._told.items() if key in accounts}
 
     def take(self, result: Result) -> None:
         """Take note of a finding's fate; an order that is still open is due again."""
