@@ -23,6 +23,7 @@ HIDDEN_FOR: Final = 3600.0
 
 _SHORTEST_SECRET: Final = 4
 _BLOT: Final = "****"
+_ESCAPED: Final = frozenset("\\\"'")
 _Key = TypeVar("_Key")
 
 OURS: Final = frozenset(
@@ -49,6 +50,8 @@ def forms_of(secret: str) -> set[str]:
 
 def _escaped(text: str) -> set[str]:
     """Return ``text`` as it looks inside JSON and inside a ``repr`` of either quote."""
+    if text.isprintable() and _ESCAPED.isdisjoint(text):
+        return {text}
     return {text, json.dumps(text, ensure_ascii=False)[1:-1], repr("'" + text)[2:-1], repr('"' + text)[2:-1]}
 
 
@@ -110,6 +113,7 @@ class Redactor:
         self._forms: list[str] = []
         self._of: dict[str, dict[str, float]] = {}
         self._many = _Many()
+        self._own: dict[str, _Many] = {}
         self._ending: deque[tuple[float, str | None, str]] = deque()
 
     def learn(self, secrets: Iterable[str]) -> None:
@@ -128,6 +132,7 @@ class Redactor:
         """Hide the secrets of these accounts, by their names, in text from outside; of those that are gone for a while still."""
         now = self._monotonic()
         self._forget(now)
+        self._own = {}
         until = now + HIDDEN_FOR
         for name in self._of.keys() - accounts.keys():
             self._fade(name, (), until)
@@ -189,17 +194,22 @@ class Redactor:
             text = text.replace(form, _BLOT)
         return text
 
+    def _own_of(self, account: str) -> _Many:
+        """Return the secrets of one account, kept until the accounts are looked at again: one that is told of is so again."""
+        found = self._own.get(account)
+        if found is None:
+            found = _Many()
+            for secret in list(self._of.get(account, ())):
+                found.add(secret)
+            self._own[account] = found
+        return found
+
     def fields(self, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Return the fields of a line without the secrets of accounts in what came from outside."""
         if not self._of:
             return event
         account = event.get("account")
-        known = self._of.get(account) if isinstance(account, str) else None
-        among = self._many
-        if known is not None:
-            among = _Many()
-            for secret in list(known):
-                among.add(secret)
+        among = self._own_of(account) if isinstance(account, str) and account in self._of else self._many
         return {key: value if key in OURS else _each(value, among.blot) for key, value in event.items()}
 
 
