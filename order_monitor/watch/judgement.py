@@ -260,10 +260,13 @@ class Judgement:
     def _is_unexplained(self, account: Account, entry: Entry) -> bool:
         """Whether an order was never understood, past its time limit, and no other order of the account was for as long.
 
-        Whether the provider does not know it, or speaks otherwise to this account, nobody can say: a person is to see it.
+        Whether the provider does not know it, or speaks otherwise to this account, nobody can say: a person is to see it. After a
+        start it takes an hour to know that, and one pass cannot.
         """
-        now, longest = self._board.now(), self._board.policy.give_up_after
-        is_silent = account.answered_at is None or now - account.answered_at >= longest
+        now, policy = self._board.now(), self._board.policy
+        silence = account.judge.silent_for(self._board.clock.monotonic())
+        was_long_ago = account.answered_at is None or now - account.answered_at >= policy.give_up_after
+        is_silent = was_long_ago and silence >= min(SAME_HOUR, policy.give_up_after) and not policy.one_pass
         is_untold = not entry.understood and not entry.awaits_pin and entry.memo.stuck is None
         return is_untold and is_silent and self._board.is_past_deadline(entry)
 

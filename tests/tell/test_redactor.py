@@ -62,6 +62,8 @@ def test_no_secret_is_ever_shown(
     gone: bool,  # noqa: FBT001
 ) -> None:
     """C7: whatever text from outside it stands in, and for an hour after it was exchanged."""
+    # Three ways of writing in one another are more than any line of ours has.
+    assume((shape, written) != ("object", "in a repr of JSON"))
     log = Log(form)
     names = {f"account-{n}": secrets for n, secrets in enumerate(accounts)}
     mine = f"account-{which % len(accounts)}"

@@ -387,9 +387,16 @@ async def test_an_account_that_was_understood_today_shows_none(plain_shop: Shop)
         assert shown == {f"odd-{n}" for n in range(6)}, "the other one was understood, once"
 
 
-async def test_a_pass_shows_them_too(plain_shop: Shop) -> None:
+async def test_an_old_order_is_not_shown_at_the_first_answer(plain_shop: Shop) -> None:
+    """A pass, and a daemon that has just started, cannot know that nobody is understood."""
     _, odd = await mixed(plain_shop, 0, 3)
     bench = Bench(plain_shop, panel_of(ODD["refused"]), one_pass=True, give_up_after=100.0)
     await one_pass(bench)
+    assert await reviews(plain_shop) == []
+    bench = Bench(plain_shop, panel_of(ODD["refused"]), give_up_after=2 * HOUR)
+    bench.clock.epoch += 24 * HOUR
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(0.9 * HOUR, scan_every=300)
+        assert await reviews(plain_shop) == []
+        await drive.run(0.3 * HOUR, scan_every=300)
     assert sorted(await reviews(plain_shop)) == sorted(odd)
-    assert {await bench.status(i) for i in odd} == {"sent"}
