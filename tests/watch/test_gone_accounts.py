@@ -34,7 +34,7 @@ from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
 from tests.clocks import Drive, ManualClock
 
-GENERATIONS, ACCOUNTS = 8, 500
+GENERATIONS, ACCOUNTS = 6, 400
 MARK = "gone-account"
 """Stands in the key, the name and the secrets of each account that goes."""
 
@@ -183,7 +183,7 @@ async def test_what_is_gone_is_forgotten_within_an_hour() -> None:
     for generation in range(GENERATIONS):
         town.settle(generation, ACCOUNTS)
         await town.turn_over(ACCOUNTS)
-    assert len(town.engine.accounts) > 400
+    assert len(town.engine.accounts) > 0.9 * ACCOUNTS
     assert len(town.mentions()) > ACCOUNTS, "the test sees what is remembered"
     scraped = len(town.metrics.text())
     town.settle(0, 0)
