@@ -20,6 +20,7 @@ from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import Write
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Plan
 from order_monitor.core.timing.memory import Key
@@ -105,7 +106,7 @@ class Day:
         del self.open[order.id]
         placed = self.placed[int(order.id)]
         self.late[order.id] = finding.seen_at - EPOCH - placed.at - placed.lasts
-        return Result(finding, Fate.WRITTEN, write=Write("completed", final=True), status=order.status)
+        return Result(finding, Fate.WRITTEN, write=Write(Outcome.COMPLETED, "completed"), status=order.status)
 
 
 async def through(placed: Sequence[Placed], *, learns: bool, until: float) -> Day:

@@ -28,7 +28,7 @@ import order_monitor
 from order_monitor.__main__ import main
 from order_monitor.commands.composition import trusting_of
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import UpForLong
+from tests.clocks import UpForLong, quicken
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -103,6 +103,9 @@ nursery = functools.cache(Nursery)
 
 CLOCK_AHEAD = "TESTS_CLOCK_AHEAD"
 """A variable in a process's environment: by how many seconds its machine's clock is ahead, negative for behind."""
+
+CLOCK_RATE = "TESTS_CLOCK_RATE"
+"""How many times as fast as the machine's the process's clock runs: what takes a minute need not."""
 
 
 async def start(
@@ -207,6 +210,8 @@ def _become(message: bytes, streams: list[int]) -> None:
         right = time.time
         time.time = lambda: right() + ahead
     # The machine that runs the tests may have been started just now.
+    if (rate := float(os.environ.pop(CLOCK_RATE, "1"))) != 1:
+        quicken(rate)
     SystemClock.boot = UpForLong.boot  # type: ignore[method-assign, assignment]
     sys.argv = ["order-monitor", *arguments]
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - for the process's whole life

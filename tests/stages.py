@@ -12,6 +12,7 @@ from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Pace, Pause
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
@@ -130,7 +131,8 @@ class Stage:
     def ended(self, order: Order, *, pin: bool = True, account: str = "default", delay: float = 1.0) -> None:
         """Let the observers see an end."""
         answer = Completed(Pin(PIN), PIN) if pin else Cancelled("x")
-        write = Write("completed" if pin else "failed", pin=Pin(PIN) if pin else None, final=True)
+        outcome = Outcome.COMPLETED if pin else Outcome.FAILED
+        write = Write(outcome, outcome, pin=Pin(PIN) if pin else None)
         result = Result(Finding(order, answer, self.clock.time()), Fate.WRITTEN, write=write, status="sent")
         self.observer.checked(account, order, answer, 0.3)
         self.observer.settled(account, result, delay)

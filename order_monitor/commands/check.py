@@ -12,6 +12,7 @@ from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
+from order_monitor.providers.failures import FAILURE_WORDS
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
 from order_monitor.settings.model import Settings
@@ -158,7 +159,7 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
         directory.update(integrations)
         lines += _not_ours(integrations, directory)
     for account in directory.accounts.values():
-        lines.append(_account_line(account.name, await account.provider.balance()))
+        lines.append(_account_line(account.name, await account.provider.balance(), account.proxy))
         await account.provider.aclose()
     if not directory.accounts:
         lines.append(
@@ -173,20 +174,25 @@ def _not_ours(integrations: list[Integration], directory: Directory) -> list[Che
     return [CheckLine("warning", "accounts", text)] if count else []
 
 
-def _account_line(name: str, found: Balance | NoBalance) -> CheckLine:
+def _account_line(name: str, found: Balance | NoBalance, proxy: str) -> CheckLine:
+    way = f", through the proxy {proxy}" if proxy else ""
     if isinstance(found, Balance) and found.number is None:
-        text = f"answers; its balance cannot be read as a number: {found.amount}"
+        text = f"answers{way}; its balance cannot be read as a number: {found.amount}"
         return CheckLine(
             "warning", f"account {name}", text, "provider.low_balance can warn nobody of it: look at the panel"
         )
     if isinstance(found, Balance):
-        return CheckLine("ok", f"account {name}", f"answers; balance {found.amount}")
+        return CheckLine("ok", f"account {name}", f"answers{way}; balance {found.amount}")
     why = found.why
-    words = f"{why}: {CERTIFICATE_WORDS[why]}" if why in CERTIFICATE_WORDS else why
+    words = f"{why}: {_WORDS[why]}" if why in _WORDS else why
     said = f", it said: {found.said}" if found.said else ""
-    return CheckLine("error", f"account {name}", f"does not answer as it should: {words}{said}", _ADVICE.get(why, ""))
+    return CheckLine(
+        "error", f"account {name}", f"does not answer as it should{way}: {words}{said}", _ADVICE.get(why, "")
+    )
 
 
+_WORDS: Final = CERTIFICATE_WORDS | FAILURE_WORDS
+_LIMITS = "raise LimitNOFILE (systemd), ulimit -n or fs.file-max, or lower limits.concurrency"
 _OWN_CA = "if it is the panel's own authority that signed it, give its certificate (PEM) as provider.ca_file"
 _ADVICE = {
     "empty_answer": "check kod and sifre, and that znet allows this machine's address",
@@ -196,6 +202,17 @@ _ADVICE = {
     "http_404": "check base_url and status_path: there is nothing at that address",
     "redirect": "check base_url: https, and the name without or with www",
     "connect_error": "check base_url, and that this machine may reach it",
+    "name_not_found": "check the name in base_url, and that this machine resolves the names of the internet",
+    "resolver_failed": "see /etc/resolv.conf, and that the servers named there answer; the account itself is not the cause",
+    "proxy_unreachable": "check host, port and scheme of the proxy, and that it runs",
+    "proxy_login": "check user and password of the proxy; special signs in them are escaped, like %40 for @",
+    "proxy_refused": "let the proxy allow the provider's host and port (CONNECT, for https); see its log",
+    "proxy_failed": "see the proxy's log: it accepts us, and does not get through to the provider",
+    "proxy_protocol_error": "check the proxy's scheme and port: http, https, socks5 and socks5h are different things",
+    "no_local_ports": "connections to one address use up net.ipv4.ip_local_port_range: widen it, or lower limits.calls_per_second",
+    "no_files": _LIMITS,
+    "no_memory": "see what takes this machine's memory, or the memory of its network (net.ipv4.tcp_mem)",
+    "no_threads": "raise TasksMax (systemd), or ulimit -u",
     "private_address": "see provider.allow_private",
     "tls_failed": "check base_url and its port: no TLS is spoken there, or only a version too old to be safe",
     "certificate_expired": "have the panel's certificate renewed; nothing is asked until then",

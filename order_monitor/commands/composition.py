@@ -20,12 +20,14 @@ from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED
+from order_monitor.core.proxy import Proxy, parse_proxy
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
-from order_monitor.providers.address_guard import is_forbidden_host, public_addresses
-from order_monitor.providers.transport import FreshConnections, addresses_of, trusting
+from order_monitor.providers.address_guard import is_forbidden_host, is_loopback, public_addresses
+from order_monitor.providers.resolver import Resolve, Resolver
+from order_monitor.providers.transport import FreshConnections, ProxyRoute, trusting
 from order_monitor.providers.znet import Znet, ZnetAccount
 from order_monitor.settings.asking import FINAL_STATUSES
 from order_monitor.settings.loading import load
@@ -135,14 +137,20 @@ def schedule_of(settings: Settings) -> Schedule:
 
 
 def open_znet(
-    settings: Settings, clock: Clock, base_url: str, kod: str, sifre: str, *, name: str, guarded: bool
+    settings: Settings,
+    clock: Clock,
+    login: tuple[str, str, str],
+    name: str,
+    resolve: Resolve,
+    proxy_route: ProxyRoute | None,
 ) -> Account:
-    """Return an account with a client, a gate and a pace of its own. With ``guarded`` it calls public addresses only."""
+    """Return an account with a client, a gate and a pace of its own, by its ``login``: address, kod and sifre.
+
+    It calls only what ``resolve`` returns, through the ``proxy_route`` where there is one.
+    """
     given, limits = settings.provider, settings.limits
-    login = ZnetAccount(
-        base_url,
-        kod,
-        sifre,
+    znet = ZnetAccount(
+        *login,
         given.status_path,
         given.connect_timeout,
         given.timeout,
@@ -150,8 +158,11 @@ def open_znet(
         given.user_agent,
         given.no_pin,
     )
-    connections = FreshConnections(trusting_of(given.ca_file), public_addresses if guarded else addresses_of)
-    return Account(name, Znet(login, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
+    connections = FreshConnections(trusting_of(given.ca_file), resolve, proxy_route)
+    account = Account(name, Znet(znet, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
+    if proxy_route is not None and not is_loopback(urlsplit(login[0]).hostname or ""):
+        account.proxy = proxy_route.proxy.shown
+    return account
 
 
 @functools.cache
@@ -162,7 +173,10 @@ def trusting_of(ca_file: str | None) -> ssl.SSLContext:
 
 def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyOpener:
     """Return what makes an account: of an integration of the shop's, or of the settings where there is none."""
-    given = settings.provider
+    given, resolve = settings.provider, Resolver()
+    is_guarded = not given.allow_private
+    checked = functools.partial(public_addresses, resolve=resolve)
+    proxy = parse_proxy(given.proxy.get_secret_value()) if given.proxy else None
 
     def open_account(integration: Integration | None) -> Account:
         account = open_any(integration)
@@ -173,20 +187,36 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
     def open_any(integration: Integration | None) -> Account:
         if integration is None:
             assert given.base_url and given.kod and given.sifre  # noqa: PT018 - settings_of was told that they are needed
-            kod, sifre = given.kod.get_secret_value(), given.sifre.get_secret_value()
+            login = given.base_url, given.kod.get_secret_value(), given.sifre.get_secret_value()
             # An address in monitor.toml is the operator's own, and may be anywhere.
-            return open_znet(settings, clock, given.base_url, kod, sifre, name=CONFIGURED, guarded=False)
+            proxy_route = _proxy_route(proxy, resolve, is_guarded=False)
+            return open_znet(settings, clock, login, CONFIGURED, resolve, proxy_route)
         url = check_url(integration.base_url, allow_http=given.allow_http)
-        if not given.allow_private and is_forbidden_host(urlsplit(url).hostname or ""):
+        if is_guarded and is_forbidden_host(urlsplit(url).hostname or ""):
             msg = "the address is private; see provider.allow_private"
             raise ValueError(msg)
         if not integration.kod.strip() or not integration.sifre.strip():
             msg = "kod or sifre is empty"
             raise ValueError(msg)
-        login = (url, integration.kod, integration.sifre)
-        return open_znet(settings, clock, *login, name=label(integration), guarded=not given.allow_private)
+        login = url, integration.kod, integration.sifre
+        proxy_route = _proxy_route(proxy, resolve, is_guarded=is_guarded)
+        if own := integration.proxy.strip():
+            # It comes from the same table as the address, and is other people's input as well.
+            proxy_route = _proxy_route(parse_proxy(own), checked if is_guarded else resolve, is_guarded=is_guarded)
+            if is_guarded and is_forbidden_host(parse_proxy(own).host):
+                msg = "the proxy's address is private; see provider.allow_private, or set it as provider.proxy"
+                raise ValueError(msg)
+        return open_znet(settings, clock, login, label(integration), checked if is_guarded else resolve, proxy_route)
 
     return open_account
+
+
+def _proxy_route(proxy: Proxy | None, resolve: Resolve, *, is_guarded: bool) -> ProxyRoute | None:
+    """Return the way through ``proxy``, which ``resolve`` finds.
+
+    A name that it looked up itself could lead anywhere: where that is to be guarded against, it is given checked addresses.
+    """
+    return ProxyRoute(proxy, resolve, takes_names=not is_guarded and proxy.scheme != "socks5") if proxy else None
 
 
 def directory_of(

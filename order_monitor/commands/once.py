@@ -28,6 +28,7 @@ from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.serving import ping_of, sender_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.judge import FEWEST, NOT_UNDERSTOOD
+from order_monitor.core.outcome import FINAL
 from order_monitor.core.schedule import OnePass
 from order_monitor.settings.model import Settings
 from order_monitor.tell.redactor import Redactor
@@ -128,8 +129,7 @@ def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
     return {
         "open": state.open,
         "asked": state.asked,
-        "completed": state.ends["completed"],
-        "failed": state.ends["failed"],
+        **{str(outcome): state.ends[outcome] for outcome in FINAL},
         "waiting": state.outcomes["waiting"] - state.timeouts,
         "refused": state.outcomes["refused"],
         "garbled": state.outcomes["garbled"],

@@ -25,7 +25,10 @@ LIVE: Final = frozenset(
         *("schedule.give_up_unknown", "schedule.brake_hold", "schedule.scan_interval", "schedule.record_sync"),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
         *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
-        *(f"provider.{key}" for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file")),
+        *(
+            f"provider.{key}"
+            for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file", "proxy")
+        ),
         *("log.level", "shutdown.grace"),
     }
 )

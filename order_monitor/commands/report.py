@@ -14,6 +14,7 @@ from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import take_accounts
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.core.order import Order, SkipReason
+from order_monitor.core.outcome import FINAL
 from order_monitor.settings.model import Settings
 from order_monitor.shop.layout import EVENTS
 from order_monitor.shop.own_tables import need_tables
@@ -36,7 +37,7 @@ class ReportRow:
 
     def document(self) -> dict[str, Any]:
         """Return it as the numbers that are shown."""
-        names = ("sent", "completed", "failed", "open", *_AGE_NAMES, "overdue", "no_reference", "checks")
+        names = ("sent", *map(str, FINAL), "open", *_AGE_NAMES, "overdue", "no_reference", "checks")
         took = sorted(self.took)
         mean = round(sum(took) / len(took), 1) if took else None
         p95 = round(took[min(len(took) - 1, int(0.95 * len(took)))], 1) if took else None
@@ -76,7 +77,8 @@ async def _report(settings: Settings, redactor: Redactor, *, since: float, form:
 def summarise(period: Period, account: Callable[[Order], str], settings: Settings) -> list[dict[str, Any]]:
     """Count a period, per account and package and in all."""
     rows: dict[tuple[str, str], ReportRow] = defaultdict(ReportRow)
-    statuses = {settings.statuses.completed: "completed", settings.statuses.failed: "failed"}
+    rules = layout_of(settings).rules
+    statuses = {rules.word(outcome): str(outcome) for outcome in FINAL}
 
     def places(order_id: str) -> list[ReportRow]:
         order = period.orders.get(order_id)

@@ -8,21 +8,21 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from order_monitor.commands.agreement import agreed
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
-from order_monitor.core.answer import Answer, Cancelled, Completed
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.dispatches import account_of
-from order_monitor.shop.event_sql import COMPLETED_WORDS
 from order_monitor.shop.ledger import Ledger, package_mark
 from order_monitor.shop.marks import add_mark
 from order_monitor.shop.order_history import OrderHistory, stored_pin
@@ -53,9 +53,26 @@ class Decision:
     same_as: str | None = None
     is_shared: bool = False
 
+    @property
+    def outcome(self) -> Outcome:
+        """How the order ends by it.
+
+        Raises:
+            ValueError: it ends no order.
+        """
+        return Outcome(self.how)
+
     def answer(self) -> Answer:
         """Return it as the answer that it stands for."""
-        return Completed(self.pin, self.reason) if self.how == "completed" else Cancelled(self.reason)
+        match self.outcome:
+            case Outcome.COMPLETED:
+                return Completed(self.pin, self.reason)
+            case Outcome.FAILED:
+                return Cancelled(self.reason)
+            case Outcome.PROCESSING:
+                return Waiting(self.reason)
+            case _:
+                assert_never(self.outcome)
 
 
 class _NotWrittenError(Exception):
@@ -174,8 +191,8 @@ def _finding(orders: Orders, history: OrderHistory, decision: Decision) -> Findi
     """Return the decision as what was found of the order; None where the order has ended and nothing can be added to it."""
     order, ledger = history.order, orders.ledger
     if order.status not in ledger.statements.open_statuses:
-        is_completed = order.status in (ledger.rules.completed, *COMPLETED_WORDS)
-        if decision.how != "completed" or decision.pin is None or history.has_pin or not is_completed:
+        is_completed = order.status in ledger.rules.words(Outcome.COMPLETED)
+        if decision.outcome is not Outcome.COMPLETED or decision.pin is None or history.has_pin or not is_completed:
             return None
         # Its PIN came by other ways, say by telephone: it goes in as one that came late.
         order = order._replace(ended_at=history.now)

@@ -8,6 +8,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from order_monitor.commands.composition import layout_of, trusting_of
+from order_monitor.providers.resolver import Resolver
 from order_monitor.providers.transport import FreshConnections
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
@@ -26,7 +27,7 @@ def _client(timeout: float) -> httpx.AsyncClient:
     Its cookie jar takes nothing: what a receiver, or a login page in its place, wants remembered is not sent back.
     """
     return httpx.AsyncClient(
-        transport=FreshConnections(trusting_of(None)),
+        transport=FreshConnections(trusting_of(None), Resolver()),
         timeout=timeout,
         trust_env=False,
         follow_redirects=False,

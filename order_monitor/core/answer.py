@@ -92,7 +92,17 @@ Final: TypeAlias = Completed | Cancelled
 AboutOrder: TypeAlias = Waiting | Completed | Cancelled
 Odd: TypeAlias = Refused | Garbled | Blocked | Busy
 AccountFailure: TypeAlias = Blocked | Busy | Unreachable
-Answer: TypeAlias = AboutOrder | Refused | Garbled | AccountFailure
+NotAnswered: TypeAlias = Refused | Garbled | AccountFailure
+Answer: TypeAlias = AboutOrder | NotAnswered
+
+EXHAUSTED: frozenset[str] = frozenset({"no_local_ports", "no_files", "no_memory", "no_threads"})
+"""What `Unreachable` says where this machine or process has run out of something: the provider is not at fault."""
+
+ON_THE_WAY: frozenset[str] = frozenset(
+    {"proxy_unreachable", "proxy_login", "proxy_refused", "proxy_failed", "proxy_protocol_error"}
+    | {"resolver_failed", "name_not_found"}
+)
+"""What `Unreachable` says where the proxy or the resolver failed: never the order's fault, even if other orders are answered."""
 
 OUTCOMES = tuple(kind.outcome for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable))
 """Every outcome's name: the closed set for labels."""

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Unreachable,
+    Waiting,
+)
 
 WINDOW: Final = 600.0
 """Seconds in which final answers are counted."""
@@ -100,11 +110,19 @@ class Evidence:
 
 def verdict_of(answers: Sequence[Answer]) -> str:
     """Say what the answers about orders that were completed in the last day mean; FEW where there are too few such orders."""
-    if any(isinstance(answer, Cancelled) for answer in answers):
-        return CANCELLED
+    understood = 0
+    for answer in answers:
+        match answer:
+            case Cancelled():
+                return CANCELLED
+            case Completed() | Waiting():
+                understood += 1
+            case Refused() | Garbled() | Blocked() | Busy() | Unreachable():
+                pass
+            case _:
+                assert_never(answer)
     if len(answers) < CONTROLS:
         return FEW
-    understood = sum(isinstance(answer, (Completed, Waiting)) for answer in answers)
     return FINE if understood >= CONTROLS else UNCLEAR
 
 

@@ -11,9 +11,21 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    NotAnswered,
+    Refused,
+    Unreachable,
+    Waiting,
+)
+from order_monitor.core.outcome import Cause, Outcome
 from order_monitor.core.pin import NO_PIN_WORDS, Pin, is_no_pin
 from order_monitor.core.text import clean
 
@@ -95,16 +107,38 @@ class Rules:
     no_pin: Collection[str] = NO_PIN_WORDS
     brake_hold: float = 0.0
 
+    def word(self, outcome: Outcome) -> str:
+        """Return the status that is written for an outcome."""
+        match outcome:
+            case Outcome.PROCESSING:
+                return self.processing
+            case Outcome.COMPLETED:
+                return self.completed
+            case Outcome.FAILED:
+                return self.failed
+            case _:
+                assert_never(outcome)
+
+    def words(self, outcome: Outcome) -> tuple[str, ...]:
+        """Return every status that means an outcome, the one that is written first."""
+        return tuple(dict.fromkeys((self.word(outcome), *outcome.usual_words)))
+
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Change the row. None means: leave that column as it is."""
+    """Change the row to ``status``, which means ``outcome``. None means: leave that column as it is."""
 
+    outcome: Outcome
     status: str
-    final: bool
     pin: Pin | None = None
     note: str | None = None
     message: str = ""
+    cause: Cause = Cause.ANSWER
+
+    @property
+    def final(self) -> bool:
+        """Whether it ends the order."""
+        return self.outcome.is_final
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +189,31 @@ def decide(
         case Cancelled(message=message):
             return _fail(row, message, rules)
         case Waiting() if is_past:
-            return _fail(row, timeout_message(rules.give_up_after), rules)
+            return _time_out(row, rules)
         case Waiting(message=message):
             return _wait(row, message, rules)
-        case _ if rules.give_up_blind and is_past and not _is_approval(answer):
-            return _fail(row, timeout_message(rules.give_up_after), rules)
-        case Garbled(why=why, message=shape) if why in FOR_A_PERSON:
-            return Stuck(FOR_A_PERSON[why][0], shape)
-        case _ if unknown is not None and unknown.age >= rules.give_up_after:
-            return _give_up_unknown(row, answer, rules, may_fail=may_expire and unknown.others_understood)
+        case Refused() | Garbled() | Blocked() | Busy() | Unreachable():
+            return _without_answer(row, answer, rules, is_past=is_past, may_expire=may_expire, unknown=unknown)
         case _:
-            return Nothing()
+            assert_never(answer)
 
 
-def _give_up_unknown(row: Row, answer: Answer, rules: Rules, *, may_fail: bool) -> Decision:
-    """Leave an order that the provider does not know to a person, or fail it where the settings say so."""
-    if rules.give_up_unknown and may_fail:
-        return _fail(row, timeout_message(rules.give_up_after), rules)
+def _without_answer(
+    row: Row, answer: NotAnswered, rules: Rules, *, is_past: bool, may_expire: bool, unknown: Unknown | None
+) -> Decision:
+    """Return what to do where nothing was said of the order: mostly nothing, unless the settings give it up without an answer."""
+    if rules.give_up_blind and is_past and not _is_approval(answer):
+        return _time_out(row, rules)
+    if isinstance(answer, Garbled) and answer.why in FOR_A_PERSON:
+        return Stuck(FOR_A_PERSON[answer.why][0], answer.message)
+    if unknown is None or unknown.age < rules.give_up_after:
+        return Nothing()
+    if rules.give_up_unknown and may_expire and unknown.others_understood:
+        return _time_out(row, rules)
     return Stuck(StuckReason.NOT_KNOWN, clean(getattr(answer, "message", "")) or answer.outcome)
 
 
-def _is_approval(answer: Answer) -> bool:
+def _is_approval(answer: NotAnswered) -> bool:
     """Whether an answer that cannot be written says that the order was delivered all the same."""
     return isinstance(answer, Garbled) and answer.why == "unreadable_pin"
 
@@ -184,15 +222,17 @@ def decide_late_pin(row: Row, answer: Answer, rules: Rules) -> Decision:
     """Return what to do with a ``row`` that ended as completed without a PIN: the PIN may still go in, nothing else changes."""
     if not isinstance(answer, Completed) or answer.pin is None or not is_no_pin(row.pin, rules.no_pin):
         return Nothing()
-    return _not_fit(answer.pin, rules) or Write(row.status, final=True, pin=answer.pin, message=clean(answer.message))
+    return _not_fit(answer.pin, rules) or Write(
+        Outcome.COMPLETED, row.status, pin=answer.pin, message=clean(answer.message)
+    )
 
 
 def _complete(row: Row, pin: Pin | None, message: str, rules: Rules) -> Decision:
     if pin is None or pin.is_same(row.pin or ""):
-        return _end(row, rules.completed, message, rules)
+        return _end(row, Outcome.COMPLETED, message, rules)
     if not is_no_pin(row.pin, rules.no_pin):
         return Stuck(StuckReason.PIN_DIFFERS)
-    return _not_fit(pin, rules) or _end(row, rules.completed, message, rules, pin)
+    return _not_fit(pin, rules) or _end(row, Outcome.COMPLETED, message, rules, pin)
 
 
 def _not_fit(pin: Pin, rules: Rules) -> Stuck | None:
@@ -203,16 +243,22 @@ def _not_fit(pin: Pin, rules: Rules) -> Stuck | None:
     return None if _storable(code) else Stuck(StuckReason.PIN_NOT_STORABLE)
 
 
-def _fail(row: Row, message: str, rules: Rules) -> Decision:
+def _time_out(row: Row, rules: Rules) -> Decision:
+    return _fail(row, timeout_message(rules.give_up_after), rules, Cause.TIME_LIMIT)
+
+
+def _fail(row: Row, message: str, rules: Rules, cause: Cause = Cause.ANSWER) -> Decision:
     """Fail an order, unless somebody stored a PIN in it: a customer may hold what a refund would pay back."""
     if not is_no_pin(row.pin, rules.no_pin):
         return Stuck(StuckReason.FAILED_WITH_PIN)
-    return _end(row, rules.failed, message, rules)
+    return _end(row, Outcome.FAILED, message, rules, cause=cause)
 
 
-def _end(row: Row, status: str, message: str, rules: Rules, pin: Pin | None = None) -> Write:
+def _end(
+    row: Row, outcome: Outcome, message: str, rules: Rules, pin: Pin | None = None, cause: Cause = Cause.ANSWER
+) -> Write:
     text = clean(message)
-    return Write(status, final=True, pin=pin, note=append_note(row.note, text, rules.note_width), message=text)
+    return Write(outcome, rules.word(outcome), pin, append_note(row.note, text, rules.note_width), text, cause)
 
 
 def _wait(row: Row, message: str, rules: Rules) -> Decision:
@@ -221,7 +267,7 @@ def _wait(row: Row, message: str, rules: Rules) -> Decision:
     status = rules.processing if rules.writes_processing else row.status
     if row.status == status and note is None:
         return Nothing()
-    return Write(status, final=False, note=note, message=text)
+    return Write(Outcome.PROCESSING, status, note=note, message=text)
 
 
 def append_note(note: str | None, message: str, width: int | None) -> str | None:

@@ -19,7 +19,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeGuard
 
-from order_monitor.core.answer import AboutOrder, Answer, Blocked, Busy, Garbled, Odd, Refused, Unreachable
+from order_monitor.core.answer import (
+    EXHAUSTED,
+    ON_THE_WAY,
+    AboutOrder,
+    Answer,
+    Blocked,
+    Busy,
+    Garbled,
+    Odd,
+    Refused,
+    Unreachable,
+)
 
 REFUSED: Final = "refused"
 NOT_UNDERSTOOD: Final = "not_understood"
@@ -44,7 +55,7 @@ _FAILED_ALONE: Final = 3
 
 _REMEMBERED: Final = 1000
 
-_OURS: Final = frozenset({"internal_error", "client_error", "private_address"})
+_OURS: Final = frozenset({"internal_error", "client_error", "private_address"}) | EXHAUSTED
 _EMPTY: Final = "empty_answer"
 _BROKEN: Final = "http_5"
 
@@ -164,6 +175,8 @@ class Judge:
         """Judge a question that failed on the way: the network's fault, unless all others are answered."""
         if answer.why in _OURS:
             return Fault.OURS
+        if answer.why in ON_THE_WAY:
+            return Fault.NETWORK
         if order_id in self._alone:
             return Fault.ORDER
         if len(self._failed) >= _REMEMBERED:

@@ -6,11 +6,12 @@ The check is made on the address that is then connected to, so a name that resol
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Final
 
 import httpx
 
-from order_monitor.providers.transport import addresses_of
+from order_monitor.providers.resolver import Resolve, addresses_of
 
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
@@ -57,14 +58,30 @@ def is_forbidden_host(host: str) -> bool:
         return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
 
 
-async def public_addresses(host: str, port: int) -> list[str]:
-    """Resolve ``host`` and return its addresses, each of them checked: whoever connects, connects to these.
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, by its address in any of its forms (``127.1``), or by a name for it."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ip = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        try:
+            ip = ipaddress.IPv4Address(socket.inet_aton(name))
+        except (OSError, ValueError):
+            return False
+    ip = (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+    return ip.is_loopback or ip.is_unspecified
+
+
+async def public_addresses(host: str, port: int, resolve: Resolve = addresses_of) -> list[str]:
+    """Return what ``resolve`` finds for ``host``, each address checked, remembered or not: only these may be connected to.
 
     Raises:
         ForbiddenHostError: any of its addresses is not public.
         httpx.ConnectError: it cannot be resolved.
     """
-    addresses = await addresses_of(host, port)
+    addresses = await resolve(host, port)
     if not addresses or not all(is_public(address) for address in addresses):
         raise ForbiddenHostError("not a public address")
     return addresses

@@ -18,14 +18,21 @@ _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
 _SWITCHING: Final = b"101"
+HEADS: Final = 20
+"""How many heads may come for one question: the response's, and those that announce it (100, 102, 103)."""
+
+LINES: Final = 1000
+"""How many lines a head may have."""
 
 
 class HeadReader:
     """Takes bytes as they come, and gives them back with every head tidied: that of the response and those announcing it."""
 
     def __init__(self, limit: int) -> None:
-        """Keep no more than ``limit`` bytes of a head."""
+        """Take no more than ``limit`` bytes of heads, blank lines before them included."""
         self._limit = limit
+        self._taken = 0
+        self._heads = 0
         self._held = bytearray()
         self._looked_at = 0
         self._is_body = False
@@ -34,7 +41,7 @@ class HeadReader:
         """Return what can be handed on; nothing while a head is not complete. No ``data`` is the end: all that is held comes.
 
         Raises:
-            ValueError: the head is longer than the limit.
+            ValueError: the heads are longer than the limit, or too many.
         """
         if self._is_body:
             return data
@@ -44,16 +51,28 @@ class HeadReader:
             head = bytes(self._held[:found])
             del self._held[:found]
             self._looked_at = 0
+            self._take(found)
+            self._heads += 1
+            if self._heads > HEADS or head.count(b"\n") > LINES:
+                msg = "too many heads, or lines in one"
+                raise ValueError(msg)
             tidy, status = tidied(head)
             ready += tidy
             self._is_body = status is None or not status.startswith(b"1") or status == _SWITCHING
         if self._is_body or not data:
             ready += self._held
             self._held.clear()
-        elif len(self._held) > self._limit:
+        elif self._taken + len(self._held) > self._limit:
             msg = "the head is too long"
             raise ValueError(msg)
         return bytes(ready)
+
+    def _take(self, count: int) -> None:
+        """Count what was taken of the limit, whole heads too: many of them come in one piece."""
+        self._taken += count
+        if self._taken > self._limit:
+            msg = "the head is too long"
+            raise ValueError(msg)
 
     def _end(self) -> int:
         """Return how long the head is, 0 while its end has not come."""
@@ -61,6 +80,7 @@ class HeadReader:
             # Blank lines before the status line are somebody's last response that ended a line too late.
             blank = len(self._held) - len(self._held.lstrip(b"\r\n"))
             del self._held[:blank]
+            self._take(blank)
         found = _END.search(self._held, self._looked_at)
         self._looked_at = max(0, len(self._held) - _LONGEST_END)
         return found.end() if found else 0

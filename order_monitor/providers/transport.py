@@ -9,31 +9,48 @@ sent is no answer to it either.
 from __future__ import annotations
 
 import asyncio
-import socket
+import itertools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, cast
 
 import h11
 import httpx
 
+from order_monitor.core.proxy import Proxy
+from order_monitor.providers.address_guard import is_loopback
+from order_monitor.providers.failures import (
+    PROXY_FAILED,
+    PROXY_UNREACHABLE,
+    RESOLVER_FAILED,
+    ExhaustedError,
+    NotResolvedInTimeError,
+    ProxyFailedError,
+    exhausted,
+)
+from order_monitor.providers.resolver import Resolve, addresses_of
 from order_monitor.providers.response_head import HeadReader
+from order_monitor.providers.tunnel import ask_for_tunnel, refusal
+from order_monitor.providers.wire import Wire
 
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""Returns the addresses that may be connected to for a host and port.
-
-Raises:
-    httpx.TransportError: there is none.
-"""
-
-_ADDRESS_PATIENCE: Final = 1.0
-"""Seconds given to one of several addresses: a host whose IPv6 leads nowhere is reached by IPv4."""
+RACE_DELAY: Final = 0.25
+"""Seconds after which the next of several addresses is tried as well as those before it (RFC 8305, 5)."""
 
 HEAD_LIMIT: Final = 65_536
-"""Bytes a response's head may take."""
+"""Bytes that a response's head, and those that announce it, may take together."""
 
-_BUFFER: Final = 131_072
+_FRAMING_LIMIT: Final = 131_072
+"""Bytes that may come with a body and belong to none: the sizes of its chunks, their extensions and the trailer."""
+
+_CHUNKS: Final = 1000
+_SMALLEST_CHUNK: Final = 64
+"""Chunks that a body may have at any size, and how many bytes more of them must hold on the average."""
+
+FORWARDED: Final = "forwarded"
+"""The extension of a response that came through a proxy which could have written it itself."""
+
 _CLOSE: Final = (b"Connection", b"close")
 _CERTIFICATE_REASONS: Final = {
     9: "certificate_not_yet_valid",
@@ -81,19 +98,6 @@ class TlsFailedError(httpx.TransportError):
     """No TLS connection could be agreed on: often a plain server, or a very old one."""
 
 
-async def addresses_of(host: str, port: int) -> list[str]:
-    """Return every address of ``host``, in the system's order of preference.
-
-    Raises:
-        httpx.ConnectError: it has none.
-    """
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise httpx.ConnectError("the name cannot be resolved") from None
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
-
-
 def trusting(ca_file: str | None) -> ssl.SSLContext:
     """Return a context that trusts the public authorities, and those in ``ca_file`` (PEM) as well.
 
@@ -136,142 +140,239 @@ def _reason_of(error: ssl.SSLCertVerificationError) -> str:
     return _CERTIFICATE_REASONS.get(error.verify_code, "certificate_invalid")
 
 
+@dataclass(frozen=True, slots=True)
+class ProxyRoute:
+    """The way through a proxy. ``resolve`` finds the proxy itself.
+
+    The proxy is given the provider's name where it ``takes_names``, else an address that was resolved, and checked, here.
+    """
+
+    proxy: Proxy
+    resolve: Resolve = addresses_of
+    takes_names: bool = True
+
+
 class FreshConnections(httpx.AsyncBaseTransport):
     """Opens a connection for each request, and closes it with the response."""
 
-    def __init__(self, verify: ssl.SSLContext, resolve: Resolve = addresses_of) -> None:
+    def __init__(
+        self, verify: ssl.SSLContext, resolve: Resolve = addresses_of, proxy_route: ProxyRoute | None = None
+    ) -> None:
         """Verify servers by ``verify``, which is shared because making one costs more than a request.
 
-        Connect only to what ``resolve`` returns.
+        Connect only to what ``resolve`` returns, through the ``proxy_route`` where there is one and the host is another machine.
         """
         verify.sslobject_class = _Tls
         self._verify = verify
         self._resolve = resolve
+        self._proxy_route = proxy_route
         self._good: dict[str, str] = {}
+        self._bad: dict[str, str] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request`` and return the response with its body unread.
 
         Raises:
             httpx.ConnectError: nobody is there; the request was not sent. `httpx.ConnectTimeout` likewise.
+            NamedFailureError: the resolver or the proxy failed, or this machine has run out of something.
             CertificateRefusedError: the server is not who it should be.
             TlsFailedError: no TLS connection came about.
             httpx.TransportError: the exchange failed; whether the request arrived is unknown.
         """
         seconds = request.extensions.get("timeout", {}).get("connect")
-        exchange = _Exchange(await self._connect(request.url, seconds))
+        wire = await self._connect(request.url, seconds)
+        exchange = _Exchange(
+            wire, self._proxy_route.proxy if self._proxy_route and self._is_forwarded(request.url) else None
+        )
         try:
             return await exchange.ask(request)
         except BaseException:
             exchange.close()
             raise
 
-    async def _connect(self, url: httpx.URL, seconds: float | None) -> _Wire:
-        port = url.port or (443 if url.scheme == "https" else 80)
+    async def _connect(self, url: httpx.URL, seconds: float | None) -> Wire:
+        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        if self._proxy_route is not None and not is_loopback(url.host):
+            return await self._through_proxy(self._proxy_route, url, deadline)
+        return await self._direct(url, await self._addresses(url, deadline), deadline)
+
+    async def _direct(self, url: httpx.URL, addresses: list[str], deadline: float | None) -> Wire:
+        async with _until(deadline, httpx.ConnectTimeout("no connection in time")):
+            wire = await self._first(url.host, _port_of(url), addresses)
+            if url.scheme == "https":
+                try:
+                    await self._secured(wire, url.host)
+                except BaseException:
+                    # One that connects and then says nothing must not be the first choice for ever.
+                    self._bad[url.host] = self._good.pop(url.host, "")
+                    raise
+            return wire
+
+    async def _addresses(self, url: httpx.URL, deadline: float | None) -> list[str]:
+        async with _until(deadline, NotResolvedInTimeError(RESOLVER_FAILED)):
+            return await self._resolve(url.host, _port_of(url))
+
+    # --- through a proxy
+
+    def _is_forwarded(self, url: httpx.URL) -> bool:
+        """Whether the proxy is handed the question itself, not asked for a tunnel: as is usual where nothing is encrypted."""
+        proxy_route = self._proxy_route
+        is_plain = url.scheme == "http" and not is_loopback(url.host)
+        return proxy_route is not None and is_plain and not proxy_route.proxy.is_socks and proxy_route.takes_names
+
+    async def _through_proxy(self, proxy_route: ProxyRoute, url: httpx.URL, deadline: float | None) -> Wire:
+        hosts = [url.raw_host.decode("ascii")]
+        if not proxy_route.takes_names:
+            # The family that every proxy has comes first: which others it has is not known here.
+            hosts = sorted(await self._addresses(url, deadline), key=lambda address: ":" in address)
+            if all(map(is_loopback, hosts)):
+                return await self._direct(url, hosts, deadline)
+        *others, last = hosts
+        for host in others:
+            with suppress(ProxyFailedError):
+                return await self._tunnel(proxy_route, url, host, deadline)
+        return await self._tunnel(proxy_route, url, last, deadline)
+
+    async def _tunnel(self, proxy_route: ProxyRoute, url: httpx.URL, host: str, deadline: float | None) -> Wire:
+        """Return a wire to ``host`` through the proxy, or to the proxy where the question itself is handed to it."""
+        wire = await self._to_proxy(proxy_route, deadline)
+        if self._is_forwarded(url):
+            return wire
         try:
-            async with asyncio.timeout(seconds):
-                return await self._first(await self._resolve(url.host, port), port, url)
-        except TimeoutError:
-            raise httpx.ConnectTimeout("no connection in time") from None
-
-    async def _first(self, addresses: list[str], port: int, url: httpx.URL) -> _Wire:
-        """Connect to the first of ``addresses`` that answers.
-
-        One after the other, the last that answered first: asyncio's own racing (RFC 8305) loses a socket when it is cancelled.
-        """
-        *others, last = sorted(addresses, key=lambda one: one != self._good.get(url.host))
-        for address in others:
-            with suppress(httpx.ConnectError, TimeoutError):
-                async with asyncio.timeout(_ADDRESS_PATIENCE):
-                    return await self._open(address, port, url)
-        return await self._open(last, port, url)
-
-    async def _open(self, address: str, port: int, url: httpx.URL) -> _Wire:
-        secure = url.scheme == "https"
-        try:
-            _, wire = await asyncio.get_running_loop().create_connection(
-                _Wire, address, port, ssl=self._verify if secure else None, server_hostname=url.host if secure else None
-            )
-        except ssl.SSLCertVerificationError as error:
-            raise CertificateRefusedError(_reason_of(error)) from None
-        except ssl.SSLError:
-            raise TlsFailedError("no TLS connection") from None
-        except TimeoutError:
+            async with _until(deadline, ProxyFailedError(PROXY_FAILED)):
+                await ask_for_tunnel(wire, proxy_route.proxy, host, _port_of(url))
+            async with _until(deadline, httpx.ConnectTimeout("no connection in time")):
+                return await self._secured(wire, url.host) if url.scheme == "https" else wire
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, httpx.ReadError):
+                raise ProxyFailedError(PROXY_FAILED) from None
             raise
-        except OSError as error:
-            raise httpx.ConnectError(type(error).__name__) from None
-        self._good[url.host] = address
+
+    async def _to_proxy(self, proxy_route: ProxyRoute, deadline: float | None) -> Wire:
+        proxy = proxy_route.proxy
+        async with _until(deadline, ProxyFailedError(PROXY_UNREACHABLE)):
+            try:
+                addresses = await proxy_route.resolve(proxy.host, proxy.port)
+                wire = await self._first(proxy.host, proxy.port, addresses)
+                return await self._secured(wire, proxy.host) if proxy.scheme == "https" else wire
+            except ExhaustedError:
+                raise
+            except (httpx.ConnectError, httpx.ConnectTimeout, CertificateRefusedError, TlsFailedError):
+                raise ProxyFailedError(PROXY_UNREACHABLE) from None
+
+    # --- one connection
+
+    async def _first(self, host: str, port: int, addresses: Sequence[str]) -> Wire:
+        """Connect to the first of ``addresses`` that answers: the last that did, then one of each family in turn (RFC 8305)."""
+        good, bad = self._good.get(host), self._bad.get(host)
+        ordered = sorted(_in_turn(addresses), key=lambda address: (address == bad, address != good))
+        address, wire = await _raced(ordered, lambda one: _open(one, port))
+        self._good[host] = address
+        return wire
+
+    async def _secured(self, wire: Wire, host: str) -> Wire:
+        """Return ``wire`` with TLS on it; one that has none is closed."""
+        try:
+            await wire.secure(self._verify, host)
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise CertificateRefusedError(_reason_of(error)) from None
+            if isinstance(error, ssl.SSLError):
+                raise TlsFailedError("no TLS connection") from None
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise exhausted(error) or httpx.ConnectError(type(error).__name__) from None
+            raise
         return wire
 
 
-class _Wire(asyncio.Protocol):
-    """The bytes of one connection, and whether any came before they were asked for."""
+@asynccontextmanager
+async def _until(deadline: float | None, error: httpx.TransportError) -> AsyncIterator[None]:
+    """Raise ``error`` where the block has not ended by ``deadline``, in the loop's seconds."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise error from None
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._news = asyncio.Event()
-        self._is_over = False
-        self._lost: Exception | None = None
-        self.has_asked = False
-        self.spoke_first = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+def _port_of(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
-    def data_received(self, data: bytes) -> None:
-        self.spoke_first = self.spoke_first or not self.has_asked
-        self._buffer += data
-        if len(self._buffer) > _BUFFER and self._transport is not None:
-            self._transport.pause_reading()
-        self._news.set()
 
-    def eof_received(self) -> None:
-        self._end(None)
+def _in_turn(addresses: Sequence[str]) -> list[str]:
+    """Return one address of each family after the other, beginning with the first one's."""
+    kinds = [":" in address for address in addresses]
+    families = [
+        [a for a, kind in zip(addresses, kinds, strict=True) if kind is is_first]
+        for is_first in (kinds[0], not kinds[0])
+    ]
+    return [address for pair in itertools.zip_longest(*families) for address in pair if address is not None]
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc)
 
-    def _end(self, error: Exception | None) -> None:
-        self._is_over, self._lost = True, self._lost or error
-        self._news.set()
+async def _open(address: str, port: int) -> Wire:
+    """Connect to one address.
 
-    def send(self, data: bytes) -> None:
-        """Send the question."""
-        self.has_asked = True
-        if self._transport is not None:
-            self._transport.write(data)
+    Raises:
+        httpx.ConnectError: nothing listens there. `httpx.ConnectTimeout` likewise.
+        ExhaustedError: this machine has run out of something.
+    """
+    try:
+        _, wire = await asyncio.get_running_loop().create_connection(Wire, address, port)
+    except TimeoutError:
+        raise httpx.ConnectTimeout("no connection in time") from None
+    except OSError as error:
+        raise exhausted(error, address) or httpx.ConnectError(type(error).__name__) from None
+    return wire
 
-    async def receive(self) -> bytes:
-        """Return what has come; nothing at the end.
 
-        Raises:
-            httpx.ReadError: the connection broke.
-        """
-        await self._news.wait()
-        if self._buffer:
-            data = bytes(self._buffer)
-            self._buffer.clear()
-            if not self._is_over:
-                self._news.clear()
-                if self._transport is not None:
-                    self._transport.resume_reading()
-            return data
-        if self._lost is not None:
-            raise httpx.ReadError(type(self._lost).__name__)
-        return b""
+async def _raced(addresses: Sequence[str], connect: Callable[[str], Awaitable[Wire]]) -> tuple[str, Wire]:
+    """Return the first connection that comes about, and whose. Each address has a start before the next.
 
-    def close(self) -> None:
-        """Leave at once: whatever else the server has to say is nobody's answer."""
-        if self._transport is not None:
-            self._transport.abort()
+    asyncio's own race loses a socket when it is cancelled.
+    """
+    if len(addresses) == 1:
+        return addresses[0], await connect(addresses[0])
+    waiting, errors = list(addresses), list[BaseException]()
+    tries: dict[asyncio.Future[Wire], str] = {}
+    try:
+        while waiting or tries:
+            if waiting:
+                address = waiting.pop(0)
+                tries[asyncio.ensure_future(connect(address))] = address
+            done, _ = await asyncio.wait(
+                tries, timeout=RACE_DELAY if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in done:
+                if (error := one.exception()) is None:
+                    return tries.pop(one), one.result()
+                errors.append(error)
+                del tries[one]
+    finally:
+        for late in tries:
+            late.add_done_callback(_close_late)
+            late.cancel()
+    raise next((error for error in errors if not isinstance(error, ExhaustedError)), errors[0])
+
+
+def _close_late(done: asyncio.Future[Wire]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        done.result().close()
+
+
+_PROXY_SIGNS: Final = frozenset({b"proxy-authenticate", b"x-squid-error"})
 
 
 class _Exchange(httpx.AsyncByteStream):
     """One request and its response over one wire; as a stream, the response's body."""
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire, forwarding: Proxy | None = None) -> None:
         self._wire = wire
+        self._forwarding = forwarding
+        self._came = 0
+        self._chunks = 0
+        self._body = 0
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
         self._head = HeadReader(HEAD_LIMIT)
 
@@ -287,12 +388,22 @@ class _Exchange(httpx.AsyncByteStream):
             event = await self._next()
         if not isinstance(event, h11.Response):
             raise httpx.RemoteProtocolError("no response")
-        return httpx.Response(event.status_code, headers=event.headers.raw_items(), stream=self)
+        headers = event.headers.raw_items()
+        if self._forwarding is None:
+            return httpx.Response(event.status_code, headers=headers, stream=self)
+        if _is_the_proxys(event.status_code, headers):
+            raise ProxyFailedError(refusal(event.status_code))
+        return httpx.Response(event.status_code, headers=headers, stream=self, extensions={FORWARDED: True})
 
     def _written(self, request: httpx.Request, body: bytes) -> bytes:
         headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"connection"]
+        target = request.url.raw_path
+        if self._forwarding is not None:
+            target = b"http://" + request.url.netloc + target
+            login = self._forwarding.authorization()
+            headers += [(b"Proxy-Authorization", login)] if login is not None else []
         try:
-            head = h11.Request(method=request.method, target=request.url.raw_path, headers=[*headers, _CLOSE])
+            head = h11.Request(method=request.method, target=target, headers=[*headers, _CLOSE])
             parts = [head, h11.Data(data=body), h11.EndOfMessage()] if body else [head, h11.EndOfMessage()]
             return b"".join(self._http.send(part) or b"" for part in parts)
         except h11.LocalProtocolError:
@@ -307,8 +418,12 @@ class _Exchange(httpx.AsyncByteStream):
         return cast("h11.Event | type[h11.PAUSED]", event)
 
     async def _read_on(self) -> None:
+        # h11 has given out all but an unfinished line of what it was fed.
+        if self._came - self._body > HEAD_LIMIT + _FRAMING_LIMIT:
+            raise httpx.RemoteProtocolError("too much around the body")
         data = await self._wire.receive()
         ready = self._head.feed(data)
+        self._came += len(ready)
         if ready:
             self._http.receive_data(ready)
         if not data:
@@ -317,6 +432,10 @@ class _Exchange(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the body as it comes."""
         while isinstance(event := await self._next(), h11.Data):
+            self._body += len(event.data)
+            self._chunks += event.chunk_start
+            if self._chunks > _CHUNKS and self._body < self._chunks * _SMALLEST_CHUNK:
+                raise httpx.RemoteProtocolError("too many chunks that are too small")
             yield bytes(event.data)
 
     async def aclose(self) -> None:
@@ -326,3 +445,15 @@ class _Exchange(httpx.AsyncByteStream):
     def close(self) -> None:
         """Close the connection at once."""
         self._wire.close()
+
+
+def _is_the_proxys(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a proxy that was handed the question answered it itself, as far as its answer can tell.
+
+    An error's status alone does not tell. Taken for the proxy's it is the network's fault, and nothing is read out of it;
+    only a provider that asks for less is believed.
+    """
+    if status not in (200, 429):
+        return True
+    names = {name.lower(): value.lower() for name, value in headers}
+    return bool(_PROXY_SIGNS & names.keys()) or b"error=" in names.get(b"proxy-status", b"")

@@ -21,13 +21,15 @@ from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused, U
 from order_monitor.core.clock import Clock
 from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.providers.address_guard import ForbiddenHostError
+from order_monitor.providers.failures import PROXY_REFUSED, NamedFailureError, ProxyFailedError
 from order_monitor.providers.provider import Balance, NoBalance, Reply
-from order_monitor.providers.transport import CERTIFICATE_WORDS, CertificateRefusedError, TlsFailedError
-from order_monitor.providers.znet_parser import parse, parse_balance
+from order_monitor.providers.transport import CERTIFICATE_WORDS, FORWARDED, CertificateRefusedError, TlsFailedError
+from order_monitor.providers.znet_parser import is_page, parse, parse_balance
 
 _TRIES: Final = 2
 _SHORTEST_SECRET: Final = 3
 _RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+"""What is tried once more at once, unless it is a failure with a name: that does not pass within a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Znet:
     async def ask(self, referans: str) -> Reply:
         """Ask once; where the connection cannot be made, try once more."""
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(_TRIES), retry=tenacity.retry_if_exception_type(_RETRIED), reraise=True
+            stop=tenacity.stop_after_attempt(_TRIES), retry=tenacity.retry_if_exception(_is_tried_again), reraise=True
         )
         try:
             async with asyncio.timeout(self._account.timeout):
@@ -133,7 +135,11 @@ class Znet:
         login = {"kod": self._account.kod, "sifre": self._account.sifre, **parameters}
         async with self._client.stream("GET", url, params=login) as response:
             body = await self._read(response)
-            return response.status_code, {name.lower(): value for name, value in response.headers.items()}, body
+            headers = {name.lower(): value for name, value in response.headers.items()}
+        if response.extensions.get(FORWARDED) and is_page(headers, body, self._account.max_body):
+            # A proxy's own page: what it says of errors, or of rules, says nothing of the provider.
+            raise ProxyFailedError(PROXY_REFUSED)
+        return response.status_code, headers, body
 
     async def _read(self, response: httpx.Response) -> bytes:
         """Read the body as it came, undecoded, and no further than one byte past the limit."""
@@ -149,12 +155,18 @@ class Znet:
         await self._transport.aclose()
 
 
+def _is_tried_again(error: BaseException) -> bool:
+    return isinstance(error, _RETRIED) and not isinstance(error, NamedFailureError)
+
+
 def _failure(error: Exception) -> Blocked | Unreachable:
     """Name a failure without its text, which may hold the URL and so the password."""
     if isinstance(error, ForbiddenHostError):
         return Blocked("private_address")
     if isinstance(error, CertificateRefusedError):
         return Blocked(str(error), CERTIFICATE_WORDS[str(error)])
+    if isinstance(error, NamedFailureError):
+        return Unreachable(str(error))
     reasons: tuple[tuple[type[Exception], str], ...] = (
         (TlsFailedError, "tls_failed"),
         (httpx.ConnectTimeout, "connect_timeout"),

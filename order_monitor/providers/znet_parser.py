@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from encodings import normalize_encoding
 from encodings.aliases import aliases
-from typing import Final
+from typing import Final, assert_never
 
 from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import (
@@ -152,6 +152,12 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
     return _state(fields[1].strip(), fields[2], _message(fields[3]), no_pin) or Garbled("unknown_state", shown(text))
 
 
+def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
+    """Whether a response is a web page. Its ``content-type`` does not tell: PHP says ``text/html`` of everything."""
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body) or b""
+    return parse_text(decode(plain_body, headers.get("content-type", ""))) == Blocked("html_answer")
+
+
 def _has_lines_of_two(text: str) -> bool:
     """Whether a second answer begins on a line of its own. In the middle of one there is none: ``TIKTOK|100|Coin`` is a product."""
     lines = _NEW_LINE.split(html.unescape(text) if "&" in text else text)
@@ -244,9 +250,15 @@ def decode(body: bytes, content_type: str) -> str:
 
 def render(answer: AboutOrder) -> str:
     """Write an answer as znet would; `parse_text` reads it back. Used by the stand-in."""
-    if isinstance(answer, Completed):
-        return f"OK|2|{answer.pin.reveal() if answer.pin else ' '}|{answer.message}"
-    return f"OK|{3 if isinstance(answer, Cancelled) else 1}| |{answer.message}"
+    match answer:
+        case Waiting(message=message):
+            return f"OK|1| |{message}"
+        case Completed(pin=pin, message=message):
+            return f"OK|2|{pin.reveal() if pin else ' '}|{message}"
+        case Cancelled(message=message):
+            return f"OK|3| |{message}"
+        case _:
+            assert_never(answer)
 
 
 def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:

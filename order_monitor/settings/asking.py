@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic import model_validator as check_section
 
 from order_monitor.core.pin import NO_PIN_WORDS
+from order_monitor.core.proxy import parse_proxy
 from order_monitor.settings.types import (
     Budget,
     Integer,
@@ -153,6 +154,8 @@ class ProviderSettings(Section):
     """Whose an answer is where several orders of an account have one reference: `"none"` of theirs, or the `"newest"` one's."""
     ca_file: str | None = Field(default=None, min_length=1)
     """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an authority of its own."""
+    proxy: SecretStr | None = None
+    """A proxy to ask through: `http://`, `https://`, `socks5://` or `socks5h://`, with login and port. Never for loopback."""
     balance_interval: Seconds = 900.0
     """How often each account's balance is read; 0 never."""
     low_balance: Number | None = Field(default=None, ge=0)
@@ -169,6 +172,13 @@ class ProviderSettings(Section):
         if value is not None and not has_certificates(value):
             msg = "give a readable file of CA certificates in PEM, like /etc/order-monitor/ca.pem"
             raise ValueError(msg)
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_proxy(value.get_secret_value())
         return value
 
     @field_validator("kod", "sifre")

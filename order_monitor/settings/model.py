@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from order_monitor.core.proxy import parse_proxy
 from order_monitor.settings.asking import (
     ClusterSettings,
     DatabaseSettings,
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
         given = (
             provider.kod,
             provider.sifre,
+            provider.proxy,
             self.health.token,
             self.database.dsn,
             webhook.url,
@@ -63,7 +65,8 @@ class Settings(BaseSettings):
             self.health.ping_url,
         )
         values = [secret.get_secret_value() for secret in given if secret]
-        return [*values, *(address.secrets() if address else [])]
+        login = parse_proxy(provider.proxy.get_secret_value()).secrets() if provider.proxy else []
+        return [*values, *login, *(address.secrets() if address else [])]
 
 
 def known_keys() -> dict[str, list[str]]:

@@ -37,6 +37,8 @@ _INTEGRATION_COLUMNS: Final = {
     "sifre": ("sifre",),
     "enabled": ("enabled",),
 }
+_PROXY: Final = ("proxy", "proxy_url", "proxyUrl")
+"""The column of an integration's own proxy, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Integration:
     base_url: str = field(repr=False)
     kod: str = field(repr=False)
     sifre: str = field(repr=False)
+    proxy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,11 @@ class AccountTables:
     async def read(self, connection: Connection) -> list[Integration]:
         """Return every integration."""
         i = {name: f"i.{column.sql}" for name, column in self.integrations.items()}
+        proxy = f", {i['proxy']}::text AS proxy" if "proxy" in i else ""
         rows = await connection.fetch(
             f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
-            f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre "
+            f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre{proxy} "
             f"FROM {quoted(self.schema)}.{quoted(INTEGRATIONS)} i"
         )
         return [
@@ -139,6 +143,7 @@ class AccountTables:
                 (row["base_url"] or "").strip(),
                 row["kod"] or "",
                 row["sifre"] or "",
+                (row["proxy"] or "").strip() if proxy else "",
             )
             for row in rows
         ]
@@ -200,6 +205,10 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
         found.append({logical: column for logical, column in columns.items() if column is not None})
         if table == ROUTING and (kind := next((there[n] for n in _ROUTING_KIND if n in there), None)):
             found[-1]["kind"] = kind
+        if table == INTEGRATIONS and (
+            proxy := next((there[n] for n in _PROXY if n in there and there[n].is_text), None)
+        ):
+            found[-1]["proxy"] = proxy
     if problems:
         raise TableError(problems)
     return AccountTables(schema, found[0], found[1])

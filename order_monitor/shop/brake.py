@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
-from order_monitor.core.answer import Completed
 from order_monitor.core.brake import USUAL_DAYS, WINDOW, Ends, Evidence, trips
 from order_monitor.core.decision import Rules, StuckReason
+from order_monitor.core.outcome import FINAL, Cause, Outcome
 from order_monitor.core.recording import Fate, Result
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection
 from order_monitor.shop.event_sql import PROGRAM
-from order_monitor.shop.layout import events_of, settings_of
+from order_monitor.shop.layout import events_of, literals, settings_of
 from order_monitor.shop.logins import Logins
 from order_monitor.shop.marks import set_mark
 from order_monitor.shop.reviews import Reviews
@@ -37,6 +37,8 @@ _USUAL: Final = 200_000
 """How many of the newest events are looked at, for the last minutes and for the days before: there may be ten million."""
 
 _CANDIDATES: Final = 4
+_REFUNDS: Final = tuple(outcome for outcome in FINAL if outcome.is_refund)
+_GOOD: Final = tuple(outcome for outcome in FINAL if not outcome.is_refund)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,13 @@ class Brake:
 
         ``found_at`` is when each dispatch was first noted.
         """
-        ends = [r for r in results if self.is_on and is_end(r) and not isinstance(r.finding.answer, Completed)]
+        ends = [r for r in results if self.is_on and is_end(r, refund=True)]
         if not ends:
             return list(results)
         held: set[str] = set()
         for login in sorted({self.login_of(r.finding.account) for r in ends}):
             own = [r for r in ends if self.login_of(r.finding.account) == login]
-            completed = sum(
-                is_end(r) and isinstance(r.finding.answer, Completed) and self.login_of(r.finding.account) == login
-                for r in results
-            )
+            completed = sum(is_end(r, refund=False) and self.login_of(r.finding.account) == login for r in results)
             held |= await self._held_of(connection, login, own, completed, found_at)
         return [_held(r) if r.finding.order.id in held else r for r in results]
 
@@ -173,12 +172,12 @@ class Brake:
     ) -> Ends:
         """Count what ended by an answer or by its age between two times (epoch seconds), among the newest events."""
         row = await connection.fetchrow(
-            "SELECT count(*) FILTER (WHERE e.outcome = 'completed') AS completed, "
-            "count(*) FILTER (WHERE e.outcome = 'failed') AS failed "
+            f"SELECT count(*) FILTER (WHERE e.outcome IN ({literals(_GOOD)})) AS completed, "
+            f"count(*) FILTER (WHERE e.outcome IN ({literals(_REFUNDS)})) AS failed "
             f"FROM (SELECT * FROM {events_of(self.table.schema)} ORDER BY id DESC LIMIT {most}) e "
             "WHERE e.account = ANY($1::text[]) AND extract(epoch FROM e.decided_at)::float8 > $2::float8 "
             f"AND extract(epoch FROM e.decided_at)::float8 <= $3::float8 AND e.source = {literal(PROGRAM)} "
-            "AND e.cause IN ('answer', 'time_limit') AND NOT e.repeat",
+            f"AND e.cause IN ({literals((Cause.ANSWER, Cause.TIME_LIMIT))}) AND NOT e.repeat",
             accounts,
             after,
             until,
@@ -239,7 +238,8 @@ class Brake:
             "SELECT e.order_id::text AS id, e.account, e.reference "
             f"FROM (SELECT * FROM {events_of(self.table.schema)} ORDER BY id DESC LIMIT {_USUAL}) e "
             "WHERE e.account = ANY($1::text[]) AND e.decided_at > clock_timestamp() - interval '1 day' "
-            f"AND e.outcome = 'completed' AND e.source = {literal(PROGRAM)} AND e.cause = 'answer' AND NOT e.repeat "
+            f"AND e.outcome = {literal(Outcome.COMPLETED)} AND e.source = {literal(PROGRAM)} "
+            f"AND e.cause = {literal(Cause.ANSWER)} AND NOT e.repeat "
             f"AND e.reference <> '' ORDER BY e.id DESC LIMIT {_CANDIDATES * _CANDIDATES}",
             self.logins.accounts_of(login),
         )
@@ -247,10 +247,12 @@ class Brake:
         return list(controls.values())[: 2 * _CANDIDATES]
 
 
-def is_end(result: Result) -> bool:
-    """Whether a result ends an order that is open, by the program's own decision."""
+def is_end(result: Result, *, refund: bool | None = None) -> bool:
+    """Whether a result ends an open order by the program's own decision; where ``refund`` is given, by a refund or not by one."""
     finding, write = result.finding, result.write
-    return write is not None and write.final and not finding.by_person and not finding.order.awaits_pin
+    if write is None or not write.final or finding.by_person or finding.order.awaits_pin:
+        return False
+    return refund is None or write.outcome.is_refund is refund
 
 
 def _held(result: Result) -> Result:

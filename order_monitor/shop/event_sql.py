@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from order_monitor.core.order import SAME_TIME
+from order_monitor.core.outcome import Outcome
 from order_monitor.shop.columns import literal, quoted
 from order_monitor.shop.layout import DELIVERIES, Layout, events_of, literals, settings_of
 
@@ -12,10 +13,6 @@ CHANNEL: Final = "order_monitor"
 PROGRAM: Final = "program"
 PERSON: Final = "person"
 """Who decided: what stands in an event's ``source``."""
-
-COMPLETED_WORDS: Final = ("completed", "delivered", "done", "approved")
-FAILED_WORDS: Final = ("failed", "rejected", "cancelled", "canceled", "refunded")
-
 
 WEBHOOK_MARK: Final = "webhook"
 """The name under which all processes find where and since when this shop's events are posted."""
@@ -95,8 +92,6 @@ def outcome_of(status: str, layout: Layout) -> str:
     NULL for a word that nobody knows.
     """
     rules = layout.rules
-    named = {"completed": (rules.completed, *COMPLETED_WORDS), "failed": (rules.failed, *FAILED_WORDS)}
-    cases = [f"WHEN {status} = {literal(rules.processing)} THEN 'processing'"]
-    cases += [f"WHEN {status} IN ({literals(dict.fromkeys(words))}) THEN '{name}'" for name, words in named.items()]
+    cases = [f"WHEN {status} IN ({literals(rules.words(outcome))}) THEN {literal(outcome)}" for outcome in Outcome]
     cases.append(f"WHEN {status} IN ({literals(layout.open)}) THEN 'reopened'")
     return f"CASE {' '.join(cases)} END"

@@ -9,6 +9,7 @@ from typing import Final
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import TableError
 from order_monitor.core.login import Credentials
+from order_monitor.core.outcome import Outcome
 from order_monitor.shop.columns import Table, literal, quoted
 
 NEVER_SENT: Final = "not_sent"
@@ -128,8 +129,7 @@ def literals(statuses: Iterable[str]) -> str:
 
 def words_of(layout: Layout) -> dict[str, str]:
     """Return the words that the settings write, by their keys under ``statuses``."""
-    rules = layout.rules
-    return {"completed": rules.completed, "failed": rules.failed, "processing": rules.processing}
+    return {outcome: layout.rules.word(outcome) for outcome in Outcome}
 
 
 def can_hold(table: Table, word: str) -> bool:

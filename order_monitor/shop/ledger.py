@@ -28,6 +28,7 @@ from order_monitor.core.decision import (
 )
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, OLDEST_SENT_AT, SAME_TIME, Order
+from order_monitor.core.outcome import Cause, Outcome
 from order_monitor.core.pin import is_no_pin
 from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.core.text import clean
@@ -35,7 +36,7 @@ from order_monitor.shop.brake import Brake, is_end
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Connection
 from order_monitor.shop.dispatches import TOUCHED, Dispatches, Standing, Twin
-from order_monitor.shop.event_sql import COMPLETED_WORDS, PERSON, PROGRAM
+from order_monitor.shop.event_sql import PERSON, PROGRAM
 from order_monitor.shop.first_start import held_before
 from order_monitor.shop.layout import Layout, events_of
 from order_monitor.shop.logins import Logins
@@ -160,7 +161,7 @@ class Ledger:
         """Lock those orders that ended as completed and lack the PIN that was read; a person's own end is left to people."""
         if not findings:
             return {}
-        words = dict.fromkeys((self.rules.completed, *COMPLETED_WORDS))
+        words = self.rules.words(Outcome.COMPLETED)
         sql = self.statements.late_lock_sql(self.statements.node(span))
         found = await connection.fetch(sql, [f.order.id for f in findings], list(words))
         rows = [row for row in found if self._lacks_pin(row)]
@@ -363,7 +364,7 @@ class Ledger:
         if not failing:
             return list(results)
         given = dict.fromkeys(await self.codes.given(connection, [r.finding.order.id for r in failing]), _GIVEN)
-        silent = [r.finding.order.id for r in failing if not isinstance(r.finding.answer, Cancelled)]
+        silent = [r.finding.order.id for r in failing if r.write is not None and r.write.cause is Cause.TIME_LIMIT]
         waiting = await Reviews(self.table.schema).about(connection, self.table, silent) if silent else []
         for order_id, kind in waiting:
             if kind in PIN_KINDS:
@@ -678,7 +679,7 @@ def _kept_back(result: Result, owner: str | None) -> Result:
 
 
 def _is_failure(result: Result) -> bool:
-    return result.write is not None and result.write.final and not isinstance(result.finding.answer, Completed)
+    return result.write is not None and result.write.outcome.is_refund
 
 
 def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
@@ -699,7 +700,7 @@ def values_of(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
         told_of(finding, write),
         finding.checks,
         sent,
-        outcome_of(finding, write),
+        write.outcome,
         entry_of(message, finding.seen_at) if message and write.note is not None else None,
         *origin_of(finding, write),
         finding.had,
@@ -726,13 +727,7 @@ def late_values(finding: Finding, write: Write, was: str) -> tuple[object, ...]:
 
 def origin_of(finding: Finding, write: Write) -> tuple[str, str, str, str]:
     """Return who decided, what ended the order, at which account, by which reference."""
-    is_timeout = write.final and isinstance(finding.answer, Waiting)
-    blind = (
-        write.final
-        and not isinstance(finding.answer, Completed)
-        and finding.answer.outcome not in ("waiting", "cancelled")
-    )
-    cause = "person" if finding.by_person else "time_limit" if is_timeout or blind else "answer"
+    cause = Cause.PERSON if finding.by_person else write.cause
     source = PERSON if finding.by_person else PROGRAM
     return source, cause, finding.account or CONFIGURED, finding.order.referans.strip()
 
@@ -741,10 +736,3 @@ def told_of(finding: Finding, write: Write) -> str | None:
     """Return the message for the event, without the PIN that may stand in it."""
     pin = finding.pin
     return pin.blotted(write.message) if write.message and pin else write.message or None
-
-
-def outcome_of(finding: Finding, write: Write) -> str:
-    """Return what a change means, whatever words the shop has for it."""
-    if not write.final:
-        return "processing"
-    return "completed" if isinstance(finding.answer, Completed) else "failed"

@@ -13,6 +13,7 @@ import tenacity
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
+from order_monitor.core.outcome import Outcome
 from order_monitor.shop.accounts import INTEGRATIONS
 from order_monitor.shop.columns import Column, Table, columns_of, literal, quoted
 from order_monitor.shop.database import Connection, Database
@@ -275,7 +276,7 @@ def _outcome(table: Table, layout: Layout) -> Change:
 
 def fill_outcomes_sql(table: Table, layout: Layout) -> str:
     """SQL that says of events without an outcome what they meant; of a word that nobody knows only where there was a PIN."""
-    known = f"COALESCE({outcome_of('to_status', layout)}, CASE WHEN has_pin THEN 'completed' END)"
+    known = f"COALESCE({outcome_of('to_status', layout)}, CASE WHEN has_pin THEN {literal(Outcome.COMPLETED)} END)"
     return f"UPDATE {events_of(table.schema)} SET outcome = {known} WHERE outcome IS NULL AND {known} IS NOT NULL"
 
 

@@ -13,6 +13,7 @@ import structlog
 from order_monitor.core.errors import NotMigratedError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.shop.accounts import Integration, credentials_of
 from order_monitor.shop.brake import KIND, Held
 from order_monitor.shop.catalogue import Catalogue, Holdings
@@ -98,10 +99,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """An order that we ended ``ago`` seconds ago, as completed or as failed."""
+    """An order that we ended ``ago`` seconds ago, and how."""
 
     order: Order
-    completed: bool
+    outcome: Outcome
     ago: float
 
 
@@ -281,7 +282,7 @@ class OrderReader:
         sql = self.queries.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
         async with self._catalogue.transaction() as connection:
             rows = await connection.fetch(sql, within)
-        return [End(order_of(row), row["outcome"] == "completed", row["ago"]) for row in rows]
+        return [End(order_of(row), Outcome(row["outcome"]), row["ago"]) for row in rows]
 
     async def _recent(
         self, connection: Connection, holdings: Holdings, only: Sequence[str] | None

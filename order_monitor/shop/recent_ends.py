@@ -14,12 +14,13 @@ import structlog
 
 from order_monitor.core.bounded import forget_oldest
 from order_monitor.core.errors import ShopError
+from order_monitor.core.outcome import FINAL, Outcome
 from order_monitor.core.pin import is_no_pin
 from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, literal
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import PROGRAM
-from order_monitor.shop.layout import Layout, events_of, lacks_pin, may_lack_pin
+from order_monitor.shop.layout import Layout, events_of, lacks_pin, literals, may_lack_pin
 from order_monitor.shop.ledger import Ledger
 from order_monitor.shop.reviews import Reviews
 
@@ -116,7 +117,7 @@ def without_pin_sql(ledger: Ledger, reviews: str) -> str:
         f"decided_at < now() - make_interval(secs => $1) AS is_late, {in_reviews} AS is_told "
         f"FROM {events} t "
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
-        f"AND outcome = 'completed' AND source = {literal(PROGRAM)} "
+        f"AND outcome = {literal(Outcome.COMPLETED)} AND source = {literal(PROGRAM)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE {status} = e.to_status AND {may_lack_pin(pin, ledger.layout)} "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
@@ -132,7 +133,7 @@ def ended_sql(ledger: Ledger) -> str:
         f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND source = {literal(PROGRAM)} "
         f"AND from_status IS DISTINCT FROM to_status AND decided_at > now() - make_interval(secs => $1) "
         f"ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE o.{table['external_status'].sql}::text = e.to_status AND e.outcome IN ('completed', 'failed') "
+        f"WHERE o.{table['external_status'].sql}::text = e.to_status AND e.outcome IN ({literals(FINAL)}) "
         f"ORDER BY e.ago LIMIT {_MOST}"
     )
 

@@ -16,6 +16,7 @@ from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.decision import Write, append_note
 from order_monitor.core.errors import RowRejectedError, ShopError
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.check_line import CheckLine
@@ -97,9 +98,9 @@ class Rehearsal:
         code = "".join(secrets.choice("0123456789") for _ in range(_DIGITS))[: rules.pin_width]
         note = append_note(row["note"], MESSAGE, rules.note_width)
         answers = (
-            (Waiting(MESSAGE), Write(rules.processing, final=False, note=note, message=MESSAGE)),
-            (Completed(Pin(code), MESSAGE), Write(rules.completed, True, Pin(code), note, MESSAGE)),
-            (Cancelled(MESSAGE), Write(rules.failed, final=True, note=note, message=MESSAGE)),
+            (Waiting(MESSAGE), Write(Outcome.PROCESSING, rules.processing, note=note, message=MESSAGE)),
+            (Completed(Pin(code), MESSAGE), Write(Outcome.COMPLETED, rules.completed, Pin(code), note, MESSAGE)),
+            (Cancelled(MESSAGE), Write(Outcome.FAILED, rules.failed, note=note, message=MESSAGE)),
         )
         results = []
         for answer, write in answers:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.shop.accounts import own_sql
-from order_monitor.shop.columns import Table, quoted
+from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.dispatches import root_sql
 from order_monitor.shop.event_sql import with_event
 from order_monitor.shop.layout import (
@@ -155,7 +156,8 @@ class Statements:
             f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} "
             f"AND {status} = u.status AND {pin}::text IS NOT DISTINCT FROM u.had{span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, {status} AS status, {pin}::text AS pin, "
-            "u.status AS was, u.told, u.checks, u.sent_at, 'completed' AS outcome, true AS is_late, "
+            "u.status AS was, u.told, u.checks, u.sent_at, "
+            f"{literal(Outcome.COMPLETED)} AS outcome, true AS is_late, "
             f"u.source, u.cause, u.account, u.reference, {self._has_pin(pin)} AS has_pin"
         )
         return with_event(update, self.table.schema, self.layout, hints=self.hints)

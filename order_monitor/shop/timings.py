@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from order_monitor.core.outcome import FINAL, Cause
 from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.plan import ONE
 from order_monitor.core.timing.sketch import Sketch
@@ -15,7 +16,7 @@ from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.columns import Table, columns_of, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import PROGRAM
-from order_monitor.shop.layout import TIMING, Layout, events_of
+from order_monitor.shop.layout import TIMING, Layout, events_of, literals
 from order_monitor.shop.recent_ends import LOOKED_AT, package_sql
 from order_monitor.shop.repository import Orders
 
@@ -126,9 +127,9 @@ def history_sql(layout: Layout, table: Table, accounts: AccountTables | None) ->
     return (
         f"SELECT o.{table['id'].sql}::text AS id, e.account, {route}, {package_sql(table)}, "
         "extract(epoch FROM e.decided_at - e.sent_at)::float8 AS age, extract(epoch FROM e.decided_at)::float8 AS at, "
-        f"e.cause IS DISTINCT FROM 'time_limit' AS is_end FROM {table.sql} o {join} "
+        f"e.cause IS DISTINCT FROM {literal(Cause.TIME_LIMIT)} AS is_end FROM {table.sql} o {join} "
         f"JOIN (SELECT id, order_id, account, decided_at, sent_at, cause FROM {events} "
-        "WHERE outcome IN ('completed', 'failed') AND NOT repeat AND sent_at IS NOT NULL "
+        f"WHERE outcome IN ({literals(FINAL)}) AND NOT repeat AND sent_at IS NOT NULL "
         f"AND source = {literal(PROGRAM)} AND decided_at >= sent_at) e ON o.{table['id'].sql} = e.order_id "
         "ORDER BY e.id DESC LIMIT $1"
     )

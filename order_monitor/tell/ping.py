@@ -9,6 +9,7 @@ import httpx
 import structlog
 
 from order_monitor.core.clock import Clock
+from order_monitor.providers.failures import NamedFailureError
 from order_monitor.tell.readiness import Readiness
 
 PING_TIMEOUT: Final = 10.0
@@ -37,10 +38,11 @@ class Ping:
         why = ""
         try:
             async with asyncio.timeout(PING_TIMEOUT):
-                answer = await self._client.get(self._url if is_good else f"{self._url}/fail")
-                why = "" if answer.is_success else f"http_{answer.status_code}"
+                url = self._url if is_good else f"{self._url}/fail"
+                async with self._client.stream("GET", url) as answer:
+                    why = "" if answer.is_success else f"http_{answer.status_code}"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            why = type(error).__name__
+            why = str(error) if isinstance(error, NamedFailureError) else type(error).__name__
         if why and not self._failed:
             self._log.warning("ping.failed", why=why)
         self._failed = bool(why)

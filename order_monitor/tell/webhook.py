@@ -24,6 +24,8 @@ from standardwebhooks import Webhook
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopError, ShopMisfitError
+from order_monitor.core.outcome import Outcome
+from order_monitor.providers.failures import NamedFailureError
 from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
@@ -248,7 +250,7 @@ class Sender:
                 status, wish = response.status_code, response.headers.get("retry-after")
                 is_page = await _is_page(response)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            return ("timeout" if isinstance(error, TimeoutError) else type(error).__name__), pause
+            return _reason_of(error), pause
         if 200 <= status < 300:  # noqa: PLR2004 - the receiver has it, unless somebody else answered in its place
             return ("html_answer", pause) if is_page else ("", None)
         asked = retry_after(wish, self._clock.time())
@@ -265,13 +267,18 @@ class Sender:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _kind(self, status: str) -> str:
-        rules = self._to.rules
-        named = {rules.completed: "completed", rules.failed: "failed", rules.processing: "processing"}
+        named = {self._to.rules.word(outcome): outcome for outcome in Outcome}
         return named.get(status, "reopened")
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, NamedFailureError):
+        return str(error)
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 async def _is_page(response: httpx.Response) -> bool:

@@ -52,11 +52,18 @@ class Account:
     """The calls under way and when each began, oldest first."""
     key: str = ""
     login: str = ""
+    proxy: str = ""
+    """The proxy through which it is asked, without that one's login; nothing where there is none."""
 
     def __post_init__(self) -> None:
         """Let an account without a key of its own go by its name, and be alone with its login."""
         self.key = self.key or self.name
         self.login = self.login or self.key
+
+    def ask_as(self, fresh: Account) -> Provider:
+        """Ask through ``fresh``'s client from now on; return the one before, to be closed."""
+        old, self.provider, self.proxy = self.provider, fresh.provider, fresh.proxy
+        return old
 
     @property
     def balance_amount(self) -> float | None:

@@ -11,6 +11,7 @@ import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
+from order_monitor.core.easing import Easing
 from order_monitor.core.entry import NOTHING, Entry
 from order_monitor.core.order import Order
 from order_monitor.core.queue import OrderQueue
@@ -29,7 +30,7 @@ class Board:
     ``read_at`` is the database's clock when it was last read (epoch seconds), and this machine's monotonic clock at that moment:
     what goes by since then is told by the latter, which nobody can set. Orders read before ``stale_before`` (monotonic seconds)
     are read again before they are asked about. ``clocks`` says whether ages may end orders. ``holds`` are the reasons for which
-    nobody is asked about anything, by who has them.
+    nobody is asked about anything, by who has them. ``easing`` slows all calls down while this machine is short of something.
     """
 
     policy: Policy
@@ -47,6 +48,9 @@ class Board:
     has_gone_back: bool = False
     """Whether the database's clock has gone back by so much that what was planned by it must be planned anew."""
     holds: dict[str, str] = field(default_factory=dict)
+    easing: Easing = field(default_factory=Easing)
+    under_way: int = 0
+    """How many calls were under way when one more was wanted last."""
 
     @property
     def hold(self) -> str:
@@ -59,6 +63,23 @@ class Board:
             self.holds[what] = why
         elif self.holds.pop(what, ""):
             self.wake.set()
+
+    def ran_out(self, why: str) -> None:
+        """Go slower, for this machine has run out of something."""
+        if self.easing.ran_out(self.clock.monotonic(), why, self.under_way):
+            log = structlog.get_logger("order_monitor.engine")
+            log.error("machine.exhausted", reason=why, calls_under_way=self.under_way)
+
+    def look_at_machine(self) -> None:
+        """Say so where nothing has run out for long enough."""
+        short_of = self.easing.reason
+        if self.easing.is_over(self.clock.monotonic()):
+            structlog.get_logger("order_monitor.engine").info("machine.recovered", reason=short_of)
+
+    def has_room(self, under_way: int) -> bool:
+        """Whether this machine has room for one more call while so many are ``under_way``."""
+        self.under_way = under_way
+        return self.easing.has_room(self.clock.monotonic(), under_way)
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, which ``sent_at`` was written by."""

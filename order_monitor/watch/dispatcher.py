@@ -65,6 +65,7 @@ class Dispatcher:
         now = self._board.clock.monotonic()
         self._board.state.ticked_at = now
         self._board.read_clock()
+        self._board.look_at_machine()
         if self._board.hold:
             return TICK
         is_more_due = self._board.queue.promote(self._board.now())
@@ -100,7 +101,7 @@ class Dispatcher:
 
     def _has_room(self, account: Account, now: float) -> bool:
         """Whether a place is free: for an account that is well, among those that are; for a slow one, among all."""
-        if self._is_full(account.key):
+        if self._is_full(account.key) or not self._board.has_room(len(self.calls)):
             return False
         concurrency = self._board.policy.concurrency
         if len(self.calls) < concurrency:
@@ -115,6 +116,8 @@ class Dispatcher:
 
     def _pause(self, now: float) -> float:
         pause, queue = TICK, self._board.queue
+        if now < self._board.easing.until:
+            return min(pause, self._board.easing.until - now)
         wake = queue.next_wake()
         if wake is not None:
             pause = min(pause, wake - self._board.now())

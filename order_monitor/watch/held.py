@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from order_monitor.core.answer import Waiting
 from order_monitor.core.brake import ASK_EVERY, next_slot
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.entry import Entry, Stage
@@ -74,6 +75,9 @@ class HeldEnds:
         entry = queue.get(one.order_id)
         if entry is None or entry.stage not in (Stage.SCHEDULED, Stage.IDLE):
             return
+        if isinstance(entry.written, Waiting):
+            # Another process held it after this one had read "waiting": the same answer again withdraws the hold, so it is written.
+            entry.written = None
         if self._board.policy.one_pass:
             if entry.stage is Stage.IDLE and not entry.checks and (one.is_released or self._is_due(entry, one, now)):
                 self._board.state.eligible += 1

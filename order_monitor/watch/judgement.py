@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from order_monitor.core.answer import (
+    EXHAUSTED,
     AboutOrder,
     AccountFailure,
     Answer,
@@ -117,6 +118,9 @@ class Judgement:
     ) -> None:
         """Take note of a failure: it is the account's, the network's or ours, unless only this order's questions fail."""
         self._board.state.outcomes[answer.outcome] += 1
+        if answer.why in EXHAUSTED:
+            self._ran_out(account, entry, answer.why, now, probe=probe)
+            return
         if fault is Fault.ORDER:
             account.gate.learned_nothing(now, probe=probe)
             self._not_answered(entry, answer, self._board.policy.cap)
@@ -127,6 +131,16 @@ class Judgement:
         self._not_answered(entry, answer)
         if is_shut:
             self._take_back(account)
+
+    def _ran_out(self, account: Account, entry: Entry, why: str, now: float, *, probe: bool) -> None:
+        """Take note that this machine could not ask: it ends no order, not even with ``give_up_blind``, and shuts no gate."""
+        account.gate.learned_nothing(now, probe=probe)
+        self._board.ran_out(why)
+        if self._board.policy.one_pass:
+            self.confirmations.forget(entry)
+            self._board.queue.idle(entry)
+        else:
+            self._not_answered_at(entry, entry.due)
 
     def _makes_no_sense(self, account: Account, entry: Entry, answer: Odd, now: float, *, probe: bool) -> None:
         reason, is_answer = account.judge.reason(account.gate.limit), isinstance(answer, (Refused, Garbled))

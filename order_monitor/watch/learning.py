@@ -9,6 +9,7 @@ from order_monitor.core.answer import Answer, Waiting
 from order_monitor.core.clock import Clock
 from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Cause
 from order_monitor.core.recording import Fate, Result
 from order_monitor.core.schedule import Schedule
 from order_monitor.core.timing.memory import Key
@@ -71,7 +72,7 @@ class Learning(Observer):
             return
         before = self._before(order)
         self._asked.pop(order.id, None)
-        if is_end and not isinstance(finding.answer, Waiting):
+        if is_end and write is not None and write.cause is Cause.ANSWER:
             self.timing.ended(key_of(order), before, finding.took, finding.seen_at)
         else:
             self.timing.lost(key_of(order), before, finding.seen_at)

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 import structlog
 
-from order_monitor.core.answer import Cancelled, Completed
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Unreachable,
+    Waiting,
+)
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.recording import Fate, Result
 from order_monitor.shop.order_reader import End
 from order_monitor.watch.account import Account
@@ -44,7 +55,7 @@ class Desk(Protocol):
 class _Ended:
     order: Order
     account: str
-    completed: bool
+    outcome: Outcome
 
 
 class Reconciliation(Observer):
@@ -63,7 +74,7 @@ class Reconciliation(Observer):
         """Remember an order that we have ended."""
         if result.fate is not Fate.WRITTEN or result.write is None or not result.write.final:
             return
-        ended = _Ended(result.finding.order, result.finding.account, isinstance(result.finding.answer, Completed))
+        ended = _Ended(result.finding.order, result.finding.account, result.write.outcome)
         self._remember(self._clock.monotonic() + self._after, ended)
 
     def _remember(self, due: float, ended: _Ended) -> None:
@@ -84,7 +95,7 @@ class Reconciliation(Observer):
         for end in await self._desk.ended(self._after + LATE):
             account = engine.directory.account_of(end.order)
             if isinstance(account, Account) and end.order.id not in known:
-                self._remember(now + self._after - end.ago, _Ended(end.order, account.key, end.completed))
+                self._remember(now + self._after - end.ago, _Ended(end.order, account.key, end.outcome))
 
     async def run(self, engine: Engine) -> None:
         """Look again for ever, at the accounts' own pace."""
@@ -122,14 +133,22 @@ class Reconciliation(Observer):
         account.pace.take(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             answer = (await account.provider.ask(ended.order.referans)).answer
-        kind = ""
-        if isinstance(answer, Completed) and not ended.completed:
-            kind = "completed_after_failed"
-        elif isinstance(answer, Cancelled) and ended.completed:
-            kind = "cancelled_after_completed"
-        if kind:
+        if kind := _contradiction(ended.outcome, answer):
             self._log.error("order.contradicted", order_id=ended.order.id, account=account.name, kind=kind)
             try:
                 await self._desk.review(ended.order.id, kind, account.key)
             except ShopError as error:
                 self._log.warning("review.not_kept", order_id=ended.order.id, why=str(error))
+
+
+def _contradiction(outcome: Outcome, answer: Answer) -> str:
+    """Return the kind of review where ``answer`` says otherwise than how the order ended; nothing where it does not."""
+    match answer:
+        case Completed():
+            return "" if outcome is Outcome.COMPLETED else "completed_after_failed"
+        case Cancelled():
+            return "" if outcome is not Outcome.COMPLETED else "cancelled_after_completed"
+        case Waiting() | Refused() | Garbled() | Blocked() | Busy() | Unreachable():
+            return ""
+        case _:
+            assert_never(answer)

@@ -13,6 +13,7 @@ import structlog
 from order_monitor.core.gate import Pace
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED, Order, Route, SkipReason
+from order_monitor.core.proxy import parse_proxy
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
@@ -75,7 +76,7 @@ class OneAccount:
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask through a new client; one question is let through at once, lest a corrected password wait."""
-        old, self.account.provider = self.account.provider, opener(None).provider
+        old = self.account.ask_as(opener(None))
         self.account.gate.retry_now()
         return [old]
 
@@ -119,7 +120,7 @@ class ShopAccounts:
         """
         current = {integration.id: integration for integration in integrations}
         self._accounts, self._names = None, names_of(current.values())
-        self.on_secrets({self._names[key]: (i.kod, i.sifre) for key, i in current.items()})
+        self.on_secrets({self._names[key]: _secrets(i) for key, i in current.items()})
         dropped: list[Provider] = []
         self._refused.clear()
         self._told = {key: integration for key, integration in self._told.items() if key in current}
@@ -137,14 +138,15 @@ class ShopAccounts:
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask each account through a new client; one whose address may no longer be called goes."""
         self.open_account, self._accounts = opener, None
-        old = [known.account.provider for known in self._known.values()]
+        old: list[Provider] = []
         for integration_id, known in list(self._known.items()):
             try:
-                known.account.provider = opener(known.integration).provider
+                fresh = opener(known.integration)
             except ValueError:
-                del self._known[integration_id]
+                old.append(self._known.pop(integration_id).account.provider)
                 self._refused[integration_id] = SkipReason.BAD_ADDRESS
             else:
+                old.append(known.account.ask_as(fresh))
                 known.account.gate.retry_now()
         return old
 
@@ -166,7 +168,7 @@ class ShopAccounts:
         if known is None:
             self._known[integration.id] = _Known(integration, fresh)
             return []
-        old, known.account.provider = known.account.provider, fresh.provider
+        old = known.account.ask_as(fresh)
         known.integration, known.account.name = integration, name
         known.account.gate.retry_now()
         return [old]
@@ -223,8 +225,16 @@ def _credentials(integration: Integration) -> Credentials:
     return Credentials(integration.provider, integration.base_url, integration.kod)
 
 
-def _access(integration: Integration) -> tuple[str, str, str]:
-    return integration.base_url, integration.kod, integration.sifre
+def _access(integration: Integration) -> tuple[str, ...]:
+    return integration.base_url, integration.kod, integration.sifre, integration.proxy
+
+
+def _secrets(integration: Integration) -> list[str]:
+    try:
+        proxy = parse_proxy(integration.proxy).secrets()
+    except ValueError:
+        proxy = [integration.proxy]
+    return [integration.kod, integration.sifre, *proxy]
 
 
 def _refusal(integration: Integration) -> SkipReason | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.answer import Completed, Waiting
+from order_monitor.core.answer import Waiting
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.entry import Entry
 from order_monitor.core.order import Order
@@ -118,15 +118,14 @@ class Settlement:
     def _end(self, result: Result) -> None:
         finding, write = result.finding, result.write
         assert write is not None
-        outcome = "completed" if isinstance(finding.answer, Completed) else "failed"
-        self._state.ends[outcome] += 1
+        self._state.ends[write.outcome] += 1
         self._state.timeouts += isinstance(finding.answer, Waiting)
         self._queue.forget(finding.order.id)
         self._on_end(finding.order)
         if result.repeat:
             self._log.warning("order.repeated", order_id=finding.order.id, status=write.status)
         self._log.info(
-            f"order.{outcome}",
+            f"order.{write.outcome}",
             order_id=finding.order.id,
             tenant_id=finding.order.tenant_id,
             status=write.status,

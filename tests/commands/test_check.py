@@ -127,6 +127,42 @@ async def test_an_account_that_does_not_answer(plain_shop: Shop, tmp_path: Path,
     assert reason in of(lines, "error")["account default"]["text"]
 
 
+async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(plain_shop: Shop, tmp_path: Path) -> None:
+    """From the settings and from an integration's column; its login shows nowhere, and ``--once`` ends nothing for it."""
+    from tests.servers import ProxyServer
+
+    await plain_shop.connection.execute(PLAIN_TABLES + "ALTER TABLE integrations ADD COLUMN proxy text;")
+    market = Market(plain_shop)
+    integration = await market.integration(None, name="main", kod=KOD, sifre=SIFRE, base="http://panel.example")
+    order_id = await plain_shop.add(provider_id=integration)
+    login = ("puser-CANARY", "p@CANARY")
+    async with (
+        StandIn({}, kod=KOD, sifre=SIFRE) as panel,
+        ProxyServer(int(panel.url.rpartition(":")[2]), login=login) as proxy,
+    ):
+        url = f"http://puser-CANARY:%s@127.0.0.1:{proxy.port}"
+        given: dict[str, Any] = {"source": "database", "allow_private": True, "proxy": url % "p%40CANARY"}
+        code, lines, errors = await check(tmp_path, settings(plain_shop.dsn, "http://panel.example", provider=given))
+        (told,) = (line for line in lines if line["subject"].startswith("account "))
+        assert (code, told["level"]) == (0, "ok")
+        assert told["text"] == f"answers, through the proxy http://127.0.0.1:{proxy.port}; balance 1523.40"
+        assert "CANARY" not in f"{lines}{errors}"
+        await plain_shop.connection.execute("UPDATE integrations SET proxy = $1", url % "wrong-CANARY")
+        config = settings(plain_shop.dsn, "http://panel.example", provider=given)
+        code, lines, errors = await check(tmp_path, config)
+        (told,) = (line for line in lines if line["subject"].startswith("account "))
+        assert (code, told["level"]) == (1, "error")
+        assert "proxy_login: the proxy does not accept its login" in told["text"]
+        assert told["do"]
+        assert "CANARY" not in f"{lines}{errors}"
+        async with running(tmp_path, config, "--once", "--json") as run:
+            assert await run.end() == 1
+        assert b"CANARY" not in run.out + run.err
+        assert json.loads(run.out)["not_asked"] == 1
+        assert (await plain_shop.row(order_id))["external_status"] == "sent"
+        assert set(proxy.asked) == {"panel.example"}
+
+
 async def test_what_looks_right_and_may_not_be_is_a_warning(plain_shop: Shop, tmp_path: Path) -> None:
     """A word that ends an order in most shops among the open ones, and a balance that nobody can be warned of."""
     from tests.providers.test_znet import says

@@ -55,7 +55,7 @@ async def test_check_holds_the_clocks_against_each_other(ours: Shop, tmp_path: P
 async def test_explain_says_why_an_overdue_order_is_not_ended(ours: Shop, tmp_path: Path) -> None:
     late, young = await ours.add(sent_at=1_700_000_000.0), await ours.add(sent_at=None)
     await ours.set(young, sent_at=await ours.connection.fetchval("SELECT now()"))
-    boot = SystemClock().boot()
+    boot = UpForLong().boot()
     await ours.connection.execute(
         "INSERT INTO order_monitor_presence (id, host, pid, kind, version, boot_id, unsteady_until) "
         "VALUES ('x', 'h', 1, 'gone', '1', $1, $2)",

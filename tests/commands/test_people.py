@@ -55,10 +55,10 @@ async def call(tmp_path: Path, config: str, *arguments: str, stdin: str | bytes 
 
 
 @asynccontextmanager
-async def daemon(shop: Shop, tmp_path: Path, config: str) -> AsyncIterator[Run]:
+async def daemon(shop: Shop, tmp_path: Path, config: str, *, rate: float = 1.0) -> AsyncIterator[Run]:
     folder = tmp_path / "daemon"
     folder.mkdir(exist_ok=True)
-    async with running(folder, config) as run:
+    async with running(folder, config, rate=rate) as run:
         while not any(e["event"] == "started" for e in run.events()):
             await asyncio.sleep(0.01)
         yield run

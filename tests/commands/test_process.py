@@ -128,11 +128,14 @@ def settings(dsn: str, url: str, **more: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, config: str, *arguments: str, ahead: float = 0.0) -> AsyncIterator[Run]:
-    """Run the program in a process of its own, whose machine's clock is ``ahead`` by so many seconds."""
+async def running(
+    tmp_path: Path, config: str, *arguments: str, ahead: float = 0.0, rate: float = 1.0
+) -> AsyncIterator[Run]:
+    """Run the program in a process of its own, whose machine's clock is ``ahead`` by so many seconds, or runs faster."""
     (tmp_path / "monitor.toml").write_text(config)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")}
     environ[launch.CLOCK_AHEAD] = str(ahead)
+    environ[launch.CLOCK_RATE] = str(rate)
     async with ended(await launch.start(*arguments, cwd=tmp_path, env=environ)) as run:
         yield run
 

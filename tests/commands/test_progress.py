@@ -32,24 +32,23 @@ async def test_a_pass_that_can_write_nothing_is_not_well(
     assert {(await plain_shop.row(i))["external_status"] for i in ids} == {"sent"}
 
 
-@pytest.mark.untraced
 async def test_a_daemon_whose_every_write_is_refused_is_not_ready(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    """The whole minute, by the real clock: /readyz, `status`; and ready again when the wall is gone."""
+    """After the whole minute, by a clock that is quicker: /readyz, `status`; and ready again when the wall is gone."""
     await sent(plain_shop, 6)
     await plain_shop.connection.execute(NO)
     config = settings(plain_shop.dsn, panel.server.url, schedule={"cap": 5})
-    async with daemon(plain_shop, tmp_path, config) as run, httpx.AsyncClient() as client:
+    async with daemon(plain_shop, tmp_path, config, rate=10) as run, httpx.AsyncClient() as client:
         listening = await run.event("health.listening")
         url = f"http://127.0.0.1:{listening['port']}"
         while (await client.get(f"{url}/readyz")).status_code != 200:
             await asyncio.sleep(0.05)
         began = time.monotonic()
         while (answered := await client.get(f"{url}/readyz")).status_code == 200:
-            assert time.monotonic() - began < 90
-            await asyncio.sleep(0.5)
-        assert time.monotonic() - began > 40
+            assert time.monotonic() - began < 20
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - began > 4
         assert "orders refused: 6" in answered.text
         own = settings(plain_shop.dsn, panel.server.url, health={"port": listening["port"]})
         code, out, _ = await call(tmp_path, own, "status")

@@ -29,6 +29,7 @@ from order_monitor.core.decision import (
     timeout_message,
 )
 from order_monitor.core.order import Order, Route, SkipReason
+from order_monitor.core.outcome import Cause, Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Finding
 from order_monitor.core.text import clean
@@ -46,14 +47,14 @@ SAYS_NOTHING: list[Answer] = [
 
 def test_completed_with_a_pin() -> None:
     decision = decide(SENT, Completed(Pin("P-1"), "Yüklendi"), 10, Rules())
-    assert decision == Write("completed", final=True, pin=Pin("P-1"), note="Yüklendi", message="Yüklendi")
+    assert decision == Write(Outcome.COMPLETED, "completed", pin=Pin("P-1"), note="Yüklendi", message="Yüklendi")
 
 
 def test_the_shop_chooses_the_words() -> None:
     rules = Rules(completed="done", failed="rejected", processing="queued")
-    assert decide(SENT, Completed(None), 10, rules) == Write("done", final=True)
-    assert decide(SENT, Cancelled("x"), 10, rules) == Write("rejected", final=True, note="x", message="x")
-    assert decide(SENT, Waiting(), 10, rules) == Write("queued", final=False)
+    assert decide(SENT, Completed(None), 10, rules) == Write(Outcome.COMPLETED, "done")
+    assert decide(SENT, Cancelled("x"), 10, rules) == Write(Outcome.FAILED, "rejected", note="x", message="x")
+    assert decide(SENT, Waiting(), 10, rules) == Write(Outcome.PROCESSING, "queued")
 
 
 def test_cancelled_never_brings_a_pin() -> None:
@@ -74,16 +75,24 @@ def test_the_plain_rule_gives_up_blind(answer: Answer) -> None:
     rules = Rules(give_up_blind=True)
     decision = decide(SENT, answer, DAY, rules)
     assert decision == Write(
-        "failed", final=True, note="Timeout: No response after 24h", message="Timeout: No response after 24h"
+        Outcome.FAILED,
+        "failed",
+        note="Timeout: No response after 24h",
+        message="Timeout: No response after 24h",
+        cause=Cause.TIME_LIMIT,
     )
     assert not isinstance(decide(SENT, answer, DAY - 1, rules), Write) or isinstance(answer, Waiting)
 
 
 def test_waiting_past_the_deadline_fails_the_order() -> None:
     assert decide(SENT, Waiting("bekleniyor"), DAY, Rules()) == Write(
-        "failed", final=True, note="Timeout: No response after 24h", message="Timeout: No response after 24h"
+        Outcome.FAILED,
+        "failed",
+        note="Timeout: No response after 24h",
+        message="Timeout: No response after 24h",
+        cause=Cause.TIME_LIMIT,
     )
-    assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write("completed", final=True, pin=Pin("P"))
+    assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write(Outcome.COMPLETED, "completed", pin=Pin("P"))
 
 
 @pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(Pin("P")), Completed(None)])
@@ -110,7 +119,9 @@ def test_or_it_is_failed_where_others_are_understood_and_the_clocks_agree(answer
     rules = Rules(give_up_unknown=True)
     told = timeout_message(DAY)
     known, alone = Unknown(DAY, others_understood=True), Unknown(DAY)
-    assert decide(SENT, answer, DAY, rules, unknown=known) == Write("failed", final=True, note=told, message=told)
+    assert decide(SENT, answer, DAY, rules, unknown=known) == Write(
+        Outcome.FAILED, "failed", note=told, message=told, cause=Cause.TIME_LIMIT
+    )
     for found in (
         decide(SENT, answer, DAY, rules, unknown=alone),
         decide(SENT, answer, DAY, rules, unknown=known, may_expire=False),
@@ -129,11 +140,11 @@ def test_what_only_a_person_can_read_is_never_failed_as_unknown(why: str) -> Non
 
 def test_waiting_is_written_once() -> None:
     first = decide(SENT, Waiting("bekleniyor"), 10, Rules())
-    assert first == Write("processing", final=False, note="bekleniyor", message="bekleniyor")
+    assert first == Write(Outcome.PROCESSING, "processing", note="bekleniyor", message="bekleniyor")
     assert decide(Row("processing", None, "bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
     assert decide(Row("processing", None, "x | bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
     assert decide(Row("processing", None, "bekleniyor"), Waiting("sırada"), 20, Rules()) == Write(
-        "processing", final=False, note="bekleniyor | sırada", message="sırada"
+        Outcome.PROCESSING, "processing", note="bekleniyor | sırada", message="sırada"
     )
 
 
@@ -184,7 +195,7 @@ ENDED = Row("done", None, "x")
 @pytest.mark.parametrize("stored", ["", "  ", None, "-", "NULL", "Pin Yok"])
 def test_a_pin_that_comes_late_goes_in_and_changes_nothing_else(stored: str | None) -> None:
     decision = decide_late_pin(Row("done", stored, "x"), Completed(Pin("P"), " Yüklendi\n"), Rules())
-    assert decision == Write("done", final=True, pin=Pin("P"), note=None, message="Yüklendi")
+    assert decision == Write(Outcome.COMPLETED, "done", pin=Pin("P"), note=None, message="Yüklendi")
 
 
 @pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok")])
@@ -215,7 +226,7 @@ def test_what_the_provider_said_is_told_whole_and_noted_as_far_as_it_fits(answer
 
 def test_waiting_for_the_first_time_is_written_though_its_message_stands_there() -> None:
     assert decide(Row("sent", None, "bekleniyor"), Waiting("bekleniyor"), 10, Rules()) == Write(
-        "processing", final=False, note=None, message="bekleniyor"
+        Outcome.PROCESSING, "processing", note=None, message="bekleniyor"
     )
 
 
@@ -225,14 +236,14 @@ def test_a_mark_of_nothing_in_a_row_is_no_pin(stored: str | None) -> None:
     assert isinstance(decision, Write)
     assert decision.pin == Pin("P")
     assert decide(Row("sent", stored, None), Cancelled("x"), 1, Rules()) == Write(
-        "failed", final=True, note="x", message="x"
+        Outcome.FAILED, "failed", note="x", message="x"
     )
 
 
 def test_what_marks_nothing_in_a_row_is_the_setting() -> None:
     zero, rules = Row("sent", "0", None), Rules(no_pin=("0",))
     assert decide(zero, Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
-    assert decide(zero, Completed(Pin("P")), 1, rules) == Write("completed", final=True, pin=Pin("P"))
+    assert decide(zero, Completed(Pin("P")), 1, rules) == Write(Outcome.COMPLETED, "completed", pin=Pin("P"))
     assert decide_late_pin(Row("done", "0", None), Completed(Pin("P")), rules) != Nothing()
     assert isinstance(decide(zero, Cancelled("x"), 1, rules), Write)
     assert decide(zero, Cancelled("x"), 1, Rules()) == Stuck(StuckReason.FAILED_WITH_PIN)
@@ -240,10 +251,12 @@ def test_what_marks_nothing_in_a_row_is_the_setting() -> None:
 
 def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
     row = Row("sent", "P", None)
-    assert decide(row, Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
-    assert decide(row, Completed(None), 1, Rules()) == Write("completed", final=True)
-    assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write("completed", final=True)
-    assert decide(Row("sent", "P\r\nQ\r\n", None), Completed(Pin("P\nQ")), 1, Rules()) == Write("completed", final=True)
+    assert decide(row, Completed(Pin("P")), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
+    assert decide(row, Completed(None), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
+    assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
+    assert decide(Row("sent", "P\r\nQ\r\n", None), Completed(Pin("P\nQ")), 1, Rules()) == Write(
+        Outcome.COMPLETED, "completed"
+    )
     assert decide(Row("sent", "p", None), Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
 
 
@@ -372,7 +385,9 @@ def test_an_answers_age_counts_from_when_the_order_was_sent() -> None:
 def test_where_the_column_does_not_take_the_word_an_order_that_waits_keeps_its_status() -> None:
     rules = Rules(writes_processing=False)
     row = Row("sent", None, None)
-    assert decide(row, Waiting("sirada"), 100.0, rules) == Write("sent", final=False, note="sirada", message="sirada")
+    assert decide(row, Waiting("sirada"), 100.0, rules) == Write(
+        Outcome.PROCESSING, "sent", note="sirada", message="sirada"
+    )
     assert decide(Row("sent", None, "sirada"), Waiting("sirada"), 100.0, rules) == Nothing()
     ended = decide(row, Waiting("sirada"), 90_000.0, rules)
     assert isinstance(ended, Write)

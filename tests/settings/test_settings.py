@@ -125,6 +125,24 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.unique_pins", [WRONG, 2]),
     ("provider.reference_reuse", ["", WRONG, "oldest", 5, True]),
     ("provider.ca_file", ["", "/nowhere/ca.pem", __file__, "/tmp", 5]),
+    (
+        "provider.proxy",
+        [
+            "",
+            " ",
+            WRONG,
+            5,
+            "proxy.example:3128",
+            "socks4://proxy.example:1080",
+            "http://",
+            "http://proxy.example:0",
+            f"http://proxy.example/{WRONG}",
+            f"http://user:{WRONG}#@proxy.example:3128",
+            f"http://:{WRONG}@proxy.example:3128",
+            f"http://us%3Aer:{WRONG}@proxy.example:3128",
+            f"socks5://user:{WRONG}{'x' * 256}@proxy.example",
+        ],
+    ),
     ("provider.balance_interval", [-1, WRONG, True]),
     ("provider.low_balance", [-1, "nan", True, WRONG]),
     ("schedule.first_check", [-1, WRONG, True, "1w"]),
@@ -278,6 +296,14 @@ def test_the_environment_says_the_same_in_text(key: str, value: object, meant: o
     section, _, name = key.partition(".")
     settings = read(environ={as_variable(key): str(value)})
     assert getattr(getattr(settings, section), "schema_" if name == "schema" else name) == meant
+
+
+def test_a_proxys_address_is_a_secret_and_so_is_its_login() -> None:
+    settings = read("[provider]\nproxy = 'http://proxy-user:p%40CANARY@proxy.example:3128'\n")
+    assert {"proxy-user", "p@CANARY", "http://proxy-user:p%40CANARY@proxy.example:3128"} <= set(settings.secrets())
+    assert "CANARY" not in repr(settings)
+    for good in ("https://proxy.example", "socks5://u:p@10.0.0.7:1080", "socks5h://[::1]"):
+        assert read(environ={as_variable("provider.proxy"): good}).provider.proxy is not None
 
 
 @given(st.integers(0, 10**9), st.sampled_from(["ms", "s", "m", "h", "d", ""]))

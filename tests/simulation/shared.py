@@ -452,7 +452,7 @@ SHARED: dict[str, str] = {
     "SELECT count(*) AS active, extract(epoch FROM clock_timestamp())": "_active",
     "SELECT order_id::text AS id, account, extract(epoch FROM opened_at)": "_held",
     "SELECT r.order_id::text AS id, extract(epoch FROM opened_at)": "_held_since",
-    "SELECT count(*) FILTER (WHERE e.outcome = 'completed') AS completed": "_count_ends",
+    "SELECT count(*) FILTER (WHERE e.outcome IN ('completed')) AS completed": "_count_ends",
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
     'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
     'INSERT INTO "public"."order_monitor_review"': "_review",

@@ -25,7 +25,7 @@ from tests.simulation.special import EVERY, MAKERS, drawn, special
 from tests.simulation.world import play
 
 CHUNK = 20
-CHUNKS = 10
+CHUNKS = 6
 FRESH = int(os.environ["SIMULATION_SEED"])
 
 
@@ -72,7 +72,7 @@ def test_each_fault_alone_and_often(kind: str) -> None:
 def test_a_seed_is_played_alike_in_every_process() -> None:
     """Neither the order of a set nor an address has a say."""
     code = "from tests.simulation.loop import run; from tests.simulation.scenario import draw; "
-    code += "from tests.simulation.world import play; print([run(play(draw(seed))) for seed in (3, 5, 8)])"
+    code += "from tests.simulation.world import play; print([run(play(draw(seed))) for seed in (3, 5)])"
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     told = {
         subprocess.run(
@@ -86,27 +86,25 @@ def test_a_seed_is_played_alike_in_every_process() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(told) == 1
-    assert str([run(play(draw(seed))) for seed in (3, 5, 8)]) + "\n" in told
+    assert str([run(play(draw(seed))) for seed in (3, 5)]) + "\n" in told
 
 
 @pytest.mark.simulated
-@pytest.mark.parametrize("seed", [3, 9])
-def test_all_holds_wherever_a_process_dies(seed: int) -> None:
+def test_all_holds_wherever_a_process_dies() -> None:
     """At each await that it comes to, at the first time and at the last; ``--crashes`` goes through every step."""
     sweep = Sweep()
-    sweep.go_through(small(seed), every=1_000_000)
+    sweep.go_through(small(3), every=1_000_000)
     assert sweep.broken == []
     assert len(sweep.stood) > 50
 
 
 @pytest.mark.simulated
-@pytest.mark.timeout(400)
 def test_all_holds_wherever_the_connection_is_cut() -> None:
     """A look that failed after it had read the accounts left them unread for minutes."""
     sweep = Sweep()
-    sweep.cut(replace(small(3), refresh=300.0), every=3)
+    sweep.cut(replace(small(3), refresh=300.0), every=12)
     assert sweep.broken == []
-    assert sweep.cuts > 50
+    assert sweep.cuts > 20
 
 
 def test_a_process_dies_at_the_chosen_step() -> None:

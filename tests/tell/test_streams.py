@@ -23,7 +23,7 @@ ODD = "ş ✓ \N{PILE OF POO} \x9b\x1b"
 def shell(tmp_path: Path, command: str, config: str = GOOD, **environ: str) -> subprocess.CompletedProcess[bytes]:
     """Run a line of shell, in which ``om`` is the program; its last exit code is that of ``om``."""
     (tmp_path / "monitor.toml").write_text(config)
-    known = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")}
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("ORDER_MONITOR_", "COVERAGE"))}
     told = f'om() {{ "{sys.executable}" -m order_monitor "$@"; }}\n{command}'
     env = {**known, "PYTHONPATH": str(ROOT), **environ}
     done = subprocess.run(

@@ -155,21 +155,21 @@ async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the
     assert walk.engine.state.held == {}
 
 
-async def test_a_panel_that_cancels_five_hundred_by_night_has_failed_none_when_it_comes_to_its_senses(
+async def test_a_panel_that_cancels_all_by_night_has_failed_none_when_it_comes_to_its_senses(
     night: Shop,
 ) -> None:
     await history(night, 50, 5)
-    await many(night, 500, "night")
+    await many(night, 200, "night")
     walk = Night(night, lambda _: CANCELLED)
     await walk.go(2 * HOUR)
     assert (await walk.ends())["failed"] == 5
-    assert await walk.held() == 500
+    assert await walk.held() == 200
     calls = len(walk.bench.calls)
-    assert calls <= 500 * (2 + 12) + 100, "every ten minutes, not more often"
+    assert calls <= 200 * (2 + 12) + 100, "every ten minutes, not more often"
     walk.answers = lambda r: DONE if r.endswith(("1", "2")) or r.startswith("old") else WAITING
     await walk.go(1200)
     ends = await walk.ends()
-    assert (ends["failed"], ends["completed"]) == (5, 150)
+    assert (ends["failed"], ends["completed"]) == (5, 90)
     assert await walk.held() == 0
     assert walk.engine.state.kept == {}
 
@@ -281,6 +281,20 @@ async def test_a_restart_goes_on_with_what_is_held(night: Shop) -> None:
     second.bench.clock.elapsed = HOUR - 300
     await second.go(1200)
     assert (await second.held(), (await second.ends())["failed"]) == (0, 30)
+
+
+async def test_what_another_process_holds_is_let_go_by_an_answer_that_says_nothing_new_here(night: Shop) -> None:
+    await history(night, 50, 0)
+    await many(night, 30, "out")
+    here = Night(night, lambda _: WAITING)
+    await here.go(120)
+    there = Night(night, lambda _: CANCELLED)
+    there.bench.clock.elapsed = 120
+    await there.go(120)
+    assert await there.held() == 30
+    here.bench.clock.elapsed = 240
+    await here.go(720)
+    assert await here.held() == 0
 
 
 async def test_an_order_that_the_shop_ends_or_deletes_or_sends_anew_is_held_no_more(night: Shop) -> None:

@@ -16,7 +16,8 @@ from tests.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
 from tests.watching import watched
 
-MANY = 1200
+MANY = 600
+ENDING = 1200
 LOOK = 13
 """Statements of one look at the most, its transaction included: they are the same however much is open."""
 
@@ -62,15 +63,15 @@ async def test_where_nothing_changes_nothing_is_written_and_a_statement_serves_f
 async def test_what_ends_is_written_many_at_a_time(shop: Shop) -> None:
     """A thousand answers a second, each of which waits fifty milliseconds for company."""
     await lines(shop)
-    await fill(shop, MANY, age="interval '1 hour'")
+    await fill(shop, ENDING, age="interval '1 hour'")
     async with watched(shop.dsn) as (database, asked):
         made = Bench(shop, lambda referans: text(f"OK|2|PIN-{referans}|tamam"), database=database)
         async with Drive(made.engine, made.clock) as drive:
             await drive.run(20, scan_every=100)
-        assert made.engine.state.ends == Counter(completed=MANY)
-        assert sum(1 for sql in asked if WRITES.match(sql)) <= MANY / 20
-        assert len(asked) <= 0.32 * MANY, Counter(sql.strip()[:40] for sql in asked)
-    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == MANY
+        assert made.engine.state.ends == Counter(completed=ENDING)
+        assert sum(1 for sql in asked if WRITES.match(sql)) <= ENDING / 20
+        assert len(asked) <= 0.32 * ENDING, Counter(sql.strip()[:40] for sql in asked)
+    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == ENDING
 
 
 async def test_a_quick_look_reads_what_is_new_however_much_is_open(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from order_monitor.core.answer import Answer, Completed, Refused, Unreachable, W
 from order_monitor.core.decision import Write
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
@@ -63,7 +64,7 @@ class Street:
     def _written(self, finding: Finding) -> Result:
         if isinstance(finding.answer, Completed):
             del self.orders[finding.order.id]
-            return Result(finding, Fate.WRITTEN, Write("completed", final=True, pin=Pin("x")), status="sent")
+            return Result(finding, Fate.WRITTEN, Write(Outcome.COMPLETED, "completed", pin=Pin("x")), status="sent")
         return Result(finding, Fate.UNCHANGED)
 
 

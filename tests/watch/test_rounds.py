@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.errors import ShopUnavailableError
+from order_monitor.core.outcome import Outcome
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.order_reader import End
 from order_monitor.tell.ping import Ping
@@ -244,7 +245,10 @@ async def test_what_ended_before_the_start_is_looked_at_again() -> None:
     reconciliation = Reconciliation(desk, clock, 600.0)
     orders = [stage.order(100) for _ in range(4)]
     ages = (10.0, 700.0, 600.0 + LATE + 1, 599.0)
-    desk.ends = [End(order, completed=n != 3, ago=ago) for n, (order, ago) in enumerate(zip(orders, ages, strict=True))]
+    desk.ends = [
+        End(order, Outcome.FAILED if n == 3 else Outcome.COMPLETED, ago)
+        for n, (order, ago) in enumerate(zip(orders, ages, strict=True))
+    ]
     desk.away = True
     task = asyncio.create_task(reconciliation.run(stage.engine))
     while clock.next_alarm() is None:

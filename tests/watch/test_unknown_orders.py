@@ -312,7 +312,7 @@ async def delays(shop: Shop, good: int, odd: int, kind: str, seed: int) -> list[
         await shop.add(sent_at=NOW + at - 60.0, referans=referans)
     bench = Bench(shop, panel_of(ODD[kind]), calls_per_second=10.0)
     async with Drive(bench.engine, bench.clock) as drive:
-        await drive.run(180, scan_every=10)
+        await drive.run(900, scan_every=10)
     return [at - due[referans] for at, referans in bench.calls if referans.startswith("good")]
 
 
@@ -323,12 +323,16 @@ async def delays(shop: Shop, good: int, odd: int, kind: str, seed: int) -> list[
 async def test_the_good_ones_are_found_as_soon_as_without(
     plain_shop: Shop, good: int, odd: int, kind: str, seed: int
 ) -> None:
-    """In the median as soon as if there were no odd ones; at the worst within twice the time of a first check."""
+    """Where they are as many as the odd ones at once, and at the worst within twice the time of a first check.
+
+    One among very many odd ones is searched for more slowly: from outside that is an account that is closed.
+    """
     found = await delays(plain_shop, good, odd, kind, seed)
     assert len(found) == good
-    assert max(found) <= 60.0
+    assert max(found) <= 600.0
     if good >= odd:
         assert median(found) <= 1.0
+        assert max(found) <= 60.0
 
 
 @pytest.mark.parametrize(("kind", "count"), [("refused", 1), ("text", 2), ("empty", 6), ("unknown state", 6)])

@@ -52,8 +52,8 @@ MUTANTS = (
     Mutant(
         "the PIN is left out",
         "core/decision.py",
-        "_end(row, rules.completed, message, rules, pin)",
-        "_end(row, rules.completed, message, rules)",
+        "_end(row, Outcome.COMPLETED, message, rules, pin)",
+        "_end(row, Outcome.COMPLETED, message, rules)",
     ),
     Mutant(
         "the time limit never comes",
@@ -382,14 +382,14 @@ MUTANTS = (
     Mutant(
         "what is not known fails without evidence",
         "core/decision.py",
-        "if rules.give_up_unknown and may_fail:",
+        "if rules.give_up_unknown and may_expire and unknown.others_understood:",
         "if rules.give_up_unknown:",
     ),
     Mutant(
         "what is not known fails although it is for a person",
         "core/decision.py",
-        "if rules.give_up_unknown and may_fail:",
-        "if may_fail:",
+        "if rules.give_up_unknown and may_expire and unknown.others_understood:",
+        "if may_expire and unknown.others_understood:",
     ),
     Mutant(
         "an end is written although a person holds them",

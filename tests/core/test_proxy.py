@@ -1,0 +1,69 @@
+"""A proxy's address: what it may look like, and that its login never shows."""
+
+import pytest
+
+from order_monitor.core.proxy import Proxy, parse_proxy
+
+GOOD = {
+    "http://proxy.example:3128": Proxy("http", "proxy.example", 3128),
+    " http://proxy.example:3128/ ": Proxy("http", "proxy.example", 3128),
+    "HTTP://Proxy.Example": Proxy("http", "proxy.example", 80),
+    "https://10.0.0.7": Proxy("https", "10.0.0.7", 443),
+    "socks5://proxy.example": Proxy("socks5", "proxy.example", 1080),
+    "socks5h://u@[2001:db8::1]:9": Proxy("socks5h", "2001:db8::1", 9, "u"),
+    "http://u:p%40s%2Fs%3A%25@h:1": Proxy("http", "h", 1, "u", "p@s/s:%"),
+    "http://u:p@s@h:1": Proxy("http", "h", 1, "u", "p@s"),
+    "socks5://%C5%9F:%C4%B1@h:1": Proxy("socks5", "h", 1, "ş", "ı"),
+}
+
+
+@pytest.mark.parametrize(("text", "proxy"), GOOD.items())
+def test_an_address_is_understood(text: str, proxy: Proxy) -> None:
+    assert parse_proxy(text) == proxy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "CANARY",
+        "CANARY:3128",
+        "ftp://CANARY:1",
+        "socks4://CANARY:1",
+        "socks://CANARY:1",
+        "http://",
+        "http://u:CANARY@",
+        "http://CANARY:0",
+        "http://CANARY:65536",
+        "http://CANARY:x",
+        "http://CANARY:1/path",
+        "http://CANARY:1?x",
+        "http://CANARY:1#x",
+        "http://u:CANARY#1@h:1",
+        "http://u:CANARY/1@h:1",
+        "http://CANARY CANARY:1",
+        "http://CANARY\n:1",
+        "http://@CANARY:1",
+        "http://:CANARY@h:1",
+        "http://u%3A:CANARY@h:1",
+        "http://u:CANARY%0d%0aX:1@h:1",
+        "socks5://u:CANARY%00@h:1",
+        f"socks5://u:{'CANARY' * 43}@h:1",
+        "http://[::CANARY]:1",
+        "http://h%20CANARY:1",
+    ],
+)
+def test_a_mistake_is_told_without_what_was_written(text: str) -> None:
+    with pytest.raises(ValueError, match="prox") as caught:
+        parse_proxy(text)
+    assert "CANARY" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_its_login_shows_nowhere() -> None:
+    proxy = parse_proxy("http://user-canary:pass-canary@proxy.example:3128")
+    assert "canary" not in f"{proxy} {proxy!r} {proxy.shown}"
+    assert proxy.shown == "http://proxy.example:3128"
+    assert parse_proxy("socks5://[::1]").shown == "socks5://[::1]:1080"
+    assert set(proxy.secrets()) == {"user-canary", "pass-canary", "dXNlci1jYW5hcnk6cGFzcy1jYW5hcnk="}
+    assert parse_proxy("http://proxy.example").secrets() == []

@@ -1,0 +1,92 @@
+"""This machine has run out of something: all calls go slower, no account is closed, and no order pays for it."""
+
+import errno
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from order_monitor.core.easing import CALM_AFTER, FIRST_PAUSE, LONGEST_PAUSE, Easing
+from order_monitor.providers.failures import exhausted
+from tests.clocks import Drive
+from tests.shops import NOW, Shop
+from tests.watch.test_engine import Bench, text
+
+
+def test_calls_that_fail_together_are_one_shortage_and_each_further_one_doubles_the_pause() -> None:
+    easing = Easing()
+    assert easing.has_room(0.0, 500)
+    assert [easing.ran_out(0.0, "no_files", 40) for _ in range(20)] == [True] + [False] * 19
+    assert easing.until == FIRST_PAUSE
+    assert not easing.has_room(0.4, 0)
+    assert [easing.has_room(FIRST_PAUSE, calls) for calls in (0, 19, 20)] == [True, True, False]
+    assert [easing.has_room(FIRST_PAUSE + 10, calls) for calls in (39, 40)] == [True, False]
+    now = FIRST_PAUSE
+    for _ in range(10):
+        easing.ran_out(now, "no_files", 1)
+        now = easing.until
+    assert easing.has_room(now, 0)
+    easing.ran_out(now, "no_files", 1)
+    assert easing.until == now + LONGEST_PAUSE
+
+
+def test_it_is_over_after_a_minute_without_one() -> None:
+    easing = Easing()
+    assert not easing.is_over(1e9)
+    easing.ran_out(0.0, "no_files", 2)
+    assert not easing.is_over(FIRST_PAUSE + CALM_AFTER - 1)
+    assert easing.is_over(FIRST_PAUSE + CALM_AFTER)
+    assert not easing.is_over(FIRST_PAUSE + CALM_AFTER)
+    assert easing.has_room(FIRST_PAUSE + CALM_AFTER, 10_000)
+
+
+def runs_out() -> httpx.TransportError:
+    error = exhausted(OSError(errno.EMFILE, "x"))
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize("give_up_blind", [False, True])
+async def test_no_account_is_closed_and_no_order_ends_for_it(plain_shop: Shop, *, give_up_blind: bool) -> None:
+    """Not even an order past its deadline with ``give_up_blind``: it was not the provider that could not be asked."""
+    old = await plain_shop.add(sent_at=NOW - 90_000)
+    ids = [old, *[await plain_shop.add(sent_at=NOW - 100 - n) for n in range(60)]]
+    is_short = True
+
+    def panel(_: str) -> Any:
+        if is_short:
+            raise runs_out()
+        return text("OK|2| |tamam")
+
+    bench = Bench(plain_shop, panel, give_up_blind=give_up_blind)
+    with capture_logs() as logs:
+        async with Drive(bench.engine, bench.clock) as drive:
+            await drive.run(120, scan_every=10)
+            assert bench.account.gate.is_open
+            assert bench.account.last_error == ""
+            assert {await bench.status(i) for i in ids} == {"sent"}
+            asked = len(bench.calls)
+            assert asked < 60, "slower, for all"
+            is_short = False
+            await drive.run(200, scan_every=10)
+    assert {await bench.status(i) for i in ids} == {"completed"}
+    told = [line for line in logs if line["event"].startswith("machine.")]
+    assert [(line["event"], line["reason"]) for line in told] == [
+        ("machine.exhausted", "no_files"),
+        ("machine.recovered", "no_files"),
+    ]
+    assert not [line for line in logs if line["event"].startswith("account.")]
+
+
+async def test_one_pass_says_what_was_not_asked(plain_shop: Shop) -> None:
+    ids = [await plain_shop.add(sent_at=NOW - 100 - n) for n in range(3)]
+
+    def panel(_: str) -> Any:
+        raise runs_out()
+
+    bench = Bench(plain_shop, panel, one_pass=True)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(60, scan_every=70)
+    assert {await bench.status(i) for i in ids} == {"sent"}
+    assert bench.account.gate.is_open
