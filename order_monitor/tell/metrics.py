@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as CountOf
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
@@ -38,6 +38,7 @@ class Metrics(Observer):
             ["account", "outcome"],
             registry=self._registry,
         )
+        self._labels: set[tuple[str, str]] = set()
         self._writes = Counter(
             "order_monitor_writes",
             "Check results handed to the database, by what became of them.",
@@ -61,6 +62,7 @@ class Metrics(Observer):
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """Count a question."""
+        self._labels.add((account, answer.outcome))
         self._checks.labels(account, answer.outcome).inc()
         self._check_seconds.observe(seconds)
 
@@ -77,6 +79,13 @@ class Metrics(Observer):
     def scanned(self, seconds: float) -> None:
         """Measure a scan."""
         self._scan_seconds.observe(seconds)
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Forget the counts of accounts that are gone, or are called otherwise by now."""
+        names = set(accounts.values())
+        for account, outcome in [label for label in self._labels if label[0] not in names]:
+            self._labels.remove((account, outcome))
+            self._checks.remove(account, outcome)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -228,7 +237,8 @@ class _Gauges(Collector):
                 labels=["account"],
             )
             for account, count in view.learned.orders().items():
-                orders.add_metric([view.engine.name_of(account)], count)
+                if account in view.engine.accounts:
+                    orders.add_metric([view.engine.name_of(account)], count)
             yield orders
         build = GaugeMetricFamily("order_monitor_build_info", "The running version.", labels=["version"])
         build.add_metric([__version__], 1)
