@@ -19,7 +19,7 @@ class SettingsError(OrderMonitorError):
 class TableError(SettingsError):
     """The shop's table, or a right on it, is not as the settings say, and a change in the database would mend that.
 
-    The daemon waits for it; a command ends with exit code 2.
+    The daemon waits for it; a command ends with exit code 1, since 2 is for what no waiting mends.
     """
 
     def __str__(self) -> str:
