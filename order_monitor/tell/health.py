@@ -22,7 +22,7 @@ from order_monitor.core.text import visible
 from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
 from order_monitor.tell.readiness import Readiness
 
-_SHUTDOWN_TIMEOUT: Final = 2.0
+SHUTDOWN_TIMEOUT: Final = 2.0
 _LINGERING: Final = 2.0
 _AT_A_TURN: Final = 16
 _QUEUE: Final = 128
@@ -73,7 +73,7 @@ class HealthServer:
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=_LINGERING,
             max_line_size=_LONGEST_LINE,
