@@ -23,7 +23,7 @@ from order_monitor.core.text import visible
 from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
 from order_monitor.tell.readiness import Readiness
 
-_SHUTDOWN_TIMEOUT: Final = 2.0
+SHUTDOWN_TIMEOUT: Final = 2.0
 _TRY_AGAIN: Final = 5.0
 _SAID_EVERY: Final = 300.0
 """Seconds between two tries to listen where the port is taken, and between two lines about it."""
@@ -79,7 +79,7 @@ class HealthServer:
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=_LINGERING,
             max_line_size=_LONGEST_LINE,
