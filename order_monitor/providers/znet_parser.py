@@ -115,7 +115,7 @@ def parse(
         no_pin: words in the PIN's place that mean there is none (`order_monitor.core.pin.read_pin`).
     """
     if status != _OK:
-        return _not_ok(status, headers, now, body)
+        return not_ok(status, headers, now, body)
     if len(body) > max_body:
         return Garbled("too_long")
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
@@ -149,6 +149,12 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
         # The first was cut before its message, and what stands for its PIN is a piece of one, with a second answer behind it.
         return Garbled("two_answers", shown(text))
     return _state(fields[1].strip(), fields[2], _message(fields[3]), no_pin) or Garbled("unknown_state", shown(text))
+
+
+def body_text(headers: Mapping[str, str], body: bytes, max_body: int) -> str | None:
+    """Return a body's text, without what stands round it unseen; None where its encoding cannot be undone."""
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
+    return None if plain_body is None else decode(plain_body, headers.get("content-type", "")).strip(_AROUND)
 
 
 def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
@@ -189,7 +195,7 @@ def parse_balance(
     account answers. ``max_body`` is in bytes.
     """
     if status != _OK:
-        failed = _not_ok(status, headers, now, body)
+        failed = not_ok(status, headers, now, body)
         return NoBalance(failed.why, failed.message)
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
     if plain_body is None:
@@ -260,7 +266,8 @@ def render(answer: AboutOrder) -> str:
             assert_never(answer)
 
 
-def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
+def not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
+    """Return what a response says whose status is not 200, whatever the provider speaks."""
     said = (
         ""
         if _layers(headers.get("content-encoding", ""))
