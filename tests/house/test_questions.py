@@ -73,7 +73,7 @@ def test_how_long_a_receiver_may_be_away_is_reckoned_from_the_code() -> None:
     """At the least: each pause is stretched by up to a tenth."""
 
     def away(attempts: int) -> float:
-        return sum(min(_FIRST_RETRY * 2**n, _LONGEST_RETRY) for n in range(attempts - 1))
+        return sum(min(_FIRST_RETRY * 2.0**n, _LONGEST_RETRY) for n in range(attempts - 1))
 
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", section("How long may the webhook"), re.MULTILINE)
     hours = {10: 42 / 60, 12: 2 + 25 / 60, 35: 24, 100: 4 * 24}
