@@ -66,6 +66,28 @@ def hook(url: str, secret: str = SECRET) -> dict[str, str]:
     return {"url": url, "secret": secret}
 
 
+NEEDS_MORE = {
+    "resolve": ("ID", "--failed", "--reason", "x"),
+    "ask": ("ID",),
+    "explain": ("ID",),
+    "pause": ("ACCOUNT", "--reason", "x"),
+    "resume": ("ACCOUNT",),
+    "release": ("ACCOUNT",),
+    "settings": ("show",),
+}
+"""What a command cannot do without on its command line."""
+
+
+async def test_which_settings_a_command_needs_is_what_it_asks_for(tmp_path: Path) -> None:
+    """Each is given none, and says which are missing."""
+    for names, needs in re.findall(r"^\| (`.+?) \| (.+) \|$", section("How do I run a command"), re.MULTILINE):
+        sections = set(re.findall(r"`\[(\w+)\]`", needs)) - {"webhook", "health"}
+        for name in re.findall(r"`([^`]+)`", names):
+            code, _, err = await call(tmp_path, "", *name.split(), *NEEDS_MORE.get(name, ()))
+            assert code == (2 if sections else 4), (name, err)
+            assert set(re.findall(r"\b(database|provider)\.\w+: missing", err)) == sections, name
+
+
 # --- the webhook
 
 
