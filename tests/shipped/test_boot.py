@@ -109,15 +109,16 @@ async def test_a_person_decides_with_the_services_settings_and_credentials(machi
     (order_id,) = await shop.place(1, within=600)
     await machine.systemctl("start", ONE)
     assert "waiting" in (await machine.run(OPERATOR, "explain", order_id, "--now")).lower()
-    told = await machine.run(OPERATOR, "resolve", order_id, "--completed", "--pin-stdin", given="TEL-4711-PHONE\n")
+    decided = ("resolve", order_id, "--completed", "--pin-stdin", "--reason", "cost 5$$, 10% off")
+    told = await machine.run(OPERATOR, *decided, given="TEL-4711-PHONE\n")
     assert "now 'completed' with its PIN, by root" in told
     async with shop.hand() as connection:
         row = await connection.fetchrow("SELECT external_status, pin_code FROM product_orders")
         event = await connection.fetchrow(
-            "SELECT source, decided_by FROM order_monitor_events ORDER BY id DESC LIMIT 1"
+            "SELECT source, decided_by, message FROM order_monitor_events ORDER BY id DESC LIMIT 1"
         )
     assert tuple(row or ()) == ("completed", "TEL-4711-PHONE")
-    assert tuple(event or ()) == ("person", "root")
+    assert tuple(event or ()) == ("person", "root", "cost 5$, 10% off")
     with pytest.raises(CommandFailedError, match=": 1: "):
         await machine.run(OPERATOR, "resolve", order_id, "--failed", "--reason", "two words")
     found = await machine.run("sh", "-c", "ls /run/credentials; journalctl --all --no-pager")
