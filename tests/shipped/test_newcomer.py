@@ -47,6 +47,7 @@ async def test_the_readme_can_be_followed_to_the_letter(machine: Path, bare: Sho
     *_, last = run = step("order-monitor check")
     assert (step("make demo")[0], last) == ("make demo", "order-monitor")
     script = [
+        "test ! -e /usr/bin/cc",
         "git clone --quiet /order-monitor.bundle order-monitor",
         "cd order-monitor",
         "make demo",
@@ -55,8 +56,7 @@ async def test_the_readme_can_be_followed_to_the_letter(machine: Path, bare: Sho
         *step("order-monitor migrate --dry-run"),
         *run[:-1],
     ]
-    told = await typed(machine, user, script)
-    assert "cc: not found" not in told
+    await typed(machine, user, script)
     await bare.settle(5)
     assert_all_right(await bare.verdict(), at_least=len(ids))
 
@@ -82,8 +82,8 @@ def filled_in(shop: Shop) -> str:
     return text
 
 
-async def typed(machine: Path, user: str, commands: list[str]) -> str:
-    """Give commands to a shell in the user's home; the first that fails ends it. Return what was said."""
+async def typed(machine: Path, user: str, commands: list[str]) -> None:
+    """Give commands to a shell in the user's home; the first that fails ends it."""
     process = await asyncio.create_subprocess_exec(
         *("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--pipe", f"--directory={machine}"),
         *("--resolv-conf=copy-host", f"--user={user}"),
@@ -94,6 +94,4 @@ async def typed(machine: Path, user: str, commands: list[str]) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     out, _ = await process.communicate("\n".join(["cd", *commands, ""]).encode())
-    told = out.decode(errors="replace")
-    assert process.returncode == 0, told[-6000:]
-    return told
+    assert process.returncode == 0, out.decode(errors="replace")[-6000:]
