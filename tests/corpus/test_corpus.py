@@ -1,0 +1,36 @@
+"""Every answer of the corpus, over a real connection, through the real transport and parser."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from order_monitor.core.answer import Blocked, Busy, Completed, Garbled
+from order_monitor.providers.provider import Balance
+from tests.corpus import ENTRIES, Entry, answer_of, balance_of, response_of
+from tests.providers.test_transport import client
+from tests.servers import RawServer
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+async def test_an_answer_is_read_rightly(entry: Entry) -> None:
+    async def panel(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(response_of(entry))
+        writer.close()
+
+    async with RawServer(panel) as server:
+        znet = client(f"http://127.0.0.1:{server.port}", CONTEXT)
+        if entry.get("question") == "balance":
+            balance = await znet.balance()
+            number = balance.number if isinstance(balance, Balance) else None
+            assert (balance, number) == balance_of(entry)
+        else:
+            answer = (await znet.ask("1")).answer
+            assert answer == answer_of(entry)
+            if isinstance(answer, Garbled | Blocked | Busy) and "message" in entry:
+                assert answer.message == entry["message"]
+            if not isinstance(answer, Completed):
+                assert "AB12" not in repr(answer), "a piece of a PIN is shown"
+        await znet.aclose()
