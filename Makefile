@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick faults citus release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
+.PHONY: help demo test quick faults image boot matrix citus release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,20 @@ faults: $(VENV)/dev.done ## real faults, compared row by row: minutes of kills, 
 	rm -rf build/faults
 	FAULTS=1 $(BIN)/python -m pytest -q -n0 --timeout 300 tests/faults $(ARGS)
 	@cat build/faults/report.txt
+
+image: $(VENV)/dev.done ## build the image and run it: read-only, without rights, stopped under load; needs root
+	.ci/image
+	$(SHIPPED) tests/shipped/test_image.py $(ARGS)
+
+boot: $(VENV)/dev.done ## deploy's units in a booted systemd: killed, frozen, reloaded, stopped under load; needs root
+	.ci/image
+	.ci/machine
+	$(SHIPPED) tests/shipped/test_boot.py $(ARGS)
+
+SHIPPED = SHIPPED=1 $(BIN)/python -m pytest -q -n0 -s
+
+matrix: $(VENV)/dev.done ## the tests that touch the database, on PostgreSQL 14 to 18 and each Python found here; five minutes each and more; ARGS="14 15"
+	@BIN=$(BIN) .ci/matrix $(ARGS)
 
 citus: $(VENV)/dev.done ## the shop's side on a real Citus: CITUS_DSN=postgresql://superuser@host/postgres
 	@test -n "$(CITUS_DSN)" || { echo "give the address of a PostgreSQL with Citus: make citus CITUS_DSN=postgresql://..."; exit 2; }

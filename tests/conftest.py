@@ -28,10 +28,8 @@ settings.register_profile(
 settings.register_profile("quick", settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")
 
-OUTSIDE_FIXTURES = {
-    *("server", "templates", "database_dsn", "shop", "plain_shop", "bare_shop", "plain_bare_shop"),
-    *("browser", "panel", "receiver"),
-}
+DATABASE_FIXTURES = {"server", "templates", "database_dsn", "shop", "plain_shop", "bare_shop", "plain_bare_shop"}
+OUTSIDE_FIXTURES = {*DATABASE_FIXTURES, "browser", "panel", "receiver"}
 OUTSIDE_MODULES = {
     *("test_alerts", "test_cli", "test_demo", "test_deploy", "test_docs", "test_logs", "test_package", "test_process"),
     *(
@@ -68,6 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if module in OUTSIDE_MODULES or fixtures & OUTSIDE_FIXTURES:
             item.add_marker("outside")
+        if fixtures & DATABASE_FIXTURES and "browser" not in fixtures:
+            item.add_marker("database")
         if "browser" in fixtures:
             # The browser lives in the session's event loop: so must who talks to it.
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -142,7 +142,9 @@ async def clone(server: EmbeddedPostgres, template: str = "template0") -> str:
     name = f"t{uuid.uuid4().hex}"
     admin = await asyncpg.connect(server.dsn())
     try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        # PostgreSQL 14 knows no other way.
+        how = "STRATEGY FILE_COPY" if admin.get_server_version().major > 14 else ""
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {how}")
     finally:
         await admin.close()
     return name

@@ -41,7 +41,7 @@ from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop

@@ -32,12 +32,12 @@ from order_monitor.shop.presence import DAEMON
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
 from order_monitor.tell.health import HealthServer
-from order_monitor.tell.logs import Redactor
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.overview import Overview
 from order_monitor.tell.page import Dashboard
 from order_monitor.tell.ping import Ping
 from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.systemd import Notifier
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from order_monitor.tell.webhook import Sender

@@ -27,7 +27,7 @@ from order_monitor.shop.presence import database_time
 from order_monitor.shop.rehearsal import Rehearsal
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
 from order_monitor.watch.routing import Directory
@@ -51,7 +51,7 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
         lines += [line async for line in doctor.examine()]
         lines += await _rehearse(database, orders) if rehearse else []
         lines.append(await _check_clocks(database, clock))
-        directory = directory_of(settings, clock, redactor.learn)
+        directory = directory_of(settings, clock, redactor.follow)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
             # Until our tables are there, nobody has said anything about a webhook.

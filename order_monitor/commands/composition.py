@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,8 @@ from order_monitor.shop.membership import Membership
 from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.presence import Ident, Presence
 from order_monitor.shop.repository import Orders
-from order_monitor.tell.logs import LineSink, Redactor, set_up
+from order_monitor.tell.logs import LineSink, set_up
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.attendance import Attendance
@@ -219,7 +220,7 @@ def _proxy_route(proxy: Proxy | None, resolve: Resolve, *, is_guarded: bool) -> 
 
 
 def directory_of(
-    settings: Settings, clock: Clock, on_secrets: Callable[[list[str]], None], *, shared: bool = False
+    settings: Settings, clock: Clock, on_secrets: Callable[[Mapping[str, Iterable[str]]], None], *, shared: bool = False
 ) -> Directory:
     """Return the accounts: the one of the settings, or the shop's own. Those that are ``shared`` are nobody's at first."""
     opener = opener_of(settings, clock, shared=shared)
@@ -272,7 +273,7 @@ def engine_of(
     It ends no order by its age before an `Attendance` has learned how the clocks stood.
     """
     clock, clocks = clock or SystemClock(), ClockWatch(is_recalling=True)
-    directory = directory_of(settings, clock, redactor.learn, shared=shared)
+    directory = directory_of(settings, clock, redactor.follow, shared=shared)
     return Engine(orders, directory, policy, clock, observer, clocks)
 
 

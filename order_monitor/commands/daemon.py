@@ -13,8 +13,10 @@ from order_monitor.commands.composition import settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.reload import Reloader
 from order_monitor.settings.model import Settings
-from order_monitor.tell.logs import LineSink, Redactor
+from order_monitor.tell.logs import LineSink
+from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.lifecycle import Stop
+from order_monitor.watch.system_clock import SystemClock
 
 
 def run_daemon(config: Path | None) -> int:
@@ -33,7 +35,7 @@ async def _live(config: Path | None, settings: Settings, sink: LineSink, redacto
     with stop.on_signals(hang_up=reloader):
         try:
             if parts.health is not None:
-                await parts.health.start()
+                await parts.health.start_patiently(SystemClock())
             log.info("started", version=__version__)
             clean = await parts.life.forever(parts.sender.begin if parts.sender is not None else None)
         finally:

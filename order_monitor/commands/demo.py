@@ -20,7 +20,8 @@ from order_monitor.demo.standin import KOD, SIFRE, StandIn
 from order_monitor.settings.model import Settings
 from order_monitor.shop.marks import FIRST_START, set_mark
 from order_monitor.shop.migration import Migration
-from order_monitor.tell.logs import Redactor, set_up
+from order_monitor.tell.logs import set_up
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen
 from order_monitor.watch.lifecycle import Stop
 from order_monitor.watch.system_clock import SystemClock

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopUnavailableError
+from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopUnavailableError, TableError
 from order_monitor.tell.streams import say
 
 _LAST_SECONDS: Final = 3.0
@@ -55,6 +55,11 @@ def _exit_now(code: int) -> None:
 
 def report(error: OrderMonitorError) -> int:
     """Say on stderr what is wrong and return the exit code for it."""
+    if isinstance(error, TableError):
+        say("order-monitor: the shop's database is not as the settings say:")
+        for problem in error.problems:
+            say(f"  {problem}")
+        return ExitCode.NOT_DONE
     if isinstance(error, SettingsError):
         count = len(error.problems)
         say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")

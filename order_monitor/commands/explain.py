@@ -37,7 +37,7 @@ from order_monitor.shop.order_history import HeldOrder, OrderHistory
 from order_monitor.shop.pauses import pause_of_ends
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.timings import Timings
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory
@@ -57,7 +57,7 @@ def run_explain(config: Path | None, order_id: str, *, ask: bool, as_json: bool)
 async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask: bool, as_json: bool) -> int:
     database, clock = database_of(settings), SystemClock()
     orders = Orders(database, layout_of(settings))
-    directory = directory_of(settings, clock, redactor.learn)
+    directory = directory_of(settings, clock, redactor.follow)
     try:
         history = await history_of(database, orders, order_id, "order-monitor: there is no order {}")
         if isinstance(history, str):

@@ -31,7 +31,7 @@ from order_monitor.core.judge import FEWEST, NOT_UNDERSTOOD
 from order_monitor.core.outcome import FINAL
 from order_monitor.core.schedule import OnePass
 from order_monitor.settings.model import Settings
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account

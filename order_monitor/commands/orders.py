@@ -86,7 +86,7 @@ class _Listing:
 def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) -> int:
     """List the open orders that are wanted, ``limit`` at most, as ``table``, ``json`` or ``csv``; 2 for an unknown account."""
     settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    directory = directory_of(settings, SystemClock(), redactor.learn)
+    directory = directory_of(settings, SystemClock(), redactor.follow)
     return run_to_exit(_list(settings, directory, wanted, limit=limit, form=form), sink.close)
 
 

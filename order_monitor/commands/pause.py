@@ -15,7 +15,7 @@ from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.pauses import EVERY_ACCOUNT, Pauses, ends_of, is_of_ends, only_ends
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.routing import names_of
 from order_monitor.watch.system_clock import SystemClock
@@ -43,7 +43,7 @@ class Wish:
 
 async def _pause(settings: Settings, redactor: Redactor, account: str | None, wish: Wish) -> int:
     database = database_of(settings)
-    directory = directory_of(settings, SystemClock(), redactor.learn)
+    directory = directory_of(settings, SystemClock(), redactor.follow)
     try:
         await people_tables(database, settings.database.schema_)
         await take_accounts(settings, database, directory)

@@ -9,7 +9,7 @@ from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of, name_of, take_accounts
 from order_monitor.settings.model import Settings
 from order_monitor.shop.own_tables import people_tables
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
@@ -22,7 +22,7 @@ def run_release(config: Path | None, account: str, *, by: str | None) -> int:
 
 async def _release(settings: Settings, redactor: Redactor, account: str, by: str) -> int:
     database = database_of(settings)
-    directory = directory_of(settings, SystemClock(), redactor.learn)
+    directory = directory_of(settings, SystemClock(), redactor.follow)
     orders = orders_of(settings, database)
     try:
         await people_tables(database, settings.database.schema_)

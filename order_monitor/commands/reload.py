@@ -15,7 +15,8 @@ from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.loading import load
 from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.money import money_of
-from order_monitor.tell.logs import Redactor, set_level
+from order_monitor.tell.logs import set_level
+from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.system_clock import SystemClock
 
 LIVE: Final = frozenset(
@@ -88,6 +89,7 @@ class Reloader:
         kept = [key for key in changed if key not in LIVE]
         merged = _merged(self._settings, fresh, live)
         await self._agree(money_of(merged))
+        self._redactor.retire(set(self._settings.secrets()) - set(merged.secrets()) - set(fresh.secrets()))
         self._settings = merged
         if live:
             self._apply(self._settings, [key for key in live if key.startswith("provider.")])

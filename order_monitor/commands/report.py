@@ -21,7 +21,7 @@ from order_monitor.shop.own_tables import need_tables
 from order_monitor.shop.period_report import Period, read_period
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.census import AGES
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
@@ -53,7 +53,7 @@ def run_report(config: Path | None, *, since: float, form: str) -> int:
 async def _report(settings: Settings, redactor: Redactor, *, since: float, form: str) -> int:
     database = database_of(settings)
     orders = Orders(database, layout_of(settings))
-    directory = directory_of(settings, SystemClock(), redactor.learn)
+    directory = directory_of(settings, SystemClock(), redactor.follow)
     try:
         async with database.transaction() as connection:
             await need_tables(connection, settings.database.schema_, EVENTS)

@@ -125,6 +125,10 @@ class Backlog:
         del self._since[finding.order.id]
         self.free[finding.account] -= 1
 
+    def tidy(self) -> None:
+        """Forget the accounts of which nothing waits."""
+        self.free = +self.free
+
     def last_round(self, now: float) -> None:
         """Try everything once more, and leave alone what then is still held up: the end has come."""
         self.parked.hurry(now)

@@ -16,6 +16,17 @@ class SettingsError(OrderMonitorError):
         super().__init__("\n".join(problems))
 
 
+class TableError(SettingsError):
+    """The shop's table, or a right on it, is not as the settings say, and a change in the database would mend that.
+
+    The daemon waits for it; a command ends with exit code 1, since 2 is for what no waiting mends.
+    """
+
+    def __str__(self) -> str:
+        """One line, for the log."""
+        return "; ".join(self.problems)
+
+
 class ShopError(OrderMonitorError):
     """The shop's database did not do what was asked."""
 

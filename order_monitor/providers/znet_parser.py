@@ -11,8 +11,6 @@ import re
 import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from encodings.aliases import aliases
 from typing import Final, assert_never
 
@@ -29,6 +27,7 @@ from order_monitor.core.answer import (
     Waiting,
 )
 from order_monitor.core.pin import NO_PIN_WORDS, NoPin, Pin, Unreadable, read_pin
+from order_monitor.core.retry_after import retry_after
 from order_monitor.core.text import clean, plain, shown, undamaged, without_codes
 from order_monitor.providers.provider import Balance, NoBalance
 
@@ -328,19 +327,6 @@ def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) ->
     if status in _NOT_ALLOWED or status in _BAD_URL:
         return Blocked(f"http_{status}", said)
     return Garbled("unexpected_http_status", said)
-
-
-def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): a number or a date."""
-    text = (value or "").strip()
-    if re.fullmatch(r"[0-9]{1,10}", text):
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.fromtimestamp(now, UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return max(0.0, seconds.total_seconds())
 
 
 def _layers(encoding: str) -> list[str]:

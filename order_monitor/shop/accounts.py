@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import TableError
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import Route
 from order_monitor.shop.columns import Column, Table, columns_of, quoted
@@ -183,7 +183,7 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
     """Look up both tables.
 
     Raises:
-        SettingsError: a table or a column is missing, each named.
+        TableError: a table or a column is missing, each named.
     """
     problems: list[str] = []
     found: list[dict[str, Column]] = []
@@ -210,5 +210,5 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
         ):
             found[-1]["proxy"] = proxy
     if problems:
-        raise SettingsError(problems)
+        raise TableError(problems)
     return AccountTables(schema, found[0], found[1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from order_monitor.core.brake import ASK_EVERY, Evidence
 from order_monitor.shop.brake import Control, Held
 from order_monitor.shop.catalogue import Catalogue
-from order_monitor.shop.database import Connection, Database, now_of
+from order_monitor.shop.database import Connection, now_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,8 @@ class Question:
 class BrakeDesk:
     """The brake's part that is not in the transactions that write."""
 
-    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         """Work on the tables that ``catalogue`` knows."""
-        self._database = database
         self._catalogue = catalogue
 
     async def understood(self, seen: Mapping[str, float]) -> None:
@@ -36,7 +35,7 @@ class BrakeDesk:
             SettingsError: the table is not as it must be.
         """
         brake = (await self._catalogue.complete()).ledger.brake
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             known = await brake.evidence(connection)
             latest: dict[str, float] = {}
             for account, at in seen.items():
@@ -55,7 +54,7 @@ class BrakeDesk:
             SettingsError: the table is not as it must be.
         """
         brake = (await self._catalogue.complete()).ledger.brake
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             held = [one for one in await brake.held(connection) if not one.is_released]
             known, now = await brake.evidence(connection), await now_of(connection)
             logins = sorted({brake.login_of(one.account) for one in held})
@@ -70,7 +69,7 @@ class BrakeDesk:
             SettingsError: the table is not as it must be.
         """
         brake = (await self._catalogue.complete()).ledger.brake
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             await brake.mark(connection, "control", login, await now_of(connection), verdict)
 
     async def held(self) -> list[Held]:
@@ -81,7 +80,7 @@ class BrakeDesk:
             SettingsError: the table is not as it must be.
         """
         brake = (await self._catalogue.complete()).ledger.brake
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             return await brake.held(connection)
 
     async def release(self, account: str, by: str) -> Mapping[str, int]:
@@ -93,7 +92,7 @@ class BrakeDesk:
         """
         brake = (await self._catalogue.complete()).ledger.brake
         login = brake.login_of(account)
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             # Whoever is writing just now has done so before: what it holds is let through with the rest.
             await brake.lock(connection, [account])
             held = [one for one in await brake.held(connection) if brake.login_of(one.account) == login]

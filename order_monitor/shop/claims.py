@@ -7,7 +7,6 @@ from typing import Any, Final
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.pin import NoPin, Unreadable, read_pin
 from order_monitor.shop.catalogue import Catalogue
-from order_monitor.shop.database import Database
 from order_monitor.shop.layout import events_of
 from order_monitor.shop.logins import KEPT_DAYS
 from order_monitor.shop.marks import read_mark, set_mark
@@ -22,9 +21,8 @@ _SLICE: Final = 10_000
 class Claims:
     """Takes over what is older than the table of codes; a slice of the events at a time, by their primary key."""
 
-    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         """Work on the tables that ``catalogue`` knows."""
-        self._database = database
         self._catalogue = catalogue
 
     async def fill(self) -> int:
@@ -35,7 +33,7 @@ class Claims:
             ShopError: the database could not be asked, or something of ours is missing.
         """
         schema = (await self._catalogue.complete()).ledger.table.schema
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             done = int(await read_mark(connection, schema, FILLED) or 0)
             newest = await connection.fetchval(f"SELECT COALESCE(max(id), 0) FROM {events_of(schema)}")
         count = 0
@@ -45,7 +43,7 @@ class Claims:
 
     async def _slice(self, first: int, last: int) -> int:
         ledger = self._catalogue.holdings.ledger
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             rows = await connection.fetch(self._sql(), first, last)
             claims = [claim for row in rows if (claim := self._claim(row)) is not None]
             await ledger.codes.claim(connection, claims)

@@ -55,7 +55,7 @@ SELECT DISTINCT ON (f.attnum) f.attname::text AS column_name, b.depth > 0 AS is_
        n.nspname::text AS udt_schema, t.typname::text AS udt_name,
        CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL) ELSE 'USER-DEFINED' END AS data_type,
        CASE WHEN t.oid IN ('bpchar'::regtype, 'varchar'::regtype) AND b.modifier > 4 THEN b.modifier - 4 END AS width,
-       (SELECT array_agg(e.enumlabel::text) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) AS labels,
+       (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) AS labels,
        NOT f.generated AND (f.relkind <> 'v' OR pg_column_is_updatable(f.oid, f.attnum, false) OR EXISTS (
            SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = f.oid AND g.tgtype & 80 = 80)) AS written
   FROM found f JOIN based b ON b.attnum = f.attnum JOIN pg_catalog.pg_type t ON t.oid = b.type

@@ -73,7 +73,7 @@ def classify(error: BaseException) -> ShopError:
         state = getattr(error, "sqlstate", None) or "?????"
         text = _describe(error, state)
         if state.startswith(_ROW_CLASSES):
-            return RowRejectedError(text)
+            return RowRejectedError(text, state, is_inner=_is_raised(error) or bool(getattr(error, "context", None)))
         return ShopUnavailableError(text) if state.startswith(_TRANSIENT_CLASSES) else ShopMisfitError(text)
     if isinstance(error, asyncpg.DataError):
         return RowRejectedError("a value is of a kind that cannot be sent; run order-monitor check")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from order_monitor.core.decision import Rules
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import TableError
 from order_monitor.core.login import Credentials
 from order_monitor.core.outcome import Outcome
 from order_monitor.shop.columns import Table, literal, quoted
@@ -142,7 +142,7 @@ def check_statuses(table: Table, layout: Layout) -> None:
     """See that the words that end an order fit their column; without the one for waiting all goes on.
 
     Raises:
-        SettingsError: naming the statuses that do not.
+        TableError: naming the statuses that do not.
     """
     problems = [
         f"statuses.{key}: {table.name}.{table['external_status'].name} cannot hold this value"
@@ -150,4 +150,4 @@ def check_statuses(table: Table, layout: Layout) -> None:
         if key != "processing" and not can_hold(table, word)
     ]
     if problems:
-        raise SettingsError(problems)
+        raise TableError(problems)

@@ -556,8 +556,11 @@ def _mark_of(result: Result) -> bool | None:
 def _unknown(finding: Finding, noted: Standing | None, age: float) -> Unknown | None:
     """Return for how long the provider has not known an order, by the table that all processes share; None where that is not so.
 
-    Never longer than the order's own age: it may have been sent anew under the same reference.
+    Never longer than the order's own age: it may have been sent anew under the same reference. Where nobody's answers are
+    understood it is that age: then a person is to see the order, and nothing fails it.
     """
+    if finding.nobody_understood:
+        return Unknown(age)
     if finding.odd_since is None or noted is None or noted.odd_at is None:
         return None
     return Unknown(min(age, finding.age_since(noted.odd_at)), finding.others_understood)

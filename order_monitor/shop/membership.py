@@ -36,6 +36,7 @@ _OLD_MEMBER: Final = "a member"
 _BEHIND: Final = "behind with "
 _APPLICATION: Final = "order-monitor "
 _LONGEST_NAME: Final = 63
+_SPARE: Final = 100
 _IDLE_TIMEOUT_SINCE: Final = 140_000
 _TURNS: Final = 20
 _OTHERS: Final = 3
@@ -133,7 +134,18 @@ class Session:
             raise LostMembershipError
         if mine["has_older"]:
             raise OlderVersionError
-        return View(members[mine["pid"]], tuple(members.values()))
+        view = View(members[mine["pid"]], tuple(members.values()))
+        self._forget(keys, view)
+        return view
+
+    def _forget(self, keys: Collection[str], view: View) -> None:
+        """Forget the locks of accounts that are gone and that nobody holds, once they are as many as the others' twofold."""
+        if len(self.numbers) <= _SPARE + 4 * len(keys):
+            return
+        held = {key for member in view.members for key in (*member.keys, *member.behind)}
+        kept = {LEADER, *keys, *held, *map(behind, keys), *map(behind, held)}
+        self.numbers = {key: number for key, number in self.numbers.items() if key in kept}
+        self.known = {number: key for key, number in self.numbers.items()}
 
     def _member(self, row: asyncpg.Record) -> Member:
         name, _, mark = (row["name"] or "").removeprefix(_APPLICATION).rpartition(" ")

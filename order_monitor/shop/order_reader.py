@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from order_monitor.core.errors import NotMigratedError, ShopMisfitError
+from order_monitor.core.errors import NotMigratedError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
@@ -115,7 +115,7 @@ class OrderReader:
         self._catalogue = catalogue
         self.queries = Queries(catalogue)
         self._ends = RecentEnds()
-        self._claims = Claims(database, catalogue)
+        self._claims = Claims(catalogue)
         self._has_claims = False
         self._met: set[str] = set()
         self.accounts_read_at = self._swept_at = float("-inf")
@@ -133,36 +133,34 @@ class OrderReader:
             ShopError: the database could not be asked.
             SettingsError: the table is not as it must be.
         """
-        holdings = await self._catalogue.complete()
+        await self._catalogue.complete()
         if not self._has_claims:
             await self._claims.fill()
             self._has_claims = True
         is_through = False
         try:
-            async with self._database.transaction() as connection:
-                scan, late = await self._read(connection, holdings, only, since, take)
+            async with self._catalogue.transaction() as connection:
+                scan, late = await self._read(connection, only, since, take)
             is_through = True
-        except ShopMisfitError:
-            self._catalogue.doubt()
-            raise
         finally:
             if not is_through:
                 # Of accounts read by a look that failed nobody may have heard: they are read again.
                 self.accounts_read_at = float("-inf")
+        holdings = self._catalogue.holdings
         await self._ends.put_up(self._database, holdings.ledger.table, holdings.reviews, late)
         return scan
 
     async def _read(
         self,
         connection: Connection,
-        holdings: Holdings,
         only: Sequence[str] | None,
         since: float | None,
         take: Take | None,
     ) -> tuple[Scan, list[str]]:
         """Return what is read at a look, and which orders have waited too long for their PIN."""
-        if lacks := await lacking(connection, holdings.ledger.table.schema):
+        if lacks := await lacking(connection, self._catalogue.layout.schema):
             raise NotMigratedError("; ".join(lacks))
+        holdings = await self._catalogue.see(connection)
         orders: list[Order] = []
         integrations: list[Integration] | None = None
         if holdings.accounts is not None:
@@ -211,7 +209,7 @@ class OrderReader:
             SettingsError: the table is not as it must be.
         """
         await self._catalogue.complete()
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             return (await self._count(connection))[0]
 
     async def left_alone(self, limit: int) -> list[Order]:
@@ -225,7 +223,7 @@ class OrderReader:
         sql = self.queries.left_alone_sql(limit)
         if sql is None:
             return []
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             return [order_of(row) for row in await connection.fetch(sql)]
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
@@ -236,18 +234,14 @@ class OrderReader:
             SettingsError: the table is not as it must be.
         """
         await self._catalogue.complete()
-        try:
-            async with self._database.transaction() as connection:
-                span = self._catalogue.holdings.ledger.statements.span(orders)
-                ids = [order.id for order in orders]
-                rows = await connection.fetch(self.queries.among_sql() + span, ids)
-                if span and (elsewhere := sorted(set(ids) - {row["id"] for row in rows})):
-                    rows += await connection.fetch(self.queries.among_sql(), elsewhere)
-                found = [order_of(row) for row in rows]
-                return await self._noted(connection, found)
-        except ShopMisfitError:
-            self._catalogue.doubt()
-            raise
+        async with self._catalogue.transaction() as connection:
+            span = self._catalogue.holdings.ledger.statements.span(orders)
+            ids = [order.id for order in orders]
+            rows = await connection.fetch(self.queries.among_sql() + span, ids)
+            if span and (elsewhere := sorted(set(ids) - {row["id"] for row in rows})):
+                rows += await connection.fetch(self.queries.among_sql(), elsewhere)
+            found = [order_of(row) for row in rows]
+            return await self._noted(connection, found)
 
     async def _noted(self, connection: Connection, orders: list[Order]) -> list[Order]:
         """Note the dispatches that are not noted yet, and those of others with the same references; return the orders so."""
@@ -286,7 +280,7 @@ class OrderReader:
         """
         ledger = (await self._catalogue.complete()).ledger
         sql = self.queries.select_sql(", e.outcome, e.ago") + ended_sql(ledger)
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             rows = await connection.fetch(sql, within)
         return [End(order_of(row), Outcome(row["outcome"]), row["ago"]) for row in rows]
 
@@ -342,7 +336,8 @@ class OrderReader:
         """Read the shop's accounts, of which orders have ``named`` some that were never met."""
         integrations = await self.read_integrations(connection)
         await self._catalogue.holdings.ledger.logins.note(connection, credentials_of(integrations))
-        self._met |= named | {integration.id for integration in integrations}
+        # Where all are read anyway those met before are of no use: accounts come and go.
+        self._met = {*(self._met if named else ()), *named, *(integration.id for integration in integrations)}
         self.accounts_read_at = now
         return integrations
 

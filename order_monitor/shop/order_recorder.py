@@ -89,12 +89,12 @@ class OrderRecorder:
         if error.is_servers or (not error.is_inner and error.code.startswith(_SERVERS_OWN)):
             raise ShopUnavailableError(str(error))
         try:
-            async with self._database.transaction() as connection:
+            async with self._catalogue.transaction() as connection:
                 await rehearse(connection, self._ledger.statements)
                 lacks = await lacking(connection, self._catalogue.layout.schema)
-        except ShopMisfitError:
-            self._catalogue.doubt()
-            raise
+        except RowRejectedError as refusal:
+            # There was no row to refuse: a word in the statements is none of the column's any more. A trigger is another matter.
+            raise refusal if refusal.is_inner else ShopMisfitError(str(refusal)) from None
         if lacks:
             self._catalogue.doubt()
             raise ShopMisfitError("; ".join(lacks))
@@ -114,7 +114,9 @@ class OrderRecorder:
         waiting = await reviews.about(connection, table, asked) if asked else []
         if gone := [(i, kind) for i, kind in waiting if i in withdrawn and kind == KIND]:
             await reviews.mend(connection, table, gone, "withdrawn")
-        known = [(r.finding.order.id, str(StuckReason.NOT_KNOWN)) for r in results if r.marked and _is_known_again(r)]
+        known = [
+            (r.finding.order.id, str(StuckReason.NOT_KNOWN)) for r in results if r.marked and self._is_known_again(r)
+        ]
         await reviews.mend(connection, table, known, "the provider knows it after all")
         if waiting := [(i, kind) for i, kind in waiting if i in settled]:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
@@ -123,6 +125,12 @@ class OrderRecorder:
             await mend_worded(reviews, connection, table, refused)
             await self._confirm(connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH])
         await self._word.settled(connection, results)
+
+    def _is_known_again(self, result: Result) -> bool:
+        """Whether an order that the provider did not know, or was not known to know, is understood by now."""
+        finding = result.finding
+        is_first = not finding.order.understood and finding.age >= self._ledger.rules.give_up_after
+        return finding.is_told and (finding.is_odd_noted or is_first)
 
     async def _confirm(self, connection: Connection, results: list[Result]) -> None:
         """Close what is open about a PIN that was read for another dispatch, where this one brought the same."""
@@ -244,11 +252,6 @@ _SETTLED_BY_A_PIN: Final = (
 def _settled_by(result: Result) -> frozenset[str]:
     """Return the kinds of review that an end has settled; all others are a person's to close."""
     return _SETTLED_BY_AN_END if result.write is None or result.write.pin is None else _SETTLED_BY_A_PIN
-
-
-def _is_known_again(result: Result) -> bool:
-    """Whether an order that the provider did not know is understood by now."""
-    return result.finding.is_told and result.finding.is_odd_noted
 
 
 def _withdraws(result: Result) -> bool:

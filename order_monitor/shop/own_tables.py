@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import TableError
 from order_monitor.shop.columns import columns_of, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import (
@@ -79,18 +79,18 @@ async def need_tables(connection: Connection, schema: str, *names: str) -> None:
     """See that tables of ours are there.
 
     Raises:
-        SettingsError: one is not, and what to run.
+        TableError: one is not, and what to run.
     """
     missing = [name for name in names if not await columns_of(connection, schema, name)]
     if missing:
-        raise SettingsError([f"there is no table {schema}.{name}; run order-monitor migrate" for name in missing])
+        raise TableError([f"there is no table {schema}.{name}; run order-monitor migrate" for name in missing])
 
 
 async def people_tables(database: Database, schema: str) -> None:
     """See that what people's commands need is there.
 
     Raises:
-        SettingsError: something is not, and what to run.
+        TableError: something is not, and what to run.
     """
     async with database.transaction() as connection:
         await need_tables(connection, schema, EVENTS, PAUSES, REVIEW)

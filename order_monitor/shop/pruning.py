@@ -9,7 +9,6 @@ from typing import Final
 
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import quoted
-from order_monitor.shop.database import Database
 from order_monitor.shop.layout import DISPATCHES, PINS, is_open
 from order_monitor.shop.logins import KEPT_DAYS
 
@@ -19,9 +18,8 @@ SLICE: Final = 1000
 class Pruning:
     """Deletes what is old; nothing of an order that is still open."""
 
-    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         """Work on the tables that ``catalogue`` knows."""
-        self._database = database
         self._catalogue = catalogue
 
     async def step(self) -> int:
@@ -34,7 +32,7 @@ class Pruning:
         await self._catalogue.complete()
         count = 0
         for table, since in ((PINS, "claimed_at"), (DISPATCHES, "found_at")):
-            async with self._database.transaction() as connection:
+            async with self._catalogue.transaction() as connection:
                 status = await connection.execute(self._sql(table, since))
             count += int(str(status).rpartition(" ")[2])
         return count

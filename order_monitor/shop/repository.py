@@ -27,11 +27,11 @@ class Orders:
         """Work on the table that ``layout`` names; its columns are looked up on first use."""
         self._catalogue = Catalogue(database, layout)
         self.reader = OrderReader(database, self._catalogue)
-        self._claims = Claims(database, self._catalogue)
-        self._pruning = Pruning(database, self._catalogue)
+        self._claims = Claims(self._catalogue)
+        self._pruning = Pruning(self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
-        self.unconfirmed = Unconfirmed(database, self._catalogue)
-        self.brake = BrakeDesk(database, self._catalogue)
+        self.unconfirmed = Unconfirmed(self._catalogue)
+        self.brake = BrakeDesk(self._catalogue)
 
     def adopt(self, layout: Layout) -> None:
         """Go on by other settings, from the next look on."""

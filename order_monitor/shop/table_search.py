@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from order_monitor.core.errors import SettingsError
+from order_monitor.core.errors import SettingsError, TableError
 from order_monitor.shop.columns import (
     ADDED_BY_MIGRATE,
     LOGICAL,
@@ -72,17 +72,18 @@ async def find_table(
         wanted: those of `ONLY_IF_WANTED` that a setting needs: without them it cannot be obeyed.
 
     Raises:
-        SettingsError: the table or a required column is missing or of no use, named with what to do.
+        TableError: the table or a required column is missing or of no use, named with what to do.
+        SettingsError: a setting is missing without which its columns cannot be read.
     """
     label = f"{schema}.{table}"
     shape = await find_shape(connection, schema, table, overrides.get("id", "id"))
     if shape is None:
-        raise SettingsError([await _no_table(connection, schema, table)])
+        raise TableError([await _no_table(connection, schema, table)])
     there = await columns_of(connection, schema, table)
     if unfit := problems_of(shape, label):
-        raise SettingsError(unfit)
+        raise TableError(unfit)
     if not there:
-        raise SettingsError(
+        raise TableError(
             [
                 f"database: this role may not see {label}; GRANT USAGE ON SCHEMA {quoted(schema)} and GRANT SELECT ON {label}"
             ]
@@ -91,11 +92,14 @@ async def find_table(
     problems += [_unfound(n, label) for n in wanted if n not in found and n not in overrides]
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
-    problems += [*_zone(found, time_zone, label), *_distribution(found, shape.distributed_by, label)]
+    problems += _distribution(found, shape.distributed_by, label)
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
     problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
+    # The one thing here that only the settings can mend: what the times in the table mean.
+    if zone := _zone(found, time_zone, label):
+        raise SettingsError([*problems, *zone])
     if problems:
-        raise SettingsError(problems)
+        raise TableError(problems)
     kept = {name: column for name, column in found.items() if name not in left_out}
     told = tuple(f"{found[n].name} {why}" for n, why in left_out.items())
     readable = await _readable(connection, schema, table, found)

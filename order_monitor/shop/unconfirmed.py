@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 from order_monitor.shop.catalogue import Catalogue
 from order_monitor.shop.columns import literal
-from order_monitor.shop.database import Database
 from order_monitor.shop.layout import dispatches_of
 from order_monitor.shop.reviews import UNCONFIRMED
 
@@ -17,9 +16,8 @@ from order_monitor.shop.reviews import UNCONFIRMED
 class Unconfirmed:
     """The table's part that is about cancellations."""
 
-    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         """Work on the table that ``catalogue`` knows."""
-        self._database = database
         self._catalogue = catalogue
 
     async def read(self) -> dict[str, float]:
@@ -30,7 +28,7 @@ class Unconfirmed:
             SettingsError: the table is not as it must be.
         """
         holdings = await self._catalogue.complete()
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT order_id::text AS id, extract(epoch FROM opened_at)::float8 AS since "
                 f"FROM {holdings.reviews.sql} r WHERE closed_at IS NULL AND kind = {literal(UNCONFIRMED)} AND NOT EXISTS "
@@ -48,6 +46,6 @@ class Unconfirmed:
         """
         holdings = await self._catalogue.complete()
         reviews, table = holdings.reviews, holdings.ledger.table
-        async with self._database.transaction() as connection:
+        async with self._catalogue.transaction() as connection:
             await reviews.note_all(connection, table, UNCONFIRMED, fresh)
             await reviews.mend(connection, table, ((i, UNCONFIRMED) for i in settled), "confirmed, or withdrawn")

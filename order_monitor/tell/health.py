@@ -17,12 +17,17 @@ import structlog
 from aiohttp import web
 
 from order_monitor import __version__
+from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.text import visible
 from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
 from order_monitor.tell.readiness import Readiness
 
-_SHUTDOWN_TIMEOUT: Final = 2.0
+SHUTDOWN_TIMEOUT: Final = 2.0
+_TRY_AGAIN: Final = 5.0
+_SAID_EVERY: Final = 300.0
+"""Seconds between two tries to listen where the port is taken, and between two lines about it."""
+
 _LINGERING: Final = 2.0
 _AT_A_TURN: Final = 16
 _QUEUE: Final = 128
@@ -70,10 +75,11 @@ class HealthServer:
         self._files = files
         self._door = Door(room_for(files))
         self._listener: asyncio.Server | None = None
+        self._trying: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=_LINGERING,
             max_line_size=_LONGEST_LINE,
@@ -88,22 +94,56 @@ class HealthServer:
         Raises:
             SettingsError: the address is taken, or not this machine's.
         """
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None, "setup() made it"
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._door.before(server), self._access.host, self._access.port, backlog=_AT_A_TURN
-            )
-            for listening in self._listener.sockets:
-                # asyncio accepts as many at once as its backlog says, each of them a file; the kernel's queue may be longer.
-                with socket.socket(fileno=os.dup(listening.fileno())) as twin:
-                    twin.listen(_QUEUE)
+            await self._listen()
         except (OSError, ValueError, OverflowError):
             await self._runner.cleanup()
-            where = f"{self._access.host}:{self._access.port}"
-            problem = f"health.port: cannot listen on {where}; choose a free port (0 = any), or health.enabled = false"
-            raise SettingsError([problem]) from None
+            raise SettingsError([self._taken()]) from None
+
+    async def start_patiently(self, clock: Clock) -> None:
+        """Listen, or where the port is not free go on without, say so, and try again until it is.
+
+        Raises:
+            SettingsError: the address is none.
+        """
+        try:
+            await self._listen()
+        except OSError as error:
+            self._trying = asyncio.create_task(self._try_again(clock, error), name="health")
+        except (ValueError, OverflowError):
+            await self._runner.cleanup()
+            raise SettingsError([self._taken()]) from None
+
+    async def _try_again(self, clock: Clock, error: OSError) -> None:
+        said_at = float("-inf")
+        while self._listener is None:
+            if clock.monotonic() - said_at >= _SAID_EVERY:
+                said_at = clock.monotonic()
+                number = error.errno or 0
+                why = os.strerror(number) if number > 0 else type(error).__name__
+                self._log.warning("health.waiting", why=f"{self._taken()} ({why})")
+            await clock.sleep(_TRY_AGAIN)
+            try:
+                await self._listen()
+            except OSError as again:
+                error = again
+
+    def _taken(self) -> str:
+        where = f"{self._access.host}:{self._access.port}"
+        return f"health.port: cannot listen on {where}; choose a free port (0 = any), or health.enabled = false"
+
+    async def _listen(self) -> None:
+        if self._runner.server is None:
+            await self._runner.setup()
+        server = self._runner.server
+        assert server is not None, "setup() made it"
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._door.before(server), self._access.host, self._access.port, backlog=_AT_A_TURN
+        )
+        for listening in self._listener.sockets:
+            # asyncio accepts as many at once as its backlog says, each of them a file; the kernel's queue may be longer.
+            with socket.socket(fileno=os.dup(listening.fileno())) as twin:
+                twin.listen(_QUEUE)
         host, port = self.bound()
         self._log.info("health.listening", host=host, port=port, connections=self._door.most, files=self._files)
 
@@ -115,6 +155,8 @@ class HealthServer:
 
     async def stop(self) -> None:
         """Stop listening; streams are ended first, for they would outlast any patience."""
+        if self._trying is not None:
+            self._trying.cancel()
         if self._site is not None:
             self._site.close()
         if self._listener is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -105,6 +105,11 @@ class History(Observer):
     def scanned(self, seconds: float) -> None:
         """Note how many are open."""
         self._minute().open = self._count_open()
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Forget how fast accounts were asked that are gone."""
+        names = set(accounts.values())
+        self.rings.rates = {name: meter for name, meter in self.rings.rates.items() if name in names}
 
     def _minute(self) -> Minute:
         now = self._clock.time()

@@ -1,4 +1,4 @@
-"""Logging: one line an event on stderr, written by a thread of its own, with every known secret blotted out.
+"""Logging: one line an event on stderr, written by a thread of its own, with known secrets blotted out.
 
 A full or closed pipe loses lines, which are counted; it never stops or breaks the program.
 """
@@ -6,7 +6,6 @@ A full or closed pipe loses lines, which are counted; it never stops or breaks t
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import queue
@@ -15,17 +14,16 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
-from urllib.parse import quote, quote_plus
 
 import structlog
 
 from order_monitor.core.text import visible, visible_lines
+from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import ESCAPED, Outlet
 
 _QUEUE: Final = 10_000
-_SHORTEST_SECRET: Final = 4
 _REPEAT_EVERY: Final = 60.0
 _REPEATS_KNOWN: Final = 200
 _REPEAT_KEY: Final = 200
@@ -39,37 +37,6 @@ _PRIORITIES: Final = {
 }
 _QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg", "urllib3", "opentelemetry")
 """Libraries whose own lines may carry a URL or a value, at any level of ours."""
-
-
-class Redactor:
-    """Replaces known secret values in finished text, also as they look inside a URL."""
-
-    def __init__(self) -> None:
-        """Know no secret yet."""
-        self._forms: list[str] = []
-
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Hide these from now on; shorter ones than four characters would blot out the log itself."""
-        forms = {
-            form
-            for s in secrets
-            if len(s) >= _SHORTEST_SECRET
-            for url in (s, visible(s), quote(s, safe=""), quote_plus(s), quote(s))
-            for once in _escaped(url)
-            for form in _escaped(once)
-        }
-        self._forms = sorted({*self._forms, *forms}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        """Return ``text`` without the secrets."""
-        for form in self._forms:
-            text = text.replace(form, "****")
-        return text
-
-
-def _escaped(text: str) -> set[str]:
-    """Return ``text`` as it looks inside JSON and inside a ``repr`` of either quote."""
-    return {text, json.dumps(text, ensure_ascii=False)[1:-1], repr("'" + text)[2:-1], repr('"' + text)[2:-1]}
 
 
 class LineSink:
@@ -139,11 +106,12 @@ class _Chain:
 
     def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
         try:
-            done: Any = event
+            has_traceback = bool(event.get("exc_info"))
+            done: Any = self._redact.fields(event)
             for processor in self._processors:
                 done = processor(logger, method, done)
             priority = _PRIORITIES.get(method, "") if self._for_journal else ""
-            line = self._redact(str(done))
+            line = self._redact(str(done)) if has_traceback else self._redact.line(str(done))
             return priority + (line if self._is_clean else visible(line))
         except Exception as error:  # noqa: BLE001 - see above
             return f'{{"event": "log.failed", "error": "{type(error).__name__}"}}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as CountOf
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
@@ -34,21 +34,26 @@ class Metrics(Observer):
         self._registry = CollectorRegistry()
         self._checks = Counter(
             "order_monitor_checks",
-            "Questions asked, by account and outcome.",
+            "Checks made with the provider, by account and outcome.",
             ["account", "outcome"],
             registry=self._registry,
         )
+        self._labels: set[tuple[str, str]] = set()
         self._writes = Counter(
             "order_monitor_writes",
-            "Findings taken to the database, by what became of them.",
+            "Check results handed to the database, by what became of them.",
             ["result"],
             registry=self._registry,
         )
-        self._check_seconds = self._histogram("check_seconds", "How long a question took.", _CALL)
-        self._write_seconds = self._histogram("write_seconds", "How long a batch took to be written.", _QUERY)
-        self._scan_seconds = self._histogram("scan_seconds", "How long reading the open orders took.", _QUERY)
+        self._check_seconds = self._histogram(
+            "check_seconds", "Duration of one check with the provider, in seconds.", _CALL
+        )
+        self._write_seconds = self._histogram("write_seconds", "Duration of writing one batch, in seconds.", _QUERY)
+        self._scan_seconds = self._histogram(
+            "scan_seconds", "Duration of one scan of the open orders, in seconds.", _QUERY
+        )
         self._detection = self._histogram(
-            "detection_seconds", "From an order's time being due to its end being written.", _DELAY
+            "detection_seconds", "Seconds from the time a check was due until the end it found was written.", _DELAY
         )
         self._registry.register(_Gauges(view, dropped))
 
@@ -57,6 +62,7 @@ class Metrics(Observer):
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """Count a question."""
+        self._labels.add((account, answer.outcome))
         self._checks.labels(account, answer.outcome).inc()
         self._check_seconds.observe(seconds)
 
@@ -73,6 +79,13 @@ class Metrics(Observer):
     def scanned(self, seconds: float) -> None:
         """Measure a scan."""
         self._scan_seconds.observe(seconds)
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Forget the counts of accounts that are gone, or are called otherwise by now."""
+        names = set(accounts.values())
+        for account, outcome in [label for label in self._labels if label[0] not in names]:
+            self._labels.remove((account, outcome))
+            self._checks.remove(account, outcome)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -100,27 +113,39 @@ class _Gauges(Collector):
     def _orders(self) -> Iterator[Metric]:
         engine, census = self._view.engine, self._view.count()
         state = engine.state
-        yield _gauge("ready", "1 while it is of use: see /readyz.", float(not self._view.probe.reasons()))
-        yield _gauge("orders_due", "Orders waiting to be asked about whose time has come.", census.due)
-        yield _gauge("orders_stuck", "Orders whose answer cannot be written.", len(state.stuck))
-        yield _gauge("orders_held", "Orders whose end is held, by the brake or by a person.", self._view.held())
-        stuck = GaugeMetricFamily("order_monitor_orders_stuck_by_reason", "The same by why.", labels=["reason"])
+        yield _gauge("ready", "1 while the process is ready: see /readyz.", float(not self._view.probe.reasons()))
+        yield _gauge("orders_due", "Orders whose next check is due and has not started.", census.due)
+        yield _gauge("orders_stuck", "Orders whose answer could not be written; each needs a person.", len(state.stuck))
+        yield _gauge("orders_held", "Orders whose end is held back, by the brake or by a person.", self._view.held())
+        stuck = GaugeMetricFamily("order_monitor_orders_stuck_by_reason", "Stuck orders, by reason.", labels=["reason"])
         reasons = CountOf(state.stuck.values())
         for why in StuckReason:
             stuck.add_metric([str(why)], reasons[str(why)])
         yield stuck
-        yield _gauge("orders_odd", "Orders whose answers are not understood, by their own fault.", len(state.odd))
-        yield _gauge("oldest_due_seconds", "How long the order waits that is due longest.", self._view.oldest_due())
-        yield _gauge("inflight", "Questions under way.", sum(a.in_flight for a in engine.accounts.values()))
-        yield _gauge("writes_pending", "Findings not in the database yet.", len(engine.writer))
-        oldest = engine.writer.oldest_seconds()
-        yield _gauge("writes_oldest_seconds", "How long the one of them waits that waits longest.", oldest)
         yield _gauge(
-            "database_up", "1 while the shop's database answers.", float(state.scans > 0 and not state.scan_problem)
+            "orders_odd",
+            "Orders whose own answers are not understood, while others of the account are.",
+            len(state.odd),
+        )
+        yield _gauge(
+            "oldest_due_seconds",
+            "Seconds since the check that is overdue the longest was due.",
+            self._view.oldest_due(),
+        )
+        yield _gauge("inflight", "Checks in flight.", sum(a.in_flight for a in engine.accounts.values()))
+        yield _gauge("writes_pending", "Check results not yet in the database.", len(engine.writer))
+        oldest = engine.writer.oldest_seconds()
+        yield _gauge(
+            "writes_oldest_seconds", "Age of the oldest check result not yet in the database, in seconds.", oldest
+        )
+        yield _gauge(
+            "database_up",
+            "1 while the shop's database is reachable.",
+            float(state.scans > 0 and not state.scan_problem),
         )
         yield _gauge(
             "last_success_timestamp_seconds",
-            "When an answer was understood, or nothing was due.",
+            "Unix time of the last understood answer, or of the last moment at which nothing was due.",
             state.succeeded_at or 0,
         )
         if self._view.speaks:
@@ -131,43 +156,53 @@ class _Gauges(Collector):
         state = self._view.engine.state
         yield _gauge("orders_open", "Open orders in the shop's table.", state.open)
         yield _gauge("orders_overdue", "Open orders older than schedule.give_up_after.", census.overdue)
-        yield _gauge("reviews", "Things that wait for a person: order-monitor review.", state.reviews)
+        yield _gauge("reviews", "Open reviews: decisions that need a person (order-monitor review).", state.reviews)
         skipped = GaugeMetricFamily(
-            "order_monitor_orders_skipped", "Orders that cannot be asked about.", labels=["reason"]
+            "order_monitor_orders_skipped", "Open orders that are not checked, by reason.", labels=["reason"]
         )
         for reason in SkipReason:
             skipped.add_metric([str(reason)], state.skipped.get(reason, 0))
         yield skipped
         if (events := self._view.events()) is not None:
-            yield _gauge("events_waiting", "Events that the shop has not consumed.", events["waiting"])
+            yield _gauge("events_waiting", "Events the shop has not consumed yet.", events["waiting"])
             yield _gauge(
-                "events_oldest_waiting_seconds", "How long the oldest of them waits.", events["oldest_waiting_seconds"]
+                "events_oldest_waiting_seconds",
+                "Age of the oldest event the shop has not consumed, in seconds.",
+                events["oldest_waiting_seconds"],
             )
         if (sender := self._view.sender) is not None:
-            yield _gauge("webhook_waiting", "Events to be posted.", sender.waiting)
-            yield _gauge("webhook_dead", "Events put aside as dead letters.", sender.dead)
+            yield _gauge("webhook_waiting", "Events waiting to be posted to the webhook.", sender.waiting)
+            yield _gauge("webhook_dead", "Events given up as dead letters.", sender.dead)
 
     def _clocks(self) -> Iterator[Metric]:
         clocks = self._view.engine.board.clocks
         allowed = clocks.vouches(self._view.clock.boot())
-        yield _gauge("ends_by_age", "1 while the clocks vouch for the ages of orders.", float(allowed))
-        leaps = CounterMetricFamily("order_monitor_clock_leaps", "How often a clock has leapt.", labels=["clock"])
+        yield _gauge("ends_by_age", "1 while the clocks agree, so that an order's age may end it.", float(allowed))
+        leaps = CounterMetricFamily(
+            "order_monitor_clock_leaps", "Jumps of a clock since the start, by clock.", labels=["clock"]
+        )
         for clock, count in clocks.leaps.items():
             leaps.add_metric([clock], count)
         yield leaps
 
     def _accounts(self) -> Iterator[Metric]:
         opened = GaugeMetricFamily(
-            "order_monitor_account_open", "1 while the account's gate is open.", labels=["account"]
+            "order_monitor_account_open",
+            "1 while the account may be asked (its circuit breaker is closed).",
+            labels=["account"],
         )
         orders = GaugeMetricFamily("order_monitor_account_orders", "Open orders of the account.", labels=["account"])
         paused = GaugeMetricFamily(
-            "order_monitor_account_paused", "1 while a person has paused it.", labels=["account"]
+            "order_monitor_account_paused", "1 while a person has paused the account.", labels=["account"]
         )
         understood = GaugeMetricFamily(
-            "order_monitor_account_understood", "0 while none of its answers is understood.", labels=["account"]
+            "order_monitor_account_understood",
+            "0 while none of the account's answers is understood.",
+            labels=["account"],
         )
-        balance = GaugeMetricFamily("order_monitor_account_balance", "What is left on the account.", labels=["account"])
+        balance = GaugeMetricFamily(
+            "order_monitor_account_balance", "Balance of the account, in the provider's currency.", labels=["account"]
+        )
         shares, now = self._view.count().shares, self._view.clock.monotonic()
         for key, account in self._view.engine.accounts.items():
             name = account.name
@@ -187,22 +222,29 @@ class _Gauges(Collector):
             members = len(view.cluster.view.members) if view.cluster.view else 0
             yield _gauge(
                 "cluster_members",
-                "Processes that share the accounts, as this one sees it; 0 while it is none.",
+                "Processes sharing the accounts, as this one sees them; 0 while it is not a member.",
                 members,
             )
-            yield _gauge("cluster_leader", "1 while it speaks and posts for all.", float(view.cluster.leads))
+            yield _gauge(
+                "cluster_leader",
+                "1 while this process is the leader: it posts events and reports for all.",
+                float(view.cluster.leads),
+            )
         if view.learned is not None:
             orders = GaugeMetricFamily(
-                "order_monitor_timing_orders", "Ends that the timing has learned from, faded.", labels=["account"]
+                "order_monitor_timing_orders",
+                "Ends the learned timing is based on, weighted by age.",
+                labels=["account"],
             )
             for account, count in view.learned.orders().items():
-                orders.add_metric([view.engine.name_of(account)], count)
+                if account in view.engine.accounts:
+                    orders.add_metric([view.engine.name_of(account)], count)
             yield orders
-        build = GaugeMetricFamily("order_monitor_build_info", "The version that runs.", labels=["version"])
+        build = GaugeMetricFamily("order_monitor_build_info", "The running version.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
         yield CounterMetricFamily(
-            "order_monitor_log_lines_dropped", "Lines the log has lost since the start.", value=self._dropped()
+            "order_monitor_log_lines_dropped", "Log lines dropped since the start.", value=self._dropped()
         )
 
 

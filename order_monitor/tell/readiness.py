@@ -10,9 +10,9 @@ from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 
-_SILENT_TICKS: Final = 12
+SILENT_TICKS: Final = 12
 _SCANS_ALLOWED: Final = 3
-_SCAN_MARGIN: Final = 30.0
+SCAN_MARGIN: Final = 30.0
 
 
 class Readiness:
@@ -40,7 +40,7 @@ class Readiness:
     def is_live(self) -> bool:
         """Whether the loop ticked lately."""
         ticked = self._engine.state.ticked_at
-        return ticked is not None and self._clock.monotonic() - ticked < TICK * _SILENT_TICKS
+        return ticked is not None and self._clock.monotonic() - ticked < TICK * SILENT_TICKS
 
     def reasons(self) -> list[str]:
         """Return why the program is of no use just now; nothing where it is."""
@@ -63,7 +63,7 @@ class Readiness:
 
     def _unread(self) -> list[str]:
         """Say why no orders were read lately, where none were."""
-        problem, limit = self._engine.state.scan_problem, self._interval * _SCANS_ALLOWED + _SCAN_MARGIN
+        problem, limit = self._engine.state.scan_problem, self._interval * _SCANS_ALLOWED + SCAN_MARGIN
         looked_at = self._looked_at()
         if looked_at is None:
             return [f"no scan yet: {problem}" if problem else "no scan yet"]

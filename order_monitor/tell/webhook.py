@@ -25,8 +25,8 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopError, ShopMisfitError
 from order_monitor.core.outcome import Outcome
+from order_monitor.core.retry_after import retry_after
 from order_monitor.providers.failures import NamedFailureError
-from order_monitor.providers.znet_parser import retry_after
 from order_monitor.shop.outbox import Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
 

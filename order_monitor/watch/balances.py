@@ -38,11 +38,19 @@ class Balances:
     async def run(self) -> None:
         """Read for ever."""
         while True:
+            self._forget_gone()
             for account in list(self._engine.accounts.values()):
                 if self._is_due(account):
                     self._read_at[account.key] = self._clock.monotonic()
                     await self._read(account)
             await self._clock.sleep(_LOOK)
+
+    def _forget_gone(self) -> None:
+        accounts = self._engine.accounts
+        for key in self._read_at.keys() - accounts.keys():
+            del self._read_at[key]
+        self._warned &= self._read_at.keys()
+        self._unreadable &= self._read_at.keys()
 
     def _is_due(self, account: Account) -> bool:
         now = self._clock.monotonic()

@@ -65,6 +65,12 @@ class BrakeWatch(Observer):
             if isinstance(found, Account):
                 self._seen[found.key] = self._engine.now()
 
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Forget when orders of accounts that are gone were understood, and which controls may be tried again by now."""
+        now = self._clock.monotonic()
+        self._seen = {key: at for key, at in self._seen.items() if key in accounts}
+        self._tried = {login: at for login, at in self._tried.items() if now - at < _TRY_AGAIN}
+
     async def run(self) -> None:
         """Do so for ever, while something is held."""
         while True:

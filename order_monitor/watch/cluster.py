@@ -134,6 +134,8 @@ class Cluster:
     def _see(self, before: View | None, view: View) -> None:
         """Remember when others were last seen to hold what, and whether they were behind with it."""
         now = self._engine.board.now()
+        logins = self._engine.by_login
+        self._seen = {key: seen for key, seen in self._seen.items() if key in logins}
         for member in view.members:
             if member is not view.me:
                 self._seen.update({key: (now, key in member.behind) for key in member.keys})

@@ -33,6 +33,10 @@ BACKLOG: Final = 2000
 """Answers of one account waiting for the database beyond which no more of it are fetched; what a lock holds up is not counted."""
 
 
+FORGET_EVERY: Final = 1800.0
+"""Seconds between two times at which what is remembered of accounts that are gone is forgotten."""
+
+
 class Engine:
     """Asks about every open order when its plan says so."""
 
@@ -50,11 +54,12 @@ class Engine:
         self.board = Board(policy, clock, observer or Observers(), name_of=self.name_of, clocks=clocks or ClockWatch())
         held = HeldEnds(self.board)
         self.discovery = Discovery(self.board, shop, self.directory, held)
-        settlement = Settlement(self.board, held, self.discovery.intake.ended)
+        self._settlement = Settlement(self.board, held, self.discovery.intake.ended)
+        self._forgot_at = clock.monotonic()
         self.writer = Writer(
             shop,
             clock,
-            settlement.take,
+            self._settlement.take,
             on_batch=self.board.observer.wrote,
             patience=policy.patience,
             is_stuck=self.board.state.stuck.__contains__,
@@ -136,6 +141,8 @@ class Engine:
         board.observer.scanned(board.clock.monotonic() - began)
         for provider in dropped:
             self.dispatcher.calls.retire(provider)
+        if board.clock.monotonic() - self._forgot_at >= FORGET_EVERY:
+            self._forget_gone()
         if board.has_gone_back:
             await self._plan_anew()
         if board.policy.one_pass:
@@ -148,6 +155,13 @@ class Engine:
         if self.dispatcher.is_idle() and not self.writer.stands_still():
             board.state.succeeded_at = board.now()
         board.wake.set()
+
+    def _forget_gone(self) -> None:
+        self._forgot_at = self.board.clock.monotonic()
+        self._settlement.remain(self.accounts)
+        self.writer.backlog.tidy()
+        self.queue.tidy()
+        self.board.observer.remain({key: account.name for key, account in self.accounts.items()})
 
     async def _plan_anew(self) -> None:
         """Let nobody wait for a time that only the database's clock, while it was ahead, has made their next one."""

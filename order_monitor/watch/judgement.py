@@ -81,6 +81,8 @@ class Judgement:
         else:
             assert isinstance(answer, (Blocked, Busy, Unreachable))
             self._failed(account, entry, answer, fault, now, probe=probe)
+        if account.judge.odd:
+            self._show_unexplained(account)
 
     def _understood(self, account: Account, entry: Entry, answer: AboutOrder, now: float, *, probe: bool) -> None:
         own = account.judge.understood(entry.id, now)
@@ -233,7 +235,9 @@ class Judgement:
         if fault is Fault.ORDER:
             self._count_odd(entry)
         is_for_a_person = not entry.awaits_pin and self.confirmations.is_for_a_person(entry, answer)
-        if is_for_a_person or self._board.gives_up_blind(entry) or self._is_to_be_noted(account, entry):
+        if fault is not Fault.ORDER and self._is_unexplained(account, entry):
+            self._submit(entry, answer, nobody_understood=True)
+        elif is_for_a_person or self._board.gives_up_blind(entry) or self._is_to_be_noted(account, entry):
             self._submit(entry, answer, account)
         else:
             self._board.again(entry)
@@ -266,6 +270,28 @@ class Judgement:
             entry.id, self._board.clock.monotonic(), within=now - memo.odd_at
         )
         return policy.one_pass or memo.odd >= _LASTING or (entry.is_odd and was_others_turn)
+
+    def _is_unexplained(self, account: Account, entry: Entry) -> bool:
+        """Whether an order was never understood, past its time limit, and no other order of the account was for as long.
+
+        Whether the provider does not know it, or speaks otherwise to this account, nobody can say: a person is to see it. After a
+        start it takes an hour to know that, and one pass cannot.
+        """
+        now, policy = self._board.now(), self._board.policy
+        silence = account.judge.silent_for(self._board.clock.monotonic())
+        was_long_ago = account.answered_at is None or now - account.answered_at >= policy.give_up_after
+        is_silent = was_long_ago and silence >= min(SAME_HOUR, policy.give_up_after) and not policy.one_pass
+        is_untold = not entry.understood and not entry.awaits_pin and entry.memo.stuck is None
+        return is_untold and is_silent and self._board.is_past_deadline(entry)
+
+    def _show_unexplained(self, account: Account) -> None:
+        """Hand over what has become so of all that were not understood: of a shut account one alone is asked at a time."""
+        for order_id, odd in account.judge.odd.items():
+            entry = self._board.queue.get(order_id)
+            if entry is None or entry.is_in_hand or entry.referans is None or odd.is_own:
+                continue
+            if self._is_unexplained(account, entry):
+                self._submit(entry, odd.answer, nobody_understood=True)
 
     def _evidence(self, account: Account, order_id: str) -> str:
         """Say what is known of the account's other orders."""
@@ -304,7 +330,9 @@ class Judgement:
         entry.written = answer
         self._board.again(entry)
 
-    def _submit(self, entry: Entry, answer: Answer, odd_at: Account | None = None) -> None:
+    def _submit(
+        self, entry: Entry, answer: Answer, odd_at: Account | None = None, *, nobody_understood: bool = False
+    ) -> None:
         """Hand an answer to the writer; ``odd_at`` is the account whose answer was not understood, by the order's own fault."""
         board, memo = self._board, entry.memo
         board.queue.writing(entry)
@@ -312,6 +340,7 @@ class Judgement:
         finding.vouched = board.clocks.vouches(board.read_clock())
         finding.seen_utc = board.clock.time()
         finding.is_odd_noted = memo.odd_noted
+        finding.nobody_understood = nobody_understood
         if odd_at is not None and memo.odd_at is not None:
             finding.odd_since = memo.odd_at
             now = board.clock.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from order_monitor.core.answer import Answer, Waiting
@@ -76,6 +76,10 @@ class Learning(Observer):
             self.timing.ended(key_of(order), before, finding.took, finding.seen_at)
         else:
             self.timing.lost(key_of(order), before, finding.seen_at)
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Forget what was spent on accounts that are gone; what was learned of them fades by itself."""
+        self.timing.remain(accounts)
 
     def _before(self, order: Order) -> float:
         """Return the age at which an order was known to wait, 0 where it was never asked about."""

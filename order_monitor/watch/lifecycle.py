@@ -15,7 +15,7 @@ import structlog
 import tenacity
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.errors import SettingsError, ShopError, TableError
 from order_monitor.watch.engine import Engine
 
 CLUSTER: Final = "cluster"
@@ -26,6 +26,9 @@ _CALLS_SHARE: Final = 0.8
 
 _OUTLIVE_CALLS: Final = ("engine", CLUSTER)
 _LONGEST_PAUSE: Final = 30.0
+_SAID_EVERY: Final = 300.0
+"""Seconds after which it is said again why nothing is read."""
+
 _NAMED: Final = 20
 
 
@@ -93,6 +96,7 @@ class Lifecycle:
         self._grace = grace
         self._interval = scan_interval
         self._beside = beside or {}
+        self._waits_for, self._said_at = "", float("-inf")
         self._log = structlog.get_logger("order_monitor.life")
 
     def adopt(self, *, grace: float, scan_interval: float) -> None:
@@ -117,8 +121,10 @@ class Lifecycle:
     async def forever(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
         """Run until asked to stop, with ``before`` ahead of the first scan; return whether the stop was clean.
 
+        What may be there later is waited for: the database, a table, a right, another process's end.
+
         Raises:
-            SettingsError: the table is not as it must be, at the start.
+            SettingsError: what no waiting mends, at the start.
         """
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
@@ -149,21 +155,13 @@ class Lifecycle:
         return (dead[0].exception() or RuntimeError(dead[0].get_name())) if dead else None
 
     async def _scan_for_ever(self, before: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """Scan, and pause; while the database is away the pauses grow and the database itself says so once."""
-        known_problem = None
+        """Scan, and pause; while the database is away, or a table is not as it must be, the pauses grow."""
         while True:
-            try:
-                if self._engine.state.scans == 0:
-                    await self._retrying()(self.first_scan, before)
-                else:
-                    await self._retrying()(self._engine.scan)
-                known_problem = None
-            except SettingsError:
-                if self._engine.state.scans == 0:
-                    raise
-                if self._engine.state.scan_problem != known_problem:
-                    known_problem = self._engine.state.scan_problem
-                    self._log.error("scan.failed", why=known_problem)
+            if self._engine.state.scans == 0:
+                await self._retrying()(self.first_scan, before)
+            else:
+                await self._retrying()(self._engine.scan)
+            self._waits_for = ""
             await self._clock.sleep(self._interval)
 
     async def first_scan(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
@@ -183,16 +181,24 @@ class Lifecycle:
 
     def _retrying(self) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(ShopError),
+            retry=tenacity.retry_if_exception(self._may_pass),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE),
             sleep=self._clock.sleep,
             before_sleep=self._say,
             reraise=True,
         )
 
-    def _say(self, state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1:
-            self._log.warning("scan.waiting", why=self._engine.state.scan_problem)
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether waiting may mend it. Once it was read, the table alone can have changed: the settings are what they were."""
+        is_late = isinstance(error, SettingsError) and self._engine.state.scans > 0
+        return isinstance(error, (ShopError, TableError)) or is_late
+
+    def _say(self, _: tenacity.RetryCallState) -> None:
+        """Say in one line what is waited for: once, again where that changes, and every few minutes."""
+        why, now = self._engine.state.scan_problem or "", self._clock.monotonic()
+        if why != self._waits_for or now - self._said_at >= _SAID_EVERY:
+            self._waits_for, self._said_at = why, now
+            self._log.warning("scan.waiting", why=why)
 
     async def _drain(self, writing: asyncio.Task[None], others: list[asyncio.Task[None]]) -> bool:
         """Finish the calls under way and write their answers, within the grace; return whether all were written."""

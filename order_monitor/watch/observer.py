@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from order_monitor.core.answer import Answer
 from order_monitor.core.order import Order
@@ -23,6 +23,9 @@ class Observer:
 
     def scanned(self, seconds: float) -> None:
         """The open orders were read and taken up."""
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Only these accounts are there by now, key and name: what is remembered of any other is of no use."""
 
 
 class Observers(Observer):
@@ -51,3 +54,8 @@ class Observers(Observer):
         """Tell each."""
         for one in self._all:
             one.scanned(seconds)
+
+    def remain(self, accounts: Mapping[str, str]) -> None:
+        """Tell each."""
+        for one in self._all:
+            one.remain(accounts)

@@ -92,7 +92,7 @@ class ShopAccounts:
     """The accounts of the shop's ``integrations`` table, each by its id."""
 
     open_account: Opener
-    on_secrets: Callable[[list[str]], None] = lambda _: None
+    on_secrets: Callable[[Mapping[str, Iterable[str]]], None] = lambda _: None
     _known: dict[str, _Known] = field(default_factory=dict)
     _refused: dict[str, SkipReason] = field(default_factory=dict)
     _told: dict[str, Integration] = field(default_factory=dict)
@@ -120,9 +120,10 @@ class ShopAccounts:
         """
         current = {integration.id: integration for integration in integrations}
         self._accounts, self._names = None, names_of(current.values())
-        self.on_secrets([secret for i in current.values() for secret in _secrets(i)])
+        self.on_secrets({self._names[key]: _secrets(i) for key, i in current.items()})
         dropped: list[Provider] = []
         self._refused.clear()
+        self._told = {key: integration for key, integration in self._told.items() if key in current}
         for integration in current.values():
             reason = _refusal(integration)
             if reason is None:

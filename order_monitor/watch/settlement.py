@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 import structlog
@@ -33,6 +33,11 @@ class Settlement:
         self._texts: set[str] = set()
         self._told: dict[str, float] = {}
         self._log = structlog.get_logger("order_monitor.engine")
+
+    def remain(self, accounts: Container[str]) -> None:
+        """Forget what was said of accounts that are there no more; ``accounts`` are the keys of the others."""
+        self._texts = {key for key in self._texts if key in accounts}
+        self._told = {key: at for key, at in self._told.items() if key in accounts}
 
     def take(self, result: Result) -> None:
         """Take note of a finding's fate; an order that is still open is due again."""
@@ -136,7 +141,8 @@ class Settlement:
         else:
             entry.note(stuck=None)
         if result.write is not None and order.status != result.write.status:
-            self._queue.renew(entry, order._replace(status=result.write.status), entry.account)
+            known = order._replace(status=result.write.status, understood=entry.understood)
+            self._queue.renew(entry, known, entry.account)
             self._log.info("order.processing", order_id=order.id, tenant_id=order.tenant_id)
         if result.is_refused or result.is_partial:
             # What is not in the table as it was said is to be written with the next answer, even if that is the same.
@@ -159,7 +165,8 @@ class Settlement:
         if now - self._told.get(account, float("-inf")) < _DIGEST_EVERY:
             return
         self._told[account] = now
-        count = sum(key == account for key in self._state.odd.values())
+        stuck = sum(e.account == account and e.memo.stuck == StuckReason.NOT_KNOWN for e in self._queue)
+        count = max(sum(key == account for key in self._state.odd.values()), stuck + 1)
         self._log.error(
             "account.not_known",
             account=self._board.name_of(account),

@@ -9,7 +9,7 @@ from order_monitor.commands.check import clocks_line
 from order_monitor.commands.once import Wish, _pass
 from order_monitor.settings.loading import load
 from order_monitor.shop.migration import Migration
-from order_monitor.tell.logs import Redactor
+from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.system_clock import SystemClock, boot_id
 from tests.clocks import UpForLong
 from tests.commands.test_process import Panel, panel, running, settings

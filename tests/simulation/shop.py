@@ -794,11 +794,11 @@ class ModelOrders(Orders):
         layout = pool.ledger.layout
         self._catalogue = Known(database, layout, pool.ledger, pool.accounts)
         self.reader = OrderReader(database, self._catalogue)
-        self._claims = Claims(database, self._catalogue)
-        self._pruning = Pruning(database, self._catalogue)
+        self._claims = Claims(self._catalogue)
+        self._pruning = Pruning(self._catalogue)
         self._recorder = OrderRecorder(database, self._catalogue)
-        self.unconfirmed = Unconfirmed(database, self._catalogue)
-        self.brake = BrakeDesk(database, self._catalogue)
+        self.unconfirmed = Unconfirmed(self._catalogue)
+        self.brake = BrakeDesk(self._catalogue)
         pool.reader = self.reader
 
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import structlog
 
-from order_monitor.tell.logs import LineSink, Redactor, Repeats, origin, set_up
+from order_monitor.tell.logs import LineSink, Repeats, origin, set_up
+from order_monitor.tell.redactor import Redactor
 
 CANARY: Final = "p@s/s?#%[x] CANARY"
 PIN: Final = "PIN-CANARY-1234"
@@ -151,6 +152,8 @@ def test_secrets_shorter_than_four_characters_do_not_blot_out_the_log() -> None:
     assert redact("abcd other") == "**** ****", "what was learned before stays known"
     redact.learn(["abcd-longer"])
     assert redact("abcd-longer") == "****", "the longest first, or its end would be left"
+    redact.follow({"a": ("abc", "kod1")})
+    assert redact("abc kod1") == "abc ****"
 
 
 def fail_with_a_local() -> None:

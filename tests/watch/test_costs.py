@@ -18,7 +18,7 @@ from tests.watching import watched
 
 MANY = 600
 ENDING = 1200
-LOOK = 12
+LOOK = 13
 """Statements of one look at the most, its transaction included: they are the same however much is open."""
 
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH changed)", re.IGNORECASE)

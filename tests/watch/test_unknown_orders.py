@@ -333,3 +333,74 @@ async def test_the_good_ones_are_found_as_soon_as_without(
     if good >= odd:
         assert median(found) <= 1.0
         assert max(found) <= 60.0
+
+
+@pytest.mark.parametrize(("kind", "count"), [("refused", 1), ("text", 2), ("empty", 6), ("unknown state", 6)])
+async def test_where_nobody_was_ever_understood_a_person_sees_them(plain_shop: Shop, kind: str, count: int) -> None:
+    """The account stays shut, and nothing vouches for it: they are shown in one line, and never failed."""
+    _, odd = await mixed(plain_shop, 0, count)
+    bench = Bench(plain_shop, panel_of(ODD[kind]), give_up_after=HOUR, **rules(plain_shop))
+    with structlog.testing.capture_logs() as logs:
+        async with Drive(bench.engine, bench.clock) as drive:
+            await drive.run(0.9 * HOUR, scan_every=300)
+            assert await reviews(plain_shop) == []
+            await drive.run(HOUR, scan_every=300)
+            shown = [*await reviews(plain_shop), *await reviews(plain_shop, "unknown_state")]
+            assert sorted(shown) == sorted(odd)
+            await drive.run(3 * HOUR, scan_every=1800)
+    assert {await bench.status(i) for i in odd} == {"sent"}
+    told = [line for line in logs if line["event"] == "account.not_known"]
+    assert len(told) <= 2
+    if kind != "unknown state":
+        assert len(told) >= 1
+        assert bench.engine.state.stuck == dict.fromkeys(odd, "not_known")
+    assert not any(odd for _, odd in (await marks(plain_shop)).values()), "whose fault it is nobody knows"
+    assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 0
+
+
+@pytest.mark.parametrize("count", [1, 12])
+async def test_what_was_shown_so_is_closed_when_it_is_understood(plain_shop: Shop, count: int) -> None:
+    _, odd = await mixed(plain_shop, 0, count)
+    answers = {"odd": "3|x"}
+    bench = Bench(plain_shop, lambda _: text(answers["odd"]), give_up_after=HOUR)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(2 * HOUR, scan_every=300)
+        assert sorted(await reviews(plain_shop)) == sorted(odd)
+        answers["odd"] = "OK|2| |tamam"
+        await drive.run(2 * HOUR, scan_every=300)
+    assert {await bench.status(i) for i in odd} == {"completed"}
+    assert await reviews(plain_shop) == []
+    assert bench.engine.state.stuck == {}
+
+
+async def test_an_account_that_was_understood_today_shows_none(plain_shop: Shop) -> None:
+    """An outage of the panel is no matter of single orders, however old they are."""
+    await plain_shop.add(sent_at=NOW - 100, referans="good")
+    answers = {"good": "OK|1| |x"}
+    bench = Bench(plain_shop, lambda r: text(answers["good"] if r == "good" else "bakim"), give_up_after=HOUR)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(300, scan_every=60)
+        answers["good"] = "bakim"
+        for n in range(6):
+            await plain_shop.add(sent_at=NOW - 2 * HOUR, referans=f"odd-{n}")
+        await drive.run(0.7 * HOUR, scan_every=300)
+        assert len({referans for _, referans in bench.calls}) > 4
+        assert await reviews(plain_shop) == []
+        await drive.run(HOUR, scan_every=300)
+        shown = {entry.referans for entry in bench.engine.queue if entry.memo.stuck}
+        assert shown == {f"odd-{n}" for n in range(6)}, "the other one was understood, once"
+
+
+async def test_an_old_order_is_not_shown_at_the_first_answer(plain_shop: Shop) -> None:
+    """A pass, and a daemon that has just started, cannot know that nobody is understood."""
+    _, odd = await mixed(plain_shop, 0, 3)
+    bench = Bench(plain_shop, panel_of(ODD["refused"]), one_pass=True, give_up_after=100.0)
+    await one_pass(bench)
+    assert await reviews(plain_shop) == []
+    bench = Bench(plain_shop, panel_of(ODD["refused"]), give_up_after=2 * HOUR)
+    bench.clock.epoch += 24 * HOUR
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(0.9 * HOUR, scan_every=300)
+        assert await reviews(plain_shop) == []
+        await drive.run(0.3 * HOUR, scan_every=300)
+    assert sorted(await reviews(plain_shop)) == sorted(odd)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
-from order_monitor.core.timing.memory import Key, parent
+from order_monitor.core.timing.memory import ALL, Key, parent
 from order_monitor.core.timing.price import PlanTable, Purse, position
 
 PATIENCE = 64
@@ -41,6 +42,12 @@ class Book:
         if found is None:
             found = self._accounts[name] = AccountPlan(Purse(self._budget))
         return found
+
+    def remain(self, accounts: Container[str], places: Container[Key]) -> None:
+        """Forget the accounts that are none of these, and the tables of what is not remembered (in ``places``) any more."""
+        self._accounts = {n: plan for n, plan in self._accounts.items() if n in accounts or n == ALL[0]}
+        for key in [key for key in self.keys() if key not in places]:
+            self.drop(key)
 
     def put(self, key: Key, orders: float, table: PlanTable) -> None:
         """Let a table stand for a key's orders."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from order_monitor.core.schedule import Schedule
@@ -137,6 +137,10 @@ class Timing(Outlook):
             self._schedule, self._reference = schedule, Reference(schedule)
             self._chooser = Chooser(schedule, self._terms.min_interval, self._book)
             self._grown.update(dict.fromkeys(self._book.keys()))
+
+    def remain(self, accounts: Container[str]) -> None:
+        """Forget the plans of accounts that are none of these; what was learned of them fades by itself."""
+        self._book.remain(accounts, self._memory.places)
 
     def waiting(self, key: Key, before: float, age: float, now: float) -> None:
         """Learn that an order still waits at ``age``, as it did at ``before`` (0 where it was never asked about)."""
