@@ -89,12 +89,11 @@ def test_what_this_machine_is_short_of_is_not_the_databases_fault(error: Excepti
 async def test_without_files_the_database_is_not_called_lost(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For the connection, and for the resolver, which does not say so itself."""
     database = Database(parse_dsn(f"postgresql://someone:p@{host}:1/shop"))
-    with no_files_left():
-        for _ in range(2):
-            with pytest.raises(ShopUnavailableError, match=r"^no_files: ") as error:
-                async with database.transaction():
-                    pass
-    assert report(error.value) == ExitCode.NO_DATABASE
+    for _ in range(2):
+        with no_files_left(), pytest.raises(ShopUnavailableError, match=r"^no_files: ") as error:
+            async with database.transaction():
+                pass
+        assert report(error.value) == ExitCode.NO_DATABASE
     told = capsys.readouterr()
     assert "there is no connection to the database: no_files: this process" in told.err
     assert "LimitNOFILE" in told.err

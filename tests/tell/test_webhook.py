@@ -490,7 +490,7 @@ async def test_while_this_machine_is_short_of_something_it_goes_slower_and_no_ev
     orders = await hooked(plain_shop, receiver.url)
     for _ in range(3):
         await orders.record([found(plain_shop.order(await plain_shop.add()), Cancelled("x"))])
-    bench = Bench(plain_shop, lambda _: None)
+    bench = Bench(plain_shop, lambda _: httpx.Response(200))
     client = httpx.AsyncClient(transport=FreshConnections(ssl.create_default_context()))
     more: dict[str, Any] = {"clock": bench.clock, "board": bench.engine.board, "client": client, "max_attempts": 1}
     with capture_logs() as logs:
