@@ -37,8 +37,8 @@ ACCOUNT_REFUSED: Final = "8"
 _AROUND: Final = "\ufeff \t\r\n\0"
 _BEFORE: Final = (
     _AROUND
-    + "\v\f\x85\xa0\xad\u061c\u180e\u2000\u2002\u2003\u2009\u200b\u200c\u200d\u200e\u200f\u2028\u2029"
-    + "\u202a\u202b\u202c\u202d\u202e\u202f\u2060\u2066\u2067\u2068\u2069\u3000"
+    + "\v\f\x85\xa0\xad\u061c\u1680\u180e\u3000"
+    + "".join(map(chr, (*range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070))))
     + "ï»¿"
 )
 """What may stand before an answer and around its first fields: blanks, what nobody sees, and a byte order mark written anew."""
@@ -108,6 +108,8 @@ _NOTICE_BEFORE: Final = re.compile(
     r"|(?:PHP )?Stack trace:|PHP +[0-9]+\. [^\r\n|]*"
     rf"|(?:<br\s*/?>\s*)?<font size=.1.><table class=.xdebug-error{_INNER}</table></font>"
     rf"|<!--{_INNER}-->"
+    r"|(?:(?:Content-Type|X-Powered-By|Set-Cookie|Expires|Cache-Control|Pragma):[^\r\n|]*\r?\n)+\r?\n",
+    re.IGNORECASE,
 )
 """What PHP, or what stands before it, may say in front of an answer. An answer within it is none of its words."""
 _BALANCE: Final = re.compile(rf"OK{_GAP}\|\s*([^|]{{1,200}}?)\s*(?:\|.*)?", re.IGNORECASE | re.DOTALL)
