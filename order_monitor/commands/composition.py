@@ -8,9 +8,10 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias, assert_never
 from urllib.parse import urlsplit
 
 from order_monitor import __version__
@@ -26,6 +27,9 @@ from order_monitor.core.timing.plan import Learned
 from order_monitor.core.timing.planner import Timing
 from order_monitor.core.timing.terms import Terms
 from order_monitor.providers.address_guard import is_forbidden_host, is_loopback, public_addresses
+from order_monitor.providers.client_api import ClientApi, ClientApiAccount
+from order_monitor.providers.exchange import CallLimits
+from order_monitor.providers.provider import CLIENT_API, KINDS, Provider
 from order_monitor.providers.resolver import Resolve, Resolver
 from order_monitor.providers.transport import FreshConnections, ProxyRoute, trusting
 from order_monitor.providers.znet import Znet, ZnetAccount
@@ -125,6 +129,23 @@ def _configured(settings: Settings) -> Credentials | None:
     return Credentials("znet", given.base_url, given.kod.get_secret_value())
 
 
+@dataclass(frozen=True, slots=True)
+class ZnetLogin:
+    """A user name and a password at a dealer panel."""
+
+    base_url: str
+    kod: str = field(repr=False)
+    sifre: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """A token at a client API."""
+
+    base_url: str
+    token: str = field(repr=False)
+
+
 def orders_of(settings: Settings, database: Database) -> Orders:
     """Return the orders table."""
     return Orders(database, layout_of(settings))
@@ -136,33 +157,65 @@ def schedule_of(settings: Settings) -> Schedule:
     return Schedule(s.first_check, s.base, s.cap, s.jitter, s.give_up_after)
 
 
-def open_znet(
-    settings: Settings,
-    clock: Clock,
-    login: tuple[str, str, str],
-    name: str,
-    resolve: Resolve,
-    proxy_route: ProxyRoute | None,
+Login: TypeAlias = ZnetLogin | TokenLogin
+"""How an account is reached: by which address, and by what it is known there."""
+
+
+def open_login(
+    settings: Settings, clock: Clock, login: Login, name: str, resolve: Resolve, proxy_route: ProxyRoute | None
 ) -> Account:
-    """Return an account with a client, a gate and a pace of its own, by its ``login``: address, kod and sifre.
+    """Return an account with a client, a gate and a pace of its own.
 
     It calls only what ``resolve`` returns, through the ``proxy_route`` where there is one.
     """
     given, limits = settings.provider, settings.limits
-    znet = ZnetAccount(
-        *login,
-        given.status_path,
-        given.connect_timeout,
-        given.timeout,
-        given.max_body,
-        given.user_agent,
-        given.no_pin,
-    )
     connections = FreshConnections(trusting_of(given.ca_file), resolve, proxy_route)
-    account = Account(name, Znet(znet, connections, clock), Gate(limits.gate_after), Pace(limits.calls_per_second))
-    if proxy_route is not None and not is_loopback(urlsplit(login[0]).hostname or ""):
+    client = _client_of(settings, clock, login, connections)
+    account = Account(name, client, Gate(limits.gate_after), Pace(limits.calls_per_second))
+    if proxy_route is not None and not is_loopback(urlsplit(login.base_url).hostname or ""):
         account.proxy = proxy_route.proxy.shown
     return account
+
+
+def _client_of(settings: Settings, clock: Clock, login: Login, connections: FreshConnections) -> Provider:
+    given = settings.provider
+    match login:
+        case TokenLogin(base_url, token):
+            limits = CallLimits(given.connect_timeout, given.timeout, given.max_body, given.user_agent)
+            account = ClientApiAccount(base_url, token, limits, given.no_pin, given.replay)
+            return ClientApi(account, connections, clock)
+        case ZnetLogin(base_url, kod, sifre):
+            znet = ZnetAccount(
+                base_url,
+                kod,
+                sifre,
+                given.status_path,
+                given.connect_timeout,
+                given.timeout,
+                given.max_body,
+                given.user_agent,
+                given.no_pin,
+            )
+            return Znet(znet, connections, clock)
+        case _:
+            assert_never(login)
+
+
+def _login_of(integration: Integration, url: str) -> Login:
+    """Return how the account of an integration is reached at ``url``.
+
+    Raises:
+        ValueError: its row lacks something for that.
+    """
+    if KINDS[integration.provider] == CLIENT_API:
+        if not integration.token:
+            msg = "it has no token: see the column api_token of integrations"
+            raise ValueError(msg)
+        return TokenLogin(url, integration.token)
+    if not integration.kod.strip() or not integration.sifre.strip():
+        msg = "kod or sifre is empty"
+        raise ValueError(msg)
+    return ZnetLogin(url, integration.kod, integration.sifre)
 
 
 @functools.cache
@@ -187,18 +240,15 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
     def open_any(integration: Integration | None) -> Account:
         if integration is None:
             assert given.base_url and given.kod and given.sifre  # noqa: PT018 - settings_of was told that they are needed
-            login = given.base_url, given.kod.get_secret_value(), given.sifre.get_secret_value()
+            own_login = ZnetLogin(given.base_url, given.kod.get_secret_value(), given.sifre.get_secret_value())
             # An address in monitor.toml is the operator's own, and may be anywhere.
             proxy_route = _proxy_route(proxy, resolve, is_guarded=False)
-            return open_znet(settings, clock, login, CONFIGURED, resolve, proxy_route)
+            return open_login(settings, clock, own_login, CONFIGURED, resolve, proxy_route)
         url = check_url(integration.base_url, allow_http=given.allow_http)
         if is_guarded and is_forbidden_host(urlsplit(url).hostname or ""):
             msg = "the address is private; see provider.allow_private"
             raise ValueError(msg)
-        if not integration.kod.strip() or not integration.sifre.strip():
-            msg = "kod or sifre is empty"
-            raise ValueError(msg)
-        login = url, integration.kod, integration.sifre
+        login = _login_of(integration, url)
         proxy_route = _proxy_route(proxy, resolve, is_guarded=is_guarded)
         if own := integration.proxy.strip():
             # It comes from the same table as the address, and is other people's input as well.
@@ -206,7 +256,7 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
             if is_guarded and is_forbidden_host(parse_proxy(own).host):
                 msg = "the proxy's address is private; see provider.allow_private, or set it as provider.proxy"
                 raise ValueError(msg)
-        return open_znet(settings, clock, login, label(integration), checked if is_guarded else resolve, proxy_route)
+        return open_login(settings, clock, login, label(integration), checked if is_guarded else resolve, proxy_route)
 
     return open_account
 

@@ -281,7 +281,7 @@ MEANINGS: Final = {
     SkipReason.NO_INTEGRATION: "its integration is not there",
     SkipReason.SEVERAL_ACCOUNTS: "its package's routing names several accounts, or has changed since it was sent",
     SkipReason.DISABLED: "its integration is disabled",
-    SkipReason.OTHER_PROVIDER: "its integration is not znet's",
+    SkipReason.OTHER_PROVIDER: "its integration is of a provider that is not asked (znet, barakat and apstore are)",
     SkipReason.BAD_ADDRESS: "the address or login of its integration may not be used",
     SkipReason.UNKNOWN_STATUS: "its status is not known",
     SkipReason.SENT_IN_FUTURE: "it was sent in the future",

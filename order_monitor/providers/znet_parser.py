@@ -143,7 +143,7 @@ def parse(
         no_pin: words in the PIN's place that mean there is none (`order_monitor.core.pin.read_pin`).
     """
     if status != _OK:
-        return _not_ok(status, headers, now, body)
+        return not_ok(status, headers, now, body)
     if len(body) > max_body:
         return Garbled("too_long")
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
@@ -185,6 +185,12 @@ def _is_ok(field: str) -> bool:
     return field.strip(_BEFORE).upper() == "OK"
 
 
+def body_text(headers: Mapping[str, str], body: bytes, max_body: int) -> str | None:
+    """Return a body's text, without what stands round it unseen; None where its encoding cannot be undone."""
+    plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
+    return None if plain_body is None else decode(plain_body, headers.get("content-type", "")).strip(_AROUND)
+
+
 def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
     """Whether a response is a web page. Its ``content-type`` does not tell: PHP says ``text/html`` of everything."""
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body) or b""
@@ -223,7 +229,7 @@ def parse_balance(
     account answers. ``max_body`` is in bytes.
     """
     if status != _OK:
-        failed = _not_ok(status, headers, now, body)
+        failed = not_ok(status, headers, now, body)
         return NoBalance(failed.why, failed.message)
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
     if plain_body is None:
@@ -316,7 +322,8 @@ def render(answer: AboutOrder) -> str:
             assert_never(answer)
 
 
-def _not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
+def not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> Busy | Blocked | Garbled:
+    """Return what a response says whose status is not 200, whatever the provider speaks."""
     said = (
         ""
         if _layers(headers.get("content-encoding", "")) or body.startswith(_GZIP_MARK)

@@ -159,6 +159,8 @@ class ProviderSettings(Section):
     """Whose an answer is where several orders of an account have one reference: `"none"` of theirs, or the `"newest"` one's."""
     ca_file: str | None = Field(default=None, min_length=1)
     """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an authority of its own."""
+    replay: Literal["hold", "pin", "message"] = "hold"
+    """What a client API (such as barakat) has in `replay_api` where no PIN is: a code to `"hold"`, its `"pin"` or a `"message"`."""
     proxy: SecretStr | None = None
     """A proxy to ask through: `http://`, `https://`, `socks5://` or `socks5h://`, with login and port. Never for loopback."""
     balance_interval: Seconds = 900.0

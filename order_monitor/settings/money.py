@@ -34,6 +34,7 @@ MONEY: Final = (
     "schedule.brake_hold",
     "schedule.ignore_before",
     "statuses.settled",
+    "provider.replay",
 )
 """The keys that decide money. New ones go to the end, and none is ever taken out: digests of several versions are compared so."""
 

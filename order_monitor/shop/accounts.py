@@ -40,6 +40,9 @@ _INTEGRATION_COLUMNS: Final = {
 _PROXY: Final = ("proxy", "proxy_url", "proxyUrl")
 """The column of an integration's own proxy, where there is one."""
 
+_TOKEN: Final = ("api_token", "apiToken")
+"""The column of the token that a client API knows an account by, where there is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Integration:
@@ -54,6 +57,12 @@ class Integration:
     kod: str = field(repr=False)
     sifre: str = field(repr=False)
     proxy: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+    @property
+    def user(self) -> str:
+        """Who is logged in: the user's name, or where there is none this integration, whose token may be renewed."""
+        return self.kod.strip() or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +135,13 @@ class AccountTables:
     async def read(self, connection: Connection) -> list[Integration]:
         """Return every integration."""
         i = {name: f"i.{column.sql}" for name, column in self.integrations.items()}
-        proxy = f", {i['proxy']}::text AS proxy" if "proxy" in i else ""
+        more = "".join(
+            f", {i[name]}::text AS {name}" if name in i else f", NULL::text AS {name}" for name in ("proxy", "token")
+        )
         rows = await connection.fetch(
             f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
-            f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre{proxy} "
+            f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre{more} "
             f"FROM {quoted(self.schema)}.{quoted(INTEGRATIONS)} i"
         )
         return [
@@ -143,7 +154,8 @@ class AccountTables:
                 (row["base_url"] or "").strip(),
                 row["kod"] or "",
                 row["sifre"] or "",
-                (row["proxy"] or "").strip() if proxy else "",
+                (row["proxy"] or "").strip(),
+                (row["token"] or "").strip(),
             )
             for row in rows
         ]
@@ -151,7 +163,7 @@ class AccountTables:
 
 def credentials_of(integrations: Iterable[Integration]) -> dict[str, Credentials]:
     """Return who is logged in where, by the accounts' keys."""
-    return {i.id: Credentials(i.provider, i.base_url, i.kod) for i in integrations}
+    return {i.id: Credentials(i.provider, i.base_url, i.user) for i in integrations}
 
 
 def own_sql(orders: Table, alias: str) -> str:
@@ -205,10 +217,9 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
         found.append({logical: column for logical, column in columns.items() if column is not None})
         if table == ROUTING and (kind := next((there[n] for n in _ROUTING_KIND if n in there), None)):
             found[-1]["kind"] = kind
-        if table == INTEGRATIONS and (
-            proxy := next((there[n] for n in _PROXY if n in there and there[n].is_text), None)
-        ):
-            found[-1]["proxy"] = proxy
+        for logical, spelled in (("proxy", _PROXY), ("token", _TOKEN)) if table == INTEGRATIONS else ():
+            if (column := next((there[n] for n in spelled if n in there and there[n].is_text), None)) is not None:
+                found[-1][logical] = column
     if problems:
         raise TableError(problems)
     return AccountTables(schema, found[0], found[1])

@@ -14,11 +14,10 @@ from order_monitor.core.gate import Pace
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED, Order, Route, SkipReason
 from order_monitor.core.proxy import parse_proxy
-from order_monitor.providers.provider import Provider
+from order_monitor.providers.provider import KINDS, Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
 
-ZNET: Final = "znet"
 _INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _LONGEST_NAME: Final = 60
 
@@ -222,11 +221,11 @@ def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
 
 
 def _credentials(integration: Integration) -> Credentials:
-    return Credentials(integration.provider, integration.base_url, integration.kod)
+    return Credentials(integration.provider, integration.base_url, integration.user)
 
 
 def _access(integration: Integration) -> tuple[str, ...]:
-    return integration.base_url, integration.kod, integration.sifre, integration.proxy
+    return integration.base_url, integration.kod, integration.sifre, integration.proxy, integration.token
 
 
 def _secrets(integration: Integration) -> list[str]:
@@ -234,10 +233,10 @@ def _secrets(integration: Integration) -> list[str]:
         proxy = parse_proxy(integration.proxy).secrets()
     except ValueError:
         proxy = [integration.proxy]
-    return [integration.kod, integration.sifre, *proxy]
+    return [integration.kod, integration.sifre, integration.token, *proxy]
 
 
 def _refusal(integration: Integration) -> SkipReason | None:
-    if integration.provider != ZNET:
+    if integration.provider not in KINDS:
         return SkipReason.OTHER_PROVIDER
     return None if integration.enabled else SkipReason.DISABLED

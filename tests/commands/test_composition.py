@@ -88,8 +88,8 @@ def opened(integration: Integration | None = None, **provider: Any) -> Account:
 
 def connections_of(account: Account) -> FreshConnections:
     assert isinstance(account.provider, Znet)
-    assert isinstance(account.provider._transport, FreshConnections)
-    return account.provider._transport
+    assert isinstance(account.provider._exchange._transport, FreshConnections)
+    return account.provider._exchange._transport
 
 
 def proxy_route_of(account: Account) -> ProxyRoute | None:

@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "schedule.brake_hold": 0,
     "schedule.ignore_before": "2026-11-01",
     "statuses.settled": ["archived"],
+    "provider.replay": "pin",
 }
 """A value of each key that is not the default."""
 

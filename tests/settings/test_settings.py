@@ -125,6 +125,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.unique_pins", [WRONG, 2]),
     ("provider.reference_reuse", ["", WRONG, "oldest", 5, True]),
     ("provider.ca_file", ["", "/nowhere/ca.pem", __file__, "/tmp", 5]),
+    ("provider.replay", ["", WRONG, "code", 5, True]),
     (
         "provider.proxy",
         [
@@ -251,6 +252,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("provider.base_url", "https://bayi.example.com:8443/sub", "https://bayi.example.com:8443/sub"),
     ("provider.base_url", "https://[::1]:8443", "https://[::1]:8443"),
     ("provider.reference_reuse", "newest", "newest"),
+    ("provider.replay", "pin", "pin"),
     ("provider.max_body", 256, 256),
     ("provider.max_body", "1KiB", 1024),
     ("provider.max_body", "16 MiB", 16 * 1024 * 1024),

@@ -244,7 +244,7 @@ def reason(found: Account | SkipReason) -> SkipReason | str:
     ("changes", "expected"),
     [
         ({}, "main-i-1"),
-        ({"provider": "barakat"}, SkipReason.OTHER_PROVIDER),
+        ({"provider": "internal"}, SkipReason.OTHER_PROVIDER),
         ({"enabled": False}, SkipReason.DISABLED),
         ({"base_url": "http://x.example"}, SkipReason.BAD_ADDRESS),
     ],

@@ -1,0 +1,133 @@
+"""A client API's account: how it is asked, and a pass over the shop's own tables with two kinds of providers."""
+
+import asyncio
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+import respx
+
+from order_monitor.core.answer import Blocked, Completed, Unreachable
+from order_monitor.core.pin import Pin
+from order_monitor.providers.client_api import ClientApi, ClientApiAccount
+from order_monitor.providers.provider import Balance
+from order_monitor.watch.system_clock import SystemClock
+from tests.commands.test_process import KOD, SIFRE, Panel, once, panel, sent, settings
+from tests.providers.test_znet import answering
+from tests.servers import RawServer
+from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
+from tests.shops import SHOP, Shop
+
+__all__ = ["panel"]
+
+TOKEN = "TOKEN-CANARY/9?"
+TOKENS = "ALTER TABLE integrations ADD COLUMN api_token text;"
+OWN = "3306d930-0000-4000-8000-000000000001"
+
+
+def client(router: respx.MockRouter, base_url: str = "https://api.example") -> ClientApi:
+    return ClientApi(ClientApiAccount(base_url, TOKEN), answering(router), SystemClock())
+
+
+@pytest.mark.parametrize("base_url", ["https://api.example", "https://api.example/", "https://api.example/client/api/"])
+async def test_the_question(base_url: str) -> None:
+    router = respx.MockRouter()
+    route = router.get("https://api.example/client/api/check").respond(
+        json={"status": "OK", "data": [{"order_id": "ID_1", "status": "accept", "pin": "P-1234"}]}
+    )
+    api = client(router, base_url)
+    assert (await api.ask("ID_1")).answer == Completed(Pin("P-1234"))
+    request = route.calls[0].request
+    assert request.headers["api-token"] == TOKEN
+    assert dict(request.url.params) == {"orders": '["ID_1"]'}
+    await api.ask(OWN)
+    assert dict(route.calls[1].request.url.params) == {"orders": f'["{OWN}"]', "uuid": "1"}
+
+
+async def test_no_failure_shows_the_token() -> None:
+    router = respx.MockRouter()
+    router.get("https://api.example/client/api/check").respond(json={"code": "121", "message": f"bad token {TOKEN}"})
+    answer = (await client(router).ask("ID_1")).answer
+    assert isinstance(answer, Blocked)
+    assert "CANARY" not in answer.message
+    assert "CANARY" not in repr(ClientApiAccount("https://x", TOKEN))
+    broken = respx.MockRouter()
+    broken.get("https://api.example/client/api/check").mock(side_effect=httpx.ConnectError("x"))
+    reply = await client(broken).ask("ID_1")
+    assert (reply.answer, reply.requests) == (Unreachable("connect_error"), 2)
+
+
+async def test_the_balance() -> None:
+    router = respx.MockRouter()
+    router.get("https://api.example/client/api/profile").respond(json={"balance": "43.55", "email": "x@y"})
+    assert await client(router).balance() == Balance("43.55")
+
+
+class Bank:
+    """A client API on a real socket; what it knows of each order stands in ``orders``."""
+
+    def __init__(self) -> None:
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.heads: list[str] = []
+
+    async def __call__(self, received: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        text = received.decode()
+        self.heads.append(text)
+        asked = json.loads(parse_qs(urlsplit(text.split(" ")[1]).query)["orders"][0])
+        found = [{"order_id": name, **self.orders[name]} for name in asked if name in self.orders]
+        body = json.dumps({"status": "OK", "data": found}).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        writer.write(head + body)
+
+
+async def test_a_pass_asks_each_order_of_its_own_provider(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    bank = Bank()
+    await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES + TOKENS)
+    base_url, token, provider = (
+        ('"baseUrl"', '"apiToken"', '"providerId"')
+        if shop.spelling is SHOP
+        else ("base_url", "api_token", "provider_id")
+    )
+    async with RawServer(bank) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        rows = {
+            "znet": ("znet", panel.server.url, KOD, SIFRE, None),
+            "api": ("barakat", url, None, None, TOKEN),
+            "none": ("apstore", url, None, None, ""),
+            "else": ("internal", url, None, None, TOKEN),
+        }
+        ids = {name: str(uuid.uuid4()) for name in rows}
+        for name, (kind, address, kod, sifre, secret) in rows.items():
+            await shop.connection.execute(
+                f"INSERT INTO integrations (id, name, provider, {base_url}, kod, sifre, {token}) "
+                "VALUES ($1::uuid, $2, $3, $4, $5, $6, $7)",
+                *(ids[name], name, kind, address, kod, sifre, secret),
+            )
+        orders = {name: await sent(shop, 4 if name == "api" else 1) for name in rows}
+        for name, those in orders.items():
+            for order_id in those:
+                await shop.connection.execute(
+                    f"UPDATE product_orders SET {provider} = $1 WHERE id = $2::uuid", ids[name], order_id
+                )
+        done, failed, waits = (f"r-{order_id[:8]}" for order_id in orders["api"][:3])
+        bank.orders = {
+            done: {"status": "accept", "pin": "0012-3456"},
+            failed: {"status": "reject", "note": "no stock"},
+            waits: {"status": "wait"},
+        }
+        given = {"source": "database", "allow_private": True, "allow_http": True}
+        code, summary, err = await once(tmp_path, settings(shop.dsn, panel.server.url, provider=given))
+    found = {order_id: await shop.row(order_id) for those in orders.values() for order_id in those}
+    first, second, third, fourth = (found[i] for i in orders["api"])
+    assert (first["external_status"], first["pin_code"]) == ("completed", "0012-3456")
+    assert (second["external_status"], second["note"]) == ("failed", "no stock")
+    assert third["external_status"] == "processing"
+    assert fourth["external_status"] == "sent"
+    assert found[orders["znet"][0]]["external_status"] == "completed"
+    assert summary["skipped"] == {"bad_address": 1, "other_provider": 1}
+    assert (code, summary["refused"]) == (0, 1)
+    assert "CANARY" not in err
