@@ -186,9 +186,16 @@ def _is_ok(field: str) -> bool:
 
 
 def body_text(headers: Mapping[str, str], body: bytes, max_body: int) -> str | None:
-    """Return a body's text, without what stands round it unseen; None where its encoding cannot be undone."""
+    """Return a body's text, without what nobody sees around it; None where its encoding cannot be undone.
+
+    What PHP had to say before a JSON document is left out too.
+    """
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
-    return None if plain_body is None else decode(plain_body, headers.get("content-type", "")).strip(_AROUND)
+    if plain_body is None:
+        return None
+    text = decode(plain_body, headers.get("content-type", "")).rstrip(_AROUND).lstrip(_BEFORE)
+    rest = _behind_notices(text)
+    return rest if rest.startswith(("{", "[")) else text
 
 
 def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
@@ -214,10 +221,15 @@ def _message(text: str) -> str:
 
 def _without_notices(text: str) -> str:
     """Leave out what nobody sees around an answer, and what PHP had to say before it, where an answer follows."""
-    text = rest = text.rstrip(_AROUND).lstrip(_BEFORE)
-    while notice := _NOTICE_BEFORE.match(rest):
-        rest = rest[notice.end() :].lstrip(_BEFORE)
+    text = text.rstrip(_AROUND).lstrip(_BEFORE)
+    rest = _behind_notices(text)
     return rest if rest[:2].upper() == "OK" or _REFUSAL.fullmatch(rest) else text
+
+
+def _behind_notices(text: str) -> str:
+    while notice := _NOTICE_BEFORE.match(text):
+        text = text[notice.end() :].lstrip(_BEFORE)
+    return text
 
 
 def parse_balance(
