@@ -164,7 +164,7 @@ def _read(text: str, nothing: frozenset[str]) -> Read:
         return Unreadable(NOTICE)
     if _has_markup(bare):
         return Unreadable(MARKUP)
-    if _says_nothing(bare, nothing) or _says_nothing(undamaged(bare).translate(_READ_AS_LATIN_1), nothing):
+    if _says_nothing(bare, nothing) or (not bare.isascii() and _says_nothing(_in_turkish(bare), nothing)):
         return NoPin()
     if was_written_twice(bare):
         return Unreadable(STRANGE)
@@ -175,6 +175,11 @@ def _read(text: str, nothing: frozenset[str]) -> Read:
     while first < last and _says_nothing(lines[last - 1], nothing):
         last -= 1
     return Pin("\n".join(lines[first:last])) if first < last else NoPin()
+
+
+def _in_turkish(text: str) -> str:
+    """Return what a text was before a wrong charset got hold of it. To see whether it means "none": a code is never guessed."""
+    return undamaged(text).translate(_READ_AS_LATIN_1)
 
 
 def _says_nothing(text: str, nothing: frozenset[str]) -> bool:

@@ -103,12 +103,13 @@ _FIELD: Final = re.compile(r"[^|\s](?:[^|]*[^|\s])?")
 _KIND: Final = r"(?:Notice|Warning|Deprecated|Strict Standards)"
 _INNER: Final = rf"(?:(?![Oo][Kk]{_GAP}\|)[\s\S])*?"
 _NOTICE_BEFORE: Final = re.compile(
-    rf"(?:<br\s*/?>\s*)?(?:\[[0-9A-Za-z:/ +_-]{{10,50}}\] )?(?:<b>\s*{_KIND}\s*</b>|(?:PHP )?{_KIND})"
+    rf"(?:(?:<br\s*/?>\s*)?(?:\[[0-9A-Za-z:/ +_-]{{10,50}}\] )?(?:<b>\s*{_KIND}\s*</b>|(?:PHP )?{_KIND})"
     rf"\s*:{_INNER} on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?"
     r"|(?:PHP )?Stack trace:|PHP +[0-9]+\. [^\r\n|]*"
     rf"|(?:<br\s*/?>\s*)?<font size=.1.><table class=.xdebug-error{_INNER}</table></font>"
     rf"|<!--{_INNER}-->"
-    r"|(?:(?:Content-Type|X-Powered-By|Set-Cookie|Expires|Cache-Control|Pragma):[^\r\n|]*\r?\n)+\r?\n",
+    r"|(?:(?:Content-Type|X-Powered-By|Set-Cookie|Expires|Cache-Control|Pragma):[^\r\n|]*\r?\n)+\r?\n"
+    rf"){_GAP}",
     re.IGNORECASE,
 )
 """What PHP, or what stands before it, may say in front of an answer. An answer within it is none of its words."""
@@ -227,9 +228,10 @@ def _without_notices(text: str) -> str:
 
 
 def _behind_notices(text: str) -> str:
-    while notice := _NOTICE_BEFORE.match(text):
-        text = text[notice.end() :].lstrip(_BEFORE)
-    return text
+    at = 0
+    while notice := _NOTICE_BEFORE.match(text, at):
+        at = notice.end()
+    return text[at:]
 
 
 def parse_balance(

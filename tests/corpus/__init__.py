@@ -2,7 +2,8 @@
 
 An entry gives a ``body`` in a ``charset`` (UTF-8), ``packed`` (gzip, zlib or deflate), with ``headers`` and a ``status``; or a
 whole response as it comes over the ``wire``, a byte a character. Its ``answer`` is an outcome's name with what goes with it;
-where its ``question`` is ``balance``, it is ``balance`` or ``no balance``.
+where its ``question`` is ``balance``, it is ``balance`` or ``no balance``. Questions to a client API say so; they are about
+`REFERENCE`.
 """
 
 import gzip
@@ -27,6 +28,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.providers.provider import Balance, NoBalance
 
 Entry = Mapping[str, Any]
+REFERENCE = "ID_7"
 
 
 def _read() -> dict[str, Entry]:
