@@ -181,8 +181,10 @@ def _client_of(settings: Settings, clock: Clock, login: Login, connections: Fres
     given = settings.provider
     match login:
         case TokenLogin(base_url, token):
-            limits = CallLimits(given.connect_timeout, given.timeout, given.max_body, given.user_agent)
-            account = ClientApiAccount(base_url, token, limits, given.no_pin, given.replay)
+            # An answer about many orders is longer.
+            longest = given.max_body * (1 + given.batch // 8)
+            limits = CallLimits(given.connect_timeout, given.timeout, longest, given.user_agent)
+            account = ClientApiAccount(base_url, token, limits, given.no_pin, given.replay, given.batch)
             return ClientApi(account, connections, clock)
         case ZnetLogin(base_url, kod, sifre):
             znet = ZnetAccount(

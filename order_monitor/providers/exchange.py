@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -30,6 +30,9 @@ _RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 """What a call may raise."""
+
+
+_Found = TypeVar("_Found")
 
 
 class Response(NamedTuple):
@@ -74,15 +77,19 @@ class Exchange:
 
     async def ask(self, call: Callable[[], Awaitable[Answer]]) -> Reply:
         """Make ``call``, once more where the connection could not be made; only cancellation is raised."""
+        return Reply(*await self.attempt(call))
+
+    async def attempt(self, call: Callable[[], Awaitable[_Found]]) -> tuple[_Found | Blocked | Unreachable, int]:
+        """Return what ``call`` brings, or the failure's name, and how many requests it took."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(_TRIES), retry=tenacity.retry_if_exception(_is_tried_again), reraise=True
         )
         try:
             async with asyncio.timeout(self.limits.timeout):
-                answer: Answer = await retrying(call)
+                found: _Found | Blocked | Unreachable = await retrying(call)
         except FAILURES as error:
-            answer = failure(error)
-        return Reply(answer, max(1, retrying.statistics.get("attempt_number", 1)))
+            found = failure(error)
+        return found, max(1, retrying.statistics.get("attempt_number", 1))
 
     async def get(
         self, url: httpx.URL, parameters: Mapping[str, str], headers: Mapping[str, str] | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import Answer
@@ -46,6 +47,18 @@ class NoBalance:
     said: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was said of several orders, by their references, in so many ``requests``.
+
+    ``failure`` concerns all that ``answers`` lacks: a call as a whole failed, and says nothing of any order.
+    """
+
+    answers: Mapping[str, Answer]
+    requests: int = 1
+    failure: Answer | None = None
+
+
 class Provider(Protocol):
     """An account at a provider, which can be asked how an order stands."""
 
@@ -60,3 +73,19 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Give back the connections."""
+
+
+@runtime_checkable
+class AsksMany(Provider, Protocol):
+    """A provider that answers about several orders in one call."""
+
+    batch: int
+    """How many orders go into one call at the most; 1 for one."""
+
+    async def ask_many(self, references: Sequence[str]) -> Batch:
+        """Ask once about several orders. Every failure is an answer; only cancellation is raised."""
+
+
+def batch_of(provider: Provider) -> int:
+    """Return how many orders a provider may be asked about in one call."""
+    return max(1, provider.batch) if isinstance(provider, AsksMany) else 1

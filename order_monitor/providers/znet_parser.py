@@ -67,7 +67,7 @@ _BY_LETTERS: Final = {re.sub("[^a-z0-9]", "", name): codec for name, codec in _C
 _CODE_PAGE: Final = re.compile(r"(?:windows|win|ansi|dos|oem|ms|cp)?([0-9]{3,4})")
 
 _AS_MEANT: Final = {
-    **dict.fromkeys(("ascii", "latin_1", "cp1252", "iso8859_9"), "cp1254"),
+    **dict.fromkeys(("ascii", "latin_1", "iso8859_9"), "cp1254"),
     "iso8859_11": "cp874",
     "tis_620": "cp874",
 }

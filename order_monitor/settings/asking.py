@@ -161,6 +161,8 @@ class ProviderSettings(Section):
     """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an authority of its own."""
     replay: Literal["hold", "pin", "message"] = "hold"
     """What a client API (such as barakat) has in `replay_api` where no PIN is: a code to `"hold"`, its `"pin"` or a `"message"`."""
+    batch: Integer = Field(default=50, ge=1, le=100)
+    """How many orders go into one call, of a provider that takes several (a client API)."""
     proxy: SecretStr | None = None
     """A proxy to ask through: `http://`, `https://`, `socks5://` or `socks5h://`, with login and port. Never for loopback."""
     balance_interval: Seconds = 900.0

@@ -135,9 +135,7 @@ class AccountTables:
     async def read(self, connection: Connection) -> list[Integration]:
         """Return every integration."""
         i = {name: f"i.{column.sql}" for name, column in self.integrations.items()}
-        more = "".join(
-            f", {i[name]}::text AS {name}" if name in i else f", NULL::text AS {name}" for name in ("proxy", "token")
-        )
+        more = "".join(f", {i[name]}::text AS {name}" for name in ("proxy", "token") if name in i)
         rows = await connection.fetch(
             f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
@@ -154,8 +152,8 @@ class AccountTables:
                 (row["base_url"] or "").strip(),
                 row["kod"] or "",
                 row["sifre"] or "",
-                (row["proxy"] or "").strip(),
-                (row["token"] or "").strip(),
+                (row.get("proxy") or "").strip(),
+                (row.get("token") or "").strip(),
             )
             for row in rows
         ]

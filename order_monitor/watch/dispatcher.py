@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from order_monitor.core.entry import Entry
+from order_monitor.providers.provider import batch_of
 from order_monitor.watch.account import Account
 from order_monitor.watch.board import Board
 from order_monitor.watch.calls import Calls
@@ -16,8 +17,8 @@ TICK: Final = 5.0
 """Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
 
 
-Ask = Callable[[Account, Entry, bool], Coroutine[Any, Any, None]]
-"""Asks an account about an order whose turn it is; whether the question is a probe of a shut gate."""
+Ask = Callable[[Account, Entry, Sequence[Entry], bool], Coroutine[Any, Any, None]]
+"""Asks an account about an order whose turn it is, and others in the same call; whether that is a probe of a shut gate."""
 
 
 class Dispatcher:
@@ -145,5 +146,19 @@ class Dispatcher:
         account.pace.take(now)
         account.calls[entry] = now
         self._calling.add(account.key)
-        self.calls.start(self._ask(account, entry, probe), f"check {entry.id}")
+        others = [] if probe else self._others(account)
+        self.calls.start(self._ask(account, entry, others, probe), f"check {entry.id}")
         return True
+
+    def _others(self, account: Account) -> list[Entry]:
+        """Take what else of an account is due and goes into the same call."""
+        others: list[Entry] = []
+        while len(others) + 1 < batch_of(account.provider):
+            entry = self._board.queue.take(account.key)
+            if entry is None:
+                break
+            if self.rereading.is_needed(entry):
+                self.rereading.start(account.key, entry)
+                break
+            others.append(entry)
+        return others

@@ -65,7 +65,7 @@ class Engine:
             is_stuck=self.board.state.stuck.__contains__,
         )
         self._judgement = Judgement(self.board, self.writer, lambda: self.discovery.shop.records_every_check)
-        inquiry = Inquiry(self.board, self._judgement.understand)
+        inquiry = Inquiry(self.board, self._judgement.understand, self._judgement.call_failed)
         self.dispatcher = Dispatcher(
             self.board,
             self.directory,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -55,8 +55,7 @@ class Judgement:
     def understand(self, account: Account, entry: Entry, reply: Reply, probe: bool) -> None:  # noqa: FBT001 - inquiry.Understand
         """Take a reply."""
         answer, now = reply.answer, self._board.clock.monotonic()
-        if reply.requests > 1:
-            account.pace.take(now, reply.requests - 1)
+        _count_requests(account, reply, now)
         self._log.debug("order.asked", order_id=entry.id, account=account.name, outcome=answer.outcome)
         if isinstance(answer, AboutOrder):
             self._understood(account, entry, answer, now, probe=probe)
@@ -83,6 +82,31 @@ class Judgement:
             self._failed(account, entry, answer, fault, now, probe=probe)
         if account.judge.odd:
             self._show_unexplained(account)
+
+    def call_failed(self, account: Account, entries: Sequence[Entry], reply: Reply, probe: bool) -> None:  # noqa: FBT001 - inquiry.CallFailed
+        """Take the failure of a call about several orders: it is the account's or the network's, and says nothing of any order."""
+        answer, now = reply.answer, self._board.clock.monotonic()
+        _count_requests(account, reply, now)
+        self._board.state.outcomes[answer.outcome] += 1
+        why = f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", answer.outcome)
+        account.said = getattr(answer, "message", "")
+        is_shut = False
+        if why in EXHAUSTED:
+            account.gate.learned_nothing(now, probe=probe)
+            self._board.ran_out(why)
+        else:
+            wait = answer.retry_after if isinstance(answer, Busy) else None
+            is_shut = account.gate.failed(now, why, probe=probe, retry_after=wait)
+            fault = Fault.NETWORK if isinstance(answer, Unreachable) else Fault.ACCOUNT
+            self._health.failed(account, why, now, is_shut=is_shut, fault=fault)
+        for entry in entries:
+            if self._board.policy.one_pass:
+                # Each has its turn again, for as long as the account may be asked.
+                self._board.queue.schedule(entry, entry.due)
+            else:
+                self._not_answered(entry, answer)
+        if is_shut:
+            self._take_back(account)
 
     def _understood(self, account: Account, entry: Entry, answer: AboutOrder, now: float, *, probe: bool) -> None:
         own = account.judge.understood(entry.id, now)
@@ -346,3 +370,9 @@ class Judgement:
             now = board.clock.monotonic()
             finding.others_understood = odd_at.judge.are_others_understood(entry.id, now, SAME_HOUR)
         self._writer.submit(finding)
+
+
+def _count_requests(account: Account, reply: Reply, now: float) -> None:
+    """Let the pace know of the requests that one question took beyond the first."""
+    if reply.requests > 1:
+        account.pace.take(now, reply.requests - 1)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import respx
 
-from order_monitor.core.answer import Blocked, Completed, Unreachable
+from order_monitor.core.answer import Blocked, Completed, Unreachable, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.providers.client_api import ClientApi, ClientApiAccount
 from order_monitor.providers.provider import Balance
@@ -70,15 +70,24 @@ async def test_the_balance() -> None:
 class Bank:
     """A client API on a real socket; what it knows of each order stands in ``orders``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = 1000, fails: int = 0) -> None:
         self.orders: dict[str, dict[str, Any]] = {}
+        self.strangers: list[dict[str, Any]] = []
         self.heads: list[str] = []
+        self.most = most
+        self.fails = fails
 
     async def __call__(self, received: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         text = received.decode()
         self.heads.append(text)
         asked = json.loads(parse_qs(urlsplit(text.split(" ")[1]).query)["orders"][0])
-        found = [{"order_id": name, **self.orders[name]} for name in asked if name in self.orders]
+        if len(asked) > self.most or self.fails:
+            self.fails = max(0, self.fails - 1)
+            status = "500 Oops" if len(asked) <= self.most else "413 Too Large"
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+            return
+        found = [{"order_id": name, **self.orders[name]} for name in reversed(asked) if name in self.orders]
+        found = [*self.strangers, *found, *found[:3]]
         body = json.dumps({"status": "OK", "data": found}).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         writer.write(head + body)
@@ -131,3 +140,82 @@ async def test_a_pass_asks_each_order_of_its_own_provider(shop: Shop, panel: Pan
     assert summary["skipped"] == {"bad_address": 1, "other_provider": 1}
     assert (code, summary["refused"]) == (0, 1)
     assert "CANARY" not in err
+
+
+async def prepared(shop: Shop, url: str, count: int) -> list[str]:
+    """Orders of one account at a client API."""
+    await shop.connection.execute(PLAIN_TABLES + TOKENS)
+    key = str(uuid.uuid4())
+    await shop.connection.execute(
+        "INSERT INTO integrations (id, name, provider, base_url, api_token) VALUES ($1::uuid, 'api', 'barakat', $2, $3)",
+        *(key, url, TOKEN),
+    )
+    ids = await sent(shop, count)
+    await shop.connection.execute("UPDATE product_orders SET provider_id = $1", key)
+    return ids
+
+
+GIVEN = {"source": "database", "allow_private": True, "allow_http": True}
+
+
+async def test_many_orders_go_into_one_call_and_each_gets_its_own_pin(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Entries out of order, of strangers, twice: no code in another order."""
+    bank = Bank()
+    async with RawServer(bank) as server:
+        ids = await prepared(plain_shop, f"http://127.0.0.1:{server.port}", 230)
+        bank.orders = {f"r-{i[:8]}": {"status": "accept", "pin": f"PIN-{i[:8]}-{n:04}"} for n, i in enumerate(ids)}
+        bank.strangers = [{"order_id": "stranger", "status": "accept", "pin": "PIN-OF-A-STRANGER"}]
+        code, summary, _ = await once(tmp_path, settings(plain_shop.dsn, panel.server.url, provider=GIVEN))
+    assert (code, summary["completed"]) == (0, 230)
+    for n, order_id in enumerate(ids):
+        assert (await plain_shop.row(order_id))["pin_code"] == f"PIN-{order_id[:8]}-{n:04}"
+    assert len(bank.heads) <= 12, "fifty a call, and at a pace"
+
+
+async def test_a_provider_that_takes_fewer_is_asked_about_fewer(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    bank = Bank(most=20)
+    async with RawServer(bank) as server:
+        ids = await prepared(plain_shop, f"http://127.0.0.1:{server.port}", 60)
+        bank.orders = {f"r-{i[:8]}": {"status": "accept", "pin": f"PIN-{i[:8]}"} for i in ids}
+        code, summary, err = await once(tmp_path, settings(plain_shop.dsn, panel.server.url, provider=GIVEN))
+    assert (code, summary["completed"]) == (0, 60)
+    assert "batch.halved" in err
+
+
+async def test_a_call_that_fails_as_a_whole_is_one_failure_and_loses_no_order(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    bank = Bank(fails=50)
+    async with RawServer(bank) as server:
+        ids = await prepared(plain_shop, f"http://127.0.0.1:{server.port}", 100)
+        bank.orders = {f"r-{i[:8]}": {"status": "accept", "pin": f"PIN-{i[:8]}"} for i in ids}
+        given = settings(plain_shop.dsn, panel.server.url, provider=GIVEN, limits={"concurrency": 1})
+        code, summary, _ = await once(tmp_path, given)
+        assert (code, summary["completed"], summary["not_asked"], len(bank.heads)) == (1, 0, 100, 5)
+        bank.fails = 2
+        code, summary, _ = await once(tmp_path, given)
+    assert (code, summary["completed"]) == (0, 100)
+    assert not await plain_shop.connection.fetchval(
+        "SELECT count(*) FROM order_monitor_dispatches WHERE first_odd_at IS NOT NULL"
+    )
+    assert {(await plain_shop.row(i))["pin_code"] for i in ids} == {f"PIN-{i[:8]}" for i in ids}
+
+
+async def test_a_reference_with_blanks_is_asked_about_as_well() -> None:
+    router = respx.MockRouter()
+    router.get("https://api.example/client/api/check").respond(json=[{"order_id": "ID_1", "status": "wait"}])
+    assert (await client(router).ask_many([" ID_1 ", "ID_1"])).answers == {" ID_1 ": Waiting(), "ID_1": Waiting()}
+
+
+async def test_the_address_stays_short_and_own_ids_go_apart() -> None:
+    router = respx.MockRouter()
+    route = router.get("https://api.example/client/api/check").respond(json=[])
+    names = [*(f"ID_{n:0200}" for n in range(40)), OWN, OWN.upper()]
+    found = await client(router).ask_many(names)
+    assert set(found.answers) == set(names)
+    assert found.requests == len(route.calls)
+    assert max(len(str(call.request.url)) for call in route.calls) < 4000
+    own = [call for call in route.calls if "uuid" in call.request.url.params]
+    assert [json.loads(call.request.url.params["orders"]) for call in own] == [[OWN, OWN.upper()]]

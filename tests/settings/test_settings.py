@@ -126,6 +126,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.reference_reuse", ["", WRONG, "oldest", 5, True]),
     ("provider.ca_file", ["", "/nowhere/ca.pem", __file__, "/tmp", 5]),
     ("provider.replay", ["", WRONG, "code", 5, True]),
+    ("provider.batch", [0, 101, -1, WRONG, True, 1.5]),
     (
         "provider.proxy",
         [
