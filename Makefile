@@ -96,9 +96,10 @@ mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 mutation: $(VENV)/mutation.done ## small changes to the pure core, and which of them no test notices; takes long, ARGS="order_monitor.core.gate.*" less
 	$(BIN)/python .ci/mutation.py $(ARGS)
 
-fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser and on the settings file, SECONDS each
+fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser, on heads and chunks, and on the settings file, SECONDS each
 	@mkdir -p build
 	$(BIN)/python -m tests.fuzz answers -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
+	$(BIN)/python -m tests.fuzz responses -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
 	$(BIN)/python -m tests.fuzz settings -max_total_time=$(SECONDS) -artifact_prefix=build/ -print_final_stats=1
 
 SECONDS ?= 60

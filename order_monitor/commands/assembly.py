@@ -139,7 +139,8 @@ class Assembly:
         brake.watch(engine)
         attendance = Attendance(engine.board, presence, boot_id())
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
-        sender = sender_of(settings, database, (lambda: cluster.leads) if cluster else lambda: True)
+        leads = (lambda: cluster.leads) if cluster else lambda: True
+        sender = sender_of(settings, database, leads, engine.board)
         probe, ping = Readiness(engine, clock, schedule.scan_interval, cluster, sender), ping_of(settings)
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)

@@ -11,6 +11,7 @@ from order_monitor.commands.composition import database_of, directory_of, layout
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
+from order_monitor.core.easing import SHORTAGE_REMEDIES
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.providers.failures import FAILURE_WORDS
 from order_monitor.providers.provider import Balance, NoBalance
@@ -191,7 +192,6 @@ def _account_line(name: str, found: Balance | NoBalance, proxy: str) -> CheckLin
 
 
 _WORDS: Final = CERTIFICATE_WORDS | FAILURE_WORDS
-_LIMITS = "raise LimitNOFILE (systemd), ulimit -n or fs.file-max, or lower limits.concurrency"
 _OWN_CA = "if it is the panel's own authority that signed it, give its certificate (PEM) as provider.ca_file"
 _ADVICE = {
     "empty_answer": "check kod and sifre, and that znet allows this machine's address",
@@ -208,10 +208,7 @@ _ADVICE = {
     "proxy_refused": "let the proxy allow the provider's host and port (CONNECT, for https); see its log",
     "proxy_failed": "see the proxy's log: it accepts us, and does not get through to the provider",
     "proxy_protocol_error": "check the proxy's scheme and port: http, https, socks5 and socks5h are different things",
-    "no_local_ports": "connections to one address use up net.ipv4.ip_local_port_range: widen it, or lower limits.calls_per_second",
-    "no_files": _LIMITS,
-    "no_memory": "see what takes this machine's memory, or the memory of its network (net.ipv4.tcp_mem)",
-    "no_threads": "raise TasksMax (systemd), or ulimit -u",
+    **SHORTAGE_REMEDIES,
     "private_address": "see provider.allow_private",
     "tls_failed": "check base_url and its port: no TLS is spoken there, or only a version too old to be safe",
     "certificate_expired": "have the panel's certificate renewed; nothing is asked until then",

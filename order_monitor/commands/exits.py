@@ -67,7 +67,8 @@ def report(error: OrderMonitorError) -> int:
             say(f"  {problem}")
         return ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
-        say(f"order-monitor: the database cannot be reached: {error}")
+        what = "there is no connection to the database" if error.short_of else "the database cannot be reached"
+        say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
     say(f"order-monitor: {'the database refuses: ' if isinstance(error, ShopError) else ''}{error}")
     return ExitCode.NOT_DONE

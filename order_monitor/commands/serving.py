@@ -18,6 +18,7 @@ from order_monitor.tell.health import Access, HealthServer, Site
 from order_monitor.tell.ping import PING_TIMEOUT, Ping
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.webhook import Receiver, Sender
+from order_monitor.watch.board import Board
 from order_monitor.watch.system_clock import SystemClock
 
 
@@ -44,8 +45,10 @@ def health_of(settings: Settings, probe: Readiness, site: Site) -> HealthServer 
     return HealthServer(probe, Access(health.host, health.port, token, health.hosts), site, files=files_limit())
 
 
-def sender_of(settings: Settings, database: Database, is_ours: Callable[[], bool] = lambda: True) -> Sender | None:
-    """Return the webhook, which posts while ``is_ours``; None where there is none."""
+def sender_of(
+    settings: Settings, database: Database, is_ours: Callable[[], bool] = lambda: True, board: Board | None = None
+) -> Sender | None:
+    """Return the webhook, which posts while ``is_ours`` and as slowly as ``board`` says; None where there is none."""
     given = settings.webhook
     if given.url is None or given.secret is None:
         return None
@@ -57,7 +60,8 @@ def sender_of(settings: Settings, database: Database, is_ours: Callable[[], bool
         given.timeout,
         given.max_attempts,
     )
-    return Sender(Outbox(database, settings.database.schema_), client, receiver, SystemClock(), is_ours=is_ours)
+    outbox = Outbox(database, settings.database.schema_)
+    return Sender(outbox, client, receiver, SystemClock(), is_ours=is_ours, board=board)
 
 
 def ping_of(settings: Settings) -> Ping | None:

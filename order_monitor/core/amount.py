@@ -6,14 +6,25 @@ import re
 import unicodedata
 from typing import Final
 
-_LONGEST: Final = 40
+from order_monitor.core.folding import is_invisible
+
+LONGEST_AMOUNT: Final = 40
+"""How many characters an amount may have, with its currency."""
+
 _CURRENCY: Final = r"(?:TL|TRY|TRL|YTL|LIRA|USD|EUR|EURO|GBP|AZN|MANAT|RUB|SAR|AED|EGP|\$|€|£|₺|₼|₽)"
 _WRITTEN: Final = re.compile(
     rf"(?:{_CURRENCY} ?)?([-+]?) ?(?:{_CURRENCY} ?)?([0-9][0-9., ']*[.,]?|[.,][0-9]+)(?: ?{_CURRENCY})?", re.IGNORECASE
 )
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:([., '])[0-9]{3})(?:\1[0-9]{3})*")
 _ONE_GROUP: Final = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
-_AS_WRITTEN_HERE: Final = str.maketrans("\u2212\u2019\u02bc\u066b\u066c", "-''.,")
+_AS_WRITTEN_HERE: Final = str.maketrans(
+    {
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"),
+        **dict.fromkeys("\u2019\u02bc\uff07", "'"),
+        **dict.fromkeys("\u066b\uff0e", "."),
+        **dict.fromkeys("\u066c\uff0c", ","),
+    }
+)
 
 
 def amount_of(text: str) -> float | None:
@@ -22,9 +33,10 @@ def amount_of(text: str) -> float | None:
     The last separator is the decimal one, unless it stands more than once, or alone in front of three digits as it does between
     thousands. Blanks of any width and apostrophes only ever divide thousands. A currency may stand beside it.
     """
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST_AMOUNT:
         return None
-    found = _WRITTEN.fullmatch("".join(map(_character, text.translate(_AS_WRITTEN_HERE))).strip())
+    seen = "".join(c for c in text.translate(_AS_WRITTEN_HERE) if not is_invisible(c))
+    found = _WRITTEN.fullmatch("".join(map(_character, seen)).strip())
     number = None if found is None else _plain(found[2].strip())
     if found is None or number is None:
         return None

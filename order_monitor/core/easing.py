@@ -5,8 +5,34 @@ No account is to blame for it, so none is closed: all of them together go slower
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Final
+
+SHORTAGE_WORDS: Final = {
+    "no_local_ports": "this machine has no local port left for one more connection",
+    "no_files": "this process, or this machine, may open no more files",
+    "no_memory": "this machine has no memory left for one more connection",
+    "no_threads": "this machine can start no more threads",
+}
+"""What this machine or process can run out of, in words."""
+
+SHORTAGE_REMEDIES: Final = {
+    "no_local_ports": "connections to one address use up net.ipv4.ip_local_port_range: widen it, or lower limits.calls_per_second",
+    "no_files": "raise LimitNOFILE (systemd), ulimit -n or fs.file-max, or lower limits.concurrency",
+    "no_memory": "see what takes this machine's memory, or the memory of its network (net.ipv4.tcp_mem)",
+    "no_threads": "raise TasksMax (systemd), or ulimit -u",
+}
+"""What to do about each."""
+
+_BY_NUMBER: Final = {
+    errno.EADDRNOTAVAIL: "no_local_ports",
+    errno.EADDRINUSE: "no_local_ports",
+    errno.EMFILE: "no_files",
+    errno.ENFILE: "no_files",
+    errno.ENOBUFS: "no_memory",
+    errno.ENOMEM: "no_memory",
+}
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -56,3 +82,11 @@ class Easing:
             return True
         doublings = min(max(0.0, now - self.until) / _DOUBLES, _MOST_DOUBLINGS)
         return now >= self.until and under_way < self._places * 2.0**doublings
+
+
+def shortage_of(error: BaseException | None) -> str:
+    """Return what a failed connection says has run out here, nothing where it says nothing of the kind.
+
+    ``no_local_ports`` may also mean that there is no way to an address of that family: who knows the address has to see.
+    """
+    return _BY_NUMBER.get(error.errno or 0, "") if isinstance(error, OSError) else ""

@@ -32,7 +32,16 @@ class ShopError(OrderMonitorError):
 
 
 class ShopUnavailableError(ShopError):
-    """No connection, a cut one, a timeout, a deadlock: the outcome is unknown. Try again later. Exit code 3."""
+    """No connection, a cut one, a timeout, a deadlock: the outcome is unknown. Try again later. Exit code 3.
+
+    ``short_of`` is what this machine or process has run out of (`order_monitor.core.easing.SHORTAGE_WORDS`), where that is why
+    there is no connection: then the database is not at fault.
+    """
+
+    def __init__(self, text: str, short_of: str = "") -> None:
+        """Keep why there was none."""
+        self.short_of = short_of
+        super().__init__(text)
 
 
 class RowRejectedError(ShopError):

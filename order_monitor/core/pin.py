@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, final
 
 from order_monitor.core.blotting import BLOT, blotted, blotted_word
 from order_monitor.core.folding import is_invisible, letters, words
+from order_monitor.core.text import undamaged, was_written_twice
 
 NO_PIN_WORDS: Final = (
     *("null", "(null)", "[null]", "undefined", "none", "nil", "nan", "n/a", "false", "empty"),
@@ -32,6 +33,10 @@ STRANGE: Final = "characters that cannot be read"
 _SHORTEST_CODE: Final = 4
 _ROUNDS: Final = 3
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,7}|[A-Za-z][A-Za-z0-9]{1,31});|&nbsp(?![A-Za-z0-9;])")
+_READ_AS_LATIN_1: Final = str.maketrans("ÐÝÞðýþ", "ĞİŞğış")
+"""Turkish letters that were read as latin-1: ``PÝN YOK`` means none, whoever writes it so."""
+
+_CUT_ENTITY: Final = re.compile(r"&#(?:[0-9]|[xX][0-9A-Fa-f])")
 _LABEL_ALONE: Final = re.compile(r"\s*[^\W\d_]{2,20}(?:[ -][^\W\d_]{1,20}){0,2}\s*[:=](?!\S*[/?])")
 _LINE_BREAK: Final = re.compile(r"\r\n|[\r\n\u2028\u2029]")
 _TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)((?:[\s/][^<>]*)?)>")
@@ -147,7 +152,7 @@ def _folded(no_pin: frozenset[str]) -> frozenset[str]:
 
 def _read(text: str, nothing: frozenset[str]) -> Read:
     decoded = _decoded(text)
-    if decoded is None:
+    if decoded is None or _CUT_ENTITY.search(decoded):
         return Unreadable(MARKUP)
     if any(map(_is_strange, decoded)):
         return Unreadable(STRANGE)
@@ -159,8 +164,10 @@ def _read(text: str, nothing: frozenset[str]) -> Read:
         return Unreadable(NOTICE)
     if _has_markup(bare):
         return Unreadable(MARKUP)
-    if _says_nothing(bare, nothing):
+    if _says_nothing(bare, nothing) or (not bare.isascii() and _says_nothing(_in_turkish(bare), nothing)):
         return NoPin()
+    if was_written_twice(bare):
+        return Unreadable(STRANGE)
     lines = [line.strip() for line in bare.split("\n")]
     first, last = 0, len(lines)
     while first < last and _says_nothing(lines[first], nothing):
@@ -168,6 +175,11 @@ def _read(text: str, nothing: frozenset[str]) -> Read:
     while first < last and _says_nothing(lines[last - 1], nothing):
         last -= 1
     return Pin("\n".join(lines[first:last])) if first < last else NoPin()
+
+
+def _in_turkish(text: str) -> str:
+    """Return what a text was before a wrong charset got hold of it. To see whether it means "none": a code is never guessed."""
+    return undamaged(text).translate(_READ_AS_LATIN_1)
 
 
 def _says_nothing(text: str, nothing: frozenset[str]) -> bool:

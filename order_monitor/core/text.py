@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from contextlib import suppress
 from typing import Final
 
 SHOWN: Final = 120
@@ -33,6 +34,14 @@ _UNSEEN: Final = (
 
 _HARMFUL: Final = re.compile(f"[{_UNSEEN}]")
 _HARMFUL_IN_LINES: Final = re.compile(f"(?![\n\t])[{_UNSEEN}]")
+_WRITTEN_TWICE: Final = re.compile(
+    "(?:[\xc2-\xc5\xd8-\xdb]{0}|\xe2[\x80-\x82\u20ac\u201a]{0})".format(
+        "[\x80-\xbf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022"
+        "\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
+    )
+)
+"""UTF-8 that was read as windows-1252 or -1254 and written anew: ``ÅŸ`` for ``ş``. Letters of Turkey and Arabia, and signs."""
+
 _SHORT: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _LAST_OF_FOUR_DIGITS: Final = 0xFFFF
 
@@ -82,6 +91,22 @@ def plain(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     return _untagged(text).strip() if _TAG.search(text) else text.strip()
+
+
+def undamaged(text: str) -> str:
+    """Return what a text was before it was read in a wrong charset and written anew: ``Ä°ÅŸlem`` is ``İşlem``.
+
+    For words alone: a code is never guessed.
+    """
+    for charset in ("windows-1252", "windows-1254", "latin-1") if was_written_twice(text) else ():
+        with suppress(UnicodeError):
+            return text.encode(charset).decode("utf-8")
+    return text
+
+
+def was_written_twice(text: str) -> bool:
+    """Whether something in a text is UTF-8 that was read in another charset and written anew."""
+    return not text.isascii() and _WRITTEN_TWICE.search(text) is not None
 
 
 def _untagged(text: str) -> str:

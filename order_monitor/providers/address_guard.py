@@ -31,6 +31,11 @@ _SPECIAL: Final = tuple(
 """IANA's registries of special addresses, as far as no panel can be there. Python's own tables differ from version to version."""
 
 
+_HERE: Final = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localdomain")
+_NEAR: Final = (".localhost", ".local", ".internal", ".localdomain", ".home.arpa", ".in-addr.arpa", ".ip6.arpa")
+"""Names that lead nowhere but to this machine or its network (RFC 6761, 6762, 8375, and what systems are installed with)."""
+
+
 class ForbiddenHostError(httpx.TransportError):
     """The host leads to a private, loopback, link-local or otherwise special address."""
 
@@ -39,7 +44,7 @@ def is_public(address: str) -> bool:
     """Whether an IP address is somebody's on the open internet, also when it is wrapped in another one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        inner = ip.ipv4_mapped or ip.sixtofour
         if ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
@@ -55,7 +60,7 @@ def is_forbidden_host(host: str) -> bool:
         return not is_public(host.strip("[]"))
     except ValueError:
         name = host.rstrip(".").lower()
-        return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
+        return name in _HERE or name.endswith(_NEAR)
 
 
 def is_loopback(host: str) -> bool:

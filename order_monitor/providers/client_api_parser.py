@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from order_monitor.core.answer import Answer, Blocked, Busy, Cancelled, Completed, Garbled, Refused, Waiting
 from order_monitor.core.pin import NO_PIN_WORDS, NoPin, Pin, Unreadable, read_pin
-from order_monitor.core.text import plain, shown, without_codes
+from order_monitor.core.text import plain, shown, undamaged, without_codes
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.znet_parser import body_text, not_ok
 
@@ -126,7 +126,7 @@ def parse_profile(
     inner = value.get("data") if isinstance(value, dict) else None
     for place in (value, inner):
         if isinstance(place, dict) and isinstance(amount := place.get("balance"), str) and amount.strip():
-            return Balance(amount.strip())
+            return Balance(amount.strip(), is_json=True)
     return NoBalance("not_understood")
 
 
@@ -205,7 +205,9 @@ def _answer(entry: Mapping[str, Any], replay: Replay, no_pin: Collection[str]) -
     word = entry.get("status")
     state = word.strip().casefold() if isinstance(word, str) and not isinstance(word, _Number) else ""
     message = " ".join(
-        plain(v) for n in _MESSAGES if isinstance(v := entry.get(n), str) and not isinstance(v, _Number) and v.strip()
+        undamaged(plain(v))
+        for n in _MESSAGES
+        if isinstance(v := entry.get(n), str) and not isinstance(v, _Number) and v.strip()
     )
     if state in _WAITING:
         return Waiting(without_codes(message))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from contextlib import closing
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import httpx
 
 from order_monitor.core.answer import EXHAUSTED
+from order_monitor.core.easing import SHORTAGE_WORDS, shortage_of
 
 PROXY_UNREACHABLE: Final = "proxy_unreachable"
 PROXY_LOGIN: Final = "proxy_login"
@@ -27,23 +27,12 @@ FAILURE_WORDS: Final = {
     PROXY_PROTOCOL: "what answers at the proxy's address is no such proxy",
     RESOLVER_FAILED: "the resolver (DNS) of this machine does not answer",
     NAME_NOT_FOUND: "there is no host of that name",
-    "no_local_ports": "this machine has no local port left for one more connection",
-    "no_files": "this process, or this machine, may open no more files",
-    "no_memory": "this machine has no memory left for one more connection",
-    "no_threads": "this machine can start no more threads",
+    **SHORTAGE_WORDS,
 }
 """Each reason in words."""
 
-assert set(FAILURE_WORDS) >= EXHAUSTED
+assert set(SHORTAGE_WORDS) == EXHAUSTED
 
-_EXHAUSTED: Final = {
-    errno.EADDRNOTAVAIL: "no_local_ports",
-    errno.EADDRINUSE: "no_local_ports",
-    errno.EMFILE: "no_files",
-    errno.ENFILE: "no_files",
-    errno.ENOBUFS: "no_memory",
-    errno.ENOMEM: "no_memory",
-}
 _DISCARD: Final = 9
 
 
@@ -69,11 +58,7 @@ class ExhaustedError(NamedFailureError, httpx.ConnectError):
 
 def exhausted(error: BaseException | None, address: str = "") -> ExhaustedError | None:
     """Return what ``error``, met on connecting to ``address``, says has run out here; None where it says nothing of the kind."""
-    why = (
-        _EXHAUSTED.get(error.errno or 0)
-        if isinstance(error, OSError) and not isinstance(error, socket.gaierror)
-        else None
-    )
+    why = "" if isinstance(error, socket.gaierror) else shortage_of(error)
     if why == "no_local_ports" and address and not _has_way_to(address):
         return None
     return ExhaustedError(why) if why else None

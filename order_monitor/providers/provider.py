@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
@@ -28,11 +29,14 @@ class Balance:
     """What is left on an account, as the provider writes it."""
 
     amount: str
+    is_json: bool = field(default=False, compare=False)
+    """Whether it is written as JSON writes numbers: there a point never stands between thousands."""
 
     @property
     def number(self) -> float | None:
         """The same as a number, None where it cannot be read as one."""
-        return amount_of(self.amount)
+        is_exact = self.is_json and re.fullmatch(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", self.amount)
+        return float(self.amount) if is_exact else amount_of(self.amount)
 
 
 @dataclass(frozen=True, slots=True)

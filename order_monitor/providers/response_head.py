@@ -1,8 +1,9 @@
-"""The head of a response, read as curl and browsers read it. Pure.
+"""The head of a response, and the sizes of its chunks, read as curl and browsers read them. Pure.
 
 Panels put into their heads what no book allows: names with a blank, a PHP warning, a blank before the colon. On a connection that
 carries one question nothing hangs on such a line, and a strict reader would lose the answer with it. What says where the body ends
-is handed on as it came, so that whoever frames the body refuses what contradicts itself.
+is handed on as it came, so that whoever frames the body refuses what contradicts itself. Chunks are handed on with their sizes
+written as the book has them: panels that write them by hand end their lines with a line feed alone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,31 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_END: Final = re.compile(rb"\n\r?\n")
-_LONGEST_END: Final = 3
-_STATUS: Final = re.compile(rb"HTTP/([0-9])(?:\.([0-9]))?[ \t]+([0-9]{3})(?:[ \t].*)?", re.IGNORECASE | re.DOTALL)
+_END: Final = re.compile(rb"\n\r{0,2}\n")
+_LONGEST_END: Final = 4
+_STATUS: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?HTTP(?:/([0-9]+)(?:\.([0-9]+))?)?[ \t]+([0-9]{3})(?![0-9]).*", re.IGNORECASE | re.DOTALL
+)
 _NAME: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
 _SWITCHING: Final = b"101"
+_CHUNKED: Final = b"chunked"
+_CODINGS: Final = frozenset(
+    {_CHUNKED, b"gzip", b"x-gzip", b"deflate", b"x-deflate", b"compress", b"x-compress", b"br", b"zstd"}
+)
+"""What a body can have been put into on its way. Other words (``none``, ``identity``, ``8bit``) change nothing."""
+
+_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
+_LONGEST_LINE: Final = 4096
+_LINES_LIMIT: Final = 131_072
+"""Bytes that the lines between a body's chunks may take: sizes, their extensions and the trailer."""
+
+_CHUNKS: Final = 1000
+_SMALLEST_CHUNK: Final = 64
+"""Chunks that a body may have at any size, and how many bytes more of them must hold on the average."""
+
 HEADS: Final = 20
 """How many heads may come for one question: the response's, and those that announce it (100, 102, 103)."""
 
@@ -36,15 +54,16 @@ class HeadReader:
         self._held = bytearray()
         self._looked_at = 0
         self._is_body = False
+        self._chunks: _ChunkReader | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be handed on; nothing while a head is not complete. No ``data`` is the end: all that is held comes.
 
         Raises:
-            ValueError: the heads are longer than the limit, or too many.
+            ValueError: the heads are longer than the limit, or too many; or the body does not come in the chunks it should.
         """
         if self._is_body:
-            return data
+            return self._chunks.feed(data) if self._chunks is not None else data
         self._held += data
         ready = bytearray()
         while not self._is_body and (found := self._end()):
@@ -59,8 +78,10 @@ class HeadReader:
             tidy, status = tidied(head)
             ready += tidy
             self._is_body = status is None or not status.startswith(b"1") or status == _SWITCHING
+            if self._is_body and tidy.endswith(_IN_CHUNKS):
+                self._chunks = _ChunkReader()
         if self._is_body or not data:
-            ready += self._held
+            ready += self._chunks.feed(bytes(self._held)) if self._chunks is not None and self._held else self._held
             self._held.clear()
         elif self._taken + len(self._held) > self._limit:
             msg = "the head is too long"
@@ -88,7 +109,7 @@ class HeadReader:
 
 def tidied(head: bytes) -> tuple[bytes, bytes | None]:
     """Return a whole head with only lines that are headers, and its status; as it came, and None, where it has no status line."""
-    first, *lines = (line.removesuffix(b"\r") for line in head.rstrip(b"\r\n").split(b"\n"))
+    first, *lines = (line.rstrip(b"\r") for line in head.rstrip(b"\r\n").split(b"\n"))
     found = _STATUS.fullmatch(first)
     if found is None:
         return head, None
@@ -97,13 +118,14 @@ def tidied(head: bytes) -> tuple[bytes, bytes | None]:
     codings: list[bytes] = []
     for name, value in _headers(lines):
         if name.lower() == _CODING:
-            codings += [part.strip() for part in value.split(b",")]
+            codings += [part.partition(b";")[0].strip(b" \t\"'").lower() for part in value.split(b",")]
         elif name.lower() == _FRAMING:
-            kept.append(name + b": " + value)
+            # Without a number it says nothing, as for every client: the body ends with the connection.
+            kept += [name + b": " + value] if value else []
         else:
             kept.append(name + b": " + _CONTROLS.sub(b" ", value).strip())
-    # Said twice by a panel and the server before it, the body is still in chunks once; "identity" is nothing at all.
-    needed = dict.fromkeys(coding.lower() for coding in codings if coding.lower() not in (b"", b"identity"))
+    # Said twice by a panel and the server before it, the body is still in chunks once.
+    needed = dict.fromkeys(coding for coding in codings if coding in _CODINGS)
     if needed:
         kept.append(b"Transfer-Encoding: " + b", ".join(needed))
     return b"\r\n".join(kept) + b"\r\n\r\n", found[3]
@@ -125,3 +147,76 @@ def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         if is_kept:
             found.append((name, value.strip(b" \t")))
     return found
+
+
+_IN_CHUNKS: Final = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class _ChunkReader:
+    """Takes a body in chunks as it comes, and gives it back with sizes and line ends as the book has them, without a trailer."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._taken = 0
+        self._count = 0
+        self._size = 0
+        self._left = 0
+        """How many bytes of the chunk are still to come."""
+        self._is_behind_chunk = False
+        self._is_last = False
+        self._is_over = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be handed on. No ``data`` is the end, which may come in place of the blank line behind the last chunk.
+
+        Raises:
+            ValueError: where a size should be there is none; the lines between the chunks are too long, or the chunks too many.
+        """
+        ready = bytearray()
+        self._held += data
+        while not self._is_over and (self._left or b"\n" in self._held):
+            if self._left:
+                piece = bytes(self._held[: self._left])
+                if not piece:
+                    break
+                del self._held[: len(piece)]
+                self._left -= len(piece)
+                ready += piece + (b"" if self._left else b"\r\n")
+                self._is_behind_chunk = not self._left
+            else:
+                ready += self._line()
+        if not data and self._is_last and not self._is_over:
+            self._is_over = True
+            ready += b"\r\n"
+        if not self._left and not self._is_over and len(self._held) > _LONGEST_LINE:
+            msg = "a line between chunks is too long"
+            raise ValueError(msg)
+        if self._taken > _LINES_LIMIT:
+            msg = "too much between chunks"
+            raise ValueError(msg)
+        return bytes(ready)
+
+    def _line(self) -> bytes:
+        """Take one line: what ends a chunk, a size, or a line of the trailer."""
+        end = self._held.index(b"\n")
+        line = bytes(self._held[:end]).rstrip(b"\r")
+        del self._held[: end + 1]
+        self._taken += end + 1
+        if self._is_last:
+            self._is_over = not line
+            return b"" if line else b"\r\n"
+        if self._is_behind_chunk and not line:
+            self._is_behind_chunk = False
+            return b""
+        found = None if self._is_behind_chunk else _SIZE.fullmatch(line)
+        if found is None:
+            msg = "no size of a chunk"
+            raise ValueError(msg)
+        self._count += 1
+        if self._count > _CHUNKS and self._size < self._count * _SMALLEST_CHUNK:
+            msg = "too many chunks that are too small"
+            raise ValueError(msg)
+        self._left = int(found[1], 16)
+        self._size += self._left
+        self._is_last = not self._left
+        return b"%x\r\n" % self._left

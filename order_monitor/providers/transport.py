@@ -42,11 +42,7 @@ HEAD_LIMIT: Final = 65_536
 """Bytes that a response's head, and those that announce it, may take together."""
 
 _FRAMING_LIMIT: Final = 131_072
-"""Bytes that may come with a body and belong to none: the sizes of its chunks, their extensions and the trailer."""
-
-_CHUNKS: Final = 1000
-_SMALLEST_CHUNK: Final = 64
-"""Chunks that a body may have at any size, and how many bytes more of them must hold on the average."""
+"""Bytes that may come with a body and belong to none: the sizes of its chunks."""
 
 FORWARDED: Final = "forwarded"
 """The extension of a response that came through a proxy which could have written it itself."""
@@ -371,7 +367,6 @@ class _Exchange(httpx.AsyncByteStream):
         self._wire = wire
         self._forwarding = forwarding
         self._came = 0
-        self._chunks = 0
         self._body = 0
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
         self._head = HeadReader(HEAD_LIMIT)
@@ -433,9 +428,6 @@ class _Exchange(httpx.AsyncByteStream):
         """Give the body as it comes."""
         while isinstance(event := await self._next(), h11.Data):
             self._body += len(event.data)
-            self._chunks += event.chunk_start
-            if self._chunks > _CHUNKS and self._body < self._chunks * _SMALLEST_CHUNK:
-                raise httpx.RemoteProtocolError("too many chunks that are too small")
             yield bytes(event.data)
 
     async def aclose(self) -> None:

@@ -10,11 +10,11 @@ import html
 import re
 import zlib
 from collections.abc import Collection, Mapping
-from encodings import normalize_encoding
+from contextlib import suppress
 from encodings.aliases import aliases
 from typing import Final, assert_never
 
-from order_monitor.core.amount import amount_of
+from order_monitor.core.amount import LONGEST_AMOUNT, amount_of
 from order_monitor.core.answer import (
     AboutOrder,
     Answer,
@@ -28,14 +28,24 @@ from order_monitor.core.answer import (
 )
 from order_monitor.core.pin import NO_PIN_WORDS, NoPin, Pin, Unreadable, read_pin
 from order_monitor.core.retry_after import retry_after
-from order_monitor.core.text import clean, plain, shown, without_codes
+from order_monitor.core.text import clean, plain, shown, undamaged, without_codes
 from order_monitor.providers.provider import Balance, NoBalance
 
 ACCOUNT_REFUSED: Final = "8"
 """Login, API permission or address allow-list: the only refusal that concerns the whole account."""
 
-_REFUSAL: Final = re.compile(r"(-?[0-9]{1,6})\s*\|(.*)", re.DOTALL)
-_DECLARED: Final = re.compile(r"charset\s*=\s*[\"']?\s*(?:x-)?([a-z0-9_.:+\-]{1,40})", re.IGNORECASE)
+_AROUND: Final = "\ufeff \t\r\n\0"
+_BEFORE: Final = (
+    _AROUND
+    + "\v\f\x85\xa0\xad\u061c\u1680\u180e\u3000"
+    + "".join(map(chr, (*range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070))))
+    + "ï»¿"
+)
+"""What may stand before an answer and around its first fields: blanks, what nobody sees, and a byte order mark written anew."""
+
+_GAP: Final = rf"[\s{_BEFORE}]*"
+_REFUSAL: Final = re.compile(rf"(-?[0-9]{{1,6}}){_GAP}\|(.*)", re.DOTALL)
+_DECLARED: Final = re.compile(r"charset\s*[=:]\s*[\"']?\s*([a-z0-9_.:+\-]{1,40}(?: [0-9]{1,5})?)", re.IGNORECASE)
 _NO_CHARSETS: Final = frozenset(
     {"base64_codec", "bz2_codec", "hex_codec", "idna", "mbcs", "oem", "punycode", "quopri_codec", "raw_unicode_escape"}
     | {"rot_13", "undefined", "unicode_escape", "utf_7", "uu_codec", "zlib_codec"}
@@ -53,13 +63,23 @@ _CHARSETS: Final = {
 }
 """Every charset that Python knows, by each of its names. Asking Python itself would keep every wrong name in memory for ever."""
 
-_AS_BROWSERS_DO: Final = {
-    "latin_1": "cp1252",
-    "iso8859_9": "cp1254",
+_BY_LETTERS: Final = {re.sub("[^a-z0-9]", "", name): codec for name, codec in _CHARSETS.items()}
+_CODE_PAGE: Final = re.compile(r"(?:windows|win|ansi|dos|oem|ms|cp)?([0-9]{3,4})")
+
+_AS_MEANT: Final = {
+    **dict.fromkeys(("ascii", "latin_1", "iso8859_9"), "cp1254"),
     "iso8859_11": "cp874",
     "tis_620": "cp874",
 }
-"""Charsets that are read as the larger ones that their users mean (WHATWG, Encoding)."""
+"""Charsets that are read as the larger ones that are meant.
+
+A Turkish panel that declares latin-1 has not changed its server's default: windows-1254 has the same letters but for the six that
+no other language of its customers needs.
+"""
+
+_FEW: Final = 2
+_MOST: Final = 8
+"""How many characters of UTF-8 it takes beside a single one that is none, and beside each of several."""
 
 _WIDE: Final = ("utf_16", "utf_32")
 _WIDE_MARKS: Final = (
@@ -75,17 +95,26 @@ _MEMBERS: Final = 64
 _GZIP_MARK: Final = b"\x1f\x8b"
 _EITHER_HEADER: Final = 47
 _NO_HEADER: Final = -15
-_BEGINS: Final = r"OK\s*\|\s*[0-9]{1,3}\s*\|"
+_BEGINS: Final = rf"OK{_GAP}\|{_GAP}[0-9]{{1,3}}{_GAP}\|"
 _ANSWER: Final = re.compile(_BEGINS, re.IGNORECASE)
-_LINE_OF_ITS_OWN: Final = re.compile(rf"(?:[\s\0\ufeff\u200b-\u200f\u2060]|<[^<>]*>)*{_BEGINS}", re.IGNORECASE)
+_LINE_OF_ITS_OWN: Final = re.compile(rf"(?:[\s{_BEFORE}]|<[^<>]*>)*{_BEGINS}", re.IGNORECASE)
 _NEW_LINE: Final = re.compile(r"[\r\n\v\f\x85\u2028\u2029]|<(?:br|/?p|/?div|/?li|/?tr|/?td)\b[^<>]*>", re.IGNORECASE)
 _FIELD: Final = re.compile(r"[^|\s](?:[^|]*[^|\s])?")
+_KIND: Final = r"(?:Notice|Warning|Deprecated|Strict Standards)"
+_INNER: Final = rf"(?:(?![Oo][Kk]{_GAP}\|)[\s\S])*?"
 _NOTICE_BEFORE: Final = re.compile(
-    r"(?:<br\s*/?>\s*)?(?:<b>\s*(?:Notice|Warning|Deprecated|Strict Standards)\s*</b>|(?:PHP )?(?:Notice|Warning|Deprecated))"
-    r"\s*:[^\r\n]*? on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?\s*"
+    rf"(?:(?:<br\s*/?>\s*)?(?:\[[0-9A-Za-z:/ +_-]{{10,50}}\] )?(?:<b>\s*{_KIND}\s*</b>|(?:PHP )?{_KIND})"
+    rf"\s*:{_INNER} on line (?:<b>)?[0-9]+(?:</b>)?(?:\s*<br\s*/?>)?"
+    r"|(?:PHP )?Stack trace:|PHP +[0-9]+\. [^\r\n|]*"
+    rf"|(?:<br\s*/?>\s*)?<font size=.1.><table class=.xdebug-error{_INNER}</table></font>"
+    rf"|<!--{_INNER}-->"
+    r"|(?:(?:Content-Type|X-Powered-By|Set-Cookie|Expires|Cache-Control|Pragma):[^\r\n|]*\r?\n)+\r?\n"
+    rf"){_GAP}",
+    re.IGNORECASE,
 )
-_BALANCE: Final = re.compile(r"OK\s*\|\s*([^|]{1,40}?)\s*(?:\|.*)?", re.IGNORECASE | re.DOTALL)
-_AROUND: Final = "\ufeff \t\r\n\0"
+"""What PHP, or what stands before it, may say in front of an answer. An answer within it is none of its words."""
+_BALANCE: Final = re.compile(rf"OK{_GAP}\|\s*([^|]{{1,200}}?)\s*(?:\|.*)?", re.IGNORECASE | re.DOTALL)
+_MARKS: Final = re.compile(rb"(?:[\s\0]*\xef\xbb\xbf)+")
 _OK: Final = 200
 _FIELDS: Final = 4
 _SAID: Final = 8192
@@ -126,7 +155,7 @@ def parse(
 
 def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
     """Return what the text of an answer says."""
-    text = _without_notices(text.strip(_AROUND))
+    text = _without_notices(text)
     if not text:
         return Blocked("empty_answer")
     if text.startswith("<"):
@@ -137,9 +166,9 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
     refusal = _REFUSAL.fullmatch(text)
     if refusal:
         code, message = refusal[1], _message(refusal[2])
-        return Blocked("refused_8", message) if code == ACCOUNT_REFUSED else Refused(code, message)
+        return Blocked("refused_8", message) if code.lstrip("0") == ACCOUNT_REFUSED else Refused(code, message)
     fields = text.split("|", _FIELDS - 1)
-    if fields[0].strip().upper() != "OK" or (fields[1:2] and fields[1].strip().upper() == "OK"):
+    if not _is_ok(fields[0]) or (fields[1:2] and _is_ok(fields[1])):
         return Garbled("not_understood", shown(text))
     if len(fields) < _FIELDS:
         # Without its third "|" the answer may have been cut anywhere, in the middle of the PIN too.
@@ -148,13 +177,26 @@ def parse_text(text: str, no_pin: Collection[str] = NO_PIN_WORDS) -> Answer:
     if another and another.start() < len(text) - len(fields[3]):
         # The first was cut before its message, and what stands for its PIN is a piece of one, with a second answer behind it.
         return Garbled("two_answers", shown(text))
-    return _state(fields[1].strip(), fields[2], _message(fields[3]), no_pin) or Garbled("unknown_state", shown(text))
+    return _state(fields[1].strip(_BEFORE), fields[2], _message(fields[3]), no_pin) or Garbled(
+        "unknown_state", shown(text)
+    )
+
+
+def _is_ok(field: str) -> bool:
+    return field.strip(_BEFORE).upper() == "OK"
 
 
 def body_text(headers: Mapping[str, str], body: bytes, max_body: int) -> str | None:
-    """Return a body's text, without what stands round it unseen; None where its encoding cannot be undone."""
+    """Return a body's text, without what nobody sees around it; None where its encoding cannot be undone.
+
+    What PHP had to say before a JSON document is left out too.
+    """
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
-    return None if plain_body is None else decode(plain_body, headers.get("content-type", "")).strip(_AROUND)
+    if plain_body is None:
+        return None
+    text = decode(plain_body, headers.get("content-type", "")).rstrip(_AROUND).lstrip(_BEFORE)
+    rest = _behind_notices(text)
+    return rest if rest.startswith(("{", "[")) else text
 
 
 def is_page(headers: Mapping[str, str], body: bytes, max_body: int) -> bool:
@@ -171,7 +213,7 @@ def _has_lines_of_two(text: str) -> bool:
 
 def _message(text: str) -> str:
     """Return a message as plain text; behind what looks like an answer in its middle, without what could be a code."""
-    message = plain(text)
+    message = undamaged(plain(text))
     found = _ANSWER.search(message)
     if found is None:
         return message
@@ -179,11 +221,17 @@ def _message(text: str) -> str:
 
 
 def _without_notices(text: str) -> str:
-    """Leave out what PHP had to say before the answer, where an answer follows."""
-    rest = text
-    while notice := _NOTICE_BEFORE.match(rest):
-        rest = rest[notice.end() :]
+    """Leave out what nobody sees around an answer, and what PHP had to say before it, where an answer follows."""
+    text = text.rstrip(_AROUND).lstrip(_BEFORE)
+    rest = _behind_notices(text)
     return rest if rest[:2].upper() == "OK" or _REFUSAL.fullmatch(rest) else text
+
+
+def _behind_notices(text: str) -> str:
+    at = 0
+    while notice := _NOTICE_BEFORE.match(text, at):
+        at = notice.end()
+    return text[at:]
 
 
 def parse_balance(
@@ -200,12 +248,13 @@ def parse_balance(
     plain_body = _decompressed(headers.get("content-encoding", ""), body, max_body)
     if plain_body is None:
         return NoBalance("bad_encoding")
-    text = _without_notices(decode(plain_body, headers.get("content-type", "")).strip(_AROUND))
+    text = _without_notices(decode(plain_body, headers.get("content-type", "")))
     found = _BALANCE.fullmatch(text)
-    if found and amount_of(found[1]) is not None:
-        return Balance(found[1])
-    if found and text.count("|") < _FIELDS - 1 and re.search("[0-9]", found[1]):
-        return Balance(without_codes(clean(found[1])))
+    amount = clean(undamaged(plain(found[1]))).strip(_BEFORE) if found else ""
+    if amount_of(amount) is not None:
+        return Balance(amount)
+    if text.count("|") < _FIELDS - 1 and len(amount) <= LONGEST_AMOUNT and any(map(str.isdecimal, amount)):
+        return Balance(without_codes(amount))
     answer = parse_text(text)
     why = f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", "not_understood")
     return NoBalance(why, getattr(answer, "message", ""))
@@ -229,28 +278,49 @@ def _state(state: str, third: str, message: str, no_pin: Collection[str]) -> Ans
 
 def _reason(third: str, no_pin: Collection[str]) -> str:
     """Return what stands in the PIN's place where there can be no PIN."""
-    return "" if isinstance(read_pin(third, no_pin), NoPin) else plain(third)
+    return "" if isinstance(read_pin(third, no_pin), NoPin) else undamaged(plain(third))
 
 
 def decode(body: bytes, content_type: str) -> str:
     """Decode by what the bytes are: valid UTF-8, else the charset that the header names, else windows-1254.
 
-    A byte order mark of UTF-16 or UTF-32 comes before all of them.
+    A byte order mark comes before all of them. What is UTF-8 but for a character that was cut, or came in from elsewhere, is
+    read as such, with U+FFFD in that place: read as anything else, all of it would be damaged, and no damage would be seen.
     """
     for mark, wide in _WIDE_MARKS:
         if body.startswith(mark):
             return body.decode(wide, "replace")
-    found = _DECLARED.search(content_type)
-    declared = _CHARSETS.get(normalize_encoding(found[1]).lower()) if found else None
+    if marks := _MARKS.match(body):
+        body = body[marks.end() :]
+    named = (_charset(name) for name in _DECLARED.findall(content_type))
+    declared = next((codec for codec in named if codec not in (None, "utf_8", "utf_8_sig")), None)
     # Plain letters in UTF-16 are valid UTF-8 as well, with a NUL beside each.
     is_wide = declared is not None and declared.startswith(_WIDE) and b"\0" in body
-    for name in (declared, "utf-8") if is_wide else ("utf-8", declared):
-        if name is not None:
-            try:
-                return body.decode(_AS_BROWSERS_DO.get(name, name))
-            except UnicodeError:
-                continue
+    ways = [_AS_MEANT.get(declared, declared), declared] if declared is not None else []
+    for codec in [*ways, "utf_8"] if is_wide else ["utf_8", *ways]:
+        with suppress(UnicodeError):
+            return body.decode(codec)
+        if codec == "utf_8" and _is_nearly_utf_8(body):
+            return body.decode("utf-8", "replace").rstrip(_AROUND + "\ufffd")
     return body.decode("windows-1254", "replace")
+
+
+def _charset(name: str) -> str | None:
+    """Return the codec of a charset's name, however it is spelt: ``Windows1256``, ``x-cp-1256``, ``iso-8859-6-i``."""
+    letters = re.sub("[^a-z0-9]", "", name.lower())
+    for spelt in (letters, letters.removeprefix("x").removeprefix("cs"), letters.removesuffix("i").removesuffix("e")):
+        if spelt in _BY_LETTERS:
+            return _BY_LETTERS[spelt]
+    page = _CODE_PAGE.fullmatch(letters.removeprefix("x"))
+    return _BY_LETTERS.get(f"cp{page[1]}") if page else None
+
+
+def _is_nearly_utf_8(body: bytes) -> bool:
+    """Whether nearly all that is not ASCII in it is UTF-8. In text of another charset hardly anything is."""
+    text = body.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    good = len(text) - bad - sum(map(str.isascii, text)) if bad else 0
+    return bad > 0 and good >= (_FEW if bad == 1 else _MOST * bad)
 
 
 def render(answer: AboutOrder) -> str:
@@ -270,7 +340,7 @@ def not_ok(status: int, headers: Mapping[str, str], now: float, body: bytes) -> 
     """Return what a response says whose status is not 200, whatever the provider speaks."""
     said = (
         ""
-        if _layers(headers.get("content-encoding", ""))
+        if _layers(headers.get("content-encoding", "")) or body.startswith(_GZIP_MARK)
         else shown(decode(body[:_SAID], headers.get("content-type", "")))
     )
     if status in (_TOO_MANY, _TIMEOUT) or status >= 500:  # noqa: PLR2004 - the server's failures
@@ -297,6 +367,9 @@ def _decompressed(encoding: str, body: bytes, limit: int) -> bytes | None:
     while names and plain is not None:
         # What was compressed twice may be a little larger in between.
         plain = _undone(names.pop(), plain, 2 * limit if names else limit)
+    if plain is not None and plain.startswith(_GZIP_MARK):
+        # The header that says so did not get through: PHP had written a notice before it.
+        plain = _undone("gzip", plain, limit)
     return plain
 
 

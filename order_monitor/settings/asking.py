@@ -5,6 +5,7 @@ No message ever repeats a value: it might be the password.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
@@ -83,7 +84,11 @@ class DatabaseSettings(Section):
     @classmethod
     def _dsn_is_readable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            parse_dsn(value.get_secret_value())
+            for key, path in parse_dsn(value.get_secret_value()).files():
+                # Opening a pipe that nobody writes to would hold up the start for ever.
+                if Path(path).exists() and not Path(path).is_file():
+                    msg = f"{key} after '?' names no plain file"
+                    raise ValueError(msg)
         return value
 
     @field_validator("password")
@@ -287,7 +292,9 @@ class StatusSettings(Section):
         if self.processing not in self.open:
             msg = "processing must be one of open, or an order in progress would never be asked about again"
             raise ValueError(msg)
-        if {self.completed, self.failed} & set(self.open):
+        # Shops compare their words in any case of letters.
+        ends = {self.completed.casefold(), self.failed.casefold()}
+        if ends & {word.casefold() for word in self.open}:
             msg = "completed and failed must not be among open"
             raise ValueError(msg)
         if any(word.casefold() in FINAL_STATUSES and word.casefold() not in _MAY_BE_OPEN for word in self.open):
@@ -296,7 +303,7 @@ class StatusSettings(Section):
         if self.completed.casefold() in _BAD_ENDS or self.failed.casefold() in _GOOD_ENDS:
             msg = "completed and failed must not mean the opposite"
             raise ValueError(msg)
-        if self.completed == self.failed:
+        if len(ends) == 1:
             msg = "completed and failed must differ"
             raise ValueError(msg)
         return self

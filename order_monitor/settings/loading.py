@@ -20,6 +20,8 @@ PREFIX: Final = "ORDER_MONITOR_"
 SECRETS_DIR: Final = f"{PREFIX}SECRETS_DIR"
 DEFAULT_PATHS: Final = (Path("monitor.toml"), Path("/etc/order-monitor/monitor.toml"))
 DEFAULT_SECRETS: Final = Path("/run/secrets")
+_LONGEST_SECRET: Final = 65_536
+"""How many characters a file of the secrets may have."""
 
 # Kubernetes puts these into every container beside a Service named "order-monitor".
 _NOT_OURS: Final = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
@@ -109,12 +111,25 @@ def _secret_files(environ: Mapping[str, str], problems: list[str]) -> dict[tuple
                 problems.append(f"{file}: is no plain file, and was not opened")
                 continue
             try:
-                value = file.read_text("utf-8-sig").rstrip("\r\n")
+                value = _start_of(file).decode("utf-8-sig").rstrip("\r\n")
             except (OSError, UnicodeDecodeError):
                 problems.append(f"{file}: cannot be read as text")
                 continue
+            if len(value) > _LONGEST_SECRET:
+                problems.append(f"{file}: is too long for a secret")
+                continue
             found[tuple(file.name[len(PREFIX) :].lower().split("__"))] = (value, str(file))
     return found
+
+
+def _start_of(file: Path) -> bytes:
+    """Return no more of a file than a secret may have. What the kernel shows as a plain file may have no end, or wait for one.
+
+    Raises:
+        OSError: it cannot be read, or not at once.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as opened:
+        return opened.read(4 * _LONGEST_SECRET) or b""
 
 
 def _merge(

@@ -7,7 +7,9 @@ advisory lock. Every unit of work has a deadline of its own, because a frozen ne
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from order_monitor.core.easing import SHORTAGE_REMEDIES, SHORTAGE_WORDS, shortage_of
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.shop.dsn import Address
 from order_monitor.shop.refusals import outside, raised, sentence
@@ -40,6 +43,9 @@ _QUEUE: Final = ("54000", "async.c")
 _ROW_CLASSES: Final = ("22", "23", "44", "P0", "09", "27")
 _TRANSIENT_CLASSES: Final = ("08", "25", "28", "40", "53", "55", "57", "58", "XX", "3D")
 _MISPLACED: Final = "25006"
+
+_TO_IPV4: Final = re.compile(r"'[0-9]+(?:\.[0-9]+){3}'")
+"""The address in the text of a failed connection, as asyncio writes it."""
 
 Connection = PoolConnectionProxy  # what a pool lends
 
@@ -79,9 +85,28 @@ def classify(error: BaseException) -> ShopError:
         return RowRejectedError("a value is of a kind that cannot be sent; run order-monitor check")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return ShopUnavailableError("the server is read-only, or a standby; set database.dsn to the primary")
+    if short_of := _short_of(error):
+        text = f"{short_of}: {SHORTAGE_WORDS[short_of]}, so it cannot be connected to; {SHORTAGE_REMEDIES[short_of]}"
+        return ShopUnavailableError(text, short_of)
     kind = "timeout" if isinstance(error, TimeoutError) else type(error).__name__
     number = getattr(error, "errno", None)
     return ShopUnavailableError(outside(kind, errno_name(number) if number else ""))
+
+
+def _short_of(error: BaseException) -> str:
+    """Return what has run out on this machine or in this process, where that is why there is no connection."""
+    if isinstance(error, _NoThreadError):
+        return "no_threads"
+    if isinstance(error, socket.gaierror):
+        # The resolver does not say why it could not ask anybody.
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+        except OSError as why:
+            return shortage_of(why)
+        return ""
+    found = shortage_of(error)
+    # Where there is no IPv6, the same error comes for its addresses, "localhost" being one.
+    return "" if found == "no_local_ports" and not _TO_IPV4.search(str(error)) else found
 
 
 def refusal(error: BaseException) -> RowRejectedError:
@@ -114,6 +139,10 @@ def _is_raised(error: BaseException) -> bool:
 
 
 _FAILURES: Final = (*_ANSWERS, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
+
+
+class _NoThreadError(OSError):
+    """No thread could be started to look the server's name up in."""
 
 
 class UndoError(Exception):
@@ -200,7 +229,7 @@ class Database:
     def _failed(self, error: BaseException) -> ShopError:
         failure = classify(error)
         if isinstance(failure, ShopUnavailableError):
-            self._lost(str(failure))
+            self._lost(str(failure), failure.short_of)
         return failure
 
     @asynccontextmanager
@@ -233,13 +262,19 @@ class Database:
 
     async def _connect(self, *_: object, **given: Any) -> asyncpg.Connection[asyncpg.Record]:  # noqa: ANN401
         """Open a connection. ``given`` is what the pool passes on to `asyncpg.connect`."""
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-            **self._address.connect_arguments(),
-            timeout=self._connect_timeout,
-            statement_cache_size=0,
-            connection_class=given.get("connection_class", asyncpg.Connection),
-            record_class=given.get("record_class", asyncpg.Record),
-        )
+        try:
+            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                **self._address.connect_arguments(),
+                timeout=self._connect_timeout,
+                statement_cache_size=0,
+                connection_class=given.get("connection_class", asyncpg.Connection),
+                record_class=given.get("record_class", asyncpg.Record),
+            )
+        except RuntimeError as error:
+            # What the loop's pool of threads raises; asyncpg has none of its own.
+            if "thread" not in str(error):
+                raise
+            raise _NoThreadError(errno.EAGAIN, "no thread") from None
         _keep_alive(connection)
         return connection
 
@@ -249,9 +284,9 @@ class Database:
             pool, self._pool = self._pool, None
             await _bounded(pool.close(), pool.terminate, seconds)
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, short_of: str) -> None:
         if self.problem is None:
-            self._log.error("database.lost", why=why)
+            self._log.error("database.not_connected" if short_of else "database.lost", why=why)
         self.problem = why
         self.reached = False
 

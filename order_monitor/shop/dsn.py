@@ -13,6 +13,7 @@ _SCHEMES: Final = frozenset(
 _SSL: Final = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "ssl_min_protocol_version"}
 )
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _TAKEN: Final = _SSL | {"host", "port", "user", "password", "dbname", "target_session_attrs", "application_name"}
 _CHOICES: Final = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -53,6 +54,10 @@ class Address:
             # asyncpg takes certificates through a DSN alone.
             arguments["dsn"] = f"postgresql://?{urlencode(options)}"
         return {"host": list(self.hosts), "port": list(self.ports), **arguments}
+
+    def files(self) -> list[tuple[str, str]]:
+        """Return the files that the options name, each with its key."""
+        return [(key, value) for key, value in self.options if key in _FILES]
 
     def secrets(self) -> list[str]:
         """Return what no log may show."""

@@ -141,6 +141,17 @@ class Outbox:
         """Note a try in vain; the next is ``again_in`` seconds from now."""
         await self._settle(event_id, "next_at = clock_timestamp() + make_interval(secs => $3)", why, again_in)
 
+    async def not_tried(self, event_id: int, again_in: float) -> None:
+        """Give back a try that this machine could not make; the next is ``again_in`` seconds from now."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                f"UPDATE {self._deliveries} d SET attempts = greatest(d.attempts - 1, 1), "
+                "next_at = clock_timestamp() + make_interval(secs => $2) "
+                "WHERE d.event_id = $1 AND d.delivered_at IS NULL",
+                event_id,
+                again_in,
+            )
+
     async def died(self, event_id: int, why: str) -> None:
         """Put an event aside as a dead letter; later events of its order go on."""
         await self._settle(event_id, "dead_at = clock_timestamp()", why)

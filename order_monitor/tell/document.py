@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from order_monitor import __version__
+from order_monitor.core.easing import SHORTAGE_WORDS
 from order_monitor.core.entry import Entry
 from order_monitor.core.gate import Pause
 from order_monitor.core.timing.picture import Picture
@@ -80,20 +81,23 @@ def _lights(view: Overview) -> dict[str, dict[str, Any]]:
     unwell = [account for account in accounts if account.is_ours(now) and not account.is_well(now)]
     lost = sum(account.gate.is_open for account in unwell)
     live = view.probe.is_live()
-    database = state.scan_problem or ("answers are not being written" if view.engine.writer.stands_still() else "")
+    problem = "" if state.short_of else state.scan_problem
+    database = problem or ("answers are not being written" if view.engine.writer.stands_still() else "")
     closed = f"{len(unwell) - lost} of {len(accounts)} accounts closed" if len(unwell) > lost else ""
     not_understood = f"{lost} of {len(accounts)} accounts not understood" if lost else ""
     provider = "; ".join(filter(None, (closed, not_understood)))
     monitor = "" if live else "the loop does not tick"
     if live and state.stuck:
         monitor = f"{len(state.stuck)} orders are stuck"
+    if state.short_of:
+        monitor = f"{SHORTAGE_WORDS[state.short_of]}: the database cannot be read"
     return {
-        "database": {"ok": not database and state.scans > 0, "why": database},
+        "database": {"ok": not database and (state.scans > 0 or bool(state.short_of)), "why": database},
         "provider": {
             "ok": bool(accounts) and not unwell,
             "why": provider if accounts else "there is no account to ask",
         },
-        "monitor": {"ok": live and not state.stuck, "why": monitor},
+        "monitor": {"ok": not monitor, "why": monitor},
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -77,11 +78,15 @@ def traces_of(clock: Clock, environ: Mapping[str, str] | None = None) -> Traces 
     if not any(environ.get(name) for name in _WANTED):
         return None
     try:
+        import requests
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         structlog.get_logger("order_monitor.traces").warning("tracing.missing", do="pip install 'order-monitor[otel]'")
         return None
-    return Traces(OTLPSpanExporter(), clock)
+    session = requests.Session()
+    # What a collector, or a login page in its place, wants remembered is not sent back.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return Traces(OTLPSpanExporter(session=session), clock)
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:

@@ -21,6 +21,7 @@ import httpx
 import structlog
 from standardwebhooks import Webhook
 
+from order_monitor.core.answer import EXHAUSTED
 from order_monitor.core.clock import Clock
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopError, ShopMisfitError
@@ -29,6 +30,7 @@ from order_monitor.core.retry_after import retry_after
 from order_monitor.providers.failures import NamedFailureError
 from order_monitor.shop.outbox import Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
+from order_monitor.watch.board import Board
 
 PAUSE: Final = 2.0
 """Seconds between two looks into the outbox while it is empty."""
@@ -89,8 +91,9 @@ class Sender:
         chance: random.Random | None = None,
         *,
         is_ours: Callable[[], bool] = lambda: True,
+        board: Board | None = None,
     ) -> None:
-        """Post to ``receiver`` while ``is_ours``.
+        """Post to ``receiver`` while ``is_ours``, and no faster than ``board`` lets calls go while this machine runs short.
 
         ``client`` must follow no redirect: the receiver is the one in the settings and nobody else.
         """
@@ -106,6 +109,7 @@ class Sender:
         self._failing = False
         self._failing_since: float | None = -math.inf
         self._is_ours = is_ours
+        self._board = board
         self._log = structlog.get_logger("order_monitor.webhook")
         self.waiting = 0
         self.dead = 0
@@ -152,16 +156,28 @@ class Sender:
             ShopError: the database could not be asked. What was posted meanwhile is posted again later.
         """
         mark = await self._look(is_ours=True)
-        if mark is None or self.problem:
+        places = self._places()
+        if mark is None or self.problem or not places:
             return 0
-        due = await self._outbox.claim(_AT_A_TIME, self._to.timeout + _LEASE_MARGIN, mark)
+        due = await self._outbox.claim(places, self._to.timeout + _LEASE_MARGIN, mark)
         tries = [asyncio.create_task(self._deliver(d), name=f"deliver {d.event_id}") for d in due]
         if tries:
             await asyncio.wait(tries)
         failures = [error for done in tries if (error := done.exception()) is not None]
+        # One after the other: each more at a time would need a connection more.
+        for delivery, done in zip(due, tries, strict=True):
+            if done.exception() is None and not done.result():
+                await self._outbox.not_tried(delivery.event_id, self._backoff(1))
         if failures:
             raise failures[0]
         return len(due)
+
+    def _places(self) -> int:
+        """Return how many events may be posted at a time just now."""
+        if self._board is None:
+            return _AT_A_TIME
+        now, easing = self._clock.monotonic(), self._board.easing
+        return next((count for count in range(_AT_A_TIME) if not easing.has_room(now, count)), _AT_A_TIME)
 
     async def _look(self, *, is_ours: bool) -> Mark | None:
         """See now and then where events are posted to, and put up those that nobody has; return the mark.
@@ -190,12 +206,18 @@ class Sender:
             self._log.info("webhook.own_address")
         self.problem = OTHER_ADDRESS if is_other else ""
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: Delivery) -> bool:
+        """Try once, and note what came of it; return whether it could be tried at all."""
         why, pause = await self._post(delivery)
         if not why:
             await self._outbox.delivered(delivery.event_id)
             self._tell_state(failing=False)
             await self._let_go()
+        elif why in EXHAUSTED:
+            # Neither the receiver's fault nor the event's: no try of its own is used up.
+            if self._board is not None:
+                self._board.ran_out(why)
+            return False
         elif pause is None or delivery.attempts >= self._to.max_attempts:
             await self._outbox.died(delivery.event_id, why)
             order = str(delivery.event["order_id"])
@@ -207,6 +229,7 @@ class Sender:
                 self._failing_since = self._clock.monotonic()
             await self._outbox.failed(delivery.event_id, why, pause)
             self._tell_state(failing=True, why=why)
+        return True
 
     async def _let_go(self) -> None:
         """With the first success after failures, let go what was kept back by them; at a start, whatever had failed before."""

@@ -89,6 +89,9 @@ class Discovery:
             await look.rest(scan)
         except (ShopError, SettingsError) as error:
             self._state.scan_problem = str(error)
+            self._state.short_of = getattr(error, "short_of", "")
+            if self._state.short_of:
+                self._board.ran_out(self._state.short_of)
             if isinstance(error, NotMigratedError):
                 self._board.hold_for(_OWN_TABLES, str(error))
             raise
@@ -106,7 +109,7 @@ class Discovery:
         self._held.look(scan.held, scan.pauses, look.began)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.scans += 1
-        self._state.scan_problem = None
+        self._state.scan_problem, self._state.short_of = None, ""
         self._board.hold_for(_OWN_TABLES, "")
         self._state.scanned_at = self._board.clock.monotonic()
         dropped, self._dropped = self._dropped, []

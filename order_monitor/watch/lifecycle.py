@@ -171,6 +171,7 @@ class Lifecycle:
                 await before()
             except ShopError as error:
                 self._engine.state.scan_problem = str(error)
+                self._engine.state.short_of = getattr(error, "short_of", "")
                 raise
         gc.disable()
         try:

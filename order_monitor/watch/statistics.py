@@ -20,6 +20,7 @@ class Statistics:
     ``odd_failures`` are answers that look like a failure of the account, and were their orders' own.
     ``kept`` are those whose end this process read and that is held, each with why; ``held`` how many the brake holds, by account,
     in whatever process, and ``ends_paused`` whose ends a person holds.
+    ``short_of`` is what this machine has run out of, where that is the scan's problem and not the database.
     ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
@@ -41,6 +42,7 @@ class Statistics:
     resent: int = 0
     scans: int = 0
     scan_problem: str | None = None
+    short_of: str = ""
     scanned_at: float | None = None
     taking_at: float | None = None
     clock_stood_still: bool = False

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["order_monitor.providers.znet_parser", "order_monitor.settings"]):
+with atheris.instrument_imports(
+    include=["order_monitor.providers.znet_parser", "order_monitor.providers.response_head", "order_monitor.settings"]
+):
     from tests.fuzz.targets import SEEDS, TARGETS
 
 

@@ -9,8 +9,10 @@ from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import letters
 from order_monitor.core.pin import read_pin
+from order_monitor.providers.response_head import HeadReader
 from order_monitor.providers.znet_parser import decode, parse, parse_balance
 from order_monitor.settings.loading import load
+from tests.corpus import ENTRIES, Entry, body_of, response_of
 
 NOW = 1_790_000_000.0
 HEADERS: tuple[dict[str, str], ...] = (
@@ -32,7 +34,8 @@ def answers(data: bytes) -> None:
     parse_balance(status, headers, body, now=NOW)
     if isinstance(answer, Completed | Cancelled):
         assert status == 200
-    if isinstance(answer, Completed) and answer.pin is not None and "content-encoding" not in headers:
+    is_plain = "content-encoding" not in headers and not body.startswith(b"\x1f\x8b")
+    if isinstance(answer, Completed) and answer.pin is not None and is_plain:
         # Markup is undone and what is invisible taken away, but no letter is told that was not sent.
         code, text = answer.pin.reveal(), decode(body, headers.get("content-type", ""))
         assert read_pin(code) == answer.pin
@@ -41,7 +44,23 @@ def answers(data: bytes) -> None:
 
 
 def _bare(text: str) -> str:
-    return letters(re.sub(r"<[^<>]*>", "", text))
+    return letters(re.sub(r"</?[A-Za-z][^<>|]*>", "", text))
+
+
+def responses(data: bytes) -> None:
+    """A head and its chunks are handed on alike in whatever pieces they come, or refused; nothing else is raised."""
+    size, response = 1 + (data[0] if data else 0), data[1:]
+    assert _handed_on(response, size) == _handed_on(response, max(1, len(response)))
+
+
+def _handed_on(response: bytes, size: int) -> bytes | None:
+    reader, ready = HeadReader(4096), b""
+    try:
+        for at in range(0, len(response), size):
+            ready += reader.feed(response[at : at + size])
+        return ready + reader.feed(b"")
+    except ValueError:
+        return None
 
 
 def settings_file(data: bytes) -> None:
@@ -58,7 +77,18 @@ def settings_file(data: bytes) -> None:
         assert all(problem.strip() for problem in problems)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"answers": answers, "settings": settings_file}
+def _chosen(entry: Entry) -> bytes:
+    """Return an answer of the corpus as `answers` takes it: with the headers of its kind that there are."""
+    wanted = "".join(entry.get("headers", ())).lower()
+    choices = [n for n, headers in enumerate(HEADERS) if headers and all(value in wanted for value in headers.values())]
+    return bytes([choices[0] if choices else 0]) + body_of(entry)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "answers": answers,
+    "responses": responses,
+    "settings": settings_file,
+}
 
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "answers": (
@@ -72,7 +102,9 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"\x00OK|2|<b>AB12</b><br>CD&amp;34|x",
         b"\x01OK|1523,40|0",
         b"\x40OK|2|X|y",
+        *(_chosen(entry) for entry in ENTRIES.values() if "body" in entry),
     ),
+    "responses": tuple(b"\x06" + response_of(entry) for entry in ENTRIES.values()),
     "settings": (
         b'[database]\ndsn = "postgresql://u:p@h/d"\n[provider]\nbase_url = "https://x.example"\nkod = "k"\nsifre = "s"\n',
         b'[schedule]\nfirst_check = "60s"\njitter = 0.1\ngive_up_after = "24h"\n',

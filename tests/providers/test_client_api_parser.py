@@ -206,12 +206,48 @@ def test_whatever_comes_nothing_is_raised_and_nothing_ends_but_by_its_word(value
         assert set(found.answers) == {"A-1"}
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "\ufeff",
+        "\ufeff\ufeff\r\n",
+        "ï»¿",
+        "\u200b",
+        "<br />\n<b>Warning</b>:  x in <b>/a.php</b> on line <b>3</b><br />\n",
+        "[29-Nov-2026 12:00:00 UTC] PHP Notice:  x in /a.php on line 3\n",
+        "<!-- cached -->",
+    ],
+)
+def test_what_stands_before_a_document_hides_nothing(before: str) -> None:
+    body = before + '{"status": "OK", "data": [{"order_id": "A-1", "status": "accept", "pin": "AB12-CD34"}]}'
+    for raw in (body.encode(), body.encode("utf-16")):
+        found = read(raw)
+        assert isinstance(found, Check)
+        assert found.answers["A-1"] == Completed(Pin("AB12-CD34"))
+
+
+def test_a_message_that_was_encoded_twice_is_put_right_and_a_pin_is_not_guessed() -> None:
+    assert one(status="reject", note="Ä°ÅŸlem iptal") == Cancelled("İşlem iptal")
+    assert one(status="accept", pin="PÄ°N YOK") == Completed(None)
+    assert one(status="accept", pin="Åžifre: AB12-CD34") == Garbled("unreadable_pin")
+
+
 def test_a_balance_or_why_there_is_none() -> None:
     def profile(value: Any, status: int = 200) -> Balance | NoBalance:
         return parse_profile(status, {}, json.dumps(value).encode(), now=NOW, max_body=65_536)
 
     assert profile({"balance": "43.55", "email": "x"}) == Balance("43.55")
     assert profile({"status": "OK", "data": {"balance": 12.5}}) == Balance("12.5")
+    for value, number in (
+        ("43.550", 43.55),
+        (12.345, 12.345),
+        ("-1234.500", -1234.5),
+        ("1.234,50", 1234.5),
+        ("x", None),
+    ):
+        balance = profile({"balance": value})
+        assert isinstance(balance, Balance)
+        assert balance.number == number
     assert profile({"code": "120", "message": "x"}) == NoBalance("refused_120")
     assert profile([]) == NoBalance("not_understood")
     assert profile({}, 500) == NoBalance("http_500")

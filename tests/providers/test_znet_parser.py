@@ -24,6 +24,7 @@ from order_monitor.core.answer import (
     Waiting,
 )
 from order_monitor.core.pin import Pin, read_pin
+from order_monitor.core.text import was_written_twice
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.znet_parser import (
     _CHARSETS,
@@ -372,7 +373,11 @@ def test_no_bytes_make_it_raise_and_only_ok_2_and_ok_3_end_an_order(
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), max_size=40)
 PIN = FIELD.filter(lambda s: "|" not in s and read_pin(s) == Pin(s))
-MESSAGE = FIELD.filter(lambda s: not set("\ufeff&<") & set(s) and not s.startswith("|") and "ok|" not in s.lower())
+MESSAGE = FIELD.filter(
+    lambda s: (
+        not set("\ufeff&<") & set(s) and not s.startswith("|") and "ok|" not in s.lower() and not was_written_twice(s)
+    )
+)
 
 
 @given(

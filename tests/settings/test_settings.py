@@ -357,6 +357,8 @@ def test_lists_and_tables_from_the_environment() -> None:
         ("[statuses]\nprocessing = 'busy'", "statuses", "processing must be one of open"),
         ("[statuses]\ncompleted = 'sent'", "statuses", "must not be among open"),
         ("[statuses]\nfailed = 'queued'", "statuses", "must not be among open"),
+        ("[statuses]\ncompleted = 'Sent'", "statuses", "must not be among open"),
+        ("[statuses]\ncompleted = 'over'\nfailed = 'OVER'", "statuses", "must differ"),
         ("[statuses]\nfailed = 'completed'", "statuses", "completed and failed must not mean the opposite"),
         ("[statuses]\ncompleted = 'x'\nfailed = 'x'", "statuses", "completed and failed must differ"),
         ("[statuses]\ncompleted = 'rejected'", "statuses", "must not mean the opposite"),
@@ -471,6 +473,24 @@ def test_of_the_secrets_only_plain_files_are_opened(kind: str) -> None:
     kod = read("", secrets).provider.kod
     assert kod is not None
     assert kod.get_secret_value() == "linked", "as Kubernetes mounts them"
+
+
+def test_a_secret_has_an_end() -> None:
+    secrets = secrets_folder(order_monitor_provider__kod="k" * 70_000)
+    path = Path(secrets["ORDER_MONITOR_SECRETS_DIR"]) / "order_monitor_provider__kod"
+    assert problems("", secrets) == [f"{path}: is too long for a secret"]
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert problems("", secrets) == [f"{path}: is too long for a secret"]
+
+
+@pytest.mark.parametrize("key", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+def test_a_pipe_is_no_file_for_the_databases_encryption(key: str) -> None:
+    """The driver would open it, and nothing else would happen from then on."""
+    os.mkfifo("pipe.pem")
+    [problem] = problems(f"[database]\ndsn = 'postgresql://u:CANARY@h/n?{key}=pipe.pem'\n")
+    assert problem == f"monitor.toml: database.dsn: {key} after '?' names no plain file"
+    assert read("[database]\ndsn = 'postgresql://u:p@h/n?sslrootcert=/nowhere.pem'\n").database.address() is not None
 
 
 def test_a_pipe_is_no_file_of_certificates() -> None:

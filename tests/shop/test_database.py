@@ -1,18 +1,22 @@
 """Connections: what failures mean, and that none of them hangs or lies."""
 
 import asyncio
+import errno
 import socket
 
 import asyncpg
 import pytest
 
+from order_monitor.commands.exits import ExitCode, report
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.shop.database import classify
+from order_monitor.shop.database import Database, classify
+from order_monitor.shop.dsn import parse_dsn
 from order_monitor.watch.writer import Writer
 from tests.clocks import ManualClock
+from tests.providers.test_exhausted import no_files_left
 from tests.proxies import Proxy
 from tests.shops import NOW, Shop
 
@@ -59,6 +63,55 @@ def test_each_failure_has_its_meaning_and_keeps_its_text_to_itself(error: Except
     assert "CANARY" not in str(meaning)
     assert "db.example" not in str(meaning)
     assert str(meaning)
+
+
+@pytest.mark.parametrize(
+    ("error", "short_of"),
+    [
+        (OSError(errno.EMFILE, "x"), "no_files"),
+        (OSError(errno.ENFILE, "x"), "no_files"),
+        (OSError(errno.ENOBUFS, "x"), "no_memory"),
+        (OSError(errno.EADDRNOTAVAIL, "Connect call failed ('10.0.0.7', 5432)"), "no_local_ports"),
+        (OSError(errno.EADDRNOTAVAIL, "Connect call failed ('::1', 5432, 0, 0)"), ""),
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.7', 5432)"), ""),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), ""),
+        (TimeoutError(), ""),
+    ],
+)
+def test_what_this_machine_is_short_of_is_not_the_databases_fault(error: Exception, short_of: str) -> None:
+    meaning = classify(error)
+    assert isinstance(meaning, ShopUnavailableError)
+    assert meaning.short_of == short_of
+    assert str(meaning).startswith(f"{short_of}: ") == bool(short_of)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "db.example"])
+async def test_without_files_the_database_is_not_called_lost(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For the connection, and for the resolver, which does not say so itself."""
+    database = Database(parse_dsn(f"postgresql://someone:p@{host}:1/shop"))
+    for _ in range(2):
+        with no_files_left(), pytest.raises(ShopUnavailableError, match=r"^no_files: ") as error:
+            async with database.transaction():
+                pass
+        assert report(error.value) == ExitCode.NO_DATABASE
+    told = capsys.readouterr()
+    assert "there is no connection to the database: no_files: this process" in told.err
+    assert "LimitNOFILE" in told.err
+    assert told.out.count("database.not_connected") == 1
+    assert "database.lost" not in told.out
+    await database.close()
+
+
+async def test_without_threads_for_the_resolver_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
+    database = Database(parse_dsn("postgresql://someone:p@db.example:1/shop"))
+    with pytest.raises(ShopUnavailableError, match=r"^no_threads: "):
+        async with database.transaction():
+            pass
+    await database.close()
 
 
 async def test_a_real_error_names_its_constraint_only(plain_shop: Shop) -> None:

@@ -119,6 +119,8 @@ class Posting(Shared):
         def settle() -> None:
             if "SET next_at" in sql:
                 delivery.next_at, delivery.failed_at = self.store.now() + args[2], self.store.now()
+            elif "SET attempts" in sql:
+                delivery.attempts, delivery.next_at = max(delivery.attempts - 1, 1), self.store.now() + args[1]
             elif "SET delivered_at" in sql:
                 delivery.is_delivered = True
             else:

@@ -14,6 +14,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
 from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, panel, running, sent, settings
+from tests.servers import RawServer, answer
 from tests.shops import NOW, Shop
 
 __all__ = ["panel"]
@@ -59,6 +60,23 @@ def test_without_the_extra_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_must_not_be_logged() -> None:
     environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret", "OTEL_SERVICE_NAME": "x"}
     assert secrets_in(environ) == ["authorization=secret"]
+
+
+async def test_no_cookie_of_a_collector_is_sent_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def collector(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"", headers="Set-Cookie: session=abc; Path=/\r\nConnection: close\r\n"))
+        writer.close()
+
+    async with RawServer(collector) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.port}")
+        traces = traces_of(ManualClock())
+        assert traces is not None
+        for _ in range(2):
+            traces.scanned(0.0)
+            await asyncio.to_thread(traces._provider.force_flush)
+        await asyncio.to_thread(traces.close)
+    assert len(server.requests) == 2
+    assert not any(b"cookie" in request.lower() for request in server.requests)
 
 
 async def test_the_daemon_sends_them_to_a_collector(

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,12 +16,15 @@ import httpx
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
+from structlog.testing import capture_logs
 
 from order_monitor.commands.serving import _client
 from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.easing import FIRST_PAUSE
 from order_monitor.core.errors import ShopError, ShopUnavailableError
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate
+from order_monitor.providers.transport import FreshConnections
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import Mark, address_of, set_first
@@ -29,11 +33,13 @@ from order_monitor.tell.webhook import Sender, looks_like_page
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
+from tests.providers.test_exhausted import no_files_left
 from tests.proxies import Proxy
 from tests.servers import RawServer, answer
 from tests.shop.test_events import prepared
 from tests.shop.test_orders import found
 from tests.shops import NOW, Shop
+from tests.watch.test_engine import Bench
 
 __all__ = ["panel"]
 
@@ -95,9 +101,10 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def sender(shop: Shop, url: str, dsn: str | None = None, **more: Any) -> AsyncIterator[Sender]:
     outbox = Outbox(shop.database(dsn), "public")
     clock = more.pop("clock", None) or ManualClock()
-    is_ours = more.pop("is_ours", lambda: True)
+    is_ours, board = more.pop("is_ours", lambda: True), more.pop("board", None)
+    client = more.pop("client", None) or httpx.AsyncClient(trust_env=False)
     to = Posting(url, SECRET, **more)
-    made = Sender(outbox, httpx.AsyncClient(trust_env=False), to, clock, random.Random(1), is_ours=is_ours)
+    made = Sender(outbox, client, to, clock, random.Random(1), is_ours=is_ours, board=board)
     try:
         yield made
     finally:
@@ -475,6 +482,33 @@ async def test_dead_letters_are_shown(plain_shop: Shop, receiver: Receiver, pane
         assert await run.end() == 0
     (event,) = json.loads(run.out)["events"]
     assert event["delivery"] == "dead after 1: http_410"
+
+
+async def test_while_this_machine_is_short_of_something_it_goes_slower_and_no_event_pays_for_it(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
+    """Really without files: no try is used up, none is posted while all calls pause, and then they come one by one."""
+    orders = await hooked(plain_shop, receiver.url)
+    for _ in range(3):
+        await orders.record([found(plain_shop.order(await plain_shop.add()), Cancelled("x"))])
+    bench = Bench(plain_shop, lambda _: httpx.Response(200))
+    client = httpx.AsyncClient(transport=FreshConnections(ssl.create_default_context()))
+    more: dict[str, Any] = {"clock": bench.clock, "board": bench.engine.board, "client": client, "max_attempts": 1}
+    with capture_logs() as logs:
+        async with sender(plain_shop, receiver.url, **more) as posting:
+            await posting._outbox.counts()
+            with no_files_left():
+                assert await posting.post_due() == 3
+            assert {(await delivery(plain_shop, n))["attempts"] for n in (1, 2, 3)} == {1}
+            assert (await delivery(plain_shop, 1))["again_in"] <= 5.5
+            await make_due(plain_shop)
+            assert await posting.post_due() == 0, "all calls pause"
+            bench.clock.elapsed += FIRST_PAUSE
+            assert await posting.post_due() == 1
+            await posting.drain()
+    assert len(receiver.got) == 3
+    assert await plain_shop.connection.fetchval("SELECT count(dead_at) FROM order_monitor_deliveries") == 0
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["machine.exhausted"]
 
 
 async def test_without_a_webhook_nothing_is_put_up(plain_shop: Shop) -> None:

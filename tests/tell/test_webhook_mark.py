@@ -400,7 +400,7 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
         assert await run.end() == 2
     assert b"webhook.url: is missing" in run.err
     async with running(tmp_path, config, "webhook", "adopt") as run:
-        assert await run.end() == 2
+        assert await run.end() == 1
     assert b"run order-monitor migrate" in run.err
     await hooked(plain_bare_shop, ELSEWHERE)
     await sent(plain_bare_shop, 1)

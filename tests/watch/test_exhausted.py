@@ -8,8 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from order_monitor.core.easing import CALM_AFTER, FIRST_PAUSE, LONGEST_PAUSE, Easing
+from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.providers.failures import exhausted
+from order_monitor.tell.document import _lights
+from order_monitor.tell.overview import Overview
+from order_monitor.tell.readiness import Readiness
 from tests.clocks import Drive
+from tests.providers.test_exhausted import no_files_left
 from tests.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
 
@@ -90,3 +95,21 @@ async def test_one_pass_says_what_was_not_asked(plain_shop: Shop) -> None:
         await drive.run(60, scan_every=70)
     assert {await bench.status(i) for i in ids} == {"sent"}
     assert bench.account.gate.is_open
+
+
+async def test_without_files_for_the_database_all_go_slower_and_the_database_is_not_blamed(plain_shop: Shop) -> None:
+    await plain_shop.add(sent_at=NOW - 100)
+    bench = Bench(plain_shop, lambda _: text("OK|1| |x"))
+    view = Overview(bench.clock)
+    view.watch(bench.engine, Readiness(bench.engine, bench.clock, 10.0), 86_400.0)
+    with no_files_left(), pytest.raises(ShopUnavailableError, match=r"^no_files: "):
+        await bench.engine.scan()
+    assert bench.engine.board.easing.reason == "no_files"
+    lights = _lights(view)
+    assert lights["database"]["ok"]
+    assert (lights["monitor"]["ok"], lights["monitor"]["why"]) == (
+        False,
+        "this process, or this machine, may open no more files: the database cannot be read",
+    )
+    await bench.engine.scan()
+    assert _lights(view)["monitor"]["ok"] == view.probe.is_live()

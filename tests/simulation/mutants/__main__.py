@@ -257,8 +257,8 @@ MUTANTS = (
     Mutant(
         "what is put up is tried by whoever has any address",
         "tell/webhook.py",
-        "if mark is None or self.problem:",
-        "if mark is None:",
+        "if mark is None or self.problem or not places:",
+        "if mark is None or not places:",
     ),
     Mutant(
         "who goes by other settings asks all the same",
