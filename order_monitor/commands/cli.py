@@ -362,6 +362,26 @@ def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
 
 @cli_group.command()
 @takes_config
+@click.option("--test", is_flag=True, help="Send a test message to each of notify.urls, and say what each answered.")
+@click.option("--dead", is_flag=True, help="Say that the process has died: for OnFailure= in a systemd unit.")
+@click.option("--unit", metavar="NAME", help="With --dead: which unit [default: the one that systemd names].")
+@click.pass_context
+def notify(ctx: click.Context, config: Path | None, *, test: bool, dead: bool, unit: str | None) -> None:
+    """Send one message to the services of notify.urls. Exit code 1 where one of them did not take it."""
+    from order_monitor.commands.notify import run_dead, run_test
+
+    if test is dead:
+        msg = "give either --test or --dead"
+        raise click.UsageError(msg)
+    if unit is not None and not dead:
+        msg = "--unit goes with --dead"
+        raise click.UsageError(msg)
+    given = config_of(ctx, config)
+    ctx.exit(run_test(given) if test else run_dead(given, unit))
+
+
+@cli_group.command()
+@takes_config
 @click.option("--since", type=Duration(), default="24h", show_default=True, help="The period, up to now.")
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")

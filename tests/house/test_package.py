@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [re.split(r"[<>=\[]", line)[0] for line in PROJECT["dependencies"]]
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "otel") for line in EXTRAS[extra]]
+EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "notify", "otel") for line in EXTRAS[extra]]
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
 
