@@ -2,9 +2,11 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/build && python -m venv --without-pip /opt/order-monitor
 WORKDIR /src
-COPY deploy/build.lock deploy/requirements.lock deploy/
+COPY deploy/build.lock deploy/notify.lock deploy/requirements.lock deploy/
+# notify.lock has what messages to people need as well: docker build --build-arg LOCK=notify.lock
+ARG LOCK=requirements.lock
 RUN /opt/build/bin/pip install --require-hashes --no-deps -r deploy/build.lock \
- && /opt/build/bin/pip --python /opt/order-monitor install --require-hashes --no-deps -r deploy/requirements.lock
+ && /opt/build/bin/pip --python /opt/order-monitor install --require-hashes --no-deps -r deploy/${LOCK}
 COPY pyproject.toml README.md LICENSE deploy/order-monitor-live ./
 COPY order_monitor order_monitor
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /src/dist \

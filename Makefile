@@ -80,6 +80,7 @@ format: $(VENV)/dev.done ## put the code in shape
 
 lock: $(VENV)/dev.done ## pin what the image installs
 	$(COMPILE) -o deploy/requirements.lock pyproject.toml
+	$(COMPILE) --extra notify --constraint deploy/requirements.lock -o deploy/notify.lock pyproject.toml
 	$(COMPILE) --build-deps-for wheel --only-build-deps -o deploy/build.lock pyproject.toml
 
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-header --no-annotate \

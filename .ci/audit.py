@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LOCKS = ("deploy/requirements.lock", "deploy/build.lock")
+LOCKS = ("deploy/notify.lock", "deploy/build.lock")  # all of requirements.lock is in the first
 
 
 def audit(command: str, lock: str) -> tuple[list[str], str]:

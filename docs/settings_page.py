@@ -105,6 +105,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if read_bytes in readers:
         return f"size{_limits(metadata, _as_size)}"
     names = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text", SecretStr: "text, secret"}
+    if get_origin(annotation) is tuple and get_args(annotation)[0] is SecretStr:
+        return "list of texts, secret"
     origins = {tuple: "list of texts", dict: "table of texts"}
     return f"{names.get(annotation) or origins[get_origin(annotation)]}{_limits(metadata, _as_number)}"
 

@@ -22,7 +22,7 @@ from order_monitor.commands.composition import (
     schedule_of,
     terms_of,
 )
-from order_monitor.commands.serving import health_of, ping_of, sender_of
+from order_monitor.commands.serving import alerter_of, health_of, ping_of, sender_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
@@ -144,13 +144,16 @@ class Assembly:
         probe, ping = Readiness(engine, clock, schedule.scan_interval, cluster, sender), ping_of(settings)
         view.cluster = cluster
         view.watch(engine, probe, schedule.give_up_after, sender)
-        notifier, census = Notifier(view, clock), view.census if settings.health.enabled else None
+        notifier, alerter = Notifier(view, clock), alerter_of(settings, database, clock, presence.ident.id, redactor)
+        census = view.census if settings.health.enabled or alerter is not None else None
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
         beside |= {"presence": attendance.run, "settings": accord.run}
         beside |= running(
             {"brake": brake, "housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census}
         )
+        if alerter is not None:
+            beside["notify"] = lambda: alerter.run(view)
         if ping is not None:
             beside["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.notify import notify_lines
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.easing import SHORTAGE_REMEDIES
@@ -59,6 +60,7 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
             lines += [] if orders.lacks else await _check_webhook(settings, database)
             lines += await _check_cluster(settings, database)
             lines += await _check_accounts(settings, database, directory)
+        lines += notify_lines(settings.notify)
     finally:
         await database.close()
     _print(lines, redactor, as_json=as_json)

@@ -173,7 +173,14 @@ def ask(
 
 @cli_group.command()
 @takes_config
-@click.argument("order_id", metavar="ID")
+@click.argument("order_id", metavar="[ID]", required=False)
+@click.option("--kind", help="In place of ID: every order about which a review of this kind is open.")
+@click.option("--account", metavar="NAME", help="In place of ID: only those of this account.")
+@click.option("--older-than", type=Duration(), help="In place of ID: only those sent at least this long ago, like 2d.")
+@click.option("--dry-run", is_flag=True, help="Show which orders these are, and write nothing.")
+@click.option(
+    "--confirm", type=click.IntRange(min=0), metavar="N", help="There are N of them: without it a terminal asks."
+)
 @click.option("--completed", "how", flag_value="completed", help="It was delivered.")
 @click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
 @click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
@@ -189,8 +196,9 @@ def ask(
 @click.pass_context
 def resolve(  # noqa: PLR0913 - one a flag
     ctx: click.Context,
+    /,
     config: Path | None,
-    order_id: str,
+    order_id: str | None,
     *,
     how: str | None,
     pin_stdin: bool,
@@ -199,9 +207,14 @@ def resolve(  # noqa: PLR0913 - one a flag
     reason: str,
     by: str | None,
     accept: bool,
+    **chosen: Any,  # noqa: ANN401 - by `Many`
 ) -> None:
-    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook."""
+    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook; or many, each as one alone.
+
+    Many are chosen by --kind, --account and --older-than: those that are all of it. They never get a PIN.
+    """
     from order_monitor.commands.resolve import run_resolve
+    from order_monitor.commands.resolve_many import Many, run_resolve_many
 
     if how is None:
         msg = "give --completed, --failed or --reopen, or --meant"
@@ -218,6 +231,11 @@ def resolve(  # noqa: PLR0913 - one a flag
     if for_package and same_as is None:
         msg = "--for-package goes with --same-as"
         raise click.UsageError(msg)
+    many = Many(**chosen)
+    if mistake := many.mistake(order_id, with_pin=pin_stdin or same_as is not None):
+        raise click.UsageError(mistake)
+    if order_id is None:
+        ctx.exit(run_resolve_many(config_of(ctx, config), many, how, reason=reason, by=by, accept=accept))
     more: dict[str, Any] = {"with_pin": pin_stdin, "same_as": same_as, "is_shared": for_package, "accept": accept}
     ctx.exit(run_resolve(config_of(ctx, config), order_id, how, reason=reason, by=by, **more))
 
@@ -361,6 +379,26 @@ def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
     from order_monitor.commands.webhook import run_adopt
 
     ctx.exit(run_adopt(config_of(ctx, config), by=by))
+
+
+@cli_group.command()
+@takes_config
+@click.option("--test", is_flag=True, help="Send a test message to each of notify.urls, and say what each answered.")
+@click.option("--dead", is_flag=True, help="Say that the process has died: for OnFailure= in a systemd unit.")
+@click.option("--unit", metavar="NAME", help="With --dead: which unit [default: the one that systemd names].")
+@click.pass_context
+def notify(ctx: click.Context, config: Path | None, *, test: bool, dead: bool, unit: str | None) -> None:
+    """Send one message to the services of notify.urls. Exit code 1 where one of them did not take it."""
+    from order_monitor.commands.notify import run_dead, run_test
+
+    if test is dead:
+        msg = "give either --test or --dead"
+        raise click.UsageError(msg)
+    if unit is not None and not dead:
+        msg = "--unit goes with --dead"
+        raise click.UsageError(msg)
+    given = config_of(ctx, config)
+    ctx.exit(run_test(given) if test else run_dead(given, unit))
 
 
 @cli_group.command()

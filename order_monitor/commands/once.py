@@ -25,12 +25,16 @@ from order_monitor.commands.composition import (
     settings_of,
 )
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.serving import ping_of, sender_of
+from order_monitor.commands.serving import alerter_of, ping_of, sender_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.judge import FEWEST, NOT_UNDERSTOOD
 from order_monitor.core.outcome import FINAL
 from order_monitor.core.schedule import OnePass
 from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.tell.attention import Cause, urgent_causes_of
+from order_monitor.tell.overview import Overview
+from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen
 from order_monitor.tell.streams import say
@@ -39,6 +43,9 @@ from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.system_clock import SystemClock
+
+_ME: Final = "once"
+"""What all passes are called among those that tell people: each sees what the one before has seen."""
 
 _TOLD_APART: Final = ("skipped", "seconds", "not_asked_accounts", "not_understood_accounts")
 
@@ -81,6 +88,10 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
         brake.watch(engine)
         attendance = attendance_of(settings, database, engine, "once")
         sender = sender_of(settings, database)
+        view = Overview(clock)
+        view.watch(
+            engine, Readiness(engine, clock, settings.schedule.scan_interval), settings.schedule.give_up_after, sender
+        )
         life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
         bar = (
             asyncio.create_task(_show_progress(engine))
@@ -98,8 +109,11 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
             written = await life.once(before)
             await brake.finish()
             await attendance.tell()
+            causes = urgent_causes_of(view)
             if sender is not None and not stop.event.is_set():
                 await sender.drain()
+            if not stop.event.is_set():
+                await _tell(settings, database, redactor, clock, causes, engine.state.open)
         finally:
             if bar is not None:
                 bar.cancel()
@@ -115,6 +129,15 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
         say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
     await _ping(settings, is_good=is_done and not summary["not_understood_accounts"])
     return ExitCode.OK if is_done else ExitCode.NOT_DONE
+
+
+async def _tell(
+    settings: Settings, database: Database, redactor: Redactor, clock: Clock, causes: list[Cause], waiting: int
+) -> None:
+    """Tell people what this pass found to look at."""
+    alerter = alerter_of(settings, database, clock, _ME, redactor)
+    if alerter is not None:
+        await alerter.one_pass(causes, waiting)
 
 
 async def _ping(settings: Settings, *, is_good: bool) -> None:

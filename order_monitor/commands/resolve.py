@@ -35,6 +35,7 @@ from order_monitor.tell.streams import say
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
+_SETTLED: Final = "not decided: nothing of kind {} is open about it any more"
 _LONGEST_INPUT: Final = 65_536
 
 
@@ -43,7 +44,7 @@ class Decision:
     """What a person decides. ``how`` is ``completed``, ``failed``, ``reopen`` or ``meant``.
 
     ``same_as`` is what was typed of the order whose code this one rightly has too; with ``is_shared`` that holds for all orders of
-    its package.
+    its package. With a ``kind`` only an order is decided about which a thing of that kind is still open.
     """
 
     how: str
@@ -52,6 +53,7 @@ class Decision:
     pin: Pin | None = None
     same_as: str | None = None
     is_shared: bool = False
+    kind: str | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -144,15 +146,23 @@ async def _agree_and_resolve(settings: Settings, order_id: str, decision: Decisi
     try:
         await people_tables(database, settings.database.schema_)
         taken = await agreed(settings, database, accept=accept, by=decision.by)
-        return ExitCode.NOT_DONE if taken is None else await _resolve(taken, database, order_id, decision)
+        return ExitCode.NOT_DONE if taken is None else await resolve_one(taken, database, order_id, decision)
     finally:
         await database.close()
 
 
-async def _resolve(settings: Settings, database: Database, order_id: str, decision: Decision) -> int:
+async def resolve_one(settings: Settings, database: Database, order_id: str, decision: Decision) -> int:
+    """Decide one order, and say what became of it; return 1 where it was not decided.
+
+    Raises:
+        ShopError: the database could not be asked.
+    """
     orders = Orders(database, replace(layout_of(settings), author=decision.by))
     history = await history_of(database, orders, order_id)
     if isinstance(history, str):
+        return ExitCode.NOT_DONE
+    if decision.kind is not None and decision.kind not in history.reviews:
+        say(f"{history.order.id}: {_SETTLED.format(decision.kind)}")
         return ExitCode.NOT_DONE
     if decision.how == "reopen":
         return await _reopen(database, orders, history, decision)
@@ -262,6 +272,10 @@ async def _write_by(ledger: Ledger, database: Database, orders: Orders, finding:
             msg = f"not written: {result.stuck or result.detail or result.fate} {result.detail}".rstrip()
             raise _NotWrittenError(msg)
         reviews = Reviews(orders.table.schema)
+        if decision.kind is not None:
+            about = await reviews.about(connection, orders.table, [finding.order.id])
+            if decision.kind not in (kind for _, kind in about):
+                raise _NotWrittenError(_SETTLED.format(decision.kind))
         await reviews.close(
             connection, orders.table, [finding.order.id], decision.by, f"{decision.how}: {decision.reason}"
         )

@@ -28,7 +28,8 @@ _GIVE_PIN: Final = "order-monitor resolve {id} --completed --pin-stdin"
 
 _DIGESTS: Final = {
     StuckReason.HELD_BY_BRAKE: "see whether the provider means it, then order-monitor release {account}; review --json names them",
-    StuckReason.NOT_KNOWN: "see there whether it ever got them; order-monitor review --json names them, and what to do about each",
+    StuckReason.NOT_KNOWN: "see there whether it ever got them (order-monitor review --json names them), "
+    "then order-monitor resolve --kind not_known --account {account} --failed --reason WHY",
 }
 """Kinds that many orders of an account have at once: told in one line for all of them, with what to do."""
 
@@ -61,6 +62,10 @@ DO: Final[dict[str, str]] = {
     ),
 }
 """What a person can do about each kind; each names a command that closes it."""
+
+
+KINDS: Final = frozenset(map(str, (*DO, *StuckReason)))
+"""Every kind of what waits for a person."""
 
 
 def what_to_do(order_id: str, kind: str, account: str = "") -> str:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
+import structlog
 
 from order_monitor.commands.composition import layout_of, trusting_of
+from order_monitor.core.clock import Clock
 from order_monitor.providers.resolver import Resolver
 from order_monitor.providers.transport import FreshConnections
 from order_monitor.settings.model import Settings
+from order_monitor.settings.telling import NotifySettings
 from order_monitor.shop.database import Database
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.told import ToldRow
+from order_monitor.tell.alerter import Alerter, Calendar
 from order_monitor.tell.door import files_limit
 from order_monitor.tell.health import Access, HealthServer, Site
+from order_monitor.tell.messages import Messages
 from order_monitor.tell.ping import PING_TIMEOUT, Ping
 from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.redactor import Redactor
+from order_monitor.tell.services import MISSING, MISSING_DO, NoLibraryError, services_of
 from order_monitor.tell.webhook import Receiver, Sender
 from order_monitor.watch.board import Board
 from order_monitor.watch.system_clock import SystemClock
@@ -62,6 +71,25 @@ def sender_of(
     )
     outbox = Outbox(database, settings.database.schema_)
     return Sender(outbox, client, receiver, SystemClock(), is_ours=is_ours, board=board)
+
+
+def alerter_of(settings: Settings, database: Database, clock: Clock, me: str, redactor: Redactor) -> Alerter | None:
+    """Return what tells people, as ``me`` among the shop's processes; None where nobody is to be, or the library is missing."""
+    if not settings.notify.urls:
+        return None
+    try:
+        services = services_of([url.get_secret_value() for url in settings.notify.urls])
+    except NoLibraryError:
+        structlog.get_logger("order_monitor.notify").error("notify.missing", why=MISSING, do=MISSING_DO)
+        return None
+    row = ToldRow(database, settings.database.schema_)
+    calendar = Calendar(settings.notify.daily_minutes)
+    return Alerter(row, services, messages_of(settings.notify), clock, me, calendar, redactor)
+
+
+def messages_of(notify: NotifySettings) -> Messages:
+    """Return what writes messages about this host."""
+    return Messages(notify.language, socket.gethostname())
 
 
 def ping_of(settings: Settings) -> Ping | None:

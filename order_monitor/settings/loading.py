@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from order_monitor.core.errors import SettingsError
 from order_monitor.settings.model import Settings, known_keys
+from order_monitor.settings.telling import NotifySettings
 
 PREFIX: Final = "ORDER_MONITOR_"
 SECRETS_DIR: Final = f"{PREFIX}SECRETS_DIR"
@@ -59,6 +60,47 @@ def load(config: Path | None, environ: Mapping[str, str] | None = None, *, need:
         if not problems:
             return settings
     raise SettingsError(problems) from None
+
+
+def load_notify(config: Path | None, environ: Mapping[str, str] | None = None) -> NotifySettings:
+    """Return who is to be told, whatever else is wrong with the settings: a mistake in them is a cause of what is to be told.
+
+    Raises:
+        SettingsError: they do not say it.
+    """
+    environ = os.environ if environ is None else environ
+    tree: dict[str, Any] = {}
+    places: Place = {}
+    problems: list[str] = []
+    path = None
+    try:
+        path = _find(config)
+        tree = _read_toml(path) if path else {}
+    except SettingsError as error:
+        problems += error.problems
+    for flat in (_secret_files(environ, problems), _variables(environ)):
+        _merge(tree, {keys: one for keys, one in flat.items() if keys[0] == "notify"}, places, problems)
+    given = tree.get("notify", {})
+    try:
+        notify = _notify_of(given)
+    except ValidationError as error:
+        raise SettingsError(
+            [_explain(e, places, path) for e in error.errors(include_url=False, include_input=False)]
+        ) from None
+    if not notify.urls and problems:
+        raise SettingsError(problems)
+    return notify
+
+
+def _notify_of(given: Any) -> NotifySettings:  # noqa: ANN401 - what a file holds
+    """Return that section; where something of it is wrong, what its addresses alone say."""
+    try:
+        return Settings(notify=given).notify
+    except ValidationError:
+        if not isinstance(given, dict) or "urls" not in given:
+            raise
+        addresses: Any = {"urls": given["urls"]}
+        return Settings(notify=addresses).notify
 
 
 def _find(config: Path | None) -> Path | None:

@@ -18,7 +18,14 @@ from order_monitor.settings.asking import (
     ScheduleSettings,
     StatusSettings,
 )
-from order_monitor.settings.telling import EventSettings, HealthSettings, LogSettings, ShutdownSettings, WebhookSettings
+from order_monitor.settings.telling import (
+    EventSettings,
+    HealthSettings,
+    LogSettings,
+    NotifySettings,
+    ShutdownSettings,
+    WebhookSettings,
+)
 
 
 class Settings(BaseSettings):
@@ -35,6 +42,7 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
     events: EventSettings = EventSettings()
     webhook: WebhookSettings = WebhookSettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
 
@@ -63,6 +71,7 @@ class Settings(BaseSettings):
             webhook.url,
             webhook.secret,
             self.health.ping_url,
+            *self.notify.urls,
         )
         values = [secret.get_secret_value() for secret in given if secret]
         login = parse_proxy(provider.proxy.get_secret_value()).secrets() if provider.proxy else []

@@ -15,7 +15,9 @@ from order_monitor.settings.types import (
     is_signing_secret,
     is_web_address,
     not_blank,
+    read_addresses,
     read_list,
+    read_time_of_day,
 )
 
 
@@ -102,6 +104,26 @@ class WebhookSettings(Section):
             msg = "give both url and secret, or neither"
             raise ValueError(msg)
         return self
+
+
+class NotifySettings(Section):
+    """Who is told by Telegram, mail, Slack and the like what somebody should look at, with the extra `notify`."""
+
+    # Each holds a token or a password.
+    urls: Annotated[tuple[SecretStr, ...], BeforeValidator(read_addresses)] = ()
+    """Where messages go: addresses as Apprise takes them, like `tgram://TOKEN/CHAT` or `mailto://user:password@mail.example.com`."""
+    language: Literal["en", "tr", "ar"] = "en"
+    """The language of the messages: `en`, `tr` or `ar`."""
+    daily_at: Annotated[str | None, BeforeValidator(read_time_of_day)] = None
+    """When the line about the last 24 hours is sent each day, by this machine's time zone, like `08:00`."""
+
+    @property
+    def daily_minutes(self) -> int | None:
+        """Minutes after midnight at which the daily line is due; None for never."""
+        if self.daily_at is None:
+            return None
+        hours, _, minutes = self.daily_at.partition(":")
+        return int(hours) * 60 + int(minutes)
 
 
 class LogSettings(Section):

@@ -8,7 +8,7 @@ import math
 import re
 import ssl
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from order_monitor.core.text import visible
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _FOREVER = 100 * 366 * 86_400.0
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00-\x1f\x7f]+")
 _SHORTEST_KEY, _LONGEST_KEY = 8, 64
 
 
@@ -48,6 +49,37 @@ def read_list(value: object) -> object:
     if not isinstance(value, str):
         return value
     return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+
+
+def read_addresses(value: object) -> object:
+    """Read addresses with a scheme each: a list, or a text of several, one a line or with a comma between, or JSON.
+
+    Raises:
+        ValueError: one is no address.
+    """
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        # An address may itself hold commas.
+        value = re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value.strip())
+    given = read_json(value)
+    if isinstance(given, (list, tuple)) and all(isinstance(one, str) and _ADDRESS.fullmatch(one) for one in given):
+        return given
+    msg = "give addresses as Apprise takes them, like tgram://TOKEN/CHAT, in a list"
+    raise ValueError(msg)
+
+
+def read_time_of_day(value: object) -> object:
+    """Read hours and minutes.
+
+    Raises:
+        ValueError: it is no time of day.
+    """
+    if isinstance(value, time):
+        value = f"{value:%H:%M}"
+    found = re.fullmatch(r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*", value) if isinstance(value, str) else None
+    if found is None:
+        msg = 'give hours and minutes, like "08:00"'
+        raise ValueError(msg)
+    return f"{int(found[1]):02}:{found[2]}"
 
 
 def read_budget(value: object) -> object:

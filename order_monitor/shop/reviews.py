@@ -155,6 +155,13 @@ class Reviews:
         )
         return _reviews(rows)
 
+    async def of_kind(self, connection: Connection, kind: str) -> list[str]:
+        """Return the orders about which a thing of this kind is open, the oldest first: all of them."""
+        rows = await connection.fetch(
+            f"SELECT order_id::text AS id FROM {self._table} r WHERE {_FOR_A_PERSON} AND kind = $1 ORDER BY r.id", kind
+        )
+        return list(dict.fromkeys(row["id"] for row in rows))
+
     async def read(self, connection: Connection, limit: int = 1000) -> list[Review]:
         """Return what is open, oldest first."""
         rows = await connection.fetch(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from order_monitor import __version__
-from order_monitor.core.easing import SHORTAGE_WORDS
 from order_monitor.core.entry import Entry
 from order_monitor.core.gate import Pause
 from order_monitor.core.timing.picture import Picture
+from order_monitor.tell.attention import causes_of, lights_of
 from order_monitor.tell.census import AGES, Census, Problem, Share
 from order_monitor.tell.history import History, iso
 from order_monitor.tell.overview import Overview
@@ -36,7 +36,8 @@ def document_of(view: Overview) -> dict[str, Any]:
         "now": iso(view.clock.time()),
         "ready": not reasons,
         "reasons": reasons,
-        "lights": _lights(view),
+        "lights": lights_of(view),
+        "attention": [cause.document() for cause in causes_of(view)],
         "orders": {
             "open": state.open,
             "due": count.due,
@@ -71,33 +72,6 @@ def document_of(view: Overview) -> dict[str, Any]:
         "history": [
             {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended} for m in view.history.rings.minutes
         ],
-    }
-
-
-def _lights(view: Overview) -> dict[str, dict[str, Any]]:
-    """Say whose fault it is: the shop's database's, the provider's, or this program's."""
-    state, accounts = view.engine.state, list(view.engine.accounts.values())
-    now = view.clock.monotonic()
-    unwell = [account for account in accounts if account.is_ours(now) and not account.is_well(now)]
-    lost = sum(account.gate.is_open for account in unwell)
-    live = view.probe.is_live()
-    problem = "" if state.short_of else state.scan_problem
-    database = problem or ("answers are not being written" if view.engine.writer.stands_still() else "")
-    closed = f"{len(unwell) - lost} of {len(accounts)} accounts closed" if len(unwell) > lost else ""
-    not_understood = f"{lost} of {len(accounts)} accounts not understood" if lost else ""
-    provider = "; ".join(filter(None, (closed, not_understood)))
-    monitor = "" if live else "the loop does not tick"
-    if live and state.stuck:
-        monitor = f"{len(state.stuck)} orders are stuck"
-    if state.short_of:
-        monitor = f"{SHORTAGE_WORDS[state.short_of]}: the database cannot be read"
-    return {
-        "database": {"ok": not database and (state.scans > 0 or bool(state.short_of)), "why": database},
-        "provider": {
-            "ok": bool(accounts) and not unwell,
-            "why": provider if accounts else "there is no account to ask",
-        },
-        "monitor": {"ok": not monitor, "why": monitor},
     }
 
 

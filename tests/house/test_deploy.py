@@ -25,8 +25,11 @@ from tests.clocks import ManualClock
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-UNITS = ("order-monitor.service", "order-monitor-once.service", "order-monitor@.service", "order-monitor-once.timer")
-SERVICES = UNITS[:3]
+SERVICES = (
+    *("order-monitor.service", "order-monitor-once.service", "order-monitor@.service"),
+    "order-monitor-failed@.service",
+)
+UNITS = (*SERVICES, "order-monitor-once.timer")
 PROGRAM = "/opt/order-monitor/bin/order-monitor"
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
@@ -102,6 +105,15 @@ def test_one_of_several_is_the_service_with_a_port_and_a_share_of_its_own() -> N
     assert alone.keys() == one.keys()
 
 
+def test_a_service_that_fails_is_told_of_once_an_hour() -> None:
+    for name in ("order-monitor.service", "order-monitor@.service"):
+        assert unit(name)["OnFailure"] == ["order-monitor-failed@%n.service"]
+    failed = unit("order-monitor-failed@.service")
+    assert failed["ExecStart"] == [f"{PROGRAM} notify --dead --unit %i"]
+    assert (failed["StartLimitIntervalSec"], failed["StartLimitBurst"]) == (["3600"], ["1"])
+    assert "OnFailure" not in failed
+
+
 async def test_the_watchdogs_time_is_understood() -> None:
     stage = await stages.quiet()
     microseconds = str(int(unit("order-monitor.service")["WatchdogSec"][0]) * 1_000_000)
@@ -114,7 +126,7 @@ def test_cron_style_asks_what_came_due_since() -> None:
 
 
 def secrets_named() -> set[str]:
-    named = {v.partition(":")[0] for name in SERVICES for v in unit(name)["LoadCredential"]}
+    named = {v.partition(":")[0] for name in SERVICES for v in unit(name).get("LoadCredential", [])}
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     named |= {name for name in compose["secrets"] if name.startswith("order_monitor_")}
     secret = next(d for d in kubernetes() if d["kind"] == "Secret")
@@ -205,7 +217,7 @@ def test_kubernetes_waits_as_long_as_the_settings_say(tmp_path: Path) -> None:
     assert start["periodSeconds"] * start["failureThreshold"] > silent
     ready = container["readinessProbe"]
     assert ready["periodSeconds"] <= SCAN_MARGIN, "a rollout does not wait for the probe longer than for the scan"
-    units = {float(unit(name)["TimeoutStopSec"][0]) for name in SERVICES}
+    units = {float(unit(name)["TimeoutStopSec"][0]) for name in SERVICES[:3]}
     assert units == {float(pod["terminationGracePeriodSeconds"])}, "one grace, wherever it runs"
 
 

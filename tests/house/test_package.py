@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [re.split(r"[<>=\[]", line)[0] for line in PROJECT["dependencies"]]
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "otel") for line in EXTRAS[extra]]
+EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "notify", "otel") for line in EXTRAS[extra]]
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
+LOCK_WITH_NOTIFY = (ROOT / "deploy" / "notify.lock").read_text()
 
 
 def tracked() -> list[Path]:
@@ -45,10 +46,19 @@ def test_the_lock_pins_and_hashes_each(name: str) -> None:
     assert re.search(rf"^{name}==[0-9.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", LOCK, re.MULTILINE)
 
 
-def test_the_lock_names_no_place() -> None:
-    assert "://" not in LOCK
-    assert "--index" not in LOCK
-    assert "/" not in re.sub(r"sha256:\S+", "", LOCK)
+@pytest.mark.parametrize("lock", [LOCK, LOCK_WITH_NOTIFY])
+def test_the_lock_names_no_place(lock: str) -> None:
+    assert "://" not in lock
+    assert "--index" not in lock
+    assert "/" not in re.sub(r"sha256:\S+", "", lock)
+
+
+def test_the_image_with_messages_is_the_same_and_more() -> None:
+    assert [line for line in LOCK.splitlines() if line not in LOCK_WITH_NOTIFY.splitlines()] == []
+    assert re.search(r"^apprise==[0-9.]+ ", LOCK_WITH_NOTIFY, re.MULTILINE)
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "ARG LOCK=requirements.lock\n" in dockerfile
+    assert "!deploy/notify.lock" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_nothing_names_a_place_of_its_making() -> None:

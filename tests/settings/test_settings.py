@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from order_monitor.core.errors import SettingsError
-from order_monitor.settings.loading import load
+from order_monitor.settings.loading import load, load_notify
 from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.types import parse_seconds
 
@@ -192,6 +192,12 @@ BAD: list[tuple[str, list[Any]]] = [
     ),
     ("webhook.timeout", [0, -1, WRONG, True]),
     ("webhook.max_attempts", [0, 101, 1.5, True, WRONG]),
+    (
+        "notify.urls",
+        ["", WRONG, f"//x/{WRONG}", f"tgram:{WRONG}", [WRONG], ["json://x", ""], ["json://x y"], [5], 5, "[", "{}", {}],
+    ),
+    ("notify.language", ["", WRONG, "EN", 5]),
+    ("notify.daily_at", ["", WRONG, "24:00", "8", "08:60", "08:00:00", 800, True, ["08:00"]]),
     ("log.level", ["", WRONG, "INFO", 5]),
     ("log.format", ["", WRONG, 5]),
     ("shutdown.grace", [-1, WRONG, True]),
@@ -282,6 +288,8 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("events.consumer", "none", "none"),
     ("events.consumer", "webhook", "webhook"),
     ("shutdown.grace", 0, 0),
+    ("notify.language", "ar", "ar"),
+    ("notify.daily_at", "8:05", "08:05"),
     ("log.level", "debug", "debug"),
 ]
 
@@ -299,6 +307,47 @@ def test_the_environment_says_the_same_in_text(key: str, value: object, meant: o
     section, _, name = key.partition(".")
     settings = read(environ={as_variable(key): str(value)})
     assert getattr(getattr(settings, section), "schema_" if name == "schema" else name) == meant
+
+
+def test_the_addresses_of_services_are_secrets_and_come_in_any_way() -> None:
+    """C5: one a line from a file, with commas or as JSON from the environment; an address may itself hold a comma."""
+    both = ["tgram://1:CANARY/2,3", "mailto://u:CANARY@mail.example?to=a@x.example,b@x.example"]
+    written = [
+        read(f"[notify]\nurls = {toml_value(both)}\n"),
+        *(
+            read(environ={as_variable("notify.urls"): text})
+            for text in (", ".join(both), "\n".join(both), json.dumps(both))
+        ),
+    ]
+    for settings in written:
+        assert [url.get_secret_value() for url in settings.notify.urls] == both
+        assert set(both) <= set(settings.secrets())
+        assert "CANARY" not in repr(settings)
+    assert read("[notify]\ndaily_at = 07:30:00\n").notify.daily_minutes == 450
+    assert read("").notify.daily_minutes is None
+
+
+def test_who_is_to_be_told_is_known_whatever_else_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the settings is a cause of what is to be told."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "monitor.toml"
+    cases = {
+        "[database]\nhots = 1\n[notify]\nurls = ['json://x']\nlanguage = 'tr'\n": "tr",
+        "[nonsense]\na = 1\n[notify]\nurls = ['json://x']\nlanguage = 'xx'\ndaily = 1\n": "en",
+    }
+    for text, language in cases.items():
+        file.write_text(text)
+        found = load_notify(None, {"ORDER_MONITOR_NONSENSE": "1"})
+        assert (len(found.urls), found.language) == (1, language)
+    file.write_text("[notify\n")
+    assert len(load_notify(None, {as_variable("notify.urls"): "json://x json://y"}).urls) == 2
+    with pytest.raises(SettingsError, match="not valid TOML"):
+        load_notify(None, {})
+    file.write_text("[notify]\nurls = ['CANARY']\n")
+    with pytest.raises(SettingsError, match=r"notify\.urls: give addresses as Apprise"):
+        load_notify(None, {})
+    file.write_text("")
+    assert load_notify(None, {}).urls == ()
 
 
 def test_a_proxys_address_is_a_secret_and_so_is_its_login() -> None:

@@ -189,6 +189,21 @@ async def test_bad_settings_do_not_make_it_loop(machine: Machine, shop: Shop) ->
     assert any("schedule.cap" in str(line["MESSAGE"]) for line in await machine.journal(ONE))
 
 
+async def test_that_it_has_failed_is_told_once_an_hour(machine: Machine, shop: Shop) -> None:
+    """Whatever is wrong with the settings, the addresses are read; the image has no Apprise, and that is said."""
+    write(machine, shop, schedule={"cap": "soon"}, notify={"urls": ["json://127.0.0.1:1"]})
+    for _ in range(3):
+        with pytest.raises(CommandFailedError):
+            await machine.systemctl("start", ONE)
+        await machine.becomes(ONE, ActiveState="failed")
+        await asyncio.sleep(3)
+    unit = f"order-monitor-failed@{ONE}.service"
+    said = [str(line["MESSAGE"]) for line in await machine.journal(unit)]
+    assert [text for text in said if "order-monitor: " in text] == [
+        "order-monitor: the library apprise is not installed: pip install 'order-monitor[notify]'"
+    ], said
+
+
 async def test_the_log_is_in_the_journal_with_its_levels(machine: Machine, shop: Shop) -> None:
     await machine.systemctl("start", ONE)
     async with shop.hand() as connection:
@@ -259,7 +274,7 @@ async def test_the_timer_asks_without_a_daemon(machine: Machine, shop: Shop) -> 
 
 async def test_they_are_exposed_to_little(machine: Machine) -> None:
     """As systemd sees a loaded unit, not only its file."""
-    for unit in (ONE, "order-monitor-once.service", "order-monitor@1.service"):
+    for unit in (ONE, "order-monitor-once.service", "order-monitor@1.service", "order-monitor-failed@x.service"):
         told = await machine.run("systemd-analyze", "security", "--no-pager", unit)
         (level,) = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", told)
         assert float(level) <= MOST_EXPOSED, told

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from order_monitor.core.easing import CALM_AFTER, FIRST_PAUSE, LONGEST_PAUSE, Easing
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.providers.failures import exhausted
-from order_monitor.tell.document import _lights
+from order_monitor.tell.attention import lights_of
 from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
 from tests.clocks import Drive
@@ -105,11 +105,11 @@ async def test_without_files_for_the_database_all_go_slower_and_the_database_is_
     with no_files_left(), pytest.raises(ShopUnavailableError, match=r"^no_files: "):
         await bench.engine.scan()
     assert bench.engine.board.easing.reason == "no_files"
-    lights = _lights(view)
+    lights = lights_of(view)
     assert lights["database"]["ok"]
     assert (lights["monitor"]["ok"], lights["monitor"]["why"]) == (
         False,
         "this process, or this machine, may open no more files: the database cannot be read",
     )
     await bench.engine.scan()
-    assert _lights(view)["monitor"]["ok"] == view.probe.is_live()
+    assert lights_of(view)["monitor"]["ok"] == view.probe.is_live()

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from order_monitor.shop import left_out
-from order_monitor.tell.document import _lights
+from order_monitor.tell.attention import lights_of
 from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
 from tests.clocks import Drive
@@ -48,7 +48,7 @@ def probe_of(bench: Bench) -> Readiness:
 def is_green(bench: Bench) -> bool:
     view = Overview(bench.clock)
     view.watch(bench.engine, probe_of(bench), 86_400.0)
-    return bool(_lights(view)["database"]["ok"])
+    return bool(lights_of(view)["database"]["ok"])
 
 
 @pytest.mark.parametrize("wall", WALLS)

@@ -145,33 +145,11 @@ function failure(reason, said) {
 
 // --- the verdict
 
-/** Everything a person should look at, in sentences. */
+/** Everything a person should look at, in sentences; what that is, the program decides (tell/attention.py). */
 function causes(status) {
-  const orders = dict(status.orders);
-  const clocks = dict(status.clocks);
-  const accounts = dicts(status.accounts);
-  const shut = accounts.filter((account) => stateOf(account) === "closed").length;
-  const nobodys = status.cluster ? accounts.filter((account) => !account.owner && amount(account.orders)).length : 0;
-  const paused = accounts.filter((account) => account.paused).length;
-  const waiting = amount(dict(status.events).oldest_waiting_seconds);
-  const late = amount(orders.oldest_due_seconds);
-  const found = [
-    [shut, "cause_closed", { n: number(shut), all: number(accounts.length) }],
-    [paused, "cause_paused", { n: number(paused) }],
-    [nobodys, "cause_nobodys", { n: number(nobodys) }],
-    [late > LATE, "cause_late", { t: duration(late) }],
-    [amount(orders.stuck), "cause_stuck", { n: number(orders.stuck) }],
-    [amount(orders.held), "cause_held", { n: number(orders.held) }],
-    [amount(orders.overdue), "cause_overdue", { n: number(orders.overdue) }],
-    [amount(orders.held_by_first_start), "cause_first_start", { n: number(orders.held_by_first_start) }],
-    [waiting > LATE, "cause_events", { t: duration(waiting) }],
-    [amount(dict(status.webhook).dead), "cause_dead", { n: number(dict(status.webhook).dead) }],
-    [amount(status.reviews), "cause_reviews", { n: number(status.reviews) }],
-    [clocks.ends_by_age === false, "cause_clocks", { why: clean(clocks.why) }],
-    [clocks.differ === true, "cause_differ", { t: duration(Math.abs(clocks.difference_seconds)) }],
-  ].filter(([isSo]) => isSo).map(([, key, values]) => say(key, values));
-  const faults = Object.entries(dict(status.lights)).filter(([, light]) => dict(light).ok !== true);
-  return found.length ? found : faults.map(([light]) => say("cause_light", { name: term("light", light) }));
+  return dicts(status.attention).map((cause) => say(`cause_${cause.kind}`, {
+    n: number(cause.n), all: number(cause.all), t: duration(cause.t), why: clean(cause.why), name: term("light", cause.light),
+  }));
 }
 
 function showVerdict(status) {

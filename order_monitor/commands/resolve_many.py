@@ -1,0 +1,190 @@
+"""``order-monitor resolve`` for many orders: chosen by what they are, counted, confirmed, and then decided one by one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from order_monitor.commands.agreement import agreed
+from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.lookup import account_of, name_of, take_accounts
+from order_monitor.commands.resolve import Decision, resolve_one
+from order_monitor.commands.review import KINDS
+from order_monitor.commands.times import local
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
+from order_monitor.shop.order_history import OrderHistory, read_order_history
+from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.repository import Orders
+from order_monitor.shop.reviews import Reviews
+from order_monitor.tell.redactor import Redactor
+from order_monitor.tell.streams import say
+from order_monitor.watch.routing import Directory
+from order_monitor.watch.system_clock import SystemClock
+
+_LONGEST_ANSWER: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Which orders are meant: those that are all of what is given. ``older_than`` is seconds since they were sent.
+
+    ``confirm`` is how many a person says that there are; with ``dry_run`` they are shown, and nothing is written.
+    """
+
+    kind: str | None = None
+    account: str | None = None
+    older_than: float | None = None
+    confirm: int | None = None
+    dry_run: bool = False
+
+    def mistake(self, order_id: str | None, *, with_pin: bool) -> str:
+        """Say what is wrong with how they are chosen, beside an order that was named and a PIN; nothing where that is right."""
+        is_chosen = (self.kind, self.account, self.older_than) != (None, None, None)
+        if is_chosen is (order_id is not None):
+            return "name one order, or choose many by --kind, --account or --older-than"
+        if not is_chosen and (self.dry_run or self.confirm is not None):
+            return "--dry-run and --confirm go with --kind, --account or --older-than"
+        if is_chosen and with_pin:
+            return "many orders never get a PIN: --pin-stdin and --same-as go with one"
+        if self.kind is not None and self.kind not in KINDS:
+            return f"there is no kind {self.kind!r}; there are {', '.join(sorted(KINDS))}"
+        return ""
+
+    def is_old_enough(self, order: Order, now: float) -> bool:
+        """Whether an order was sent long enough ago at ``now`` (epoch seconds); one without a date was not."""
+        if self.older_than is None:
+            return True
+        return order.sent_at is not None and math.isfinite(order.sent_at) and now - order.sent_at >= self.older_than
+
+
+def run_resolve_many(
+    config: Path | None, many: Many, how: str, *, reason: str, by: str | None, accept: bool = False
+) -> int:
+    """Decide each of ``many`` as one alone would be; return 1 where some were not, or the count is not the confirmed one."""
+    need = ("database", "provider") if many.account is not None else ("database",)
+    settings, sink, redactor = settings_of(config, *need, least="error")
+    name = name_of(by)
+    decision = Decision(how, reason.strip() or f"Resolved by {name}", name, kind=many.kind)
+    return run_to_exit(_agree_and_resolve(settings, redactor, many, decision, accept=accept), sink.close)
+
+
+async def _agree_and_resolve(
+    settings: Settings, redactor: Redactor, many: Many, decision: Decision, *, accept: bool
+) -> int:
+    database = database_of(settings)
+    directory = None
+    try:
+        await people_tables(database, settings.database.schema_)
+        # It would store what is not stored yet.
+        taken = settings if many.dry_run else await agreed(settings, database, accept=accept, by=decision.by)
+        if taken is None:
+            return ExitCode.NOT_DONE
+        if many.account is not None:
+            directory = directory_of(taken, SystemClock(), redactor.follow)
+            await take_accounts(taken, database, directory)
+            meant = account_of(directory, many.account)
+            if meant is None:
+                return ExitCode.NOT_DONE
+            many = replace(many, account=meant.key)
+        return await _Crowd(taken, database, directory, many).decide(decision)
+    finally:
+        for account in directory.accounts.values() if directory is not None else ():
+            await account.provider.aclose()
+        await database.close()
+
+
+class _Crowd:
+    """The orders that are meant."""
+
+    def __init__(self, settings: Settings, database: Database, directory: Directory | None, many: Many) -> None:
+        self._settings = settings
+        self._database = database
+        self._directory = directory
+        self._many = many
+        layout = layout_of(settings)
+        # What a person must decide is decided, however old it is; what is chosen by what it is, is chosen among the watched.
+        self._orders = Orders(database, replace(layout, ignore_before=None) if many.kind is not None else layout)
+
+    async def decide(self, decision: Decision) -> int:
+        """Show, count and confirm them, then decide each on its own locked row, and say how many were."""
+        chosen = await self._chosen()
+        if self._many.dry_run:
+            for order in chosen:
+                say(f"{order.id}: {order.status!r}, sent {local(order.sent_at)}", to_stdout=True)
+            say(f"{_count(len(chosen))}; nothing was written (--dry-run)", to_stdout=True)
+            return ExitCode.OK
+        if not chosen and self._many.confirm in (None, 0):
+            say("no order is all of that; there is nothing to decide", to_stdout=True)
+            return ExitCode.OK
+        if not self._is_confirmed(len(chosen), decision):
+            return ExitCode.NOT_DONE
+        done = tried = 0
+        try:
+            for order in chosen:
+                tried += 1
+                done += await self._decide(order, decision)
+        finally:
+            left = f", {len(chosen) - tried} not tried" if tried < len(chosen) else ""
+            say(f"{_count(len(chosen))}: {done} decided, {tried - done} not{left}", to_stdout=True)
+        return ExitCode.OK if done == len(chosen) else ExitCode.NOT_DONE
+
+    async def _decide(self, order: Order, decision: Decision) -> bool:
+        """Decide one, if it still is what it was chosen for."""
+        history = await read_order_history(self._database, self._orders, order.id)
+        if history is not None and not self._takes(history.order, history.now):
+            say(f"{order.id}: not decided: it was sent anew, or is of another account by now")
+            return False
+        return await resolve_one(self._settings, self._database, order.id, decision) == ExitCode.OK
+
+    async def _chosen(self) -> list[Order]:
+        """Return those that are meant, oldest first."""
+        await self._orders.complete()
+        ids = None
+        if self._many.kind is not None:
+            async with self._database.transaction() as connection:
+                ids = await Reviews(self._settings.database.schema_).of_kind(connection, self._many.kind)
+        scan = await self._orders.scan(ids)
+        found = {order.id: order for order in scan.orders}
+        for order_id in ids or ():
+            # What has ended may wait for a person, too.
+            if order_id not in found and isinstance(history := await self._ended(order_id), OrderHistory):
+                found[order_id] = history.order
+        wanted = [order for order in found.values() if self._takes(order, scan.now)]
+        return sorted(wanted, key=lambda order: (order.sent_at if order.sent_at is not None else math.inf, order.id))
+
+    async def _ended(self, order_id: str) -> OrderHistory | None:
+        return await read_order_history(self._database, self._orders, order_id)
+
+    def _takes(self, order: Order, now: float) -> bool:
+        if not self._many.is_old_enough(order, now):
+            return False
+        if self._directory is None:
+            return True
+        found = self._directory.account_of(order)
+        return not isinstance(found, SkipReason) and found.key == self._many.account
+
+    def _is_confirmed(self, count: int, decision: Decision) -> bool:
+        """Whether a person has said how many there are: by an option, or typed on a terminal."""
+        given = self._many.confirm
+        if given is None and sys.stdin.isatty():
+            say(f"{_count(count)} to be decided ({decision.how}). Type the number to go on:")
+            typed = sys.stdin.readline(_LONGEST_ANSWER).strip()
+            given = int(typed) if typed.isascii() and typed.isdigit() else -1
+        if given == count:
+            return True
+        if given is None:
+            do = f"--dry-run shows them, --confirm {count} decides them"
+            say(f"order-monitor: {_count(count)}; nothing was written; {do}")
+        else:
+            say(f"order-monitor: {_count(count)}, not {max(given, 0)}; nothing was written")
+        return False
+
+
+def _count(number: int) -> str:
+    return "1 order" if number == 1 else f"{number} orders"
