@@ -286,7 +286,10 @@ class Database:
 
     def _lost(self, why: str, short_of: str) -> None:
         if self.problem is None:
-            self._log.error("database.not_connected" if short_of else "database.lost", why=why)
+            if short_of:
+                self._log.error("database.not_connected", why=why)
+            else:
+                self._log.error("database.lost", why=why)
         self.problem = why
         self.reached = False
 
