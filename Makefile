@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick faults image boot matrix citus release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
+.PHONY: help demo test quick faults image boot newcomer matrix citus release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ boot: $(VENV)/dev.done ## deploy's units in a booted systemd: killed, frozen, re
 	.ci/image
 	.ci/machine
 	$(SHIPPED) tests/shipped/test_boot.py $(ARGS)
+
+newcomer: $(VENV)/dev.done ## the README's commands, followed to the letter in a fresh clone on a bare Debian; needs root
+	.ci/newcomer
+	$(SHIPPED) tests/shipped/test_newcomer.py $(ARGS)
 
 SHIPPED = SHIPPED=1 $(BIN)/python -m pytest -q -n0 -s
 

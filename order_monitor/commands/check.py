@@ -22,7 +22,7 @@ from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.check_line import CheckLine
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import Doctor, worst
-from order_monitor.shop.membership import POOLED, LostMembershipError, OlderVersionError
+from order_monitor.shop.membership import OLDER_VERSION, POOLED, LostMembershipError, OlderVersionError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.order_search import lookup_columns
 from order_monitor.shop.presence import database_time
@@ -147,8 +147,7 @@ async def _check_cluster(settings: Settings, database: Database) -> list[CheckLi
     except SettingsError as error:
         return [CheckLine("error", *error.problems[0].split(": ", 1))]
     except OlderVersionError:
-        text = "an older version works on the same table"
-        return [CheckLine("warning", "cluster.enabled", text, "stop all of that version, migrate, start this one")]
+        return [CheckLine("warning", "cluster.enabled", *OLDER_VERSION.split(": ", 1))]
     except LostMembershipError:
         return [CheckLine("error", *POOLED.split(": ", 1))]
     return [CheckLine("ok", "cluster.enabled", "an account can be held for as long as its holder lives")]

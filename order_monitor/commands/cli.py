@@ -344,6 +344,7 @@ def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends
 @click.option("--order", "order_id", metavar="ID", help="Every event of this order, by any of its names.")
 @click.option("--since", type=Duration(), help="Every event of this time, like 2h.")
 @click.option("--dead", is_flag=True, help="Every dead letter.")
+@click.option("--waiting", is_flag=True, help="Every event whose last try failed, without waiting for its next.")
 @click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
 @click.pass_context
 def replay(
@@ -354,12 +355,14 @@ def replay(
     order_id: str | None,
     since: float | None,
     dead: bool,
+    waiting: bool,
     as_json: bool,
 ) -> None:
     """Post events to the webhook again; with nothing chosen, list the dead letters."""
     from order_monitor.commands.replay import run_replay
 
-    ctx.exit(run_replay(config_of(ctx, config), list(ids), order_id=order_id, since=since, dead=dead, as_json=as_json))
+    path = config_of(ctx, config)
+    ctx.exit(run_replay(path, list(ids), order_id=order_id, since=since, dead=dead, waiting=waiting, as_json=as_json))
 
 
 @cli_group.group()

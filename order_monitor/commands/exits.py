@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopUnavailableError, TableError
+from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopError, ShopUnavailableError, TableError
 from order_monitor.tell.streams import say
 
 _LAST_SECONDS: Final = 3.0
@@ -70,5 +70,5 @@ def report(error: OrderMonitorError) -> int:
         what = "there is no connection to the database" if error.short_of else "the database cannot be reached"
         say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
-    say(f"order-monitor: the database refuses: {error}")
+    say(f"order-monitor: {'the database refuses: ' if isinstance(error, ShopError) else ''}{error}")
     return ExitCode.NOT_DONE

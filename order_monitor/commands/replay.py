@@ -22,20 +22,29 @@ _NO_WEBHOOK: Final = "order-monitor: nobody posts events: no process with a [web
 
 
 def run_replay(
-    config: Path | None, ids: list[int], *, order_id: str | None, since: float | None, dead: bool, as_json: bool
+    config: Path | None,
+    ids: list[int],
+    *,
+    order_id: str | None,
+    since: float | None,
+    dead: bool,
+    waiting: bool,
+    as_json: bool,
 ) -> int:
     """Put events up again, or with nothing chosen list the dead letters; return 1 where an event is not there."""
     settings, sink, _ = settings_of(config, "database", least="error")
-    chosen = bool(ids) or order_id is not None or since is not None or dead
+    chosen = bool(ids) or order_id is not None or since is not None or dead or waiting
     work = (
-        _replay(settings, ids, order_id=order_id, since=since, dead=dead)
+        _replay(settings, ids, order_id=order_id, since=since, dead=dead, waiting=waiting)
         if chosen
         else _list(settings, as_json=as_json)
     )
     return run_to_exit(work, sink.close)
 
 
-async def _replay(settings: Settings, ids: list[int], *, order_id: str | None, since: float | None, dead: bool) -> int:
+async def _replay(
+    settings: Settings, ids: list[int], *, order_id: str | None, since: float | None, dead: bool, waiting: bool
+) -> int:
     database = database_of(settings)
     outbox = Outbox(database, settings.database.schema_)
     try:
@@ -46,7 +55,7 @@ async def _replay(settings: Settings, ids: list[int], *, order_id: str | None, s
             if isinstance(history, str):
                 return ExitCode.NOT_DONE
             order_id = history.order.id
-        found = await outbox.replay(name_of(None), ids=ids, order_id=order_id, since=since, dead=dead)
+        found = await outbox.replay(name_of(None), ids=ids, order_id=order_id, since=since, dead=dead, waiting=waiting)
     finally:
         await database.close()
     for event_id in found:

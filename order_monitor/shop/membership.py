@@ -48,7 +48,15 @@ POOLED: Final = (
     "locks need a connection of their own: give database.dsn the server itself, or a pooler in session mode"
 )
 
+OLDER_VERSION: Final = (
+    "a process of version 0.1 works on the same table: stop all of that version, migrate, start this one"
+)
+
 _ANNOUNCE: Final = "SELECT set_config('application_name', $1, false)"
+_IS_OLDER: Final = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
 _LOOK: Final = """
 WITH held AS MATERIALIZED (
     SELECT pid, classid::bigint AS high, objid::bigint AS low, objsubid FROM pg_locks
@@ -273,6 +281,11 @@ class Membership:
                 if await other.fetchval(ask) == mine:
                     return False
             return {await connection.fetchval(ask) for _ in range(_TURNS)} == {mine}
+
+
+async def is_older_there(connection: Connection, table: str) -> bool:
+    """Whether a member of a version that locked accounts by their names is at work on ``table`` (with its schema)."""
+    return bool(await connection.fetchval(_IS_OLDER, _half(table, _OLD_MEMBER)))
 
 
 def behind(key: str) -> str:

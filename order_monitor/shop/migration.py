@@ -12,7 +12,7 @@ from typing import Final
 import tenacity
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import OrderMonitorError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.outcome import Outcome
 from order_monitor.shop.accounts import INTEGRATIONS
 from order_monitor.shop.columns import Column, Table, columns_of, literal, quoted
@@ -37,6 +37,7 @@ from order_monitor.shop.layout import (
     settings_of,
 )
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
+from order_monitor.shop.membership import OLDER_VERSION, is_older_there
 from order_monitor.shop.shapes import view_remark
 from order_monitor.shop.table_search import find_table
 
@@ -111,10 +112,12 @@ class Migration:
 
         Raises:
             SettingsError: the table lacks more than we may add.
+            OrderMonitorError: a process of version 0.1 is at work, and nothing was changed.
             ShopMisfitError: at the end, with the SQL that the owner must run.
             ShopError: the database could not be asked, or its lock not be had.
         """
         table = await self.table()
+        await self._refuse_older(table)
         refused: list[str] = []
         for change in await self.missing(table):
             try:
@@ -137,6 +140,16 @@ class Migration:
             yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
         if refused:
             raise ShopMisfitError("\n".join(["let the owner of the table run, for example by psql:", *refused]))
+
+    async def _refuse_older(self, table: Table) -> None:
+        """Change nothing while version 0.1 is at work: it would find no pause any more, and ask accounts that are paused.
+
+        Raises:
+            OrderMonitorError: it is.
+        """
+        async with self._database.transaction() as connection:
+            if await is_older_there(connection, f"{table.schema}.{table.name}"):
+                raise OrderMonitorError(OLDER_VERSION)
 
     async def _make(self, change: Change) -> AsyncIterator[str]:
         if change.index is None or change.is_quick:

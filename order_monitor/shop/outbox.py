@@ -196,12 +196,12 @@ class Outbox:
         return row["waiting"], row["dead"]
 
     async def replay(
-        self, by: str, *, ids: list[int], order_id: str | None, since: float | None, dead: bool
+        self, by: str, *, ids: list[int], order_id: str | None, since: float | None, dead: bool, waiting: bool = False
     ) -> list[int]:
         """Put events up for delivery again, at once and with all their tries; return their numbers.
 
-        They are chosen by number, by their order, by being of the last ``since`` seconds, or by being dead letters. What a
-        reopening has withdrawn is never posted.
+        They are chosen by number, by their order, by being of the last ``since`` seconds, by being dead letters, or by ``waiting``
+        for their next try. What a reopening has withdrawn is never posted.
 
         Raises:
             ShopError: the database could not be asked.
@@ -211,7 +211,7 @@ class Outbox:
                 f"INSERT INTO {self._deliveries} AS d (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "
                 f"LEFT JOIN {self._deliveries} d ON d.event_id = e.id WHERE (e.id = ANY($1::bigint[]) "
                 "OR e.order_id::text = $2 OR e.decided_at > clock_timestamp() - make_interval(secs => $3) "
-                f"OR ($4 AND {_DEAD})) AND NOT ({is_withdrawn(self._schema, 'e')}) "
+                f"OR ($4 AND {_DEAD}) OR ($6 AND {_HAS_FAILED})) AND NOT ({is_withdrawn(self._schema, 'e')}) "
                 "ON CONFLICT (event_id) DO UPDATE SET delivered_at = NULL, dead_at = NULL, "
                 "attempts = 0, next_at = clock_timestamp(), tries = d.tries || jsonb_build_object("
                 "'at', to_jsonb(clock_timestamp()), 'outcome', 'replayed by ' || $5::text) RETURNING d.event_id",
@@ -220,6 +220,7 @@ class Outbox:
                 since,
                 dead,
                 by,
+                waiting,
             )
         return sorted(row["event_id"] for row in rows)
 

@@ -13,7 +13,15 @@ import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
-from order_monitor.shop.membership import LostMembershipError, Membership, OlderVersionError, Session, View, behind
+from order_monitor.shop.membership import (
+    OLDER_VERSION,
+    LostMembershipError,
+    Membership,
+    OlderVersionError,
+    Session,
+    View,
+    behind,
+)
 from order_monitor.watch.account import NOT_HELD
 from order_monitor.watch.handover import NAMED, Handover
 from order_monitor.watch.takeover import Shared, Takeover
@@ -72,9 +80,7 @@ class Cluster:
                     finally:
                         self._drop()
             except OlderVersionError:
-                self._lose(
-                    "an older version works on the same table: stop all of that version, migrate, start this one"
-                )
+                self._lose(OLDER_VERSION)
             except LostMembershipError:
                 self._lose("the locks are gone though the connection is not: does a pooler stand in between?")
             except ShopError as error:

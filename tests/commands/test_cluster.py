@@ -26,6 +26,8 @@ from tests.shops import Shop
 
 ANSWER_TIME = 0.02
 NEVER = float("inf")
+SLOW_RATE = {"calls_per_second": 5}
+ONCE_A_MINUTE = {"first_check": 4, "base": 60, "cap": 60}
 
 
 @dataclass
@@ -186,6 +188,32 @@ async def test_each_account_is_asked_by_one_whoever_comes_dies_or_leaves(theatre
     assert await first.end() == 0
     await theatre.shared([6])
     await theatre.finish()
+    assert theatre.panel.overlaps == []
+
+
+async def test_exchanged_one_after_the_other_they_ask_nothing_twice_and_lose_nothing(theatre: Theatre) -> None:
+    """As a new version is rolled out from 0.2 on: each new process before the old one goes, under load, with a migrate before."""
+    await theatre.open(accounts=4, orders=60)
+    for script in theatre.panel.scripts.values():
+        script.ends_at = 0.0
+
+    async def all_ask(*names: str) -> None:
+        async with asyncio.timeout(30):
+            while not {member for members in theatre.panel.asked.values() for member in members} >= set(names):
+                await asyncio.sleep(0.05)
+
+    old = [await theatre.start(f"old{n}", limits=SLOW_RATE, schedule=ONCE_A_MINUTE) for n in range(2)]
+    async with running(theatre.path, theatre.config("migrate"), "migrate") as run:
+        assert await run.end() == 0
+    assert run.out.decode() == "nothing to do: everything is there\n"
+    await all_ask("old0", "old1")
+    for n, leaving in enumerate(old):
+        await theatre.start(f"new{n}", limits=SLOW_RATE, schedule=ONCE_A_MINUTE)
+        leaving.process.terminate()
+        assert await leaving.end() == 0
+    await all_ask("new0", "new1")
+    await theatre.finish()
+    assert sum(map(len, theatre.panel.asked.values())) == len(theatre.panel.scripts), "each once"
     assert theatre.panel.overlaps == []
 
 

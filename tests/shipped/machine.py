@@ -99,6 +99,7 @@ def booted(root: Root, settings: Path) -> Iterator[Machine]:
         f"--bind-ro={root.path}/opt/order-monitor:/opt/order-monitor",
         f"--bind-ro={settings}:/etc/order-monitor",
         *(f"--bind-ro={path}:/etc/systemd/system/{path.name}" for path in UNITS),
+        f"--bind-ro={REPOSITORY}/deploy/order-monitor-as-operator:/usr/local/sbin/order-monitor-as-operator",
         *("--boot", *QUIET),
     ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -20,6 +20,7 @@ from tests.shipped.machine import CommandFailedError, Machine, booted
 from tests.shops import migrate
 
 ONE = "order-monitor.service"
+OPERATOR = "/usr/local/sbin/order-monitor-as-operator"
 MOST_EXPOSED = 1.2
 WARNING, INFO = 4, 6
 
@@ -36,9 +37,9 @@ def running_machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 async def machine(running_machine: Machine, shop: Shop) -> AsyncIterator[Machine]:
     """The machine with settings in monitor.toml, secrets as the units' credentials, nothing of ours running."""
-    given = {"database_dsn": shop.dsn, "provider_kod": KOD, "provider_sifre": SIFRE}
+    given = {"database__dsn": shop.dsn, "provider__kod": KOD, "provider__sifre": SIFRE}
     for name, value in given.items():
-        (running_machine.settings / "credentials" / name).write_text(value)
+        (running_machine.settings / "credentials" / f"order_monitor_{name}").write_text(value)
     write(running_machine, shop)
     yield running_machine
     await running_machine.reset()
@@ -101,6 +102,27 @@ async def test_secrets_come_as_credentials(machine: Machine, shop: Shop) -> None
     )
     told = "\n".join(str(line["MESSAGE"]) for line in await machine.journal(ONE))
     assert not any(secret in told for secret in (SIFRE, shop.dsn))
+
+
+async def test_a_person_decides_with_the_services_settings_and_credentials(machine: Machine, shop: Shop) -> None:
+    """As docs/questions.md has it; beside the running daemon, with the PIN on standard input."""
+    (order_id,) = await shop.place(1, within=600)
+    await machine.systemctl("start", ONE)
+    assert "waiting" in (await machine.run(OPERATOR, "explain", order_id, "--now")).lower()
+    decided = ("resolve", order_id, "--completed", "--pin-stdin", "--reason", "cost 5$$, 10% off")
+    told = await machine.run(OPERATOR, *decided, given="TEL-4711-PHONE\n")
+    assert "now 'completed' with its PIN, by root" in told
+    async with shop.hand() as connection:
+        row = await connection.fetchrow("SELECT external_status, pin_code FROM product_orders")
+        event = await connection.fetchrow(
+            "SELECT source, decided_by, message FROM order_monitor_events ORDER BY id DESC LIMIT 1"
+        )
+    assert tuple(row or ()) == ("completed", "TEL-4711-PHONE")
+    assert tuple(event or ()) == ("person", "root", "cost 5$, 10% off")
+    with pytest.raises(CommandFailedError, match=": 1: "):
+        await machine.run(OPERATOR, "resolve", order_id, "--failed", "--reason", "two words")
+    found = await machine.run("sh", "-c", "ls /run/credentials; journalctl --all --no-pager")
+    assert not any(secret in found for secret in (SIFRE, shop.dsn, "TEL-4711"))
 
 
 async def test_killed_it_comes_back(machine: Machine, shop: Shop) -> None:
