@@ -70,5 +70,6 @@ def report(error: OrderMonitorError) -> int:
         what = "there is no connection to the database" if error.short_of else "the database cannot be reached"
         say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
-    say(f"order-monitor: the database refuses: {error}")
+    # What is to be pasted keeps its lines.
+    say(*f"order-monitor: the database refuses: {error}".split("\n"))
     return ExitCode.NOT_DONE

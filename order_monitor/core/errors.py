@@ -67,5 +67,14 @@ class ShopMisfitError(ShopError):
     """A table, a column or a right is missing: a person must act, and the next look may find it mended."""
 
 
+class RightsError(ShopMisfitError):
+    """Rights are missing; ``sql`` is what gives this role all of them in one go."""
+
+    def __init__(self, sql: str) -> None:
+        """Say so, with the SQL."""
+        self.sql = sql
+        super().__init__(f"this role lacks rights; run: {sql}")
+
+
 class NotMigratedError(ShopMisfitError):
     """A table of ours, or a right on one, is missing: what is answered could not be written as it must be, so nothing is asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from order_monitor.core.errors import SettingsError, TableError
 from order_monitor.shop.columns import (
@@ -18,6 +18,8 @@ from order_monitor.shop.columns import (
 )
 from order_monitor.shop.database import Connection
 from order_monitor.shop.shapes import Shape, find_shape, problems_of
+
+_T = TypeVar("_T")
 
 WRITTEN: Final = (
     *(
@@ -88,7 +90,7 @@ async def find_table(
                 f"database: this role may not see {label}; GRANT USAGE ON SCHEMA {quoted(schema)} and GRANT SELECT ON {label}"
             ]
         )
-    found, problems = _match(there, overrides, label, wanted)
+    found, problems = match_columns(there, overrides, label, wanted)
     problems += [_unfound(n, label) for n in wanted if n not in found and n not in overrides]
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
@@ -158,12 +160,15 @@ def _distribution(found: Mapping[str, Column], column: str | None, label: str) -
     ]
 
 
-def _match(
-    there: Mapping[str, Column], overrides: Mapping[str, str], label: str, wanted: tuple[str, ...]
-) -> tuple[dict[str, Column], list[str]]:
-    """Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``."""
+def match_columns(
+    there: Mapping[str, _T], overrides: Mapping[str, str], label: str, wanted: tuple[str, ...]
+) -> tuple[dict[str, _T], list[str]]:
+    """Return what is there by its logical name, and what is wrong with the names in the settings.
+
+    Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``.
+    """
     shop_spelling = LOGICAL["external_status"][0] not in there and LOGICAL["external_status"][1] in there
-    found: dict[str, Column] = {}
+    found: dict[str, _T] = {}
     problems = []
     for logical, (plain, shop) in LOGICAL.items():
         if logical in ONLY_IF_WANTED and logical not in wanted:
