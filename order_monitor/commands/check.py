@@ -7,7 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
+from order_monitor.commands.check_orders import check_orders
+from order_monitor.commands.composition import (
+    database_of,
+    directory_of,
+    layout_of,
+    membership_of,
+    opener_of,
+    settings_of,
+)
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.notify import notify_lines
 from order_monitor.core.clock import Clock
@@ -32,7 +40,7 @@ from order_monitor.shop.webhook_mark import address_of, read_webhook
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import ZNET, AnyOpener, Directory, names_of
 from order_monitor.watch.system_clock import SystemClock
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -51,9 +59,11 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
         orders = Orders(database, layout)
         doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
         lines += [line async for line in doctor.examine()]
+        directory = directory_of(settings, clock, redactor.follow)
+        if doctor.can_work:
+            lines += await check_orders(orders, directory)
         lines += await _rehearse(database, orders) if rehearse else []
         lines.append(await _check_clocks(database, clock))
-        directory = directory_of(settings, clock, redactor.follow)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
             # Until our tables are there, nobody has said anything about a webhook.
@@ -160,7 +170,7 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
         async with database.transaction() as connection:
             integrations = await (await find_account_tables(connection, settings.database.schema_)).read(connection)
         directory.update(integrations)
-        lines += _not_ours(integrations, directory)
+        lines += _not_ours(integrations, directory, opener_of(settings, SystemClock()))
     for account in directory.accounts.values():
         lines.append(_account_line(account.name, await account.provider.balance(), account.proxy))
         await account.provider.aclose()
@@ -171,10 +181,21 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
     return lines
 
 
-def _not_ours(integrations: list[Integration], directory: Directory) -> list[CheckLine]:
+def _not_ours(integrations: list[Integration], directory: Directory, opener: AnyOpener) -> list[CheckLine]:
+    """Count the integrations that are not asked, and say of each that should be what is wrong with it."""
     count = len(integrations) - len(directory.accounts)
+    if not count:
+        return []
     text = f"{count} integration{'s' if count > 1 else ''} of the shop not asked: disabled, of another provider, or bad address"
-    return [CheckLine("warning", "accounts", text)] if count else []
+    names, lines = names_of(integrations), [CheckLine("warning", "accounts", text)]
+    for one in integrations:
+        if one.enabled and one.provider == ZNET and one.id not in directory.accounts:
+            try:
+                opener(one)
+            except ValueError as error:
+                do = "correct it in the shop's table integrations"
+                lines.append(CheckLine("warning", f"account {names[one.id]}", f"is not asked: {error}", do))
+    return lines
 
 
 def _account_line(name: str, found: Balance | NoBalance, proxy: str) -> CheckLine:

@@ -98,7 +98,8 @@ class AccountTables:
         columns = (
             f"COALESCE({own}, sent.account, CASE WHEN {is_one} THEN route.target END) AS integration, "
             f"CASE WHEN {own} IS NOT NULL THEN {Route.OWN:d} WHEN sent.account IS NOT NULL THEN {Route.ONE:d} "
-            f"WHEN route.package IS NULL THEN {Route.NONE:d} WHEN route.targets = 0 OR {is_one} THEN {Route.ONE:d} "
+            f"WHEN route.package IS NULL THEN {Route.NONE:d} "
+            f"WHEN route.is_nobodys THEN {Route.NOBODYS:d} WHEN route.targets = 0 OR {is_one} THEN {Route.ONE:d} "
             f"ELSE {Route.SEVERAL:d} END AS route"
         )
         routes = (
@@ -134,10 +135,12 @@ class AccountTables:
             first = f"COALESCE(min({target}) {outside}, min({target}))"
             every, some = f"count(DISTINCT {target})", f"count(DISTINCT {target}) {outside}"
             count = f"CASE WHEN {some} > 0 THEN {some} ELSE {every} END"
+            nobodys = f"bool_and({r['kind']} IS NOT NULL AND {r['kind']} <> '{_EXTERNAL}')"
         else:
-            first, count = f"min({target})", f"count(DISTINCT {target})"
+            first, count, nobodys = f"min({target})", f"count(DISTINCT {target})", "false"
         return (
-            f"SELECT {r['package_id']} AS package, {r['tenant_id']} AS tenant, {first} AS target, {count} AS targets "
+            f"SELECT {r['package_id']} AS package, {r['tenant_id']} AS tenant, {first} AS target, {count} AS targets, "
+            f"{nobodys} AS is_nobodys "
             f"FROM {table} {group}"
         )
 

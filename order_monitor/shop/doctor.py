@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
 from typing import Final
 
-from order_monitor.core.errors import RightsError, RowRejectedError, SettingsError, ShopError, ShopMisfitError
-from order_monitor.core.order import SkipReason
+from order_monitor.core.errors import RightsError, RowRejectedError, SettingsError, ShopMisfitError
 from order_monitor.shop.check_line import CheckLine
 from order_monitor.shop.columns import Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout, is_open
 from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.order_reader import Apart
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.own_tables import as_script
 from order_monitor.shop.pauses import Pauses
@@ -28,7 +24,7 @@ from order_monitor.shop.walls import found_out, walls_of
 
 
 class Doctor:
-    """Examines the database that the settings name."""
+    """Examines the database that the settings name; ``can_work`` tells whether orders could be read and written there."""
 
     def __init__(self, database: Database, orders: Orders, migration: Migration, layout: Layout) -> None:
         """Look through ``database`` alone, and change nothing in it."""
@@ -36,6 +32,7 @@ class Doctor:
         self._orders = orders
         self._migration = migration
         self._layout = layout
+        self.can_work = False
 
     async def examine(self) -> AsyncIterator[CheckLine]:
         """Tell one thing after the other; what cannot be looked at because of an error is left out.
@@ -99,7 +96,8 @@ class Doctor:
             text = "nothing is asked about, and no order is ended, until our tables are there"
             yield CheckLine("warning", "own tables", text, "order-monitor migrate")
         elif can_work and not any(line.level == "error" for line in rights):
-            for line in [*await self._identity(table), *await self._open_orders()]:
+            self.can_work = True
+            for line in await self._identity(table):
                 yield line
             found = await found_out(self._database, self._layout)
             for line in [*found, await self._deliveries(), *await self._people()]:
@@ -160,43 +158,6 @@ class Doctor:
             "warning" if dead else "ok", "webhook", text, "order-monitor explain ORDER says why" if dead else ""
         )
 
-    async def _open_orders(self) -> list[CheckLine]:
-        try:
-            scan = await self._orders.scan()
-        except (ShopError, SettingsError) as error:
-            return [CheckLine("error", "open orders", f"cannot be read: {error}")]
-        reasons = Counter(reason for order in scan.orders if (reason := order.skip_reason(scan.now)))
-        if scan.unknown:
-            reasons[SkipReason.UNKNOWN_STATUS] = len(scan.unknown)
-        lines = [
-            CheckLine(
-                "ok", "open orders", f"{len(scan.orders)} found, {sum(reasons.values())} of them cannot be asked about"
-            )
-        ]
-        if count := reasons.pop(SkipReason.SETTLED_BY_SHOP, 0):
-            text = (
-                f"{count} not asked about ({SkipReason.SETTLED_BY_SHOP}): the shop's own status says that they are over"
-            )
-            lines.append(CheckLine("ok", "open orders", text))
-        lines += _first_start(scan.apart, self._orders.ledger.ignored_before)
-        for reason, count in sorted(reasons.items()):
-            text = f"{count} order{'s' if count > 1 else ''} cannot be asked about: {reason}"
-            lines.append(CheckLine("warning", "open orders", text, _REMEDIES.get(reason, "")))
-        return lines
-
-
-def _first_start(apart: Apart, before: float) -> list[CheckLine]:
-    """Say what the first start keeps from being asked about, and what from being failed by its age."""
-    lines = []
-    if apart.left_alone:
-        when = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        text = f"{apart.left_alone} left alone ({SkipReason.BEFORE_START}): sent before {when}"
-        lines.append(CheckLine("ok", "open orders", text, "set schedule.ignore_before, if some are to be watched"))
-    if apart.held:
-        text = f"{apart.held} order{'s' if apart.held > 1 else ''} sent before the first start would fail by age"
-        lines.append(CheckLine("warning", "first start", text, "order-monitor release --first-start"))
-    return lines
-
 
 REFUSED: Final = 20
 """How many refused rows are named."""
@@ -204,13 +165,6 @@ REFUSED: Final = 20
 _REFUSED_DO: Final = (
     "see which trigger or constraint raises that code; then order-monitor ask it, or resolve it by hand"
 )
-
-_REMEDIES: Final = {
-    SkipReason.NO_REFERENCE: "save provider_referans before an order is sent; see docs/shop.md",
-    SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
-    SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
-    SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",
-}
 
 
 def _refused(review: Review) -> CheckLine:
