@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -16,8 +18,9 @@ from order_monitor.commands.composition import (
     opener_of,
     settings_of,
 )
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode, report, run_to_exit
 from order_monitor.commands.notify import notify_lines
+from order_monitor.commands.status import answers
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.easing import SHORTAGE_REMEDIES
@@ -25,9 +28,10 @@ from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableE
 from order_monitor.providers.failures import FAILURE_WORDS
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
+from order_monitor.settings.loading import readable_secrets
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
-from order_monitor.shop.check_line import CheckLine
+from order_monitor.shop.check_line import CheckLine, Level
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import Doctor, worst
 from order_monitor.shop.membership import POOLED, LostMembershipError, OlderVersionError
@@ -37,6 +41,7 @@ from order_monitor.shop.presence import database_time
 from order_monitor.shop.rehearsal import Rehearsal
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
+from order_monitor.tell.listening import trial
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
@@ -48,13 +53,43 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> int:
     """Check, with ``rehearse`` try the writes too, print a line for each thing, and return 1 if one is an error."""
-    settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_check(settings, redactor, as_json=as_json, rehearse=rehearse), sink.close)
+    try:
+        settings, sink, redactor = settings_of(config, "database", "provider")
+    except SettingsError as error:
+        if as_json:
+            _print(_mistakes(error), Redactor(), as_json=True)
+        raise
+    wish = _check(settings, redactor, as_json=as_json, rehearse=rehearse, before=_readable(config))
+    return run_to_exit(wish, sink.close)
 
 
-async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool) -> int:
-    lines = [CheckLine("ok", "settings", "all understood"), *_doubtful(settings)]
+def _readable(config: Path | None) -> list[CheckLine]:
+    """Warn of secrets that every user of this machine can read."""
+    found = readable_secrets(config)
+    if found is None:
+        return []
+    path, keys = found
+    text = f"every user of this machine can read {path}, and in it {', '.join(keys)}"
+    do = f"chmod 640 {shlex.quote(str(path))} and chgrp it to the daemon's group, or keep secrets in files of their own"
+    return [CheckLine("warning", "secrets", text, do)]
+
+
+def _mistakes(error: SettingsError) -> list[CheckLine]:
+    """Say each mistake in the settings in a line of its own."""
+    lines = []
+    for problem in error.problems:
+        text, _, remedy = problem.partition("; ")
+        lines.append(CheckLine("error", "settings", text, remedy or "correct it there"))
+    return [*lines, *([CheckLine("error", "settings", *error.note.split("; ", 1))] if error.note else [])]
+
+
+async def _check(
+    settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool, before: Sequence[CheckLine] = ()
+) -> int:
+    """Look at everything; ``before`` is what was found already."""
+    lines = [CheckLine("ok", "settings", "all understood"), *before, *_doubtful(settings), *_endpoint(settings)]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
+    code = None
     try:
         orders = Orders(database, layout)
         doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
@@ -71,9 +106,16 @@ async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehea
             lines += await _check_cluster(settings, database)
             lines += await _check_accounts(settings, database, directory)
         lines += notify_lines(settings.notify)
+    except ShopUnavailableError as error:
+        # What was found until then is told all the same.
+        text, _, remedy = str(error).partition("; ")
+        lines.append(CheckLine("error", "database", f"cannot be reached: {text}", remedy))
+        code = report(error)
     finally:
         await database.close()
     _print(lines, redactor, as_json=as_json)
+    if code is not None:
+        return code
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
 
 
@@ -84,6 +126,22 @@ def _doubtful(settings: Settings) -> list[CheckLine]:
     )
     do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"
     return [CheckLine("warning", "statuses.open", text.format(word), do) for word in settings.statuses.doubtful()]
+
+
+def _endpoint(settings: Settings) -> list[CheckLine]:
+    """Say whether the health endpoint could listen; where this program does already, that is as it should be."""
+    health = settings.health
+    if not health.enabled:
+        return []
+    where = f"{health.host}:{health.port or 'any free port'}"
+    trouble = trial(health.host, health.port)
+    if trouble is None:
+        return [CheckLine("ok", "health", f"can listen on {where}")]
+    if trouble.is_ours or (trouble.is_taken and answers(settings)):
+        return [CheckLine("ok", "health", f"{trouble.holder or 'order-monitor'} listens on {where}")]
+    # Who has the port is not always to be seen: then it may be a daemon of ours that does not answer just now.
+    level: Level = "warning" if trouble.is_taken and not trouble.holder else "error"
+    return [CheckLine(level, trouble.key, trouble.cause, trouble.do)]
 
 
 async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
@@ -176,7 +234,12 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
         await account.provider.aclose()
     if not directory.accounts:
         lines.append(
-            CheckLine("error", "accounts", "there is none to ask", "enable a znet integration, or set provider.source")
+            CheckLine(
+                "error",
+                "accounts",
+                "there is none to ask",
+                "correct or enable a znet integration, or set provider.source",
+            )
         )
     return lines
 

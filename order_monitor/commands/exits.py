@@ -65,6 +65,8 @@ def report(error: OrderMonitorError) -> int:
         say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")
         for problem in error.problems:
             say(f"  {problem}")
+        if error.note:
+            say(f"order-monitor: {error.note}")
         return ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
         what = "there is no connection to the database" if error.short_of else "the database cannot be reached"

@@ -74,6 +74,11 @@ def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> Non
             found = _ask(settings)
 
 
+def answers(settings: Settings) -> bool:
+    """Whether a daemon answers at the address of the settings."""
+    return isinstance(_ask(settings), dict)
+
+
 def _ask(settings: Settings) -> dict[str, Any] | str:
     """Return the status document, or why there is none."""
     health = settings.health

@@ -10,9 +10,10 @@ class OrderMonitorError(Exception):
 class SettingsError(OrderMonitorError):
     """The settings, or what they point to, must be changed by a person. Exit code 2."""
 
-    def __init__(self, problems: list[str]) -> None:
-        """Gather every mistake found, one line each."""
+    def __init__(self, problems: list[str], note: str = "") -> None:
+        """Gather every mistake found, one line each; ``note`` is what may explain them all."""
         self.problems = problems
+        self.note = note
         super().__init__("\n".join(problems))
 
 

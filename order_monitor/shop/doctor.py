@@ -61,8 +61,9 @@ class Doctor:
             table = await self._orders.prepare()
         except SettingsError as error:
             for problem in error.problems:
-                subject, _, text = problem.partition(": ")
-                yield CheckLine("error", subject, text)
+                subject, _, rest = problem.partition(": ")
+                text, _, remedy = rest.partition("; ")
+                yield CheckLine("error", subject, text, remedy)
             return
         except RightsError:
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
+import asyncpg
+
 from order_monitor.core.errors import SettingsError, TableError
 from order_monitor.shop.columns import (
     ADDED_BY_MIGRATE,
@@ -98,7 +100,7 @@ async def find_table(
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
     problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
     # The one thing here that only the settings can mend: what the times in the table mean.
-    if zone := _zone(found, time_zone, label):
+    if zone := await _zone(connection, found, time_zone, label):
         raise SettingsError([*problems, *zone])
     if problems:
         raise TableError(problems)
@@ -143,11 +145,32 @@ async def _no_table(connection: Connection, schema: str, table: str) -> str:
     return f"database: there is no table {schema}.{table}, or this role may not see it{hint}"
 
 
-def _zone(found: Mapping[str, Column], time_zone: str | None, label: str) -> list[str]:
+async def _zone(connection: Connection, found: Mapping[str, Column], time_zone: str | None, label: str) -> list[str]:
     times = ", ".join(sorted(column.name for column in found.values() if column.is_naive))
-    if not times or time_zone:
+    if not times:
         return []
-    return [f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"]
+    if not time_zone:
+        return [
+            f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"
+        ]
+    await connection.execute("SAVEPOINT zone")
+    try:
+        await connection.fetchval("SELECT now() AT TIME ZONE $1::text", time_zone)
+    except asyncpg.PostgresError as error:
+        said = str(error).splitlines()[0]
+    else:
+        return []
+    finally:
+        await connection.execute("ROLLBACK TO SAVEPOINT zone")
+    near = [row[0] for row in await connection.fetch(_ZONES, time_zone)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else "give a name out of pg_timezone_names, like Asia/Baku"
+    return [f"database.time_zone: the database says: {said}; {remedy}"]
+
+
+_ZONES: Final = """
+SELECT name FROM pg_catalog.pg_timezone_names WHERE lower(name) LIKE '%' || lower($1) || '%'
+   AND name !~ '^(posix|right)/' ORDER BY length(name), name LIMIT 3
+"""
 
 
 def _distribution(found: Mapping[str, Column], column: str | None, label: str) -> list[str]:
