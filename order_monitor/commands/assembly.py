@@ -46,6 +46,7 @@ from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.cluster import Cluster
+from order_monitor.watch.company import Company
 from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.housekeeping import Housekeeping
@@ -149,6 +150,8 @@ class Assembly:
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
         beside |= {"presence": attendance.run, "settings": accord.run}
+        if not shared:
+            beside["company"] = Company(engine.board, presence, clock).run
         beside |= running(
             {"brake": brake, "housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census}
         )

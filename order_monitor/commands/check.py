@@ -16,6 +16,7 @@ from order_monitor.commands.composition import (
     layout_of,
     membership_of,
     opener_of,
+    presence_of,
     settings_of,
 )
 from order_monitor.commands.exits import ExitCode, report, run_to_exit
@@ -26,7 +27,7 @@ from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.easing import SHORTAGE_REMEDIES
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.providers.failures import FAILURE_WORDS
-from order_monitor.providers.provider import Balance, NoBalance
+from order_monitor.providers.provider import KINDS, Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
 from order_monitor.settings.loading import readable_secrets
 from order_monitor.settings.model import Settings
@@ -45,7 +46,7 @@ from order_monitor.tell.listening import trial
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
-from order_monitor.watch.routing import ZNET, AnyOpener, Directory, names_of
+from order_monitor.watch.routing import AnyOpener, Directory, names_of
 from order_monitor.watch.system_clock import SystemClock
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -103,7 +104,10 @@ async def _check(
             lines += await _check_lookup(database, orders)
             # Until our tables are there, nobody has said anything about a webhook.
             lines += [] if orders.lacks else await _check_webhook(settings, database)
-            lines += await _check_cluster(settings, database)
+            if settings.cluster.enabled:
+                lines += await _check_cluster(settings, database)
+            elif not orders.lacks:
+                lines += await _check_company(settings, database)
             lines += await _check_accounts(settings, database, directory)
         lines += notify_lines(settings.notify)
     except ShopUnavailableError as error:
@@ -176,6 +180,9 @@ def clocks_line(difference: float) -> CheckLine:
     return CheckLine("ok", "clocks", "the database's and this machine's agree")
 
 
+_LATELY: Final = 15.0
+"""Seconds within which a daemon that lives was seen."""
+
 _CLOCKS_DO: Final = "see that both machines keep their time by NTP"
 
 
@@ -205,10 +212,18 @@ async def _check_webhook(settings: Settings, database: Database) -> list[CheckLi
     return [CheckLine("ok", "webhook.url", since)]
 
 
+async def _check_company(settings: Settings, database: Database) -> list[CheckLine]:
+    """Say whether several daemons work on this shop although no sharing is set."""
+    found = [peer for peer, _ in await presence_of(settings, database, "check").seen(_LATELY)]
+    if len(found) < 2:  # noqa: PLR2004 - more than one
+        return []
+    names = ", ".join(f"{peer.host} (pid {peer.pid})" for peer in found)
+    text = f"{len(found)} work on this shop: {names}; each asks about every order"
+    return [CheckLine("warning", "daemons", text, "stop all but one, or set cluster.enabled for all")]
+
+
 async def _check_cluster(settings: Settings, database: Database) -> list[CheckLine]:
     """Say whether locks would be worth anything here, where processes are to share the accounts."""
-    if not settings.cluster.enabled:
-        return []
     try:
         async with membership_of(settings, database, on_trial=True).joined() as session:
             await session.look(())
@@ -252,7 +267,7 @@ def _not_ours(integrations: list[Integration], directory: Directory, opener: Any
     text = f"{count} integration{'s' if count > 1 else ''} of the shop not asked: disabled, of another provider, or bad address"
     names, lines = names_of(integrations), [CheckLine("warning", "accounts", text)]
     for one in integrations:
-        if one.enabled and one.provider == ZNET and one.id not in directory.accounts:
+        if one.enabled and one.provider in KINDS and one.id not in directory.accounts:
             try:
                 opener(one)
             except ValueError as error:

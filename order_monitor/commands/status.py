@@ -114,6 +114,8 @@ def _verdict(document: dict[str, Any]) -> Panel:
     ready = document["ready"]
     title = styled("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
     reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
+    if beside := document.get("beside"):
+        reasons.append(styled(f"! other daemons work on this shop: {', '.join(beside)}", style="yellow"))
     clocks = document.get("clocks") or {"ends_by_age": True}
     if not clocks["ends_by_age"]:
         reasons.append(styled(f"! no order is ended by its age: {clocks['why']}", style="yellow"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from order_monitor.shop.accounts import USED
+from order_monitor.shop.accounts import USED, USED_BY_SOME
 from order_monitor.shop.columns import REQUIRED, quoted
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import Layout
@@ -73,6 +73,8 @@ async def missing_rights(connection: Connection, layout: Layout) -> Rights:
         for table, used in USED.items():
             there = await _standing(connection, schema, table)
             hidden = [one.name for one in there.values() if one.name in used and not one.is_read]
+            some = [n for n in USED_BY_SOME.get(table, ()) if n in there and not there[n].is_read]
+            optional += _grants("SELECT", some, f"{quoted(schema)}.{quoted(table)}")
             needed += [f"{grant} TO {role}" for grant in _grants("SELECT", hidden, f"{quoted(schema)}.{quoted(table)}")]
     is_beside = bool(needed)
     needed += await grants_on_own(connection, schema)

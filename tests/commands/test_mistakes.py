@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from order_monitor.demo.standin import StandIn
@@ -185,3 +186,32 @@ async def test_secrets_that_every_user_can_read_are_a_warning(plain_shop: Shop) 
         assert KOD not in str(lines)
         file.write_text("[log]\nlevel = 'info'\n")
         assert readable_secrets(file) is None
+
+
+async def test_two_daemons_by_accident_are_told_by_both_and_by_check(plain_shop: Shop, tmp_path: Path) -> None:
+    """In log, page and check; not where the accounts are meant to be shared."""
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        path.mkdir()
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        config = settings(plain_shop.dsn, panel.url)
+        async with running(paths[0], config, rate=10) as one, running(paths[1], config, rate=10) as two:
+            pids = {run.process.pid for run in (one, two)}
+            for run in (one, two):
+                told = await run.event("daemon.beside")
+                (other,) = pids - {run.process.pid}
+                assert told["others"][0].endswith(f"(pid {other})")
+                assert "cluster.enabled" in told["do"]
+            port = (await one.event("health.listening"))["port"]
+            async with httpx.AsyncClient() as client:
+                document = (await client.get(f"http://127.0.0.1:{port}/api/status")).json()
+            assert len(document["beside"]) == 1
+            code, lines, _ = await check(tmp_path, config)
+            warning = of(lines, "warning")["daemons"]
+            assert code == 0
+            assert all(str(pid) in warning["text"] for pid in pids)
+            for run in (one, two):
+                run.process.terminate()
+                assert await run.end() == 0
+        _, lines, _ = await check(tmp_path, config)
+        assert "daemons" not in of(lines, "warning")
