@@ -495,10 +495,15 @@ def as_sql(changes: list[Change]) -> str:
     return "\n".join([head, *(f"{change.sql};" for change in changes)])
 
 
-def as_django(changes: list[Change]) -> str:
-    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in."""
+def as_django(changes: list[Change], missing: list[Change] | None = None) -> str:
+    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in.
+
+    Undone, it takes away only what it made: of the shop's own table nothing that was there before, as what is not ``missing`` was.
+    """
+    kept = [] if missing is None else [one for one in changes if one.is_shops and one not in missing]
     operations = "\n".join(
-        f"        migrations.RunSQL(\n            sql={change.sql!r},\n            reverse_sql={change.reverse!r},\n        ),"
+        f"        migrations.RunSQL(\n            sql={change.sql!r},\n            "
+        f"reverse_sql={'migrations.RunSQL.noop' if change in kept else repr(change.reverse)},\n        ),"
         for change in changes
     )
     return (
