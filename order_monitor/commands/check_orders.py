@@ -28,7 +28,7 @@ REMEDIES: Final = {
     SkipReason.NO_INTEGRATION: "the table integrations has not the one that they name: correct provider_id or the route",
     SkipReason.SEVERAL_ACCOUNTS: "write into each order's provider_id the integration that took it, or end them by hand",
     SkipReason.DISABLED: "enable the integration, or end these orders by hand (order-monitor resolve)",
-    SkipReason.BAD_ADDRESS: "correct base_url, kod, sifre or proxy of the integration: see its line",
+    SkipReason.BAD_ADDRESS: "correct the address, login or proxy of the integration: see its line",
 }
 """What can be done about orders that are not asked about, by the reason; what is meant so needs nothing."""
 

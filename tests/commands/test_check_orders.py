@@ -63,7 +63,7 @@ async def test_codes_and_orders_by_hand_are_no_fault(shop: Shop, panel: Panel, t
     """Neither those routed so, nor those whose own row says so, nor another provider's."""
     market = await market_of(shop)
     await market.integration(None, kod=KOD, sifre=SIFRE, base=panel.server.url)
-    other = await market.integration(None, provider="barakat")
+    other = await market.integration(None, provider="internal")
     kind = '"providerType"' if shop.spelling is SHOP else "provider_type"
     for word in ("codes", "manual"):
         package = str(uuid.uuid4())
@@ -101,7 +101,7 @@ async def world(shop: Shop, market: Market, url: str, draw: random.Random) -> No
     faulty = draw.random() < 0.7
     good = [await market.integration(None, kod=KOD, sifre=SIFRE, base=url)]
     kinds: list[dict[str, Any]] = [
-        {"provider": "barakat"},
+        {"provider": "internal"},
         {"enabled": False},
         {"base": "ftp://x.example"},
         {"kod": " "},

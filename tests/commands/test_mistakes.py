@@ -88,7 +88,7 @@ async def test_a_database_and_a_role_that_are_not_there(plain_shop: Shop, tmp_pa
         ("[provider]\nsource = 'Database'", "monitor.toml: provider.source: should be 'config' or 'database'", ""),
         ("[provider]\nbase_url = 'http://x.example'", "provider.base_url: plain http would show kod", "allow_http"),
         ("[database]\npool_size = 'four'", "monitor.toml: database.pool_size: should be a whole number", ""),
-        ("[log]\nlevl = 1", "monitor.toml: log.levl: unknown key", "did you mean log.level?"),
+        ("[log]\nlevvel = 1", "monitor.toml: log.levvel: unknown key", "did you mean log.level?"),
         ("[log", "monitor.toml: not valid TOML", ""),
     ],
 )
