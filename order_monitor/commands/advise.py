@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from order_monitor.commands.composition import database_of, layout_of, schedule_of, settings_of, terms_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.lookup import account_names
 from order_monitor.commands.tables import print_table
 from order_monitor.core.timing.advice import FEWEST, Advice, Past, advise
 from order_monitor.core.timing.plan import slot_before
@@ -34,6 +36,7 @@ async def _advise(settings: Settings, *, as_json: bool) -> int:
             await need_tables(connection, settings.database.schema_, EVENTS)
         kept = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
         history = await kept.history()
+        names = await account_names(settings, database)
     finally:
         await database.close()
     past = [
@@ -44,7 +47,7 @@ async def _advise(settings: Settings, *, as_json: bool) -> int:
     if len(past) < FEWEST:
         say(f"order-monitor: {len(past)} ends in the events are too few to say anything; it takes {FEWEST}")
         return ExitCode.NOT_DONE
-    rows = [_row(advice) for advice in advise(past, schedule, terms)]
+    rows = [_row(advice, names) for advice in advise(past, schedule, terms)]
     if as_json:
         say(json.dumps(rows), to_stdout=True)
     else:
@@ -52,9 +55,9 @@ async def _advise(settings: Settings, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _row(advice: Advice) -> dict[str, Any]:
+def _row(advice: Advice, names: Mapping[str, str]) -> dict[str, Any]:
     account, package = advice.key
-    row: dict[str, Any] = {"account": account, "package": package or "-", "orders": advice.orders}
+    row: dict[str, Any] = {"account": names.get(account, account), "package": package or "-", "orders": advice.orders}
     for name in ("backoff", "fixed", "learned"):
         for what, value in asdict(getattr(advice, name)).items():
             row[f"{name}_{'delay_seconds' if what == 'delay' else 'calls'}"] = round(value, 1)

@@ -52,6 +52,7 @@ from order_monitor.watch.housekeeping import Housekeeping
 from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observers
+from order_monitor.watch.other_daemons import OtherDaemons
 from order_monitor.watch.reconciliation import Reconciliation
 from order_monitor.watch.system_clock import SystemClock, boot_id
 
@@ -149,6 +150,8 @@ class Assembly:
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
         beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
         beside |= {"presence": attendance.run, "settings": accord.run}
+        if not shared:
+            beside["other daemons"] = OtherDaemons(engine.board, presence, clock).run
         beside |= running(
             {"brake": brake, "housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census}
         )

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, membership_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.check_orders import check_orders
+from order_monitor.commands.composition import (
+    database_of,
+    directory_of,
+    layout_of,
+    membership_of,
+    opener_of,
+    presence_of,
+    settings_of,
+)
+from order_monitor.commands.exits import ExitCode, report, run_to_exit
 from order_monitor.commands.notify import notify_lines
+from order_monitor.commands.status import answers
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.easing import SHORTAGE_REMEDIES
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.providers.failures import FAILURE_WORDS
-from order_monitor.providers.provider import Balance, NoBalance
+from order_monitor.providers.provider import KINDS, Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
+from order_monitor.settings.loading import readable_secrets
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
-from order_monitor.shop.check_line import CheckLine
+from order_monitor.shop.check_line import CheckLine, Level
 from order_monitor.shop.database import Database
 from order_monitor.shop.doctor import Doctor, worst
 from order_monitor.shop.membership import OLDER_VERSION, POOLED, LostMembershipError, OlderVersionError
@@ -29,10 +42,11 @@ from order_monitor.shop.presence import database_time
 from order_monitor.shop.rehearsal import Rehearsal
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
+from order_monitor.tell.listening import trial
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import AnyOpener, Directory, names_of
 from order_monitor.watch.system_clock import SystemClock
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -40,30 +54,72 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> int:
     """Check, with ``rehearse`` try the writes too, print a line for each thing, and return 1 if one is an error."""
-    settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_check(settings, redactor, as_json=as_json, rehearse=rehearse), sink.close)
+    try:
+        settings, sink, redactor = settings_of(config, "database", "provider")
+    except SettingsError as error:
+        if as_json:
+            _print(_mistakes(error), Redactor(), as_json=True)
+        raise
+    wish = _check(settings, redactor, as_json=as_json, rehearse=rehearse, before=_readable(config))
+    return run_to_exit(wish, sink.close)
 
 
-async def _check(settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool) -> int:
-    lines = [CheckLine("ok", "settings", "all understood"), *_doubtful(settings)]
+def _readable(config: Path | None) -> list[CheckLine]:
+    """Warn of secrets that every user of this machine can read."""
+    found = readable_secrets(config)
+    if found is None:
+        return []
+    path, keys = found
+    text = f"every user of this machine can read {path}, and in it {', '.join(keys)}"
+    do = f"chmod 640 {shlex.quote(str(path))} and chgrp it to the daemon's group, or keep secrets in files of their own"
+    return [CheckLine("warning", "secrets", text, do)]
+
+
+def _mistakes(error: SettingsError) -> list[CheckLine]:
+    """Say each mistake in the settings in a line of its own."""
+    lines = []
+    for problem in error.problems:
+        text, _, remedy = problem.partition("; ")
+        lines.append(CheckLine("error", "settings", text, remedy or "correct it there"))
+    return [*lines, *([CheckLine("error", "settings", *error.note.split("; ", 1))] if error.note else [])]
+
+
+async def _check(
+    settings: Settings, redactor: Redactor, *, as_json: bool, rehearse: bool, before: Sequence[CheckLine] = ()
+) -> int:
+    """Look at everything; ``before`` is what was found already."""
+    lines = [CheckLine("ok", "settings", "all understood"), *before, *_doubtful(settings), *_endpoint(settings)]
     database, layout, clock = database_of(settings), layout_of(settings), SystemClock()
+    code = None
     try:
         orders = Orders(database, layout)
         doctor = Doctor(database, orders, Migration(database, layout, clock), layout)
         lines += [line async for line in doctor.examine()]
+        directory = directory_of(settings, clock, redactor.follow)
+        if doctor.can_work:
+            lines += await check_orders(orders, directory)
         lines += await _rehearse(database, orders) if rehearse else []
         lines.append(await _check_clocks(database, clock))
-        directory = directory_of(settings, clock, redactor.follow)
         if worst(lines) != "error":
             lines += await _check_lookup(database, orders)
             # Until our tables are there, nobody has said anything about a webhook.
             lines += [] if orders.lacks else await _check_webhook(settings, database)
-            lines += await _check_cluster(settings, database)
+            if settings.cluster.enabled:
+                lines += await _check_cluster(settings, database)
+            elif not orders.lacks:
+                lines += await _check_company(settings, database)
             lines += await _check_accounts(settings, database, directory)
         lines += notify_lines(settings.notify)
+    except ShopUnavailableError as error:
+        # What was found until then is told all the same.
+        text, _, remedy = str(error).partition("; ")
+        lines.append(CheckLine("error", "database", f"cannot be reached: {text}", remedy))
+        code = report(error)
     finally:
         await database.close()
     _print(lines, redactor, as_json=as_json)
+    if code is not None:
+        return code
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
 
 
@@ -74,6 +130,22 @@ def _doubtful(settings: Settings) -> list[CheckLine]:
     )
     do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"
     return [CheckLine("warning", "statuses.open", text.format(word), do) for word in settings.statuses.doubtful()]
+
+
+def _endpoint(settings: Settings) -> list[CheckLine]:
+    """Say whether the health endpoint could listen; where this program does already, that is as it should be."""
+    health = settings.health
+    if not health.enabled:
+        return []
+    where = f"{health.host}:{health.port or 'any free port'}"
+    trouble = trial(health.host, health.port)
+    if trouble is None:
+        return [CheckLine("ok", "health", f"can listen on {where}")]
+    if trouble.is_ours or (trouble.is_taken and answers(settings)):
+        return [CheckLine("ok", "health", f"{trouble.holder or 'order-monitor'} listens on {where}")]
+    # Who has the port is not always to be seen: then it may be a daemon of ours that does not answer just now.
+    level: Level = "warning" if trouble.is_taken and not trouble.holder else "error"
+    return [CheckLine(level, trouble.key, trouble.cause, trouble.do)]
 
 
 async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
@@ -108,6 +180,9 @@ def clocks_line(difference: float) -> CheckLine:
     return CheckLine("ok", "clocks", "the database's and this machine's agree")
 
 
+_LATELY: Final = 15.0
+"""Seconds within which a daemon that lives was seen."""
+
 _CLOCKS_DO: Final = "see that both machines keep their time by NTP"
 
 
@@ -137,10 +212,18 @@ async def _check_webhook(settings: Settings, database: Database) -> list[CheckLi
     return [CheckLine("ok", "webhook.url", since)]
 
 
+async def _check_company(settings: Settings, database: Database) -> list[CheckLine]:
+    """Say whether several daemons work on this shop although no sharing is set."""
+    found = [peer for peer, _ in await presence_of(settings, database, "check").seen(_LATELY)]
+    if len(found) < 2:  # noqa: PLR2004 - more than one
+        return []
+    names = ", ".join(f"{peer.host} (pid {peer.pid})" for peer in found)
+    text = f"{len(found)} work on this shop: {names}; each asks about every order"
+    return [CheckLine("warning", "daemons", text, "stop all but one, or set cluster.enabled for all")]
+
+
 async def _check_cluster(settings: Settings, database: Database) -> list[CheckLine]:
     """Say whether locks would be worth anything here, where processes are to share the accounts."""
-    if not settings.cluster.enabled:
-        return []
     try:
         async with membership_of(settings, database, on_trial=True).joined() as session:
             await session.look(())
@@ -159,21 +242,37 @@ async def _check_accounts(settings: Settings, database: Database, directory: Dir
         async with database.transaction() as connection:
             integrations = await (await find_account_tables(connection, settings.database.schema_)).read(connection)
         directory.update(integrations)
-        lines += _not_ours(integrations, directory)
+        lines += _not_ours(integrations, directory, opener_of(settings, SystemClock()))
     for account in directory.accounts.values():
         lines.append(_account_line(account.name, await account.provider.balance(), account.proxy))
         await account.provider.aclose()
     if not directory.accounts:
         lines.append(
-            CheckLine("error", "accounts", "there is none to ask", "enable a znet integration, or set provider.source")
+            CheckLine(
+                "error",
+                "accounts",
+                "there is none to ask",
+                "correct or enable a znet integration, or set provider.source",
+            )
         )
     return lines
 
 
-def _not_ours(integrations: list[Integration], directory: Directory) -> list[CheckLine]:
+def _not_ours(integrations: list[Integration], directory: Directory, opener: AnyOpener) -> list[CheckLine]:
+    """Count the integrations that are not asked, and say of each that should be what is wrong with it."""
     count = len(integrations) - len(directory.accounts)
+    if not count:
+        return []
     text = f"{count} integration{'s' if count > 1 else ''} of the shop not asked: disabled, of another provider, or bad address"
-    return [CheckLine("warning", "accounts", text)] if count else []
+    names, lines = names_of(integrations), [CheckLine("warning", "accounts", text)]
+    for one in integrations:
+        if one.enabled and one.provider in KINDS and one.id not in directory.accounts:
+            try:
+                opener(one)
+            except ValueError as error:
+                do = "correct it in the shop's table integrations"
+                lines.append(CheckLine("warning", f"account {names[one.id]}", f"is not asked: {error}", do))
+    return lines
 
 
 def _account_line(name: str, found: Balance | NoBalance, proxy: str) -> CheckLine:

@@ -39,7 +39,7 @@ from order_monitor.settings.model import Settings
 from order_monitor.settings.types import check_url
 from order_monitor.shop.accounts import Integration
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import NEVER_SENT, Layout
+from order_monitor.shop.layout import DELIVERIES, NEVER_SENT, TIMING, Layout
 from order_monitor.shop.membership import Membership
 from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.presence import Ident, Presence
@@ -118,6 +118,10 @@ def layout_of(settings: Settings) -> Layout:
         credentials=_configured(settings),
         ignore_before=schedule.ignore_before,
         settled=statuses.settled,
+        further_rights={
+            **({DELIVERIES: ("UPDATE",)} if settings.webhook.url else {}),
+            **({TIMING: ("SELECT", "INSERT", "UPDATE", "DELETE")} if schedule.strategy == "learned" else {}),
+        },
     )
 
 

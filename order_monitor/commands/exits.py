@@ -65,10 +65,14 @@ def report(error: OrderMonitorError) -> int:
         say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")
         for problem in error.problems:
             say(f"  {problem}")
+        if error.note:
+            say(f"order-monitor: {error.note}")
         return ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
         what = "there is no connection to the database" if error.short_of else "the database cannot be reached"
         say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
-    say(f"order-monitor: {'the database refuses: ' if isinstance(error, ShopError) else ''}{error}")
+    # What is to be pasted keeps its lines.
+    refused = "the database refuses: " if isinstance(error, ShopError) else ""
+    say(*f"order-monitor: {refused}{error}".split("\n"))
     return ExitCode.NOT_DONE

@@ -40,7 +40,7 @@ from order_monitor.shop.timings import Timings
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import Directory, asked_of
 from order_monitor.watch.system_clock import SystemClock, boot_id
 
 _TIMES: Final = 5
@@ -192,7 +192,7 @@ class _Story:
             return False, f"its status {order.status!r} is not one of statuses.open"
         if (before := self.history.left_alone_before) is not None:
             return False, f"it is left alone: {SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}"
-        reason = order.skip_reason(self.history.now) or self.directory.account_of(order)
+        reason = asked_of(self.directory, order, self.history.now)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({MEANINGS[reason]})"
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
@@ -282,6 +282,7 @@ MEANINGS: Final = {
     SkipReason.SEVERAL_ACCOUNTS: "its package's routing names several accounts, or has changed since it was sent",
     SkipReason.DISABLED: "its integration is disabled",
     SkipReason.OTHER_PROVIDER: "its integration is of a provider that is not asked (znet, barakat and apstore are)",
+    SkipReason.NO_PROVIDER: "it comes from the shop's codes, or a person delivers it",
     SkipReason.BAD_ADDRESS: "the address or login of its integration may not be used",
     SkipReason.UNKNOWN_STATUS: "its status is not known",
     SkipReason.SENT_IN_FUTURE: "it was sent in the future",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from order_monitor.commands.times import local
+from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts import Integration, find_account_tables
 from order_monitor.shop.database import Database
@@ -17,7 +18,7 @@ from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
-from order_monitor.watch.routing import Directory, named
+from order_monitor.watch.routing import Directory, named, names_of
 
 LONGEST_NAME: Final = 60
 UNKNOWN: Final = "there is no such order"
@@ -76,6 +77,16 @@ async def shops_accounts(database: Database, schema: str) -> list[Integration]:
     """
     async with database.transaction() as connection:
         return await (await find_account_tables(connection, schema)).read(connection)
+
+
+async def account_names(settings: Settings, database: Database) -> dict[str, str]:
+    """Return what the shop's accounts are called, by their ids; nothing where they are not the shop's, or cannot be read."""
+    if settings.provider.source != "database":
+        return {}
+    try:
+        return names_of(await shops_accounts(database, settings.database.schema_))
+    except (SettingsError, ShopError):
+        return {}
 
 
 async def history_of(

@@ -29,7 +29,8 @@ async def _migrate(settings: Settings, *, dry_run: bool, django: bool) -> int:
     migration = Migration(database, layout_of(settings), SystemClock())
     try:
         if django:
-            say(*as_django(migration.wanted(await migration.table())).split("\n"), to_stdout=True)
+            table = await migration.table()
+            say(*as_django(migration.wanted(table), await migration.missing(table)).split("\n"), to_stdout=True)
         elif dry_run:
             say(*as_sql(await migration.missing(await migration.table())).split("\n"), to_stdout=True)
         else:

@@ -122,8 +122,15 @@ async def _pass(settings: Settings, redactor: Redactor, wish: Wish, clock: Clock
             await close_all(engine, database, sender)
     summary = summarise(engine, time.monotonic() - began)
     is_lost = any(a.judge.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
+    # Not what waits for its time, and not what is left alone on purpose.
+    is_in_vain = not summary["asked"] and not len(engine.queue) and any(r.is_mendable for r in engine.state.skipped)
     is_done = bool(
-        written and not summary["not_asked"] and not summary["stuck"] and not summary["held"] and not is_lost
+        written
+        and not summary["not_asked"]
+        and not summary["stuck"]
+        and not summary["held"]
+        and not is_lost
+        and not is_in_vain
     )
     if not (quiet and is_done):
         say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
@@ -190,6 +197,8 @@ def _in_words(summary: dict[str, Any]) -> list[str]:
     lines = [f"{name.replace('_', ' '):<12}{value:>8}" for name, value in numbers.items()]
     for name, told in summary["not_asked_accounts"].items():
         lines.append(f"  not asked {told['orders']} of account {name}: {told['reason']}")
+    if summary["skipped"] and not summary["asked"]:
+        lines.append("  nothing was asked: order-monitor check says why, and what to do")
     lines += [f"  nothing understood of account {name}" for name in summary["not_understood_accounts"]]
     return [*lines, f"{'skipped':<12}{skipped or '0':>8}", f"{'seconds':<12}{summary['seconds']:>8.1f}"]
 

@@ -77,28 +77,25 @@ async def _report(settings: Settings, redactor: Redactor, *, since: float, form:
 def summarise(period: Period, account: Callable[[Order], str], settings: Settings) -> list[dict[str, Any]]:
     """Count a period, per account and package and in all."""
     rows: dict[tuple[str, str], ReportRow] = defaultdict(ReportRow)
-    rules = layout_of(settings).rules
-    statuses = {rules.word(outcome): str(outcome) for outcome in FINAL}
 
     def places(order_id: str) -> list[ReportRow]:
         order = period.orders.get(order_id)
         name = account(order) if order else "(deleted)"
         return [rows[name, period.packages.get(order_id, "")], rows["all", ""]]
 
-    for end in period.ended:
+    # What was reopened since is open, and no end any more.
+    for end in (one for one in period.ended if one.order_id not in period.open):
         for row in places(end.order_id):
-            kind = statuses.get(end.status)
-            if kind is not None:
-                row.counts.update({kind: 1, "checks": end.checks})
-                row.took += [end.took] if end.took is not None else []
+            row.counts.update({str(end.outcome): 1, "checks": end.checks})
+            row.took += [end.took] if end.took is not None else []
     for order_id, order in period.orders.items():
         for row in places(order_id):
             row.counts["sent"] += order_id in period.sent
             if order_id in period.open:
                 row.counts.update(_open(order, period.now, settings.schedule.give_up_after))
     total = rows.pop(("all", ""), ReportRow())
-    named = [{"account": a, "package": p, **row.document()} for (a, p), row in sorted(rows.items())]
-    return [*named, {"account": "all", "package": "", **total.document()}]
+    named = [{"account": a, "package": p, **row.document(), "is_total": False} for (a, p), row in sorted(rows.items())]
+    return [*named, {"account": "all", "package": "", **total.document(), "is_total": True}]
 
 
 def _open(order: Order, now: float, give_up_after: float) -> list[str]:
@@ -111,7 +108,10 @@ def _open(order: Order, now: float, give_up_after: float) -> list[str]:
 def _print(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
         say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
-    elif form == "csv":
-        print_csv(list(rows[0]), rows)
+        return
+    shown = [{name: value for name, value in row.items() if name != "is_total"} for row in rows]
+    if form == "csv":
+        # Whoever sums a column of the sheet must not meet the sum of it there.
+        print_csv(list(shown[0]), shown[:-1] or shown)
     else:
-        print_table(list(rows[0]), rows, texts=("account", "package"))
+        print_table(list(shown[0]), shown, texts=("account", "package"))

@@ -6,20 +6,25 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import name_of, when
+from order_monitor.commands.lookup import account_names, name_of, when
 from order_monitor.core.decision import StuckReason
+from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.order import Order
 from order_monitor.settings.model import Settings
+from order_monitor.shop.database import Database
 from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.order_search import look_up
 from order_monitor.shop.own_tables import people_tables
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
+from order_monitor.tell.history import iso
 from order_monitor.tell.streams import say
 
 _CLOSE: Final = "order-monitor review --close {id} --kind {kind} --reason WHY"
@@ -94,10 +99,13 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
         await people_tables(database, settings.database.schema_)
         async with database.transaction() as connection:
             open_ones = await Reviews(settings.database.schema_).read(connection)
+        names, rows = await _known(settings, database, open_ones)
     finally:
         await database.close()
+    # What a person types and reads is a name; the id is told where there is none.
+    open_ones = [replace(one, account=names.get(one.account, one.account)) for one in open_ones]
     if as_json:
-        listed = [{**asdict(review), "do": do_of(review)} for review in open_ones]
+        listed = [{**asdict(one), **_of(rows.get(one.order_id)), "do": do_of(one)} for one in open_ones]
         say(json.dumps(listed, ensure_ascii=False), to_stdout=True)
         return ExitCode.OK
     for review, more in _grouped(open_ones):
@@ -110,10 +118,39 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
             continue
         detail = f": {review.detail}" if review.detail else ""
         say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
+        say(f"  {_in_words(review, rows.get(review.order_id))}", to_stdout=True)
         say(f"  -> {do_of(review)}", to_stdout=True)
     if not open_ones:
         say("nothing waits for a person", to_stdout=True)
     return ExitCode.OK
+
+
+async def _known(
+    settings: Settings, database: Database, reviews: Sequence[Review]
+) -> tuple[dict[str, str], dict[str, Order]]:
+    """Return what accounts are called, and the orders' rows; what cannot be read is left out, for the list is needed most then."""
+    rows: dict[str, Order] = {}
+    if not reviews:
+        return {}, rows
+    names = await account_names(settings, database)
+    with suppress(SettingsError, ShopError):
+        rows = await Orders(database, layout_of(settings)).reader.among([review.order_id for review in reviews])
+    return names, rows
+
+
+def _of(order: Order | None) -> dict[str, str | None]:
+    """Return what a person needs of an order, to find it at the provider's and in the shop."""
+    if order is None:
+        return {"status": None, "referans": None, "sent_at": None}
+    return {"status": order.status, "referans": order.referans, "sent_at": iso(order.sent_at)}
+
+
+def _in_words(review: Review, order: Order | None) -> str:
+    at = f"account {review.account}, " if review.account else ""
+    if order is None:
+        return f"{at}its row is gone, or cannot be read"
+    referans = f"referans {order.referans}" if order.referans.strip() else "no referans"
+    return f"{at}now {order.status!r}, {referans}, sent {when(order.sent_at)}"
 
 
 def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:

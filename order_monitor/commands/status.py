@@ -19,6 +19,8 @@ from rich.text import Text
 from order_monitor.commands.composition import settings_of
 from order_monitor.commands.exits import ExitCode
 from order_monitor.settings.model import Settings
+from order_monitor.tell.attention import Cause
+from order_monitor.tell.messages import Messages
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
 
@@ -74,6 +76,11 @@ def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> Non
             found = _ask(settings)
 
 
+def answers(settings: Settings) -> bool:
+    """Whether a daemon answers at the address of the settings."""
+    return isinstance(_ask(settings), dict)
+
+
 def _ask(settings: Settings) -> dict[str, Any] | str:
     """Return the status document, or why there is none."""
     health = settings.health
@@ -107,8 +114,12 @@ def _verdict(document: dict[str, Any]) -> Panel:
         dot = ("● ", "green" if light["ok"] else "bold red")
         lights += styled(dot, f"{name} {'ok' if light['ok'] else light['why']}   ")
     ready = document["ready"]
-    title = styled("healthy" if ready else "not healthy", style="bold green" if ready else "bold red")
+    causes = [Cause(**cause) for cause in document.get("attention", [])]
+    word, style = ("healthy", "bold green") if not causes else ("somebody should look", "bold yellow")
+    title = styled(word if ready else "not healthy", style=style if ready else "bold red")
     reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
+    said = Messages("en", "")
+    reasons += [styled(f"! {said.sentence(cause)}", style="yellow") for cause in causes if cause.kind != "clocks"]
     clocks = document.get("clocks") or {"ends_by_age": True}
     if not clocks["ends_by_age"]:
         reasons.append(styled(f"! no order is ended by its age: {clocks['why']}", style="yellow"))

@@ -10,9 +10,10 @@ class OrderMonitorError(Exception):
 class SettingsError(OrderMonitorError):
     """The settings, or what they point to, must be changed by a person. Exit code 2."""
 
-    def __init__(self, problems: list[str]) -> None:
-        """Gather every mistake found, one line each."""
+    def __init__(self, problems: list[str], note: str = "") -> None:
+        """Gather every mistake found, one line each; ``note`` is what may explain them all."""
         self.problems = problems
+        self.note = note
         super().__init__("\n".join(problems))
 
 
@@ -65,6 +66,15 @@ class RowRejectedError(ShopError):
 
 class ShopMisfitError(ShopError):
     """A table, a column or a right is missing: a person must act, and the next look may find it mended."""
+
+
+class RightsError(ShopMisfitError):
+    """Rights are missing; ``sql`` is what gives this role all of them in one go."""
+
+    def __init__(self, sql: str) -> None:
+        """Say so, with the SQL."""
+        self.sql = sql
+        super().__init__(f"this role lacks rights; run: {sql}")
 
 
 class NotMigratedError(ShopMisfitError):

@@ -28,20 +28,32 @@ class SkipReason(StrEnum):
     SEVERAL_ACCOUNTS = "several_accounts"
     DISABLED = "disabled"
     OTHER_PROVIDER = "other_provider"
+    NO_PROVIDER = "no_provider"
     BAD_ADDRESS = "bad_address"
     UNKNOWN_STATUS = "unknown_status"
     SENT_IN_FUTURE = "sent_in_future"
     BEFORE_START = "before_start"
     SETTLED_BY_SHOP = "settled_by_shop"
 
+    @property
+    def is_mendable(self) -> bool:
+        """Whether a person can do something about it: what is meant so, as an order that a person delivers, is no fault."""
+        return self not in _MEANT
+
+
+_MEANT: Final = frozenset(
+    {SkipReason.OTHER_PROVIDER, SkipReason.NO_PROVIDER, SkipReason.BEFORE_START, SkipReason.SETTLED_BY_SHOP}
+)
+
 
 class Route(IntEnum):
-    """How the shop says which account took an order."""
+    """How the shop says which account took an order; nobody's is what comes from its stock of codes, or is done by hand."""
 
     NONE = 0
     ONE = 1
     SEVERAL = 2
     OWN = 3
+    NOBODYS = 4
 
 
 class Order(NamedTuple):

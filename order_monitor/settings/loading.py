@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from order_monitor.core.errors import SettingsError
-from order_monitor.settings.model import Settings, known_keys
+from order_monitor.settings.model import Settings, known_keys, secret_keys
 from order_monitor.settings.telling import NotifySettings
 
 PREFIX: Final = "ORDER_MONITOR_"
@@ -26,6 +27,16 @@ _LONGEST_SECRET: Final = 65_536
 
 # Kubernetes puts these into every container beside a Service named "order-monitor".
 _NOT_OURS: Final = re.compile(r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
+
+_WORDS: Final = {
+    **dict.fromkeys(("bool_parsing", "bool_type"), "should be true or false"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "should be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "should be a number"),
+    **dict.fromkeys(("tuple_type", "list_type"), 'should be a list, like ["one", "another"]'),
+    "string_type": "should be a text, in quotes",
+    "dict_type": 'should be a table, like { name = "value" }',
+}
+"""What is said of a value of the wrong kind, by pydantic's name for the mistake."""
 
 Place = dict[tuple[str, ...], str]
 
@@ -59,7 +70,38 @@ def load(config: Path | None, environ: Mapping[str, str] | None = None, *, need:
     else:
         if not problems:
             return settings
-    raise SettingsError(problems) from None
+    raise SettingsError(problems, "" if path else _not_found()) from None
+
+
+def _not_found() -> str:
+    """Say where no file of settings was: whoever has one expects it to be read."""
+    places = " and ".join(str(path.absolute()) for path in DEFAULT_PATHS)
+    return f"no settings file was found: looked for {places}; --config PATH names another (monitor.toml.example is a beginning)"
+
+
+def readable_secrets(config: Path | None) -> tuple[Path, list[str]] | None:
+    """Return the settings file and which secrets in it every user of this machine can read; None where there is nothing such."""
+    path = _find(config)
+    if path is None or not _is_open_to_all(path):
+        return None
+    tree = _read_toml(path)
+    held = [
+        f"{section}.{key}"
+        for section, keys in secret_keys().items()
+        for key in keys
+        if isinstance(found := tree.get(section), dict) and key in found
+    ]
+    return (path, held) if held else None
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Whether every user may read a file: it itself, and the way to it."""
+    try:
+        whole = path.resolve()
+        ways = all(folder.stat().st_mode & stat.S_IXOTH for folder in whole.parents)
+        return ways and bool(whole.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def load_notify(config: Path | None, environ: Mapping[str, str] | None = None) -> NotifySettings:
@@ -203,7 +245,7 @@ def _explain(error: ErrorDetails, places: Place, path: Path | None) -> str:
     where = _where(keys, places, path)
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key{_did_you_mean(keys)}"
-    text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    text = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{where}: {text}"
 
 
@@ -226,7 +268,8 @@ def _missing(sections: Mapping[str, Any], need: tuple[str, ...], path: Path | No
     database, provider = (sections.get(name, {}) for name in ("database", "provider"))
     if "database" in need and isinstance(database, dict) and not {"dsn", "host"} & set(database):
         lacking.append("database.dsn")
-    if "provider" in need and isinstance(provider, dict) and provider.get("source") != "database":
+    # What is wrong with another source is told by itself: what it would need is not known.
+    if "provider" in need and isinstance(provider, dict) and provider.get("source", "config") == "config":
         lacking += [f"provider.{key}" for key in ("base_url", "kod", "sifre") if key not in provider]
     home = path or DEFAULT_PATHS[0]
     return [

@@ -78,6 +78,17 @@ class Settings(BaseSettings):
         return [*values, *login, *(address.secrets() if address else [])]
 
 
+def secret_keys() -> dict[str, list[str]]:
+    """Return each section's keys whose values are secrets."""
+    sections: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name: [
+            field.alias or key for key, field in section.model_fields.items() if "SecretStr" in repr(field.annotation)
+        ]
+        for name, section in sections.items()
+    }
+
+
 def known_keys() -> dict[str, list[str]]:
     """Return each section's keys, as they are written in monitor.toml."""
     sections: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}

@@ -9,7 +9,7 @@ from typing import Final
 from order_monitor.core.errors import TableError
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import Route
-from order_monitor.shop.columns import Column, Table, columns_of, quoted
+from order_monitor.shop.columns import Column, Table, columns_of, is_table, quoted
 from order_monitor.shop.database import Connection
 from order_monitor.shop.layout import DISPATCHES, settings_of
 
@@ -42,6 +42,15 @@ _PROXY: Final = ("proxy", "proxy_url", "proxyUrl")
 
 _TOKEN: Final = ("api_token", "apiToken")
 """The column of the token that a client API knows an account by, where there is one."""
+
+USED: Final = {
+    ROUTING: (*(name for names in _ROUTING_COLUMNS.values() for name in names), *_ROUTING_KIND),
+    INTEGRATIONS: (*(name for names in _INTEGRATION_COLUMNS.values() for name in names), *_PROXY),
+}
+"""The columns that are read of each table, in both spellings: one that this role may not see would change what is done."""
+
+USED_BY_SOME: Final = {INTEGRATIONS: _TOKEN}
+"""Further ones, without which only accounts of a client API cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,8 @@ class AccountTables:
         columns = (
             f"COALESCE({own}, sent.account, CASE WHEN {is_one} THEN route.target END) AS integration, "
             f"CASE WHEN {own} IS NOT NULL THEN {Route.OWN:d} WHEN sent.account IS NOT NULL THEN {Route.ONE:d} "
-            f"WHEN route.package IS NULL THEN {Route.NONE:d} WHEN route.targets = 0 OR {is_one} THEN {Route.ONE:d} "
+            f"WHEN route.package IS NULL THEN {Route.NONE:d} "
+            f"WHEN route.is_nobodys THEN {Route.NOBODYS:d} WHEN route.targets = 0 OR {is_one} THEN {Route.ONE:d} "
             f"ELSE {Route.SEVERAL:d} END AS route"
         )
         routes = (
@@ -125,10 +135,12 @@ class AccountTables:
             first = f"COALESCE(min({target}) {outside}, min({target}))"
             every, some = f"count(DISTINCT {target})", f"count(DISTINCT {target}) {outside}"
             count = f"CASE WHEN {some} > 0 THEN {some} ELSE {every} END"
+            nobodys = f"bool_and({r['kind']} IS NOT NULL AND {r['kind']} <> '{_EXTERNAL}')"
         else:
-            first, count = f"min({target})", f"count(DISTINCT {target})"
+            first, count, nobodys = f"min({target})", f"count(DISTINCT {target})", "false"
         return (
-            f"SELECT {r['package_id']} AS package, {r['tenant_id']} AS tenant, {first} AS target, {count} AS targets "
+            f"SELECT {r['package_id']} AS package, {r['tenant_id']} AS tenant, {first} AS target, {count} AS targets, "
+            f"{nobodys} AS is_nobodys "
             f"FROM {table} {group}"
         )
 
@@ -189,6 +201,14 @@ def dispatch_join(schema: str, orders: Table, alias: str) -> str:
     )
 
 
+async def _unseen(connection: Connection, schema: str, table: str) -> str:
+    if await is_table(connection, schema, table):
+        role = await connection.fetchval("SELECT quote_ident(current_user)")
+        grant = f"GRANT SELECT ON {quoted(schema)}.{quoted(table)} TO {role}"
+        return f"provider.source: this role may not read {schema}.{table}; run: {grant};"
+    return f'provider.source: there is no table {schema}.{table}; make it, or set provider.source = "config"'
+
+
 async def find_account_tables(connection: Connection, schema: str) -> AccountTables:
     """Look up both tables.
 
@@ -200,10 +220,7 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
     for table, names in ((ROUTING, _ROUTING_COLUMNS), (INTEGRATIONS, _INTEGRATION_COLUMNS)):
         there = await columns_of(connection, schema, table)
         if not there:
-            problems.append(
-                f"provider.source: there is no table {schema}.{table}, or this role may not see it; "
-                'grant SELECT on it, or set provider.source = "config"'
-            )
+            problems.append(await _unseen(connection, schema, table))
             found.append({})
             continue
         columns = {logical: next((there[n] for n in spelled if n in there), None) for logical, spelled in names.items()}

@@ -15,6 +15,7 @@ from typing import Final
 
 from order_monitor.core.errors import (
     NotMigratedError,
+    RightsError,
     RowRejectedError,
     SettingsError,
     ShopMisfitError,
@@ -33,6 +34,7 @@ from order_monitor.shop.own_tables import lacking
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.pins import Codes
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.rights import missing_rights
 from order_monitor.shop.table_search import find_table
 
 LOOK_EVERY: Final = 60.0
@@ -117,6 +119,7 @@ class Catalogue:
         """Return what there is, looked up again where need be.
 
         Raises:
+            RightsError: this role may not use what it needs.
             SettingsError: at the first look, a person must change the settings or the table.
             ShopError: the database could not be asked, or the table is not as it was.
         """
@@ -145,8 +148,9 @@ class Catalogue:
         except ShopUnavailableError:
             self._looked_in_vain_at = before_at
             raise
-        except SettingsError as error:
-            self._problem, self._is_doubted = "; ".join(error.problems), True
+        except (SettingsError, RightsError) as error:
+            problems = error.problems if isinstance(error, SettingsError) else [str(error)]
+            self._problem, self._is_doubted = "; ".join(problems), True
             raise ShopMisfitError(self._problem) from None
         if before is None or (now.ledger.table, now.accounts) != (before.ledger.table, before.accounts):
             self._looked_in_vain_at = float("-inf")
@@ -181,6 +185,9 @@ class Catalogue:
 
     async def _look(self, connection: Connection) -> Holdings:
         layout = self.layout
+        rights = await missing_rights(connection, layout)
+        if rights.is_beside_own:
+            raise RightsError(rights.sql)
         table = await find_table(
             connection,
             schema=layout.schema,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Level = Literal["ok", "warning", "error"]
+
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
     """One thing looked at. ``do`` says what to do about it, where there is something."""
 
-    level: Literal["ok", "warning", "error"]
+    level: Level
     subject: str
     text: str
     do: str = ""

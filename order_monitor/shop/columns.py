@@ -63,6 +63,12 @@ SELECT DISTINCT ON (f.attnum) f.attname::text AS column_name, b.depth > 0 AS is_
 """
 """A domain counts as the type under it. In ``tgtype`` 80 is an INSTEAD OF trigger (64) for UPDATE (16)."""
 
+_IS_TABLE: Final = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ($3::text IS NULL OR EXISTS (
+   SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = $3 AND a.attnum > 0 AND NOT a.attisdropped)))
+"""
+
 _TEXT: Final = frozenset({"text", "character varying", "name"})
 _PADDED: Final = "character"
 _NAIVE: Final = "timestamp without time zone"
@@ -186,6 +192,11 @@ def _read(written: str, zone: str) -> str:
 async def columns_of(connection: Connection, schema: str, table: str) -> dict[str, Column]:
     """Return every column of a table by its name; nothing where the table is not there, or not to be seen."""
     return {row["column_name"]: _column(row) for row in await connection.fetch(_LOOK, schema, table)}
+
+
+async def is_table(connection: Connection, schema: str, table: str, column: str | None = None) -> bool:
+    """Whether there is such a table, or one with this ``column``, may this role see it or not."""
+    return bool(await connection.fetchval(_IS_TABLE, schema, table, column))
 
 
 def _column(row: asyncpg.Record) -> Column:

@@ -22,7 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from order_monitor.core.easing import SHORTAGE_REMEDIES, SHORTAGE_WORDS, shortage_of
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
 from order_monitor.shop.dsn import Address
-from order_monitor.shop.refusals import outside, raised, sentence
+from order_monitor.shop.refusals import OUTSIDE, outside, raised, sentence
 
 _CLOSING: Final = 5.0
 _BEGIN: Final = """
@@ -88,6 +88,9 @@ def classify(error: BaseException) -> ShopError:
     if short_of := _short_of(error):
         text = f"{short_of}: {SHORTAGE_WORDS[short_of]}, so it cannot be connected to; {SHORTAGE_REMEDIES[short_of]}"
         return ShopUnavailableError(text, short_of)
+    if isinstance(error, ConnectionError) and str(error).endswith("rejected SSL upgrade"):
+        # asyncpg tells it by its text alone.
+        return ShopUnavailableError(f"the server speaks no TLS, which sslmode demands; {OUTSIDE['NoTLS']}")
     kind = "timeout" if isinstance(error, TimeoutError) else type(error).__name__
     number = getattr(error, "errno", None)
     return ShopUnavailableError(outside(kind, errno_name(number) if number else ""))

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
 from typing import Final
 
-from order_monitor.core.errors import RowRejectedError, SettingsError, ShopError, ShopMisfitError
-from order_monitor.core.order import SkipReason
-from order_monitor.shop.accounts import INTEGRATIONS, ROUTING
+from order_monitor.core.errors import RightsError, RowRejectedError, SettingsError, ShopMisfitError
 from order_monitor.shop.check_line import CheckLine
-from order_monitor.shop.columns import Table, literal, quoted
-from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.columns import Table
+from order_monitor.shop.database import Database
 from order_monitor.shop.layout import Layout, is_open
 from order_monitor.shop.ledger import rehearse
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.order_reader import Apart
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.own_tables import NEEDED
+from order_monitor.shop.own_tables import as_script
 from order_monitor.shop.pauses import Pauses
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
+from order_monitor.shop.rights import missing_rights
 from order_monitor.shop.shapes import remarks_of
-from order_monitor.shop.table_search import WRITTEN
 from order_monitor.shop.walls import found_out, walls_of
 
 
 class Doctor:
-    """Examines the database that the settings name."""
+    """Examines the database that the settings name; ``can_work`` tells whether orders could be read and written there."""
 
     def __init__(self, database: Database, orders: Orders, migration: Migration, layout: Layout) -> None:
         """Look through ``database`` alone, and change nothing in it."""
@@ -37,6 +32,7 @@ class Doctor:
         self._orders = orders
         self._migration = migration
         self._layout = layout
+        self.can_work = False
 
     async def examine(self) -> AsyncIterator[CheckLine]:
         """Tell one thing after the other; what cannot be looked at because of an error is left out.
@@ -52,17 +48,29 @@ class Doctor:
             yield CheckLine(
                 "warning", "database", f"its encoding is {encoding}: some messages cannot be stored and are left out"
             )
+        async with self._database.transaction() as connection:
+            rights = await missing_rights(connection, self._layout)
+        if rights.needed:
+            yield CheckLine("error", "rights", "this role lacks rights", rights.sql)
+        elif rights.further:
+            text = (
+                "some columns, or what the settings ask for beside the orders, are left out: this role may not use them"
+            )
+            yield CheckLine("warning", "rights", text, as_script(rights.further))
         try:
             table = await self._orders.prepare()
         except SettingsError as error:
             for problem in error.problems:
-                subject, _, text = problem.partition(": ")
-                yield CheckLine("error", subject, text)
+                subject, _, rest = problem.partition(": ")
+                text, _, remedy = rest.partition("; ")
+                yield CheckLine("error", subject, text, remedy)
             return
-        async for line in self._examine_table(table):
+        except RightsError:
+            return
+        async for line in self._examine_table(table, has_rights=not rights.needed):
             yield line
 
-    async def _examine_table(self, table: Table) -> AsyncIterator[CheckLine]:
+    async def _examine_table(self, table: Table, *, has_rights: bool) -> AsyncIterator[CheckLine]:
         names = ", ".join(column.name for column in table.columns.values())
         yield CheckLine("ok", f"table {table.schema}.{table.name}", f"columns found: {names}")
         for text, remedy in remarks_of(table.shape, f"{table.schema}.{table.name}"):
@@ -70,10 +78,12 @@ class Doctor:
         for text in table.left_out:
             what, _, remedy = text.partition(": ")
             yield CheckLine("warning", "columns", f"left out: {what}", remedy)
-        rights = await self._rights(table)
+        missing = await self._migration.missing(table)
+        # What is missing is named one by one; the statements need all of it.
+        can_work = has_rights and not self._orders.lacks
+        rights = await self._statements() if can_work else []
         for line in [*rights, *await walls_of(self._database, self._migration, table, self._layout)]:
             yield line
-        missing = await self._migration.missing(table)
         for line in [
             *(CheckLine("warning", c.what, "is missing", "order-monitor migrate") for c in missing),
             *_twins(table),
@@ -83,26 +93,19 @@ class Doctor:
             yield CheckLine(
                 "warning", drop.what, "serves other statuses than the settings name", "order-monitor migrate"
             )
-        if self._orders.lacks:
+        if has_rights and self._orders.lacks:
             text = "nothing is asked about, and no order is ended, until our tables are there"
             yield CheckLine("warning", "own tables", text, "order-monitor migrate")
-        elif not any(line.level == "error" for line in rights):
-            for line in [*await self._identity(table), *await self._open_orders()]:
+        elif can_work and not any(line.level == "error" for line in rights):
+            self.can_work = True
+            for line in await self._identity(table):
                 yield line
             found = await found_out(self._database, self._layout)
             for line in [*found, await self._deliveries(), *await self._people()]:
                 yield line
 
-    async def _rights(self, table: Table) -> list[CheckLine]:
-        """Say exactly which grants are missing; then run the very statements of the work, on no row at all."""
-        async with self._database.transaction() as connection:
-            missing = [grant for grant, held in await self._grants(connection, table) if not held]
-        if missing:
-            do = "; ".join(f"{grant} TO your_role" for grant in missing)
-            return [CheckLine("error", "rights", "this role lacks rights", do)]
-        if self._orders.lacks:
-            # What is missing is named one by one with what migrate would add.
-            return []
+    async def _statements(self) -> list[CheckLine]:
+        """Run the very statements of the work, on no row at all."""
         try:
             async with self._database.transaction() as connection:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
@@ -110,26 +113,6 @@ class Doctor:
         except (ShopMisfitError, RowRejectedError) as error:
             return [CheckLine("error", "rights", f"a statement of the work is refused: {error}", _hint(str(error)))]
         return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]
-
-    async def _grants(self, connection: Connection, table: Table) -> list[tuple[str, bool]]:
-        name = f"{quoted(table.schema)}.{quoted(table.name)}"
-        grants = []
-        read = [c.sql for c in table.columns.values()]
-        for privilege, columns in (("SELECT", read), ("UPDATE", [c.sql for k in WRITTEN if (c := table.get(k))])):
-            lacking = [c for c in columns if not await _may(connection, "column", name, c, privilege)]
-            grants.append((f"GRANT {privilege} ({', '.join(lacking)}) ON {name}", not lacking))
-        there = [
-            name
-            for name in NEEDED
-            if await connection.fetchval(f"SELECT to_regclass({literal(_full(table, name))}) IS NOT NULL")
-        ]
-        wanted = [(name, privilege) for name in there for privilege in NEEDED[name]]
-        wanted += [(ROUTING, "SELECT"), (INTEGRATIONS, "SELECT")] if self._layout.accounts_from_shop else []
-        for other, privilege in wanted:
-            full = _full(table, other)
-            held = await _may(connection, "table", full, None, privilege)
-            grants.append((f"GRANT {privilege} ON {full}", held))
-        return grants
 
     async def _identity(self, table: Table) -> list[CheckLine]:
         """Say whether two rows may have one id, and whether any do: which of them is meant nobody knows."""
@@ -176,43 +159,6 @@ class Doctor:
             "warning" if dead else "ok", "webhook", text, "order-monitor explain ORDER says why" if dead else ""
         )
 
-    async def _open_orders(self) -> list[CheckLine]:
-        try:
-            scan = await self._orders.scan()
-        except (ShopError, SettingsError) as error:
-            return [CheckLine("error", "open orders", f"cannot be read: {error}")]
-        reasons = Counter(reason for order in scan.orders if (reason := order.skip_reason(scan.now)))
-        if scan.unknown:
-            reasons[SkipReason.UNKNOWN_STATUS] = len(scan.unknown)
-        lines = [
-            CheckLine(
-                "ok", "open orders", f"{len(scan.orders)} found, {sum(reasons.values())} of them cannot be asked about"
-            )
-        ]
-        if count := reasons.pop(SkipReason.SETTLED_BY_SHOP, 0):
-            text = (
-                f"{count} not asked about ({SkipReason.SETTLED_BY_SHOP}): the shop's own status says that they are over"
-            )
-            lines.append(CheckLine("ok", "open orders", text))
-        lines += _first_start(scan.apart, self._orders.ledger.ignored_before)
-        for reason, count in sorted(reasons.items()):
-            text = f"{count} order{'s' if count > 1 else ''} cannot be asked about: {reason}"
-            lines.append(CheckLine("warning", "open orders", text, _REMEDIES.get(reason, "")))
-        return lines
-
-
-def _first_start(apart: Apart, before: float) -> list[CheckLine]:
-    """Say what the first start keeps from being asked about, and what from being failed by its age."""
-    lines = []
-    if apart.left_alone:
-        when = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        text = f"{apart.left_alone} left alone ({SkipReason.BEFORE_START}): sent before {when}"
-        lines.append(CheckLine("ok", "open orders", text, "set schedule.ignore_before, if some are to be watched"))
-    if apart.held:
-        text = f"{apart.held} order{'s' if apart.held > 1 else ''} sent before the first start would fail by age"
-        lines.append(CheckLine("warning", "first start", text, "order-monitor release --first-start"))
-    return lines
-
 
 REFUSED: Final = 20
 """How many refused rows are named."""
@@ -221,31 +167,10 @@ _REFUSED_DO: Final = (
     "see which trigger or constraint raises that code; then order-monitor ask it, or resolve it by hand"
 )
 
-_REMEDIES: Final = {
-    SkipReason.NO_REFERENCE: "save provider_referans before an order is sent; see docs/shop.md",
-    SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
-    SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
-    SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",
-}
-
-
-async def _may(connection: Connection, kind: str, table: str, column: str | None, privilege: str) -> bool:
-    place = f"{literal(table)}, {literal(_bare(column))}" if column else literal(table)
-    return bool(await connection.fetchval(f"SELECT has_{kind}_privilege({place}, {literal(privilege)})"))
-
 
 def _refused(review: Review) -> CheckLine:
     """Name a row that cannot be written: its order stays open although its end is known."""
     return CheckLine("error", f"order {review.order_id}", f"the database refuses its row: {review.detail}", _REFUSED_DO)
-
-
-def _full(table: Table, name: str) -> str:
-    return f"{quoted(table.schema)}.{quoted(name)}"
-
-
-def _bare(column: str) -> str:
-    """Undo the quoting: privileges are asked about by plain column names."""
-    return column[1:-1].replace('""', '"')
 
 
 def _hint(error: str) -> str:

@@ -66,6 +66,11 @@ class Change:
     column: str | None = None
     mark: str | None = None
 
+    @property
+    def is_shops(self) -> bool:
+        """Whether it adds a column to the shop's own table."""
+        return self.table is None and self.index is None and self.place is None and self.mark is None
+
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.decision import Rules
@@ -35,7 +35,8 @@ class Layout:
     whose an answer is where several orders of a login have its reference: ``none`` of theirs, or the ``newest`` one's. ``author``
     is written beside each event as who decided. ``lookup`` are further columns that a person may find an order by. Orders sent
     before ``ignore_before`` are left alone: ISO 8601, or seconds before the first ``migrate``; empty for the default, None for
-    none. So are those whose row has one of the ``settled`` words as the shop's own status.
+    none. So are those whose row has one of the ``settled`` words as the shop's own status. ``further_rights`` are those on tables
+    of ours that some settings need beside what all work needs.
     """
 
     schema: str
@@ -58,6 +59,7 @@ class Layout:
     lookup: tuple[str, ...] = ()
     ignore_before: str | None = None
     settled: tuple[str, ...] = ()
+    further_rights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from typing import Final
 import tenacity
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import OrderMonitorError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import OrderMonitorError, RightsError, ShopMisfitError, ShopUnavailableError
 from order_monitor.core.outcome import Outcome
 from order_monitor.shop.accounts import INTEGRATIONS
-from order_monitor.shop.columns import Column, Table, columns_of, literal, quoted
+from order_monitor.shop.columns import Column, Table, columns_of, is_table, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.first_start import first_start_sql
@@ -38,6 +38,8 @@ from order_monitor.shop.layout import (
 )
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
 from order_monitor.shop.membership import OLDER_VERSION, is_older_there
+from order_monitor.shop.own_tables import grants_to_come, may_use
+from order_monitor.shop.rights import Rights, missing_rights
 from order_monitor.shop.shapes import view_remark
 from order_monitor.shop.table_search import find_table
 
@@ -67,9 +69,13 @@ class Migration:
 
         Raises:
             SettingsError: another column is missing, or the table.
+            RightsError: this role may not see what is needed.
         """
         layout = self._layout
         async with self._database.transaction() as connection:
+            rights = await missing_rights(connection, layout)
+            if rights.is_beside_own:
+                raise RightsError(rights.sql)
             return await find_table(
                 connection,
                 schema=layout.schema,
@@ -114,22 +120,27 @@ class Migration:
             SettingsError: the table lacks more than we may add.
             OrderMonitorError: a process of version 0.1 is at work, and nothing was changed.
             ShopMisfitError: at the end, with the SQL that the owner must run.
+            RightsError: at the end, where all is there that this role may not use.
             ShopError: the database could not be asked, or its lock not be had.
         """
         table = await self.table()
         await self._refuse_older(table)
         refused: list[str] = []
+        unmade: list[str] = []
         for change in await self.missing(table):
             try:
                 async for line in self._make(change):
                     yield line
             except ShopMisfitError as error:
                 refused.append(f"{change.sql};")
+                unmade += [change.table] if change.table and not change.column else []
                 yield f"could not add {change.what}: {error}"
             else:
                 yield f"added {change.what}"
-        async for line in self._bring_up_to_date(table):
-            yield line
+        rights, to_come = await self._rights(table, unmade)
+        if not rights.needed:
+            async for line in self._bring_up_to_date(table):
+                yield line
         for drop in await self.outdated(table):
             if (why := await self._dropped(drop)) is None:
                 yield f"dropped {drop.what}, which served other statuses"
@@ -138,8 +149,13 @@ class Migration:
                 yield f"could not drop {drop.what}: {why}"
         if table.shape.is_view:
             yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
-        if refused:
-            raise ShopMisfitError("\n".join(["let the owner of the table run, for example by psql:", *refused]))
+        _refuse(refused, rights, to_come)
+
+    async def _rights(self, table: Table, unmade: list[str]) -> tuple[Rights, list[str]]:
+        """Return which rights this role lacks, and which it will need on tables of ours that could not be made."""
+        async with self._database.transaction() as connection:
+            rights = await missing_rights(connection, self._layout)
+            return rights, await grants_to_come(connection, table.schema, unmade)
 
     async def _refuse_older(self, table: Table) -> None:
         """Change nothing while version 0.1 is at work: it would find no pause any more, and ask accounts that are paused.
@@ -162,7 +178,7 @@ class Migration:
         """Say of what older versions have written what this one reads there."""
         async with self._database.transaction() as connection:
             events = await columns_of(connection, table.schema, EVENTS)
-            pauses = await columns_of(connection, table.schema, PAUSES)
+            pauses = await may_use(connection, table.schema, PAUSES, "DELETE")
         if "outcome" in events and (
             count := await self._fill(table, "outcome", fill_outcomes_sql(table, self._layout))
         ):
@@ -178,7 +194,7 @@ class Migration:
             if "id" not in await columns_of(connection, table.schema, INTEGRATIONS):
                 return 0
             status = await connection.execute(rename_pauses_sql(table.schema))
-            if await columns_of(connection, table.schema, TIMING):
+            if await may_use(connection, table.schema, TIMING, "UPDATE"):
                 await connection.execute(rename_timing_sql(table.schema))
         return int(status.rpartition(" ")[2])
 
@@ -239,6 +255,15 @@ class Migration:
             await connection.execute("RESET statement_timeout; RESET lock_timeout")
 
 
+def _refuse(refused: list[str], rights: Rights, to_come: list[str]) -> None:
+    """Say what others must run, where anything must be: what this role may not add, and every right it lacks, in one go."""
+    if refused:
+        grants = [f"{grant};" for grant in (*rights.needed, *rights.further, *to_come)]
+        raise ShopMisfitError("\n".join(["let the owner of the table run, for example by psql:", *refused, *grants]))
+    if rights.needed:
+        raise RightsError(rights.sql)
+
+
 def _column(table: Table, column: Column) -> Change:
     return Change(
         f"column {column.name}",
@@ -249,13 +274,14 @@ def _column(table: Table, column: Column) -> Change:
 
 async def _has(connection: Connection, table: Table, change: Change) -> bool:
     if change.mark is not None:
-        there = await columns_of(connection, table.schema, SETTINGS)
-        # A table that is about to be made has all its marks from the start.
-        return not there or await read_mark(connection, table.schema, change.mark) is not None
+        # A table that is about to be made has all its marks from the start; what may not be read is told with the rights.
+        can_be_read = await may_use(connection, table.schema, SETTINGS, "SELECT")
+        return not can_be_read or await read_mark(connection, table.schema, change.mark) is not None
     if change.table is not None:
-        columns = await columns_of(connection, table.schema, change.table)
         # A table that is about to be made has all its columns from the start.
-        return change.column in columns or not columns if change.column else bool(columns)
+        if change.column is None or not await is_table(connection, table.schema, change.table):
+            return change.column is not None or await is_table(connection, table.schema, change.table)
+        return await is_table(connection, table.schema, change.table, change.column)
     if change.index is None and change.place is None:
         return table.get("provider_referans") is not None
     return await is_there(connection, change)
@@ -482,10 +508,15 @@ def as_sql(changes: list[Change]) -> str:
     return "\n".join([head, *(f"{change.sql};" for change in changes)])
 
 
-def as_django(changes: list[Change]) -> str:
-    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in."""
+def as_django(changes: list[Change], missing: list[Change] | None = None) -> str:
+    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in.
+
+    Undone, it takes away only what it made: of the shop's own table nothing that was there before, as what is not ``missing`` was.
+    """
+    kept = [] if missing is None else [one for one in changes if one.is_shops and one not in missing]
     operations = "\n".join(
-        f"        migrations.RunSQL(\n            sql={change.sql!r},\n            reverse_sql={change.reverse!r},\n        ),"
+        f"        migrations.RunSQL(\n            sql={change.sql!r},\n            "
+        f"reverse_sql={'migrations.RunSQL.noop' if change in kept else repr(change.reverse)},\n        ),"
         for change in changes
     )
     return (

@@ -271,6 +271,19 @@ class OrderReader:
         await holdings.reviews.mend(connection, holdings.ledger.table, gone, "open no more")
         return [one for one in held if one.order_id in is_open]
 
+    async def among(self, ids: Sequence[str]) -> dict[str, Order]:
+        """Return some orders by their ids, as they are now, open or not; nothing is noted of them.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        table = (await self._catalogue.complete()).ledger.table
+        one = f"{table['id'].sql} = ANY($1::text[]{table['id'].cast}[])"
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(f"{self.queries.select_sql()} WHERE o.{one}", list(ids))
+        return {row["id"]: order_of(row) for row in rows}
+
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within so many seconds, the latest first.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from order_monitor.core.errors import TableError
-from order_monitor.shop.columns import columns_of, literal, quoted
+import asyncpg
+
+from order_monitor.core.errors import RightsError, TableError
+from order_monitor.shop.columns import literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.layout import (
     DELIVERIES,
@@ -30,11 +33,18 @@ NEEDED: Final = {
 }
 """The tables of ours without which nothing is asked, and what this role must be allowed there."""
 
+_BY_PEOPLE: Final = {
+    EVENTS: ("SELECT",),
+    DELIVERIES: ("SELECT", "INSERT", "UPDATE"),
+    PAUSES: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+}
+"""What a person's command must be allowed there, where that is not what the work needs."""
+
 _NEWEST_COLUMN: Final = {EVENTS: "uid"}
 """A column that a table of the version before lacks."""
 
 _STANDING: Final = """
-SELECT n.name, c.oid IS NOT NULL AS is_there,
+SELECT n.name, c.oid IS NOT NULL AS is_there, quote_ident(current_user) AS role,
        (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
          WHERE a.attrelid = c.oid AND NOT a.attisdropped) AS columns,
        CASE WHEN c.oid IS NOT NULL THEN ARRAY(
@@ -47,20 +57,46 @@ SELECT n.name, c.oid IS NOT NULL AS is_there,
 
 async def lacking(connection: Connection, schema: str) -> list[str]:
     """Say which tables of ours are missing or out of date, and which rights on them, each with what to do about it."""
-    rows = await connection.fetch(_STANDING, schema, list(NEEDED), [" ".join(rights) for rights in NEEDED.values()])
+    rows = await _standing(connection, schema, NEEDED)
     missing = [row["name"] for row in rows if not row["is_there"] or _is_old(row)]
     problems = [
         f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing or out of date; run: order-monitor migrate"
     ]
-    grants = [
-        f"GRANT {', '.join(row['lacking'])} ON {quoted(schema)}.{quoted(row['name'])} TO your_role"
+    grants = _grants(schema, rows)
+    return [*(problems if missing else []), *([str(RightsError(as_script(grants)))] if grants else [])]
+
+
+async def grants_on_own(connection: Connection, schema: str, needed: Mapping[str, Sequence[str]] = NEEDED) -> list[str]:
+    """Return the SQL of each right on tables of ours that this role lacks; one that is not there asks for none."""
+    return _grants(schema, await _standing(connection, schema, needed))
+
+
+async def grants_to_come(connection: Connection, schema: str, names: Iterable[str]) -> list[str]:
+    """Return the SQL of the rights that this role will need on tables of ours that somebody else is about to make."""
+    role = await connection.fetchval("SELECT quote_ident(current_user)")
+    made = [name for name in names if name in NEEDED]
+    return [f"GRANT {', '.join(NEEDED[name])} ON {quoted(schema)}.{quoted(name)} TO {role}" for name in made]
+
+
+async def _standing(connection: Connection, schema: str, needed: Mapping[str, Sequence[str]]) -> list[asyncpg.Record]:
+    rows = await connection.fetch(_STANDING, schema, list(needed), [" ".join(rights) for rights in needed.values()])
+    return list(rows)
+
+
+def _grants(schema: str, rows: Iterable[asyncpg.Record]) -> list[str]:
+    return [
+        f"GRANT {', '.join(row['lacking'])} ON {quoted(schema)}.{quoted(row['name'])} TO {row['role']}"
         for row in rows
         if row["lacking"]
     ]
-    return [*(problems if missing else []), *([f"this role lacks rights; run: {'; '.join(grants)}"] if grants else [])]
 
 
-def _is_old(row: Any) -> bool:  # noqa: ANN401 - asyncpg's record
+def as_script(grants: Iterable[str]) -> str:
+    """Return statements as one line to paste."""
+    return " ".join(f"{grant};" for grant in grants)
+
+
+def _is_old(row: asyncpg.Record) -> bool:
     newest = _NEWEST_COLUMN.get(row["name"])
     return newest is not None and newest not in row["columns"]
 
@@ -76,14 +112,18 @@ async def may_use(connection: Connection, schema: str, name: str, privilege: str
 
 
 async def need_tables(connection: Connection, schema: str, *names: str) -> None:
-    """See that tables of ours are there.
+    """See that tables of ours are there, and that this role may do there what people's commands do.
 
     Raises:
-        TableError: one is not, and what to run.
+        TableError: one is not there, and what to run.
+        RightsError: a right is missing, and what to run.
     """
-    missing = [name for name in names if not await columns_of(connection, schema, name)]
+    rows = await _standing(connection, schema, {name: _BY_PEOPLE.get(name, NEEDED.get(name, ())) for name in names})
+    missing = [row["name"] for row in rows if not row["is_there"]]
     if missing:
         raise TableError([f"there is no table {schema}.{name}; run order-monitor migrate" for name in missing])
+    if grants := _grants(schema, rows):
+        raise RightsError(as_script(grants))
 
 
 async def people_tables(database: Database, schema: str) -> None:
@@ -91,6 +131,7 @@ async def people_tables(database: Database, schema: str) -> None:
 
     Raises:
         TableError: something is not, and what to run.
+        RightsError: a right is missing, and what to run.
     """
     async with database.transaction() as connection:
         await need_tables(connection, schema, EVENTS, PAUSES, REVIEW)

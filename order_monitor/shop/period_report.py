@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import FINAL, Outcome
 from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Connection, Database, now_of
-from order_monitor.shop.layout import EVENTS
+from order_monitor.shop.layout import EVENTS, literals
 from order_monitor.shop.queries import order_of
 from order_monitor.shop.repository import Orders
 
@@ -19,7 +20,7 @@ class Ended:
     """One event that ended an order. ``took`` is seconds from sent to end, None where it is not known."""
 
     order_id: str
-    status: str
+    outcome: Outcome
     took: float | None
     checks: int
 
@@ -75,10 +76,15 @@ async def read_period(database: Database, orders: Orders, seconds: float) -> Per
 
 
 async def _ended(connection: Connection, events: str, seconds: float) -> list[Ended]:
-    """Return the ends of the period; one that was told before counts once."""
+    """Return the ends of the period: one an order, its last; one that was told before counts where it was told first.
+
+    A PIN that came later is no second end, although its event bears the status of the first.
+    """
     rows = await connection.fetch(
-        "SELECT order_id::text AS id, to_status, checks, extract(epoch FROM decided_at - sent_at)::float8 AS took "
-        f"FROM {events} e WHERE NOT repeat AND decided_at > clock_timestamp() - make_interval(secs => $1) ORDER BY e.id",
+        "SELECT DISTINCT ON (order_id) order_id::text AS id, outcome, checks, "
+        f"extract(epoch FROM decided_at - sent_at)::float8 AS took FROM {events} e WHERE NOT repeat "
+        f"AND outcome IN ({literals(FINAL)}) AND decided_at > clock_timestamp() - make_interval(secs => $1) "
+        "ORDER BY order_id, e.id DESC",
         seconds,
     )
-    return [Ended(r["id"], r["to_status"], r["took"], r["checks"] or 0) for r in rows]
+    return [Ended(r["id"], Outcome(r["outcome"]), r["took"], r["checks"] or 0) for r in rows]

@@ -126,6 +126,21 @@ class Presence:
             )
         return [Peer(*row) for row in rows]
 
+    async def seen(self, within: float) -> list[tuple[Peer, float]]:
+        """Return the daemons beside this one that were seen within so many seconds, each with when (the database's epoch seconds).
+
+        Raises:
+            ShopError: as `tell`.
+        """
+        async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
+            rows = await connection.fetch(
+                f"SELECT id, host, pid, version, settings, extract(epoch FROM seen_at)::float8 AS at FROM {self._table} "
+                "WHERE kind = $1 AND id <> $2 AND seen_at > clock_timestamp() - make_interval(secs => $3) "
+                "ORDER BY started_at, id",
+                *(DAEMON, self.ident.id, within),
+            )
+        return [(Peer(*list(row)[:-1]), row["at"]) for row in rows]
+
     async def leave(self, boot_id: str, memory: ClockMemory, settings: str | None = None) -> None:
         """Say that this process works no more; what it has seen of the clocks stays.
 

@@ -148,6 +148,7 @@ OUTSIDE: Final[dict[str, str]] = {
     "gaierror": "correct the host in database.dsn, or mend the name service",
     "FileNotFoundError": "see that the server runs, and that the socket's folder or a file named in database.dsn is right",
     "PermissionError": "let this user read the socket or the file that database.dsn names",
+    "NoTLS": "turn TLS on there (ssl = on), or set sslmode=prefer in database.dsn, which does without where there is none",
     "SSLError": "see sslmode and its certificates in database.dsn",
     "SSLCertVerificationError": "see sslrootcert in database.dsn, and the server's certificate",
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
+
+import asyncpg
 
 from order_monitor.core.errors import SettingsError, TableError
 from order_monitor.shop.columns import (
@@ -18,6 +20,8 @@ from order_monitor.shop.columns import (
 )
 from order_monitor.shop.database import Connection
 from order_monitor.shop.shapes import Shape, find_shape, problems_of
+
+_T = TypeVar("_T")
 
 WRITTEN: Final = (
     *(
@@ -88,7 +92,7 @@ async def find_table(
                 f"database: this role may not see {label}; GRANT USAGE ON SCHEMA {quoted(schema)} and GRANT SELECT ON {label}"
             ]
         )
-    found, problems = _match(there, overrides, label, wanted)
+    found, problems = match_columns(there, overrides, label, wanted)
     problems += [_unfound(n, label) for n in wanted if n not in found and n not in overrides]
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [p for n in wanting if (p := _lacking(n, label, there, shape, may_lack=n in without))]
@@ -96,7 +100,7 @@ async def find_table(
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
     problems += [f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED]
     # The one thing here that only the settings can mend: what the times in the table mean.
-    if zone := _zone(found, time_zone, label):
+    if zone := await _zone(connection, found, time_zone, label):
         raise SettingsError([*problems, *zone])
     if problems:
         raise TableError(problems)
@@ -141,11 +145,32 @@ async def _no_table(connection: Connection, schema: str, table: str) -> str:
     return f"database: there is no table {schema}.{table}, or this role may not see it{hint}"
 
 
-def _zone(found: Mapping[str, Column], time_zone: str | None, label: str) -> list[str]:
+async def _zone(connection: Connection, found: Mapping[str, Column], time_zone: str | None, label: str) -> list[str]:
     times = ", ".join(sorted(column.name for column in found.values() if column.is_naive))
-    if not times or time_zone:
+    if not times:
         return []
-    return [f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"]
+    if not time_zone:
+        return [
+            f"database.time_zone: missing; {label} keeps {times} without a time zone: name the zone, like Asia/Baku"
+        ]
+    await connection.execute("SAVEPOINT zone")
+    try:
+        await connection.fetchval("SELECT now() AT TIME ZONE $1::text", time_zone)
+    except asyncpg.PostgresError as error:
+        said = str(error).splitlines()[0]
+    else:
+        return []
+    finally:
+        await connection.execute("ROLLBACK TO SAVEPOINT zone")
+    near = [row[0] for row in await connection.fetch(_ZONES, time_zone)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else "give a name out of pg_timezone_names, like Asia/Baku"
+    return [f"database.time_zone: the database says: {said}; {remedy}"]
+
+
+_ZONES: Final = """
+SELECT name FROM pg_catalog.pg_timezone_names WHERE lower(name) LIKE '%' || lower($1) || '%'
+   AND name !~ '^(posix|right)/' ORDER BY length(name), name LIMIT 3
+"""
 
 
 def _distribution(found: Mapping[str, Column], column: str | None, label: str) -> list[str]:
@@ -158,12 +183,15 @@ def _distribution(found: Mapping[str, Column], column: str | None, label: str) -
     ]
 
 
-def _match(
-    there: Mapping[str, Column], overrides: Mapping[str, str], label: str, wanted: tuple[str, ...]
-) -> tuple[dict[str, Column], list[str]]:
-    """Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``."""
+def match_columns(
+    there: Mapping[str, _T], overrides: Mapping[str, str], label: str, wanted: tuple[str, ...]
+) -> tuple[dict[str, _T], list[str]]:
+    """Return what is there by its logical name, and what is wrong with the names in the settings.
+
+    Prefer the spelling the status column has: a table in the shop's spelling may own an unrelated ``note``.
+    """
     shop_spelling = LOGICAL["external_status"][0] not in there and LOGICAL["external_status"][1] in there
-    found: dict[str, Column] = {}
+    found: dict[str, _T] = {}
     problems = []
     for logical, (plain, shop) in LOGICAL.items():
         if logical in ONLY_IF_WANTED and logical not in wanted:

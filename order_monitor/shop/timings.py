@@ -13,7 +13,7 @@ from order_monitor.core.timing.memory import Key
 from order_monitor.core.timing.plan import ONE
 from order_monitor.core.timing.sketch import Sketch
 from order_monitor.shop.accounts import AccountTables
-from order_monitor.shop.columns import Table, columns_of, literal, quoted
+from order_monitor.shop.columns import Table, is_table, literal, quoted
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.event_sql import PROGRAM
 from order_monitor.shop.layout import TIMING, Layout, events_of, literals
@@ -57,7 +57,7 @@ class Timings:
             ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
-            if not await columns_of(connection, self._schema, TIMING):
+            if not await is_table(connection, self._schema, TIMING):
                 return None
             rows = await connection.fetch(
                 f"SELECT account, package, sketch FROM {self._table} ORDER BY updated_at DESC LIMIT $1", self._packages
@@ -71,7 +71,7 @@ class Timings:
             ShopError: the database could not be asked; whether it was added is then not known.
         """
         async with self._database.transaction() as connection:
-            if not await columns_of(connection, self._schema, TIMING):
+            if not await is_table(connection, self._schema, TIMING):
                 return
             for key in sorted(learned):
                 await self._add(connection, key, learned[key])

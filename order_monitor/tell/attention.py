@@ -60,6 +60,7 @@ def causes_of(view: Overview) -> list[Cause]:
     why_not_by_age = clocks.why(view.clock.boot())
     found = [
         *_of_accounts(view),
+        Cause("beside", len(state.beside), why=", ".join(state.beside)),
         *([Cause("late", t=late)] if late > LATE else []),
         Cause("stuck", len(state.stuck)),
         Cause("held", view.held()),

@@ -65,6 +65,7 @@ def document_of(view: Overview) -> dict[str, Any]:
         "events": view.events(),
         "webhook": _webhook(view.sender),
         "reviews": state.reviews,
+        "beside": list(state.beside),
         "detection_seconds": _detection(view.history),
         "timing": None
         if view.learned is None

@@ -21,6 +21,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.text import visible
 from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
+from order_monitor.tell.listening import trouble_of
 from order_monitor.tell.readiness import Readiness
 
 SHUTDOWN_TIMEOUT: Final = 2.0
@@ -96,9 +97,9 @@ class HealthServer:
         """
         try:
             await self._listen()
-        except (OSError, ValueError, OverflowError):
+        except (OSError, ValueError, OverflowError) as error:
             await self._runner.cleanup()
-            raise SettingsError([self._taken()]) from None
+            raise SettingsError([self._trouble(error)]) from None
 
     async def start_patiently(self, clock: Clock) -> None:
         """Listen, or where the port is not free go on without, say so, and try again until it is.
@@ -110,27 +111,24 @@ class HealthServer:
             await self._listen()
         except OSError as error:
             self._trying = asyncio.create_task(self._try_again(clock, error), name="health")
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError) as error:
             await self._runner.cleanup()
-            raise SettingsError([self._taken()]) from None
+            raise SettingsError([self._trouble(error)]) from None
 
     async def _try_again(self, clock: Clock, error: OSError) -> None:
         said_at = float("-inf")
         while self._listener is None:
             if clock.monotonic() - said_at >= _SAID_EVERY:
                 said_at = clock.monotonic()
-                number = error.errno or 0
-                why = os.strerror(number) if number > 0 else type(error).__name__
-                self._log.warning("health.waiting", why=f"{self._taken()} ({why})")
+                self._log.warning("health.waiting", why=self._trouble(error))
             await clock.sleep(_TRY_AGAIN)
             try:
                 await self._listen()
             except OSError as again:
                 error = again
 
-    def _taken(self) -> str:
-        where = f"{self._access.host}:{self._access.port}"
-        return f"health.port: cannot listen on {where}; choose a free port (0 = any), or health.enabled = false"
+    def _trouble(self, error: Exception) -> str:
+        return str(trouble_of(self._access.host, self._access.port, error))
 
     async def _listen(self) -> None:
         if self._runner.server is None:

@@ -219,8 +219,8 @@ class Discovery:
         for order_id, reason in fresh[:NAMED]:
             order = orders[order_id]
             told = {"tenant_id": order.tenant_id, "reason": str(reason), "status": order.status}
-            # What the shop has settled is no fault of anybody's.
-            level = logging.INFO if reason is SkipReason.SETTLED_BY_SHOP else logging.WARNING
+            # What is meant so is no fault.
+            level = logging.WARNING if reason.is_mendable else logging.INFO
             self._log.log(level, "order.skipped", order_id=order_id, **told)
         if more := Counter(str(reason) for _, reason in fresh[NAMED:]):
             self._log.warning("orders.skipped", more=dict(more))

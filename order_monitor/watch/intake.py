@@ -11,7 +11,7 @@ import structlog
 from order_monitor.core.entry import ODD, Entry
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.watch.board import Board
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import Directory, asked_of
 
 _REMEMBERED: Final = 20_000
 
@@ -40,7 +40,7 @@ class Intake:
 
     def take(self, order: Order, now: float, read_at: float) -> SkipReason | None:
         """Take in an order as it was read at ``read_at`` (monotonic seconds; ``now`` epoch seconds); return why it is skipped."""
-        account = order.skip_reason(now) or self._directory.account_of(order)
+        account = asked_of(self._directory, order, now)
         if isinstance(account, SkipReason):
             return account
         if not self._ended_since(order, read_at):

@@ -18,6 +18,9 @@ from order_monitor.providers.provider import KINDS, Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
 
+NOBODYS: Final = frozenset({"MANUAL", "CHAIN_FORWARD", "__codes__", "internal_codes"})
+"""What the shop writes in place of an integration's id where no provider is asked."""
+
 _INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _LONGEST_NAME: Final = 60
 
@@ -107,10 +110,12 @@ class ShopAccounts:
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the account that took ``order``, or why nobody is asked."""
-        if order.integration is None:
-            return _UNROUTED[Route(order.route)]
-        known = self._known.get(order.integration)
-        return known.account if known else self._refused.get(order.integration, SkipReason.NO_INTEGRATION)
+        known = self._known.get(order.integration) if order.integration is not None else None
+        if known is not None:
+            return known.account
+        if order.integration in NOBODYS or order.integration is None:
+            return _UNROUTED[Route.NOBODYS if order.integration in NOBODYS else Route(order.route)]
+        return self._refused.get(order.integration, _UNROUTED[Route(order.route)])
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Open new accounts, change those whose login or address changed, drop the rest.
@@ -187,7 +192,13 @@ _UNROUTED: Final = {
     Route.SEVERAL: SkipReason.SEVERAL_ACCOUNTS,
     Route.ONE: SkipReason.NO_INTEGRATION,
     Route.OWN: SkipReason.NO_INTEGRATION,
+    Route.NOBODYS: SkipReason.NO_PROVIDER,
 }
+
+
+def asked_of(directory: Directory, order: Order, now: float) -> Account | SkipReason:
+    """Return the account that is asked about an open order at ``now`` (epoch seconds), or why none is: all judge by this."""
+    return order.skip_reason(now) or directory.account_of(order)
 
 
 def names_of(integrations: Iterable[Integration]) -> dict[str, str]:

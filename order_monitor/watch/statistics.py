@@ -22,6 +22,7 @@ class Statistics:
     in whatever process, and ``ends_paused`` whose ends a person holds.
     ``short_of`` is what this machine has run out of, where that is the scan's problem and not the database.
     ``scanned_at`` is when all that was looked for had been taken in, ``taking_at`` when some of it was.
+    ``beside`` are other daemons that work on the same shop although no sharing is set.
     ``succeeded_at`` is epoch seconds: when an answer was last understood, or a scan found that nothing was due.
     """
 
@@ -48,6 +49,7 @@ class Statistics:
     clock_stood_still: bool = False
     succeeded_at: float | None = None
     reviews: int = 0
+    beside: tuple[str, ...] = ()
     events_waiting: tuple[int, float | None] | None = None
     ticked_at: float | None = None
 

@@ -8,6 +8,7 @@ from order_monitor.core.answer import Completed
 from order_monitor.core.pin import Pin
 from tests.commands.test_people import call
 from tests.commands.test_process import KOD, Panel, panel, running, sent, settings
+from tests.shop.test_accounts import PLAIN_TABLES, Market
 from tests.shop.test_events import prepared
 from tests.shop.test_orders import found
 from tests.shops import Shop
@@ -69,3 +70,15 @@ async def test_the_daemon_learns_keeps_it_and_explain_says_why(plain_shop: Shop,
     assert (code, "asked" in json.loads(out)["timing"]) == (0, True)
     code, out, _ = await call(tmp_path, config, "explain", waiting)
     assert (code, "timing" in out) == (0, True)
+
+
+async def test_it_calls_the_shops_accounts_by_their_names(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    await ended(plain_shop, 44, 271.0)
+    await plain_shop.connection.execute(PLAIN_TABLES)
+    integration = await Market(plain_shop).integration(None, name="my dealer")
+    await plain_shop.connection.execute("UPDATE order_monitor_events SET account = $1", integration)
+    provider = {"source": "database", "allow_private": True}
+    code, out, _ = await call(
+        tmp_path, settings(plain_shop.dsn, panel.server.url, provider=provider), "advise", "--json"
+    )
+    assert (code, [row["account"] for row in json.loads(out)]) == (0, [f"my dealer-{integration[:8]}"])

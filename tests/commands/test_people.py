@@ -21,7 +21,7 @@ from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
+from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
 from tests.shop.test_orders import found
 from tests.shops import NO_FIRST_START, SHOP, Shop
 from tests.tell.test_webhook import SECRET, Receiver, hooked, receiver
@@ -644,3 +644,48 @@ async def test_once_takes_along_what_ended_without_its_pin(plain_shop: Shop, pan
     assert (await once(tmp_path, config))[1]["asked"] == 0
     code, out, _ = await call(tmp_path, config, "explain", late)
     assert "with its PIN" in out.splitlines()[0]
+
+
+async def test_a_report_counts_each_order_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """A PIN that came later is no second end, and what was reopened is open: the sums of the rows are the orders."""
+    config = settings(plain_shop.dsn, panel.server.url)
+    await prepare(plain_shop)
+    await sent(plain_shop, 3)
+    assert (await once(tmp_path, config))[0] == 0
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, sent_at, checks) "
+        "SELECT order_id, to_status, to_status, true, 'late', sent_at, 1 FROM order_monitor_events LIMIT 1"
+    )
+    reopened = await plain_shop.connection.fetchval("SELECT order_id FROM order_monitor_events ORDER BY id LIMIT 1")
+    await plain_shop.connection.execute(
+        "UPDATE product_orders SET external_status = 'sent', pin_code = NULL WHERE id = $1", reopened
+    )
+    code, out, _ = await call(tmp_path, config, "report", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    for part in ([row for row in rows if row["is_total"]], [row for row in rows if not row["is_total"]]):
+        assert [sum(row[name] for row in part) for name in ("sent", "completed", "open")] == [3, 2, 1]
+    code, out, _ = await call(tmp_path, config, "report", "--csv")
+    assert (code, len(out.splitlines())) == (0, 2), "the sheet's sum is the reader's own"
+
+
+async def test_review_shows_what_a_person_needs(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """Which account by its name, the reference to look for there, how the order stands, and since when."""
+    await plain_shop.connection.execute(PLAIN_TABLES)
+    integration = await Market(plain_shop).integration(
+        None, name="my dealer", kod=KOD, sifre=SIFRE, base=panel.server.url
+    )
+    order_id = await plain_shop.add(provider_id=integration, referans="R-4711")
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_review (order_id, kind, account) VALUES ($1::uuid, 'pin_missing', $2)",
+        order_id,
+        integration,
+    )
+    config = settings(plain_shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True})
+    code, out, _ = await call(tmp_path, config, "review")
+    assert code == 0
+    assert f"account my dealer-{integration[:8]}, now 'sent', referans R-4711, sent 20" in out
+    [line] = json.loads((await call(tmp_path, config, "review", "--json"))[1])
+    assert (line["account"], line["referans"], line["status"]) == (f"my dealer-{integration[:8]}", "R-4711", "sent")
+    await plain_shop.connection.execute("DELETE FROM product_orders")
+    assert "its row is gone" in (await call(tmp_path, config, "review"))[1]

@@ -239,6 +239,36 @@ def test_a_bad_value_is_named_by_its_place_and_never_shown(key: str, value: obje
         assert not is_shown(value, problem)
 
 
+def test_each_setting_of_a_wrong_kind_is_told_with_all_others_in_one_go() -> None:
+    keys = [(section, key) for section, names in known_keys().items() for key in names]
+    toml = "".join(
+        f"[{section}]\n" + "".join(f"{key} = [[{{ CANARY = 1 }}]]\n" for of, key in keys if of == section)
+        for section in known_keys()
+    )
+    told = problems(toml)
+    assert {line.split(": ")[1].removesuffix(".0") for line in told} == {f"{section}.{key}" for section, key in keys}
+    for line in told:
+        _, _, text = line.split(": ", 2)
+        assert len(text) > 10, line
+        assert "CANARY" not in line
+        assert "valid" not in text, "what is allowed, and no library's word for it"
+
+
+def test_another_source_than_there_is_asks_for_no_other_settings() -> None:
+    told = problems(f"[database]\ndsn = '{DSN}'\n[provider]\nsource = 'Database'", need=("database", "provider"))
+    assert told == ["monitor.toml: provider.source: should be 'config' or 'database'"]
+
+
+def test_where_a_settings_file_was_looked_for() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(None, {}, ("database",))
+    here = Path("monitor.toml").absolute()
+    assert caught.value.note.startswith(f"no settings file was found: looked for {here} and /etc/order-monitor/")
+    with pytest.raises(SettingsError) as caught:
+        read("[log]\nlevel = 'odd'")
+    assert caught.value.note == ""
+
+
 def test_every_setting_has_a_bad_value_above() -> None:
     assert [key for key, _ in BAD] == [f"{section}.{key}" for section, keys in known_keys().items() for key in keys]
 

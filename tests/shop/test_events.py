@@ -149,7 +149,7 @@ async def test_least_rights_on_the_events(shop: Shop) -> None:
         f"REVOKE INSERT ON order_monitor_events FROM {role}"
     )
     theirs = shop.orders(shop.database(f"postgresql://{role}:secret-of-the-role@{shop.dsn.partition('@')[2]}"))
-    with pytest.raises(ShopMisfitError, match=r'run: GRANT INSERT ON "public"\."order_monitor_events" TO your_role'):
+    with pytest.raises(ShopMisfitError, match=rf'run: GRANT INSERT ON "public"\."order_monitor_events" TO {role};'):
         await theirs.record([found(shop.order(order_id), Completed(PIN))])
     assert (await shop.row(order_id))["external_status"] == "sent"
     await shop.connection.execute(f"GRANT INSERT ON order_monitor_events TO {role}")

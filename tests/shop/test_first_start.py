@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 
+from order_monitor.commands.check_orders import check_orders
 from order_monitor.core.answer import Answer, Cancelled, Completed, Unreachable, Waiting
 from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.errors import SettingsError
+from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.core.recording import Fate, Result
-from order_monitor.shop.doctor import Doctor
 from order_monitor.shop.first_start import Start, held_before, release
 from order_monitor.shop.migration import Migration, as_django, as_sql
 from order_monitor.shop.order_reader import Apart
 from order_monitor.shop.repository import Orders
+from order_monitor.watch.account import Account
+from order_monitor.watch.routing import OneAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_orders import found
 from tests.shop.test_upgrade import BEFORE
@@ -295,19 +298,13 @@ async def test_an_old_installation_holds_nothing(plain_shop: Shop) -> None:
         assert await held_before(connection, "public") == -math.inf
 
 
-async def test_the_doctor_counts_both(plain_shop: Shop) -> None:
+async def test_check_counts_both(plain_shop: Shop) -> None:
     at = await now(plain_shop)
     await start(plain_shop, at)
     for age in (2 * DAY, 3 * DAY, 8 * DAY, 100):
         await plain_shop.add(sent_at=at - age)
-    layout = OURS
-    database = plain_shop.database()
-    doctor = Doctor(
-        database, plain_shop.orders(database, ignore_before=""), Migration(database, layout, SystemClock()), layout
-    )
-    lines = {
-        line.text: line for line in [line async for line in doctor.examine()] if "start" in line.text + line.subject
-    }
+    orders = plain_shop.orders(plain_shop.database(), ignore_before="")
+    lines = {line.text: line for line in await check_orders(orders, OneAccount(Account("a", None, Gate(5), Pace(1.0))))}  # type: ignore[arg-type]
     (held,) = [line for text, line in lines.items() if "would fail" in text]
     assert (held.level, held.text) == ("warning", "2 orders sent before the first start would fail by age")
     assert held.do == "order-monitor release --first-start"

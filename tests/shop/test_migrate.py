@@ -190,3 +190,15 @@ def _bare() -> Migration:
     from order_monitor.shop.dsn import parse_dsn
 
     return Migration(Database(parse_dsn("postgresql://x/y")), LAYOUT, SystemClock())
+
+
+async def test_undone_the_django_migration_leaves_what_was_there_before(bare_shop: Shop) -> None:
+    plan = migration(bare_shop)
+    table = await plan.table()
+    text = as_django(plan.wanted(table), await plan.missing(table))
+    assert 'DROP COLUMN IF EXISTS "provider_referans"' not in text
+    assert text.count("reverse_sql=migrations.RunSQL.noop") == 1
+    assert "DROP TABLE IF EXISTS" in text
+    await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    table = await plan.table()
+    assert 'DROP COLUMN IF EXISTS "provider_referans"' in as_django(plan.wanted(table), await plan.missing(table))

@@ -162,6 +162,9 @@ class Beside(Posting, Present):
 
     # --- learned timing
 
+    def _is_table(self, *_: Any) -> list[Any]:
+        return [{"exists": True}]
+
     def _columns(self, _: str, args: Sequence[Any]) -> list[Any]:
         text = {"data_type": "text", "udt_schema": "pg_catalog", "udt_name": "text", "labels": None}
         return [{"column_name": "sketch", "width": None, "written": True, "is_domain": False, **text}]

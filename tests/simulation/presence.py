@@ -29,7 +29,10 @@ class Present(Shared):
     _later: list[Callable[[], None]]
 
     def _own_tables(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return [{"name": name, "is_there": True, "columns": ["uid"], "lacking": []} for name in sorted(args[1])]
+        return [
+            {"name": name, "is_there": True, "columns": ["uid"], "lacking": [], "role": "shop"}
+            for name in sorted(args[1])
+        ]
 
     def _tell(self, _: str, args: Sequence[Any]) -> list[Any]:
         me, _host, _pid, kind, _version, settings, boot, machine, database, until, prunes = args

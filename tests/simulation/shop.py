@@ -21,7 +21,7 @@ from order_monitor.shop.accounts import AccountTables
 from order_monitor.shop.brake_desk import BrakeDesk
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.claims import Claims
-from order_monitor.shop.columns import _LOOK, Column, Table
+from order_monitor.shop.columns import _IS_TABLE, _LOOK, Column, Table
 from order_monitor.shop.database import Connection as Lent
 from order_monitor.shop.database import Database
 from order_monitor.shop.dispatches import TOUCHED
@@ -670,6 +670,7 @@ def _name_of(sql: str, pool: Pool) -> str:
         pins_sql(ledger.layout, ledger.table, pool.accounts): "_pins",
         history_sql(ledger.layout, ledger.table, pool.accounts): "_past",
         _LOOK: "_columns",
+        _IS_TABLE: "_is_table",
     }
     if ledger.records_every_check:
         whole[statements.touch_sql()] = "_touch"

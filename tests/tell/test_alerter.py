@@ -257,7 +257,20 @@ def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.Monkey
 
 
 KINDS = (
-    *("closed", "paused", "nobodys", "late", "stuck", "held", "overdue", "first_start", "events", "dead", "reviews"),
+    *(
+        "closed",
+        "paused",
+        "nobodys",
+        "beside",
+        "late",
+        "stuck",
+        "held",
+        "overdue",
+        "first_start",
+        "events",
+        "dead",
+        "reviews",
+    ),
     *("clocks", "differ", "light", "not_ready"),
 )
 

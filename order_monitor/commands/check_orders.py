@@ -1,0 +1,93 @@
+"""Which open orders would not be asked about, and why: found by the daemon's own code, told one line a reason with what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
+
+from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.order import Order, SkipReason
+from order_monitor.shop.check_line import CheckLine
+from order_monitor.shop.order_reader import Apart, Scan
+from order_monitor.shop.repository import Orders
+from order_monitor.watch.routing import Directory, asked_of
+
+_SUBJECT: Final = "open orders"
+_NAMED: Final = 3
+"""How many orders are named for each reason."""
+
+_ROUTE: Final = "write the integration's id into the order's provider_id, or add its package to package_routing"
+
+REMEDIES: Final = {
+    SkipReason.NO_REFERENCE: "save provider_referans before an order is sent; see docs/shop.md",
+    SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
+    SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
+    SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",
+    SkipReason.NO_ROUTING: _ROUTE,
+    SkipReason.NO_INTEGRATION: "the table integrations has not the one that they name: correct provider_id or the route",
+    SkipReason.SEVERAL_ACCOUNTS: "write into each order's provider_id the integration that took it, or end them by hand",
+    SkipReason.DISABLED: "enable the integration, or end these orders by hand (order-monitor resolve)",
+    SkipReason.BAD_ADDRESS: "correct the address, login or proxy of the integration: see its line",
+}
+"""What can be done about orders that are not asked about, by the reason; what is meant so needs nothing."""
+
+_MEANT: Final = {
+    SkipReason.SETTLED_BY_SHOP: "the shop's own status says that they are over",
+    SkipReason.OTHER_PROVIDER: "another provider's",
+    SkipReason.NO_PROVIDER: "from the shop's codes, or delivered by hand",
+}
+
+
+async def check_orders(orders: Orders, directory: Directory) -> list[CheckLine]:
+    """Read the open orders as the daemon does, and say which it would ask about.
+
+    ``directory`` knows the shop's accounts afterwards.
+
+    Raises:
+        ShopUnavailableError: the database cannot be reached.
+    """
+    try:
+        scan = await orders.scan()
+    except (ShopError, SettingsError) as error:
+        return [CheckLine("error", _SUBJECT, f"cannot be read: {error}")]
+    if scan.integrations is not None:
+        directory.update(scan.integrations)
+    return [*_reasons(scan, directory), *_first_start(scan.apart, orders.ledger.ignored_before)]
+
+
+def _reasons(scan: Scan, directory: Directory) -> list[CheckLine]:
+    found: dict[SkipReason, list[Order]] = {SkipReason.UNKNOWN_STATUS: scan.unknown} if scan.unknown else {}
+    for order in scan.orders:
+        reason = asked_of(directory, order, scan.now)
+        if isinstance(reason, SkipReason):
+            found.setdefault(reason, []).append(order)
+    counts = Counter({reason: len(some) for reason, some in found.items()})
+    text = f"{len(scan.orders)} found, {counts.total()} of them cannot be asked about"
+    lines = [CheckLine("ok", _SUBJECT, text)]
+    for reason, some in sorted(found.items()):
+        if not reason.is_mendable:
+            lines.append(CheckLine("ok", _SUBJECT, f"{len(some)} not asked about ({reason}): {_MEANT[reason]}"))
+            continue
+        text = f"{len(some)} order{'s' if len(some) > 1 else ''} cannot be asked about: {reason}"
+        lines.append(CheckLine("warning", _SUBJECT, text, f"{REMEDIES[reason]}{_such_as(some)}"))
+    return lines
+
+
+def _such_as(orders: list[Order]) -> str:
+    """Name some, so that nobody has to look for them."""
+    named = ", ".join(order.id for order in orders[:_NAMED])
+    return f"; such as {named}" if len(orders) > _NAMED else f": {named}"
+
+
+def _first_start(apart: Apart, before: float) -> list[CheckLine]:
+    """Say what the first start keeps from being asked about, and what from being failed by its age."""
+    lines = []
+    if apart.left_alone:
+        when = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        text = f"{apart.left_alone} left alone ({SkipReason.BEFORE_START}): sent before {when}"
+        lines.append(CheckLine("ok", _SUBJECT, text, "set schedule.ignore_before, if some are to be watched"))
+    if apart.held:
+        text = f"{apart.held} order{'s' if apart.held > 1 else ''} sent before the first start would fail by age"
+        lines.append(CheckLine("warning", "first start", text, "order-monitor release --first-start"))
+    return lines
