@@ -48,7 +48,7 @@ async def check_orders(orders: Orders, directory: Directory) -> list[CheckLine]:
         ShopUnavailableError: the database cannot be reached.
     """
     try:
-        scan = await orders.scan()
+        scan = await orders.reader.peek()
     except (ShopError, SettingsError) as error:
         return [CheckLine("error", _SUBJECT, f"cannot be read: {error}")]
     if scan.integrations is not None:

@@ -21,6 +21,7 @@ from order_monitor.core.errors import (
     ShopMisfitError,
     ShopUnavailableError,
 )
+from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.shop.accounts import AccountTables, credentials_of, find_account_tables
 from order_monitor.shop.columns import Column, columns_of
@@ -60,8 +61,19 @@ class Holdings:
 class Catalogue:
     """Knows the columns of the orders table, and which tables there are."""
 
-    def __init__(self, database: Database, layout: Layout, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Look in ``database`` for what ``layout`` names, on first use; ``monotonic`` (seconds) tells when to look again."""
+    def __init__(
+        self,
+        database: Database,
+        layout: Layout,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        writes_nothing: bool = False,
+    ) -> None:
+        """Look in ``database`` for what ``layout`` names, on first use; ``monotonic`` (seconds) tells when to look again.
+
+        What is noted on the way is undone where this ``writes_nothing``.
+        """
+        self._writes_nothing = writes_nothing
         self._database = database
         self.layout = layout
         self._holdings: Holdings | None = None
@@ -210,9 +222,13 @@ class Catalogue:
         found = Holdings(ledger, accounts, Pauses(schema), reviews, tuple(lacks), columns)
         if lacks:
             return found
+        if self._writes_nothing:
+            await connection.execute("SAVEPOINT before_notes")
         key, start = await digest_key(connection, schema), await read_start(connection, schema)
         shared = await Codes(table, schema, key).shared(connection)
         logins = await self._logins_of(connection, accounts, key)
+        if self._writes_nothing:
+            await connection.execute("ROLLBACK TO SAVEPOINT before_notes")
         return replace(
             found,
             ledger=replace(
@@ -230,8 +246,12 @@ class Catalogue:
         """Return who is logged in at the accounts; those of the shop are noted each time they are read."""
         if self._logins is None:
             self._logins = Logins(self.layout.schema, key)
+        known: Mapping[str, Credentials] = {}
         if accounts is not None:
-            await self._logins.note(connection, credentials_of(await accounts.read(connection)))
+            known = credentials_of(await accounts.read(connection))
         elif self.layout.credentials is not None:
-            await self._logins.note(connection, {CONFIGURED: self.layout.credentials})
+            known = {CONFIGURED: self.layout.credentials}
+        else:
+            return self._logins
+        await self._logins.note(connection, known)
         return self._logins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from order_monitor.shop.brake import KIND, Held
 from order_monitor.shop.catalogue import Catalogue, Holdings
 from order_monitor.shop.claims import Claims
 from order_monitor.shop.columns import literal
-from order_monitor.shop.database import Connection, Database, now_of
+from order_monitor.shop.database import Connection, Database, UndoError, now_of
 from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.event_sql import WEBHOOK_MARK
 from order_monitor.shop.layout import events_of, settings_of
@@ -149,6 +150,22 @@ class OrderReader:
         holdings = self._catalogue.holdings
         await self._ends.put_up(self._database, holdings.ledger.table, holdings.reviews, late)
         return scan
+
+    async def peek(self) -> Scan:
+        """Return what a look would find, and leave nothing behind: what it notes on its way is undone.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as it must be.
+        """
+        await self._catalogue.complete()
+        found: list[Scan] = []
+        with suppress(UndoError):
+            async with self._catalogue.transaction() as connection:
+                scan, _ = await self._read(connection, None, None, None)
+                found.append(scan)
+                raise UndoError
+        return found[0]
 
     async def _read(
         self,

@@ -23,9 +23,12 @@ from order_monitor.shop.unconfirmed import Unconfirmed
 class Orders:
     """The orders table."""
 
-    def __init__(self, database: Database, layout: Layout) -> None:
-        """Work on the table that ``layout`` names; its columns are looked up on first use."""
-        self._catalogue = Catalogue(database, layout)
+    def __init__(self, database: Database, layout: Layout, *, writes_nothing: bool = False) -> None:
+        """Work on the table that ``layout`` names; its columns are looked up on first use.
+
+        What is looked up leaves nothing behind where this ``writes_nothing``: it is for `check`.
+        """
+        self._catalogue = Catalogue(database, layout, writes_nothing=writes_nothing)
         self.reader = OrderReader(database, self._catalogue)
         self._claims = Claims(self._catalogue)
         self._pruning = Pruning(self._catalogue)

@@ -162,3 +162,38 @@ async def test_check_and_a_pass_find_the_same(plain_shop: Shop, panel: Panel, tm
                 row["external_status"] == "completed" and row["pin_code"] and row["told"] == 1 for row in rows
             ), seed + n
     assert without_fault, seed
+
+
+async def test_it_writes_nothing(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """Neither routes nor logins nor dispatches, which a look notes; it sees them all the same."""
+    market = await market_of(shop)
+    key = await market.integration(None, kod=KOD, sifre=SIFRE, base=panel.server.url)
+    package = str(uuid.uuid4())
+    await market.route(None, package, key)
+    await shop.add(package_id=package)
+    await sent_long_ago(shop)
+    tables = [
+        row["name"]
+        for row in await shop.connection.fetch(
+            "SELECT relname::text AS name FROM pg_class WHERE relname LIKE 'order_monitor%' AND relkind = 'r'"
+        )
+    ]
+
+    async def stored() -> dict[str, list[str]]:
+        return {
+            name: sorted(str(row) for row in await shop.connection.fetch(f"SELECT * FROM {name}")) for name in tables
+        }
+
+    config = from_shop(shop, panel)
+    assert (await once(tmp_path, config))[0] == 0
+    await shop.connection.execute("DELETE FROM order_monitor_settings WHERE name LIKE 'route %' OR name LIKE 'login %'")
+    await shop.add(package_id=package)
+    await sent_long_ago(shop)
+    before = await stored()
+    _, lines, _ = await check(tmp_path, config)
+    assert any("found, 0 of them cannot be asked about" in line["text"] for line in lines), lines
+    after = await stored()
+    assert {name: [row for row in rows if row not in before[name]] for name, rows in after.items()} == {
+        name: [] for name in tables
+    }
+    assert after == before
