@@ -190,7 +190,7 @@ async def test_beside_an_older_version_it_waits_and_goes_on_without(house: House
     await house.shop.connection.execute("SELECT pg_advisory_lock($1::int4, 7)", older)
     await until(lambda: one.cluster.view is None)
     assert one.held() == set()
-    assert "an older version" in one.cluster.problem
+    assert "a process of version 0.1" in one.cluster.problem
     await house.shop.connection.execute("SELECT pg_advisory_unlock($1::int4, 7)", older)
     await until(lambda: one.held() == set(NAMES))
 
