@@ -232,6 +232,10 @@ def test_a_message_that_was_encoded_twice_is_put_right_and_a_pin_is_not_guessed(
     assert one(status="accept", pin="Åžifre: AB12-CD34") == Garbled("unreadable_pin")
 
 
+def test_what_cannot_be_unpacked_is_not_understood() -> None:
+    assert read(b"x", headers={"content-encoding": "br"}) == Garbled("bad_encoding")
+
+
 def test_a_balance_or_why_there_is_none() -> None:
     def profile(value: Any, status: int = 200) -> Balance | NoBalance:
         return parse_profile(status, {}, json.dumps(value).encode(), now=NOW, max_body=65_536)
