@@ -107,7 +107,7 @@ async def _check(
             if settings.cluster.enabled:
                 lines += await _check_cluster(settings, database)
             elif not orders.lacks:
-                lines += await _check_company(settings, database)
+                lines += await _check_other_daemons(settings, database)
             lines += await _check_accounts(settings, database, directory)
         lines += notify_lines(settings.notify)
     except ShopUnavailableError as error:
@@ -212,7 +212,7 @@ async def _check_webhook(settings: Settings, database: Database) -> list[CheckLi
     return [CheckLine("ok", "webhook.url", since)]
 
 
-async def _check_company(settings: Settings, database: Database) -> list[CheckLine]:
+async def _check_other_daemons(settings: Settings, database: Database) -> list[CheckLine]:
     """Say whether several daemons work on this shop although no sharing is set."""
     found = [peer for peer, _ in await presence_of(settings, database, "check").seen(_LATELY)]
     if len(found) < 2:  # noqa: PLR2004 - more than one

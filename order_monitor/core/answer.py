@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
+from order_monitor.core.easing import SHORTAGE_WORDS
 from order_monitor.core.pin import Pin
 
 
@@ -95,7 +96,7 @@ AccountFailure: TypeAlias = Blocked | Busy | Unreachable
 NotAnswered: TypeAlias = Refused | Garbled | AccountFailure
 Answer: TypeAlias = AboutOrder | NotAnswered
 
-EXHAUSTED: frozenset[str] = frozenset({"no_local_ports", "no_files", "no_memory", "no_threads"})
+EXHAUSTED: frozenset[str] = frozenset(SHORTAGE_WORDS)
 """What `Unreachable` says where this machine or process has run out of something: the provider is not at fault."""
 
 ON_THE_WAY: frozenset[str] = frozenset(

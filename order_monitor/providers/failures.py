@@ -8,7 +8,6 @@ from typing import Final
 
 import httpx
 
-from order_monitor.core.answer import EXHAUSTED
 from order_monitor.core.easing import SHORTAGE_WORDS, shortage_of
 
 PROXY_UNREACHABLE: Final = "proxy_unreachable"
@@ -30,8 +29,6 @@ FAILURE_WORDS: Final = {
     **SHORTAGE_WORDS,
 }
 """Each reason in words."""
-
-assert set(SHORTAGE_WORDS) == EXHAUSTED
 
 _DISCARD: Final = 9
 

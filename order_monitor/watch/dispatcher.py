@@ -146,14 +146,16 @@ class Dispatcher:
         account.pace.take(now)
         account.calls[entry] = now
         self._calling.add(account.key)
-        others = [] if probe else self._others(account)
+        # What a call about several left without an answer is asked about alone: one of them may be why it failed.
+        others = [] if probe or entry.memo.failures else self._others(account)
         self.calls.start(self._ask(account, entry, others, probe), f"check {entry.id}")
         return True
 
     def _others(self, account: Account) -> list[Entry]:
         """Take what else of an account is due and goes into the same call."""
         others: list[Entry] = []
-        while len(others) + 1 < batch_of(account.provider):
+        most = batch_of(account.provider) - 1
+        while len(others) < most:
             entry = self._board.queue.take(account.key)
             if entry is None:
                 break

@@ -51,14 +51,14 @@ class Inquiry:
             began = account.calls.pop(entry)
         seconds = self._board.clock.monotonic() - began
         requests, failure = batch.requests, batch.failure or Unreachable("internal_error")
-        unanswered = [one for one, order in zip(entries, orders, strict=True) if order.referans not in batch.answers]
-        if unanswered and others:
+        answered = [pair for pair in zip(entries, orders, strict=True) if pair[1].referans in batch.answers]
+        if others and len(answered) < len(entries):
+            known = {order.id for _, order in answered}
+            unanswered = [one for one, order in zip(entries, orders, strict=True) if order.id not in known]
             self._board.observer.checked(account.name, orders[0], failure, seconds)
             self._call_failed(account, unanswered, Reply(failure, requests), probe)
             requests = 1
-        for one, order in zip(entries, orders, strict=True):
-            if one in unanswered and others:
-                continue
+        for one, order in answered if others else zip(entries, orders, strict=True):
             answer = batch.answers.get(order.referans, failure)
             self._board.observer.checked(account.name, order, answer, seconds)
             self._understand(account, one, Reply(answer, requests), probe)

@@ -89,19 +89,17 @@ class Judgement:
         _count_requests(account, reply, now)
         self._board.state.outcomes[answer.outcome] += 1
         why = f"refused_{answer.code}" if isinstance(answer, Refused) else getattr(answer, "why", answer.outcome)
-        account.said = getattr(answer, "message", "")
-        is_shut = False
         if why in EXHAUSTED:
-            account.gate.learned_nothing(now, probe=probe)
-            self._board.ran_out(why)
-        else:
-            wait = answer.retry_after if isinstance(answer, Busy) else None
-            is_shut = account.gate.failed(now, why, probe=probe, retry_after=wait)
-            fault = Fault.NETWORK if isinstance(answer, Unreachable) else Fault.ACCOUNT
-            self._health.failed(account, why, now, is_shut=is_shut, fault=fault)
+            for entry in entries:
+                self._ran_out(account, entry, why, now, probe=probe)
+            return
+        account.said = getattr(answer, "message", "")
+        fault = Fault.NETWORK if isinstance(answer, Unreachable) else Fault.ACCOUNT
+        is_shut = self._account_failed(account, answer, why, fault, now, probe=probe)
         for entry in entries:
             if self._board.policy.one_pass:
-                # Each has its turn again, for as long as the account may be asked.
+                # Each has its turn again, by itself, for as long as the account may be asked.
+                entry.note(failures=entry.memo.failures + 1)
                 self._board.queue.schedule(entry, entry.due)
             else:
                 self._not_answered(entry, answer)
@@ -149,12 +147,19 @@ class Judgement:
             account.gate.learned_nothing(now, probe=probe)
             self._not_answered(entry, answer, self._board.policy.cap)
             return
-        retry_after = answer.retry_after if isinstance(answer, Busy) else None
-        is_shut = account.gate.failed(now, answer.why, probe=probe, retry_after=retry_after)
-        self._health.failed(account, answer.why, now, is_shut=is_shut, fault=fault)
+        is_shut = self._account_failed(account, answer, answer.why, fault, now, probe=probe)
         self._not_answered(entry, answer)
         if is_shut:
             self._take_back(account)
+
+    def _account_failed(
+        self, account: Account, answer: Answer, why: str, fault: Fault, now: float, *, probe: bool
+    ) -> bool:
+        """Count a failure of the account or of the network; return whether it shut the gate."""
+        retry_after = answer.retry_after if isinstance(answer, Busy) else None
+        is_shut = account.gate.failed(now, why, probe=probe, retry_after=retry_after)
+        self._health.failed(account, why, now, is_shut=is_shut, fault=fault)
+        return is_shut
 
     def _ran_out(self, account: Account, entry: Entry, why: str, now: float, *, probe: bool) -> None:
         """Take note that this machine could not ask: it ends no order, not even with ``give_up_blind``, and shuts no gate."""
