@@ -148,26 +148,26 @@ class Assembly:
         notifier, alerter = Notifier(view, clock), alerter_of(settings, database, clock, presence.ident.id, redactor)
         census = view.census if settings.health.enabled or alerter is not None else None
         balances, doubts = balances_of(settings, engine, clock), doubts_of(settings, engine, orders, clock)
-        beside = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
-        beside |= {"presence": attendance.run, "settings": accord.run}
+        tasks = running({CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances})
+        tasks |= {"presence": attendance.run, "settings": accord.run}
         if not shared:
-            beside["other daemons"] = OtherDaemons(engine.board, presence, clock).run
-        beside |= running(
+            tasks["other daemons"] = OtherDaemons(engine.board, presence, clock).run
+        tasks |= running(
             {"brake": brake, "housekeeping": Housekeeping(orders, clock), "doubts": doubts, "census": census}
         )
         if alerter is not None:
-            beside["notify"] = lambda: alerter.run(view)
+            tasks["notify"] = lambda: alerter.run(view)
         if ping is not None:
-            beside["ping"] = lambda: ping.run(probe)
+            tasks["ping"] = lambda: ping.run(probe)
         if reconciliation is not None:
-            beside["rechecks"] = lambda: reconciliation.run(engine)
+            tasks["rechecks"] = lambda: reconciliation.run(engine)
         if learning is not None:
             learning.watch(engine)
             view.learned = learning.timing
         if notifier.listens:
-            beside["systemd"] = notifier.run
+            tasks["systemd"] = notifier.run
         grace, interval = settings.shutdown.grace, schedule.scan_interval
-        life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=beside)
+        life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=tasks)
         health = health_of(settings, probe, Dashboard(view, metrics))
         return cls(
             database,

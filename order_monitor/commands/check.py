@@ -111,7 +111,7 @@ async def _check(
             lines += await _check_accounts(settings, database, directory)
         lines += notify_lines(settings.notify)
     except ShopUnavailableError as error:
-        # What was found until then is told all the same.
+        # What was found before that is reported as well.
         text, _, remedy = str(error).partition("; ")
         lines.append(CheckLine("error", "database", f"cannot be reached: {text}", remedy))
         code = report(error)

@@ -75,7 +75,7 @@ def _reasons(scan: Scan, directory: Directory) -> list[CheckLine]:
 
 
 def _such_as(orders: list[Order]) -> str:
-    """Name some, so that nobody has to look for them."""
+    """Name some of them, so that they need not be searched for."""
     named = ", ".join(order.id for order in orders[:_NAMED])
     return f"; such as {named}" if len(orders) > _NAMED else f": {named}"
 

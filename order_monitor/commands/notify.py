@@ -19,7 +19,7 @@ from order_monitor.tell.messages import Message
 from order_monitor.tell.services import NoLibraryError, services_of
 from order_monitor.tell.streams import say
 
-_NOBODY: Final = "notify.urls is empty: nobody is told"
+_NO_ADDRESS: Final = "notify.urls is empty: no message can be sent"
 _DAEMON: Final = "order-monitor.service"
 _GIVEN: Final = re.compile(r"[A-Za-z0-9:._@\\-]{1,200}")
 
@@ -39,7 +39,7 @@ def run_dead(config: Path | None, unit: str | None, environ: Mapping[str, str] |
     how = [environ.get(name, "") for name in ("MONITOR_SERVICE_RESULT", "MONITOR_EXIT_CODE", "MONITOR_EXIT_STATUS")]
     why = " ".join(word for word in how if _GIVEN.fullmatch(word))
     if not notify.urls:
-        say(f"order-monitor: {_NOBODY}")
+        say(f"order-monitor: {_NO_ADDRESS}")
         return ExitCode.OK
     return _send(notify, messages_of(notify).of_death(named if _GIVEN.fullmatch(named) else _DAEMON, why))
 
@@ -47,7 +47,7 @@ def run_dead(config: Path | None, unit: str | None, environ: Mapping[str, str] |
 def _send(notify: NotifySettings, message: Message) -> int:
     urls = [url.get_secret_value() for url in notify.urls]
     if not urls:
-        say(f"order-monitor: {_NOBODY}")
+        say(f"order-monitor: {_NO_ADDRESS}")
         return ExitCode.NOT_DONE
     sink, redactor = set_up("error", "auto")
     redactor.learn(urls)
@@ -74,7 +74,7 @@ def notify_lines(notify: NotifySettings) -> list[CheckLine]:
         services = services_of([url.get_secret_value() for url in notify.urls])
     except NoLibraryError as error:
         why, do = str(error).split(": ", 1)
-        return [CheckLine("error", "notify.urls", f"nobody is told: {why}", do)]
+        return [CheckLine("error", "notify.urls", f"no message can be sent: {why}", do)]
     bad = [service for service in services if service.problem]
     lines = [
         CheckLine(

@@ -107,7 +107,7 @@ class WebhookSettings(Section):
 
 
 class NotifySettings(Section):
-    """Who is told by Telegram, mail, Slack and the like what somebody should look at, with the extra `notify`."""
+    """Messages to people by Telegram, mail, Slack and others when something needs attention; needs the extra `notify`."""
 
     # Each holds a token or a password.
     urls: Annotated[tuple[SecretStr, ...], BeforeValidator(read_addresses)] = ()

@@ -66,7 +66,7 @@ async def test_a_test_message_says_what_each_service_answered(tmp_path: Path, bo
 
 
 async def test_nobody_to_tell_or_a_mistake_is_said(tmp_path: Path) -> None:
-    assert await notify(tmp_path, "", "--test") == (1, "order-monitor: notify.urls is empty: nobody is told\n")
+    assert await notify(tmp_path, "", "--test") == (1, "order-monitor: notify.urls is empty: no message can be sent\n")
     assert (await notify(tmp_path, "", "--dead"))[0] == 0, "where nobody is to be told, there is nothing to do"
     code, said = await notify(tmp_path, told_to("CANARY"), "--test")
     assert (code, "notify.urls: give addresses as Apprise takes them" in said) == (2, True)
