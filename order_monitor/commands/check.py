@@ -26,8 +26,9 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
 from order_monitor.core.easing import SHORTAGE_REMEDIES
 from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
+from order_monitor.core.login import KINDS
 from order_monitor.providers.failures import FAILURE_WORDS
-from order_monitor.providers.provider import KINDS, Balance, NoBalance
+from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.transport import CERTIFICATE_WORDS
 from order_monitor.settings.loading import readable_secrets
 from order_monitor.settings.model import Settings

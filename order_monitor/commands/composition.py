@@ -19,7 +19,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.login import Credentials
+from order_monitor.core.login import CLIENT_API, KINDS, Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.proxy import Proxy, parse_proxy
 from order_monitor.core.schedule import Continuous, Plan, Schedule
@@ -29,7 +29,7 @@ from order_monitor.core.timing.terms import Terms
 from order_monitor.providers.address_guard import is_forbidden_host, is_loopback, public_addresses
 from order_monitor.providers.client_api import ClientApi, ClientApiAccount
 from order_monitor.providers.exchange import CallLimits
-from order_monitor.providers.provider import CLIENT_API, KINDS, Provider
+from order_monitor.providers.provider import Provider
 from order_monitor.providers.resolver import Resolve, Resolver
 from order_monitor.providers.transport import FreshConnections, ProxyRoute, trusting
 from order_monitor.providers.znet import Znet, ZnetAccount

@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 IN_MEMORY: Final = b"order-monitor"
 """The key of digests that never leave this process."""
 
+ZNET: Final = "znet"
+CLIENT_API: Final = "client_api"
+KINDS: Final = {"znet": ZNET, "barakat": CLIENT_API, "apstore": CLIENT_API}
+"""What each word in the shop's ``integrations.provider`` speaks; others are not asked."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 
 

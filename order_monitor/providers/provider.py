@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from order_monitor.core.amount import amount_of
 from order_monitor.core.answer import Answer
-
-ZNET: Final = "znet"
-CLIENT_API: Final = "client_api"
-KINDS: Final = {"znet": ZNET, "barakat": CLIENT_API, "apstore": CLIENT_API}
-"""What each word in the shop's ``integrations.provider`` speaks; others are not asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.errors import TableError
-from order_monitor.core.login import Credentials
+from order_monitor.core.login import CLIENT_API, KINDS, Credentials
 from order_monitor.core.order import Route
 from order_monitor.shop.columns import Column, Table, columns_of, is_table, quoted
 from order_monitor.shop.database import Connection
@@ -69,9 +69,13 @@ class Integration:
     token: str = field(default="", repr=False)
 
     @property
-    def user(self) -> str:
-        """Who is logged in: the user's name, or where there is none this integration, whose token may be renewed."""
-        return self.kod.strip() or self.id
+    def credentials(self) -> Credentials:
+        """Who is logged in where: by the user's name at znet, elsewhere by the token. Two integrations that hold one are one login.
+
+        A token that is renewed is another login of the same account, which is remembered with the one before (`Logins`).
+        """
+        kind = KINDS.get(self.provider, self.provider)
+        return Credentials(kind, self.base_url, self.token if kind == CLIENT_API else self.kod)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class AccountTables:
 
 def credentials_of(integrations: Iterable[Integration]) -> dict[str, Credentials]:
     """Return who is logged in where, by the accounts' keys."""
-    return {i.id: Credentials(i.provider, i.base_url, i.user) for i in integrations}
+    return {i.id: i.credentials for i in integrations}
 
 
 def own_sql(orders: Table, alias: str) -> str:

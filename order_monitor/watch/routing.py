@@ -11,10 +11,10 @@ from typing import Final, Protocol
 import structlog
 
 from order_monitor.core.gate import Pace
-from order_monitor.core.login import Credentials
+from order_monitor.core.login import KINDS
 from order_monitor.core.order import CONFIGURED, Order, Route, SkipReason
 from order_monitor.core.proxy import parse_proxy
-from order_monitor.providers.provider import KINDS, Provider
+from order_monitor.providers.provider import Provider
 from order_monitor.shop.accounts import Integration
 from order_monitor.watch.account import Account
 
@@ -181,7 +181,7 @@ class ShopAccounts:
         """Let accounts that hold one login have one pace: the provider counts its calls, whoever of us makes them."""
         paces: dict[str, Pace] = {}
         for known in self._known.values():
-            account, login = known.account, _credentials(known.integration).login()
+            account, login = known.account, known.integration.credentials.login()
             if account.login != login:
                 account.login, account.pace = login, Pace(account.pace.per_second, account.pace.slack)
             account.pace = paces.setdefault(login, account.pace)
@@ -229,10 +229,6 @@ def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
         return accounts[typed]
     found = [account for account in accounts.values() if account.name == typed]
     return found[0] if len(found) == 1 else None
-
-
-def _credentials(integration: Integration) -> Credentials:
-    return Credentials(integration.provider, integration.base_url, integration.user)
 
 
 def _access(integration: Integration) -> tuple[str, ...]:

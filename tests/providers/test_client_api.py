@@ -174,6 +174,30 @@ async def test_many_orders_go_into_one_call_and_each_gets_its_own_pin(
     assert len(bank.heads) <= 12, "fifty a call, and at a pace"
 
 
+async def test_two_integrations_with_one_token_are_one_login(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+    """One reference on two orders: nobody knows whose the answer is, so neither gets the PIN."""
+    bank = Bank()
+    async with RawServer(bank) as server:
+        first, second = await prepared(plain_shop, f"http://127.0.0.1:{server.port}", 2)
+        other = str(uuid.uuid4())
+        await plain_shop.connection.execute(
+            "INSERT INTO integrations (id, name, provider, base_url, api_token, kod) "
+            "SELECT $1::uuid, 'other', 'apstore', base_url, api_token, 'stray' FROM integrations",
+            other,
+        )
+        await plain_shop.connection.execute(
+            "UPDATE product_orders SET provider_id = $1 WHERE id = $2::uuid", other, second
+        )
+        await plain_shop.connection.execute("UPDATE product_orders SET provider_referans = 'ID_1'")
+        bank.orders = {"ID_1": {"status": "accept", "pin": "PIN-1234-5678"}}
+        await once(tmp_path, settings(plain_shop.dsn, panel.server.url, provider=GIVEN))
+    rows = [await plain_shop.row(i) for i in (first, second)]
+    assert [row["pin_code"] for row in rows] == [None, None]
+    assert {row["external_status"] for row in rows} == {"sent"}
+    kinds = await plain_shop.connection.fetch("SELECT DISTINCT kind FROM order_monitor_review WHERE closed_at IS NULL")
+    assert [row["kind"] for row in kinds] == ["reference_twice"]
+
+
 async def test_a_provider_that_takes_fewer_is_asked_about_fewer(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     bank = Bank(most=20)
     async with RawServer(bank) as server:
