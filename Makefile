@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick faults image boot newcomer matrix citus release-check check audit fuzz format lock simulate mutants mutation benchmark screenshots docs docs-settings clean
+.PHONY: help demo test quick money faults fast image boot newcomer matrix citus release-check check audit fuzz format lock simulate replay leaks mutants mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,15 +27,32 @@ endif
 CORES := $(shell nproc 2>/dev/null || echo 2)
 # Half of the time a test waits for a process, a server or a browser; each worker has a database server of its own.
 WORKERS ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : $(CORES) < 8 ? 8 : $(CORES))))
-CORE := order_monitor/core/*,order_monitor/core/timing/*,order_monitor/providers/znet_parser.py
+COMMA := ,
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
 
 quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
 	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not simulated" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
+
+money: $(VENV)/dev.done ## a Django shop's wallets, to the last cent: 10,000 orders while everything is killed, and 2,000 through the guide from Celery
+	@.ci/tools
+	MONEY_ORDERS=$(MONEY_ORDERS) SWITCHING_ORDERS=$(SWITCHING_ORDERS) $(BIN)/python -m pytest -q -s -n0 \
+	  tests/contrib/test_money.py tests/contrib/test_switching.py $(ARGS)
+
+MONEY_ORDERS ?= 10000
+SWITCHING_ORDERS ?= 2000
 
 faults: $(VENV)/dev.done ## real faults, compared row by row: minutes of kills, cuts and freezes (FAULTS_KILLS=10)
 	rm -rf build/faults
 	FAULTS=1 $(BIN)/python -m pytest -q -n0 --timeout 300 tests/faults $(ARGS)
 	@cat build/faults/report.txt
+
+fast: $(VENV)/fast.done ## the transport, and the program's processes, on the event loop of the extra "fast"
+	PYTHONPATH=$(abspath $(VENV))/fast $(BIN)/python -W ignore::DeprecationWarning -m pytest -q -n $(CORES) -p tests.fast.policy \
+	  tests/providers/test_transport.py tests/providers/znet tests/providers/client_api/test_parser.py $(ARGS)
+	FAST=1 PYTHONPATH=$(abspath $(VENV))/fast $(BIN)/python -m pytest -q -n $(CORES) tests/fast tests/commands/test_process.py \
+	  tests/commands/test_cluster.py tests/commands/test_reload.py tests/commands/test_people.py $(ARGS)
 
 image: $(VENV)/dev.done ## build the image and run it: read-only, without rights, stopped under load; needs root
 	.ci/image
@@ -78,10 +95,12 @@ format: $(VENV)/dev.done ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(VENV)/dev.done ## pin what the image installs
+lock: $(VENV)/dev.done ## pin what the image installs, and what development does
 	$(COMPILE) -o deploy/requirements.lock pyproject.toml
 	$(COMPILE) --extra notify --constraint deploy/requirements.lock -o deploy/notify.lock pyproject.toml
 	$(COMPILE) --build-deps-for wheel --only-build-deps -o deploy/build.lock pyproject.toml
+	$(BIN)/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[demo]' --group dev
+	$(BIN)/pip list --format freeze --exclude-editable | grep -viE '^(pip|setuptools|django)==' > deploy/dev.lock
 
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-header --no-annotate \
   --no-emit-trusted-host --no-emit-find-links --allow-unsafe --upgrade
@@ -91,10 +110,20 @@ simulate: $(VENV)/dev.done ## hours of faults in virtual time: SEEDS=10000, or S
 
 SEEDS ?= 200
 
+replay: $(VENV)/dev.done ## whole simulated runs again on a real PostgreSQL, statement by statement: REPLAYS=20
+	SIMULATION_REPLAYS=$(REPLAYS) $(BIN)/python -m pytest -q -n $(CORES) tests/simulation/test_replay.py $(ARGS)
+
+REPLAYS ?= 20
+
+leaks: $(VENV)/dev.done ## a virtual day of accounts, orders and passwords that come and go, and CHECKS checks: nothing stays
+	LEAKS_HOURS=24 LEAKS_CHECKS=$(CHECKS) $(BIN)/python -m pytest -q -n0 -s --timeout 7200 tests/simulation/test_leaks.py $(ARGS)
+
+CHECKS ?= 1000000
+
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 	$(BIN)/python -m tests.simulation.mutants
 
-mutation: $(VENV)/mutation.done ## small changes to the pure core, and which of them no test notices; takes long, ARGS="order_monitor.core.gate.*" less
+mutation: $(VENV)/mutation.done ## small changes to what decides, each noticed or argued in .ci/survivors.toml; takes long, ARGS="order_monitor.core.gate.*" less
 	$(BIN)/python .ci/mutation.py $(ARGS)
 
 fuzz: $(VENV)/fuzz.done ## a coverage-guided fuzzer on the parser, on heads and chunks, and on the settings file, SECONDS each
@@ -126,9 +155,9 @@ $(VENV)/demo.done: pyproject.toml | $(BIN)/pip
 	@$(BIN)/pip install --quiet --editable '.[demo]'
 	@touch $@
 
-$(VENV)/dev.done: pyproject.toml | $(BIN)/pip
+$(VENV)/dev.done: pyproject.toml deploy/dev.lock | $(BIN)/pip
 	@echo "Installing order-monitor and its tools into $(VENV) …"
-	@$(BIN)/pip install --quiet --editable '.[demo]' --group dev
+	@$(BIN)/pip install --quiet --editable '.[demo]' --group dev --constraint deploy/dev.lock
 	@touch $@ $(VENV)/demo.done
 
 $(VENV)/benchmark.done: pyproject.toml benchmarks/install
@@ -144,6 +173,11 @@ $(VENV)/audit.done: pyproject.toml | $(BIN)/pip
 $(VENV)/fuzz.done: pyproject.toml | $(VENV)/dev.done
 	@echo "Installing the fuzzer into $(VENV) …"
 	@$(BIN)/pip install --quiet --group fuzz
+	@touch $@
+
+$(VENV)/fast.done: pyproject.toml | $(VENV)/dev.done
+	@echo "Installing uvloop into $(VENV)/fast …"
+	@$(BIN)/pip install --quiet --target $(VENV)/fast --upgrade uvloop
 	@touch $@
 
 $(VENV)/mutation.done: pyproject.toml | $(VENV)/dev.done

@@ -1,6 +1,7 @@
-"""``.ci/audit.py PIP_AUDIT [--strict]``: known vulnerabilities of what is locked.
+"""``.ci/audit.py PIP_AUDIT [--strict]``: check the locked packages for known vulnerabilities.
 
-Where the advisories cannot be asked (no network, a mirror without them) it says so, and lets a check go on; ``--strict`` does not.
+If the advisories are unreachable (no network, a mirror without them), it reports that and the check
+passes; with ``--strict`` it fails.
 """
 
 import json
@@ -8,24 +9,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-LOCKS = ("deploy/notify.lock", "deploy/build.lock")  # all of requirements.lock is in the first
+LOCKS = ("deploy/notify.lock", "deploy/build.lock")  # the first contains all of requirements.lock
 
 
 def audit(command: str, lock: str) -> tuple[list[str], str]:
-    """Return what is known against the locked packages, and why some were not looked at."""
-    options = ["--disable-pip", "--require-hashes", "--format", "json", "--progress-spinner", "off", "-r", lock]
+    """Return the known vulnerabilities of the locked packages, and why some were not checked."""
+    options = [
+        "--disable-pip",
+        "--require-hashes",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        "-r",
+        lock,
+    ]
     run = subprocess.run([command, *options], capture_output=True, text=True, check=False)
     try:
         found = json.loads(run.stdout)["dependencies"]
     except (ValueError, KeyError, TypeError):
         return [], (run.stderr.strip().splitlines() or ["no answer"])[-1]
-    known = [f"{one['name']} {one['version']}: {flaw['id']}" for one in found for flaw in one.get("vulns", [])]
+    known = [
+        f"{one['name']} {one['version']}: {flaw['id']}"
+        for one in found
+        for flaw in one.get("vulns", [])
+    ]
     skipped = [one["name"] for one in found if "skip_reason" in one]
-    return known, f"{len(skipped)} of {len(found)} packages are unknown to the advisories" if skipped else ""
+    return (
+        known,
+        f"{len(skipped)} of {len(found)} packages are unknown to the advisories" if skipped else "",
+    )
 
 
 def main() -> int:
-    """Look at each lock."""
+    """Audit each lock file."""
     worst = 0
     for lock in LOCKS:
         known, missed = audit(sys.argv[1], lock)

@@ -1,6 +1,7 @@
-"""Write what the image installs as a CycloneDX bill of materials: ``python .ci/sbom.py VERSION deploy/requirements.lock > FILE``.
+"""Write what the image installs as a CycloneDX bill of materials: ``python .ci/sbom.py VERSION
+deploy/requirements.lock > FILE``.
 
-The same lock makes the same bytes: it holds neither a time nor a random number.
+The same lock gives the same bytes: the output contains neither a time nor a random number.
 """
 
 import json
@@ -20,12 +21,16 @@ def components(lock: str) -> list[dict[str, Any]]:
         if pinned := PINNED.match(line):
             found.append(component(*pinned.groups()))
         for digest in HASH.findall(line):
-            found[-1]["externalReferences"][0]["hashes"].append({"alg": "SHA-256", "content": digest})
+            found[-1]["externalReferences"][0]["hashes"].append(
+                {"alg": "SHA-256", "content": digest}
+            )
     return found
 
 
 def component(name: str, version: str) -> dict[str, Any]:
-    """Return one distribution without its hashes, which are those of its files: any one of them may be installed."""
+    """Return one distribution without its hashes, which belong to its files: any one of them may be
+    installed.
+    """
     purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}"
     files = {"type": "distribution", "url": purl, "hashes": []}
     return {
@@ -39,10 +44,16 @@ def component(name: str, version: str) -> dict[str, Any]:
 
 
 def bill(version: str, lock: str) -> dict[str, Any]:
-    """Return the whole bill of ``version`` of the program."""
+    """Return the complete bill of materials for ``version`` of the program."""
     locked = components(lock)
     ref = f"pkg:pypi/order-monitor@{version}"
-    program = {"type": "application", "bom-ref": ref, "name": "order-monitor", "version": version, "purl": ref}
+    program = {
+        "type": "application",
+        "bom-ref": ref,
+        "name": "order-monitor",
+        "version": version,
+        "purl": ref,
+    }
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",

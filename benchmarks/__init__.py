@@ -1,1 +1,1 @@
-"""What the program costs, measured; nothing of the program imports this."""
+"""Benchmarks of the program's cost; the program imports nothing from here."""

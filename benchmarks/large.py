@@ -1,8 +1,8 @@
-"""What very many open orders cost: ``python -m benchmarks.large 1000000``.
+"""The cost of a very large number of open orders: ``python -m benchmarks.large 1000000``.
 
-In one run, over a real PostgreSQL: taking all of them in, and reading them all again, beside a bare fetch of the same rows; a quick
-look beside that; the memory of an order; and how long the loop is held up while all are read, and while the page and the metrics
-are served.
+Measured in one run over a real PostgreSQL: the first scan and a full re-scan, compared with a bare
+fetch of the same rows; an incremental scan, compared with the first; the memory per order; and how
+long the event loop is blocked during the first scan, and while the page and the metrics are served.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from order_monitor.shop.migration import Migration
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.document import document_of
 from order_monitor.tell.metrics import Metrics
-from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.status_view import StatusView
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
@@ -47,23 +47,29 @@ SERVED_FOR = 30.0
 
 
 class Ticker:
-    """Tells by how much the loop is late: it wakes every ten milliseconds."""
+    """Measures the delay of the event loop: it wakes every ten milliseconds."""
 
     def __init__(self) -> None:
-        """Begin with no wait."""
+        """Start with no delays."""
         self.late: list[float] = []
 
     async def run(self) -> None:
-        """Tick for ever."""
+        """Tick until cancelled."""
         while True:
             began = time.perf_counter()
             await asyncio.sleep(TICK)
             self.late.append(time.perf_counter() - began - TICK)
 
     def told(self) -> str:
-        """Return how late the loop was since the last call: at 99.9 % of the ticks, and at the worst one, in milliseconds."""
+        """Return the delay of the loop since the last call, in milliseconds: the 99.9th percentile,
+        and the worst.
+        """
         late, self.late = sorted(self.late), []
-        return f"99.9 % {late[int(len(late) * 0.999)] * 1000:.0f} ms, worst {late[-1] * 1000:.0f} ms" if late else "-"
+        return (
+            f"99.9 % {late[int(len(late) * 0.999)] * 1000:.0f} ms, worst {late[-1] * 1000:.0f} ms"
+            if late
+            else "-"
+        )
 
 
 def resident() -> int:
@@ -78,8 +84,8 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - began
 
 
-async def serve(view: Overview, metrics: Metrics) -> None:
-    """Show the page's document and the metrics every two seconds."""
+async def serve(view: StatusView, metrics: Metrics) -> None:
+    """Render the page's document and the metrics every two seconds."""
     end = time.perf_counter() + SERVED_FOR
     while time.perf_counter() < end:
         document_of(view)
@@ -88,7 +94,7 @@ async def serve(view: Overview, metrics: Metrics) -> None:
 
 
 async def measure(dsn: str, count: int) -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     connection = await asyncpg.connect(dsn)
     await connection.execute(SCHEMA)
     database = Database(parse_dsn(dsn), statement_timeout=120.0)
@@ -102,9 +108,9 @@ async def measure(dsn: str, count: int) -> None:
     policy = Policy(Continuous(Schedule()))
     at_once = replace(policy, reading=Reading(share=0.0))
     engine = Engine(orders, {"default": Account("default", Nobody())}, at_once, clock)
-    life, ticker, view = Lifecycle(engine, clock, Stop()), Ticker(), Overview(clock)
+    life, ticker, view = Lifecycle(engine, clock, Stop()), Ticker(), StatusView(clock)
     view.watch(engine, Readiness(engine, clock, 10.0), policy.give_up_after)
-    beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.census.run())]
+    beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.queue_summary.run())]
     taking = asyncio.create_task(timed(life.first_scan))
     began = time.perf_counter()
     while engine.state.taking_at is None:
@@ -112,7 +118,7 @@ async def measure(dsn: str, count: int) -> None:
     ready = time.perf_counter() - began
     whole = await taking
     memory, late_reading = (resident() - before) / count, ticker.told()
-    engine.adopt(policy)
+    engine.reconfigure(policy)
     again = await timed(engine.scan)
     quick = await timed(engine.scan)
     ticker.told()
@@ -134,7 +140,7 @@ async def measure(dsn: str, count: int) -> None:
 
 
 def main() -> None:
-    """Measure with as many orders as the command line says, by default 100,000."""
+    """Measure with the number of orders from the command line, by default 100,000."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with EmbeddedPostgres() as server:
         asyncio.run(measure(server.dsn(), int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

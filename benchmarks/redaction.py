@@ -1,8 +1,8 @@
-"""What hiding secrets costs a log line: ``python -m benchmarks.redaction``.
+"""The cost of redacting secrets from a log line: ``python -m benchmarks.redaction``.
 
-The same lines with one account and with 30,000, whose passwords have been exchanged three times within the hour: a line of our own,
-one with what a provider said, and one with text from outside that names no account. Ratios are what counts; the microseconds are
-this machine's.
+The same lines with one account and with 30,000, whose passwords changed three times within the
+hour: a line of our own, one with a provider's message, and one with external text that names no
+account. Compare the ratios; the microseconds depend on this machine.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ ROUNDS: Final = 7
 
 SAID: Final = "the panel says: bayi no 1234 bulunamadi, islem 55555 iptal edildi, tekrar deneyiniz"
 KINDS: Final[dict[str, dict[str, Any]]] = {
-    "our own words": {"order_id": "3f9c12aa-7f3a-4b1c-9e0d-1f2e3d4c5b6a", "account": "shop0", "outcome": "waiting"},
-    "what a provider said": {"order_id": "3f9c12aa-7f3a-4b1c-9e0d-1f2e3d4c5b6a", "account": "shop0", "said": SAID},
+    "our own words": {
+        "order_id": "3f9c12aa-7f3a-4b1c-9e0d-1f2e3d4c5b6a",
+        "account": "shop0",
+        "outcome": "waiting",
+    },
+    "what a provider said": {
+        "order_id": "3f9c12aa-7f3a-4b1c-9e0d-1f2e3d4c5b6a",
+        "account": "shop0",
+        "said": SAID,
+    },
     "text that names no account": {"why": SAID},
 }
 
@@ -36,19 +44,25 @@ def main() -> None:
     sys.stdout.write(f"{'a line':<30}{'1 account':>12}{f'{ACCOUNTS:,}':>12}{'ratio':>8}\n")
     for kind in KINDS:
         ratio = many[kind] / one[kind]
-        sys.stdout.write(f"{kind:<30}{one[kind] * 1e6:>9.0f} us{many[kind] * 1e6:>9.0f} us{ratio:>8.2f}\n")
+        sys.stdout.write(
+            f"{kind:<30}{one[kind] * 1e6:>9.0f} us{many[kind] * 1e6:>9.0f} us{ratio:>8.2f}\n"
+        )
 
 
 def costs(accounts: int) -> dict[str, float]:
-    """Return the median seconds of processor time that a line of each kind takes its caller."""
+    """Return the median processor seconds that each kind of line costs its caller."""
     sink, redact = set_up("debug", "json", io.TextIOWrapper(io.BytesIO(), "utf-8"), {})
     for rotation in range(4):
-        redact.follow({f"shop{n}": (f"bayi{n:06}", f"p@ss {rotation} {n:06}") for n in range(accounts)})
-    # As the daemon does once it has read the accounts: nothing walks them again and again.
+        redact.follow(
+            {f"shop{n}": (f"bayi{n:06}", f"p@ss {rotation} {n:06}") for n in range(accounts)}
+        )
+    # As the daemon does after it has read the accounts: the collector does not walk them again.
     gc.collect()
     gc.freeze()
     log = structlog.get_logger("benchmark")
-    found = {kind: median(_seconds(log, fields) for _ in range(ROUNDS)) for kind, fields in KINDS.items()}
+    found = {
+        kind: median(_seconds(log, fields) for _ in range(ROUNDS)) for kind, fields in KINDS.items()
+    }
     sink.close()
     return found
 

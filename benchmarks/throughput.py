@@ -1,12 +1,14 @@
-"""How much the program costs over its bare HTTP client, side by side in one run.
+"""The program's overhead over its bare HTTP client, measured in the same run.
 
-Measured, several rounds in turn, medians printed as ratios:
+Several rounds in turn, with medians printed as ratios:
 
-- the whole program (open orders in a real PostgreSQL, schedule, gate, pace, decisions, writes) to a bare loop of as many tasks over
-  the same client, against a server in another process that answers at once; once with orders that stay open, once with orders that
-  all end with a PIN;
-- httpx's own connection pool, and the aiohttp engine where ``httpx-aiohttp`` is installed, to the connections used here;
-- a healthy account with nine beside it that never answer, to the same account alone.
+- the whole program (open orders in a real PostgreSQL, schedule, gate, pace, decisions, writes)
+  against a bare loop with the same number of tasks and the same client, over a server in another
+  process that answers immediately; once with orders that stay open, once with orders that all end
+  with a PIN;
+- httpx's own connection pool, and the aiohttp engine if ``httpx-aiohttp`` is installed, against the
+  connections used here;
+- a healthy account next to nine that never answer, against the same account alone.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing import Process, Queue
 
 import asyncpg
@@ -25,22 +27,22 @@ import httpx
 import structlog
 from aiohttp import web
 
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import OnePass, Schedule
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
-from order_monitor.providers.transport import FreshConnections
-from order_monitor.providers.znet import Znet, ZnetAccount
-from order_monitor.settings.asking import FINAL_STATUSES
-from order_monitor.shop.accounts import Integration
+from order_monitor.providers.http.transport import FreshConnections
+from order_monitor.providers.znet.client import Znet, ZnetAccount
+from order_monitor.settings.sections import FINAL_STATUSES
+from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.layout import Layout
-from order_monitor.shop.order_reader import Scan, Take
+from order_monitor.shop.reading.orders import Scan, Take
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
@@ -52,12 +54,21 @@ TASKS = 20
 ROUNDS = 3
 FAST = 1_000_000.0
 OPEN = ("sent", "pending", "processing", "queued")
-LAYOUT = Layout("public", "product_orders", {}, None, OPEN, (*FINAL_STATUSES, "not_sent"), Rules(), record_sync=False)
+LAYOUT = TableConfig(
+    "public",
+    "product_orders",
+    {},
+    None,
+    OPEN,
+    (*FINAL_STATUSES, "not_sent"),
+    Rules(),
+    record_sync=False,
+)
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
 def serve(port: Queue[int]) -> None:
-    """Answer at once, in a process of its own; a login of ``sick`` is never answered."""
+    """Answer immediately, in a separate process; never answer a login of ``sick``."""
 
     async def answer(request: web.Request) -> web.Response:
         kod = request.query["kod"]
@@ -87,7 +98,7 @@ def client(url: str, kod: str, make: Transport = connections, timeout: float = 2
 
 
 async def bare(url: str, make: Transport = connections) -> float:
-    """Return calls/s of a loop over the client alone."""
+    """Return calls/s of a loop over only the client."""
     znet, left = client(url, "open", make), ORDERS
 
     async def work() -> None:
@@ -104,7 +115,7 @@ async def bare(url: str, make: Transport = connections) -> float:
 
 
 async def whole(url: str, dsn: str, kod: str) -> float:
-    """Return orders/s of one pass of the program over as many open orders."""
+    """Return orders/s of one pass of the program over this many open orders."""
     connection = await asyncpg.connect(dsn)
     await connection.execute("TRUNCATE product_orders")
     await connection.execute(
@@ -135,7 +146,7 @@ async def whole(url: str, dsn: str, kod: str) -> float:
 
 
 class InMemory:
-    """Open orders of several accounts, for measuring the engine's fairness alone."""
+    """Open orders of several accounts, to measure only the engine's fairness."""
 
     records_every_check = False
 
@@ -151,23 +162,38 @@ class InMemory:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         return Scan(time.time(), self._orders, [], list(self._integrations.values()))
 
-    async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
-        return [Result(f, Fate.UNCHANGED) for f in findings]
+    async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:
+        return [WriteResult(f, WriteStatus.UNCHANGED) for f in findings]
 
 
 async def healthy(url: str, sick: int) -> float:
-    """Return the healthy account's calls/s at its usual ceiling, from when the others have shown that they do not answer."""
+    """Return the healthy account's calls/s at its usual ceiling, once the others have proved
+    unresponsive.
+    """
     names = ["well", *(f"sick-{n}" for n in range(sick))]
     integrations = {
-        n: Integration(n, None, n, "znet", enabled=True, base_url=url, kod=n.partition("-")[0], sifre="s")
+        n: Integration(
+            n, None, n, "znet", enabled=True, base_url=url, kod=n.partition("-")[0], sifre="s"
+        )
         for n in names
     }
 
     def open_account(made: Integration) -> Account:
-        return Account(made.id, client(url, made.kod, timeout=20.0), Gate(), Pace(200.0 if made.id == "well" else FAST))
+        return Account(
+            made.id,
+            client(url, made.kod, timeout=20.0),
+            Gate(),
+            Pace(200.0 if made.id == "well" else FAST),
+        )
 
     shop = InMemory(integrations, 2000)
     engine = Engine(
@@ -193,7 +219,9 @@ async def healthy(url: str, sick: int) -> float:
 
 
 def pool() -> httpx.AsyncBaseTransport:
-    return httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=TASKS, max_keepalive_connections=TASKS))
+    return httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=TASKS, max_keepalive_connections=TASKS)
+    )
 
 
 async def measure(url: str, dsn: str) -> None:
@@ -212,24 +240,32 @@ async def measure(url: str, dsn: str) -> None:
     for _ in range(ROUNDS):
         base = await bare(url)
         rounds = {
-            "the whole program to the bare client, orders stay open": await whole(url, dsn, "open") / base,
-            "the whole program to the bare client, every order ends with a PIN": await whole(url, dsn, "pin") / base,
+            "the whole program to the bare client, orders stay open": await whole(url, dsn, "open")
+            / base,
+            "the whole program to the bare client, every order ends with a PIN": await whole(
+                url, dsn, "pin"
+            )
+            / base,
             **{
                 f"{name} to the connections used here": await bare(url, make) / base
                 for name, make in transports.items()
             },
-            "a healthy account beside nine that never answer, to the same alone": await healthy(url, 9)
+            "a healthy account beside nine that never answer, to the same alone": await healthy(
+                url, 9
+            )
             / await healthy(url, 0),
         }
         for name, ratio in rounds.items():
             ratios.setdefault(name, []).append(ratio)
     for name, values in ratios.items():
-        print(f"ratio {name}: {statistics.median(values):.2f}  (rounds: {', '.join(f'{v:.2f}' for v in values)})")
+        print(
+            f"ratio {name}: {statistics.median(values):.2f}  (rounds: {', '.join(f'{v:.2f}' for v in values)})"
+        )
     print(f"{ORDERS} orders, {TASKS} connections, {ROUNDS} rounds, Python {sys.version.split()[0]}")
 
 
 def main() -> None:
-    # As the daemon is by default: a printed line for each check would be measured too.
+    # As the daemon's default: otherwise a printed line for each check would be measured too.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     port: Queue[int] = Queue()
     server = Process(target=serve, args=(port,), daemon=True)

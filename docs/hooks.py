@@ -1,6 +1,8 @@
-"""Let the site have what the book links to outside its folder: the runbooks, the files to deploy, the example of the settings.
+"""Let the site have what the book links to outside its folder: the runbooks, the files to deploy,
+the example of the settings.
 
-The links are written as they work in the repository; here each is turned into the one that works on the site.
+The links are written as they work in the repository; here each is turned into the one that works on
+the site.
 """
 
 from __future__ import annotations
@@ -30,20 +32,32 @@ def on_files(files: Any, config: Any) -> Any:
         page = waiting.pop()
         for link in _LINK.findall((ROOT / page).read_text("utf-8")):
             path = _resolved(page, link)
-            if (ROOT / path).is_file() and not path.startswith("docs/") and not files.get_file_from_path(path):
+            if (
+                (ROOT / path).is_file()
+                and not path.startswith("docs/")
+                and not files.get_file_from_path(path)
+            ):
                 place = str(ROOT / path)
-                files.append(File.generated(config, path, abs_src_path=place, inclusion=InclusionLevel.NOT_IN_NAV))
+                files.append(
+                    File.generated(
+                        config, path, abs_src_path=place, inclusion=InclusionLevel.NOT_IN_NAV
+                    )
+                )
                 waiting += [path] if path.endswith(".md") else []
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001 - the builder's signature
-    """Turn the links, and let Markdown be read inside the frame that turns a page from right to left."""
+    """Turn the links, and let Markdown be read inside the frame that turns a page from right to
+    left.
+    """
     here = page.file.src_uri
     source = f"docs/{here}" if (ROOT / "docs" / here).is_file() else here
 
     def turned(link: re.Match[str]) -> str:
-        return posixpath.relpath(_resolved(source, link[1]).removeprefix("docs/"), posixpath.dirname(here) or ".")
+        return posixpath.relpath(
+            _resolved(source, link[1]).removeprefix("docs/"), posixpath.dirname(here) or "."
+        )
 
     # In a table the repository's view wants a bar in code escaped, and the builder does not.
     unescaped = _CODE.sub(lambda code: code[0].replace(r"\|", "|"), markdown)

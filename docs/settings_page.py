@@ -61,8 +61,12 @@ def meanings(section: type[BaseModel]) -> dict[str, str]:
     assert isinstance(tree, ast.ClassDef)
     found = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            found[field.target.id] = inspect.cleandoc(str(ast.literal_eval(text.value)))
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+        ):
+            found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     return found
 
 
@@ -70,7 +74,7 @@ def _section(name: str, section: Any) -> str:
     texts = meanings(section)
     lines = [
         f"## {name}\n",
-        f"{inspect.getdoc(section)}\n",
+        f"{' '.join((inspect.getdoc(section) or '').split())}\n",
         "| Key | Meaning | May be | Default | Reload | In the environment |",
         "|---|---|---|---|---|---|",
     ]
@@ -104,11 +108,19 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
         return f"duration{_limits(metadata, _as_duration)}"
     if read_bytes in readers:
         return f"size{_limits(metadata, _as_size)}"
-    names = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text", SecretStr: "text, secret"}
+    names = {
+        bool: "`true` or `false`",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        SecretStr: "text, secret",
+    }
     if get_origin(annotation) is tuple and get_args(annotation)[0] is SecretStr:
         return "list of texts, secret"
     origins = {tuple: "list of texts", dict: "table of texts"}
-    return f"{names.get(annotation) or origins[get_origin(annotation)]}{_limits(metadata, _as_number)}"
+    return (
+        f"{names.get(annotation) or origins[get_origin(annotation)]}{_limits(metadata, _as_number)}"
+    )
 
 
 def _limits(metadata: list[Any], write: Any) -> str:
@@ -116,12 +128,19 @@ def _limits(metadata: list[Any], write: Any) -> str:
     limits: dict[str, Any] = {}
     for part in metadata:
         for inner in (part, *getattr(part, "metadata", ())):
-            limits |= {name: value for name in ("gt", "ge", "le") if (value := getattr(inner, name, None)) is not None}
+            limits |= {
+                name: value
+                for name in ("gt", "ge", "le")
+                if (value := getattr(inner, name, None)) is not None
+            }
     said = {"gt": "more than {}", "ge": "{} or more"}
     if "le" in limits and "gt" not in limits:
         return f", {write(limits.get('ge', 0))} to {write(limits['le'])}"
     words = [said[name].format(write(limits[name])) for name in ("gt", "ge") if name in limits]
-    return "".join(f", {word}" for word in [*words, *([f"at most {write(limits['le'])}"] if "le" in limits else [])])
+    return "".join(
+        f", {word}"
+        for word in [*words, *([f"at most {write(limits['le'])}"] if "le" in limits else [])]
+    )
 
 
 def _default(field: FieldInfo) -> str:
@@ -135,7 +154,13 @@ def _default(field: FieldInfo) -> str:
         return f"`{value}`"
     if isinstance(value, (tuple, dict)):
         return ", ".join(f"`{item}`" for item in value) or "empty"
-    write = _as_duration if kind.startswith("duration") else _as_size if kind.startswith("size") else _as_number
+    write = (
+        _as_duration
+        if kind.startswith("duration")
+        else _as_size
+        if kind.startswith("size")
+        else _as_number
+    )
     return f"`{write(value)}`"
 
 

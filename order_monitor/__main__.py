@@ -11,7 +11,9 @@ def _leave(number: int, _: object) -> None:
 
 
 def _open_streams() -> None:
-    """Give a closed stdout or stderr somewhere to go (``2>&-``): Python leaves None there, and a socket would take its number."""
+    """Give a closed stdout or stderr somewhere to go (``2>&-``): Python leaves None there, and a
+    socket would take its number.
+    """
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)

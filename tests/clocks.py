@@ -9,20 +9,27 @@ from order_monitor.watch.system_clock import SystemClock
 from tests.shops import NOW
 
 _CALM = 8
-"""Turns of the loop without anything to do: from an event that is set to the task that waits for it, it takes up to five."""
+"""Idle turns of the loop: up to five pass between setting an event and the task that waits for
+it.
+"""
 
 _TURNS = 20
 
 
 class UpForLong(SystemClock):
-    """The machine's own clocks, as if it had not been started just now: within ten minutes of that no order ends by its age."""
+    """The machine's own clocks, as if it had been running for a while: within ten minutes of boot
+    no order ends by its age.
+    """
 
     def boot(self) -> float:
         return self.monotonic() + 100_000.0
 
 
 def quicken(rate: float) -> None:
-    """Let this process's clock run so many times as fast from now on; what others do is not any quicker."""
+    """Run this process's clock this many times as fast from now on.
+
+    External parties keep their speed.
+    """
     monotonic, sleep, wait = SystemClock.monotonic, SystemClock.sleep, SystemClock.wait
     began = SystemClock().monotonic()
 
@@ -35,13 +42,13 @@ def quicken(rate: float) -> None:
 
 
 class ManualClock:
-    """Stands still until it is advanced."""
+    """A clock that moves only when it is advanced."""
 
     def __init__(self, epoch: float = NOW) -> None:
         self.epoch = epoch
         self.elapsed = 0.0
         self.up = 100_000.0
-        """For how many seconds the machine had been running at first."""
+        """The machine's uptime in seconds at the start."""
         self.asleep: dict[str, int] = {}
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0
@@ -94,7 +101,10 @@ class ManualClock:
 
 
 class Drive:
-    """Runs an engine and its writer through virtual time; real I/O is waited for, however long it takes."""
+    """Runs an engine and its writer through virtual time.
+
+    Real I/O is awaited, however long it takes.
+    """
 
     def __init__(self, engine: Engine, clock: ManualClock) -> None:
         self.engine = engine
@@ -118,20 +128,20 @@ class Drive:
         engine, asleep = self.engine, self.clock.asleep
         if any(task.done() for task in self.tasks):
             return True
-        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.rereading.looks)
-        resting = asleep.get("engine", 0) > 0 and not engine.board.wake.is_set() and not under_way
+        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.refresh.looks)
+        resting = asleep.get("engine", 0) > 0 and not engine.context.wake.is_set() and not under_way
         return resting and (not len(engine.writer) or asleep.get("writer", 0) > 0)
 
     async def settle(self) -> None:
-        """Wait until nothing can happen any more without time going on."""
+        """Wait until nothing more can happen at the current time."""
         calm = turns = 0
         while calm < _CALM:
-            # Real I/O takes its time: after a few turns there is nothing to do but to wait for it.
+            # Real I/O takes time: after a few turns all that is left is to wait for it.
             await asyncio.sleep(0 if calm or turns < _TURNS else 0.0005)
             calm, turns = (calm + 1 if self.is_settled() else 0), turns + 1
 
     async def run(self, seconds: float, *, scan_every: float | None = None) -> None:
-        """Let ``seconds`` go by."""
+        """Advance by ``seconds``."""
         end = self.clock.elapsed + seconds
         next_scan = self.clock.elapsed if scan_every else float("inf")
         while True:

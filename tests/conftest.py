@@ -1,4 +1,6 @@
-"""What the tests stand on: a real PostgreSQL for each worker, one database a test, in either spelling of the shop's table."""
+"""The basis of the tests: a real PostgreSQL for each worker, and one database per test, in either
+spelling of the shop's table.
+"""
 
 import gc
 import os
@@ -19,19 +21,44 @@ from tests.shops import PLAIN, SHOP, Shop, Spelling, migrate
 
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(
-    "all", deadline=None, derandomize=False, max_examples=300, suppress_health_check=[HealthCheck.too_slow]
+    "all",
+    deadline=None,
+    derandomize=False,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-# Each of thousands of mutants meets the same few examples, and nobody reads how it was found out.
+# Each of thousands of mutants meets the same few examples, and their explanations are never read.
 settings.register_profile(
-    "mutation", settings.get_profile("all"), derandomize=True, max_examples=20, phases=[Phase.explicit, Phase.generate]
+    "mutation",
+    settings.get_profile("all"),
+    derandomize=True,
+    max_examples=20,
+    phases=[Phase.explicit, Phase.generate],
 )
 settings.register_profile("quick", settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")
 
-DATABASE_FIXTURES = {"server", "templates", "database_dsn", "shop", "plain_shop", "bare_shop", "plain_bare_shop"}
+DATABASE_FIXTURES = {
+    "server",
+    "templates",
+    "database_dsn",
+    "shop",
+    "plain_shop",
+    "bare_shop",
+    "plain_bare_shop",
+}
 OUTSIDE_FIXTURES = {*DATABASE_FIXTURES, "browser", "panel", "receiver"}
 OUTSIDE_MODULES = {
-    *("test_alerts", "test_cli", "test_demo", "test_deploy", "test_docs", "test_logs", "test_package", "test_process"),
+    *(
+        "test_alerts",
+        "test_cli",
+        "test_demo",
+        "test_deploy",
+        "test_docs",
+        "test_logs",
+        "test_package",
+        "test_process",
+    ),
     *(
         "test_traces",
         "test_transport",
@@ -44,23 +71,26 @@ OUTSIDE_MODULES = {
     ),
     *("test_settings", "test_systemd", "test_readme", "test_standin", "test_leaks"),
 }
-"""What starts servers or processes of its own, or reads much: not for `make quick`."""
+"""Tests that start servers or processes, or read a lot: excluded from `make quick`."""
 
 
 def pytest_configure() -> None:
-    """Draw the seed that nobody has chosen once for all workers."""
+    """Draw one random seed for all workers."""
     os.environ.setdefault("SIMULATION_SEED", str(random.SystemRandom().randrange(1, 1 << 40)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which it was, whether or not something failed."""
+    """Report the seed, whether or not a test failed."""
     terminalreporter.write_line(
         f"the simulation's fresh seeds began with SIMULATION_SEED={os.environ['SIMULATION_SEED']}"
     )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs more than the code itself; let one worker have the browser, and one what looks at the whole machine."""
+    """Mark tests that need more than the code itself.
+
+    Give the browser to one worker, and tests that look at the whole machine to one worker.
+    """
     for item in items:
         module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -69,26 +99,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if fixtures & DATABASE_FIXTURES and "browser" not in fixtures:
             item.add_marker("database")
         if "browser" in fixtures:
-            # The browser lives in the session's event loop: so must who talks to it.
+            # The browser lives in the session's event loop: so must the tests that use it.
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def pytest_collection_finish() -> None:
-    """Leave three thousand tests and what they import out of every collection of garbage to come."""
+    """Exclude three thousand tests and their imports from all later garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """In CI a skipped test is a failure: what it misses is installable."""
+    """In CI a skipped test is a failure: its requirements are installable."""
     strict = os.environ.get("TESTS_SKIP_NOTHING")
     if strict and call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception):
-        call.excinfo = pytest.ExceptionInfo.from_exception(AssertionError(f"skipped: {call.excinfo.value}"))
+        call.excinfo = pytest.ExceptionInfo.from_exception(
+            AssertionError(f"skipped: {call.excinfo.value}")
+        )
 
 
 CITUS = os.environ.get("CITUS_DSN")
-"""A superuser's address of a PostgreSQL with Citus: then the orders table of each test is a distributed one there."""
+"""A superuser's DSN of a PostgreSQL with Citus: each test's orders table is then distributed."""
 
 
 _DISTRIBUTED = """
@@ -100,28 +132,32 @@ SELECT create_distributed_table('product_orders', 'id', shard_count => 4);
 
 
 class Citus:
-    """Somebody's server, in place of one of ours."""
+    """An existing server, in place of our own."""
 
     def dsn(self, name: str = "postgres") -> str:
-        """Return the address of a database there."""
+        """Return the DSN of a database on it."""
         assert CITUS is not None
         return urlsplit(CITUS)._replace(path=f"/{name}").geturl()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres | Citus]:
-    """One for each worker: no worker waits for another's locks, and a server that a test stops is nobody else's."""
+    """One for each worker: no worker waits for another's locks, and a test that stops its server
+    affects no other.
+    """
     if CITUS is not None:
         yield Citus()
         return
-    with EmbeddedPostgres({"max_prepared_transactions": "5", "deadlock_timeout": "100ms"}, _memory()) as running:
+    with EmbeddedPostgres(
+        {"max_prepared_transactions": "5", "deadlock_timeout": "100ms"}, _memory()
+    ) as running:
         yield running
 
 
 def _memory() -> Path | None:
-    """A file system in memory with room for two servers and what runs from it, None where there is none.
+    """A file system in memory with room for two servers and their processes, None if there is none.
 
-    A clone is three hundred files, and making them on a disk takes longer than most tests.
+    A clone has three hundred files, and creating them on a disk takes longer than most tests.
     """
     memory = Path("/dev/shm")
     if not memory.is_dir():
@@ -133,16 +169,19 @@ def _memory() -> Path | None:
 
 @pytest.fixture(scope="session")
 def templates(server: EmbeddedPostgres) -> dict[str, str]:
-    """The databases that hold a spelling's table already, by its DDL; made when first needed."""
+    """The databases that already contain a spelling's table, by its DDL; created on first use."""
     return {}
 
 
 async def clone(server: EmbeddedPostgres, template: str = "template0") -> str:
-    """Make a database like ``template``; return its name. Copying files is the fastest way here, where nothing is synced."""
+    """Create a copy of the database ``template``; return its name.
+
+    Without fsync, copying files is the fastest way.
+    """
     name = f"t{uuid.uuid4().hex}"
     admin = await asyncpg.connect(server.dsn())
     try:
-        # PostgreSQL 14 knows no other way.
+        # PostgreSQL 14 has no other way.
         how = "STRATEGY FILE_COPY" if admin.get_server_version().major > 14 else ""
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {how}")
     finally:
@@ -166,11 +205,18 @@ async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
 
 
 async def with_table(
-    server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling, *, migrated: bool = True
+    server: EmbeddedPostgres,
+    templates: dict[str, str],
+    spelling: Spelling,
+    *,
+    migrated: bool = True,
 ) -> str:
-    """Return the name of a new database with the table in this spelling, with what order-monitor adds to it or without."""
+    """Return the name of a new database with the table in this spelling, with or without
+    order-monitor's additions.
+    """
     if CITUS is not None:
-        # What watches over a distributed table is connected to its database: that can be no template.
+        # A distributed table's background workers are connected to its database, so it cannot be a
+        # template.
         name = await _laid(server, f"{spelling.ddl};{_DISTRIBUTED}")
         return await _migrated(server, name) if migrated else name
     key = f"{spelling.ddl} {migrated}"
@@ -206,13 +252,15 @@ async def shop(
 async def bare_shop(
     request: pytest.FixtureRequest, server: EmbeddedPostgres, templates: dict[str, str]
 ) -> AsyncIterator[Shop]:
-    """The shop's database as it is before anything was added to it."""
+    """The shop's database before order-monitor's additions."""
     async for made in _shop(server, templates, request.param, migrated=False):
         yield made
 
 
 @pytest.fixture
-async def plain_bare_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> AsyncIterator[Shop]:
+async def plain_bare_shop(
+    server: EmbeddedPostgres, templates: dict[str, str]
+) -> AsyncIterator[Shop]:
     """The same in the plain spelling only."""
     async for made in _shop(server, templates, PLAIN, migrated=False):
         yield made
@@ -220,13 +268,17 @@ async def plain_bare_shop(server: EmbeddedPostgres, templates: dict[str, str]) -
 
 @pytest.fixture
 async def plain_shop(server: EmbeddedPostgres, templates: dict[str, str]) -> AsyncIterator[Shop]:
-    """The same in the plain spelling only, where the spelling has no say."""
+    """The same in the plain spelling only, for tests that do not depend on it."""
     async for made in _shop(server, templates, PLAIN):
         yield made
 
 
 async def _shop(
-    server: EmbeddedPostgres, templates: dict[str, str], spelling: Spelling, *, migrated: bool = True
+    server: EmbeddedPostgres,
+    templates: dict[str, str],
+    spelling: Spelling,
+    *,
+    migrated: bool = True,
 ) -> AsyncIterator[Shop]:
     name = await with_table(server, templates, spelling, migrated=migrated)
     try:
@@ -244,7 +296,9 @@ def _own_logging() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _untraced(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave long work untraced: tracing makes it three times as long, and each line of it has plain tests too."""
+    """Do not trace long tests: tracing makes them three times as long, and other tests cover each
+    of their lines.
+    """
     is_long = any(request.node.get_closest_marker(name) for name in ("simulated", "untraced"))
     tracing = Coverage.current() if is_long else None
     if tracing is None:

@@ -1,8 +1,8 @@
-"""Starts the program as real processes, without Python reading its modules anew for each.
+"""Starts the program as real processes, without each importing Python's modules again.
 
-One process reads them once, and each start is a fork of it, with arguments, directory, environment, streams, signals and an
-exit code of its own. What is tested of the start itself (closed streams, a signal before anything is read, limits on files)
-takes the long way: ``python -m order_monitor``.
+One process imports them once, and each start is a fork of it, with separate arguments, directory,
+environment, streams, signals and exit code. Tests of the start itself (closed streams, an early
+signal, limits on files) use the slow way: ``python -m order_monitor``.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from typing import BinaryIO, Literal, cast
 
 import order_monitor
 from order_monitor.__main__ import main
-from order_monitor.commands.composition import trusting_of
+from order_monitor.app import trusting_of
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import UpForLong, quicken
 
@@ -35,10 +35,10 @@ DEVNULL = subprocess.DEVNULL
 
 
 class Process:
-    """What ``asyncio.create_subprocess_exec`` returns, as far as tests use it."""
+    """The part of ``asyncio.create_subprocess_exec``'s result that the tests use."""
 
     def __init__(self, pid: int, end: asyncio.StreamReader) -> None:
-        """Take the new process's id, and where its exit code will be told."""
+        """Take the new process's id, and the file for its exit code."""
         self.pid = pid
         self.returncode: int | None = None
         self.stdin: asyncio.StreamWriter | None = None
@@ -62,7 +62,9 @@ class Process:
         return output[0], output[1]
 
     def send_signal(self, number: int) -> None:
-        """Send it, as `subprocess.Popen` does: one that has just ended, and of which that is not known yet, gets none."""
+        """Send a signal, like `subprocess.Popen`: a process that has just ended, unnoticed so far,
+        gets none.
+        """
         if self.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -79,22 +81,29 @@ async def _all_of(reader: asyncio.StreamReader | None) -> bytes:
 
 
 class Nursery:
-    """The process that all others are forked from."""
+    """The process from which all others are forked."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "tests.launch", str(theirs.fileno())]
             root = Path(__file__).parent.parent
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=root, stdin=DEVNULL)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], cwd=root, stdin=DEVNULL
+            )
         atexit.register(self.end)
 
     def end(self) -> None:
         self._ours.close()
         self._process.wait(20)
 
-    def fork(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], files: list[int]) -> int:
-        """Return the new process's id. ``files`` are its three streams, and where its exit code is told."""
+    def fork(
+        self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], files: list[int]
+    ) -> int:
+        """Return the new process's id.
+
+        ``files`` are its three streams, and the file for its exit code.
+        """
         socket.send_fds(self._ours, [json.dumps([arguments, str(cwd), env]).encode()], files)
         return int(self._ours.recv(64))
 
@@ -102,10 +111,14 @@ class Nursery:
 nursery = functools.cache(Nursery)
 
 CLOCK_AHEAD = "TESTS_CLOCK_AHEAD"
-"""A variable in a process's environment: by how many seconds its machine's clock is ahead, negative for behind."""
+"""An environment variable: seconds by which the process's machine clock is ahead, negative if
+behind.
+"""
 
 CLOCK_RATE = "TESTS_CLOCK_RATE"
-"""How many times as fast as the machine's the process's clock runs: what takes a minute need not."""
+"""The speed of the process's clock as a multiple of the machine's, so that a minute passes
+faster.
+"""
 
 
 async def start(
@@ -116,8 +129,16 @@ async def start(
     stderr: int = PIPE,
     env: dict[str, str] | None = None,
 ) -> Process:
-    """Start ``order-monitor ARGUMENTS`` in the directory ``cwd``; each stream is PIPE or DEVNULL."""
-    streams = [_stream(stdin, "wb"), _stream(stdout, "rb"), _stream(stderr, "rb"), _stream(PIPE, "rb")]
+    """Start ``order-monitor ARGUMENTS`` in the directory ``cwd``.
+
+    Each stream is PIPE or DEVNULL.
+    """
+    streams = [
+        _stream(stdin, "wb"),
+        _stream(stdout, "rb"),
+        _stream(stderr, "rb"),
+        _stream(PIPE, "rb"),
+    ]
     ours, theirs = [end for end, _ in streams], [end for _, end in streams]
     pid = nursery().fork(arguments, cwd, dict(os.environ if env is None else env), theirs)
     for file in theirs:
@@ -130,7 +151,7 @@ async def start(
 
 
 def _stream(kind: int, mode: Literal["rb", "wb"]) -> tuple[BinaryIO | None, int]:
-    """Return our end of a stream, opened in ``mode``, and the other one."""
+    """Return our end of a stream, opened in ``mode``, and the other end."""
     if kind == DEVNULL:
         return None, os.open(os.devnull, os.O_RDWR)
     reading, writing = os.pipe()
@@ -140,7 +161,9 @@ def _stream(kind: int, mode: Literal["rb", "wb"]) -> tuple[BinaryIO | None, int]
 
 async def _reader(pipe: BinaryIO | None) -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
     return reader
 
 
@@ -154,7 +177,7 @@ async def _writer(pipe: BinaryIO) -> asyncio.StreamWriter:
 
 
 def _nurse(knock: socket.socket) -> None:
-    """Fork for each message, and tell each exit code; return in a child alone."""
+    """Fork for each message, and report each exit code; returns only in a child."""
     telling: dict[int, int] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(knock, selectors.EVENT_READ)
@@ -171,8 +194,12 @@ def _nurse(knock: socket.socket) -> None:
                     _save_coverage()
                     os._exit(0)
                 if not (pid := os.fork()):
-                    # Held open here, another's exit code would seem to go on.
-                    for file in (*telling.values(), files[3], *(k.fd for k in selector.get_map().values())):
+                    # An open copy here would keep another process's exit-code pipe open.
+                    for file in (
+                        *telling.values(),
+                        files[3],
+                        *(k.fd for k in selector.get_map().values()),
+                    ):
                         os.close(file)
                     knock.detach()
                     return _become(message, files[:3])
@@ -184,7 +211,7 @@ def _nurse(knock: socket.socket) -> None:
 
 
 def _save_coverage() -> None:
-    """What is read here once is covered, though no fork reads it again."""
+    """Modules imported here count as covered, though no fork imports them again."""
     coverage = sys.modules.get("coverage")
     measuring = coverage.Coverage.current() if coverage else None
     if measuring is not None:
@@ -209,7 +236,7 @@ def _become(message: bytes, streams: list[int]) -> None:
     if ahead := float(os.environ.pop(CLOCK_AHEAD, "0")):
         right = time.time
         time.time = lambda: right() + ahead
-    # The machine that runs the tests may have been started just now.
+    # The machine that runs the tests may have just booted.
     if (rate := float(os.environ.pop(CLOCK_RATE, "1"))) != 1:
         quicken(rate)
     SystemClock.boot = UpForLong.boot  # type: ignore[method-assign, assignment]
@@ -221,18 +248,23 @@ def _become(message: bytes, streams: list[int]) -> None:
 
 def _read_everything() -> None:
     for module in pkgutil.walk_packages(order_monitor.__path__, "order_monitor."):
-        importlib.import_module(module.name)
-    trusting_of(None)  # a hundred and forty certificates, once
+        if not module.name.startswith(
+            "order_monitor.contrib"
+        ):  # a Django app's modules need a project around them
+            importlib.import_module(module.name)
+    trusting_of(None)  # a hundred and forty certificates, loaded once
     gc.collect()
     gc.freeze()
 
 
 def _end(code: int) -> None:
-    """End as Python does, but for taking every module apart: that would copy the nursery's memory page by page."""
+    """Exit like Python, but without dismantling modules: that would copy the parent's memory page
+    by page.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     gc.collect()
-    # A stream that cannot take its last words is left to Python, which has an exit code for it.
+    # If a stream cannot be flushed, Python itself exits: it has an exit code for that.
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

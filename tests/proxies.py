@@ -1,4 +1,6 @@
-"""A wire between the program and PostgreSQL that can freeze, delay, or be cut at the worst moment."""
+"""A proxy between the program and PostgreSQL that can freeze, delay, or cut the connection at the
+worst moment.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Proxy:
-    """Listens on loopback and passes everything on to the server's socket."""
+    """Listens on loopback and forwards everything to the server's socket."""
 
     def __init__(self, dsn: str) -> None:
         url = urlsplit(dsn)
@@ -19,15 +21,19 @@ class Proxy:
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.cut_after: bytes | None = None
-        """Once the client has sent this, its connection is cut when the server's reply to it arrives, unseen."""
+        """After these bytes from the client, its connection is cut when the server's reply arrives,
+        and the reply is dropped.
+        """
         self.cuts = 0
         self.freeze_before: bytes | None = None
-        """Once the client sends this, nothing flows any more: the server has not heard it."""
+        """From these bytes on nothing is forwarded: the server does not receive them."""
         self.freeze_after: bytes | None = None
-        """Once the client has sent this, nothing flows any more: the server has heard it, and the client does not hear so."""
+        """After these bytes nothing is forwarded: the server has received them, and the client gets
+        no reply.
+        """
         self.frozen = asyncio.Event()
         self.only_writing = False
-        """Freeze and cut only where the connection has sent an UPDATE since it began its transaction."""
+        """Freeze and cut only if the connection has sent an UPDATE in its current transaction."""
 
     @property
     def dsn(self) -> str:

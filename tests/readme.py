@@ -1,4 +1,4 @@
-"""The examples in the README and in the book, for the tests to run as they are written there."""
+"""The examples in the README and in docs/, exactly as written, for the tests to run."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ PAGES = {path.name: path.read_text("utf-8") for path in sorted((ROOT / "docs").g
 
 
 def block(language: str, holding: str) -> str:
-    """Return the one fenced block of ``language`` that holds a text."""
+    """Return the only fenced block of ``language`` that contains a text."""
     book = "\n".join([README, *PAGES.values()])
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", book, re.MULTILINE | re.DOTALL)
     (found,) = [text for text in blocks if holding in text]

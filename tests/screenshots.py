@@ -1,4 +1,7 @@
-"""Take pictures of the page in every state, language and size: ``make screenshots``. The README's own is one of them."""
+"""Take pictures of the page in every state, language and size: ``make screenshots``.
+
+The README's own is one of them.
+"""
 
 import asyncio
 import shutil
@@ -16,9 +19,13 @@ FOLDER: Final = ROOT / "build" / "screenshots"
 IN_README: Final = ("busy", "en", "light", "desk")
 
 
-async def take(browser: Browser, stage: Stage, url: str, name: str, lang: str, scheme: Any, size: str) -> None:
+async def take(
+    browser: Browser, stage: Stage, url: str, name: str, lang: str, scheme: Any, size: str
+) -> None:
     width, height = SIZES[size]
-    tab = await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    tab = await browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme
+    )
     page = await tab.new_page()
     await page.goto(f"{url}/?lang={lang}")
     await page.wait_for_selector("#verdict:not([data-state=unknown])")
@@ -30,7 +37,7 @@ async def take(browser: Browser, stage: Stage, url: str, name: str, lang: str, s
 
 
 def settle(stage: Stage) -> None:
-    """Let an hour have gone by, in which every order was asked about in time."""
+    """Simulate an hour in which every order was asked about in time."""
     now, queue = stage.engine.now(), stage.engine.queue
     for n, entry in enumerate(list(queue)):
         queue.schedule(entry, now + 20 + 45 * n)
@@ -38,7 +45,9 @@ def settle(stage: Stage) -> None:
     stage.accounts["default"].balance = "1523.40"
     minutes = stage.view.history.rings.minutes
     minutes.clear()
-    minutes.extend(Minute(now - 60 * (60 - n), 14 + (7 * n) % 11 - n // 8, 20, 1 + n % 3) for n in range(60))
+    minutes.extend(
+        Minute(now - 60 * (60 - n), 14 + (7 * n) % 11 - n // 8, 20, 1 + n % 3) for n in range(60)
+    )
 
 
 async def main() -> None:
@@ -50,7 +59,12 @@ async def main() -> None:
             if name == "busy":
                 settle(stage)
             async with stage.listening() as url:
-                for lang, scheme in (("en", "light"), ("tr", "dark"), ("ar", "light"), ("ar", "dark")):
+                for lang, scheme in (
+                    ("en", "light"),
+                    ("tr", "dark"),
+                    ("ar", "light"),
+                    ("ar", "dark"),
+                ):
                     for size in SIZES:
                         await take(browser, stage, url, name, lang, scheme, size)
         await browser.close()

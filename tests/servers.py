@@ -11,12 +11,17 @@ Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 
 
 class RawServer:
-    """Gives each request's head to ``handler``, which writes whatever bytes it likes."""
+    """Passes each request's head to ``handler``, which may write any bytes."""
 
     def __init__(
-        self, handler: Handler, *, tls: ssl.SSLContext | None = None, greeting: bytes = b"", host: str = "127.0.0.1"
+        self,
+        handler: Handler,
+        *,
+        tls: ssl.SSLContext | None = None,
+        greeting: bytes = b"",
+        host: str = "127.0.0.1",
     ) -> None:
-        """Say ``greeting`` to whoever connects, before anything is asked."""
+        """Send ``greeting`` to each client immediately."""
         self._host = host
         self._handler = handler
         self._tls = tls
@@ -40,7 +45,7 @@ class RawServer:
         return self
 
     async def listen(self, port: int) -> None:
-        """Listen on ``port``, again after an end too."""
+        """Listen on ``port``, also again after a stop."""
         self._server = await asyncio.start_server(self._accept, self._host, port, ssl=self._tls)
 
     async def __aexit__(self, *_: object) -> None:
@@ -49,7 +54,7 @@ class RawServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # One more turn of the loop, for what was closed just now.
+        # One more turn of the loop, for connections closed just now.
         await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,10 +81,14 @@ def answer(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
 
 
 class ProxyServer:
-    """An HTTP and SOCKS 5 proxy that leads to ``port`` on loopback for any host it is asked for, and notes that in ``asked``."""
+    """An HTTP and SOCKS 5 proxy that connects every requested host to ``port`` on loopback, and
+    records the requests in ``asked``.
+    """
 
-    def __init__(self, port: int, *, login: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """Let in only who gives ``login``, where there is one."""
+    def __init__(
+        self, port: int, *, login: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Accept only clients that give ``login``, if it is set."""
         self._to = port
         self._login = login
         self._tls = tls
@@ -88,7 +97,7 @@ class ProxyServer:
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.says: bytes | None = None
-        """What it says to an HTTP client in place of passing anything on, and then closes."""
+        """A response to HTTP clients in place of forwarding; the connection is then closed."""
         self.socks_reply = 0
 
     @property
@@ -110,7 +119,7 @@ class ProxyServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # One more turn of the loop, for what was closed just now.
+        # One more turn of the loop, for connections closed just now.
         await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,14 +128,20 @@ class ProxyServer:
         self._tasks.add(task)
         try:
             first = await reader.readexactly(1)
-            await (self._socks(reader, writer) if first == b"\x05" else self._http(first, reader, writer))
+            await (
+                self._socks(reader, writer)
+                if first == b"\x05"
+                else self._http(first, reader, writer)
+            )
         except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _http(self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _http(
+        self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         head = first + await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
@@ -142,7 +157,9 @@ class ProxyServer:
             if method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 p\r\n\r\n")
             else:
-                kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"proxy-")]
+                kept = [
+                    line for line in head.split(b"\r\n") if not line.lower().startswith(b"proxy-")
+                ]
                 kept[0] = kept[0].replace(b"http://" + urlsplit(target).netloc.encode(), b"")
                 back.write(b"\r\n".join(kept))
             await self._pass_on(reader, writer, back_reader, back)
@@ -155,7 +172,10 @@ class ProxyServer:
             return
         if self._login:
             await reader.readexactly(1)
-            given = [(await reader.readexactly((await reader.readexactly(1))[0])).decode() for _ in range(2)]
+            given = [
+                (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+                for _ in range(2)
+            ]
             writer.write(bytes([1, tuple(given) != self._login]))
             if tuple(given) != self._login:
                 return
@@ -167,7 +187,9 @@ class ProxyServer:
         self.asked.append(f"{host}:{int.from_bytes(await reader.readexactly(2), 'big')}")
         writer.write(bytes([5, self.socks_reply, 0, 3, 4]) + b"here\0\0")
         if not self.socks_reply:
-            await self._pass_on(reader, writer, *await asyncio.open_connection("127.0.0.1", self._to))
+            await self._pass_on(
+                reader, writer, *await asyncio.open_connection("127.0.0.1", self._to)
+            )
 
     async def _pass_on(
         self,
@@ -182,7 +204,10 @@ class ProxyServer:
                 await target.drain()
             target.close()
 
-        pumps = [asyncio.create_task(pump(reader, back)), asyncio.create_task(pump(back_reader, writer))]
+        pumps = [
+            asyncio.create_task(pump(reader, back)),
+            asyncio.create_task(pump(back_reader, writer)),
+        ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1,4 +1,6 @@
-"""A shop's database for tests: the table in one of its two spellings, and a second pair of hands in it."""
+"""A shop's database for tests: the table in one of its two spellings, and helpers for the shop's
+own writes.
+"""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -10,18 +12,18 @@ import asyncpg
 
 from order_monitor.core.decision import Rules
 from order_monitor.core.order import CONFIGURED, Order
-from order_monitor.settings.asking import FINAL_STATUSES
-from order_monitor.shop.columns import LOGICAL, ONLY_IF_WANTED
+from order_monitor.settings.sections import FINAL_STATUSES
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.layout import Layout
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.own_tables import NEEDED
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.schema.columns import LOGICAL
+from order_monitor.shop.schema.own_tables import NEEDED
+from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.system_clock import SystemClock
 
 NOW = 1_790_000_000.0
-"""The moment at which the tests with virtual time begin."""
+"""The start of the tests with virtual time."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,16 @@ SHOP = Spelling(
 
 
 def least_rights(role: str) -> str:
-    """SQL of what the program's role must be allowed on its own tables."""
-    return "; ".join(f"GRANT {', '.join(rights)} ON {table} TO {role}" for table, rights in NEEDED.items())
+    """Return SQL for the rights of the program's role on its own tables."""
+    return "; ".join(
+        f"GRANT {', '.join(rights)} ON {table} TO {role}" for table, rights in NEEDED.items()
+    )
 
 
 NO_FIRST_START = "UPDATE order_monitor_settings SET value = '-infinity' WHERE name = 'first_start'"
-"""SQL by which a shop just migrated counts as one where the program has run for long: orders of any time end by their age."""
+"""SQL that turns a newly migrated shop into one where the program has run for long: orders of any
+time end by their age.
+"""
 
 
 async def migrate(dsn: str) -> None:
@@ -79,7 +85,7 @@ async def migrate(dsn: str) -> None:
         await database.close()
 
 
-LAYOUT = Layout(
+LAYOUT = TableConfig(
     schema="public",
     table="product_orders",
     overrides={},
@@ -92,12 +98,12 @@ LAYOUT = Layout(
 
 @dataclass
 class Shop:
-    """The shop's own connection, and helpers that speak of columns by their logical names."""
+    """The shop's own connection, with helpers that use the columns' logical names."""
 
     dsn: str
     spelling: Spelling
     connection: asyncpg.Connection
-    layout: Layout = LAYOUT
+    table_config: TableConfig = LAYOUT
     databases: list[Database] = field(default_factory=list)
 
     @classmethod
@@ -113,7 +119,7 @@ class Shop:
     @classmethod
     @asynccontextmanager
     async def opened(cls, dsn: str, spelling: Spelling) -> AsyncIterator["Shop"]:
-        """The shop of a database that has the table already."""
+        """The shop of a database that already has the table."""
         connection = await asyncpg.connect(dsn)
         shop = cls(dsn, spelling, connection)
         try:
@@ -123,20 +129,22 @@ class Shop:
                 await database.close()
             await connection.close()
 
-    def database(self, dsn: str | None = None, *, statement_timeout: float = 10.0, **more: Any) -> Database:
+    def database(
+        self, dsn: str | None = None, *, statement_timeout: float = 10.0, **more: Any
+    ) -> Database:
         database = Database(parse_dsn(dsn or self.dsn), statement_timeout=statement_timeout, **more)
         self.databases.append(database)
         return database
 
     def orders(self, database: Database | None = None, **changes: Any) -> Orders:
-        return Orders(database or self.database(), replace(self.layout, **changes))
+        return Orders(database or self.database(), replace(self.table_config, **changes))
 
     async def add(
         self,
         status: str | None = "sent",
         *,
         sent_at: float | None = NOW - 100,
-        referans: str | None = None,
+        reference: str | None = None,
         pin: str | None = None,
         note: str | None = None,
         tenant_id: str | None = None,
@@ -144,14 +152,14 @@ class Shop:
         noted: bool = True,
         **more: Any,
     ) -> str:
-        """Add an order as the shop would, ``noted`` as it is before its first question, and return its id."""
+        """Add an order like the shop, ``noted`` as before its first question, and return its id."""
         order_id = order_id or str(uuid.uuid4())
         values = {
             "id": order_id,
             "external_status": status,
             "pin_code": pin,
             "note": note,
-            "provider_referans": referans if referans is not None else f"r-{order_id[:8]}",
+            "provider_referans": reference if reference is not None else f"r-{order_id[:8]}",
             "tenant_id": tenant_id,
             **more,
         }
@@ -163,7 +171,7 @@ class Shop:
             *values.values(),
             sent_at,
         )
-        # Which of the shop's own accounts an order is noted under is the program's to find out.
+        # The program must find out under which of the shop's accounts an order is noted.
         if noted and sent_at is not None and not await self.has("integrations"):
             await self.note(order_id)
         return order_id
@@ -172,7 +180,7 @@ class Shop:
         return bool(await self.connection.fetchval(f"SELECT to_regclass('{table}') IS NOT NULL"))
 
     async def note(self, order_id: str, account: str = CONFIGURED) -> None:
-        """Note how an order was sent, as the program does before it asks about it."""
+        """Note how an order was sent, like the program before it asks."""
         await self._note(f"id::text = '{order_id}' AND", account)
 
     async def _note(self, which: str, account: str) -> None:
@@ -191,15 +199,19 @@ class Shop:
         await self._note("", account)
 
     async def row(self, order_id: str) -> dict[str, Any]:
-        """Return an order's row by logical names, with the columns of no concern under their own."""
-        row = await self.connection.fetchrow("SELECT * FROM product_orders WHERE id = $1::uuid", order_id)
+        """Return an order's row by logical names, with all other columns under their own."""
+        row = await self.connection.fetchrow(
+            "SELECT * FROM product_orders WHERE id = $1::uuid", order_id
+        )
         assert row is not None
-        logical = {n[self.spelling.index]: key for key, n in LOGICAL.items() if key not in ONLY_IF_WANTED}
+        logical = {
+            n[self.spelling.index]: key for key, n in LOGICAL.items() if key != "shop_status"
+        }
         own = {name: f"shop's {name}" for name in LOGICAL}
         return {logical.get(name, own.get(name, name)): value for name, value in row.items()}
 
     async def set(self, order_id: str, **values: Any) -> None:
-        """Change a row as the shop would."""
+        """Change a row like the shop."""
         sets = ", ".join(f'"{self.spelling.name(n)}" = ${i}' for i, n in enumerate(values, 2))
         await self.connection.execute(
             f"UPDATE product_orders SET {sets} WHERE id = $1::uuid", order_id, *values.values()

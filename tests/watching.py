@@ -1,4 +1,4 @@
-"""A database whose every statement is seen: what a test counts is what PostgreSQL was asked."""
+"""A database that records every statement: tests count what PostgreSQL was asked."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,16 +12,24 @@ from order_monitor.shop.dsn import parse_dsn
 
 @asynccontextmanager
 async def watched(dsn: str) -> AsyncIterator[tuple[Database, list[str]]]:
-    """Give a database, and the statements that it was asked, in their order, BEGIN and COMMIT among them."""
+    """Yield a database and its statements in order, including BEGIN and COMMIT."""
     asked: list[str] = []
 
     async def watch(connection: Any) -> None:
-        connection.add_query_logger(lambda record: asked.extend(filter(str.strip, record.query.split(";\n"))))
+        connection.add_query_logger(
+            lambda record: asked.extend(filter(str.strip, record.query.split(";\n")))
+        )
 
     async def nothing(_: Any) -> None:
-        """As the program's own pool: nothing outlives its transaction."""
+        """Like the program's own pool: no state outlives its transaction."""
 
     arguments = parse_dsn(dsn).connect_arguments()
-    own: dict[str, Any] = {"min_size": 0, "max_size": 4, "statement_cache_size": 0, "init": watch, "reset": nothing}
+    own: dict[str, Any] = {
+        "min_size": 0,
+        "max_size": 4,
+        "statement_cache_size": 0,
+        "init": watch,
+        "reset": nothing,
+    }
     async with asyncpg.create_pool(**arguments, **own) as pool:
         yield Database(parse_dsn(dsn), pool=pool), asked

@@ -1,1 +1,3 @@
-"""The same orders, provider and database for order-monitor and for other ways to do its job, side by side on one machine."""
+"""Compares order-monitor with other ways to do its job, with the same orders, provider and database
+on one machine.
+"""

@@ -1,4 +1,6 @@
-"""From decided to written: orders placed one by one, each with an end of its own, while time runs faster for everybody alike."""
+"""Delay from decision to write: orders placed one by one, each with its own end, while time runs
+faster by the same factor for all contestants.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ _PLACED: Final = 240.0
 _SOONEST, _LATEST = 10.0, 240.0
 _LAST_SLOT: Final = 270.0
 LATENCY: Final = 0.02
-"""Seconds in which the provider answers."""
+"""The provider's latency in seconds."""
 
 _GRACE: Final = 6.0
 LATE: Final = 0.05
-"""Seconds by which two clocks' readings may differ: a check that much too early is no extra one."""
+"""Seconds by which two clocks' readings may differ: a check early by less is not counted as
+extra.
+"""
 
 _INSERT: Final = (
     "INSERT INTO product_orders (id, external_status, sent_at, provider_referans, note) "
@@ -42,16 +46,16 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """One contestant's delays, in seconds of the faster time."""
+    """One contestant's delays, in seconds of the accelerated time."""
 
     contestant: str
     orders: int
     missing: int
-    """Orders whose PIN was not in the database at the end."""
+    """Orders whose PIN was missing from the database at the end."""
     from_decided: list[float]
-    """Decided by the provider → in the database."""
+    """From the provider's decision to the database."""
     from_told: list[float]
-    """Told by the provider → in the database."""
+    """From the provider's answer to the database."""
     checks: int
     excess: int
     """Checks beyond the orders' schedules."""
@@ -68,7 +72,9 @@ def placed(orders: int, faster: float, begin: float) -> list[Placed]:
 
 
 def ideal(orders: int, faster: float) -> Delay:
-    """Return what the schedule alone would reach: every check on time, answered and written at once."""
+    """Return what the schedule alone would reach: every check on time, answered and written
+    immediately.
+    """
     schedule = Times().faster(faster).schedule()
     plan = placed(orders + 1, faster, 0.0)[1:]
     found = [one.sent + schedule.following("", one.ends - one.sent) for one in plan]
@@ -78,7 +84,7 @@ def ideal(orders: int, faster: float) -> Delay:
 
 
 async def delay(world: World, contestant: Contestant, orders: int, faster: float) -> Delay:
-    """Measure a contestant while ``orders`` are placed, ``faster`` times as fast as life.
+    """Measure a contestant while ``orders`` are placed, ``faster`` times as fast as real time.
 
     Raises:
         ContestantFailedError: no PIN arrived.
@@ -86,7 +92,9 @@ async def delay(world: World, contestant: Contestant, orders: int, faster: float
     times = Times().faster(faster)
     async with warmed(world, contestant, times) as under_way:
         plan = placed(orders + 1, faster, time.time() + 0.5)[1:]
-        await world.provider.reset(latency=LATENCY, ends={referans(one.number): one.ends for one in plan})
+        await world.provider.reset(
+            latency=LATENCY, ends={referans(one.number): one.ends for one in plan}
+        )
         await place(world, under_way, plan, times.first)
         await _all_written(world, len(plan), plan[-1].sent + _LAST_SLOT / faster + _GRACE)
         under_way.running.check()
@@ -95,7 +103,7 @@ async def delay(world: World, contestant: Contestant, orders: int, faster: float
 
 @asynccontextmanager
 async def warmed(world: World, contestant: Contestant, times: Times) -> AsyncIterator[Run]:
-    """Run a contestant that has asked about an order before the block, which is not counted."""
+    """Run a contestant that has already asked about one order, which is not counted."""
     async with run(world, contestant, Plan(1, times=times)) as under_way:
         await world.provider.reset(latency=LATENCY)
         await begun(world, under_way, 1)
@@ -103,7 +111,7 @@ async def warmed(world: World, contestant: Contestant, times: Times) -> AsyncIte
 
 
 async def place(world: World, under_way: Run, plan: Sequence[Placed], first: float) -> None:
-    """Be the shop: insert each order at its time, and put it into the queue."""
+    """Act as the shop: insert each order at its time, and put it into the queue."""
     for one in plan:
         await asyncio.sleep(max(0.0, one.sent - time.time()))
         await world.ask(_INSERT, order_id(one.number), one.sent, referans(one.number))
@@ -116,17 +124,24 @@ async def _all_written(world: World, orders: int, until: float) -> None:
 
 
 async def _written(world: World) -> dict[str, float]:
-    rows = await world.ask("SELECT order_id::text, extract(epoch FROM at)::float8 AS at FROM benchmark_written")
+    rows = await world.ask(
+        "SELECT order_id::text, extract(epoch FROM at)::float8 AS at FROM benchmark_written"
+    )
     return {row["order_id"]: row["at"] for row in rows}
 
 
-async def _judged(world: World, contestant: Contestant, plan: Sequence[Placed], times: Times) -> Delay:
+async def _judged(
+    world: World, contestant: Contestant, plan: Sequence[Placed], times: Times
+) -> Delay:
     report, written = await world.provider.report(), await _written(world)
     there = [one for one in plan if order_id(one.number) in written]
     if not there:
         raise ContestantFailedError("no PIN arrived")
     asked: Mapping[str, Sequence[float]] = report["asked"]
-    at = [(written[order_id(one.number)], one.ends, report["told"][referans(one.number)]) for one in there]
+    at = [
+        (written[order_id(one.number)], one.ends, report["told"][referans(one.number)])
+        for one in there
+    ]
     schedule = times.schedule()
     return Delay(
         contestant.name,

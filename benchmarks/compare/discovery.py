@@ -1,4 +1,6 @@
-"""What it takes to find orders in a table that holds very many which have ended: order-monitor's look, and the plan's batch."""
+"""The cost of finding open orders in a table full of ended ones: order-monitor's scan, and the
+plan's batch.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ _AT_A_TIME: Final = 500_000
 _LOOKS: Final = 100
 _SCANS: Final = 3
 _ROOM: Final = 0.6
-"""What part of the free disk the table may take, its indexes included."""
+"""The share of the free disk that the table and its indexes may take."""
 
 _LONG: Final = 1800.0
 _FILL: Final = """
@@ -41,12 +43,15 @@ FROM (SELECT n, now() - interval '2 years' * (1 - n / $2::float8) - interval '1 
 _ADDED_SQL: Final = """
 SELECT indexrelid::regclass::text AS name FROM pg_index WHERE indrelid = 'product_orders'::regclass AND NOT indisprimary
 """
-"""The shop's own table has its primary key alone."""
+"""The shop's own table, with only its primary key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What one way to look takes, in seconds, beside so many ``rows`` that have ended; 1,000 orders are open."""
+    """Seconds that one way to scan takes in a table with ``rows`` ended orders.
+
+    1,000 orders are open.
+    """
 
     contestant: str
     way: str
@@ -56,30 +61,34 @@ class Discovery:
 
 
 class Archive:
-    """A shop's table that grows and grows."""
+    """A shop's table that grows step by step."""
 
     def __init__(self, world: World) -> None:
-        """Lay it in ``world``'s database."""
+        """Create it in ``world``'s database."""
         self._world = world
         self._rows = 0
 
     async def lay(self) -> None:
-        """Lay it, with its open orders and nothing else."""
+        """Create it with only its open orders."""
         await self._world.prepare(MONITOR, _OPEN_ORDERS, 600.0)
 
     async def fits(self, rows: int) -> int:
-        """Return how many of ``rows`` the disk has room for, by what those take that are there."""
+        """Return how many of ``rows`` fit on the disk, judged by the size of the rows already
+        there.
+        """
         if not self._rows:
             return rows
-        size = (await self._world.ask("SELECT pg_total_relation_size('product_orders')"))[0][0] / self._rows
+        size = (await self._world.ask("SELECT pg_total_relation_size('product_orders')"))[0][
+            0
+        ] / self._rows
         free = shutil.disk_usage(self._world.postgres.directory).free
         return min(rows, self._rows + int(_ROOM * free / size / _AT_A_TIME) * _AT_A_TIME)
 
     async def measured(self, rows: int) -> list[Discovery]:
-        """Let the table grow to so many rows that have ended, and look.
+        """Grow the table to this many ended rows, and scan.
 
         Raises:
-            ContestantFailedError: a look found other orders than are open.
+            ContestantFailedError: a scan found other orders than the open ones.
         """
         connection = await asyncpg.connect(self._world.dsn)
         try:
@@ -105,7 +114,10 @@ class Archive:
                 "what was sent lately": lambda: orders.scan(since=since),
                 f"all {_OPEN_ORDERS:,} open orders": orders.scan,
             }
-            return [self._found(MONITOR.name, way, await timed(look, _LOOKS)) for way, look in ways.items()]
+            return [
+                self._found(MONITOR.name, way, await timed(look, _LOOKS))
+                for way, look in ways.items()
+            ]
         finally:
             await database.close()
 
@@ -113,12 +125,16 @@ class Archive:
         async def batch() -> None:
             await connection.fetch(OLDEST_SQL, OPEN, 60.0, BATCH, timeout=_LONG)
 
-        helped = self._found(CELERY.name, "its batch of 100, by order-monitor's index", await timed(batch, _LOOKS))
+        helped = self._found(
+            CELERY.name, "its batch of 100, by order-monitor's index", await timed(batch, _LOOKS)
+        )
         transaction = connection.transaction()
         await transaction.start()
         for row in await connection.fetch(_ADDED_SQL):
             await connection.execute(f"DROP INDEX {row['name']}")
-        alone = self._found(CELERY.name, "its batch of 100, on the shop's bare table", await timed(batch, _SCANS))
+        alone = self._found(
+            CELERY.name, "its batch of 100, on the shop's bare table", await timed(batch, _SCANS)
+        )
         await transaction.rollback()
         return [helped, alone]
 
@@ -127,7 +143,7 @@ class Archive:
 
 
 async def timed(look: Callable[[], Awaitable[object]], times: int) -> list[float]:
-    """Return how many seconds each of so many looks takes, the first one, which warms all caches, left out."""
+    """Return the seconds of each scan, without the first one, which warms all caches."""
     await look()
     found = []
     for _ in range(times):

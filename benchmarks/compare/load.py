@@ -1,4 +1,4 @@
-"""What a contestant is told: where everything is, how many calls may be in flight, and when to ask again."""
+"""A contestant's input: all addresses, how many calls may be in flight, and when to ask again."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ OLDEST_SQL: Final = (
     "SELECT id::text FROM product_orders WHERE external_status = ANY($1) AND sent_at < now() - make_interval(secs => $2) "
     "ORDER BY sent_at LIMIT $3"
 )
-"""What the plan's batch reads."""
+"""The query of the plan's batch."""
 
 READ: Final = "SELECT external_status, provider_referans FROM product_orders WHERE id = "
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Every duration that any contestant has, in seconds, as they are in production."""
+    """Every duration of any contestant, in seconds, with production values."""
 
     first: float = 60.0
     base: float = 30.0
     cap: float = 600.0
     jitter: float = 0.1
     scan: float = 10.0
-    """How often order-monitor looks for new orders."""
+    """How often order-monitor scans for new orders."""
     batch: float = 300.0
-    """How often the plan's batch of 100 begins."""
+    """How often the plan's batch of 100 starts."""
     poll: float = 5.0
-    """How often procrastinate looks for jobs that became due."""
+    """How often procrastinate polls for due jobs."""
     dequeue: float = 30.0
-    """How long pgqueuer waits for news before it looks."""
+    """How long pgqueuer waits for a notification before it polls."""
 
     def faster(self, times: float) -> Times:
-        """Return the same, every duration divided alike, without jitter: so that slots can be counted."""
+        """Return a copy with every duration divided by the same factor, and without jitter, so that
+        slots can be counted.
+        """
         names = ("first", "base", "cap", "scan", "batch", "poll", "dequeue")
         return Times(jitter=0.0, **{name: getattr(self, name) / times for name in names})
 
@@ -51,13 +53,16 @@ class Times:
         return float(min(self.base * 2 ** min(retries, 30), self.cap))
 
     def schedule(self) -> Schedule:
-        """Return the program's own schedule of these times."""
+        """Return the program's own schedule with these times."""
         return Schedule(self.first, self.base, self.cap, self.jitter)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run of one contestant. The addresses hold passwords: they travel in the environment, never on a command line."""
+    """One run of one contestant.
+
+    The addresses contain passwords: they are passed in the environment, never on a command line.
+    """
 
     url: str = field(repr=False)
     dsn: str = field(repr=False)
@@ -66,12 +71,12 @@ class Load:
     times: Times = field(default_factory=Times)
 
     def environ(self) -> dict[str, str]:
-        """Return the environment of a process that reads this by `told`."""
+        """Return the environment from which a child process reads this with `told`."""
         return {**os.environ, VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def told(cls) -> Self:
-        """Return what our parent says."""
+        """Return the load that the parent process passed."""
         values = json.loads(os.environ[VARIABLE])
         return cls(**{**values, "times": Times(**values["times"])})
 
@@ -82,23 +87,22 @@ def order_id(number: int) -> str:
 
 
 def referans(number: int) -> str:
-    """Return the reference that the provider knows the ``number``-th order by."""
+    """Return the provider's reference of the ``number``-th order."""
     return f"R{number}"
 
 
 def excess(asked: Sequence[float], sent: float, schedule: Schedule) -> int:
-    """Return how often an order was asked about beyond its schedule.
+    """Return how many checks of an order exceeded its schedule.
 
     Args:
-        asked: when, epoch seconds.
-        sent: when the order was sent.
-        schedule: without jitter. A check may come late; each slot that has passed by the last one pays for one.
+        asked: when, epoch seconds. sent: when the order was sent. schedule: without jitter. A check
+        may come late; each slot that has passed by the last one pays for one.
     """
     return max(0, len(asked) - slots_by(schedule, max(asked) - sent)) if asked else 0
 
 
 def slots_by(schedule: Schedule, age: float) -> int:
-    """Return how many checks an order is due for by ``age`` (seconds), without jitter."""
+    """Return how many checks are due by ``age`` (seconds), without jitter."""
     slots = 0
     while schedule.slot("", slots + 1) <= age:
         slots += 1

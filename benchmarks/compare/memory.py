@@ -1,4 +1,6 @@
-"""What open orders take in memory: the contestant's processes with so many of them, above the same processes with none."""
+"""Memory of open orders: the contestant's processes with many orders, compared with the same
+processes without any.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from benchmarks.compare.processes import ContestantFailedError
 from benchmarks.compare.world import Plan, Run, World, run
 
 _NEVER: Final = 36_000.0
-"""Seconds to the first check: nobody asks while the memory is read."""
+"""Seconds to the first check: no calls are made while the memory is read."""
 
 _QUIET: Final = 1.5
 _LEAST: Final = 2.0
@@ -24,7 +26,9 @@ _SAME: Final = 0.003
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes above the empty process: the contestant's own, its broker's, and what its queue takes in tables on disk."""
+    """Bytes above the empty process: in the contestant's own processes, in its broker's, and in its
+    queue's tables on disk.
+    """
 
     contestant: str
     orders: int
@@ -54,10 +58,10 @@ async def _settled(world: World, contestant: Contestant, orders: int) -> tuple[i
 
 
 async def _quiet(contestant: Contestant, under_way: Run) -> None:
-    """Wait until the contestant has taken up every order, and its memory has not changed for a while.
+    """Wait until the contestant has loaded every order, and its memory has stopped changing.
 
     Raises:
-        ContestantFailedError: that did not come about.
+        ContestantFailedError: that takes too long.
     """
     began = time.monotonic()
     last, since = 0, began

@@ -1,4 +1,4 @@
-"""Processes that never outlive their measurement."""
+"""Processes that end with their measurement."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from typing import Final
 from benchmarks.compare.usage import cpu_seconds, resident_bytes, tree
 
 LONGEST: Final = 1200
-"""Seconds after which a process is ended even if nobody is left to end it."""
+"""Seconds after which a process is killed even if its parent is gone."""
 
 _PATIENCE: Final = 5.0
-"""Seconds to start, or to end before the process is killed; ``timeout`` kills its own child before we kill ``timeout``."""
+"""Seconds to start, and to end before the process is killed.
+
+``timeout`` kills its own child before we kill ``timeout``.
+"""
 
 _GRACE: Final = 1.0
 _TAIL: Final = 600
 
 
 class ContestantFailedError(Exception):
-    """A contestant did not do its work; the text says how."""
+    """A contestant did not do its work; the text says what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process of a contestant: ``role`` is ``own`` or ``broker``. ``socket`` is a file that is there once it serves."""
+    """A process of a contestant: ``role`` is ``own`` or ``broker``.
+
+    ``socket`` is a file that exists once it serves.
+    """
 
     role: str
     argv: Sequence[str]
@@ -40,13 +46,13 @@ class Running:
     """A contestant's processes, by role."""
 
     def __init__(self, log: Path) -> None:
-        """Keep their output in ``log``."""
+        """Write their output to ``log``."""
         self.log = log
         self._processes: list[tuple[str, asyncio.subprocess.Process]] = []
 
     async def start(self, command: Command, directory: Path) -> None:
-        """Start one more process, in ``directory``."""
-        # Bounded by another program too: should we be killed, it still ends.
+        """Start one more process in ``directory``."""
+        # ``timeout`` bounds it too: it ends even if this process is killed.
         argv = ("timeout", f"--kill-after={_GRACE:g}", str(LONGEST), *command.argv)
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -67,11 +73,11 @@ class Running:
         return [process.pid for kind, process in self._processes if kind == role]
 
     def cpu(self, role: str) -> float:
-        """Return the CPU seconds that a role has used."""
+        """Return the CPU seconds used by a role."""
         return cpu_seconds(self.pids(role))
 
     def resident(self, role: str) -> int:
-        """Return the bytes that a role has in memory."""
+        """Return the resident bytes of a role."""
         return resident_bytes(self.pids(role))
 
     def signal(self, role: str, number: int) -> None:
@@ -81,25 +87,27 @@ class Running:
                 os.kill(pid, number)
 
     def check(self) -> None:
-        """See that all still run.
+        """Check that all processes still run.
 
         Raises:
-            ContestantFailedError: one does not.
+            ContestantFailedError: one has ended.
         """
         for role, process in self._processes:
             if process.returncode is not None:
                 tail = self.log.read_text(errors="replace")[-_TAIL:]
-                raise ContestantFailedError(f"a process ({role}) ended with {process.returncode}: {tail}")
+                raise ContestantFailedError(
+                    f"a process ({role}) ended with {process.returncode}: {tail}"
+                )
 
     async def stop(self) -> None:
-        """End them, the last one first: a broker goes after those who use it."""
+        """End them in reverse order: a broker after its clients."""
         for _, process in reversed(self._processes):
             await stopped(process)
 
 
 @asynccontextmanager
 async def started(commands: Sequence[Command], directory: Path) -> AsyncIterator[Running]:
-    """Run a contestant's processes while the block does."""
+    """Run a contestant's processes for the duration of the block."""
     running = Running(directory / "log")
     try:
         for command in commands:
@@ -110,7 +118,7 @@ async def started(commands: Sequence[Command], directory: Path) -> AsyncIterator
 
 
 async def stopped(process: asyncio.subprocess.Process) -> None:
-    """End a process: politely, then not."""
+    """Terminate a process, and kill it if that fails."""
     for end in (process.terminate, process.kill):
         with suppress(ProcessLookupError):
             end()

@@ -1,7 +1,9 @@
-"""The provider of all contestants: znet's answers from a process of its own, over bare protocols, never the bottleneck.
+"""The provider of all contestants: znet's answers from a separate process, over bare protocols, so
+that it is never the bottleneck.
 
-``python -m benchmarks.compare.provider`` tells its port on standard output; then each line of JSON on standard input is a command,
-answered by a line. It ends with its standard input, so it never outlives who started it.
+``python -m benchmarks.compare.provider`` prints its port on standard output; after that each line
+of JSON on standard input is a command, answered by one line. It ends when its standard input
+closes, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ _REFERANS: Final = b"tahsilat_api_islem_id="
 
 
 class Books:
-    """How each order goes, and who was asked about, when."""
+    """When each order ends, and when each was asked about."""
 
-    def __init__(self, latency: float = 0.0, ends: dict[str, float] | None = None, *, all_end: bool = False) -> None:
-        """Begin with nobody asked.
+    def __init__(
+        self, latency: float = 0.0, ends: dict[str, float] | None = None, *, all_end: bool = False
+    ) -> None:
+        """Start with no questions recorded.
 
         Args:
             latency: seconds from question to answer.
-            ends: when an order is decided (epoch seconds), by reference; the others wait for ever.
+            ends: when an order is decided (epoch seconds), by reference; the others always wait.
             all_end: every order is decided already.
         """
         self.latency, self.ends, self.all_end = latency, ends or {}, all_end
@@ -36,7 +40,7 @@ class Books:
         self.total = self.in_flight = self.peak = 0
 
     def begin(self, referans: str) -> None:
-        """Note a question."""
+        """Record a question."""
         self.asked[referans].append(time.time())
         self.total += 1
         self.in_flight += 1
@@ -53,10 +57,10 @@ class Books:
 
 
 class Panel:
-    """The provider: its books, which each run opens anew."""
+    """The provider; each run starts with fresh books."""
 
     def __init__(self) -> None:
-        """Open the first."""
+        """Create the first books."""
         self.books = Books()
 
     def obey(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -67,13 +71,17 @@ class Panel:
                 return {}
             case "count":
                 books = self.books
-                return {"total": books.total, "repeated": books.total - len(books.asked), "peak": books.peak}
+                return {
+                    "total": books.total,
+                    "repeated": books.total - len(books.asked),
+                    "peak": books.peak,
+                }
             case _:
                 return {"asked": self.books.asked, "told": self.books.told}
 
 
 class Line(asyncio.Protocol):
-    """One connection, kept for as long as the other side wants."""
+    """One connection, kept open until the client closes it."""
 
     def __init__(self, panel: Panel) -> None:
         """Answer for ``panel``."""
@@ -81,11 +89,11 @@ class Line(asyncio.Protocol):
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection."""
+        """Store the connection."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each whole question."""
+        """Answer each complete question."""
         *heads, self._rest = (self._rest + data).split(b"\r\n\r\n")
         for head in heads:
             self._asked(head)
@@ -100,7 +108,9 @@ class Line(asyncio.Protocol):
         books = self._panel.books
         books.begin(referans)
         if books.latency:
-            asyncio.get_running_loop().call_later(books.latency, self._answer, books, referans, closes)
+            asyncio.get_running_loop().call_later(
+                books.latency, self._answer, books, referans, closes
+            )
         else:
             self._answer(books, referans, closes)
 
@@ -109,13 +119,15 @@ class Line(asyncio.Protocol):
 
     def _say(self, text: str, *, closes: bool) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
-        self._transport.write(f"{head}Connection: {'close' if closes else 'keep-alive'}\r\n\r\n{text}".encode())
+        self._transport.write(
+            f"{head}Connection: {'close' if closes else 'keep-alive'}\r\n\r\n{text}".encode()
+        )
         if closes:
             self._transport.close()
 
 
 async def serve() -> None:
-    """Serve on a free port of loopback until standard input ends."""
+    """Serve on a free loopback port until standard input closes."""
     loop, panel = asyncio.get_running_loop(), Panel()
     server = await loop.create_server(lambda: Line(panel), "127.0.0.1", 0, backlog=4096)
     commands = asyncio.StreamReader(limit=_LINE)
@@ -130,7 +142,7 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 class Provider:
-    """The provider's process, while the ``async with`` block runs."""
+    """The provider's process, for the duration of the ``async with`` block."""
 
     url: str
     pid: int
@@ -139,7 +151,9 @@ class Provider:
         """Start it."""
         command = (sys.executable, "-m", "benchmarks.compare.provider")
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LINE)
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, limit=_LINE
+        )
         self.pid = self._process.pid
         self.url = f"http://127.0.0.1:{(await self._line())['port']}"
         return self
@@ -149,11 +163,13 @@ class Provider:
         await stopped(self._process)
 
     async def reset(self, **how: Any) -> None:  # noqa: ANN401 - the arguments of `Books`
-        """Begin anew, as `Books` says."""
+        """Reset, with the arguments of `Books`."""
         await self._do("reset", **how)
 
     async def count(self) -> dict[str, int]:
-        """Return how many questions came in all, how many for an order that had been asked about, and the most at one time."""
+        """Return the number of questions, of questions about an order asked about before, and of
+        the most questions at one time.
+        """
         return await self._do("count")
 
     async def report(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""What the shop's own writes lose beside a contestant: pgbench with it at work and with it paused, in turns.
+"""Throughput that the shop's own writes lose to a contestant: pgbench with the contestant running
+and with it paused, in turns.
 
-Once all share the machine's cores, and once the database and pgbench have half of them, as on a machine of their own.
+Measured once with all processes sharing the machine's cores, and once with half of them reserved
+for the database and pgbench, as on a separate machine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from order_monitor.shop.dsn import parse_dsn
 
 _LATENCY: Final = 0.2
 _IN_FLIGHT: Final = 20
-"""With the latency: at most 100 checks a second, whoever asks."""
+"""With the latency: at most 100 checks a second for any contestant."""
 
 _CLIENTS: Final = 4
 _ROWS: Final = 10_000
@@ -45,21 +47,27 @@ COMMIT;
 
 @dataclass(frozen=True, slots=True)
 class ShopWrites:
-    """What the shop's transactions a second come to, as medians of ratios taken one right after the other."""
+    """The shop's transactions a second, as medians of ratios of adjacent runs."""
 
     contestant: str
     beside: float
-    """With the contestant at work, to the same with it paused."""
+    """With the contestant running, as a ratio to paused."""
     apart: float | None
-    """The same with the database and the shop on cores of their own; None where there is one core."""
+    """The same with the database and the shop on separate cores.
+
+    None on a machine with one core.
+    """
     tables: float
-    """With its tables and indexes there and nobody at work, to the shop's bare tables."""
+    """With its tables and indexes installed but the contestant paused, as a ratio to the shop's
+    bare tables.
+    """
     checks_per_second: float
-    """Checks that the contestant made meanwhile, each of which wrote a PIN."""
+    """Checks that the contestant made during the measurement, each of which wrote a PIN."""
 
 
 async def shop_writes(world: World, contestant: Contestant, seconds: int, turns: int) -> ShopWrites:
-    """Measure pgbench in turns of runs of ``seconds``: on bare tables, beside the contestant paused, and at work.
+    """Measure pgbench in alternating runs of ``seconds``: on bare tables, with the contestant
+    paused, and with it running.
 
     Raises:
         ContestantFailedError: the contestant did not work.
@@ -84,9 +92,16 @@ async def shop_writes(world: World, contestant: Contestant, seconds: int, turns:
     )
 
 
-async def _turn(world: World, under_way: Run, seconds: int) -> tuple[float, float | None, float, float]:
+async def _turn(
+    world: World, under_way: Run, seconds: int
+) -> tuple[float, float | None, float, float]:
     paused, at_work, bare, checks = await _pair(world, under_way, seconds, with_bare=True)
-    return at_work / paused, await _apart(world, under_way, seconds), paused / bare, checks / seconds
+    return (
+        at_work / paused,
+        await _apart(world, under_way, seconds),
+        paused / bare,
+        checks / seconds,
+    )
 
 
 async def _apart(world: World, under_way: Run, seconds: int) -> float | None:
@@ -104,9 +119,17 @@ async def _apart(world: World, under_way: Run, seconds: int) -> float | None:
 
 
 async def _pair(
-    world: World, under_way: Run, seconds: int, cores: set[int] | None = None, *, with_bare: bool = False
+    world: World,
+    under_way: Run,
+    seconds: int,
+    cores: set[int] | None = None,
+    *,
+    with_bare: bool = False,
 ) -> tuple[float, float, float, int]:
-    """Return the transactions a second with the contestant paused, at work, and on bare tables; and how many checks it made."""
+    """Return the transactions a second with the contestant paused, running, and on bare tables.
+
+    Also return how many checks it made.
+    """
     running = under_way.running
     running.signal("own", signal.SIGSTOP)
     try:
@@ -143,10 +166,10 @@ async def _pgbench(dsn: str, seconds: int, cores: set[int] | None = None) -> flo
 
 
 def tps(output: str) -> float:
-    """Return the transactions a second that pgbench tells.
+    """Return the transactions a second in pgbench's output.
 
     Raises:
-        ContestantFailedError: it tells none.
+        ContestantFailedError: the output has none.
     """
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:
@@ -162,7 +185,7 @@ def _program() -> Path:
 
 
 def _environ(dsn: str) -> dict[str, str]:
-    """Return libpq's variables: a password on a command line could be read by everybody."""
+    """Return libpq's variables: other users could read a password on a command line."""
     address = parse_dsn(dsn)
     found = {
         "PGHOST": address.hosts[0],

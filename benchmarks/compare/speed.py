@@ -1,4 +1,6 @@
-"""Checks a second, and what a check costs: a backlog of due orders, each asked about once within the window."""
+"""Checks a second, and the cost of a check: a backlog of due orders, each asked about once within
+the window.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,14 @@ from benchmarks.compare.world import Plan, Run, World, begun, run
 
 _STEP: Final = 0.05
 _FEWEST: Final = 300
-"""Checks that a window should see: fewer tell of the moment, not of the contestant."""
+"""The fewest checks in a window: with less, chance outweighs the contestant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is measured: the provider's latency in seconds, and how many calls may be in flight."""
+    """The parameters of a measurement: the provider's latency in seconds, and how many calls may be
+    in flight.
+    """
 
     latency: float
     in_flight: int
@@ -27,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far everything has come. CPU is in seconds."""
+    """Counters at one moment. CPU is in seconds."""
 
     at: float
     checks: int
@@ -41,7 +45,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One contestant in one cell. CPU is in seconds a check; ``provider_busy`` is a fraction of one core."""
+    """One contestant in one cell.
+
+    CPU is in seconds per check; ``provider_busy`` is a fraction of one core.
+    """
 
     contestant: str
     latency: float
@@ -53,30 +60,35 @@ class Speed:
     database: float
     provider_busy: float
     statements: float
-    """A thousand checks."""
+    """Per thousand checks."""
     written: float
-    """Rows that were inserted, updated or deleted, a thousand checks."""
+    """Rows inserted, updated or deleted per thousand checks."""
     repeated: int
-    """Checks of an order that had been checked before, though none was due again."""
+    """Repeated checks of an order, though none was due again."""
     peak: int
     """The most calls that the provider saw at one time."""
 
 
-async def speed(world: World, contestant: Contestant, cell: Cell, orders: int, window: float) -> Speed:
-    """Measure a contestant over ``window`` seconds, or until nearly all ``orders`` have been asked about.
+async def speed(
+    world: World, contestant: Contestant, cell: Cell, orders: int, window: float
+) -> Speed:
+    """Measure a contestant over ``window`` seconds, or until nearly all ``orders`` have been asked
+    about.
 
-    Where little happens it takes up to four times as long.
+    With few checks it takes up to four times as long.
 
     Raises:
-        ContestantFailedError: it did not begin to ask.
+        ContestantFailedError: it did not start asking.
     """
     await world.provider.reset(latency=cell.latency)
     plan = Plan(orders if contestant.is_whole else 0, in_flight=cell.in_flight)
     async with run(world, contestant, plan) as under_way:
-        # Warm is who has asked twice as often as it may at one time.
+        # Warm means: it has asked twice as many questions as may be in flight.
         await begun(world, under_way, max(50, 2 * cell.in_flight))
         before = await _snapshot(world, under_way)
-        while not is_enough(time.monotonic() - before.at, await _total(world), before.checks, plan.orders, window):
+        while not is_enough(
+            time.monotonic() - before.at, await _total(world), before.checks, plan.orders, window
+        ):
             await asyncio.sleep(_STEP)
         after = await _snapshot(world, under_way)
         counted = await world.provider.count()
@@ -84,7 +96,9 @@ async def speed(world: World, contestant: Contestant, cell: Cell, orders: int, w
 
 
 def is_enough(seconds: float, checks: int, before: int, orders: int, window: float) -> bool:
-    """Whether a window may end: nearly all orders were asked about, or it is long enough and saw enough."""
+    """Whether a window may end: nearly all orders were asked about, or it is long enough and has
+    enough checks.
+    """
     if orders and checks >= 0.95 * orders:
         return True
     return seconds >= window and (checks - before >= _FEWEST or seconds >= 4 * window)
@@ -99,14 +113,18 @@ async def _snapshot(world: World, under_way: Run) -> Snapshot:
     running = under_way.running
     own, broker = running.cpu("own"), running.cpu("broker")
     database, provider = cpu_seconds([world.server_pid]), cpu_seconds([world.provider.pid])
-    return Snapshot(time.monotonic(), await _total(world), own, broker, database, provider, statements, written)
+    return Snapshot(
+        time.monotonic(), await _total(world), own, broker, database, provider, statements, written
+    )
 
 
-def compared(contestant: Contestant, cell: Cell, before: Snapshot, after: Snapshot, counted: dict[str, int]) -> Speed:
-    """Return what happened between two snapshots.
+def compared(
+    contestant: Contestant, cell: Cell, before: Snapshot, after: Snapshot, counted: dict[str, int]
+) -> Speed:
+    """Return the difference of two snapshots.
 
     Raises:
-        ContestantFailedError: nothing did.
+        ContestantFailedError: nothing happened between them.
     """
     checks, seconds = after.checks - before.checks, after.at - before.at
     if checks <= 0:

@@ -1,4 +1,4 @@
-"""The table that people read: Markdown from results. Pure."""
+"""The published table: Markdown from results. Pure."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def markdown(results: Results, whole: Mapping[str, bool]) -> str:
         _day(results),
         _shop(results),
         _discovery(results),
+        _batches(results),
         _about(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -46,14 +47,14 @@ def rows_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return three figures of a number, – of none."""
+    """Return a number with three significant figures, – for NaN."""
     if math.isnan(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def times(value: float, ours: float) -> str:
-    """Return how many times ours a value is."""
+    """Return how many times our value a value is."""
     share = ratio(value, ours)
     return "–" if math.isnan(share) else number(share)
 
@@ -62,7 +63,15 @@ def _worse(compared: Sequence[Compared]) -> str:
     found = worse(compared)
     lines = [f"- {one.what}: {number(one.share)} of {one.contestant}'s" for one in found]
     intro = "How good order-monitor's figure is, as a part of the other's (1 would be as good):"
-    return "\n".join(["## Where order-monitor is worse", "", intro if lines else "Nowhere in this run.", "", *lines])
+    return "\n".join(
+        [
+            "## Where order-monitor is worse",
+            "",
+            intro if lines else "Nowhere in this run.",
+            "",
+            *lines,
+        ]
+    )
 
 
 def _speed(results: Results, whole: Mapping[str, bool]) -> str:
@@ -97,7 +106,14 @@ def _memory(results: Results) -> str:
         share = times(both, ours.own) if ours else "–"
         sizes = [number(max(0, n) / _MIB) for n in (row.own, row.broker)]
         lines.append([f"{orders:,}", name, *sizes, share, number(row.tables / _MIB)])
-    head = ["open orders", "contestant", "own MiB", "broker's MiB", "both, to ours", "its tables on disk, MiB"]
+    head = [
+        "open orders",
+        "contestant",
+        "own MiB",
+        "broker's MiB",
+        "both, to ours",
+        "its tables on disk, MiB",
+    ]
     return _part(
         "Memory above the empty process",
         "None of the orders is due. A queue in PostgreSQL keeps its orders there: on disk, and in the server's buffers.",
@@ -117,12 +133,25 @@ def _delay(results: Results) -> str:
                 our = percentile(getattr(ours, name), part) if ours else math.nan
                 cells.append(f"{number(unit * value)} ({times(value, our)})")
         lines.append(
-            [*cells, number(row.checks / row.orders), f"{1000 * ratio(row.excess, row.checks):.0f}", str(row.missing)]
+            [
+                *cells,
+                number(row.checks / row.orders),
+                f"{1000 * ratio(row.excess, row.checks):.0f}",
+                str(row.missing),
+            ]
         )
     percentiles = [
-        f"{what} p{part}" for what in ("decided → written, s", "told → written, ms") for part in (50, 95, 99)
+        f"{what} p{part}"
+        for what in ("decided → written, s", "told → written, ms")
+        for part in (50, 95, 99)
     ]
-    head = ["contestant", *percentiles, "checks an order", "beyond the schedule, of 1,000", "PINs missing"]
+    head = [
+        "contestant",
+        *percentiles,
+        "checks an order",
+        "beyond the schedule, of 1,000",
+        "PINs missing",
+    ]
     note = (
         f"Every pause of every contestant is {results.about['faster']} times shorter than in life; work is not, so what machinery "
         "adds looks that much larger from decided to written. `the schedule itself` is what no machinery at all would reach."
@@ -136,7 +165,12 @@ def _day(results: Results) -> str:
          f"{1000 * ratio(row.excess, row.checks):.0f}"]
         for row in results.day
     ]  # fmt: skip
-    head = ["contestant", "calls an order", "as its schedule has it", "asked twice or too soon, of 1,000"]
+    head = [
+        "contestant",
+        "calls an order",
+        "as its schedule has it",
+        "asked twice or too soon, of 1,000",
+    ]
     note = (
         f"Orders that stay open for a day, which passes {results.about.get('day', '–')} times as fast: "
         "who is late because of that alone makes fewer calls."
@@ -173,12 +207,32 @@ def _discovery(results: Results) -> str:
          times(row.median, least[row.contestant, row.way])]
         for row in results.discovery
     ]  # fmt: skip
-    head = ["rows that ended", "contestant", "reads", "median ms", "slowest ms", "to the first size"]
+    head = [
+        "rows that ended",
+        "contestant",
+        "reads",
+        "median ms",
+        "slowest ms",
+        "to the first size",
+    ]
     note = (
         "1,000 orders are open. What the plan's batch reads is measured on the shop's bare table, and on that with "
         "order-monitor's indexes."
     )
     return _part("Finding open orders beside those that have ended", note, head, lines)
+
+
+def _batches(results: Results) -> str:
+    lines = [
+        [f"{row.open_orders:,}", row.who, f"{row.found} of {row.ended}", number(row.p50), number(row.p95)]
+        for row in results.batches
+    ]  # fmt: skip
+    head = ["open orders", "asked", "ends found", "p50 s", "p95 s"]
+    note = (
+        "From the provider's decision to the row, in virtual time: the daemon's own loop, and the schedule of Celery's plan "
+        "with workers that cost nothing. An end that was not found counts with its delay so far."
+    )
+    return _part("One call a second: many orders a call, or one", note, head, lines)
 
 
 def _part(title: str, note: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -191,5 +245,17 @@ def _about(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     about = ", ".join(f"{name} {value}" for name, value in results.about.items())
     return "\n".join(
-        ["## The contestants", "", *who, "", "## Left out", "", *left, "", f"{versions}.", "", f"{about}."]
+        [
+            "## The contestants",
+            "",
+            *who,
+            "",
+            "## Left out",
+            "",
+            *left,
+            "",
+            f"{versions}.",
+            "",
+            f"{about}.",
+        ]
     )

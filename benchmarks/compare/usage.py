@@ -1,4 +1,6 @@
-"""What processes have used, by the kernel's own books (Linux's /proc), and which cores they may use."""
+"""Resource use of processes, as the kernel counts it (Linux's /proc), and the cores they may
+use.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _KIB: Final = 1024
 
 
 def tree(pids: Iterable[int]) -> set[int]:
-    """Return the processes and all that descend from them."""
+    """Return the processes and all their descendants."""
     found, waiting = set[int](), list(pids)
     while waiting:
         pid = waiting.pop()
@@ -25,13 +27,15 @@ def tree(pids: Iterable[int]) -> set[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the CPU time of the processes, of their descendants, and of those that have ended."""
+    """Return the CPU time of the processes and their descendants, including those that have
+    ended.
+    """
     return sum(_ticks(pid) for pid in tree(pids)) / _TICKS
 
 
 def _ticks(pid: int) -> int:
     with suppress(OSError):
-        # The second field is a name in brackets, which may hold blanks.
+        # The second field is a name in parentheses, which may contain blanks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15]))
     return 0
@@ -51,14 +55,14 @@ def _resident(pid: int) -> int:
 
 
 def halves() -> tuple[set[int], set[int]] | None:
-    """Return this machine's cores in two halves; None where there is one core."""
+    """Return this machine's cores in two halves; None on a machine with one core."""
     cores = sorted(os.sched_getaffinity(0))
     middle = len(cores) // 2
     return (set(cores[:middle]), set(cores[middle:])) if middle else None
 
 
 def pin(pids: Iterable[int], cores: set[int]) -> None:
-    """Let the processes, their descendants and all their threads run on these cores alone."""
+    """Pin the processes, their descendants and all their threads to these cores."""
     for pid in tree(pids):
         with suppress(OSError):
             for thread in Path(f"/proc/{pid}/task").iterdir():

@@ -1,4 +1,4 @@
-"""Which versions were compared, on what; and who cannot take part."""
+"""The versions compared and the machine; and which contestants cannot take part."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.compare.contestants.contestant import Contestant
 
-_PACKAGES = ("order-monitor", "httpx", "asyncpg", "celery", "gevent", "redis", "psycopg", "procrastinate", "pgqueuer")
+_PACKAGES = (
+    "order-monitor",
+    "httpx",
+    "asyncpg",
+    "celery",
+    "gevent",
+    "redis",
+    "psycopg",
+    "procrastinate",
+    "pgqueuer",
+)
 
 
 def missing(contestant: Contestant) -> str | None:
-    """Return what a contestant lacks here."""
+    """Return what a contestant is missing on this machine."""
     for package in contestant.packages:
         if not _version(package):
             return f"{package} is not installed"
@@ -24,7 +34,9 @@ def missing(contestant: Contestant) -> str | None:
 
 
 def versions(postgres: str) -> dict[str, str]:
-    """Return the version of everything that took part; ``postgres`` is the server's own word."""
+    """Return the version of each contestant and part; ``postgres`` is the server's own version
+    string.
+    """
     found = {"Python": platform.python_version(), "PostgreSQL": postgres.split(maxsplit=1)[0]}
     found |= {name: number for name in _PACKAGES if (number := _version(name))}
     redis = shutil.which("redis-server")
@@ -32,12 +44,14 @@ def versions(postgres: str) -> dict[str, str]:
         words = subprocess.run(
             [redis, "--version"], capture_output=True, text=True, check=False, timeout=10
         ).stdout.split()
-        found["redis-server"] = next((word[2:] for word in words if word.startswith("v=")), "unknown")
+        found["redis-server"] = next(
+            (word[2:] for word in words if word.startswith("v=")), "unknown"
+        )
     return found
 
 
 def machine() -> dict[str, str]:
-    """Return what kind of machine this is."""
+    """Return a description of this machine."""
     return {"cores": str(os.cpu_count()), "system": f"{platform.system()} {platform.machine()}"}
 
 

@@ -1,4 +1,4 @@
-"""What all contestants share: the provider, and a database laid anew for each run."""
+"""Shared by all contestants: the provider, and a database created afresh for each run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from order_monitor.shop.dsn import parse_dsn
 SETTINGS: Final = {"shared_preload_libraries": "pg_stat_statements", "max_connections": "200"}
 _NAME: Final = "run"
 BARE: Final = "bare"
-"""The database with the shop's own tables and nothing else."""
+"""The database with only the shop's own tables."""
 
 _TABLES: Final = f"""
 {SCHEMA};
@@ -44,7 +44,9 @@ FROM generate_series(1, $1::int) n
 _STATEMENTS: Final = """
 SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE datname = $1
 """
-_WRITTEN: Final = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_user_tables"
+_WRITTEN: Final = (
+    "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_user_tables"
+)
 _QUEUED_BYTES: Final = """
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'product_orders'
@@ -61,22 +63,26 @@ class World:
 
     @property
     def dsn(self) -> str:
-        """The database that the next run works on."""
+        """The database of the next run."""
         return self.postgres.dsn(_NAME)
 
     @property
     def server_pid(self) -> int:
         """The database server's first process."""
-        return int((self.postgres.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+        return int(
+            (self.postgres.directory / "data" / "postmaster.pid").read_text().splitlines()[0]
+        )
 
     async def lay_bare(self) -> None:
-        """Lay the database `BARE` anew."""
+        """Recreate the database `BARE`."""
         await self._tell(f"DROP DATABASE IF EXISTS {BARE} WITH (FORCE)")
         await self._tell(f"CREATE DATABASE {BARE}")
         await self._tell(_TABLES, BARE)
 
     async def prepare(self, contestant: Contestant, orders: int, age: float) -> None:
-        """Lay the database anew, with so many open orders, the youngest sent ``age`` seconds ago."""
+        """Recreate the database with this many open orders, the youngest sent ``age`` seconds
+        ago.
+        """
         template = "template_" + "".join(filter(str.isalpha, contestant.name.lower()))
         if template not in self._laid:
             await self._tell(f"CREATE DATABASE {template}")
@@ -88,23 +94,30 @@ class World:
         await self.ask(_OPEN_ORDERS, orders, age)
 
     async def analyse(self) -> None:
-        """Have the tables' statistics taken, as they would be in a database that has been there for a while."""
+        """Analyze the tables, so that their statistics are like those of an established
+        database.
+        """
         await self._tell("ANALYZE", _NAME)
 
     async def statements(self) -> int:
-        """Return how many statements the run's database has carried out, BEGIN and COMMIT among them (pg_stat_statements)."""
+        """Return how many statements the run's database has executed, including BEGIN and COMMIT
+        (pg_stat_statements).
+        """
         return int((await self.ask(_STATEMENTS, _NAME, database="postgres"))[0][0])
 
     async def rows_written(self) -> int:
-        """Return how many rows of the run's tables have been inserted, updated or deleted; the last second's may be missing."""
+        """Return how many rows of the run's tables have been inserted, updated or deleted.
+
+        Changes of the last second may be missing.
+        """
         return int((await self.ask(_WRITTEN))[0][0])
 
     async def queued_bytes(self) -> int:
-        """Return what tables other than the shop's own take on disk."""
+        """Return the disk space of all tables except the shop's own."""
         return int((await self.ask(_QUEUED_BYTES))[0][0])
 
     async def ask(self, sql: str, *values: object, database: str = _NAME) -> list[Any]:
-        """Return the rows of a query, over a connection of its own."""
+        """Return the rows of a query, over a separate connection."""
         connection = await asyncpg.connect(self.postgres.dsn(database))
         try:
             return list(await connection.fetch(sql, *values, timeout=120))
@@ -120,7 +133,7 @@ class World:
 
 
 def password_of(world: World) -> str:
-    """Return what no output may show."""
+    """Return the secrets that no output may show."""
     password = parse_dsn(world.dsn).password
     assert password is not None
     return password
@@ -128,7 +141,7 @@ def password_of(world: World) -> str:
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    """Run a provider and a database server while the block does."""
+    """Run a provider and a database server for the duration of the block."""
     with EmbeddedPostgres(SETTINGS) as postgres:
         async with Provider() as provider:
             made = World(provider, postgres)
@@ -138,7 +151,7 @@ async def world() -> AsyncIterator[World]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one contestant, under way."""
+    """One contestant's run in progress."""
 
     running: Running
     put: Put
@@ -147,14 +160,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run begins with: so many open orders sent ``age`` seconds ago or before, known to the contestant or not."""
+    """The starting state of a run: open orders sent at least ``age`` seconds ago, known to the
+    contestant or not.
+    """
 
     orders: int = 0
     age: float = 600.0
     in_flight: int = 20
     times: Times = field(default_factory=Times)
     due_in: float = 0.0
-    """Seconds until a queue's first check of each."""
+    """Seconds until a queue's first check of each order."""
 
 
 _START: Final = 30.0
@@ -162,7 +177,7 @@ _STEP: Final = 0.05
 
 
 async def begun(world: World, under_way: Run, questions: int) -> None:
-    """Wait until the contestant has asked so many questions.
+    """Wait until the contestant has asked this many questions.
 
     Raises:
         ContestantFailedError: it has not within half a minute.
@@ -177,12 +192,15 @@ async def begun(world: World, under_way: Run, questions: int) -> None:
 
 @asynccontextmanager
 async def run(world: World, contestant: Contestant, plan: Plan) -> AsyncIterator[Run]:
-    """Lay the database, put the orders, and run the contestant while the block does."""
+    """Create the database, put the orders, and run the contestant for the duration of the block."""
     await world.prepare(contestant, plan.orders, plan.age)
     with tempfile.TemporaryDirectory(prefix="order-monitor-benchmark-") as name:
         directory = Path(name)
         load = Load(world.provider.url, world.dsn, name, plan.in_flight, plan.times)
-        async with started(contestant.broker(load), directory) as running, contestant.producer(load) as put:
+        async with (
+            started(contestant.broker(load), directory) as running,
+            contestant.producer(load) as put,
+        ):
             await put([order_id(number) for number in range(1, plan.orders + 1)], plan.due_in)
             await world.analyse()
             for command in contestant.commands(load):

@@ -1,4 +1,5 @@
-"""The settings that decide money, as commands meet them: agreed with those in force, or nothing is asked and nothing written.
+"""Agreement on the settings that decide money: a command runs only if its settings agree with those
+in force; otherwise it asks nothing and writes nothing.
 
 ``order-monitor settings`` shows and stores them.
 """
@@ -9,15 +10,15 @@ import json
 from pathlib import Path
 from typing import Final
 
-from order_monitor.commands.composition import database_of, orders_of, settings_of
+from order_monitor.app import database_of, orders_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import name_of, when
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.settings.model import Settings
 from order_monitor.settings.money import money_of, with_money
 from order_monitor.shop.database import Database
-from order_monitor.shop.money_settings import Agreement, MoneySettings
-from order_monitor.shop.own_tables import lacking
+from order_monitor.shop.money_settings import OBSERVED, Agreement, MoneySettings
+from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.tell.streams import say
 
 _WHAT_TO_DO: Final = (
@@ -26,18 +27,23 @@ _WHAT_TO_DO: Final = (
 )
 
 
-async def agreed(settings: Settings, database: Database, *, accept: bool, by: str) -> Settings | None:
-    """Return the settings to go by: this file's where they agree with those in force, with ``accept`` with those in force.
+async def agreed(
+    settings: Settings, database: Database, *, accept: bool, by: str, may_observe: bool = False
+) -> Settings | None:
+    """Return the settings to use: this file's if they agree with those in force, or those in force
+    with ``accept``.
 
-    None where they differ, and that is said on stderr. What is not stored yet is stored, as by ``by``.
+    None if they differ without ``accept``, or if the shop is only observed and this command does
+    more than ``may_observe`` allows; the reason is printed on stderr. Settings that are not stored
+    yet are stored, in the name of ``by``.
 
     Raises:
-        SettingsError: the table is not as it must be, or this file does not go with what is stored.
-        ShopError: the database could not be asked, or a table of ours is missing.
+        SettingsError: the table is not as expected, or this file does not fit the stored settings.
+        ShopError: the database is not available, or one of our tables is missing.
     """
     schema = settings.database.schema_
     if accept:
-        # This file's own words need not fit the shop's columns: they are not written.
+        # This file's own status words need not fit the shop's columns: they are not written.
         async with database.transaction() as connection:
             if problems := await lacking(connection, schema):
                 raise ShopMisfitError("; ".join(problems))
@@ -45,12 +51,14 @@ async def agreed(settings: Settings, database: Database, *, accept: bool, by: st
         await orders_of(settings, database).complete()
     async with database.transaction() as connection:
         agreement = await MoneySettings(schema).reconcile(connection, money_of(settings), by=by)
-    if not agreement.differing:
-        return settings
-    if accept:
-        return with_money(settings, agreement.in_force)
-    _say_what_differs(agreement)
-    return None
+    if agreement.differing and not accept:
+        _say_what_differs(agreement)
+        return None
+    taken = with_money(settings, agreement.in_force) if agreement.differing else settings
+    if taken.observe and not may_observe:
+        say(f"order-monitor: {OBSERVED}")
+        return None
+    return taken
 
 
 def _say_what_differs(agreement: Agreement) -> None:
@@ -60,20 +68,17 @@ def _say_what_differs(agreement: Agreement) -> None:
 
 
 def run_show(config: Path | None, *, as_json: bool) -> int:
-    """Show what is stored beside this file's."""
+    """Show the stored settings next to this file's."""
     settings, sink, _ = settings_of(config, "database", least="error")
     return run_to_exit(_show(settings, as_json=as_json), sink.close)
 
 
 async def _show(settings: Settings, *, as_json: bool) -> int:
     database, schema = database_of(settings), settings.database.schema_
-    try:
-        async with database.transaction() as connection:
-            if problems := await lacking(connection, schema):
-                raise ShopMisfitError("; ".join(problems))
-            kept = await MoneySettings(schema).kept(connection)
-    finally:
-        await database.close()
+    async with database, database.transaction() as connection:
+        if problems := await lacking(connection, schema):
+            raise ShopMisfitError("; ".join(problems))
+        kept = await MoneySettings(schema).kept(connection)
     lines = []
     own = money_of(settings)
     for key in dict.fromkeys([*own, *kept]):
@@ -81,33 +86,41 @@ async def _show(settings: Settings, *, as_json: bool) -> int:
         stored = found.value if found else None
         differs = found is not None and key in own and stored != own[key]
         line = {"key": key, "stored": stored, "own": own.get(key), "differs": differs}
-        line |= {"stored_at": when(found.stored_at) if found else None, "stored_by": found.stored_by if found else None}
+        line |= {
+            "stored_at": when(found.stored_at) if found else None,
+            "stored_by": found.stored_by if found else None,
+        }
         lines.append(line)
     if as_json:
         say(json.dumps(lines, ensure_ascii=False), to_stdout=True)
         return ExitCode.OK
     for line in lines:
         in_force = "not stored yet" if line["stored"] is None else line["stored"]
-        mark = f"   here: {line['own']}" if line["differs"] else "   unknown here" if line["own"] is None else ""
+        mark = (
+            f"   here: {line['own']}"
+            if line["differs"]
+            else "   unknown here"
+            if line["own"] is None
+            else ""
+        )
         say(f"{'!' if line['differs'] else ' '} {line['key']:<28}{in_force}{mark}", to_stdout=True)
     return ExitCode.OK
 
 
 def run_adopt(config: Path | None, *, by: str | None) -> int:
-    """Store this file's."""
+    """Store this file's settings."""
     settings, sink, _ = settings_of(config, "database", least="error")
     return run_to_exit(_adopt(settings, name_of(by)), sink.close)
 
 
 async def _adopt(settings: Settings, by: str) -> int:
-    database = database_of(settings)
-    try:
+    async with database_of(settings) as database:
         await orders_of(settings, database).complete()
         async with database.transaction() as connection:
             stored = MoneySettings(settings.database.schema_)
-            agreement = await stored.reconcile(connection, money_of(settings), by=by, may_replace=True)
-    finally:
-        await database.close()
+            agreement = await stored.reconcile(
+                connection, money_of(settings), by=by, may_replace=True
+            )
     for one in agreement.replaced:
         say(f"{one.key}: {one.stored} -> {one.own}", to_stdout=True)
     for key in agreement.added:

@@ -1,4 +1,4 @@
-"""The command line itself."""
+"""Defines the command line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ _ACCEPT: Final = "where settings that decide money differ from those in force, u
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @takes_config
-@click.option("--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit.")
-@click.option("--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON.")
-@click.option("--every", type=Duration(), help="With --once: ask only what came due in this time, like 60s.")
-@click.option("--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron.")
+@click.option(
+    "--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON."
+)
+@click.option(
+    "--every", type=Duration(), help="With --once: ask only what came due in this time, like 60s."
+)
+@click.option(
+    "--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron."
+)
 @click.option("--accept-settings", "accept", is_flag=True, help=f"With --once: {_ACCEPT}")
 @click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
 @click.pass_context
@@ -38,8 +46,8 @@ def cli_group(
 ) -> None:
     """Find out how open orders ended, and write it into the shop's database.
 
-    Without a command: run until stopped. Exit codes: 0 done, 1 something could not be done, 2 bad usage or bad settings,
-    3 the database cannot be reached.
+    Without a command: run until stopped. Exit codes: 0 done, 1 something could not be done, 2 bad
+    usage or bad settings, 3 the database cannot be reached.
     """
     ctx.obj = config
     if (as_json or every or quiet or accept) and not once:
@@ -62,19 +70,34 @@ def cli_group(
 @cli_group.command()
 @takes_config
 @click.option("--dry-run", is_flag=True, help="Print the SQL that is missing, and change nothing.")
-@click.option("--format", "form", type=click.Choice(["sql", "django"]), default="sql", help="With --dry-run: the form.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sql", "django"]),
+    default="sql",
+    help="With --dry-run: the form.",
+)
 @click.pass_context
 def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str) -> None:
-    """Add to the shop's database what order-monitor needs: a column, indexes and its own tables. Safe to repeat."""
+    """Add to the shop's database what order-monitor needs: a column, indexes and its own tables.
+
+    Safe to repeat.
+    """
     from order_monitor.commands.migrate import run_migrate
 
-    ctx.exit(run_migrate(config_of(ctx, config), dry_run=dry_run or form == "django", django=form == "django"))
+    ctx.exit(
+        run_migrate(
+            config_of(ctx, config), dry_run=dry_run or form == "django", django=form == "django"
+        )
+    )
 
 
 @cli_group.command()
 @takes_config
 @click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
-@click.option("--rehearse", is_flag=True, help="Try the writes too, on one row, and roll them back.")
+@click.option(
+    "--rehearse", is_flag=True, help="Try the writes too, on one row, and roll them back."
+)
 @click.pass_context
 def check(ctx: click.Context, config: Path | None, *, as_json: bool, rehearse: bool) -> None:
     """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
@@ -86,11 +109,20 @@ def check(ctx: click.Context, config: Path | None, *, as_json: bool, rehearse: b
 @cli_group.command()
 @takes_config
 @click.argument("order_id", metavar="ID")
-@click.option("--now", "ask", is_flag=True, help="Ask the provider once, and show the answer without writing it.")
+@click.option(
+    "--now",
+    "ask",
+    is_flag=True,
+    help="Ask the provider once, and show the answer without writing it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON document.")
 @click.pass_context
-def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> None:
-    """Tell one order's whole story: its row, its account, its times, its events, and why it is asked about or not."""
+def explain(
+    ctx: click.Context, config: Path | None, order_id: str, *, ask: bool, as_json: bool
+) -> None:
+    """Tell one order's whole story: its row, its account, its times, its events, and why it is
+    asked about or not.
+    """
     from order_monitor.commands.explain import run_explain
 
     ctx.exit(run_explain(config_of(ctx, config), order_id, ask=ask, as_json=as_json))
@@ -101,26 +133,43 @@ def explain(ctx: click.Context, config: Path | None, order_id: str, *, ask: bool
 @click.option("--open", is_flag=True, expose_value=False, help="Every open order, as without it.")
 @click.option("--overdue", is_flag=True, help="Only those past schedule.give_up_after.")
 @click.option("--stuck", is_flag=True, help="Only those that could not be written.")
-@click.option("--no-reference", is_flag=True, help="Only those without a provider_referans.")
+@click.option("--no-reference", is_flag=True, help="Only those without a reference.")
+@click.option("--no-provider", is_flag=True, help="Only those from codes or delivered by hand.")
 @click.option("--account", metavar="NAME", help="Only those of this account.")
-@click.option("--older-than", type=Duration(), help="Only those sent at least this long ago, like 1h.")
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most.")
+@click.option(
+    "--older-than", type=Duration(), help="Only those sent at least this long ago, like 1h."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most."
+)
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.pass_context
-def orders(ctx: click.Context, /, config: Path | None, *, limit: int, form: str | None, **wanted: Any) -> None:  # noqa: ANN401 - by `Wanted`
+def orders(
+    ctx: click.Context,
+    /,
+    config: Path | None,
+    *,
+    limit: int,
+    form: str | None,
+    **wanted: Any,  # noqa: ANN401 - by `Wanted`
+) -> None:
     """List open orders, oldest first: all, or those that are all of what is asked for."""
     from order_monitor.commands.orders import Wanted, run_orders
 
-    ctx.exit(run_orders(config_of(ctx, config), Wanted(**wanted), limit=limit, form=form or "table"))
+    ctx.exit(
+        run_orders(config_of(ctx, config), Wanted(**wanted), limit=limit, form=form or "table")
+    )
 
 
 @cli_group.command()
 @takes_config
-@click.option("--json", "as_json", is_flag=True, help="The status document, as /api/status gives it.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The status document, as /api/status gives it."
+)
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
-    """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 nobody answers."""
+    """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 no answer."""
     from order_monitor.commands.status import run_status
 
     ctx.exit(run_status(config_of(ctx, config), as_json=as_json))
@@ -128,7 +177,9 @@ def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
 
 @cli_group.command()
 @takes_config
-@click.option("--every", type=Duration(), default=2.0, show_default=True, help="How often to look again.")
+@click.option(
+    "--every", type=Duration(), default=2.0, show_default=True, help="How often to look again."
+)
 @click.pass_context
 def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
     """Watch the running daemon in the terminal, until Ctrl-C."""
@@ -156,9 +207,11 @@ def ask(
     as_json: bool,
     **wanted: Any,  # noqa: ANN401 - by `Choice`
 ) -> None:
-    """Ask the provider about orders now, whatever their schedule says, and write the answer as the daemon would.
+    """Ask the provider about orders now, regardless of their schedule, and write the answer as the
+    daemon would.
 
-    Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks without writing.
+    Never over a final state; an account's rate, its gate and a pause are obeyed. explain --now asks
+    without writing.
     """
     from order_monitor.commands.ask import Choice, run_ask
 
@@ -168,29 +221,60 @@ def ask(
     if ids and any(wanted.values()):
         msg = "give either orders, or --account, --overdue or --stuck"
         raise click.UsageError(msg)
-    ctx.exit(run_ask(config_of(ctx, config), Choice(list(ids), **wanted), as_json=as_json, accept=accept))
+    ctx.exit(
+        run_ask(config_of(ctx, config), Choice(list(ids), **wanted), as_json=as_json, accept=accept)
+    )
 
 
 @cli_group.command()
 @takes_config
 @click.argument("order_id", metavar="[ID]", required=False)
-@click.option("--kind", help="In place of ID: every order about which a review of this kind is open.")
+@click.option(
+    "--kind", help="In place of ID: every order about which a review of this kind is open."
+)
 @click.option("--account", metavar="NAME", help="In place of ID: only those of this account.")
-@click.option("--older-than", type=Duration(), help="In place of ID: only those sent at least this long ago, like 2d.")
+@click.option(
+    "--older-than",
+    type=Duration(),
+    help="In place of ID: only those sent at least this long ago, like 2d.",
+)
 @click.option("--dry-run", is_flag=True, help="Show which orders these are, and write nothing.")
 @click.option(
-    "--confirm", type=click.IntRange(min=0), metavar="N", help="There are N of them: without it a terminal asks."
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="There are N of them: without it a terminal asks.",
 )
 @click.option("--completed", "how", flag_value="completed", help="It was delivered.")
-@click.option("--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back.")
-@click.option("--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open.")
-@click.option("--meant", "how", flag_value="meant", help="Its reference is its own, although another order has it too.")
-@click.option("--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input.")
 @click.option(
-    "--same-as", metavar="ORDER", help="With --completed: ORDER rightly has the same code [default PIN: ORDER's]."
+    "--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back."
 )
-@click.option("--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package.")
-@click.option("--reason", metavar="TEXT", default="", help="Why; kept in the event. Needed with all but --completed.")
+@click.option(
+    "--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open."
+)
+@click.option(
+    "--meant",
+    "how",
+    flag_value="meant",
+    help="Its reference is its own, although another order has it too.",
+)
+@click.option(
+    "--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input."
+)
+@click.option(
+    "--same-as",
+    metavar="ORDER",
+    help="With --completed: ORDER rightly has the same code [default PIN: ORDER's].",
+)
+@click.option(
+    "--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package."
+)
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    default="",
+    help="Why; kept in the event. Needed with all but --completed.",
+)
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
 @click.pass_context
@@ -209,9 +293,10 @@ def resolve(  # noqa: PLR0913 - one a flag
     accept: bool,
     **chosen: Any,  # noqa: ANN401 - by `Many`
 ) -> None:
-    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook; or many, each as one alone.
+    """Decide one order by hand, by the daemon's own guarded path, with its event and webhook.
 
-    Many are chosen by --kind, --account and --older-than: those that are all of it. They never get a PIN.
+    Or many, each as one alone. Many are chosen by --kind, --account and --older-than: those that
+    are all of it. They never get a PIN.
     """
     from order_monitor.commands.resolve import run_resolve
     from order_monitor.commands.resolve_many import Many, run_resolve_many
@@ -235,8 +320,15 @@ def resolve(  # noqa: PLR0913 - one a flag
     if mistake := many.mistake(order_id, with_pin=pin_stdin or same_as is not None):
         raise click.UsageError(mistake)
     if order_id is None:
-        ctx.exit(run_resolve_many(config_of(ctx, config), many, how, reason=reason, by=by, accept=accept))
-    more: dict[str, Any] = {"with_pin": pin_stdin, "same_as": same_as, "is_shared": for_package, "accept": accept}
+        ctx.exit(
+            run_resolve_many(config_of(ctx, config), many, how, reason=reason, by=by, accept=accept)
+        )
+    more: dict[str, Any] = {
+        "with_pin": pin_stdin,
+        "same_as": same_as,
+        "is_shared": for_package,
+        "accept": accept,
+    }
     ctx.exit(run_resolve(config_of(ctx, config), order_id, how, reason=reason, by=by, **more))
 
 
@@ -244,7 +336,10 @@ def resolve(  # noqa: PLR0913 - one a flag
 @takes_config
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 @click.option(
-    "--close", "order_id", metavar="ORDER", help="Close what is open about an order, and change nothing in it."
+    "--close",
+    "order_id",
+    metavar="ORDER",
+    help="Close what is open about an order, and change nothing in it.",
 )
 @click.option("--kind", help="With --close: only what is of this kind.")
 @click.option("--reason", metavar="TEXT", default="", help="With --close: why; kept in the list.")
@@ -260,7 +355,9 @@ def review(
     reason: str,
     by: str | None,
 ) -> None:
-    """List what a person must decide: answers that contradict what is stored, or cannot be written; or close it."""
+    """List what an operator must decide: answers that contradict what is stored, or cannot be written;
+    or close it.
+    """
     from order_monitor.commands.review import run_close, run_review
 
     if order_id is None:
@@ -277,11 +374,23 @@ def review(
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option("--first-start", is_flag=True, help="Let what was sent before the first start be failed by its age.")
+@click.option(
+    "--first-start",
+    is_flag=True,
+    help="Let what was sent before the first start be failed by its age.",
+)
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
-def release(ctx: click.Context, config: Path | None, account: str | None, *, first_start: bool, by: str | None) -> None:
-    """Let through what the brake holds of an account, or with --first-start what that keeps from being failed by its age.
+def release(
+    ctx: click.Context,
+    config: Path | None,
+    account: str | None,
+    *,
+    first_start: bool,
+    by: str | None,
+) -> None:
+    """Let through what the brake holds of an account, or with --first-start what that keeps from
+    being failed by its age.
 
     What the brake holds is asked about once more, and ends if it is cancelled still.
     """
@@ -299,9 +408,18 @@ def release(ctx: click.Context, config: Path | None, account: str | None, *, fir
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option("--ends", is_flag=True, help="Go on asking, but write no end: of this account, or of all without one.")
-@click.option("--reason", metavar="TEXT", required=True, help="Why; shown wherever the account is.")
-@click.option("--for", "seconds", type=Duration(), help="For how long, like 2h [default: until it is resumed].")
+@click.option(
+    "--ends",
+    is_flag=True,
+    help="Go on asking, but write no end: of this account, or of all without one.",
+)
+@click.option("--reason", metavar="TEXT", required=True, help="Why; shown with the account.")
+@click.option(
+    "--for",
+    "seconds",
+    type=Duration(),
+    help="For how long, like 2h [default: until it is resumed].",
+)
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def pause(
@@ -314,22 +432,34 @@ def pause(
     seconds: float | None,
     by: str | None,
 ) -> None:
-    """Ask an account nothing, or with --ends write no end, until it is resumed; holds for every process and after a restart."""
+    """Ask an account nothing, or with --ends write no end, until it is resumed.
+
+    Holds for every process and after a restart.
+    """
     from order_monitor.commands.pause import run_pause
 
     if account is None and not ends:
         msg = "name an account, or give --ends for the ends of all"
         raise click.UsageError(msg)
-    ctx.exit(run_pause(config_of(ctx, config), account, ends=ends, reason=reason, by=by, seconds=seconds))
+    ctx.exit(
+        run_pause(config_of(ctx, config), account, ends=ends, reason=reason, by=by, seconds=seconds)
+    )
 
 
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option("--ends", is_flag=True, help="Let go what pause --ends holds: of this account, or of all without one.")
+@click.option(
+    "--ends",
+    is_flag=True,
+    help="Let go what pause --ends holds: of this account, or of all without one.",
+)
 @click.pass_context
 def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends: bool) -> None:
-    """Ask an account again that was paused, its failures forgotten; or with --ends write ends again."""
+    """Ask an account again that was paused, its failures forgotten.
+
+    Or with --ends write ends again.
+    """
     from order_monitor.commands.pause import run_resume
 
     if account is None and not ends:
@@ -341,10 +471,16 @@ def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends
 @cli_group.command()
 @takes_config
 @click.argument("ids", metavar="[EVENT]...", type=int, nargs=-1)
-@click.option("--order", "order_id", metavar="ID", help="Every event of this order, by any of its names.")
+@click.option(
+    "--order", "order_id", metavar="ID", help="Every event of this order, by any of its names."
+)
 @click.option("--since", type=Duration(), help="Every event of this time, like 2h.")
 @click.option("--dead", is_flag=True, help="Every dead letter.")
-@click.option("--waiting", is_flag=True, help="Every event whose last try failed, without waiting for its next.")
+@click.option(
+    "--waiting",
+    is_flag=True,
+    help="Every event whose last try failed, without waiting for its next.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
 @click.pass_context
 def replay(
@@ -362,7 +498,17 @@ def replay(
     from order_monitor.commands.replay import run_replay
 
     path = config_of(ctx, config)
-    ctx.exit(run_replay(path, list(ids), order_id=order_id, since=since, dead=dead, waiting=waiting, as_json=as_json))
+    ctx.exit(
+        run_replay(
+            path,
+            list(ids),
+            order_id=order_id,
+            since=since,
+            dead=dead,
+            waiting=waiting,
+            as_json=as_json,
+        )
+    )
 
 
 @cli_group.group()
@@ -375,7 +521,10 @@ def webhook() -> None:
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
-    """Post this shop's events to this file's address from now on, and to no other; those that wait too."""
+    """Post this shop's events to this file's address from now on, and to no other.
+
+    Those that wait too.
+    """
     from order_monitor.commands.webhook import run_adopt
 
     ctx.exit(run_adopt(config_of(ctx, config), by=by))
@@ -383,12 +532,25 @@ def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
 
 @cli_group.command()
 @takes_config
-@click.option("--test", is_flag=True, help="Send a test message to each of notify.urls, and say what each answered.")
-@click.option("--dead", is_flag=True, help="Say that the process has died: for OnFailure= in a systemd unit.")
-@click.option("--unit", metavar="NAME", help="With --dead: which unit [default: the one that systemd names].")
+@click.option(
+    "--test",
+    is_flag=True,
+    help="Send a test message to each of notify.urls, and say what each answered.",
+)
+@click.option(
+    "--dead", is_flag=True, help="Say that the process has died: for OnFailure= in a systemd unit."
+)
+@click.option(
+    "--unit", metavar="NAME", help="With --dead: which unit [default: the one that systemd names]."
+)
 @click.pass_context
-def notify(ctx: click.Context, config: Path | None, *, test: bool, dead: bool, unit: str | None) -> None:
-    """Send one message to the services of notify.urls. Exit code 1 where one of them did not take it."""
+def notify(
+    ctx: click.Context, config: Path | None, *, test: bool, dead: bool, unit: str | None
+) -> None:
+    """Send one message to the services of notify.urls.
+
+    Exit code 1 where one of them did not take it.
+    """
     from order_monitor.commands.notify import run_dead, run_test
 
     if test is dead:
@@ -403,15 +565,28 @@ def notify(ctx: click.Context, config: Path | None, *, test: bool, dead: bool, u
 
 @cli_group.command()
 @takes_config
-@click.option("--since", type=Duration(), default="24h", show_default=True, help="The period, up to now.")
+@click.option(
+    "--since", type=Duration(), default="24h", show_default=True, help="The period, up to now."
+)
+@click.option(
+    "--observed",
+    is_flag=True,
+    help="What another monitor did, compared with what was observed (observe = true).",
+)
 @click.option("--json", "form", flag_value="json", help="As JSON.")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.pass_context
-def report(ctx: click.Context, config: Path | None, *, since: float, form: str | None) -> None:
-    """Report on a period, per account and package: sent, completed, failed, still open by age, overdue, how fast."""
+def report(
+    ctx: click.Context, config: Path | None, *, since: float, observed: bool, form: str | None
+) -> None:
+    """Report on a period, per account and package: sent, completed, failed, still open by age,
+    overdue, how fast.
+    """
     from order_monitor.commands.report import run_report
+    from order_monitor.commands.report_observed import run_report_observed
 
-    ctx.exit(run_report(config_of(ctx, config), since=since, form=form or "table"))
+    run = run_report_observed if observed else run_report
+    ctx.exit(run(config_of(ctx, config), since=since, form=form or "table"))
 
 
 @cli_group.command()
@@ -419,7 +594,9 @@ def report(ctx: click.Context, config: Path | None, *, since: float, form: str |
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def advise(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
-    """Compare backoff, a fixed interval and learned timing on the shop's own history, before you switch."""
+    """Compare backoff, a fixed interval and learned timing on the shop's own history, before you
+    switch.
+    """
     from order_monitor.commands.advise import run_advise
 
     ctx.exit(run_advise(config_of(ctx, config), as_json=as_json))
@@ -435,7 +612,7 @@ def settings_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 @click.pass_context
 def settings_show(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
-    """Show those in force beside this file's, and mark where they differ."""
+    """Show those in force next to this file's, and mark where they differ."""
     from order_monitor.commands.agreement import run_show
 
     ctx.exit(run_show(config_of(ctx, config), as_json=as_json))
@@ -446,7 +623,10 @@ def settings_show(ctx: click.Context, config: Path | None, *, as_json: bool) -> 
 @click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
 @click.pass_context
 def settings_adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
-    """Put this file's in force; a running daemon with others asks nothing until it is restarted or reloaded."""
+    """Put this file's in force.
+
+    A running daemon with others asks nothing until it is restarted or reloaded.
+    """
     from order_monitor.commands.agreement import run_adopt
 
     ctx.exit(run_adopt(config_of(ctx, config), by=by))
@@ -455,12 +635,17 @@ def settings_adopt(ctx: click.Context, config: Path | None, *, by: str | None) -
 @cli_group.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion of this command for a shell: order-monitor completion bash > /etc/bash_completion.d/order-monitor."""
+    """Print the completion of this command for a shell: order-monitor completion bash >
+    /etc/bash_completion.d/order-monitor.
+    """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     assert kind is not None
-    say(*kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source().split("\n"), to_stdout=True)
+    say(
+        *kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source().split("\n"),
+        to_stdout=True,
+    )
 
 
 @cli_group.command()
@@ -472,15 +657,32 @@ def man() -> None:
 
 
 @cli_group.command()
-@click.option("--orders", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many orders.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another story.")
 @click.option(
-    "--seconds", type=click.IntRange(3, 3600), default=20, show_default=True, help="How long the story takes."
+    "--orders",
+    type=click.IntRange(1, 100_000),
+    default=300,
+    show_default=True,
+    help="How many orders.",
 )
-@click.option("--keep-running", is_flag=True, help="Leave everything running after the end, until Ctrl-C.")
+@click.option(
+    "--seed", type=int, default=7, show_default=True, help="Another seed is another story."
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(3, 3600),
+    default=20,
+    show_default=True,
+    help="How long the story takes.",
+)
+@click.option(
+    "--keep-running", is_flag=True, help="Leave everything running after the end, until Ctrl-C."
+)
 @click.pass_context
 def demo(ctx: click.Context, *, orders: int, seed: int, seconds: int, keep_running: bool) -> None:
-    """Show the whole thing with nothing configured, on a PostgreSQL and a provider of its own; nothing is left behind."""
+    """Show the whole thing with nothing configured, on a PostgreSQL and a provider of its own.
+
+    Nothing is left behind.
+    """
     from order_monitor.commands.demo import run_demo
 
     ctx.exit(run_demo(orders=orders, seed=seed, seconds=seconds, keep_running=keep_running))
@@ -490,13 +692,16 @@ def cli(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
         code = cli_group.main(
-            arguments, prog_name="order-monitor", complete_var="_ORDER_MONITOR_COMPLETE", standalone_mode=False
+            arguments,
+            prog_name="order-monitor",
+            complete_var="_ORDER_MONITOR_COMPLETE",
+            standalone_mode=False,
         )
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
         text = io.StringIO()
-        # Not on stderr itself: click goes around what stands there where its encoding is ASCII.
+        # Not on stderr: click bypasses a replaced stderr if its encoding is ASCII.
         error.show(text)
         say(*text.getvalue().rstrip("\n").split("\n"))
         return error.exit_code

@@ -1,4 +1,6 @@
-"""How a command ends: its exit code, what is said of an error, and that no hanging thread keeps the process."""
+"""How a command ends: its exit code, the error messages, and an exit that no hanging thread can
+block.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,25 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import Any, Final
 
-from order_monitor.core.errors import OrderMonitorError, SettingsError, ShopError, ShopUnavailableError, TableError
+from order_monitor.core.errors import (
+    ObservedError,
+    OrderMonitorError,
+    SettingsError,
+    ShopError,
+    ShopUnavailableError,
+    TableError,
+)
+from order_monitor.settings.loading import placed
 from order_monitor.tell.streams import say
 
 _LAST_SECONDS: Final = 3.0
 
 
 class ExitCode:
-    """What the exit codes mean, everywhere."""
+    """The exit codes of all commands."""
 
     OK = 0
     NOT_DONE = 1
@@ -24,11 +35,25 @@ class ExitCode:
 
 
 def run_to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]) -> int:
-    """Run ``work`` and return its exit code, or that of the error it ended with.
+    """Run ``work`` and return its exit code, or that of the error it raised.
 
-    A thread that hangs in the system's resolver would keep the process alive after its work: it is not waited for.
+    A thread that hangs in the system's resolver would keep the process alive after the work: the
+    process does not wait for it.
     """
-    return asyncio.run(_to_exit(work, close_log))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_to_exit(work, close_log))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes uvloop's event loop where the extra ``fast`` is installed; None for
+    Python's own.
+    """
+    try:
+        uvloop = import_module("uvloop")
+    except ImportError:
+        return None
+    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return found
 
 
 async def _to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]) -> int:
@@ -37,13 +62,13 @@ async def _to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]
     except OrderMonitorError as error:
         code = report(error)
     close_log()
-    # Before the event loop is closed, which would wait for such a thread too.
+    # Before the event loop is closed, because that would wait for such a thread too.
     leave_soon(code)
     return code
 
 
 def leave_soon(code: int) -> None:
-    """Make sure that the process is gone a little later, whatever threads are left."""
+    """Make sure that the process exits within seconds, whatever threads are left."""
     last = threading.Timer(_LAST_SECONDS, _exit_now, (code,))
     last.daemon = True
     last.start()
@@ -54,25 +79,30 @@ def _exit_now(code: int) -> None:
 
 
 def report(error: OrderMonitorError) -> int:
-    """Say on stderr what is wrong and return the exit code for it."""
+    """Print the error on stderr and return its exit code."""
     if isinstance(error, TableError):
         say("order-monitor: the shop's database is not as the settings say:")
         for problem in error.problems:
-            say(f"  {problem}")
+            say(f"  {placed(problem)}")
         return ExitCode.NOT_DONE
     if isinstance(error, SettingsError):
         count = len(error.problems)
         say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")
         for problem in error.problems:
-            say(f"  {problem}")
+            say(f"  {placed(problem)}")
         if error.note:
             say(f"order-monitor: {error.note}")
         return ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
-        what = "there is no connection to the database" if error.short_of else "the database cannot be reached"
+        what = (
+            "there is no connection to the database"
+            if error.short_of
+            else "the database cannot be reached"
+        )
         say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
-    # What is to be pasted keeps its lines.
-    refused = "the database refuses: " if isinstance(error, ShopError) else ""
+    # A text to copy and paste keeps its line breaks.
+    is_refused = isinstance(error, ShopError) and not isinstance(error, ObservedError)
+    refused = "the database refuses: " if is_refused else ""
     say(*f"order-monitor: {refused}{error}".split("\n"))
     return ExitCode.NOT_DONE

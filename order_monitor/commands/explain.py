@@ -1,4 +1,4 @@
-"""``order-monitor explain``: one order's whole story, in one screen."""
+"""``order-monitor explain``: the complete story of one order, on one screen."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.commands.composition import (
+from order_monitor.app import (
     database_of,
     directory_of,
-    layout_of,
     presence_of,
     schedule_of,
     settings_of,
+    table_config_of,
     terms_of,
 )
 from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.explain_text import Standing, in_words, opening
 from order_monitor.commands.lookup import LEFT_ALONE_DO, history_of
-from order_monitor.commands.story import Standing, in_words, opening
 from order_monitor.commands.times import iso, moment
+from order_monitor.commands.timing_words import explained
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules, timeout_message
 from order_monitor.core.errors import ShopError
-from order_monitor.core.order import SkipReason
+from order_monitor.core.order import ReferenceFrom, SkipReason
 from order_monitor.core.schedule import Schedule
-from order_monitor.core.timing.plan import key_of
-from order_monitor.core.timing.planner import Timing
 from order_monitor.settings.model import Settings
+from order_monitor.shop.accounts.pauses import pause_of_ends
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_history import HeldOrder, OrderHistory
-from order_monitor.shop.pauses import pause_of_ends
+from order_monitor.shop.reading.history import HeldOrder, OrderHistory
 from order_monitor.shop.repository import Orders
-from order_monitor.shop.timings import Timings
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
+from order_monitor.timing.plan import key_of
+from order_monitor.timing.planner import Timing
+from order_monitor.timing.store import Timings
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory, asked_of
 from order_monitor.watch.system_clock import SystemClock, boot_id
@@ -54,12 +55,16 @@ def run_explain(config: Path | None, order_id: str, *, ask: bool, as_json: bool)
     return run_to_exit(_explain(settings, redactor, order_id, ask=ask, as_json=as_json), sink.close)
 
 
-async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask: bool, as_json: bool) -> int:
+async def _explain(
+    settings: Settings, redactor: Redactor, order_id: str, *, ask: bool, as_json: bool
+) -> int:
     database, clock = database_of(settings), SystemClock()
-    orders = Orders(database, layout_of(settings))
+    orders = Orders(database, table_config_of(settings))
     directory = directory_of(settings, clock, redactor.follow)
-    try:
-        history = await history_of(database, orders, order_id, "order-monitor: there is no order {}")
+    async with database, directory:
+        history = await history_of(
+            database, orders, order_id, "order-monitor: there is no order {}"
+        )
         if isinstance(history, str):
             return ExitCode.NOT_DONE
         directory.update(history.integrations)
@@ -71,15 +76,15 @@ async def _explain(settings: Settings, redactor: Redactor, order_id: str, *, ask
             document["now"] = await _ask(view.account, history)
         lines = [json.dumps(document, ensure_ascii=False)] if as_json else view.in_words(document)
         say(*map(redactor, lines), to_stdout=True)
-    finally:
-        for account in directory.accounts.values():
-            await account.provider.aclose()
-        await database.close()
     return ExitCode.OK
 
 
 async def _clocks(settings: Settings, database: Database, clock: Clock) -> str:
-    """Say why no order is ended by its age just now, as this machine's next process would see it; nothing where it may be."""
+    """Return why no order is ended by its age at the moment, as the next process on this machine
+    would see it.
+
+    Empty if orders may be ended by age.
+    """
     clocks, began = ClockWatch(is_recalling=True), clock.boot()
     try:
         memory, now = await presence_of(settings, database, "explain").recall(boot_id())
@@ -93,11 +98,15 @@ async def _clocks(settings: Settings, database: Database, clock: Clock) -> str:
 
 
 async def _timing(settings: Settings, database: Database, orders: Orders) -> Timing | None:
-    """Return what the daemon has learned and kept, None where the schedule alone decides."""
+    """Return the timing that the daemon has learned and stored, None if only the schedule
+    decides.
+    """
     if settings.schedule.strategy != "learned":
         return None
     terms = terms_of(settings)
-    kept = await Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages).read()
+    kept = await Timings(
+        database, orders, settings.database.schema_, terms.half_life, terms.packages
+    ).read()
     timing = Timing(schedule_of(settings), terms)
     timing.load(kept or {}, SystemClock().time())
     while timing.refresh():
@@ -107,14 +116,21 @@ async def _timing(settings: Settings, database: Database, orders: Orders) -> Tim
 
 async def _ask(account: Account | None, history: OrderHistory) -> dict[str, Any]:
     """Ask once; the answer is shown, and not written."""
-    if account is None or not history.order.referans.strip():
-        return {"outcome": "not_asked", "message": "there is nobody to ask, or nothing to ask about"}
-    answer: Answer = (await account.provider.ask(history.order.referans)).answer
-    shown = {"outcome": answer.outcome, "message": getattr(answer, "message", "") or getattr(answer, "why", "")}
+    lacks = (SkipReason.NO_REFERENCE, SkipReason.BAD_REFERENCE)
+    if account is None or history.order.skip_reason(history.now, account.kind) in lacks:
+        return {
+            "outcome": "not_asked",
+            "message": "it has no provider, or no reference to ask with",
+        }
+    answer: Answer = (await account.provider.ask(history.order.reference)).answer
+    shown = {
+        "outcome": answer.outcome,
+        "message": getattr(answer, "message", "") or getattr(answer, "why", ""),
+    }
     if isinstance(answer, Completed):
         shown["pin"] = "****" if answer.pin else "none"
         if answer.pin:
-            shown["message"] = answer.pin.blotted(shown["message"])
+            shown["message"] = answer.pin.masked(shown["message"])
     return shown
 
 
@@ -126,7 +142,7 @@ class _Story:
     settings: Settings
     timing: Timing | None = None
     ageless: str = ""
-    """Why no order is ended by its age just now."""
+    """Why no order is ended by its age at the moment."""
 
     @property
     def account(self) -> Account | None:
@@ -142,14 +158,16 @@ class _Story:
                 "tenant_id": order.tenant_id,
                 "status": order.status,
                 "sent_at": iso(order.sent_at),
-                "referans": order.referans or None,
+                "referans": order.reference if order.has_reference else None,
                 "pin": "****" if self.history.has_pin else None,
                 "note": self.history.note or None,
             },
             "account": self.account.name if self.account else None,
             "asked_about": asked,
             "why": why,
-            "checks": [{"at": iso(order.last_sync_at), "outcome": "last check"}] if order.last_sync_at else [],
+            "checks": [{"at": iso(order.last_sync_at), "outcome": "last check"}]
+            if order.last_sync_at
+            else [],
             "next": [str(iso(at)) for at in self.next_times()] if asked else [],
             "timing": self.timing_words() if asked else None,
             "review": self.history.reviews,
@@ -158,21 +176,31 @@ class _Story:
         }
 
     def _held_document(self) -> dict[str, Any] | None:
-        """Say since when, until when and why its end is held; None where it is not."""
+        """Return since when, until when and why the order's end is held; None if it is not."""
         order = self.history.order
         if order.status not in self.settings.statuses.open:
             return None
         pause = pause_of_ends(self.history.pauses, self.account.key if self.account else "")
         if pause is not None:
-            return {"since": iso(pause.since), "until": iso(pause.until), "why": "ends_paused", "needs": []}
+            return {
+                "since": iso(pause.since),
+                "until": iso(pause.until),
+                "why": "ends_paused",
+                "needs": [],
+            }
         held = self.history.held
         if held is None:
             return None
         until = iso(held.since + self.settings.schedule.brake_hold)
-        return {"since": iso(held.since), "until": until, "why": "held_by_brake", "needs": held.lacks}
+        return {
+            "since": iso(held.since),
+            "until": until,
+            "why": "held_by_brake",
+            "needs": held.lacks,
+        }
 
     def in_words(self, document: dict[str, Any]) -> list[str]:
-        """Lay the document out for people, below one sentence that says how the order is."""
+        """Format the document for people, below a sentence that sums up the order's state."""
         order, now = self.history.order, self.history.now
         asked, why = self.verdict(lambda at: moment(at, now))
         standing = Standing(
@@ -186,29 +214,41 @@ class _Story:
         return in_words(opening(self.history, standing), {**document, "why": why}, now)
 
     def verdict(self, when: Callable[[float], str | None] = iso) -> tuple[bool, str]:
-        """Say whether the order is asked about, and the rule that decides it, with times as ``when`` writes them."""
+        """Return whether the order is asked about, and the rule that decides it, with times
+        formatted by ``when``.
+        """
         order = self.history.order
         if order.status not in self.settings.statuses.open:
             return False, f"its status {order.status!r} is not one of statuses.open"
         if (before := self.history.left_alone_before) is not None:
-            return False, f"it is left alone: {SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}"
+            return (
+                False,
+                f"it is left alone: {SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}",
+            )
         reason = asked_of(self.directory, order, self.history.now)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({MEANINGS[reason]})"
         if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
-            return False, f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}"
+            return (
+                False,
+                f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}",
+            )
         return True, self._asked_about(when)
 
     def _asked_about(self, when: Callable[[float], str | None]) -> str:
-        """Say how an order that is asked about stands: whether something keeps its end back."""
+        """Describe an order that is asked about, and what holds back its end."""
         order = self.history.order
-        if (pause := pause_of_ends(self.history.pauses, self.account.key if self.account else "")) is not None:
+        if (
+            pause := pause_of_ends(self.history.pauses, self.account.key if self.account else "")
+        ) is not None:
             return f"it is open and asked about, but its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
         if self.history.held is not None:
             return self._held(self.history.held, when)
         if order.odd_at is not None:
             return self._odd(order.odd_at, when)
         age = self.history.now - (order.sent_at or self.history.now)
+        if order.reference_from == ReferenceFrom.CHILD:
+            return "another tenant took it, as an order in another database: it ends as that one does, never by its age"
         if age >= self.schedule.give_up_after and (held := self.history.held_before) is not None:
             return f"it is overdue, but was sent before the first start ({when(held)}): {HELD_DO}"
         if age >= self.schedule.give_up_after and self.ageless:
@@ -219,9 +259,13 @@ class _Story:
         return "it is open, has a reference, and its account may be asked"
 
     def _odd(self, odd_at: float, when: Callable[[float], str | None]) -> str:
-        """Say that the provider does not know the order, by what evidence, and what becomes of it."""
+        """Explain that the provider does not know the order, the evidence, and what will happen to
+        it.
+        """
         others = self.history.others_understood_at
-        evidence = f"; other orders of its account are, last {when(others)}" if others is not None else ""
+        evidence = (
+            f"; other orders of its account are, last {when(others)}" if others is not None else ""
+        )
         schedule = self.settings.schedule
         ends = "is failed" if schedule.give_up_unknown else "is for a person"
         until = when(odd_at + schedule.give_up_after)
@@ -231,9 +275,13 @@ class _Story:
         )
 
     def _held(self, held: HeldOrder, when: Callable[[float], str | None]) -> str:
-        """Say since when its end is held by the brake, and what lets it through."""
+        """Explain since when the brake holds its end, and what releases it."""
         name = shlex.quote(self.account.name) if self.account else "ACCOUNT"
-        needs = f"it still needs {'; '.join(held.lacks)}" if held.lacks else "it ends if it is cancelled still"
+        needs = (
+            f"it still needs {'; '.join(held.lacks)}"
+            if held.lacks
+            else "it ends if it is cancelled still"
+        )
         until = held.since + self.settings.schedule.brake_hold
         return (
             f"its end is held by the brake since {when(held.since)}, until {when(until)} at least: more of its account were "
@@ -241,7 +289,9 @@ class _Story:
         )
 
     def next_times(self) -> list[float]:
-        """Return the next times of its schedule, or by what was learned, in epoch seconds."""
+        """Return its next check times, from the schedule or the learned timing, in epoch
+        seconds.
+        """
         order = self.history.order
         times: list[float] = []
         sent = order.sent_at or self.history.now
@@ -258,7 +308,9 @@ class _Story:
         return self.timing.next_check(key_of(order), order.id, age)
 
     def _last_age(self) -> float:
-        """Return the age of the last check before now, as far as it is noted or can be reckoned."""
+        """Return the age of the last check before now, as far as it is recorded or can be
+        calculated.
+        """
         order, now = self.history.order, self.history.now
         sent = order.sent_at or now
         if self.timing is None:
@@ -269,20 +321,24 @@ class _Story:
         return age
 
     def timing_words(self) -> str | None:
-        """Say in a sentence why the next check is when it is, where timing is learned."""
-        order = self.history.order
-        return self.timing.explain(key_of(order), order.id, self._last_age()) if self.timing else None
+        """Explain in a sentence when the next check is and why, if timing is learned."""
+        if self.timing is None:
+            return None
+        order, age = self.history.order, self._last_age()
+        return explained(self.timing.reason(key_of(order), order.id, age), age)
 
 
 MEANINGS: Final = {
     SkipReason.NO_REFERENCE: "the shop saved no provider_referans",
+    SkipReason.BAD_REFERENCE: "what the shop saved is no reference of znet's: a UUID, or an order id that is no number",
     SkipReason.NO_SENT_AT: "it has no time at which it was sent",
     SkipReason.NO_ROUTING: "the shop has no routing for its package",
     SkipReason.NO_INTEGRATION: "its integration is not there",
     SkipReason.SEVERAL_ACCOUNTS: "its package's routing names several accounts, or has changed since it was sent",
     SkipReason.DISABLED: "its integration is disabled",
     SkipReason.OTHER_PROVIDER: "its integration is of a provider that is not asked (znet, barakat and apstore are)",
-    SkipReason.NO_PROVIDER: "it comes from the shop's codes, or a person delivers it",
+    SkipReason.NO_PROVIDER: "it comes from the shop's codes, or is delivered by hand",
+    SkipReason.WAITS_FOR_CHILD: "another tenant of the shop took it, as an order of its own: it ends as that one does",
     SkipReason.BAD_ADDRESS: "the address or login of its integration may not be used",
     SkipReason.UNKNOWN_STATUS: "its status is not known",
     SkipReason.SENT_IN_FUTURE: "it was sent in the future",

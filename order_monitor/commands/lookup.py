@@ -1,4 +1,6 @@
-"""What people's commands have in common: who they are, which accounts there are, and what is said of an order that is not open."""
+"""Shared helpers of the commands for people: who runs the command, which accounts exist, and what
+to print about an order that is not open.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from typing import Final
 from order_monitor.commands.times import local
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.model import Settings
-from order_monitor.shop.accounts import Integration, find_account_tables
+from order_monitor.shop.accounts.tables import Integration, find_account_tables
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.order_search import SHORTEST_PREFIX, Hit, look_up
+from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.reading.search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
@@ -24,12 +26,14 @@ LONGEST_NAME: Final = 60
 UNKNOWN: Final = "there is no such order"
 SEVERAL: Final = "several orders"
 
-LEFT_ALONE_DO: Final = "set schedule.ignore_before to an earlier time to have it watched; order-monitor ask asks once"
-"""What can be done about an order that was sent too long before the first start."""
+LEFT_ALONE_DO: Final = (
+    "set schedule.ignore_before to an earlier time to have it watched; order-monitor ask asks once"
+)
+"""What to do about an order that was sent too long before the first start."""
 
 
 def name_of(given: str | None) -> str:
-    """Return who decides: the name given, else the one this person is logged in by."""
+    """Return the name to record for a decision: the given name, else the login name."""
     try:
         name = given or getpass.getuser()
     except (OSError, KeyError):
@@ -38,19 +42,26 @@ def name_of(given: str | None) -> str:
 
 
 def when(seconds: float | None) -> str:
-    """Write epoch seconds for a person, in UTC."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Format epoch seconds for people, in UTC."""
+    return (
+        "-"
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return what may have been meant, as the end of a sentence."""
+    """Return similar names, as the end of a sentence."""
     there = sorted(known)
     close = difflib.get_close_matches(name, there, n=3, cutoff=0.4) or there[:5]
     return f"; near: {', '.join(close)}" if close else ""
 
 
 def account_of(directory: Directory, typed: str) -> Account | None:
-    """Return the account that a person means, by its id or by its name; where there is none, say so and what is near."""
+    """Return the account with this id or name.
+
+    None if there is none; then an error with similar names is printed.
+    """
     account = named(directory.accounts, typed)
     if account is None:
         known = [one.name for one in directory.accounts.values()]
@@ -59,10 +70,10 @@ def account_of(directory: Directory, typed: str) -> Account | None:
 
 
 async def take_accounts(settings: Settings, database: Database, directory: Directory) -> None:
-    """Let ``directory`` know the shop's accounts, where they are the shop's.
+    """Load the shop's accounts into ``directory``, if accounts come from the database.
 
     Raises:
-        SettingsError: the tables are not as they must be.
+        SettingsError: the tables are not as expected.
     """
     if settings.provider.source == "database":
         directory.update(await shops_accounts(database, settings.database.schema_))
@@ -72,15 +83,18 @@ async def shops_accounts(database: Database, schema: str) -> list[Integration]:
     """Return the shop's accounts.
 
     Raises:
-        SettingsError: the tables are not there, or not as they must be.
-        ShopError: the database could not be asked.
+        SettingsError: the tables are missing, or not as expected.
+        ShopError: the database is not available.
     """
     async with database.transaction() as connection:
         return await (await find_account_tables(connection, schema)).read(connection)
 
 
 async def account_names(settings: Settings, database: Database) -> dict[str, str]:
-    """Return what the shop's accounts are called, by their ids; nothing where they are not the shop's, or cannot be read."""
+    """Return the names of the shop's accounts, by id.
+
+    Empty if accounts do not come from the database, or cannot be read.
+    """
     if settings.provider.source != "database":
         return {}
     try:
@@ -92,11 +106,14 @@ async def account_names(settings: Settings, database: Database) -> dict[str, str
 async def history_of(
     database: Database, orders: Orders, typed: str, unknown: str = f"{{}}: {UNKNOWN}"
 ) -> OrderHistory | str:
-    """Return the story of the order that somebody means, else in a few words why there is none; the rest is said on stderr.
+    """Return the history of the order that ``typed`` identifies, or a few words on why there is
+    none.
+
+    Details are printed on stderr.
 
     Raises:
-        ShopError: the database could not be asked.
-        SettingsError: the table is not as it must be, or has not what ``database.lookup`` names.
+        ShopError: the database is not available.
+        SettingsError: the table is not as expected, or lacks a column of ``database.lookup``.
     """
     found = await look_up(database, orders, typed)
     if isinstance(found, OrderHistory):
@@ -110,18 +127,24 @@ async def history_of(
         return SEVERAL
     close = f"; near: {', '.join(found.near)}" if found.near else ""
     is_short = len(typed.strip()) < SHORTEST_PREFIX
-    longer = f"; the beginning of an id must have {SHORTEST_PREFIX} characters at least" if is_short else ""
+    longer = (
+        f"; the beginning of an id must have {SHORTEST_PREFIX} characters at least"
+        if is_short
+        else ""
+    )
     say(f"{unknown.format(typed)}{longer}{close}")
     return UNKNOWN
 
 
 def _of(hit: Hit) -> str:
-    referans = f"referans {hit.referans}" if hit.referans.strip() else "no referans"
-    return f"{hit.order_id}  {hit.status}  sent {local(hit.sent_at)}  {referans}  (by {hit.by})"
+    reference = f"referans {hit.reference}" if hit.reference.strip() else "no referans"
+    return f"{hit.order_id}  {hit.status}  sent {local(hit.sent_at)}  {reference}  (by {hit.by})"
 
 
 def ended(history: OrderHistory) -> str:
-    """Say since when an order is not open, and by whom, as far as the events tell."""
+    """Explain since when an order is no longer open, and who ended it, as far as the events show
+    it.
+    """
     status = history.order.status
     by = next((e for e in reversed(history.events) if e["to_status"] == status), None)
     known = f" since {when(by['at'])}, by {by['decided_by']}" if by else ""

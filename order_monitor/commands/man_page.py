@@ -1,4 +1,4 @@
-"""The man page, from the same definitions as the command line itself."""
+"""The man page, generated from the definitions of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from order_monitor import __version__
 
 
 def page(group: click.Group) -> str:
-    """Return the manual of ``group`` and its commands, in the roff of man(7)."""
+    """Return the manual of ``group`` and its commands, as roff for man(7)."""
     context = click.Context(group, info_name="order-monitor")
     lines = [
         f'.TH ORDER-MONITOR 1 "" "order-monitor {__version__}"',
@@ -25,14 +25,22 @@ def page(group: click.Group) -> str:
     for name, command in sorted(commands_of(group).items()):
         inner = click.Context(command, info_name=name, parent=context)
         usage = " ".join(command.collect_usage_pieces(inner))
-        lines += [f".SS \\fB{_text(name)}\\fR {_text(usage)}", _text((command.help or "").replace("\n", " "))]
+        lines += [
+            f".SS \\fB{_text(name)}\\fR {_text(usage)}",
+            _text((command.help or "").replace("\n", " ")),
+        ]
         lines += _options(command, inner)
-    lines += [".SH FILES", "\\fImonitor.toml\\fR, then \\fI/etc/order\\-monitor/monitor.toml\\fR: the settings."]
+    lines += [
+        ".SH FILES",
+        "\\fImonitor.toml\\fR, then \\fI/etc/order\\-monitor/monitor.toml\\fR: the settings.",
+    ]
     return "\n".join(lines)
 
 
 def commands_of(group: click.Group) -> dict[str, click.Command]:
-    """Return the commands of ``group`` by what is typed, those of a group in it under both names."""
+    """Return the commands of ``group`` by what is typed; a nested command has the group's name
+    first.
+    """
     found: dict[str, click.Command] = {}
     for name, command in group.commands.items():
         inner = commands_of(command) if isinstance(command, click.Group) else {"": command}
@@ -50,6 +58,6 @@ def _options(command: click.Command, context: click.Context) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Write plain text so that roff takes none of it for a request."""
+    """Escape plain text so that roff does not interpret it."""
     plain = text.replace("\\", "\\e").replace("-", "\\-").strip()
     return f"\\&{plain}" if plain.startswith((".", "'")) else plain

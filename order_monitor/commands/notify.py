@@ -1,4 +1,7 @@
-"""``order-monitor notify``: send a test message, or say that a process is dead; neither needs the database."""
+"""``order-monitor notify``: send a test message, or report that a process has died.
+
+Neither needs the database.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from order_monitor.app import messages_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.serving import messages_of
 from order_monitor.settings.loading import load, load_notify
-from order_monitor.settings.telling import NotifySettings
-from order_monitor.shop.check_line import CheckLine
+from order_monitor.settings.sections import NotifySettings
+from order_monitor.shop.check.line import CheckLine
 from order_monitor.tell.logs import set_up
 from order_monitor.tell.messages import Message
 from order_monitor.tell.services import NoLibraryError, services_of
@@ -25,23 +28,36 @@ _GIVEN: Final = re.compile(r"[A-Za-z0-9:._@\\-]{1,200}")
 
 
 def run_test(config: Path | None) -> int:
-    """Send a test message to each service; say what each answered, and return 1 where one did not take it."""
+    """Send a test message to each service.
+
+    Print each result, and return 1 if a service did not accept it.
+    """
     notify = load(config).notify
     return _send(notify, messages_of(notify).of_test())
 
 
-def run_dead(config: Path | None, unit: str | None, environ: Mapping[str, str] | None = None) -> int:
-    """Say that ``unit`` has failed, and why as far as systemd tells it; return 1 where a service did not take it."""
+def run_dead(
+    config: Path | None, unit: str | None, environ: Mapping[str, str] | None = None
+) -> int:
+    """Report that ``unit`` has failed, and why, as far as systemd knows.
+
+    Return 1 if a service did not accept the message.
+    """
     environ = os.environ if environ is None else environ
     notify = load_notify(config)
-    # systemd names the unit that failed, and how, to the one that it starts for it.
+    # systemd passes the failed unit's name and result to the unit that it starts for the failure.
     named = unit or environ.get("MONITOR_UNIT", "")
-    how = [environ.get(name, "") for name in ("MONITOR_SERVICE_RESULT", "MONITOR_EXIT_CODE", "MONITOR_EXIT_STATUS")]
+    how = [
+        environ.get(name, "")
+        for name in ("MONITOR_SERVICE_RESULT", "MONITOR_EXIT_CODE", "MONITOR_EXIT_STATUS")
+    ]
     why = " ".join(word for word in how if _GIVEN.fullmatch(word))
     if not notify.urls:
         say(f"order-monitor: {_NO_ADDRESS}")
         return ExitCode.OK
-    return _send(notify, messages_of(notify).of_death(named if _GIVEN.fullmatch(named) else _DAEMON, why))
+    return _send(
+        notify, messages_of(notify).of_death(named if _GIVEN.fullmatch(named) else _DAEMON, why)
+    )
 
 
 def _send(notify: NotifySettings, message: Message) -> int:
@@ -67,7 +83,9 @@ def _send(notify: NotifySettings, message: Message) -> int:
 
 
 def notify_lines(notify: NotifySettings) -> list[CheckLine]:
-    """Say whether messages to people can be sent, as far as that is seen without sending one."""
+    """Report whether messages to people can be sent, as far as that is visible without sending
+    one.
+    """
     if not notify.urls:
         return []
     try:
@@ -78,7 +96,10 @@ def notify_lines(notify: NotifySettings) -> list[CheckLine]:
     bad = [service for service in services if service.problem]
     lines = [
         CheckLine(
-            "error", "notify.urls", f"number {one.name}: {one.problem}", "see the page of that service at appriseit.com"
+            "error",
+            "notify.urls",
+            f"number {one.name}: {one.problem}",
+            "see the page of that service at appriseit.com",
         )
         for one in bad
     ]

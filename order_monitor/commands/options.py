@@ -1,4 +1,4 @@
-"""What several commands take on the command line."""
+"""Command-line options shared by several commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, or a number with a unit."""
+    """A duration: seconds, or a number with a unit."""
 
     name = "duration"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
         """Return the seconds."""
         from order_monitor.settings.types import parse_seconds  # noqa: PLC0415 - only where a duration is given: --help comes at once
 
@@ -30,7 +35,7 @@ class Duration(click.ParamType[float]):
 
 
 def takes_config(command: _F) -> _F:
-    """Let every command take ``--config``, before or after its own name."""
+    """Accept ``--config`` for every command, before or after the command's name."""
     option = click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -41,5 +46,5 @@ def takes_config(command: _F) -> _F:
 
 
 def config_of(ctx: click.Context, own: Path | None) -> Path | None:
-    """Return the file that was named, after a command's own name or before it."""
+    """Return the given settings file, from after the command's name or before it."""
     return own if own is not None else ctx.obj

@@ -1,4 +1,7 @@
-"""``order-monitor orders``: the open orders, oldest first, and which of them need somebody; it needs no daemon."""
+"""``order-monitor orders``: the open orders, oldest first, and which of them need a person.
+
+Works without a daemon.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.app import (
+    database_of,
+    directory_of,
+    settings_of,
+    table_config_of,
+)
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of, when
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.commands.times import iso, local_of, span
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.settings.model import Settings
+from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, only_ends
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import REVIEW
-from order_monitor.shop.own_tables import may_use
-from order_monitor.shop.pauses import EVERY_ACCOUNT, only_ends
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.schema.own_tables import may_use
+from order_monitor.shop.schema.table_config import REVIEW
 from order_monitor.tell.streams import say
-from order_monitor.watch.routing import Directory
+from order_monitor.watch.routing import Directory, asked_of
 from order_monitor.watch.system_clock import SystemClock
 
 _COLUMNS: Final = (
     *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),
     *("overdue", "stuck", "skipped"),
 )
+_SKIPPED: Final = {str(SkipReason.WAITS_FOR_CHILD): "waits for its child"}
 _HELD: Final = "held_by_brake"
 _MOST_OLD: Final = 10_000
-"""How many of those that are left alone are read at the most."""
+"""Maximum number of orders read that are left alone."""
 
 _OLD_DO: Final = "schedule.ignore_before says which"
 
@@ -40,19 +49,25 @@ _SHOWN: Final = ("order", "status", "account", "sent", "age", "referans", "remar
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which open orders to list: those that are all of what is asked for. ``older_than`` is seconds."""
+    """Which open orders to list: those that match all criteria.
+
+    ``older_than`` is seconds. Those that come from codes or are delivered by hand are listed only
+    with ``no_provider``, and then nothing else is.
+    """
 
     account: str | None = None
     overdue: bool = False
     stuck: bool = False
     no_reference: bool = False
     older_than: float | None = None
+    no_provider: bool = False
 
     def takes(self, row: dict[str, Any]) -> bool:
-        """Whether a row is wanted; one without a date is of no age."""
+        """Whether a row matches; a row without a date has no age."""
         age = row["age_seconds"]
         return (
-            (self.account is None or row["account"] == self.account)
+            ((row["skipped"] == SkipReason.NO_PROVIDER) is self.no_provider)
+            and (self.account is None or row["account"] == self.account)
             and (row["overdue"] or not self.overdue)
             and (row["stuck"] is not None or not self.stuck)
             and (row["referans"] is None or not self.no_reference)
@@ -62,7 +77,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What an order is judged by. ``now`` is epoch seconds by the database's clock."""
+    """The context for judging an order. ``now`` is epoch seconds by the database's clock."""
 
     directory: Directory
     now: float
@@ -70,13 +85,26 @@ class _Listing:
     stuck: dict[str, str] = field(default_factory=dict)
 
     def row(self, order: Order) -> dict[str, Any]:
-        """Return what is told of an order, as a program reads it."""
+        """Return an order's row in machine-readable form."""
+        found = asked_of(self.directory, order, self.now)
+        skipped = found if isinstance(found, SkipReason) else None
         found = self.directory.account_of(order)
-        skipped = order.skip_reason(self.now) or (found if isinstance(found, SkipReason) else None)
-        age = None if order.sent_at is None or not math.isfinite(order.sent_at) else self.now - order.sent_at
+        age = (
+            None
+            if order.sent_at is None or not math.isfinite(order.sent_at)
+            else self.now - order.sent_at
+        )
         values = (
-            *(order.id, order.status, None if isinstance(found, SkipReason) else found.name, iso(order.sent_at)),
-            *(None if age is None else round(max(0.0, age)), order.referans if order.referans.strip() else None),
+            *(
+                order.id,
+                order.status,
+                None if isinstance(found, SkipReason) else found.name,
+                iso(order.sent_at),
+            ),
+            *(
+                None if age is None else round(max(0.0, age)),
+                order.reference if order.has_reference else None,
+            ),
             *(iso(order.last_sync_at), age is not None and age >= self.give_up_after),
             *(self.stuck.get(order.id), None if skipped is None else str(skipped)),
         )
@@ -84,16 +112,21 @@ class _Listing:
 
 
 def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) -> int:
-    """List the open orders that are wanted, ``limit`` at most, as ``table``, ``json`` or ``csv``; 2 for an unknown account."""
+    """List the matching open orders, ``limit`` at most, as ``table``, ``json`` or ``csv``.
+
+    Return 2 for an unknown account.
+    """
     settings, sink, redactor = settings_of(config, "database", "provider", least="error")
     directory = directory_of(settings, SystemClock(), redactor.follow)
     return run_to_exit(_list(settings, directory, wanted, limit=limit, form=form), sink.close)
 
 
-async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str) -> int:
+async def _list(
+    settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str
+) -> int:
     database = database_of(settings)
-    try:
-        orders = Orders(database, layout_of(settings))
+    async with database, directory:
+        orders = Orders(database, table_config_of(settings))
         scan = await orders.scan()
         old = await orders.left_alone(_MOST_OLD) if scan.apart.left_alone else []
         directory.update(scan.integrations or [])
@@ -102,17 +135,15 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
                 return ExitCode.BAD_SETTINGS
             wanted = replace(wanted, account=meant.name)
         stuck = await _stuck(database, settings.database.schema_, is_wanted=wanted.stuck)
-    finally:
-        for known in directory.accounts.values():
-            await known.provider.aclose()
-        await database.close()
     for key, pause in only_ends(scan.pauses).items():
         whose = (
             "all accounts"
             if key == EVERY_ACCOUNT
             else next((a.name for a in directory.accounts.values() if a.key == key), key)
         )
-        say(f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}")
+        say(
+            f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}"
+        )
     view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
     watched = [view.row(order) for order in sorted(scan.orders, key=_oldest)]
     alone = [{**view.row(order), "skipped": str(SkipReason.BEFORE_START)} for order in old]
@@ -120,8 +151,15 @@ async def _list(settings: Settings, directory: Directory, wanted: Wanted, *, lim
     _print(rows[:limit], form)
     if len(rows) > limit:
         say(f"order-monitor: {limit} of {len(rows)} orders shown; --limit shows more")
+    unlisted = sum(row["skipped"] == SkipReason.NO_PROVIDER for row in watched)
+    if unlisted and not wanted.no_provider:
+        say(
+            f"order-monitor: {unlisted} from codes or by hand ({SkipReason.NO_PROVIDER}) not listed; --no-provider lists them"
+        )
     if count := scan.apart.left_alone:
-        say(f"order-monitor: {count} left alone ({SkipReason.BEFORE_START}), listed last; {_OLD_DO}")
+        say(
+            f"order-monitor: {count} left alone ({SkipReason.BEFORE_START}), listed last; {_OLD_DO}"
+        )
     return ExitCode.OK
 
 
@@ -130,12 +168,17 @@ def _oldest(order: Order) -> tuple[float, str]:
 
 
 async def _stuck(database: Database, schema: str, *, is_wanted: bool) -> dict[str, str]:
-    """Return the orders that could not be written, each with the reason; none where nobody keeps note of them."""
+    """Return the orders that could not be written, each with the reason.
+
+    Empty if there is no readable table of reviews.
+    """
     async with database.transaction() as connection:
         if await may_use(connection, schema, REVIEW, "SELECT"):
             return dict(sorted(await Reviews(schema).stuck(connection)))
     if is_wanted:
-        say(f"order-monitor: there is no table {schema}.{REVIEW} that may be read, so none is known to be stuck")
+        say(
+            f"order-monitor: there is no table {schema}.{REVIEW} that may be read, so none is known to be stuck"
+        )
     return {}
 
 
@@ -156,7 +199,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, object]:
         *(["overdue"] if row["overdue"] else []),
         *([f"stuck: {row['stuck']}"] if row["stuck"] not in (None, _HELD) else []),
         *(["held by the brake"] if row["stuck"] == _HELD else []),
-        *([f"not asked: {row['skipped']}"] if row["skipped"] else []),
+        *([_SKIPPED.get(row["skipped"], f"not asked: {row['skipped']}")] if row["skipped"] else []),
     ]
     values = (
         *(row["order_id"], row["status"], row["account"], local_of(sent)),

@@ -1,35 +1,44 @@
-"""``order-monitor release``: let through the ends that the brake holds of an account."""
+"""``order-monitor release``: release the ends that the brake holds for an account."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from order_monitor.commands.composition import database_of, directory_of, orders_of, settings_of
+from order_monitor.app import database_of, directory_of, orders_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of, name_of, take_accounts
 from order_monitor.settings.model import Settings
-from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
 
 
 def run_release(config: Path | None, account: str, *, by: str | None) -> int:
-    """Let through what is held of an account; return 1 where nothing is, or there is none of that name."""
+    """Release what is held for an account.
+
+    Return 1 if nothing is held, or there is no such account.
+    """
     settings, sink, redactor = settings_of(config, "database", "provider", least="error")
     return run_to_exit(_release(settings, redactor, account, name_of(by)), sink.close)
 
 
 async def _release(settings: Settings, redactor: Redactor, account: str, by: str) -> int:
-    database = database_of(settings)
-    directory = directory_of(settings, SystemClock(), redactor.follow)
-    orders = orders_of(settings, database)
-    try:
+    async with (
+        database_of(settings) as database,
+        directory_of(settings, SystemClock(), redactor.follow) as directory,
+    ):
+        orders = orders_of(settings, database)
         await people_tables(database, settings.database.schema_)
         await orders.complete()
         await take_accounts(settings, database, directory)
-        # Of an account that the shop has taken away something may be held still; its id alone is known then.
-        key = account.strip() if account.strip() in {one.account for one in await orders.brake.held()} else None
+        # Orders of an account that the shop has removed may still be held; then only its id is
+        # known.
+        key = (
+            account.strip()
+            if account.strip() in {one.account for one in await orders.brake.held()}
+            else None
+        )
         if key is None:
             meant = account_of(directory, account)
             if meant is None:
@@ -37,10 +46,6 @@ async def _release(settings: Settings, redactor: Redactor, account: str, by: str
             key = meant.key
         counts = await orders.brake.release(key, by)
         names = {known.key: known.name for known in directory.accounts.values()}
-    finally:
-        for known in directory.accounts.values():
-            await known.provider.aclose()
-        await database.close()
     if not counts:
         say(f"order-monitor: nothing is held of {names.get(key, key)}")
         return ExitCode.NOT_DONE

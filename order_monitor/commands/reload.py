@@ -1,4 +1,6 @@
-"""SIGHUP: read the settings again, take over what can change while running, and name what cannot."""
+"""SIGHUP: read the settings again, apply what can change while running, and report what needs a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,16 @@ from typing import Final
 
 import structlog
 
-from order_monitor.commands.assembly import Assembly
-from order_monitor.commands.composition import layout_of, mark_of, opener_of, plan_of, policy_of, schedule_of
+from order_monitor.app import (
+    App,
+    as_observed,
+    mark_of,
+    opener_of,
+    plan_of,
+    policy_of,
+    schedule_of,
+    table_config_of,
+)
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.settings.loading import load
 from order_monitor.settings.model import Settings, known_keys
@@ -21,13 +31,41 @@ from order_monitor.watch.system_clock import SystemClock
 
 LIVE: Final = frozenset(
     {
-        *(f"schedule.{key}" for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")),
-        *("schedule.give_up_unknown", "schedule.brake_hold", "schedule.scan_interval", "schedule.record_sync"),
+        *(
+            f"schedule.{key}"
+            for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")
+        ),
+        *(
+            "schedule.give_up_unknown",
+            "schedule.brake_hold",
+            "schedule.scan_interval",
+            "schedule.record_sync",
+        ),
         *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
-        *(f"provider.{key}" for key in ("base_url", "kod", "sifre", "status_path", "connect_timeout", "timeout")),
         *(
             f"provider.{key}"
-            for key in ("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file", "proxy")
+            for key in (
+                "base_url",
+                "kind",
+                "kod",
+                "sifre",
+                "token",
+                "status_path",
+                "connect_timeout",
+                "timeout",
+            )
+        ),
+        *(
+            f"provider.{key}"
+            for key in (
+                "max_body",
+                "user_agent",
+                "allow_http",
+                "allow_private",
+                "refresh",
+                "ca_file",
+                "proxy",
+            )
         ),
         *("log.level", "shutdown.grace"),
     }
@@ -36,10 +74,12 @@ LIVE: Final = frozenset(
 
 
 class Reloader:
-    """Takes over new settings, all of a file or nothing."""
+    """Applies new settings: a whole file or nothing."""
 
-    def __init__(self, config: Path | None, settings: Settings, parts: Assembly, redactor: Redactor) -> None:
-        """Read ``config`` again when asked to; ``settings`` are those in force."""
+    def __init__(
+        self, config: Path | None, settings: Settings, parts: App, redactor: Redactor
+    ) -> None:
+        """Read ``config`` again on request; ``settings`` are those in force."""
         self._config = config
         self._settings = settings
         self._parts = parts
@@ -50,9 +90,10 @@ class Reloader:
         self._log = structlog.get_logger("order_monitor.reload")
 
     def __call__(self) -> None:
-        """Reload; a file with a mistake changes nothing, and its mistakes are told.
+        """Reload. If the file has mistakes, they are logged and nothing changes.
 
-        Whether others live by other settings is asked of the database: asked again meanwhile, it is done again after that.
+        The database is asked whether other daemons use different settings. A request during a
+        reload starts another one afterwards.
         """
         if self._is_stopped:
             return
@@ -61,7 +102,7 @@ class Reloader:
             self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     def stop(self) -> None:
-        """Reload no more, whoever asks for it."""
+        """Stop reloading, whatever requests follow."""
         self._is_stopped = True
         if self._reloading is not None:
             self._reloading.cancel()
@@ -78,10 +119,11 @@ class Reloader:
                 self._parts.notifier.reloaded()
 
     async def _take(self, fresh: Settings) -> None:
-        """Take a file over, all of it or nothing.
+        """Apply the new settings, all of them or none.
 
         Raises:
-            SettingsError: a setting that decides money has changed, and another daemon lives by the one before.
+            SettingsError: a setting that decides money has changed, and another daemon uses the old
+                value.
         """
         self._redactor.learn(fresh.secrets())
         changed = [key for key in _keys() if _value(fresh, key) != _value(self._settings, key)]
@@ -89,46 +131,59 @@ class Reloader:
         kept = [key for key in changed if key not in LIVE]
         merged = _merged(self._settings, fresh, live)
         await self._agree(money_of(merged))
-        self._redactor.retire(set(self._settings.secrets()) - set(merged.secrets()) - set(fresh.secrets()))
+        self._redactor.retire(
+            set(self._settings.secrets()) - set(merged.secrets()) - set(fresh.secrets())
+        )
         self._settings = merged
         if live:
-            self._apply(self._settings, [key for key in live if key.startswith("provider.")])
+            self._apply(
+                as_observed(self._settings), [key for key in live if key.startswith("provider.")]
+            )
         self._log.info("settings.reloaded", changed=live, need_restart=kept)
 
     async def _agree(self, own: Mapping[str, str]) -> None:
-        """See that the others go by the same, where what decides money has changed.
+        """Make sure that the other daemons agree, if a setting that decides money has changed.
 
         Raises:
-            SettingsError: they do not, or the database that knows it cannot be asked.
+            SettingsError: they do not, or the database is not available to find out.
         """
-        accord = self._parts.accord
-        if own == accord.own:
+        settings_guard = self._parts.settings_guard
+        if own == settings_guard.own:
             return
         try:
-            differing = await accord.change(own)
+            differing = await settings_guard.change(own)
         except ShopError as error:
-            msg = (
-                f"settings that decide money have changed, and the database that they stand in cannot be asked: {error}"
-            )
+            msg = f"settings that decide money have changed, and the database that they stand in cannot be asked: {error}"
             raise SettingsError([msg]) from None
         if differing:
             raise SettingsError([f"{one}; another daemon lives by it" for one in differing])
 
     def _apply(self, settings: Settings, provider: list[str]) -> None:
         set_level(settings.log.level)
-        engine, life, limits, schedule = self._parts.engine, self._parts.life, settings.limits, settings.schedule
+        engine, life, limits, schedule = (
+            self._parts.engine,
+            self._parts.life,
+            settings.limits,
+            settings.schedule,
+        )
         learning = self._parts.learning
         if learning is not None:
-            learning.adopt(schedule_of(settings))
-        engine.adopt(policy_of(settings, plan=plan_of(settings, learning.timing if learning else None)))
-        opener = opener_of(settings, SystemClock(), shared=settings.cluster.enabled) if provider else None
-        engine.adopt_accounts(opener, limits.calls_per_second, limits.gate_after)
-        self._parts.orders.adopt(layout_of(settings))
+            learning.reconfigure(schedule_of(settings))
+        engine.reconfigure(
+            policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
+        )
+        opener = (
+            opener_of(settings, SystemClock(), shared=settings.cluster.enabled)
+            if provider
+            else None
+        )
+        engine.reconfigure_accounts(opener, limits.calls_per_second, limits.gate_after)
+        self._parts.orders.reconfigure(table_config_of(settings))
         if self._parts.view.cluster is not None:
             self._parts.view.cluster.show(mark_of(settings))
-        self._parts.view.census.give_up_after = schedule.give_up_after
-        life.adopt(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
-        self._parts.probe.adopt(schedule.scan_interval)
+        self._parts.view.queue_summary.give_up_after = schedule.give_up_after
+        life.reconfigure(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
+        self._parts.probe.reconfigure(schedule.scan_interval)
 
 
 def _keys() -> list[str]:
@@ -142,11 +197,15 @@ def _value(settings: Settings, key: str) -> object:
 
 
 def _merged(old: Settings, fresh: Settings, live: list[str]) -> Settings:
-    """Return the old settings with the ``live`` ones of the new: what needs a restart is not half in force."""
+    """Return the old settings with the ``live`` values of the new ones, so that settings that need
+    a restart are not partly in force.
+    """
     sections: dict[str, dict[str, object]] = {}
     for key in live:
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = _value(fresh, key)
     return old.model_copy(
-        update={name: getattr(old, name).model_copy(update=values) for name, values in sections.items()}
+        update={
+            name: getattr(old, name).model_copy(update=values) for name, values in sections.items()
+        }
     )

@@ -1,4 +1,4 @@
-"""``order-monitor replay``: post events to the webhook again, and list what stands in the dead letters."""
+"""``order-monitor replay``: post events to the webhook again, and list the dead letters."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 from typing import Final
 
-from order_monitor.commands.composition import database_of, layout_of, settings_of
+from order_monitor.app import database_of, settings_of, table_config_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import history_of, name_of
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import DELIVERIES, EVENTS, SETTINGS
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.own_tables import need_tables
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.schema.own_tables import need_tables
+from order_monitor.shop.schema.table_config import DELIVERIES, EVENTS, SETTINGS
 from order_monitor.shop.webhook_mark import read_webhook
 from order_monitor.tell.streams import say
 
-_NO_WEBHOOK: Final = "order-monitor: nobody posts events: no process with a [webhook] has run on this database"
+_NO_WEBHOOK: Final = "order-monitor: events are not being posted: no process with a [webhook] has run on this database"
 
 
 def run_replay(
@@ -31,7 +31,10 @@ def run_replay(
     waiting: bool,
     as_json: bool,
 ) -> int:
-    """Put events up again, or with nothing chosen list the dead letters; return 1 where an event is not there."""
+    """Queue events again, or list the dead letters if none are chosen.
+
+    Return 1 if an event does not exist.
+    """
     settings, sink, _ = settings_of(config, "database", least="error")
     chosen = bool(ids) or order_id is not None or since is not None or dead or waiting
     work = (
@@ -43,21 +46,29 @@ def run_replay(
 
 
 async def _replay(
-    settings: Settings, ids: list[int], *, order_id: str | None, since: float | None, dead: bool, waiting: bool
+    settings: Settings,
+    ids: list[int],
+    *,
+    order_id: str | None,
+    since: float | None,
+    dead: bool,
+    waiting: bool,
 ) -> int:
     database = database_of(settings)
     outbox = Outbox(database, settings.database.schema_)
-    try:
+    async with database:
         if not await _is_posted(settings, database):
             return ExitCode.NOT_DONE
         if order_id is not None:
-            history = await history_of(database, Orders(database, layout_of(settings)), order_id)
+            history = await history_of(
+                database, Orders(database, table_config_of(settings)), order_id
+            )
             if isinstance(history, str):
                 return ExitCode.NOT_DONE
             order_id = history.order.id
-        found = await outbox.replay(name_of(None), ids=ids, order_id=order_id, since=since, dead=dead, waiting=waiting)
-    finally:
-        await database.close()
+        found = await outbox.replay(
+            name_of(None), ids=ids, order_id=order_id, since=since, dead=dead, waiting=waiting
+        )
     for event_id in found:
         say(f"{event_id}: put up again; the daemon posts it", to_stdout=True)
     missing = [event_id for event_id in ids if event_id not in found]
@@ -69,12 +80,13 @@ async def _replay(
 
 
 async def _is_posted(settings: Settings, database: Database) -> bool:
-    """Whether anybody posts events, whatever these settings say of a webhook; where nobody does, say so.
+    """Whether any process posts events, whatever these settings say about a webhook.
 
-    Without the mark nothing may be put up either: whoever sets it begins with the oldest event that waits.
+    If not, print that. Without the mark nothing may be queued either: the process that sets the
+    mark starts with the oldest waiting event.
 
     Raises:
-        SettingsError: a table is missing, and what to run.
+        SettingsError: a table is missing; the text says what to run.
     """
     schema = settings.database.schema_
     async with database.transaction() as connection:
@@ -86,13 +98,10 @@ async def _is_posted(settings: Settings, database: Database) -> bool:
 
 
 async def _list(settings: Settings, *, as_json: bool) -> int:
-    database = database_of(settings)
-    try:
+    async with database_of(settings) as database:
         if not await _is_posted(settings, database):
             return ExitCode.NOT_DONE
         letters = await Outbox(database, settings.database.schema_).dead()
-    finally:
-        await database.close()
     if as_json:
         say(json.dumps(letters, ensure_ascii=False), to_stdout=True)
         return ExitCode.OK
@@ -102,5 +111,8 @@ async def _list(settings: Settings, *, as_json: bool) -> int:
             f"{letter['event_id']}: {what}, dead since {letter['since']} after {letter['attempts']}: {letter['why']}",
             to_stdout=True,
         )
-    say("order-monitor replay --dead posts them again" if letters else "there are no dead letters", to_stdout=True)
+    say(
+        "order-monitor replay --dead posts them again" if letters else "there are no dead letters",
+        to_stdout=True,
+    )
     return ExitCode.OK

@@ -1,4 +1,7 @@
-"""``order-monitor report``: what a period brought, per account and package; read from the events, so it needs no daemon."""
+"""``order-monitor report``: the results of a period, per account and package.
+
+Reads the events, so it works without a daemon.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
+from order_monitor.app import (
+    database_of,
+    directory_of,
+    settings_of,
+    table_config_of,
+)
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import take_accounts
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.outcome import FINAL
 from order_monitor.settings.model import Settings
-from order_monitor.shop.layout import EVENTS
-from order_monitor.shop.own_tables import need_tables
-from order_monitor.shop.period_report import Period, read_period
+from order_monitor.shop.reading.report import Period, read_period
 from order_monitor.shop.repository import Orders
-from order_monitor.tell.census import AGES
+from order_monitor.shop.schema.own_tables import need_tables
+from order_monitor.shop.schema.table_config import EVENTS
+from order_monitor.tell.queue_summary import AGES
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.system_clock import SystemClock
@@ -30,18 +38,22 @@ _AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_ove
 
 @dataclass(slots=True)
 class ReportRow:
-    """One account and package in a period; times are seconds."""
+    """The figures of one account and package in a period; times are seconds."""
 
     counts: Counter[str] = field(default_factory=Counter)
     took: list[float] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        """Return it as the numbers that are shown."""
+        """Return the figures to show."""
         names = ("sent", *map(str, FINAL), "open", *_AGE_NAMES, "overdue", "no_reference", "checks")
         took = sorted(self.took)
         mean = round(sum(took) / len(took), 1) if took else None
         p95 = round(took[min(len(took) - 1, int(0.95 * len(took)))], 1) if took else None
-        return {**{name: self.counts[name] for name in names}, "seconds_to_end_mean": mean, "seconds_to_end_p95": p95}
+        return {
+            **{name: self.counts[name] for name in names},
+            "seconds_to_end_mean": mean,
+            "seconds_to_end_p95": p95,
+        }
 
 
 def run_report(config: Path | None, *, since: float, form: str) -> int:
@@ -51,10 +63,11 @@ def run_report(config: Path | None, *, since: float, form: str) -> int:
 
 
 async def _report(settings: Settings, redactor: Redactor, *, since: float, form: str) -> int:
-    database = database_of(settings)
-    orders = Orders(database, layout_of(settings))
-    directory = directory_of(settings, SystemClock(), redactor.follow)
-    try:
+    async with (
+        database_of(settings) as database,
+        directory_of(settings, SystemClock(), redactor.follow) as directory,
+    ):
+        orders = Orders(database, table_config_of(settings))
         async with database.transaction() as connection:
             await need_tables(connection, settings.database.schema_, EVENTS)
         await orders.prepare()
@@ -66,16 +79,14 @@ async def _report(settings: Settings, redactor: Redactor, *, since: float, form:
             return f"({found})" if isinstance(found, SkipReason) else found.name
 
         rows = summarise(period, account, settings)
-    finally:
-        for known in directory.accounts.values():
-            await known.provider.aclose()
-        await database.close()
     _print(rows, form)
     return ExitCode.OK
 
 
-def summarise(period: Period, account: Callable[[Order], str], settings: Settings) -> list[dict[str, Any]]:
-    """Count a period, per account and package and in all."""
+def summarise(
+    period: Period, account: Callable[[Order], str], settings: Settings
+) -> list[dict[str, Any]]:
+    """Count a period per account and package, and in total."""
     rows: dict[tuple[str, str], ReportRow] = defaultdict(ReportRow)
 
     def places(order_id: str) -> list[ReportRow]:
@@ -83,7 +94,7 @@ def summarise(period: Period, account: Callable[[Order], str], settings: Setting
         name = account(order) if order else "(deleted)"
         return [rows[name, period.packages.get(order_id, "")], rows["all", ""]]
 
-    # What was reopened since is open, and no end any more.
+    # An order that was reopened since is open, and its end does not count.
     for end in (one for one in period.ended if one.order_id not in period.open):
         for row in places(end.order_id):
             row.counts.update({str(end.outcome): 1, "checks": end.checks})
@@ -94,7 +105,10 @@ def summarise(period: Period, account: Callable[[Order], str], settings: Setting
             if order_id in period.open:
                 row.counts.update(_open(order, period.now, settings.schedule.give_up_after))
     total = rows.pop(("all", ""), ReportRow())
-    named = [{"account": a, "package": p, **row.document(), "is_total": False} for (a, p), row in sorted(rows.items())]
+    named = [
+        {"account": a, "package": p, **row.document(), "is_total": False}
+        for (a, p), row in sorted(rows.items())
+    ]
     return [*named, {"account": "all", "package": "", **total.document(), "is_total": True}]
 
 
@@ -102,7 +116,7 @@ def _open(order: Order, now: float, give_up_after: float) -> list[str]:
     age = now - order.sent_at if order.sent_at is not None else 0.0
     counted = ["open", _AGE_NAMES[sum(age >= limit for limit in AGES)]]
     counted += ["overdue"] if age >= give_up_after else []
-    return counted + ([] if order.referans.strip() else ["no_reference"])
+    return counted + ([] if order.has_reference else ["no_reference"])
 
 
 def _print(rows: list[dict[str, Any]], form: str) -> None:
@@ -111,7 +125,7 @@ def _print(rows: list[dict[str, Any]], form: str) -> None:
         return
     shown = [{name: value for name, value in row.items() if name != "is_total"} for row in rows]
     if form == "csv":
-        # Whoever sums a column of the sheet must not meet the sum of it there.
+        # A sum over a column of the sheet must not include the total row.
         print_csv(list(shown[0]), shown[:-1] or shown)
     else:
         print_table(list(shown[0]), shown, texts=("account", "package"))

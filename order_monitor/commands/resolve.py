@@ -1,4 +1,6 @@
-"""``order-monitor resolve``: a person's decision about one order, by the same guarded path as the daemon's."""
+"""``order-monitor resolve``: a person's decision about one order, through the same guarded code as
+the daemon's.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
 
+from order_monitor.app import database_of, settings_of, table_config_of
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.composition import database_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import ended, history_of, name_of
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.check_result import ANY_ORDER, CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
-from order_monitor.core.recording import ANY_ORDER, Fate, Finding, Result
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.dispatches import account_of
-from order_monitor.shop.ledger import Ledger, package_mark
 from order_monitor.shop.marks import add_mark
-from order_monitor.shop.order_history import OrderHistory, stored_pin
-from order_monitor.shop.own_tables import people_tables
-from order_monitor.shop.pins import names
-from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.money_settings import refuse_while_observed
+from order_monitor.shop.reading.history import OrderHistory, stored_pin
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.schema.own_tables import people_tables
+from order_monitor.shop.writing.dispatches import account_of
+from order_monitor.shop.writing.pins import names
+from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.writing.row_writer import RowWriter, package_mark
 from order_monitor.tell.streams import say
 
 _TRIES: Final = 20
@@ -41,10 +44,11 @@ _LONGEST_INPUT: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decides. ``how`` is ``completed``, ``failed``, ``reopen`` or ``meant``.
+    """A person's decision. ``how`` is ``completed``, ``failed``, ``reopen`` or ``meant``.
 
-    ``same_as`` is what was typed of the order whose code this one rightly has too; with ``is_shared`` that holds for all orders of
-    its package. With a ``kind`` only an order is decided about which a thing of that kind is still open.
+    ``same_as`` identifies, as typed, another order that rightly has the same code; ``is_shared``
+    extends that to all orders of its package. With a ``kind``, the order is decided only if it has
+    an open review of that kind.
     """
 
     how: str
@@ -57,15 +61,15 @@ class Decision:
 
     @property
     def outcome(self) -> Outcome:
-        """How the order ends by it.
+        """The outcome that the decision gives the order.
 
         Raises:
-            ValueError: it ends no order.
+            ValueError: the decision does not end the order.
         """
         return Outcome(self.how)
 
     def answer(self) -> Answer:
-        """Return it as the answer that it stands for."""
+        """Return the equivalent answer of a provider."""
         match self.outcome:
             case Outcome.COMPLETED:
                 return Completed(self.pin, self.reason)
@@ -77,8 +81,8 @@ class Decision:
                 assert_never(self.outcome)
 
 
-class _NotWrittenError(Exception):
-    """Undoes the transaction; the text says why, fit to be shown."""
+class NotWrittenError(Exception):
+    """Rolls the transaction back; the text says why, and is safe to show."""
 
 
 def run_resolve(  # noqa: PLR0913 - one a flag
@@ -93,7 +97,10 @@ def run_resolve(  # noqa: PLR0913 - one a flag
     is_shared: bool = False,
     accept: bool = False,
 ) -> int:
-    """Resolve one order; return 1 where it cannot be. With ``accept`` by the settings in force where this file's differ."""
+    """Resolve one order; return 1 if that is not possible.
+
+    With ``accept``, use the settings in force if this file's differ.
+    """
     settings, sink, redactor = settings_of(config, "database", least="error")
     pin = None
     if with_pin:
@@ -109,11 +116,14 @@ def run_resolve(  # noqa: PLR0913 - one a flag
 
 
 class _NoPinGivenError(Exception):
-    """Standard input holds no PIN; the text says why, and nothing of what it holds."""
+    """Standard input contains no PIN; the text says why, and shows none of the input."""
 
 
 def _typed() -> str:
-    """Ask for the PIN at a terminal, unseen. An argument would stand in the process list and in the shell's history."""
+    """Prompt for the PIN on a terminal, without echo.
+
+    A command-line argument would show up in the process list and in the shell's history.
+    """
     try:
         return getpass.getpass("PIN: ")
     except EOFError:
@@ -121,14 +131,16 @@ def _typed() -> str:
 
 
 def _piped() -> str:
-    """Return all of standard input: a PIN may have several lines, and half of one is none."""
+    """Return all of standard input, because a PIN may have several lines and must not be cut."""
     given = sys.stdin.buffer.read(_LONGEST_INPUT + 1)
     if len(given) > _LONGEST_INPUT:
-        raise _NoPinGivenError(f"there are more than {_LONGEST_INPUT} bytes on standard input, which is no PIN")
+        raise _NoPinGivenError(
+            f"there are more than {_LONGEST_INPUT} bytes on standard input, which is no PIN"
+        )
     try:
         return given.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise _NoPinGivenError("what stands on standard input is not UTF-8") from None
+        raise _NoPinGivenError("standard input is not UTF-8") from None
 
 
 def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
@@ -136,28 +148,37 @@ def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
         case Pin() as pin:
             return pin
         case NoPin():
-            raise _NoPinGivenError("no PIN was given on standard input: it is empty, or says that there is none")
+            raise _NoPinGivenError(
+                "no PIN was given on standard input: it is empty, or says that there is none"
+            )
         case Unreadable(holds=holds):
-            raise _NoPinGivenError(f"what was given as a PIN holds {holds}, and cannot be stored as one")
+            raise _NoPinGivenError(
+                f"what was given as a PIN holds {holds}, and cannot be stored as one"
+            )
 
 
-async def _agree_and_resolve(settings: Settings, order_id: str, decision: Decision, *, accept: bool) -> int:
-    database = database_of(settings)
-    try:
+async def _agree_and_resolve(
+    settings: Settings, order_id: str, decision: Decision, *, accept: bool
+) -> int:
+    async with database_of(settings) as database:
         await people_tables(database, settings.database.schema_)
         taken = await agreed(settings, database, accept=accept, by=decision.by)
-        return ExitCode.NOT_DONE if taken is None else await resolve_one(taken, database, order_id, decision)
-    finally:
-        await database.close()
+        return (
+            ExitCode.NOT_DONE
+            if taken is None
+            else await resolve_one(taken, database, order_id, decision)
+        )
 
 
-async def resolve_one(settings: Settings, database: Database, order_id: str, decision: Decision) -> int:
-    """Decide one order, and say what became of it; return 1 where it was not decided.
+async def resolve_one(
+    settings: Settings, database: Database, order_id: str, decision: Decision
+) -> int:
+    """Decide one order, and print the result; return 1 if it was not decided.
 
     Raises:
-        ShopError: the database could not be asked.
+        ShopError: the database is not available.
     """
-    orders = Orders(database, replace(layout_of(settings), author=decision.by))
+    orders = Orders(database, replace(table_config_of(settings), author=decision.by))
     history = await history_of(database, orders, order_id)
     if isinstance(history, str):
         return ExitCode.NOT_DONE
@@ -168,18 +189,22 @@ async def resolve_one(settings: Settings, database: Database, order_id: str, dec
         return await _reopen(database, orders, history, decision)
     if decision.how == "meant":
         return await _mean(database, orders, history, decision)
-    # It was said that another order has this code: whoever gives it all the same means it.
+    # The review already reports that another order has this code: a person who still gives it does
+    # so on purpose.
     same_as = ANY_ORDER if StuckReason.PIN_DUPLICATE in history.reviews else None
     if decision.same_as is not None:
         other = await history_of(database, orders, decision.same_as)
         if isinstance(other, str):
             return ExitCode.NOT_DONE
-        same_as, pin = other.order.id, decision.pin or await _pin_in_row(database, orders, other.order.id)
+        same_as, pin = (
+            other.order.id,
+            decision.pin or await _pin_in_row(database, orders, other.order.id),
+        )
         if pin is None:
             say(f"{same_as} has no PIN; nothing was written")
             return ExitCode.NOT_DONE
         decision = replace(decision, pin=pin)
-    finding = _finding(orders, history, decision)
+    finding = result_of(orders, history, decision)
     if finding is None:
         say(f"{history.order.id}: {ended(history)}")
         return ExitCode.NOT_DONE
@@ -190,105 +215,154 @@ async def resolve_one(settings: Settings, database: Database, order_id: str, dec
 
 
 async def _pin_in_row(database: Database, orders: Orders, order_id: str) -> Pin | None:
-    """Return the PIN that stands in an order's row."""
+    """Return the PIN stored in an order's row."""
     async with database.transaction() as connection:
         stored = await stored_pin(connection, orders.table, order_id)
-    pin = read_pin(stored or "", orders.ledger.rules.no_pin)
+    pin = read_pin(stored or "", orders.row_writer.rules.no_pin)
     return pin if isinstance(pin, Pin) else None
 
 
-def _finding(orders: Orders, history: OrderHistory, decision: Decision) -> Finding | None:
-    """Return the decision as what was found of the order; None where the order has ended and nothing can be added to it."""
-    order, ledger = history.order, orders.ledger
-    if order.status not in ledger.statements.open_statuses:
-        is_completed = order.status in ledger.rules.words(Outcome.COMPLETED)
-        if decision.outcome is not Outcome.COMPLETED or decision.pin is None or history.has_pin or not is_completed:
+def result_of(orders: Orders, history: OrderHistory, decision: Decision) -> CheckResult | None:
+    """Return the decision as a check result for the order.
+
+    None if the order has ended and nothing can be added to it.
+    """
+    order, row_writer = history.order, orders.row_writer
+    if order.status not in row_writer.statements.open_statuses:
+        is_completed = order.status in row_writer.rules.words(Outcome.COMPLETED)
+        if (
+            decision.outcome is not Outcome.COMPLETED
+            or decision.pin is None
+            or history.has_pin
+            or not is_completed
+        ):
             return None
-        # Its PIN came by other ways, say by telephone: it goes in as one that came late.
+        # Its PIN came another way, for example by telephone: it is stored like a PIN that arrives
+        # late.
         order = order._replace(ended_at=history.now)
-    return Finding(order, decision.answer(), history.now, account=account_of(order), by_person=True)
+    return CheckResult(
+        order, decision.answer(), history.now, account=account_of(order), by_person=True
+    )
 
 
-async def _share(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> None:
-    """Note for all processes that the orders of this order's package share their codes."""
+async def _share(
+    database: Database, orders: Orders, history: OrderHistory, decision: Decision
+) -> None:
+    """Record for all processes that the orders of this order's package share their codes."""
     async with database.transaction() as connection:
+        await refuse_while_observed(connection, orders.table.schema)
         (name,) = names([package_mark(history.order)])
         await add_mark(connection, orders.table.schema, name, decision.reason, decision.by)
     await orders.complete(again=True)
 
 
-async def _mean(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
-    """Note that an order's reference is its own, although another order has it too."""
+async def _mean(
+    database: Database, orders: Orders, history: OrderHistory, decision: Decision
+) -> int:
+    """Record that an order's reference is its own, although another order has it too."""
     order_id = history.order.id
     async with database.transaction() as connection:
-        if not await orders.ledger.dispatches.mean(connection, order_id, decision.by):
+        await refuse_while_observed(connection, orders.table.schema)
+        if not await orders.row_writer.dispatches.mean(connection, order_id, decision.by):
             say(f"{order_id}: not asked about yet, so there is nothing to say of its reference")
             return ExitCode.NOT_DONE
         reviews = Reviews(orders.table.schema)
         how = f"reference: {decision.reason}"
         await reviews.close(
-            connection, orders.table, [order_id], decision.by, how, kind=str(StuckReason.REFERENCE_TWICE)
+            connection,
+            orders.table,
+            [order_id],
+            decision.by,
+            how,
+            kind=str(StuckReason.REFERENCE_TWICE),
         )
-    say(f"{order_id}: its reference is its own, by {decision.by}; its next answer is believed", to_stdout=True)
+    say(
+        f"{order_id}: its reference is its own, by {decision.by}; its next answer is believed",
+        to_stdout=True,
+    )
     return ExitCode.OK
 
 
-async def _end(database: Database, orders: Orders, finding: Finding, decision: Decision) -> int:
+async def _end(database: Database, orders: Orders, finding: CheckResult, decision: Decision) -> int:
     order_id = finding.order.id
     for _ in range(_TRIES):
         try:
-            result = await _write(database, orders, finding, decision)
-        except _NotWrittenError as error:
+            result = await write_decision(database, orders, finding, decision)
+        except NotWrittenError as error:
             say(f"{order_id}: {error}")
             return ExitCode.NOT_DONE
-        if result.fate is not Fate.LOCKED:
+        if result.fate is not WriteStatus.LOCKED:
             break
         await asyncio.sleep(_PAUSE)
     else:
-        say(f"{order_id}: somebody else holds the row; try again")
+        say(f"{order_id}: another session holds the row; try again")
         return ExitCode.NOT_DONE
     assert result.write is not None
     pin = " with its PIN" if result.write.pin is not None else ""
-    repeat = "; its event is a repeat: this end was told before" if result.repeat else ""
+    repeat = "; its event is a repeat: this end was reported before" if result.repeat else ""
     say(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
     return ExitCode.OK
 
 
-async def _write(database: Database, orders: Orders, finding: Finding, decision: Decision) -> Result:
-    """Write the decision, its event, and the end of its review in one transaction; where a notification is refused, without it."""
+async def write_decision(
+    database: Database, orders: Orders, finding: CheckResult, decision: Decision
+) -> WriteResult:
+    """Write the decision, its event, and the end of its review in one transaction.
+
+    If the notification is refused, write without it.
+    """
     try:
-        return await _write_by(orders.ledger, database, orders, finding, decision)
+        return await _write_by(orders.row_writer, database, orders, finding, decision)
     except ShopMisfitError:
-        return await _write_by(orders.ledger.without_hints(), database, orders, finding, decision)
+        return await _write_by(
+            orders.row_writer.without_hints(), database, orders, finding, decision
+        )
 
 
-async def _write_by(ledger: Ledger, database: Database, orders: Orders, finding: Finding, decision: Decision) -> Result:
+async def _write_by(
+    row_writer: RowWriter,
+    database: Database,
+    orders: Orders,
+    finding: CheckResult,
+    decision: Decision,
+) -> WriteResult:
     """Write all of it or nothing."""
     async with database.transaction() as connection:
-        (result,) = await ledger.write(connection, [finding], with_notes=True)
-        if result.fate is Fate.LOCKED:
+        (result,) = await row_writer.write(connection, [finding], with_notes=True)
+        if result.fate is WriteStatus.LOCKED:
             return result
-        if result.fate is not Fate.WRITTEN or result.write is None:
+        if result.fate is not WriteStatus.WRITTEN or result.write is None:
             msg = f"not written: {result.stuck or result.detail or result.fate} {result.detail}".rstrip()
-            raise _NotWrittenError(msg)
+            raise NotWrittenError(msg)
         reviews = Reviews(orders.table.schema)
         if decision.kind is not None:
             about = await reviews.about(connection, orders.table, [finding.order.id])
             if decision.kind not in (kind for _, kind in about):
-                raise _NotWrittenError(_SETTLED.format(decision.kind))
+                raise NotWrittenError(_SETTLED.format(decision.kind))
         await reviews.close(
-            connection, orders.table, [finding.order.id], decision.by, f"{decision.how}: {decision.reason}"
+            connection,
+            orders.table,
+            [finding.order.id],
+            decision.by,
+            f"{decision.how}: {decision.reason}",
         )
     return result
 
 
-async def _reopen(database: Database, orders: Orders, history: OrderHistory, decision: Decision) -> int:
-    reopener = Reopener(orders.ledger.table, orders.ledger.layout)
+async def _reopen(
+    database: Database, orders: Orders, history: OrderHistory, decision: Decision
+) -> int:
+    reopener = Reopener(orders.row_writer.table, orders.row_writer.table_config)
     try:
         async with database.transaction() as connection:
-            status = await reopener.reopen(connection, history.order.id, decision.reason, decision.by)
+            status = await reopener.reopen(
+                connection, history.order.id, decision.reason, decision.by
+            )
     except ReopenRefusedError as error:
         say(f"{history.order.id}: not reopened: {error}")
         return ExitCode.NOT_DONE
-    say(f"{history.order.id}: {status!r} again; its end was withdrawn before the shop acted on it", to_stdout=True)
+    say(
+        f"{history.order.id}: {status!r} again; its end was withdrawn before the shop acted on it",
+        to_stdout=True,
+    )
     return ExitCode.OK

@@ -1,4 +1,6 @@
-"""``order-monitor resolve`` for many orders: chosen by what they are, counted, confirmed, and then decided one by one."""
+"""``order-monitor resolve`` for many orders: chosen by property, counted, confirmed, and then
+decided one by one.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from order_monitor.app import (
+    database_of,
+    directory_of,
+    settings_of,
+    table_config_of,
+)
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.composition import database_of, directory_of, layout_of, settings_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_of, name_of, take_accounts
 from order_monitor.commands.resolve import Decision, resolve_one
@@ -18,10 +25,10 @@ from order_monitor.commands.times import local
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_history import OrderHistory, read_order_history
-from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.reading.history import OrderHistory, read_order_history
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
 from order_monitor.watch.routing import Directory
@@ -32,9 +39,10 @@ _LONGEST_ANSWER: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """Which orders are meant: those that are all of what is given. ``older_than`` is seconds since they were sent.
+    """Which orders to decide: those that match all criteria.
 
-    ``confirm`` is how many a person says that there are; with ``dry_run`` they are shown, and nothing is written.
+    ``older_than`` is seconds since they were sent. ``confirm`` is the number of orders that a
+    person expects; with ``dry_run`` they are listed, and nothing is written.
     """
 
     kind: str | None = None
@@ -44,7 +52,10 @@ class Many:
     dry_run: bool = False
 
     def mistake(self, order_id: str | None, *, with_pin: bool) -> str:
-        """Say what is wrong with how they are chosen, beside an order that was named and a PIN; nothing where that is right."""
+        """Return what is wrong with the choice, in combination with a named order and a PIN.
+
+        Empty if it is valid.
+        """
         is_chosen = (self.kind, self.account, self.older_than) != (None, None, None)
         if is_chosen is (order_id is not None):
             return "name one order, or choose many by --kind, --account or --older-than"
@@ -57,62 +68,81 @@ class Many:
         return ""
 
     def is_old_enough(self, order: Order, now: float) -> bool:
-        """Whether an order was sent long enough ago at ``now`` (epoch seconds); one without a date was not."""
+        """Whether an order was sent long enough ago at ``now`` (epoch seconds).
+
+        False for an order without a date.
+        """
         if self.older_than is None:
             return True
-        return order.sent_at is not None and math.isfinite(order.sent_at) and now - order.sent_at >= self.older_than
+        return (
+            order.sent_at is not None
+            and math.isfinite(order.sent_at)
+            and now - order.sent_at >= self.older_than
+        )
 
 
 def run_resolve_many(
     config: Path | None, many: Many, how: str, *, reason: str, by: str | None, accept: bool = False
 ) -> int:
-    """Decide each of ``many`` as one alone would be; return 1 where some were not, or the count is not the confirmed one."""
+    """Decide each of ``many`` as if it were the only one.
+
+    Return 1 if some were not decided, or the count differs from the confirmed one.
+    """
     need = ("database", "provider") if many.account is not None else ("database",)
     settings, sink, redactor = settings_of(config, *need, least="error")
     name = name_of(by)
     decision = Decision(how, reason.strip() or f"Resolved by {name}", name, kind=many.kind)
-    return run_to_exit(_agree_and_resolve(settings, redactor, many, decision, accept=accept), sink.close)
+    return run_to_exit(
+        _agree_and_resolve(settings, redactor, many, decision, accept=accept), sink.close
+    )
 
 
 async def _agree_and_resolve(
     settings: Settings, redactor: Redactor, many: Many, decision: Decision, *, accept: bool
 ) -> int:
-    database = database_of(settings)
-    directory = None
-    try:
+    async with database_of(settings) as database:
         await people_tables(database, settings.database.schema_)
-        # It would store what is not stored yet.
-        taken = settings if many.dry_run else await agreed(settings, database, accept=accept, by=decision.by)
+        # Agreeing would store settings that are not stored yet.
+        taken = (
+            settings
+            if many.dry_run
+            else await agreed(settings, database, accept=accept, by=decision.by)
+        )
         if taken is None:
             return ExitCode.NOT_DONE
-        if many.account is not None:
-            directory = directory_of(taken, SystemClock(), redactor.follow)
+        if many.account is None:
+            return await _Crowd(taken, database, None, many).decide(decision)
+        async with directory_of(taken, SystemClock(), redactor.follow) as directory:
             await take_accounts(taken, database, directory)
             meant = account_of(directory, many.account)
             if meant is None:
                 return ExitCode.NOT_DONE
             many = replace(many, account=meant.key)
-        return await _Crowd(taken, database, directory, many).decide(decision)
-    finally:
-        for account in directory.accounts.values() if directory is not None else ():
-            await account.provider.aclose()
-        await database.close()
+            return await _Crowd(taken, database, directory, many).decide(decision)
 
 
 class _Crowd:
-    """The orders that are meant."""
+    """The orders to decide."""
 
-    def __init__(self, settings: Settings, database: Database, directory: Directory | None, many: Many) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, directory: Directory | None, many: Many
+    ) -> None:
         self._settings = settings
         self._database = database
         self._directory = directory
         self._many = many
-        layout = layout_of(settings)
-        # What a person must decide is decided, however old it is; what is chosen by what it is, is chosen among the watched.
-        self._orders = Orders(database, replace(layout, ignore_before=None) if many.kind is not None else layout)
+        table_config = table_config_of(settings)
+        # A choice by kind of review includes orders of any age. A choice by other properties covers
+        # only the watched orders.
+        self._orders = Orders(
+            database,
+            replace(table_config, ignore_before=None) if many.kind is not None else table_config,
+        )
 
     async def decide(self, decision: Decision) -> int:
-        """Show, count and confirm them, then decide each on its own locked row, and say how many were."""
+        """List, count and confirm the orders, then decide each on its own locked row, and print how
+        many were decided.
+        """
         chosen = await self._chosen()
         if self._many.dry_run:
             for order in chosen:
@@ -135,7 +165,7 @@ class _Crowd:
         return ExitCode.OK if done == len(chosen) else ExitCode.NOT_DONE
 
     async def _decide(self, order: Order, decision: Decision) -> bool:
-        """Decide one, if it still is what it was chosen for."""
+        """Decide one order, if it still matches the choice."""
         history = await read_order_history(self._database, self._orders, order.id)
         if history is not None and not self._takes(history.order, history.now):
             say(f"{order.id}: not decided: it was sent anew, or is of another account by now")
@@ -143,20 +173,27 @@ class _Crowd:
         return await resolve_one(self._settings, self._database, order.id, decision) == ExitCode.OK
 
     async def _chosen(self) -> list[Order]:
-        """Return those that are meant, oldest first."""
+        """Return the matching orders, oldest first."""
         await self._orders.complete()
         ids = None
         if self._many.kind is not None:
             async with self._database.transaction() as connection:
-                ids = await Reviews(self._settings.database.schema_).of_kind(connection, self._many.kind)
+                ids = await Reviews(self._settings.database.schema_).of_kind(
+                    connection, self._many.kind
+                )
         scan = await self._orders.scan(ids)
         found = {order.id: order for order in scan.orders}
         for order_id in ids or ():
-            # What has ended may wait for a person, too.
-            if order_id not in found and isinstance(history := await self._ended(order_id), OrderHistory):
+            # An order that has ended may also have an open review.
+            if order_id not in found and isinstance(
+                history := await self._ended(order_id), OrderHistory
+            ):
                 found[order_id] = history.order
         wanted = [order for order in found.values() if self._takes(order, scan.now)]
-        return sorted(wanted, key=lambda order: (order.sent_at if order.sent_at is not None else math.inf, order.id))
+        return sorted(
+            wanted,
+            key=lambda order: (order.sent_at if order.sent_at is not None else math.inf, order.id),
+        )
 
     async def _ended(self, order_id: str) -> OrderHistory | None:
         return await read_order_history(self._database, self._orders, order_id)
@@ -170,7 +207,7 @@ class _Crowd:
         return not isinstance(found, SkipReason) and found.key == self._many.account
 
     def _is_confirmed(self, count: int, decision: Decision) -> bool:
-        """Whether a person has said how many there are: by an option, or typed on a terminal."""
+        """Whether a person has confirmed the count: by option, or typed on a terminal."""
         given = self._many.confirm
         if given is None and sys.stdin.isatty():
             say(f"{_count(count)} to be decided ({decision.how}). Type the number to go on:")

@@ -1,4 +1,4 @@
-"""``order-monitor review``: what waits for a person, what can be done about each thing, and closing it."""
+"""``order-monitor review``: list what waits for a person and what to do about it, and close it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from order_monitor.commands.composition import database_of, layout_of, settings_of
+from order_monitor.app import database_of, settings_of, table_config_of
 from order_monitor.commands.exits import ExitCode, run_to_exit
 from order_monitor.commands.lookup import account_names, name_of, when
 from order_monitor.core.decision import StuckReason
@@ -19,11 +19,12 @@ from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.order_search import look_up
-from order_monitor.shop.own_tables import people_tables
+from order_monitor.shop.money_settings import refuse_while_observed
+from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.reading.search import look_up
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
+from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.history import iso
 from order_monitor.tell.streams import say
 
@@ -36,7 +37,9 @@ _DIGESTS: Final = {
     StuckReason.NOT_KNOWN: "see there whether it ever got them (order-monitor review --json names them), "
     "then order-monitor resolve --kind not_known --account {account} --failed --reason WHY",
 }
-"""Kinds that many orders of an account have at once: told in one line for all of them, with what to do."""
+"""Kinds that many orders of an account have at the same time: shown as one line for all of them,
+with what to do.
+"""
 
 
 DO: Final[dict[str, str]] = {
@@ -63,19 +66,21 @@ DO: Final[dict[str, str]] = {
     StuckReason.NOT_KNOWN: f"the provider does not know it: see there whether it ever got it; then {_DECIDE}",
     StuckReason.REPEAT_SENT_ANEW: f"it failed again after it was sent anew: see whether a second refund is due, then {_CLOSE}",
     StuckReason.HELD_BY_BRAKE: (
-        f"many were cancelled at once: see whether znet means it, then order-monitor release {{account}}; or {_DECIDE}"
+        f"many were cancelled at once: see whether the provider means it, then order-monitor release {{account}}; or {_DECIDE}"
     ),
 }
-"""What a person can do about each kind; each names a command that closes it."""
+"""What a person can do about each kind; each entry names a command that closes it."""
 
 
 KINDS: Final = frozenset(map(str, (*DO, *StuckReason)))
-"""Every kind of what waits for a person."""
+"""Every kind of review."""
 
 
 def what_to_do(order_id: str, kind: str, account: str = "") -> str:
-    """Return what a person can do about a thing of some kind."""
-    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(id=order_id, kind=kind, account=_named(account))
+    """Return what a person can do about a review of this kind."""
+    return DO.get(kind, f"{_DECIDE}; or {_CLOSE}").format(
+        id=shlex.quote(order_id), kind=kind, account=_named(account)
+    )
 
 
 def _named(account: str) -> str:
@@ -83,7 +88,7 @@ def _named(account: str) -> str:
 
 
 def do_of(review: Review) -> str:
-    """Return what a person can do about a thing."""
+    """Return what a person can do about a review."""
     return what_to_do(review.order_id, review.kind, review.account)
 
 
@@ -94,18 +99,17 @@ def run_review(config: Path | None, *, as_json: bool) -> int:
 
 
 async def _review(settings: Settings, *, as_json: bool) -> int:
-    database = database_of(settings)
-    try:
+    async with database_of(settings) as database:
         await people_tables(database, settings.database.schema_)
         async with database.transaction() as connection:
             open_ones = await Reviews(settings.database.schema_).read(connection)
         names, rows = await _known(settings, database, open_ones)
-    finally:
-        await database.close()
-    # What a person types and reads is a name; the id is told where there is none.
+    # People type and read names; the id is shown only if there is no name.
     open_ones = [replace(one, account=names.get(one.account, one.account)) for one in open_ones]
     if as_json:
-        listed = [{**asdict(one), **_of(rows.get(one.order_id)), "do": do_of(one)} for one in open_ones]
+        listed = [
+            {**asdict(one), **_of(rows.get(one.order_id)), "do": do_of(one)} for one in open_ones
+        ]
         say(json.dumps(listed, ensure_ascii=False), to_stdout=True)
         return ExitCode.OK
     for review, more in _grouped(open_ones):
@@ -114,47 +118,57 @@ async def _review(settings: Settings, *, as_json: bool) -> int:
                 f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders",
                 to_stdout=True,
             )
-            say(f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=_named(review.account))}", to_stdout=True)
+            say(
+                f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=_named(review.account))}",
+                to_stdout=True,
+            )
             continue
         detail = f": {review.detail}" if review.detail else ""
         say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
         say(f"  {_in_words(review, rows.get(review.order_id))}", to_stdout=True)
         say(f"  -> {do_of(review)}", to_stdout=True)
     if not open_ones:
-        say("nothing waits for a person", to_stdout=True)
+        say("nothing waits for an operator", to_stdout=True)
     return ExitCode.OK
 
 
 async def _known(
     settings: Settings, database: Database, reviews: Sequence[Review]
 ) -> tuple[dict[str, str], dict[str, Order]]:
-    """Return what accounts are called, and the orders' rows; what cannot be read is left out, for the list is needed most then."""
+    """Return the names of accounts, and the orders' rows.
+
+    What cannot be read is left out, because the list matters most in exactly that situation.
+    """
     rows: dict[str, Order] = {}
     if not reviews:
         return {}, rows
     names = await account_names(settings, database)
     with suppress(SettingsError, ShopError):
-        rows = await Orders(database, layout_of(settings)).reader.among([review.order_id for review in reviews])
+        rows = await Orders(database, table_config_of(settings)).reader.among(
+            [review.order_id for review in reviews]
+        )
     return names, rows
 
 
 def _of(order: Order | None) -> dict[str, str | None]:
-    """Return what a person needs of an order, to find it at the provider's and in the shop."""
+    """Return the fields that a person needs to find an order at the provider and in the shop."""
     if order is None:
         return {"status": None, "referans": None, "sent_at": None}
-    return {"status": order.status, "referans": order.referans, "sent_at": iso(order.sent_at)}
+    return {"status": order.status, "referans": order.reference, "sent_at": iso(order.sent_at)}
 
 
 def _in_words(review: Review, order: Order | None) -> str:
     at = f"account {review.account}, " if review.account else ""
     if order is None:
         return f"{at}its row is gone, or cannot be read"
-    referans = f"referans {order.referans}" if order.referans.strip() else "no referans"
-    return f"{at}now {order.status!r}, {referans}, sent {when(order.sent_at)}"
+    reference = f"referans {order.reference}" if order.reference.strip() else "no referans"
+    return f"{at}now {order.status!r}, {reference}, sent {when(order.sent_at)}"
 
 
 def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:
-    """Return what is told of its own, and of what many orders of an account have the oldest, with how many more there are."""
+    """Return each review, with 0. Of a digest kind, return only the oldest per account, with the
+    number of others.
+    """
     counts = Counter((r.account, r.kind) for r in reviews)
     told: list[tuple[Review, int]] = []
     seen: set[tuple[str, str]] = set()
@@ -168,25 +182,29 @@ def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:
     return told
 
 
-def run_close(config: Path | None, order_id: str, *, kind: str | None, reason: str, by: str | None) -> int:
-    """Close what is open about an order; return 1 where nothing is."""
+def run_close(
+    config: Path | None, order_id: str, *, kind: str | None, reason: str, by: str | None
+) -> int:
+    """Close the open reviews of an order; return 1 if there are none."""
     settings, sink, _ = settings_of(config, "database", least="error")
     return run_to_exit(_close(settings, order_id, kind, reason.strip(), name_of(by)), sink.close)
 
 
 async def _close(settings: Settings, typed: str, kind: str | None, reason: str, by: str) -> int:
     database = database_of(settings)
-    orders, reviews = Orders(database, layout_of(settings)), Reviews(settings.database.schema_)
-    try:
+    orders, reviews = (
+        Orders(database, table_config_of(settings)),
+        Reviews(settings.database.schema_),
+    )
+    async with database:
         await people_tables(database, settings.database.schema_)
         table = await orders.prepare()
         found = await look_up(database, orders, typed)
-        # The row may be deleted, and what is open about it is to be closed all the same.
+        # The row may be deleted; its reviews must be closed even so.
         order_id = found.order.id if isinstance(found, OrderHistory) else typed.strip()
         async with database.transaction() as connection:
+            await refuse_while_observed(connection, settings.database.schema_)
             count = await reviews.close(connection, table, [order_id], by, reason, kind=kind)
-    finally:
-        await database.close()
     if not count:
         say(f"order-monitor: nothing{f' of kind {kind}' if kind else ''} is open about {order_id}")
         return ExitCode.NOT_DONE

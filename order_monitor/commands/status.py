@@ -1,4 +1,6 @@
-"""``order-monitor status`` and ``top``: ask the running daemon how it is, and show it in the terminal."""
+"""``order-monitor status`` and ``top``: ask the running daemon for its state, and show it in the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from order_monitor.commands.composition import settings_of
+from order_monitor.app import settings_of
 from order_monitor.commands.exits import ExitCode
 from order_monitor.settings.model import Settings
-from order_monitor.tell.attention import Cause
+from order_monitor.tell.attention import REMEDIES, Cause, Verdict, verdict_of
 from order_monitor.tell.messages import Messages
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import say
@@ -31,9 +33,13 @@ _ROWS: Final = 10
 
 
 def run_status(config: Path | None, *, as_json: bool) -> int:
-    """Print the daemon's status once; return 0 where it is healthy, 1 where not, 4 where nobody answers."""
+    """Print the daemon's status once.
+
+    Return 0 if all is well, 1 if it does not work or a person should look at something, 4 if there
+    is no answer.
+    """
     settings, sink, _ = settings_of(config)
-    found = _ask(settings)
+    found = ask(settings)
     sink.close()
     if isinstance(found, str):
         say(f"order-monitor: {found}")
@@ -42,18 +48,25 @@ def run_status(config: Path | None, *, as_json: bool) -> int:
         say(json.dumps(found, ensure_ascii=False), to_stdout=True)
     else:
         Screen().print(screen(found))
-    return ExitCode.OK if found["ready"] else ExitCode.NOT_DONE
+    return code_of(found)
+
+
+def code_of(document: dict[str, Any]) -> int:
+    """Return the exit code for a status document: 0 if all is well, 1 if the daemon does not work
+    or a person should look at something.
+    """
+    return ExitCode.OK if _answers(document) == "healthy" else ExitCode.NOT_DONE
 
 
 def run_top(config: Path | None, *, every: float) -> int:
-    """Show the daemon's status until interrupted, a new one each ``every`` seconds."""
+    """Show the daemon's status until interrupted, refreshed every ``every`` seconds."""
     settings, sink, _ = settings_of(config)
     sink.close()
-    found = _ask(settings)
+    found = ask(settings)
     if isinstance(found, str):
         say(f"order-monitor: {found}")
         return UNREACHABLE
-    # The terminal must be put back in order before the process leaves.
+    # The terminal must be restored before the process exits.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _watch(settings, found, every)
@@ -63,9 +76,16 @@ def run_top(config: Path | None, *, every: float) -> int:
 
 
 def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> None:
-    """Show what was found, and what is found from then on; in a pipe one below the other, for as long as somebody reads."""
+    """Show a first document, and then new ones.
+
+    In a pipe they are printed one below the other, until the reader closes it.
+    """
     console = Screen()
-    with Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+    with (
+        Live(console=console, screen=True, auto_refresh=False)
+        if console.is_terminal
+        else nullcontext() as live
+    ):
         while not console.is_lost:
             shown = screen(found) if isinstance(found, dict) else styled(found, style="bold red")
             if live is not None:
@@ -73,19 +93,19 @@ def _watch(settings: Settings, found: dict[str, Any] | str, every: float) -> Non
             else:
                 console.print(shown)
             time.sleep(every)
-            found = _ask(settings)
+            found = ask(settings)
 
 
 def answers(settings: Settings) -> bool:
-    """Whether a daemon answers at the address of the settings."""
-    return isinstance(_ask(settings), dict)
+    """Whether a daemon answers at the address in the settings."""
+    return isinstance(ask(settings), dict)
 
 
-def _ask(settings: Settings) -> dict[str, Any] | str:
+def ask(settings: Settings) -> dict[str, Any] | str:
     """Return the status document, or why there is none."""
     health = settings.health
     if not health.enabled:
-        return "health.enabled is false: the daemon answers nobody"
+        return "health.enabled is false: the daemon answers no requests"
     if not health.port:
         return "health.port is 0: the daemon's log tells the port it chose (health.listening); name one to use this"
     host = _ANYWHERE.get(health.host, health.host)
@@ -93,39 +113,73 @@ def _ask(settings: Settings) -> dict[str, Any] | str:
     headers = {"Authorization": f"Bearer {health.token.get_secret_value()}"} if health.token else {}
     try:
         answer = httpx.get(
-            f"http://{where}:{health.port}/api/status", headers=headers, timeout=_TIMEOUT, trust_env=False
+            f"http://{where}:{health.port}/api/status",
+            headers=headers,
+            timeout=_TIMEOUT,
+            trust_env=False,
         )
         document = answer.json() if answer.status_code == httpx.codes.OK else None
     except (httpx.HTTPError, ValueError):
-        return f"nobody answers at {where}:{health.port}"
+        return f"no answer at {where}:{health.port}"
     if not isinstance(document, dict) or "ready" not in document:
         return f"{where}:{health.port} does not answer as order-monitor does (HTTP {answer.status_code})"
     return document
 
 
 def screen(document: dict[str, Any]) -> Group:
-    """Lay a status document out for a terminal."""
-    return Group(_verdict(document), _orders(document), _accounts(document), *_members(document), *_lists(document))
+    """Format a status document for a terminal."""
+    return Group(
+        _verdict(document),
+        _orders(document),
+        _accounts(document),
+        *_members(document),
+        *_lists(document),
+    )
+
+
+def _causes(document: dict[str, Any]) -> list[Cause]:
+    return [Cause(**cause) for cause in document.get("attention", [])]
+
+
+def _answers(document: dict[str, Any]) -> Verdict:
+    """Return the daemon's own judgement.
+
+    For an older version, which sends none, derive it from its causes.
+    """
+    found: Verdict = document.get("verdict") or verdict_of(
+        _causes(document), ready=document["ready"]
+    )
+    return found
+
+
+_TITLES: Final[dict[Verdict, tuple[str, str]]] = {
+    "healthy": ("healthy", "bold green"),
+    "needs_a_look": ("somebody should look", "bold yellow"),
+    "not_healthy": ("not healthy", "bold red"),
+}
 
 
 def _verdict(document: dict[str, Any]) -> Panel:
+    """Show the overall judgement, and one line for each reason and for each thing that a person
+    should look at.
+    """
     lights = styled()
     for name, light in document["lights"].items():
         dot = ("● ", "green" if light["ok"] else "bold red")
         lights += styled(dot, f"{name} {'ok' if light['ok'] else light['why']}   ")
-    ready = document["ready"]
-    causes = [Cause(**cause) for cause in document.get("attention", [])]
-    word, style = ("healthy", "bold green") if not causes else ("somebody should look", "bold yellow")
-    title = styled(word if ready else "not healthy", style=style if ready else "bold red")
-    reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
+    word, style = _TITLES[_answers(document)]
     said = Messages("en", "")
-    reasons += [styled(f"! {said.sentence(cause)}", style="yellow") for cause in causes if cause.kind != "clocks"]
-    clocks = document.get("clocks") or {"ends_by_age": True}
-    if not clocks["ends_by_age"]:
-        reasons.append(styled(f"! no order is ended by its age: {clocks['why']}", style="yellow"))
+    reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
+    for cause in _causes(document):
+        do = "" if cause.passes else f" -> {REMEDIES[cause.kind]}" if cause.kind in REMEDIES else ""
+        reasons.append(
+            styled(
+                f"! {said.sentence(cause)}", (do, "dim"), style="dim" if cause.passes else "yellow"
+            )
+        )
     return Panel(
         Group(lights, *reasons),
-        title=title,
+        title=styled(word, style=style),
         subtitle=styled(f"order-monitor {document['version']}"),
         title_align="left",
     )
@@ -152,7 +206,11 @@ def _orders(document: dict[str, Any]) -> Table:
     held = orders.get("held_by_first_start")
     told = [
         *([f"skipped: {skipped}"] if skipped else []),
-        *([f"held by the first start: {held} (order-monitor release --first-start)"] if held else []),
+        *(
+            [f"held by the first start: {held} (order-monitor release --first-start)"]
+            if held
+            else []
+        ),
     ]
     table.caption = styled("; ".join(told)) if told else None
     return table
@@ -160,8 +218,19 @@ def _orders(document: dict[str, Any]) -> Table:
 
 def _accounts(document: dict[str, Any]) -> Table:
     table = Table(title="accounts", title_justify="left")
-    for name in ("account", "gate", "orders", "due", "in flight", "calls/s", "balance", "last error"):
-        table.add_column(name, justify="left" if name in ("account", "gate", "last error") else "right")
+    for name in (
+        "account",
+        "gate",
+        "orders",
+        "due",
+        "in flight",
+        "calls/s",
+        "balance",
+        "last error",
+    ):
+        table.add_column(
+            name, justify="left" if name in ("account", "gate", "last error") else "right"
+        )
     for account in document["accounts"]:
         gate = _gate(account, document.get("cluster"))
         rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
@@ -178,7 +247,7 @@ def _accounts(document: dict[str, Any]) -> Table:
 
 
 def _members(document: dict[str, Any]) -> list[Table]:
-    """Show the processes that share the accounts, where some do."""
+    """Show the processes that share the accounts, if there are any."""
     cluster = document.get("cluster")
     if cluster is None:
         return []
@@ -186,39 +255,65 @@ def _members(document: dict[str, Any]) -> list[Table]:
     for member in cluster["members"]:
         role = ["this one"] if member["name"] == cluster["me"] else []
         role += ["posts and counts for all"] if member["leads"] else []
-        table.add_row(styled(member["name"]), styled(", ".join(member["accounts"]) or "-"), ", ".join(role))
+        table.add_row(
+            styled(member["name"]), styled(", ".join(member["accounts"]) or "-"), ", ".join(role)
+        )
     return [table]
 
 
 def _gate(account: dict[str, Any], cluster: dict[str, Any] | None) -> Text:
     if cluster is not None and account["owner"] != cluster["me"]:
-        return styled(f"asked by {account['owner']}" if account["owner"] else "asked by nobody yet", style="dim")
+        return styled(
+            f"asked by {account['owner']}" if account["owner"] else "not asked by any process yet",
+            style="dim",
+        )
     if account["paused"]:
         pause = account["paused"]
         until = f" until {pause['until'][:19]}" if pause["until"] else ""
-        return styled(f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}", style="yellow")
+        return styled(
+            f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}",
+            style="yellow",
+        )
     if account.get("ends_paused"):
         pause = account["ends_paused"]
-        return styled(f"ends held by {pause['by']} since {pause['since'][:19]}: {pause['reason']}", style="yellow")
+        return styled(
+            f"ends held by {pause['by']} since {pause['since'][:19]}: {pause['reason']}",
+            style="yellow",
+        )
     if account.get("held"):
-        return styled(f"{account['held']} ends held by the brake: order-monitor release", style="yellow")
+        return styled(
+            f"{account['held']} ends held by the brake: order-monitor release", style="yellow"
+        )
     return (
-        styled("open", style="green") if account["open"] else styled(f"closed: {account['reason']}", style="bold red")
+        styled("open", style="green")
+        if account["open"]
+        else styled(f"closed: {account['reason']}", style="bold red")
     )
 
 
 def _lists(document: dict[str, Any]) -> list[Table]:
     shown = []
     if document["problems"]:
-        problems = Table("order", "problem", "why", "account", title="for a person to look at", title_justify="left")
+        problems = Table(
+            "order",
+            "problem",
+            "why",
+            "account",
+            title="for a person to look at",
+            title_justify="left",
+        )
         for p in document["problems"][:_ROWS]:
-            problems.add_row(*(styled(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account")))
+            problems.add_row(
+                *(styled(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account"))
+            )
         shown.append(problems)
     if document["recent"]:
         recent = Table("at", "order", "change", "PIN", title="last changes", title_justify="left")
         for r in document["recent"][:_ROWS]:
             change = styled(f"{r['from']} -> {r['to']}")
-            recent.add_row(str(r["at"])[11:19], styled(r["order_id"]), change, "yes" if r["has_pin"] else "")
+            recent.add_row(
+                str(r["at"])[11:19], styled(r["order_id"]), change, "yes" if r["has_pin"] else ""
+            )
         shown.append(recent)
     return shown
 

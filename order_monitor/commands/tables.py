@@ -1,4 +1,4 @@
-"""Rows as a table for people or as CSV for a spreadsheet."""
+"""Rows as a table for people, or as CSV for a spreadsheet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDE = 240
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Print rows as CSV, with their names above."""
+    """Print rows as CSV, with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
@@ -23,16 +23,22 @@ def print_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Non
     say(*text.getvalue().rstrip("\n").split("\n"), to_stdout=True)
 
 
-def print_table(names: Sequence[str], rows: Iterable[Mapping[str, object]], *, texts: Sequence[str]) -> None:
-    """Print rows as columns, those of ``texts`` to the left; as wide as the terminal."""
+def print_table(
+    names: Sequence[str], rows: Iterable[Mapping[str, object]], *, texts: Sequence[str]
+) -> None:
+    """Print rows as columns as wide as the terminal; the columns in ``texts`` are left-aligned."""
     table = Table(box=None)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="left" if name in texts else "right", overflow="fold")
+        table.add_column(
+            name.replace("_", " "), justify="left" if name in texts else "right", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(styled("-" if value is None else str(value)) for value in row.values()))
     Screen(elsewhere=_WIDE).print(table)
 
 
 def _harmless(value: object) -> object:
-    """Keep a text that begins like a formula from being one in a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    """Prevent a spreadsheet from reading a text as a formula."""
+    return (
+        f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    )

@@ -1,4 +1,4 @@
-"""Times as a person reads them: in the zone of the machine, with how long it is until then, or since."""
+"""Times for people: in the machine's time zone, with the time left or passed."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from order_monitor.tell import history
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _ROUNDED: Final = 3600
-"""From an hour on the next smaller unit is told as well."""
+"""From one hour on, the next smaller unit is shown as well."""
 
 
 def iso(seconds: float | None) -> str | None:
-    """Write epoch seconds as UTC, to the second; None for what is no date."""
+    """Format epoch seconds as UTC, to the second; None if they are not a valid date."""
     return history.iso(seconds, "seconds")
 
 
 def local(seconds: float | None) -> str:
-    """Write epoch seconds in this machine's zone; a dash for what is no date."""
+    """Format epoch seconds in this machine's time zone; a dash if they are not a valid date."""
     try:
-        return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        return (
+            "-"
+            if seconds is None
+            else f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        )
     except (ValueError, OverflowError, OSError):
         return "-"
 
 
 def seconds_of(text: str | None) -> float | None:
-    """Return as epoch seconds what `iso` wrote."""
+    """Return epoch seconds for a time formatted by `iso`."""
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def local_of(text: str | None) -> str:
-    """Write in this machine's zone what `iso` wrote."""
+    """Convert a time formatted by `iso` to this machine's time zone."""
     return local(seconds_of(text))
 
 
 def span(seconds: float) -> str:
-    """Say how long a time is: ``40 s``, ``24 min``, ``3 h 5 min``, ``2 d 4 h``; never more than it is."""
+    """Format a duration: ``40 s``, ``24 min``, ``3 h 5 min``, ``2 d 4 h``.
+
+    Rounded down.
+    """
     if not math.isfinite(seconds):
         return "ever"
     whole = max(0, int(seconds))
@@ -52,11 +59,11 @@ def span(seconds: float) -> str:
 
 
 def beside(seconds: float, now: float) -> str:
-    """Say when something is: ``in 7 min``, ``3 min ago``."""
+    """Format a time relative to ``now``: ``in 7 min``, ``3 min ago``."""
     return f"in {span(seconds - now)}" if seconds > now else f"{span(now - seconds)} ago"
 
 
 def moment(seconds: float | None, now: float) -> str:
-    """Say when something is, both ways."""
+    """Format a time in both ways, absolute and relative."""
     shown = local(seconds)
     return shown if seconds is None or shown == "-" else f"{shown} ({beside(seconds, now)})"

@@ -1,5 +1,5 @@
-"""What an order, an answer, a schedule, a gate and a decision are: pure, and to be read alone.
+"""Domain logic: orders, answers, schedules, gates and decisions. Pure, with no other dependencies.
 
-May be touched from outside: all of it. Calls nothing: no I/O, no library, no clock and no randomness of its own.
-Begin with `order`, `answer`, `schedule` and `decision`; `queue` and `backlog` keep order, `gate` and `recording` connect them.
+Does no I/O, uses no library, and reads no clock or random source of its own. Begin with `order`,
+`answer`, `schedule` and `decision`; `check_result` carries an answer to its row.
 """

@@ -1,4 +1,4 @@
-"""Amounts as people and panels write them, with either separator. Pure."""
+"""Parse amounts as people and panels write them, with either decimal separator. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Final
 from order_monitor.core.folding import is_invisible
 
 LONGEST_AMOUNT: Final = 40
-"""How many characters an amount may have, with its currency."""
+"""Maximum length of an amount in characters, currency included."""
 
-_CURRENCY: Final = r"(?:TL|TRY|TRL|YTL|LIRA|USD|EUR|EURO|GBP|AZN|MANAT|RUB|SAR|AED|EGP|\$|€|£|₺|₼|₽)"
+_CURRENCY: Final = (
+    r"(?:TL|TRY|TRL|YTL|LIRA|USD|EUR|EURO|GBP|AZN|MANAT|RUB|SAR|AED|EGP|\$|€|£|₺|₼|₽)"
+)
 _WRITTEN: Final = re.compile(
-    rf"(?:{_CURRENCY} ?)?([-+]?) ?(?:{_CURRENCY} ?)?([0-9][0-9., ']*[.,]?|[.,][0-9]+)(?: ?{_CURRENCY})?", re.IGNORECASE
+    rf"(?:{_CURRENCY} ?)?([-+]?) ?(?:{_CURRENCY} ?)?([0-9][0-9., ']*[.,]?|[.,][0-9]+)(?: ?{_CURRENCY})?",
+    re.IGNORECASE,
 )
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:([., '])[0-9]{3})(?:\1[0-9]{3})*")
 _ONE_GROUP: Final = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
@@ -28,10 +31,11 @@ _AS_WRITTEN_HERE: Final = str.maketrans(
 
 
 def amount_of(text: str) -> float | None:
-    """Return an amount as a number: ``1.234,50``, ``1,234.50``, ``12.345``, ``1234``; None where it cannot be told.
+    """Return an amount as a number: ``1.234,50``, ``1,234.50``, ``12.345``, ``1234``.
 
-    The last separator is the decimal one, unless it stands more than once, or alone in front of three digits as it does between
-    thousands. Blanks of any width and apostrophes only ever divide thousands. A currency may stand beside it.
+    None when the amount is ambiguous. The last separator is the decimal one, unless it occurs more
+    than once, or is the only one and stands before three digits, as between thousands. Spaces of
+    any width and apostrophes only separate thousands. A currency may precede or follow the number.
     """
     if len(text) > LONGEST_AMOUNT:
         return None
@@ -51,12 +55,16 @@ def _character(c: str) -> str:
 
 
 def _plain(digits: str) -> str | None:
-    """Return a number without separators between thousands, with a point for decimals."""
+    """Return the number without thousands separators and with a decimal point."""
     last = max(digits.rfind("."), digits.rfind(","))
     if last < 0 or digits.count(digits[last]) > 1 or _ONE_GROUP.fullmatch(digits):
         return _whole(digits)
     whole, decimals = _whole(digits[:last] or "0"), digits[last + 1 :]
-    return None if whole is None or (not decimals.isdigit() and decimals) else f"{whole}.{decimals or 0}"
+    return (
+        None
+        if whole is None or (not decimals.isdigit() and decimals)
+        else f"{whole}.{decimals or 0}"
+    )
 
 
 def _whole(digits: str) -> str | None:

@@ -1,7 +1,8 @@
-"""What a provider can say about an order, whoever the provider is.
+"""What a provider can answer about an order, independent of the provider.
 
-Three kinds, and money hangs on keeping them apart: an answer about the order's state, an answer that says nothing
-and concerns this order's question alone, and a failure of the whole account. Only `Completed` and `Cancelled` end an order.
+There are three kinds, and mixing them up costs money: an answer about the order's state, an answer
+that says nothing about the state and concerns only this question, and a failure of the whole
+account. Only `Completed` and `Cancelled` end an order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from order_monitor.core.pin import Pin
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The order is in progress: a definitive answer, and not an end."""
+    """The order is in progress: a definitive answer, but not a final one."""
 
     message: str = ""
     outcome: ClassVar[str] = "waiting"
@@ -40,7 +41,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One question was refused (``3|…``); says nothing of the order and nothing of the account."""
+    """One question was refused (``3|…``); says nothing about the order or the account."""
 
     code: str
     message: str = ""
@@ -49,9 +50,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Garbled:
-    """An answer that cannot be understood; ``why`` is ours, from a closed set, never the body.
+    """An answer that cannot be understood; ``why`` is one of our own words, never the body.
 
-    ``message`` is what it looks like (`order_monitor.core.text.shown`): its shape or its words, never a PIN.
+    ``message`` describes the answer (`order_monitor.core.text.shown`): its shape or its words,
+    never a PIN.
     """
 
     why: str
@@ -63,7 +65,7 @@ class Garbled:
 class Blocked:
     """The account may not ask at all: wrong login, missing permission, foreign address, wrong URL.
 
-    ``message`` is what was said, fit to be shown.
+    ``message`` is the provider's text, safe to show.
     """
 
     why: str
@@ -73,7 +75,10 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The provider is overloaded or broken; ``retry_after`` is in seconds, None where it named none."""
+    """The provider is overloaded or broken.
+
+    ``retry_after`` is in seconds, None if the provider gave none.
+    """
 
     why: str
     retry_after: float | None = None
@@ -83,7 +88,10 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No whole answer came: connect error, timeout, cut connection. Whether the question arrived is unknown."""
+    """No complete answer arrived: connect error, timeout, cut connection.
+
+    Whether the question reached the provider is unknown.
+    """
 
     why: str
     outcome: ClassVar[str] = "unreachable"
@@ -97,13 +105,20 @@ NotAnswered: TypeAlias = Refused | Garbled | AccountFailure
 Answer: TypeAlias = AboutOrder | NotAnswered
 
 EXHAUSTED: frozenset[str] = frozenset(SHORTAGE_WORDS)
-"""What `Unreachable` says where this machine or process has run out of something: the provider is not at fault."""
+"""``why`` of an `Unreachable` caused by a shortage on this machine or in this process: the provider
+is not at fault.
+"""
 
 ON_THE_WAY: frozenset[str] = frozenset(
     {"proxy_unreachable", "proxy_login", "proxy_refused", "proxy_failed", "proxy_protocol_error"}
     | {"resolver_failed", "name_not_found"}
 )
-"""What `Unreachable` says where the proxy or the resolver failed: never the order's fault, even if other orders are answered."""
+"""``why`` of an `Unreachable` caused by the proxy or the resolver: never the order's fault, even if
+other orders are answered.
+"""
 
-OUTCOMES = tuple(kind.outcome for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable))
-"""Every outcome's name: the closed set for labels."""
+OUTCOMES = tuple(
+    kind.outcome
+    for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable)
+)
+"""The names of all outcomes: the closed set of label values."""

@@ -1,4 +1,4 @@
-"""Memories that must not grow without end."""
+"""Keep in-memory dicts from growing without limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from typing import Any
 
 
 def forget_oldest(kept: dict[Any, Any], most: int) -> None:
-    """Let go of what was put in longest ago, until at most ``most`` are left."""
+    """Remove the oldest entries until at most ``most`` are left."""
     while len(kept) > most:
         del kept[next(iter(kept))]

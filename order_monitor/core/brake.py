@@ -1,6 +1,7 @@
-"""When cancellations become a flood that is not believed at once, and what would let it through: pure, it is told what was counted.
+"""The brake: when a flood of cancellations is held back, and what releases it.
 
-A panel that answers "cancelled" for every open order, by a fault of its own, must not have them all refunded within a minute.
+Pure: the caller passes the counts. A panel that answers "cancelled" for every open order, through a
+fault of its own, must not have them all refunded within a minute.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from order_monitor.core.answer import (
 )
 
 WINDOW: Final = 600.0
-"""Seconds in which final answers are counted."""
+"""Length in seconds of the window in which final answers are counted."""
 
 USUAL_DAYS: Final = 7
-"""Days before that, whose share of failures is a login's usual one."""
+"""Number of days before the window that give a login's usual share of failures."""
 
 FEWEST: Final = 20
-"""Final answers of which fewer never trip the brake."""
+"""Minimum number of final answers; fewer never trip the brake."""
 
 ASK_EVERY: Final = 600.0
-"""Seconds after which a held order is asked about again, and the controls too."""
+"""Seconds after which a held order and the control orders are asked about again."""
 
 CONTROLS: Final = 3
-"""How many orders that a login completed in the last day are asked as a control."""
+"""Number of orders, completed on a login in the last day, that are asked about as a control."""
 
 FRESH: Final = 2.5 * ASK_EVERY
-"""Seconds for which what the controls said counts."""
+"""Seconds for which the verdict of the controls stays valid."""
 
 _TIMES_USUAL: Final = 3.0
 
@@ -45,44 +46,49 @@ FINE: Final = "fine"
 CANCELLED: Final = "cancelled"
 UNCLEAR: Final = "unclear"
 FEW: Final = "few"
-"""What the controls said: a closed set."""
+"""The possible verdicts of the controls: a closed set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """How many orders ended as completed, and how many failed."""
+    """How many orders ended as completed and how many as failed."""
 
     completed: int = 0
     failed: int = 0
 
     @property
     def share(self) -> float:
-        """The failed ones' share; 0 where nothing ended."""
+        """The share of failed ones; 0 if nothing ended."""
         total = self.completed + self.failed
         return self.failed / total if total else 0.0
 
     def __add__(self, other: Ends) -> Ends:
-        """Count both."""
+        """Add both counts."""
         return Ends(self.completed + other.completed, self.failed + other.failed)
 
     @property
     def may_trip(self) -> bool:
-        """Whether these are so many, and so many of them failures, that the usual share must be looked at."""
+        """Whether there are enough ends, and enough failures among them, that the usual share must
+        be looked up.
+        """
         return self.completed + self.failed >= FEWEST and self.failed > self.completed
 
 
 def trips(recent: Ends, usual: Ends) -> bool:
-    """Whether what ended in `WINDOW` seconds is no more believed, given what ended in the `USUAL_DAYS` before."""
+    """Whether the ends of the last `WINDOW` seconds are too unusual to be believed, compared with
+    the `USUAL_DAYS` before.
+    """
     return recent.may_trip and recent.share > _TIMES_USUAL * usual.share
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a login whose brake has tripped. Times are epoch seconds; what never was lies before all times.
+    """What is known about a login whose brake has tripped.
 
-    ``understood_at``: another of its orders was understood as waiting or completed. ``control_at``: when the controls were asked,
-    and ``verdict`` what they said. What was held up to ``released_at`` a person has let through; ends up to ``counted_from`` are
-    counted no more.
+    Times are epoch seconds, minus infinity for what has not happened. ``understood_at``: another
+    order of the login was understood as waiting or completed. ``control_at``: the controls were
+    asked, with the result ``verdict``. A person has released what was held up to ``released_at``;
+    ends up to ``counted_from`` are no longer counted.
     """
 
     tripped_at: float = float("-inf")
@@ -93,14 +99,21 @@ class Evidence:
     counted_from: float = float("-inf")
 
     def lacks(self, since: float, now: float, hold: float) -> list[str]:
-        """Say what an order that is held ``since`` then still lacks to be believed cancelled; nothing where it is believed."""
+        """Return what is still missing before an order held ``since`` then is believed cancelled.
+
+        Empty if it is believed.
+        """
         if since <= self.released_at or not hold:
             return []
         missing = [f"{since + hold - now:.0f} s more"] if now - since < hold else []
         if self.understood_at <= self.tripped_at:
-            missing.append("another order of the account that is understood as waiting or completed")
+            missing.append(
+                "another order of the account that is understood as waiting or completed"
+            )
         if self.verdict == CANCELLED:
-            missing.append("orders that were completed before and do not read cancelled now, as one of them does")
+            missing.append(
+                "orders that were completed before and do not read cancelled now, as one of them does"
+            )
         elif self.verdict != FINE or now - self.control_at > FRESH:
             missing.append(
                 f"{CONTROLS} orders completed in the last day, asked as a control, that do not read cancelled"
@@ -109,7 +122,10 @@ class Evidence:
 
 
 def verdict_of(answers: Sequence[Answer]) -> str:
-    """Say what the answers about orders that were completed in the last day mean; FEW where there are too few such orders."""
+    """Return the verdict on answers about orders that were completed in the last day.
+
+    FEW if there are too few such orders.
+    """
     understood = 0
     for answer in answers:
         match answer:
@@ -127,5 +143,7 @@ def verdict_of(answers: Sequence[Answer]) -> str:
 
 
 def next_slot(since: float, now: float) -> float:
-    """Return the last of the times, `ASK_EVERY` apart, at which an order held ``since`` then is asked about, up to ``now``."""
+    """Return the latest time, at or before ``now``, at which an order held ``since`` then is asked
+    about. These times are `ASK_EVERY` apart.
+    """
     return since + max(0.0, (now - since) // ASK_EVERY) * ASK_EVERY

@@ -1,4 +1,4 @@
-"""What the program knows of time: nothing here reads a clock, everything that needs one is given it."""
+"""Interfaces for time. Nothing here reads a clock: code that needs one receives it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Event(Protocol):
-    """Something to wait for, as `asyncio.Event` is."""
+    """Something to wait for, like `asyncio.Event`."""
 
     def is_set(self) -> bool:
         """Whether it has happened."""
 
     async def wait(self) -> bool:
-        """Wait until it has."""
+        """Wait until it has happened."""
 
 
 class Clock(Protocol):
@@ -25,10 +25,12 @@ class Clock(Protocol):
         """Return seconds that never go back, for durations."""
 
     def boot(self) -> float:
-        """Return seconds since this machine's boot, suspend included: what its other clocks are held against."""
+        """Return seconds since this machine's boot, suspend included; other clocks are compared
+        with it.
+        """
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for ``seconds``."""
 
     async def wait(self, event: Event, seconds: float | None) -> bool:
-        """Wait for ``event``, at most ``seconds`` (None: for ever); return whether it is set."""
+        """Wait for ``event`` up to ``seconds`` (None: no limit); return whether it is set."""

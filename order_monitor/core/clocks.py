@@ -1,8 +1,10 @@
-"""Whether the clocks may be believed where money hangs on an order's age: pure, from readings that it is given.
+"""Whether the clocks can be trusted where an order's age decides about money. Pure: works on
+readings that the caller passes.
 
-Both clocks, this machine's UTC and the database's, are held against the seconds since boot, which nobody can set and which go on in
-suspend. What is left between them, the offset, stays the same as long as nobody sets either: a change of it is a leap, forward or
-back, and for ten minutes after one no order is ended by its age. Slow drift is followed; many small leaps add up to one.
+Both clocks, this machine's UTC clock and the database's, are compared with the seconds since boot,
+which cannot be set and which keep counting during suspend. The difference, the offset, stays
+constant while neither clock is set. A change of it is a leap, forward or back, and for ten minutes
+after a leap no order is ended by its age. Slow drift is tolerated; many small leaps add up to one.
 """
 
 from __future__ import annotations
@@ -13,19 +15,21 @@ from enum import StrEnum
 from typing import Final
 
 LEAP: Final = 5.0
-"""Seconds by which an offset may be off without being a leap."""
+"""Change of an offset, in seconds, that is not yet a leap."""
 
 DRIFT: Final = 0.0005
-"""The share of the time between two readings by which an offset may have changed beside that."""
+"""Additional allowed change of an offset, as a share of the time between two readings."""
 
 SETTLING: Final = 600.0
-"""Seconds after a leap, and after boot, in which no age is believed."""
+"""Seconds after a leap, and after boot, in which no age is trusted."""
 
 WIDEST: Final = 3600.0
-"""Seconds by which the two clocks may differ: beyond that one of them is wrong, and nobody knows which."""
+"""Maximum difference between the two clocks in seconds: beyond it one of them is wrong, and we
+cannot know which.
+"""
 
 NOTABLE: Final = 30.0
-"""Seconds of a steady difference that a person should know of."""
+"""A steady difference in seconds that a person should know about."""
 
 _LONGEST_DRIFT: Final = 86_400.0
 
@@ -39,7 +43,7 @@ class Face(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """A clock went this many seconds forward, or back, by itself."""
+    """A clock jumped forward (positive) or back by this many seconds."""
 
     clock: Face
     seconds: float
@@ -47,10 +51,10 @@ class Leap:
 
 @dataclass(frozen=True, slots=True)
 class ClockMemory:
-    """What one process knows of the clocks and a later one of the same boot goes on with.
+    """What one process knows about the clocks, for a later process of the same boot.
 
-    ``machine`` and ``database`` are offsets: what the clock showed less the seconds since boot. ``unsteady_until`` and ``at``, when
-    that was so, are seconds since boot.
+    ``machine`` and ``database`` are offsets: the clock's reading minus the seconds since boot.
+    ``unsteady_until`` and ``at``, the time of these values, are seconds since boot.
     """
 
     machine: float | None
@@ -61,29 +65,37 @@ class ClockMemory:
 
 @dataclass(frozen=True, slots=True)
 class _Band:
-    """Where an offset was at a time: between two values, since reading a clock over a network takes a while."""
+    """Range of an offset at one time: reading a clock over a network takes a while, so the exact
+    value is unknown.
+    """
 
     low: float
     high: float
     at: float
 
     def grown(self, boot: float) -> _Band:
-        """Return where it may be by now if nobody has set the clock."""
+        """Return the possible range at ``boot`` if the clock was not set since."""
         drift = DRIFT * min(max(0.0, boot - self.at), _LONGEST_DRIFT)
         return _Band(self.low - drift, self.high + drift, boot)
 
     def missed_by(self, other: _Band) -> float:
-        """Return how far ``other`` is beyond it, negative for below it, 0 where they meet."""
+        """Return how far ``other`` lies outside: negative if below, 0 if they overlap."""
         return max(0.0, other.low - self.high) - max(0.0, self.low - other.high)
 
     def met_by(self, other: _Band) -> _Band:
-        """Return what the two have in common; where that is nothing, its own end nearest to ``other``."""
+        """Return the overlap with ``other``.
+
+        If there is none, the end of this range nearest to ``other``.
+        """
         low = min(max(self.low, other.low), self.high)
         return _Band(low, max(low, min(self.high, other.high)), other.at)
 
 
 class _Watched:
-    """One clock. ``held`` follows it no faster than a clock drifts, ``last`` is its newest reading."""
+    """One clock.
+
+    ``held`` follows the clock no faster than the allowed drift; ``last`` is its latest reading.
+    """
 
     def __init__(self) -> None:
         self.held: _Band | None = None
@@ -92,7 +104,7 @@ class _Watched:
         self.leaps = 0
 
     def read(self, band: _Band) -> float:
-        """Take a reading; return by how many seconds the clock has leapt, 0 where it has not."""
+        """Take a reading; return by how many seconds the clock has leapt, 0 if it has not."""
         self.is_read = True
         if self.held is None or self.last is None:
             self.held = self.last = band
@@ -107,7 +119,10 @@ class _Watched:
         return missed
 
     def remember(self, offset: float | None, at: float) -> float:
-        """Take up what was read by another process; return by how many seconds the clock has leapt since."""
+        """Continue from the reading of another process.
+
+        Return by how many seconds the clock has leapt since.
+        """
         if offset is None or not math.isfinite(offset):
             return 0.0
         before, was_read = self.last, self.is_read
@@ -122,10 +137,16 @@ class _Watched:
 
 
 class ClockWatch:
-    """Says whether an order may be ended by its age. All ``boot`` are seconds since this machine's boot, suspend included."""
+    """Decides whether an order may be ended by its age.
+
+    Every ``boot`` parameter is seconds since this machine's boot, suspend included.
+    """
 
     def __init__(self, *, is_recalling: bool = False) -> None:
-        """Believe nothing before both clocks were read; with ``is_recalling`` not before `recall` either."""
+        """Trust nothing before both clocks were read.
+
+        With ``is_recalling``, also not before `recall` was called.
+        """
         self._is_recalling = is_recalling
         self._clocks = {face: _Watched() for face in Face}
         self._until = 0.0
@@ -133,7 +154,7 @@ class ClockWatch:
 
     @property
     def is_recalling(self) -> bool:
-        """Whether what was seen before this process is still to be told."""
+        """Whether `recall` must still be called with what earlier processes saw."""
         return self._is_recalling
 
     @property
@@ -143,9 +164,16 @@ class ClockWatch:
 
     @property
     def difference(self) -> float | None:
-        """By how many seconds the database's clock is ahead of this machine's; None before both were read."""
+        """By how many seconds the database's clock is ahead of this machine's.
+
+        None before both were read.
+        """
         machine, database = self._clocks[Face.MACHINE], self._clocks[Face.DATABASE]
-        if not (machine.is_read and database.is_read) or machine.last is None or database.last is None:
+        if (
+            not (machine.is_read and database.is_read)
+            or machine.last is None
+            or database.last is None
+        ):
             return None
         return machine.last.missed_by(database.last)
 
@@ -159,7 +187,9 @@ class ClockWatch:
         return self._note(Face.MACHINE, utc, boot, 0.0)
 
     def note_database(self, now: float, boot: float, took: float = 0.0) -> Leap | None:
-        """Take a reading of the database's clock, made at some time within the last ``took`` seconds."""
+        """Take a reading of the database's clock, made at some time within the last ``took``
+        seconds.
+        """
         return self._note(Face.DATABASE, now, boot, took)
 
     def _note(self, face: Face, now: float, boot: float, took: float) -> Leap | None:
@@ -168,7 +198,9 @@ class ClockWatch:
             watched.is_read = False
             self._settle(boot, f"the {face}'s clock shows no time")
             return None
-        return self._leapt(face, watched.read(_Band(now - boot, now - boot + max(0.0, took), boot)), boot)
+        return self._leapt(
+            face, watched.read(_Band(now - boot, now - boot + max(0.0, took), boot)), boot
+        )
 
     def _leapt(self, face: Face, seconds: float, boot: float) -> Leap | None:
         if not seconds:
@@ -181,21 +213,29 @@ class ClockWatch:
             self._until, self._cause = max(self._until, boot + SETTLING), cause
 
     def recall(self, memory: ClockMemory | None, boot: float) -> list[Leap]:
-        """Go on with what an earlier process of this boot has seen, None where there was none; return the leaps since."""
+        """Continue from what an earlier process of this boot saw, None if there was none.
+
+        Return the leaps since.
+        """
         self._is_recalling = False
         if memory is None:
             return []
         latest = boot + SETTLING
-        until = min(memory.unsteady_until, latest) if math.isfinite(memory.unsteady_until) else latest
+        until = (
+            min(memory.unsteady_until, latest) if math.isfinite(memory.unsteady_until) else latest
+        )
         if until > self._until:
             self._until, self._cause = until, "a clock leapt before this process began"
         at = min(memory.at, boot) if memory.at is not None and math.isfinite(memory.at) else boot
         kept = {Face.MACHINE: memory.machine, Face.DATABASE: memory.database}
-        leaps = [self._leapt(face, self._clocks[face].remember(offset, at), boot) for face, offset in kept.items()]
+        leaps = [
+            self._leapt(face, self._clocks[face].remember(offset, at), boot)
+            for face, offset in kept.items()
+        ]
         return [leap for leap in leaps if leap is not None]
 
     def state(self) -> ClockMemory:
-        """Return what a later process is to know."""
+        """Return what a later process needs to know."""
         machine, database = self._clocks[Face.MACHINE], self._clocks[Face.DATABASE]
         at = machine.held.at if machine.held is not None else None
         return ClockMemory(machine.offset, database.offset, self._until, at)
@@ -205,7 +245,7 @@ class ClockWatch:
         return not self.why(boot)
 
     def why(self, boot: float) -> str:
-        """Say why no order may be ended by its age, in a few words; nothing where it may."""
+        """Return in a few words why no order may be ended by its age; empty if it may."""
         if self.is_unknown:
             return self._unknown()
         if not boot >= SETTLING:
@@ -214,14 +254,25 @@ class ClockWatch:
             return f"{self._cause}, less than ten minutes ago"
         difference = self.difference
         if difference is None or not abs(difference) <= WIDEST:
-            return f"the database's clock and this machine's differ by {abs(difference or 0.0):.0f} s"
+            return (
+                f"the database's clock and this machine's differ by {abs(difference or 0.0):.0f} s"
+            )
         return ""
+
+    def settles(self, boot: float) -> bool:
+        """Whether it is only some minutes until orders may be ended by their age, if nothing more
+        happens to a clock.
+        """
+        difference = self.difference
+        return bool(self.why(boot)) and (difference is None or abs(difference) <= WIDEST)
 
     @property
     def is_unknown(self) -> bool:
-        """Whether something that must be known has not been read yet."""
+        """Whether a required reading is still missing."""
         return self._is_recalling or not all(watched.is_read for watched in self._clocks.values())
 
     def _unknown(self) -> str:
-        unread = [f"the {face}'s clock" for face, watched in self._clocks.items() if not watched.is_read]
+        unread = [
+            f"the {face}'s clock" for face, watched in self._clocks.items() if not watched.is_read
+        ]
         return f"{unread[0] if unread else 'what earlier processes saw of the clocks'} has not been read yet"

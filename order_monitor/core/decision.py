@@ -1,8 +1,8 @@
-"""What to write: pure, from the row as it stands locked in the database and the provider's answer.
+"""Decide what to write. Pure: works on the locked row and the provider's answer.
 
-The rules money hangs on: only an open row is changed; only `Completed` and `Cancelled` end an order, or a definitive
-"still waiting" past the deadline, where the clocks vouch for its age; a PIN is never cut, never replaced by another or by none,
-never taken from a cancellation.
+The rules that money depends on: only an open row is changed; only `Completed` and `Cancelled` end
+an order, or a definitive "still waiting" past the deadline if the clocks vouch for its age; a PIN
+is never cut, never replaced by another or by none, never taken from a cancellation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ FOR_A_PERSON: Final = {
     "two_answers": (StuckReason.TWO_ANSWERS, 3),
     "unreadable_pin": (StuckReason.PIN_UNREADABLE, 1),
 }
-"""What `Garbled` answers a person must see, and from how many in a row on."""
+"""`Garbled` answers that a person must see, and how many in a row it takes."""
 
 
 PIN_KINDS: Final = frozenset(
@@ -73,12 +73,12 @@ PIN_KINDS: Final = frozenset(
         ),
     )
 )
-"""What is for review where the provider has sent a PIN that the row did not take."""
+"""Reasons for review where the provider sent a PIN that was not stored in the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The order as it stands in the table at the moment of deciding."""
+    """The order's columns in the table at the moment of the decision."""
 
     status: str
     pin: str | None
@@ -87,11 +87,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is written for each outcome, and what fits. Widths are characters, None for no limit; ages are seconds.
+    """What is written for each outcome, and what fits.
 
-    ``no_pin`` are words that stand in a row, too, where it has no PIN. Without ``writes_processing`` an order that waits keeps its
-    status: the column does not take the word.
-    A flood of failures is held back for ``brake_hold`` before it may be believed; 0 believes each at once.
+    Widths are characters, None for no limit; ages are seconds. ``no_pin`` are the words that mean
+    "no PIN", in a row too. Without ``writes_processing`` a waiting order keeps its status, because
+    the column does not accept the word. A flood of failures is held back for ``brake_hold`` seconds
+    before it may be believed; 0 believes each at once.
     """
 
     completed: str = "completed"
@@ -108,7 +109,7 @@ class Rules:
     brake_hold: float = 0.0
 
     def word(self, outcome: Outcome) -> str:
-        """Return the status that is written for an outcome."""
+        """Return the status to write for an outcome."""
         match outcome:
             case Outcome.PROCESSING:
                 return self.processing
@@ -120,13 +121,16 @@ class Rules:
                 assert_never(outcome)
 
     def words(self, outcome: Outcome) -> tuple[str, ...]:
-        """Return every status that means an outcome, the one that is written first."""
+        """Return every status that means an outcome, the one we write first."""
         return tuple(dict.fromkeys((self.word(outcome), *outcome.usual_words)))
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Change the row to ``status``, which means ``outcome``. None means: leave that column as it is."""
+    """Change the row to ``status``, which means ``outcome``.
+
+    None leaves that column unchanged.
+    """
 
     outcome: Outcome
     status: str
@@ -143,7 +147,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """The row already says all that the answer does."""
+    """The row already contains everything that the answer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +163,11 @@ Decision: TypeAlias = Write | Nothing | Stuck
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """For how many seconds (``age``) no answer about an order was understood, by its own fault: the provider does not know it.
+    """No answer about an order was understood for ``age`` seconds, through the order's own fault:
+    the provider does not know it.
 
-    ``others_understood``: another order of the account was, within the hour before this answer.
+    ``others_understood``: another order of the account was understood within the hour before this
+    answer.
     """
 
     age: float
@@ -177,10 +183,11 @@ def decide(
     may_expire: bool = True,
     unknown: Unknown | None = None,
 ) -> Decision:
-    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after ``sent_at``.
+    """Return what to do with an open ``row`` given ``answer``, received ``age`` seconds after
+    ``sent_at``.
 
-    Unless it ``may_expire`` its age ends no order: the clocks do not agree. ``unknown`` says that the provider
-    does not know it.
+    Without ``may_expire`` the age ends no order, because the clocks do not agree. ``unknown`` is
+    set if the provider does not know the order.
     """
     is_past = may_expire and age >= rules.give_up_after
     match answer:
@@ -193,15 +200,25 @@ def decide(
         case Waiting(message=message):
             return _wait(row, message, rules)
         case Refused() | Garbled() | Blocked() | Busy() | Unreachable():
-            return _without_answer(row, answer, rules, is_past=is_past, may_expire=may_expire, unknown=unknown)
+            return _without_answer(
+                row, answer, rules, is_past=is_past, may_expire=may_expire, unknown=unknown
+            )
         case _:
             assert_never(answer)
 
 
 def _without_answer(
-    row: Row, answer: NotAnswered, rules: Rules, *, is_past: bool, may_expire: bool, unknown: Unknown | None
+    row: Row,
+    answer: NotAnswered,
+    rules: Rules,
+    *,
+    is_past: bool,
+    may_expire: bool,
+    unknown: Unknown | None,
 ) -> Decision:
-    """Return what to do where nothing was said of the order: mostly nothing, unless the settings give it up without an answer."""
+    """Handle an answer without a state: usually do nothing, unless the settings allow giving the
+    order up without an answer.
+    """
     if rules.give_up_blind and is_past and not _is_approval(answer):
         return _time_out(row, rules)
     if isinstance(answer, Garbled) and answer.why in FOR_A_PERSON:
@@ -214,13 +231,19 @@ def _without_answer(
 
 
 def _is_approval(answer: NotAnswered) -> bool:
-    """Whether an answer that cannot be written says that the order was delivered all the same."""
+    """Whether an answer that cannot be written still says that the order was delivered."""
     return isinstance(answer, Garbled) and answer.why == "unreadable_pin"
 
 
 def decide_late_pin(row: Row, answer: Answer, rules: Rules) -> Decision:
-    """Return what to do with a ``row`` that ended as completed without a PIN: the PIN may still go in, nothing else changes."""
-    if not isinstance(answer, Completed) or answer.pin is None or not is_no_pin(row.pin, rules.no_pin):
+    """Return what to do with a ``row`` that ended as completed without a PIN: only the PIN may
+    still be added.
+    """
+    if (
+        not isinstance(answer, Completed)
+        or answer.pin is None
+        or not is_no_pin(row.pin, rules.no_pin)
+    ):
         return Nothing()
     return _not_fit(answer.pin, rules) or Write(
         Outcome.COMPLETED, row.status, pin=answer.pin, message=clean(answer.message)
@@ -236,10 +259,12 @@ def _complete(row: Row, pin: Pin | None, message: str, rules: Rules) -> Decision
 
 
 def _not_fit(pin: Pin, rules: Rules) -> Stuck | None:
-    """Say why a PIN cannot be stored as it is, None where it can."""
+    """Return why a PIN cannot be stored unchanged, None if it can."""
     code = pin.reveal()
     if rules.pin_width is not None and len(code) > rules.pin_width:
-        return Stuck(StuckReason.PIN_TOO_WIDE, f"{len(code)} characters, the column holds {rules.pin_width}")
+        return Stuck(
+            StuckReason.PIN_TOO_WIDE, f"{len(code)} characters, the column holds {rules.pin_width}"
+        )
     return None if _storable(code) else Stuck(StuckReason.PIN_NOT_STORABLE)
 
 
@@ -248,17 +273,31 @@ def _time_out(row: Row, rules: Rules) -> Decision:
 
 
 def _fail(row: Row, message: str, rules: Rules, cause: Cause = Cause.ANSWER) -> Decision:
-    """Fail an order, unless somebody stored a PIN in it: a customer may hold what a refund would pay back."""
+    """Fail an order, unless its row holds a PIN: the customer may already have the code that a
+    refund would pay back.
+    """
     if not is_no_pin(row.pin, rules.no_pin):
         return Stuck(StuckReason.FAILED_WITH_PIN)
     return _end(row, Outcome.FAILED, message, rules, cause=cause)
 
 
 def _end(
-    row: Row, outcome: Outcome, message: str, rules: Rules, pin: Pin | None = None, cause: Cause = Cause.ANSWER
+    row: Row,
+    outcome: Outcome,
+    message: str,
+    rules: Rules,
+    pin: Pin | None = None,
+    cause: Cause = Cause.ANSWER,
 ) -> Write:
     text = clean(message)
-    return Write(outcome, rules.word(outcome), pin, append_note(row.note, text, rules.note_width), text, cause)
+    return Write(
+        outcome,
+        rules.word(outcome),
+        pin,
+        append_note(row.note, text, rules.note_width),
+        text,
+        cause,
+    )
 
 
 def _wait(row: Row, message: str, rules: Rules) -> Decision:
@@ -271,7 +310,10 @@ def _wait(row: Row, message: str, rules: Rules) -> Decision:
 
 
 def append_note(note: str | None, message: str, width: int | None) -> str | None:
-    """Join ``message`` to ``note``, cut from the old end to ``width``; None where that would change nothing."""
+    """Append ``message`` to ``note``; cut the oldest part to fit ``width``.
+
+    None if nothing would change.
+    """
     old = note or ""
     if not message or old == message or old.endswith(SEPARATOR + message):
         return None
@@ -293,7 +335,7 @@ def _storable(code: str) -> bool:
 
 
 def timeout_message(seconds: float) -> str:
-    """Say that patience ended, as the shop's plan words it: ``Timeout: No response after 24h``."""
+    """Return the time-out message in the shop's wording: ``Timeout: No response after 24h``."""
     for size, unit in ((3600, "h"), (60, "m")):
         if seconds >= size and seconds % size == 0:
             return f"Timeout: No response after {int(seconds // size)}{unit}"

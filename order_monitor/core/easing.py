@@ -1,6 +1,7 @@
-"""Fewer calls while this machine is short of something: ports, files, memory, threads. Pure; times are monotonic seconds.
+"""Make fewer calls while this machine is short of ports, files, memory or threads.
 
-No account is to blame for it, so none is closed: all of them together go slower, until what is under way has given back enough.
+Pure; times are monotonic seconds. A shortage is not an account's fault, so no account is closed:
+all of them together slow down until the calls under way have released enough.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SHORTAGE_REMEDIES: Final = {
     "no_memory": "see what takes this machine's memory, or the memory of its network (net.ipv4.tcp_mem)",
     "no_threads": "raise TasksMax (systemd), or ulimit -u",
 }
-"""What to do about each."""
+"""What to do about each shortage."""
 
 _BY_NUMBER: Final = {
     errno.EADDRNOTAVAIL: "no_local_ports",
@@ -37,29 +38,33 @@ _BY_NUMBER: Final = {
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 CALM_AFTER: Final = 60.0
-"""Seconds without a shortage after which it is over."""
+"""Seconds without a new shortage after which it is over."""
 
 _DOUBLES: Final = 10.0
-"""Seconds in which twice as many calls may be under way again."""
+"""Seconds in which the allowed number of concurrent calls doubles."""
 
 _MOST_DOUBLINGS: Final = 16
 
 
 @dataclass(slots=True)
 class Easing:
-    """How hard this process may ask just now. ``reason`` is what it is short of; nothing where it is short of nothing."""
+    """How many calls this process may make during a shortage.
+
+    ``reason`` names the shortage; empty if there is none.
+    """
 
     reason: str = ""
     until: float = float("-inf")
-    """No call starts before."""
+    """No call starts before this time."""
     _pause: float = 0.0
     _places: int = 0
     _last: float = float("-inf")
 
     def ran_out(self, now: float, reason: str, under_way: int) -> bool:
-        """Take note of a call that failed because something ran out, with so many ``under_way``; return whether that is news.
+        """Record a call that failed because something ran out, with ``under_way`` calls running.
 
-        Calls that fail while nothing may start were under way before: they are one shortage, not many.
+        Return whether a shortage begins. Calls that fail during the pause were started before it:
+        they belong to the same shortage.
         """
         is_news = not self.reason
         if now >= self.until:
@@ -77,7 +82,7 @@ class Easing:
         return True
 
     def has_room(self, now: float, under_way: int) -> bool:
-        """Whether one more call may start while so many are ``under_way``."""
+        """Whether one more call may start while ``under_way`` are running."""
         if not self.reason:
             return True
         doublings = min(max(0.0, now - self.until) / _DOUBLES, _MOST_DOUBLINGS)
@@ -85,8 +90,9 @@ class Easing:
 
 
 def shortage_of(error: BaseException | None) -> str:
-    """Return what a failed connection says has run out here, nothing where it says nothing of the kind.
+    """Return which shortage a failed connection points to, empty if none.
 
-    ``no_local_ports`` may also mean that there is no way to an address of that family: who knows the address has to see.
+    ``no_local_ports`` may also mean that this machine has no route to addresses of that family; a
+    caller that knows the address has to check.
     """
     return _BY_NUMBER.get(error.errno or 0, "") if isinstance(error, OSError) else ""

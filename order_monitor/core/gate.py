@@ -1,6 +1,7 @@
-"""When an account may be asked: its gate after failures (a circuit breaker), its pace (a rate limiter), and a person's pause.
+"""When an account may be asked: its gate after failures (a circuit breaker), its pace (a rate
+limiter), and a pause set by a person.
 
-Times are seconds of a monotonic clock, save a pause's.
+Times are seconds of a monotonic clock, except in `Pause`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from typing import Final
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 300.0
 LONGEST_RETRY_AFTER: Final = 3600.0
-"""The provider's own ``Retry-After`` is obeyed up to here: no header may silence the program for a day."""
+"""Upper limit in seconds for the provider's ``Retry-After``: no header may stop the program for a
+day.
+"""
 
 
 @dataclass(slots=True)
 class Gate:
-    """Shuts an account after ``limit`` failures in a row; then one probe at a time, with growing pauses.
+    """Shuts an account after ``limit`` failures in a row.
 
-    Only the probe's failure makes the pause grow: calls that were under way when the gate shut all fail together,
-    and are one outage, not twenty.
+    Then it allows one probe at a time, with growing pauses. Only a failed probe makes the pause
+    grow: calls that were under way when the gate shut all fail together, and are one outage, not
+    twenty.
     """
 
     limit: int = 5
@@ -36,7 +40,7 @@ class Gate:
         return not self._shut
 
     def opens_at(self) -> float | None:
-        """When the next probe may go; None while the gate is open or a probe is under way."""
+        """Return when the next probe may start; None if the gate is open or a probe is running."""
         return self._until if self._shut and not self.probing else None
 
     def lets_through(self, now: float) -> bool:
@@ -44,13 +48,16 @@ class Gate:
         return self.is_open or (not self.probing and now >= self._until)
 
     def started(self) -> bool:
-        """Note that a call starts; return whether it is a probe, which its caller must hand back."""
+        """Record that a call starts.
+
+        Return whether it is a probe; the caller must pass that back with the result.
+        """
         if self._shut:
             self.probing = True
         return self._shut
 
     def succeeded(self, *, probe: bool) -> bool:
-        """Note an understood answer; return whether that opened the gate."""
+        """Record an understood answer; return whether that opened the gate."""
         opened = self._shut
         self.streak = self._pauses = 0
         self._shut = False
@@ -60,9 +67,18 @@ class Gate:
         return opened
 
     def failed(
-        self, now: float, reason: str, *, probe: bool, retry_after: float | None = None, grows: bool = True
+        self,
+        now: float,
+        reason: str,
+        *,
+        probe: bool,
+        retry_after: float | None = None,
+        grows: bool = True,
     ) -> bool:
-        """Note a failure of the account; return whether that shut the gate. Unless it ``grows`` the pause stays as it is."""
+        """Record a failure of the account; return whether that shut the gate.
+
+        Without ``grows`` the pause keeps its length.
+        """
         if probe:
             self.probing = False
         self.streak += 1
@@ -82,18 +98,23 @@ class Gate:
         return min(FIRST_PAUSE * 2.0 ** min(max(0, self._pauses - 1), 16), LONGEST_PAUSE)
 
     def shut(self, now: float, reason: str, *, probe: bool, grows: bool = True) -> bool:
-        """Note that the account makes no sense, which needs no streak; return whether that shut the gate."""
+        """Record that the account's answers make no sense, which needs no streak of failures.
+
+        Return whether that shut the gate.
+        """
         self.streak = max(self.streak, self.limit - 1)
         return self.failed(now, reason, probe=probe, grows=grows)
 
     def learned_nothing(self, now: float, *, probe: bool) -> None:
-        """Note an answer that says nothing of the account: the next probe goes after the same pause."""
+        """Record an answer that says nothing about the account: the next probe follows after the
+        same pause.
+        """
         if probe:
             self.probing = False
             self._until = max(self._until, now + self._pause())
 
     def released(self, *, probe: bool) -> None:
-        """Note that a call ended without saying anything of the account."""
+        """Record that a call ended without information about the account."""
         if probe:
             self.probing = False
 
@@ -111,24 +132,32 @@ class Gate:
 
 @dataclass(slots=True)
 class Pace:
-    """Spaces calls evenly to a ceiling of ``per_second``: no bursts, which providers take for an attack."""
+    """Spaces calls evenly, at most ``per_second``: no bursts, which providers mistake for an
+    attack.
+    """
 
     per_second: float
     slack: float = 0.02
     _next: float = field(default=float("-inf"))
 
     def ready_at(self) -> float:
-        """When the next call may start."""
+        """Return when the next call may start."""
         return self._next
 
     def take(self, now: float, calls: int = 1) -> None:
-        """Count ``calls`` started at ``now``. A timer's lateness, up to ``slack`` seconds, is made up for."""
+        """Count ``calls`` started at ``now``.
+
+        Catches up after a late timer, by up to ``slack`` seconds.
+        """
         self._next = max(self._next, now - self.slack) + calls / self.per_second
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A person's word that an account is not to be asked. Times are epoch seconds; ``until`` is None for until it is resumed."""
+    """A person's order not to ask an account.
+
+    Times are epoch seconds; ``until`` is None if it lasts until the account is resumed.
+    """
 
     account: str
     reason: str

@@ -1,4 +1,4 @@
-"""The open orders this process knows, by id; what they have in common is kept once."""
+"""The open orders this process knows, by id; values shared by many orders are stored once."""
 
 from __future__ import annotations
 
@@ -6,75 +6,104 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from order_monitor.core.entry import ODD, Entry, Memo, Traits
 from order_monitor.core.order import Order
+from order_monitor.core.tracked_order import (
+    ODD,
+    RareState,
+    SharedFields,
+    TrackedOrder,
+    key_of,
+    pack,
+)
 
-_TRAITS_KEPT: Final = 50_000
+TRAITS_KEPT: Final = 50_000
 
 
 class KnownOrders:
-    """Entries by their orders' ids."""
+    """Entries by order id."""
 
     def __init__(self) -> None:
         """Start with no orders."""
-        self._entries: dict[str, Entry] = {}
-        self._traits: dict[Traits, Traits] = {}
+        self._entries: dict[int | str, TrackedOrder] = {}
+        self._traits: dict[SharedFields, SharedFields] = {}
         self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """How many orders are known."""
+        """Return how many orders are known."""
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
-        """Go through all orders."""
+    def __iter__(self) -> Iterator[TrackedOrder]:
+        """Iterate over all orders."""
         return iter(self._entries.values())
 
-    def get(self, order_id: str) -> Entry | None:
-        """Return an order's entry, None where it is not known."""
-        return self._entries.get(order_id)
+    def get(self, order_id: str) -> TrackedOrder | None:
+        """Return an order's entry, None if it is not known."""
+        return self._entries.get(key_of(order_id))
 
-    def add(self, order: Order, account: str) -> Entry:
-        """Take up an order that was not known; it is idle."""
-        traits = self._traits_of(order, account)
-        entry = Entry(order.id, traits, order.sent_at, order.referans, order.last_sync_at)
+    def add(self, order: Order, account: str) -> TrackedOrder:
+        """Add an order that was not known; it is idle."""
+        shared_fields = self._traits_of(order, account)
+        entry = TrackedOrder(
+            key_of(order.id),
+            shared_fields,
+            order.sent_at,
+            pack(order.reference),
+            order.last_sync_at,
+        )
         entry.registered, entry.understood = order.registered, order.understood
         if order.ended_at is not None:
-            entry.memo = Memo(order.ended_at)
+            entry.rare = RareState(order.ended_at)
         if order.odd_at is not None:
             entry.note(odd=ODD, odd_at=order.odd_at, odd_noted=True)
-        self._entries[order.id] = entry
+        self._entries[entry.key] = entry
         self._count[account] += 1
         return entry
 
-    def renew(self, entry: Entry, order: Order, account: str) -> None:
-        """Let ``entry`` be what was read of its order now, and ``account``'s."""
+    def renew(self, entry: TrackedOrder, order: Order, account: str) -> None:
+        """Update ``entry`` with the newly read ``order`` and its ``account``."""
         self._count[entry.account] -= 1
         self._count[account] += 1
-        entry.traits = self._traits_of(order, account)
-        entry.sent_at, entry.referans, entry.asked_at = order.sent_at, order.referans, order.last_sync_at
+        entry.shared_fields = self._traits_of(order, account)
+        entry.sent_at, entry.reference, entry.asked_at = (
+            order.sent_at,
+            order.reference,
+            order.last_sync_at,
+        )
         entry.registered, entry.understood = order.registered, order.understood
-        if order.ended_at != entry.memo.ended_at:
+        if order.ended_at != entry.rare.ended_at:
             entry.note(ended_at=order.ended_at)
 
     def has_any(self, account: str) -> bool:
         """Whether there are orders of ``account``."""
         return self._count[account] > 0
 
-    def remove(self, order_id: str) -> Entry | None:
-        """Drop an order; return its entry where it was known."""
-        entry = self._entries.pop(order_id, None)
+    def remove(self, order_id: str) -> TrackedOrder | None:
+        """Remove an order; return its entry if it was known."""
+        entry = self._entries.pop(key_of(order_id), None)
         if entry is not None:
             self._count[entry.account] -= 1
         return entry
 
     def tidy(self) -> None:
-        """Forget the accounts of which no order is known any more."""
+        """Drop the accounts that have no known order any more."""
         self._count = +self._count
-        self._traits = {traits: traits for traits in self._traits if traits.account in self._count}
+        self._traits = {
+            shared_fields: shared_fields
+            for shared_fields in self._traits
+            if shared_fields.account in self._count
+        }
 
-    def _traits_of(self, order: Order, account: str) -> Traits:
-        """Return the one copy of what this order has in common with others."""
-        traits = Traits(account, order.status, order.tenant_id, order.integration, order.route, order.package)
-        if len(self._traits) >= _TRAITS_KEPT:
+    def _traits_of(self, order: Order, account: str) -> SharedFields:
+        """Return the shared copy of the values this order has in common with others."""
+        shared_fields = SharedFields(
+            account,
+            order.status,
+            order.tenant_id,
+            order.integration,
+            order.route,
+            order.package,
+            order.reference_from,
+        )
+        if len(self._traits) >= TRAITS_KEPT:
             self._traits.clear()
-        return self._traits.setdefault(traits, traits)
+        return self._traits.setdefault(shared_fields, shared_fields)

@@ -1,27 +1,44 @@
-"""What an order is to this program: the few columns that decide whether, when and about what to ask."""
+"""What an order is to this program: the few columns that decide whether, when and what to ask."""
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
+from order_monitor.core.login import CLIENT_API
+
+NEVER_SENT: Final = "not_sent"
+"""The external status of an order that was not sent to any provider yet."""
+
 CLOCK_SKEW: Final = 300.0
-"""Seconds a ``sent_at`` may lie ahead before it is taken for a mistake rather than for clock skew."""
+"""Seconds a ``sent_at`` may lie in the future before it counts as a mistake, not as clock skew."""
 
 SAME_TIME: Final = 1.0
-"""Seconds by which two readings of ``sent_at`` may differ and still be one: columns round in more ways than one."""
+"""Seconds by which two readings of ``sent_at`` may differ and still be the same: column types round
+in different ways.
+"""
 
 CONFIGURED: Final = "default"
-"""The key of the account that stands in the settings."""
+"""The key of the account that is configured in the settings."""
 
 OLDEST_SENT_AT: Final = 946_684_800.0
-"""2000-01-01 UTC. An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, never a date."""
+"""2000-01-01 UTC.
+
+An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, not a real date.
+"""
+
+
+_UUID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
+)
 
 
 class SkipReason(StrEnum):
-    """Why an open order is not asked about; a closed set, because it becomes a metric's label."""
+    """Why an open order is not asked about; a closed set, because it is a metric label."""
 
     NO_REFERENCE = "no_reference"
+    BAD_REFERENCE = "bad_reference"
     NO_SENT_AT = "no_sent_at"
     NO_ROUTING = "no_routing"
     NO_INTEGRATION = "no_integration"
@@ -29,6 +46,7 @@ class SkipReason(StrEnum):
     DISABLED = "disabled"
     OTHER_PROVIDER = "other_provider"
     NO_PROVIDER = "no_provider"
+    WAITS_FOR_CHILD = "waits_for_child"
     BAD_ADDRESS = "bad_address"
     UNKNOWN_STATUS = "unknown_status"
     SENT_IN_FUTURE = "sent_in_future"
@@ -37,39 +55,79 @@ class SkipReason(StrEnum):
 
     @property
     def is_mendable(self) -> bool:
-        """Whether a person can do something about it: what is meant so, as an order that a person delivers, is no fault."""
+        """Whether a person should fix it. False for what is intended, such as an order that a
+        person delivers.
+        """
         return self not in _MEANT
 
 
 _MEANT: Final = frozenset(
-    {SkipReason.OTHER_PROVIDER, SkipReason.NO_PROVIDER, SkipReason.BEFORE_START, SkipReason.SETTLED_BY_SHOP}
+    {
+        SkipReason.OTHER_PROVIDER,
+        SkipReason.NO_PROVIDER,
+        SkipReason.WAITS_FOR_CHILD,
+        SkipReason.BEFORE_START,
+        SkipReason.SETTLED_BY_SHOP,
+    }
 )
 
 
 class Route(IntEnum):
-    """How the shop says which account took an order; nobody's is what comes from its stock of codes, or is done by hand."""
+    """How the shop says which account took an order.
+
+    ``NOBODYS``: no account, because it comes from the shop's stock of codes or is done by hand.
+    ``INTERNAL``: another tenant of the shop took it, as an order of its own.
+    """
 
     NONE = 0
     ONE = 1
     SEVERAL = 2
     OWN = 3
     NOBODYS = 4
+    INTERNAL = 5
+
+
+NOBODY_ASKED: Final[frozenset[SkipReason]] = frozenset(
+    {SkipReason.NO_PROVIDER, SkipReason.WAITS_FOR_CHILD}
+)
+"""Orders that were sent to no provider: they need no time and no reference, and are only counted."""
+
+
+NOBODYS: Final = frozenset({"manual", "chain_forward", "__codes__", "internal_codes", "codes"})
+"""What the shop writes in place of an integration's id where no provider is asked, in any case."""
+
+
+class ReferenceFrom(IntEnum):
+    """Where an order's reference stands: in its own column, in the provider's order id, or nowhere.
+
+    Where it stands nowhere the reference is the order's own id, which only a client API knows.
+    ``CHILD``: another tenant took the order, and the reference is its order's id, which is in
+    another database.
+    """
+
+    COLUMN = 0
+    EXTERNAL_ID = 1
+    ORDER_ID = 2
+    CHILD = 3
 
 
 class Order(NamedTuple):
-    """One open row of the shop's table. Times are seconds since the epoch, UTC, by the database's clock.
+    """One open row of the shop's table.
 
-    A tuple, because a million are made of rows, looked at and dropped each time that all are read. ``integration`` is the id of the
-    provider account that took the order, where accounts are the shop's own, and ``route`` (a `Route`) how that is known;
-    ``package`` is what was bought. ``registered`` tells that this dispatch of it is noted, ``understood`` that an answer about it
-    was understood before, ``odd_at`` since when none is, by its own fault; ``settled`` that the shop's own status says it is
-    over. ``ended_at`` is None while it is open.
+    Times are seconds since the epoch, UTC, by the database's clock. A tuple, because a full read
+    makes a million of them from rows, looks at them and drops them. ``integration`` is the id of
+    the provider account that took the order, if accounts come from the shop's tables, and ``route``
+    (a `Route`) how that is known; ``package`` is what was bought. ``registered``: this dispatch of
+    it is recorded. ``understood``: an answer about it was understood before. ``odd_at``: since when
+    no answer is understood, through the order's own fault. ``settled``: the shop's own status says
+    it is over. ``reference_from`` (a `ReferenceFrom`): where the reference is stored. ``ended_at``
+    is None while it is open.
     """
 
     id: str
     status: str
     sent_at: float | None
-    referans: str
+    reference: str
     tenant_id: str | None = None
     last_sync_at: float | None = None
     integration: str | None = None
@@ -79,24 +137,49 @@ class Order(NamedTuple):
     understood: bool = False
     odd_at: float | None = None
     settled: bool = False
+    reference_from: int = ReferenceFrom.COLUMN
     ended_at: float | None = None
 
     @property
     def awaits_pin(self) -> bool:
-        """Whether the order has ended, and only its PIN is asked for."""
+        """Whether the order has ended and only its PIN is still asked for."""
         return self.ended_at is not None
 
-    def skip_reason(self, now: float) -> SkipReason | None:
-        """Say why this order cannot be asked about at ``now``, or None where it can.
+    @property
+    def has_reference(self) -> bool:
+        """Whether the shop saved a reference, whatever a provider can do with it."""
+        return bool(self.reference.strip()) and self.reference_from != ReferenceFrom.ORDER_ID
 
-        A ``sent_at`` that is no date at all counts as missing: it would otherwise decide a deadline.
+    def skip_reason(self, now: float, kind: str = "") -> SkipReason | None:
+        """Return why this order cannot be asked about at ``now``, None if it can.
+
+        ``kind`` is its account's protocol (`order_monitor.core.login`), empty if that is unknown. A
+        ``sent_at`` that is not a real date counts as missing: it would otherwise set a deadline.
         """
         if self.settled and not self.awaits_pin:
             return SkipReason.SETTLED_BY_SHOP
-        if not self.referans.strip():
-            return SkipReason.NO_REFERENCE
+        if (reason := self._reference_problem(kind)) is not None:
+            return reason
         if self.sent_at is None or not self.sent_at >= OLDEST_SENT_AT:
             return SkipReason.NO_SENT_AT
         if self.sent_at > now + CLOCK_SKEW:
             return SkipReason.SENT_IN_FUTURE
         return None
+
+    def _reference_problem(self, kind: str) -> SkipReason | None:
+        """Say why an account of this ``kind`` cannot be asked by the order's reference.
+
+        A client API also knows an order by the shop's own id. A dealer panel never does: there a
+        UUID would be refused, or would name another order.
+        """
+        reference = self.reference.strip()
+        if not reference:
+            return SkipReason.NO_REFERENCE
+        if kind == CLIENT_API or self.reference_from == ReferenceFrom.CHILD:
+            return None
+        if self.reference_from == ReferenceFrom.ORDER_ID:
+            return SkipReason.NO_REFERENCE
+        is_number = reference.isascii() and reference.isdigit()
+        is_other = self.reference_from == ReferenceFrom.EXTERNAL_ID and not is_number
+        is_uuid = kind != "" and _UUID.fullmatch(reference) is not None
+        return SkipReason.BAD_REFERENCE if is_other or is_uuid else None

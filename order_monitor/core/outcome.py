@@ -1,6 +1,8 @@
-"""What a change of an order means: one closed type, from which its words, its event and whether money moves all follow.
+"""What a change of an order means: one closed type that determines its words, its event and whether
+money moves.
 
-Whoever adds a member is shown by the type checker every place that must know it: each `match` here ends in ``assert_never``.
+After adding a member, the type checker reports every place that must handle it: each `match` here
+ends in ``assert_never``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from typing import assert_never
 
 
 class Outcome(StrEnum):
-    """What an order's status means, whatever word the shop has for it; the value is the word in events, metrics and pages."""
+    """The meaning of an order's status, whatever word the shop uses for it.
+
+    The value is the word in events, metrics and pages.
+    """
 
     PROCESSING = "processing"
     COMPLETED = "completed"
@@ -29,7 +34,9 @@ class Outcome(StrEnum):
 
     @property
     def is_refund(self) -> bool:
-        """Whether the customer gets the money back: what the brake holds, and what a row with a PIN never becomes."""
+        """Whether the customer gets the money back. The brake holds these back, and a row with a
+        PIN never becomes one.
+        """
         match self:
             case Outcome.FAILED:
                 return True
@@ -40,7 +47,7 @@ class Outcome(StrEnum):
 
     @property
     def usual_words(self) -> tuple[str, ...]:
-        """The words that shops commonly have for it, besides those in the settings."""
+        """Common status words of shops for this outcome, in addition to those in the settings."""
         match self:
             case Outcome.PROCESSING:
                 return ()
@@ -57,8 +64,31 @@ FINAL = tuple(outcome for outcome in Outcome if outcome.is_final)
 
 
 class Cause(StrEnum):
-    """What made a change; the value is the word in events."""
+    """What caused a change; the value is the word in events."""
 
     ANSWER = "answer"
     TIME_LIMIT = "time_limit"
     PERSON = "person"
+    CHILD = "child"
+
+    @property
+    def is_providers(self) -> bool:
+        """Whether it tells when a provider ended the order itself: what timing is learned from."""
+        match self:
+            case Cause.ANSWER:
+                return True
+            case Cause.TIME_LIMIT | Cause.PERSON | Cause.CHILD:
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the brake counts it: an order's end that its own provider's answers have led to."""
+        match self:
+            case Cause.ANSWER | Cause.TIME_LIMIT:
+                return True
+            case Cause.PERSON | Cause.CHILD:
+                return False
+            case _:
+                assert_never(self)

@@ -1,4 +1,4 @@
-"""The address of a proxy, and what of it may be shown. Pure."""
+"""The address of a proxy, and which part of it may be shown. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from urllib.parse import unquote, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _LONGEST_LOGIN: Final = 255
-"""Bytes that SOCKS has room for in a user name, and in a password."""
+"""Maximum bytes of a user name, and of a password, in SOCKS."""
 
 _LIKE: Final = "like http://user:password@proxy.example.com:3128, https://… or socks5://…"
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy. ``scheme`` is ``http``, ``https`` (TLS to the proxy itself), ``socks5``, or ``socks5h`` (which is given names)."""
+    """A proxy.
+
+    ``scheme`` is ``http``, ``https`` (TLS to the proxy itself), ``socks5``, or ``socks5h`` (the
+    proxy resolves host names).
+    """
 
     scheme: str
     host: str
@@ -27,23 +31,23 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS 5, else HTTP."""
+        """Whether it speaks SOCKS 5; otherwise HTTP."""
         return self.scheme.startswith("socks")
 
     @property
     def shown(self) -> str:
-        """Its address without the login."""
+        """The address without the login."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
     def authorization(self) -> bytes | None:
-        """Return what the ``Proxy-Authorization`` header says, None without a login."""
+        """Return the value of the ``Proxy-Authorization`` header, None without a login."""
         if self.user is None:
             return None
         return b"Basic " + base64.b64encode(f"{self.user}:{self.password}".encode())
 
     def secrets(self) -> list[str]:
-        """Return what must never be shown."""
+        """Return the strings that must never be shown."""
         login = self.authorization()
         if login is None:
             return []
@@ -51,10 +55,12 @@ class Proxy:
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Return the proxy that ``text`` is the address of. Signs in the login are escaped as in any URL (``%40`` for ``@``).
+    """Parse the address of a proxy.
+
+    Special characters in the login are percent-encoded as in any URL (``%40`` for ``@``).
 
     Raises:
-        ValueError: it is none, and why, without repeating it.
+        ValueError: it is not a proxy address; the text gives the reason without repeating it.
     """
     text = text.strip()
     try:
@@ -62,14 +68,24 @@ def parse_proxy(text: str) -> Proxy:
         port = url.port
     except ValueError:
         url, port = urlsplit(""), None
-    if not url.hostname or port == 0 or re.search(r"[\s\x00-\x1f\x7f]", text) or "%" in url.hostname:
+    if (
+        not url.hostname
+        or port == 0
+        or re.search(r"[\s\x00-\x1f\x7f]", text)
+        or "%" in url.hostname
+    ):
         msg = f"give the proxy's address, {_LIKE}"
     elif url.scheme not in _PORTS:
         msg = f"there are http, https, socks5 and socks5h proxies: give its address {_LIKE}"
     elif url.path not in ("", "/") or "?" in text or "#" in text:
-        msg = "give the proxy's address alone, without path, ? or #; in the login write %2F, %3F and %23 for them"
+        msg = "give only the proxy's address, without path, ? or #; in the login write %2F, %3F and %23 for them"
     else:
-        proxy = Proxy(url.scheme, url.hostname, port or _PORTS[url.scheme], *_login(url.username, url.password))
+        proxy = Proxy(
+            url.scheme,
+            url.hostname,
+            port or _PORTS[url.scheme],
+            *_login(url.username, url.password),
+        )
         if problem := _problem(proxy, has_login="@" in url.netloc):
             raise ValueError(problem)
         return proxy
@@ -81,14 +97,18 @@ def _login(user: str | None, password: str | None) -> tuple[str | None, str]:
 
 
 def _problem(proxy: Proxy, *, has_login: bool) -> str:
-    """Say what is wrong with the login; nothing where nothing is."""
+    """Return what is wrong with the login; empty if nothing is."""
     if has_login and not proxy.user:
         return "the proxy's login has no user name"
     login = (proxy.user or "", proxy.password)
     if any(re.search(r"[\x00-\x1f\x7f]", part) for part in login):
         return "the proxy's login has a character that no login may have"
     if proxy.is_socks and any(len(part.encode()) > _LONGEST_LOGIN for part in login):
-        return "the proxy's user name or password is longer than the 255 bytes that SOCKS has room for"
+        return (
+            "the proxy's user name or password is longer than the 255 bytes that SOCKS has room for"
+        )
     if not proxy.is_socks and ":" in login[0]:
-        return "the proxy's user name has a colon, which no HTTP proxy could tell from the password's"
+        return (
+            "the proxy's user name has a colon, which no HTTP proxy could tell from the password's"
+        )
     return ""

@@ -1,4 +1,4 @@
-"""What a ``Retry-After`` header asks for, whoever sends it."""
+"""Parse the ``Retry-After`` header. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3): a number or a date."""
+    """Return the seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3), given as a
+    number or a date. None if it is missing or invalid; ``now`` is epoch seconds.
+    """
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]{1,10}", text):
         return float(text)

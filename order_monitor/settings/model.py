@@ -1,6 +1,8 @@
-"""Settings: ``monitor.toml``, overridden by files in a secrets directory, overridden by the environment.
+"""Settings: ``monitor.toml``, overridden by files in a secrets directory, overridden by the
+environment.
 
-An unknown key is an error wherever it stands. No message ever repeats a value: it might be the password.
+An unknown key is an error in any of them. No message repeats a value, because it might be a
+password.
 """
 
 from __future__ import annotations
@@ -10,26 +12,25 @@ from typing import Any
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from order_monitor.core.proxy import parse_proxy
-from order_monitor.settings.asking import (
+from order_monitor.settings.sections import (
     ClusterSettings,
     DatabaseSettings,
-    LimitSettings,
-    ProviderSettings,
-    ScheduleSettings,
-    StatusSettings,
-)
-from order_monitor.settings.telling import (
     EventSettings,
     HealthSettings,
+    LimitSettings,
     LogSettings,
+    NoteSettings,
     NotifySettings,
+    ProviderSettings,
+    ScheduleSettings,
     ShutdownSettings,
+    StatusSettings,
     WebhookSettings,
 )
 
 
 class Settings(BaseSettings):
-    """Everything; see ``docs/settings.md``, which is written from this file."""
+    """All settings; see ``docs/settings.md``, which is generated from the sections."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     cluster: ClusterSettings = ClusterSettings()
     statuses: StatusSettings = StatusSettings()
+    notes: NoteSettings = NoteSettings()
     health: HealthSettings = HealthSettings()
     events: EventSettings = EventSettings()
     webhook: WebhookSettings = WebhookSettings()
@@ -55,8 +57,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing behind the caller's back: `order_monitor.settings.loading` gathers all sources itself."""
+        """Read nothing here: `order_monitor.settings.loading` gathers all sources itself.
+
+        pydantic-settings' own sources do not say where a value came from, which each mistake
+        names, and would wait for ever on a secrets file that is a pipe.
+        """
         return (init_settings,)
+
+    @property
+    def observe(self) -> bool:
+        """Whether to ask and decide without writing."""
+        return self.schedule.observe
 
     def secrets(self) -> list[str]:
         """Return every secret value, for the log's redactor."""
@@ -65,6 +76,7 @@ class Settings(BaseSettings):
         given = (
             provider.kod,
             provider.sifre,
+            provider.token,
             provider.proxy,
             self.health.token,
             self.database.dsn,
@@ -79,19 +91,26 @@ class Settings(BaseSettings):
 
 
 def secret_keys() -> dict[str, list[str]]:
-    """Return each section's keys whose values are secrets."""
-    sections: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+    """Return the keys of each section whose values are secrets."""
+    sections: dict[str, Any] = {
+        name: field.annotation for name, field in Settings.model_fields.items()
+    }
     return {
         name: [
-            field.alias or key for key, field in section.model_fields.items() if "SecretStr" in repr(field.annotation)
+            field.alias or key
+            for key, field in section.model_fields.items()
+            if "SecretStr" in repr(field.annotation)
         ]
         for name, section in sections.items()
     }
 
 
 def known_keys() -> dict[str, list[str]]:
-    """Return each section's keys, as they are written in monitor.toml."""
-    sections: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+    """Return the keys of each section, as written in monitor.toml."""
+    sections: dict[str, Any] = {
+        name: field.annotation for name, field in Settings.model_fields.items()
+    }
     return {
-        name: [field.alias or key for key, field in section.model_fields.items()] for name, section in sections.items()
+        name: [field.alias or key for key, field in section.model_fields.items()]
+        for name, section in sections.items()
     }

@@ -1,8 +1,9 @@
-"""Settings that decide money: which those are, how their values are written, and settings that use the stored ones.
+"""Settings that decide about money: which ones they are, how their values are stored, and how the
+stored values are applied.
 
-A process whose own differ from those that the others go by would write a word that the shop does not know, or fail an order that
-the others still wait for. So they stand in the shop's database, and whoever differs asks and writes nothing: see
-`shop/money_settings.py`.
+A process whose values differ from those of the others would write a status word that the shop does
+not know, or fail an order that the others still wait for. So the values in force are stored in the
+shop's database, and a process that differs asks and writes nothing: see `shop/money_settings.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import words as folded
 from order_monitor.settings.model import Settings
-from order_monitor.shop.money_settings import digest_of
+from order_monitor.shop.money_settings import OBSERVE, digest_of
 
 MONEY: Final = (
     "statuses.open",
@@ -35,27 +36,36 @@ MONEY: Final = (
     "schedule.ignore_before",
     "statuses.settled",
     "provider.replay",
+    "provider.chains",
+    OBSERVE,
 )
-"""The keys that decide money. New ones go to the end, and none is ever taken out: digests of several versions are compared so."""
+"""The keys that decide about money.
+
+Add new ones at the end and never remove any: digests of different versions are compared.
+"""
 
 _FOLDED: Final = "provider.no_pin"
 
 
 def money_of(settings: Settings) -> dict[str, str]:
-    """Return what these settings say of money, by key, each value in the one way it is written; no secret is among them."""
+    """Return the money settings by key, each value in its canonical form.
+
+    None of them is a secret.
+    """
     return {key: _text(key, _value(settings, key)) for key in MONEY}
 
 
 def money_digest(settings: Settings) -> str:
-    """Return the digest of what these settings say of money."""
+    """Return the digest of the money settings."""
     return digest_of(money_of(settings))
 
 
 def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:
-    """Return the settings with the ``stored`` values that differ from their own, and all else as it is.
+    """Return the settings with the ``stored`` values in place of their own; all else is unchanged.
 
     Raises:
-        SettingsError: what is stored does not go with the rest of the file, or is of a kind this version does not know.
+        SettingsError: a stored value does not fit the rest of the file, or this version does not
+            know its type.
     """
     own = money_of(settings)
     changed: dict[str, dict[str, str]] = {}
@@ -68,33 +78,39 @@ def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:
     for section, values in changed.items():
         old = getattr(settings, section)
         try:
-            # Only what was given, as in the file: a section looks at what was, and what was not.
-            sections[section] = type(old).model_validate(old.model_dump(by_alias=True, exclude_unset=True) | values)
+            # Only keys that were set, as in the file: a section's validation depends on that.
+            sections[section] = type(old).model_validate(
+                old.model_dump(by_alias=True, exclude_unset=True) | values
+            )
         except ValidationError as error:
             for found in error.errors(include_url=False, include_input=False):
                 where = ".".join((section, *(str(part) for part in found["loc"])))
-                problems.append(f"{where}: with the settings in force: {found['msg'].removeprefix('Value error, ')}")
+                problems.append(
+                    f"{where}: with the settings in force: {found['msg'].removeprefix('Value error, ')}"
+                )
     if problems:
         raise SettingsError(problems)
     return settings.model_copy(update=sections)
 
 
-def _value(settings: Settings, key: str) -> Any:  # noqa: ANN401 - whatever a setting may be
+def _value(settings: Settings, key: str) -> Any:  # noqa: ANN401 - a setting of any type
     section, _, name = key.partition(".")
     return getattr(getattr(settings, section), name)
 
 
 def _text(key: str, value: object) -> str:
-    """Write a value so that two that mean the same are written alike."""
+    """Write a value in a form that is the same for equivalent values."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return f"{value:.6f}".rstrip("0").rstrip(".")
     if isinstance(value, tuple):
-        return json.dumps(sorted(set(_folded(value) if key == _FOLDED else value)), ensure_ascii=False)
+        return json.dumps(
+            sorted(set(_folded(value) if key == _FOLDED else value)), ensure_ascii=False
+        )
     return str(value)
 
 
 def _folded(words: Iterable[str]) -> set[str]:
-    """Return the words as PINs are compared with them, so that words which no PIN is told apart by are one."""
+    """Return the words folded as for comparing PINs, so that equivalent words become one."""
     return set(map(folded, words))

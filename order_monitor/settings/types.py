@@ -1,4 +1,7 @@
-"""What a single value in the settings may be. No message ever repeats a value: it might be the password."""
+"""Types and validators of single values in the settings.
+
+No message repeats a value, because it might be a password.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,14 @@ _SHORTEST_KEY, _LONGEST_KEY = 8, 64
 
 
 def parse_seconds(value: object) -> float:
-    """Read seconds, or a number with a unit; a bool is no number here."""
+    """Read seconds, or a number with a unit; a bool is not accepted."""
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
         number = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
     else:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < _FOREVER
+        is_number = (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and value < _FOREVER
+        )
         number = float(value) if is_number else math.nan  # type: ignore[arg-type]
     if not 0 <= number < _FOREVER:
         msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
@@ -39,29 +44,38 @@ def parse_seconds(value: object) -> float:
 
 
 def read_bytes(value: object) -> object:
-    """Read a number of bytes, or one with a unit."""
-    found = re.fullmatch(r"\s*([0-9]+)\s*(B|KiB|MiB|)\s*", value) if isinstance(value, str) else None
+    """Read a number of bytes, or a number with a unit."""
+    found = (
+        re.fullmatch(r"\s*([0-9]+)\s*(B|KiB|MiB|)\s*", value) if isinstance(value, str) else None
+    )
     return int(found[1]) * _SIZES[found[2]] if found else value
 
 
 def read_list(value: object) -> object:
-    """Let the environment give a list as ``a,b`` or as JSON."""
+    """Accept a list from the environment as ``a,b`` or as JSON."""
     if not isinstance(value, str):
         return value
-    return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+    return (
+        read_json(value)
+        if value.lstrip().startswith("[")
+        else [part.strip() for part in value.split(",")]
+    )
 
 
 def read_addresses(value: object) -> object:
-    """Read addresses with a scheme each: a list, or a text of several, one a line or with a comma between, or JSON.
+    """Read addresses that each have a scheme: a list, a JSON list, or one text with an address per
+    line or with commas between them.
 
     Raises:
-        ValueError: one is no address.
+        ValueError: one of them is not an address.
     """
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        # An address may itself hold commas.
+        # An address may itself contain commas.
         value = re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value.strip())
     given = read_json(value)
-    if isinstance(given, (list, tuple)) and all(isinstance(one, str) and _ADDRESS.fullmatch(one) for one in given):
+    if isinstance(given, (list, tuple)) and all(
+        isinstance(one, str) and _ADDRESS.fullmatch(one) for one in given
+    ):
         return given
     msg = "give addresses as Apprise takes them, like tgram://TOKEN/CHAT, in a list"
     raise ValueError(msg)
@@ -71,11 +85,15 @@ def read_time_of_day(value: object) -> object:
     """Read hours and minutes.
 
     Raises:
-        ValueError: it is no time of day.
+        ValueError: it is not a time of day.
     """
     if isinstance(value, time):
         value = f"{value:%H:%M}"
-    found = re.fullmatch(r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*", value) if isinstance(value, str) else None
+    found = (
+        re.fullmatch(r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*", value)
+        if isinstance(value, str)
+        else None
+    )
     if found is None:
         msg = 'give hours and minutes, like "08:00"'
         raise ValueError(msg)
@@ -83,7 +101,7 @@ def read_time_of_day(value: object) -> object:
 
 
 def read_budget(value: object) -> object:
-    """Take ``"equal"``, or a number of calls a second.
+    """Read ``"equal"``, or a number of calls per second.
 
     Raises:
         ValueError: it is neither.
@@ -101,9 +119,10 @@ def read_budget(value: object) -> object:
 
 
 def read_moment(value: object) -> str:
-    """Read a point in time: a date, or a date and time (UTC where it names no zone), or a duration before some other moment.
+    """Read a point in time: a date, a date and time (UTC if it has no time zone), or a duration
+    before another point in time.
 
-    The one way in which it is written is returned: ISO 8601 in UTC, or the duration in seconds.
+    Return its canonical form: ISO 8601 in UTC, or the duration in seconds.
 
     Raises:
         ValueError: it is none of these.
@@ -117,7 +136,9 @@ def read_moment(value: object) -> str:
             value = datetime.fromisoformat(value.strip()) if "-" in value else value
     if isinstance(value, datetime):
         with suppress(OverflowError):
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+            return (
+                (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+            )
     try:
         return f"{parse_seconds(value):.6f}".rstrip("0").rstrip(".")
     except ValueError:
@@ -126,7 +147,7 @@ def read_moment(value: object) -> str:
 
 
 def read_json(value: object) -> object:
-    """Read JSON where a text is given, as the environment does."""
+    """Parse a text as JSON, as the environment gives it; return other values unchanged."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
@@ -135,7 +156,7 @@ def read_json(value: object) -> object:
 
 
 def read_number(value: object) -> object:
-    """Refuse true and false, which pydantic would take for 1 and 0."""
+    """Reject true and false, which pydantic would accept as 1 and 0."""
     if isinstance(value, bool):
         msg = "should be a number"
         raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
@@ -143,7 +164,7 @@ def read_number(value: object) -> object:
 
 
 def not_blank(value: SecretStr) -> SecretStr:
-    """Refuse an empty secret."""
+    """Reject an empty secret."""
     if not value.get_secret_value().strip():
         msg = "is empty"
         raise ValueError(msg)
@@ -151,10 +172,11 @@ def not_blank(value: SecretStr) -> SecretStr:
 
 
 def check_word(value: str) -> str:
-    """Return a word that an order's status may be.
+    """Return a word that can be an order's status.
 
     Raises:
-        ValueError: it has blanks around it, or a character that nobody sees: no order's status would ever be equal to it.
+        ValueError: it has blanks around it, or an invisible character: no order's status would
+            equal it.
     """
     if value != value.strip() or visible(value) != value:
         msg = "has a blank before or behind the word, or a character that cannot be seen; leave it out"
@@ -176,10 +198,10 @@ Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]
 
 
 def check_url(value: str, *, allow_http: bool) -> str:
-    """Return ``value`` where it is a plain address to call.
+    """Return ``value`` if it is a plain URL.
 
     Raises:
-        ValueError: it is not, and why, without repeating it.
+        ValueError: it is not; the text gives the reason without repeating it.
     """
     try:
         url = urlsplit(value.strip())
@@ -192,14 +214,14 @@ def check_url(value: str, *, allow_http: bool) -> str:
     elif url.scheme == "http" and not allow_http:
         msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
     elif "@" in url.netloc or "?" in value or "#" in value:
-        msg = "give the address alone, without login, ? or #"
+        msg = "give only the address, without login, ? or #"
     else:
         return value.strip()
     raise ValueError(msg)
 
 
 def is_web_address(value: str) -> bool:
-    """Whether it is an address to call, with whatever path and query."""
+    """Whether it is a URL, with any path and query."""
     try:
         url = urlsplit(value)
         return (
@@ -214,16 +236,22 @@ def is_web_address(value: str) -> bool:
 
 
 def is_signing_secret(value: str) -> bool:
-    """Whether it is a secret of the Standard Webhooks specification."""
+    """Whether it is a secret in the format of the Standard Webhooks specification."""
     prefix, _, coded = value.partition("whsec_")
     try:
-        return not prefix and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
+        return (
+            not prefix
+            and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
+        )
     except ValueError:
         return False
 
 
 def has_certificates(path: str) -> bool:
-    """Whether a file can be read and holds a certificate (PEM) that may be trusted. Reading a pipe would wait for ever."""
+    """Whether a file can be read and contains a trustable certificate (PEM).
+
+    Only regular files: reading a pipe would block.
+    """
     try:
         if not Path(path).is_file():
             return False

@@ -1,4 +1,3 @@
-"""The shop's database: its columns in both spellings, its orders and accounts, our events, and what `migrate` adds.
-
-May be touched from outside: everything but SQL. Every statement of the program is in this room. May call: core.
+"""The shop's database: its columns in both spellings, its orders and accounts, our events, and what
+`migrate` adds. Contains every SQL statement of the program except those of `timing` and `cluster`.
 """

@@ -1,7 +1,8 @@
-"""Connections to the shop's PostgreSQL, and what its failures mean.
+"""Connections to the shop's PostgreSQL, and the meaning of its failures.
 
-Safe behind a pooler in transaction mode: no prepared statement outlives its transaction, nothing is set for longer than one, no
-advisory lock. Every unit of work has a deadline of its own, because a frozen network answers no timeout of the server's.
+Works behind a pooler in transaction mode: no prepared statement and no setting outlives its
+transaction, and the pool takes no session advisory locks. Every unit of work has its own deadline,
+because on a frozen network the server's timeouts have no effect.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Protocol, Self
 
 import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from order_monitor.core.easing import SHORTAGE_REMEDIES, SHORTAGE_WORDS, shortage_of
-from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import (
+    RowRejectedError,
+    ShopError,
+    ShopMisfitError,
+    ShopUnavailableError,
+)
 from order_monitor.shop.dsn import Address
+from order_monitor.shop.primaries import Lineage, Server, server_of, two_primaries
 from order_monitor.shop.refusals import OUTSIDE, outside, raised, sentence
 
 _CLOSING: Final = 5.0
@@ -31,27 +38,32 @@ SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeou
        set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('timezone', 'UTC', true),
        set_config('row_security', 'off', true), set_config('standard_conforming_strings', 'on', true)
 """
-"""With ``row_security = off`` a policy that would hide orders is an error, instead of silence."""
+"""With ``row_security = off``, a policy that would hide orders raises an error instead."""
 
 _PASSING: Final = ("55P03", "57014", "40001", "40P01")
 _LANGUAGES: Final = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
-"""Where a procedural language raises what a function tells it to: any code may come from there."""
+"""Where a procedural language raises a function's own errors: any code may come from there."""
 
 _QUEUE: Final = ("54000", "async.c")
-"""By which code, and from which of the server's files, a full queue of notifications is told: at the commit, for all alike."""
+"""Code and server source file by which a full notification queue is recognized: it fails the
+commit, for every transaction alike.
+"""
 
 _ROW_CLASSES: Final = ("22", "23", "44", "P0", "09", "27")
 _TRANSIENT_CLASSES: Final = ("08", "25", "28", "40", "53", "55", "57", "58", "XX", "3D")
 _MISPLACED: Final = "25006"
 
 _TO_IPV4: Final = re.compile(r"'[0-9]+(?:\.[0-9]+){3}'")
-"""The address in the text of a failed connection, as asyncio writes it."""
+"""The address in the text of a failed connection, in asyncio's format."""
 
 Connection = PoolConnectionProxy  # what a pool lends
 
 
 _ANSWERS: Final = (asyncpg.PostgresError, asyncpg.PostgresWarning)
-"""What the server says. A trigger may raise the codes of warnings too, which are no `asyncpg.PostgresError`."""
+"""Errors that the server reports.
+
+A trigger may also raise warning codes, which are not an `asyncpg.PostgresError`.
+"""
 
 
 class Pool(Protocol):
@@ -64,56 +76,73 @@ class Pool(Protocol):
         """Take a connection back."""
 
     async def expire_connections(self) -> None:
-        """Open each connection anew before it is lent again."""
+        """Replace each connection before it is lent again."""
 
     async def close(self) -> None:
-        """Wait for all connections, and close them."""
+        """Wait until all connections are returned, and close them."""
 
     def terminate(self) -> None:
-        """Cut all connections."""
+        """Close all connections at once."""
 
 
 def classify(error: BaseException) -> ShopError:
-    """Say what a driver's failure means to us. Only its SQLSTATE and the names in it are kept: the text may hold a PIN."""
+    """Return our error for a driver's failure.
+
+    Only its SQLSTATE and the names in it are kept, because the text may contain a PIN.
+    """
     if isinstance(error, _ANSWERS):
         state = getattr(error, "sqlstate", None) or "?????"
         text = _describe(error, state)
         if state.startswith(_ROW_CLASSES):
-            return RowRejectedError(text, state, is_inner=_is_raised(error) or bool(getattr(error, "context", None)))
-        return ShopUnavailableError(text) if state.startswith(_TRANSIENT_CLASSES) else ShopMisfitError(text)
+            return RowRejectedError(
+                text, state, is_inner=_is_raised(error) or bool(getattr(error, "context", None))
+            )
+        return (
+            ShopUnavailableError(text)
+            if state.startswith(_TRANSIENT_CLASSES)
+            else ShopMisfitError(text)
+        )
     if isinstance(error, asyncpg.DataError):
         return RowRejectedError("a value is of a kind that cannot be sent; run order-monitor check")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return ShopUnavailableError("the server is read-only, or a standby; set database.dsn to the primary")
+        return ShopUnavailableError(
+            "the server is read-only, or a standby; set database.dsn to the primary"
+        )
+    if isinstance(error, _WrongServerError):
+        return ShopUnavailableError(str(error))
     if short_of := _short_of(error):
         text = f"{short_of}: {SHORTAGE_WORDS[short_of]}, so it cannot be connected to; {SHORTAGE_REMEDIES[short_of]}"
         return ShopUnavailableError(text, short_of)
     if isinstance(error, ConnectionError) and str(error).endswith("rejected SSL upgrade"):
-        # asyncpg tells it by its text alone.
-        return ShopUnavailableError(f"the server speaks no TLS, which sslmode demands; {OUTSIDE['NoTLS']}")
+        # asyncpg identifies this error only by its text.
+        return ShopUnavailableError(
+            f"the server speaks no TLS, which sslmode demands; {OUTSIDE['NoTLS']}"
+        )
     kind = "timeout" if isinstance(error, TimeoutError) else type(error).__name__
     number = getattr(error, "errno", None)
     return ShopUnavailableError(outside(kind, errno_name(number) if number else ""))
 
 
 def _short_of(error: BaseException) -> str:
-    """Return what has run out on this machine or in this process, where that is why there is no connection."""
+    """Return the shortage on this machine or in this process that prevented the connection, empty
+    if there is none.
+    """
     if isinstance(error, _NoThreadError):
         return "no_threads"
     if isinstance(error, socket.gaierror):
-        # The resolver does not say why it could not ask anybody.
+        # The resolver does not report why it could not send its query.
         try:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
         except OSError as why:
             return shortage_of(why)
         return ""
     found = shortage_of(error)
-    # Where there is no IPv6, the same error comes for its addresses, "localhost" being one.
+    # Without IPv6, its addresses (such as "localhost") fail with the same error.
     return "" if found == "no_local_ports" and not _TO_IPV4.search(str(error)) else found
 
 
 def refusal(error: BaseException) -> RowRejectedError:
-    """Say the same of what a server refused about some rows, while it and the connection are well."""
+    """Return our error for a refusal of some rows while the server and the connection are fine."""
     state = getattr(error, "sqlstate", None) or ""
     is_raised = _is_raised(error)
     return RowRejectedError(
@@ -126,12 +155,17 @@ def refusal(error: BaseException) -> RowRejectedError:
 
 
 def errno_name(number: int) -> str:
-    """Return the system's words for an error number (``OSError.strerror`` is asyncpg's, with the address in it)."""
+    """Return the system's text for an error number (``OSError.strerror`` is asyncpg's own text,
+    which contains the address).
+    """
     return os.strerror(number) if number > 0 else "name not resolved"
 
 
 def _describe(error: BaseException, state: str) -> str:
-    """Put the error into words. What a function raises may carry anything as a name, a PIN too: then none is told."""
+    """Put the error into words.
+
+    An error raised in a function may contain anything as a name, even a PIN: then no name is used.
+    """
     names = [("table", "table_name"), ("column", "column_name"), ("constraint", "constraint_name")]
     found = [f"{label} {value}" for label, name in names if (value := getattr(error, name, None))]
     return raised(state) if _is_raised(error) else sentence(state, found)
@@ -141,15 +175,46 @@ def _is_raised(error: BaseException) -> bool:
     return getattr(error, "server_source_filename", None) in _LANGUAGES
 
 
-_FAILURES: Final = (*_ANSWERS, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
+_FAILURES: Final = (
+    *_ANSWERS,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    ValueError,
+)
+
+
+_HOST_TIMEOUT: Final = 3.0
+"""Seconds for one of several hosts to accept a connection, and to begin a transaction."""
+
+COMPARE_EVERY: Final = 10.0
+"""Seconds between two looks at which of several hosts accept writes."""
+
+_KEPT: Final = 60.0
+_GONE_AFTER: Final = 6.0
+"""Seconds without an acknowledgement after which a connection is given up: where there is another
+host to turn to, soon.
+"""
+
+_SAYS_LITTLE: Final = (TimeoutError, asyncpg.exceptions.TargetServerAttributeNotMatched)
+"""Failures that say less than any other host's."""
+
+
+def _says_little(error: BaseException) -> int:
+    """Return a key by which the most telling of several hosts' failures comes first."""
+    return -1 if isinstance(error, _WrongServerError) else isinstance(error, _SAYS_LITTLE)
+
+
+class _WrongServerError(ConnectionError):
+    """The server can be reached, and must not be used; the text says why."""
 
 
 class _NoThreadError(OSError):
-    """No thread could be started to look the server's name up in."""
+    """No thread could be started to resolve the server's host name."""
 
 
 class UndoError(Exception):
-    """Raised inside a transaction whose statements are only tried: it rolls them back."""
+    """Raised inside a transaction whose statements are only tried, to roll them back."""
 
 
 async def now_of(connection: Connection) -> float:
@@ -158,7 +223,9 @@ async def now_of(connection: Connection) -> float:
 
 
 class Database:
-    """A pool that connects when it is first needed, and says when the server goes away and when it is back."""
+    """A pool that connects on first use, and logs when the server becomes unavailable and when it
+    is back.
+    """
 
     def __init__(
         self,
@@ -172,8 +239,9 @@ class Database:
     ) -> None:
         """Connect to ``address``; no statement may take longer than ``statement_timeout`` seconds.
 
-        ``margin`` is how many seconds more a whole unit of work may take: a frozen network obeys no server's timeout. With ``pool``
-        its connections are used, and none is opened.
+        ``margin`` is the additional time in seconds for a whole unit of work, because on a frozen
+        network the server's timeouts have no effect. With ``pool`` its connections are used, and
+        none is opened.
         """
         self._address = address
         self._timeout = statement_timeout
@@ -182,6 +250,11 @@ class Database:
         self._margin = margin
         self._pool = pool
         self._opening = asyncio.Lock()
+        self._lent: dict[Connection, asyncio.Timeout] = {}
+        self._good = 0
+        self._lineage = Lineage()
+        self._split = ""
+        self._comparing: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("order_monitor.database")
         self.problem: str | None = None
         self.reached = False
@@ -192,30 +265,37 @@ class Database:
         return _BEGIN.format(limit=limit, lock=lock, idle=2 * limit)
 
     @asynccontextmanager
-    async def transaction(self, *, of_rows: bool = False, lock_wait: float | None = None) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, of_rows: bool = False, lock_wait: float | None = None
+    ) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction that ends with the block.
 
-        A lock is waited for ``lock_wait`` seconds at most, None for as long as a statement may take. With ``of_rows`` whatever
-        the server refuses over a connection that lives on is taken for a matter of the rows, whatever its code.
+        A lock is waited for up to ``lock_wait`` seconds, None for as long as a statement may take.
+        With ``of_rows``, any refusal by the server counts as a problem of the rows, whatever its
+        code, if the connection survives.
 
         Raises:
-            ShopUnavailableError: also where the commit's outcome is unknown.
+            ShopUnavailableError: also if the commit's outcome is unknown.
             ShopMisfitError: a table, column or right is missing.
             RowRejectedError: a value was refused.
         """
         lives = False
         try:
-            async with asyncio.timeout(self._timeout + self._margin):
+            async with asyncio.timeout(self._timeout + self._margin) as deadline:
                 pool = await self._opened()
+                if self._split:
+                    raise _WrongServerError(self._split)
                 connection = await pool.acquire(timeout=self._connect_timeout + self._margin)
+                self._lent[connection] = deadline
                 try:
-                    await connection.execute(self._begin(lock_wait))
+                    await self._start(connection, lock_wait)
                     yield connection
                     await connection.execute("COMMIT")
                 except BaseException as error:
                     lives = await _abandon(connection, error)
                     raise
                 finally:
+                    self._lent.pop(connection, None)
                     await pool.release(connection, timeout=self._margin)
         except _FAILURES as error:
             await self._leave_if_misplaced(error)
@@ -224,10 +304,50 @@ class Database:
             raise self._failed(error) from None
         self._back()
 
-    async def _leave_if_misplaced(self, error: BaseException) -> None:
-        """Open every connection anew where the server has become a standby: it may keep the old ones alive for ever."""
-        if getattr(error, "sqlstate", None) == _MISPLACED and self._pool is not None:
+    def progressed(self, connection: Connection) -> None:
+        """Give the transaction of a lent connection the time of one more statement: a part of what
+        it reads has come.
+        """
+        deadline = self._lent.get(connection)
+        if deadline is not None and not deadline.expired():
+            deadline.reschedule(asyncio.get_running_loop().time() + self._timeout + self._margin)
+
+    async def _start(self, connection: Connection, lock_wait: float | None) -> None:
+        """Begin a transaction.
+
+        Where there is another server to turn to, one that does not even begin in time may have
+        gone. Every other connection is replaced when its owner is done: the next one that is opened
+        finds out whether it has.
+        """
+        begin = self._begin(lock_wait)
+        if len(self._address.hosts) == 1:
+            await connection.execute(begin)
+            return
+        try:
+            async with asyncio.timeout(_HOST_TIMEOUT):
+                await connection.execute(begin)
+        except TimeoutError:
+            _terminate(connection)
+            await self._expire()
+            raise
+
+    async def _expire(self) -> None:
+        """Lend none of the connections again that are there now."""
+        if self._pool is not None:
             await self._pool.expire_connections()
+
+    async def _cut_off(self) -> None:
+        """End what waits for a server that has gone: its connections may stay open for ever."""
+        await self._expire()
+        for connection in self._lent:
+            _terminate(connection)
+
+    async def _leave_if_misplaced(self, error: BaseException) -> None:
+        """Replace every connection if the server has become a standby: it may keep the old ones
+        open indefinitely.
+        """
+        if getattr(error, "sqlstate", None) == _MISPLACED:
+            await self._expire()
 
     def _failed(self, error: BaseException) -> ShopError:
         failure = classify(error)
@@ -237,10 +357,12 @@ class Database:
 
     @asynccontextmanager
     async def plain(self) -> AsyncIterator[Any]:
-        """Lend a connection of its own, outside any transaction and without time limits; for `migrate`.
+        """Lend a separate connection, outside any transaction and without time limits.
+
+        For `migrate`, and for cluster membership.
 
         Raises:
-            ShopError: as `transaction` does.
+            ShopError: as `transaction`.
         """
         try:
             connection = await self._connect()
@@ -254,6 +376,9 @@ class Database:
     async def _opened(self) -> Pool:
         async with self._opening:
             if self._pool is None:
+                if len(self._address.hosts) > 1:
+                    await self._compare()
+                    self._comparing = asyncio.create_task(self._keep_comparing())
                 self._pool = await asyncpg.create_pool(
                     min_size=0,
                     max_size=self._size,
@@ -263,26 +388,110 @@ class Database:
                 )
             return self._pool
 
+    async def _keep_comparing(self) -> None:
+        while True:
+            await asyncio.sleep(COMPARE_EVERY)
+            await self._compare()
+
+    async def _compare(self) -> None:
+        """Look which hosts accept writes; as long as different servers do, use none.
+
+        At the start, one that does is tried first.
+        """
+        places = range(len(self._address.hosts))
+        servers = await asyncio.gather(*map(self._server_at, places))
+        names = [f"{h}:{p}" for h, p in zip(self._address.hosts, self._address.ports, strict=True)]
+        self._split = two_primaries(
+            {name: server for name, server in zip(names, servers, strict=True) if server}
+        )
+        for server in sorted(filter(None, servers), key=lambda one: one.timeline or 0):
+            self._lineage.refuses(server)  # The newest one that was seen is remembered.
+        writable = [place for place, server in zip(places, servers, strict=True) if server]
+        if self._split:
+            await self._cut_off()
+        elif writable and self._pool is None and self._good not in writable:
+            self._good = writable[0]
+
+    async def _server_at(self, place: int) -> Server | None:
+        """Return the server at one host, None if it accepts no writes or cannot be asked."""
+        arguments = self._address.connect_arguments(place) | {"target_session_attrs": "any"}
+        try:
+            async with asyncio.timeout(_HOST_TIMEOUT):
+                connection = await asyncpg.connect(**arguments, statement_cache_size=0)
+                try:
+                    return await server_of(connection)
+                finally:
+                    _terminate(connection)
+        except (*_FAILURES, RuntimeError):
+            return None
+
     async def _connect(self, *_: object, **given: Any) -> asyncpg.Connection[asyncpg.Record]:  # noqa: ANN401
-        """Open a connection. ``given`` is what the pool passes on to `asyncpg.connect`."""
+        """Open a connection. ``given`` is what the pool passes on to `asyncpg.connect`.
+
+        asyncpg's timeout spans all hosts, and one that is frozen would use it up: each has its own
+        here, the last one that could be used comes first.
+        """
+        hosts = range(len(self._address.hosts))
+        many = len(hosts) > 1
+        errors: list[BaseException] = []
+        for place in sorted(hosts, key=lambda n: n != self._good):
+            try:
+                connection = await self._connect_to(place, many=many, given=given)
+                if many:
+                    await self._check(connection)
+            except _FAILURES as error:
+                errors.append(error)
+                continue
+            if place != self._good:
+                self._good = place
+                await self._cut_off()
+            _keep_alive(connection, _GONE_AFTER if many else _KEPT)
+            return connection
+        raise min(errors, key=_says_little)
+
+    async def _check(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Raise an error if the server of a new connection must not be used."""
+        try:
+            async with asyncio.timeout(_HOST_TIMEOUT):
+                server = await server_of(connection)
+            if why := self._split or (self._lineage.refuses(server) if server else ""):
+                raise _WrongServerError(why)
+        except BaseException:
+            _terminate(connection)
+            raise
+
+    async def _connect_to(
+        self, place: int, *, many: bool, given: dict[str, Any]
+    ) -> asyncpg.Connection[asyncpg.Record]:
+        timeout = min(_HOST_TIMEOUT, self._connect_timeout) if many else self._connect_timeout
         try:
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-                **self._address.connect_arguments(),
-                timeout=self._connect_timeout,
+                **self._address.connect_arguments(place),
+                timeout=timeout,
                 statement_cache_size=0,
                 connection_class=given.get("connection_class", asyncpg.Connection),
                 record_class=given.get("record_class", asyncpg.Record),
             )
         except RuntimeError as error:
-            # What the loop's pool of threads raises; asyncpg has none of its own.
+            # Raised by the event loop's thread pool; asyncpg has none of its own.
             if "thread" not in str(error):
                 raise
             raise _NoThreadError(errno.EAGAIN, "no thread") from None
-        _keep_alive(connection)
         return connection
+
+    async def __aenter__(self) -> Self:
+        """Connect on first use, not here: a command may print something first."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the pool."""
+        await self.close()
 
     async def close(self, seconds: float = 5.0) -> None:
         """Close the pool, by force after ``seconds``."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            self._comparing = None
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await _bounded(pool.close(), pool.terminate, seconds)
@@ -304,24 +513,32 @@ class Database:
 
 
 async def _abandon(connection: Connection, error: BaseException) -> bool:
-    """Undo what was not committed, and return whether the connection lives on.
+    """Roll back what was not committed; return whether the connection survives.
 
-    A cancelled connection is cut: a rollback over a frozen network would never return.
+    After a cancellation the connection is cut: a rollback over a frozen network would never return.
     """
-    if not isinstance(error, asyncio.CancelledError) and not connection.is_closed():
+    if not isinstance(error, asyncio.CancelledError):
         try:
-            await connection.execute("ROLLBACK")
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+                return True
         except _FAILURES:
             pass
-        else:
-            return True
-    if not connection.is_closed():
-        connection.terminate()
+    _terminate(connection)
     return False
 
 
+def _terminate(connection: Connection | asyncpg.Connection[Any]) -> None:
+    """Cut a connection. One that the server had closed already is the pool's by then, and asyncpg
+    lets nobody else touch it.
+    """
+    with suppress(asyncpg.InterfaceError):
+        if not connection.is_closed():
+            connection.terminate()
+
+
 async def _nothing(_: object) -> None:
-    """Reset nothing when a connection is given back: nothing outlived its transaction."""
+    """Reset nothing when a connection is returned: nothing outlived its transaction."""
 
 
 async def _bounded(closing: Any, terminate: Any, seconds: float = 5.0) -> None:  # noqa: ANN401 - any awaitable
@@ -332,13 +549,21 @@ async def _bounded(closing: Any, terminate: Any, seconds: float = 5.0) -> None: 
         terminate()
 
 
-def _keep_alive(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Let the kernel notice a dead peer: asyncpg sets no keep-alive of its own."""
+def _keep_alive(connection: asyncpg.Connection[asyncpg.Record], gone_after: float) -> None:
+    """Let the kernel notice a dead peer, after ``gone_after`` seconds at the latest where it owes
+    an acknowledgement: asyncpg sets no keep-alive of its own.
+    """
     transport = getattr(connection, "_transport", None)
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    options = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+    options = {
+        "SO_KEEPALIVE": 1,
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": int(gone_after * 1000),
+    }
     for name, value in options.items():
         level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
         if hasattr(socket, name):

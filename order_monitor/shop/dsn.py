@@ -1,4 +1,6 @@
-"""Read a database address without ever repeating it: a wrong one may have the password in any place."""
+"""Parse a database address without repeating it: in a malformed one the password may be
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,39 @@ _SCHEMES: Final = frozenset(
     {"postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"}
 )
 _SSL: Final = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "ssl_min_protocol_version"}
+    {
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslpassword",
+        "sslcrl",
+        "ssl_min_protocol_version",
+    }
 )
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-_TAKEN: Final = _SSL | {"host", "port", "user", "password", "dbname", "target_session_attrs", "application_name"}
+_TAKEN: Final = _SSL | {
+    "host",
+    "port",
+    "user",
+    "password",
+    "dbname",
+    "target_session_attrs",
+    "application_name",
+}
 _CHOICES: Final = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+    "target_session_attrs": (
+        "any",
+        "primary",
+        "standby",
+        "read-write",
+        "read-only",
+        "prefer-standby",
+    ),
 }
 _HIGHEST_PORT: Final = 65_535
-# Not urllib's: releases of Python differ in which bracketed hosts they let pass.
+# Not urllib's parser: Python releases differ in which bracketed hosts they accept.
 _FORM: Final = re.compile(
     r"(?P<scheme>[A-Za-z0-9+]+)://(?P<netloc>[^/?#\x00-\x1f]*)(?:/(?P<name>[^/?#@\x00-\x1f]*))?(?:\?(?P<query>[^#\x00-\x1f]*))?"
 )
@@ -32,7 +57,7 @@ _UNREADABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where and as whom to connect. ``options`` are libpq's, as asyncpg takes them."""
+    """Where to connect and as which user. ``options`` are libpq's, as asyncpg takes them."""
 
     hosts: tuple[str, ...]
     ports: tuple[int, ...]
@@ -41,8 +66,11 @@ class Address:
     name: str | None
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
-    def connect_arguments(self) -> dict[str, Any]:
-        """Return asyncpg's arguments. A standby would show stale orders, so only a writable server will do."""
+    def connect_arguments(self, place: int | None = None) -> dict[str, Any]:
+        """Return asyncpg's arguments, for all hosts or for the one at ``place``.
+
+        Only a writable server is accepted, because a standby would show outdated orders.
+        """
         options = dict(self.options)
         session = options.pop("target_session_attrs", "read-write")
         arguments: dict[str, Any] = {"target_session_attrs": session, "password": self.password}
@@ -51,24 +79,30 @@ class Address:
         if self.name is not None:
             arguments["database"] = self.name
         if options:
-            # asyncpg takes certificates through a DSN alone.
+            # asyncpg accepts certificates only in a DSN.
             arguments["dsn"] = f"postgresql://?{urlencode(options)}"
-        return {"host": list(self.hosts), "port": list(self.ports), **arguments}
+        hosts, ports = list(self.hosts), list(self.ports)
+        if place is not None:
+            hosts, ports = hosts[place : place + 1], ports[place : place + 1]
+        return {"host": hosts, "port": ports, **arguments}
 
     def files(self) -> list[tuple[str, str]]:
-        """Return the files that the options name, each with its key."""
+        """Return the files named in the options, each with its key."""
         return [(key, value) for key, value in self.options if key in _FILES]
 
     def secrets(self) -> list[str]:
-        """Return what no log may show."""
-        return [secret for secret in (self.password, dict(self.options).get("sslpassword")) if secret]
+        """Return what must not be logged."""
+        return [
+            secret for secret in (self.password, dict(self.options).get("sslpassword")) if secret
+        ]
 
 
 def parse_dsn(dsn: str) -> Address:
-    """Return the address that ``dsn`` names.
+    """Parse ``dsn``.
 
     Raises:
-        ValueError: it cannot be read, or holds a key that would be passed on as a server setting (asyncpg does that).
+        ValueError: it cannot be parsed, or contains a key that asyncpg would pass on as a server
+            setting.
     """
     found = _FORM.fullmatch(dsn.strip())
     url = found.groupdict("") if found else None
@@ -84,7 +118,7 @@ def parse_dsn(dsn: str) -> Address:
     options = dict(pairs)
     unknown = sorted(key for key in options if key not in _TAKEN)
     if unknown:
-        # After a password that was not escaped, a "key" may be the rest of it.
+        # If a password was not escaped, a "key" may be part of it.
         is_safe = "password" not in options and "sslpassword" not in options
         named = [key for key in unknown if is_safe and re.fullmatch(r"[a-z_]{2,40}", key)]
         msg = f"has keys that are not understood after '?': {', '.join(named) or 'unnamable'}; take them out"
@@ -94,7 +128,10 @@ def parse_dsn(dsn: str) -> Address:
             msg = f"{key} after '?' must be one of {', '.join(choices)}"
             raise ValueError(msg)
     user, colon, password = login.partition(":")
-    given = {key: options.pop(key, None) for key in ("host", "port", "user", "password", "dbname", "application_name")}
+    given = {
+        key: options.pop(key, None)
+        for key in ("host", "port", "user", "password", "dbname", "application_name")
+    }
     hosts, ports = _places(given["host"] or places, given["port"] or "")
     return Address(
         hosts,
@@ -107,15 +144,24 @@ def parse_dsn(dsn: str) -> Address:
 
 
 def _places(places: str, port: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return hosts and ports; ``port`` is for those that name none: one for all, or one for each."""
+    """Return hosts and ports.
+
+    ``port`` is for hosts without one: a single port for all, or one for each.
+    """
     hosts, ports = [], []
     parts, defaults = places.split(","), port.split(",")
     if len(defaults) not in (1, len(parts)):
         raise ValueError(_UNREADABLE)
     for n, part in enumerate(parts):
-        found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]@?#\s]*)(?::([0-9]{1,5}))?", unquote(part))
+        found = re.fullmatch(
+            r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]@?#\s]*)(?::([0-9]{1,5}))?", unquote(part)
+        )
         number = (found[2] if found else None) or defaults[n % len(defaults)] or "5432"
-        if not found or not re.fullmatch("[0-9]{1,5}", number) or not 0 < int(number) <= _HIGHEST_PORT:
+        if (
+            not found
+            or not re.fullmatch("[0-9]{1,5}", number)
+            or not 0 < int(number) <= _HIGHEST_PORT
+        ):
             raise ValueError(_UNREADABLE)
         hosts.append(found[1].strip("[]") or "localhost")
         ports.append(int(number))

@@ -1,7 +1,9 @@
-"""The first start on a table that may be old: which orders were sent before it, and what holds for them.
+"""The first start on a table that may be old: which orders were sent before it, and what applies to
+them.
 
-It follows from marks in the database, which all processes share and which a backup takes along: no process remembers it. An
-installation that had events when its mark was made is an old one: there nothing was sent before the start.
+This follows from marks in the database, which all processes share and which backups include; no
+process has to remember it. An installation that had events when its mark was made counts as an old
+one: there, no order counts as sent before the start.
 """
 
 from __future__ import annotations
@@ -11,23 +13,33 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import events_of, settings_of
-from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, FIRST_START_RELEASED, add_mark, read_mark
+from order_monitor.shop.marks import (
+    FIRST_MIGRATE,
+    FIRST_START,
+    FIRST_START_RELEASED,
+    add_mark,
+    read_mark,
+)
+from order_monitor.shop.money_settings import refuse_while_observed
+from order_monitor.shop.schema.columns import literal
+from order_monitor.shop.schema.table_config import events_of, settings_of
 
 LEFT_ALONE_BEFORE: Final = 7 * 86_400.0
-"""Seconds before the first start up to which orders are watched, where ``schedule.ignore_before`` is not set."""
+"""Orders sent up to this many seconds before the first start are watched, unless
+``schedule.ignore_before`` is set.
+"""
 
 _NEVER: Final = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The marks as they stand, epoch seconds.
+    """The marks, epoch seconds.
 
-    ``first_migrate`` and ``moment``, the first start, are minus infinity where the installation is older than its mark.
-    ``migrated`` is when ``migrate`` first made its mark, whatever was there before: what a duration counts from.
+    ``first_migrate`` and ``moment``, the first start, are minus infinity if the installation is
+    older than its mark. ``migrated`` is when ``migrate`` first set its mark, whatever existed
+    before; durations count from it.
     """
 
     first_migrate: float = _NEVER
@@ -35,7 +47,8 @@ class Start:
     migrated: float = _NEVER
 
     def ignored_before(self, setting: str | None) -> float:
-        """Return before which time orders are left alone (epoch seconds, minus infinity for none) by ``schedule.ignore_before``.
+        """Return the time before which orders are left alone according to
+        ``schedule.ignore_before`` (epoch seconds, minus infinity for none).
 
         None leaves nothing alone; empty is the default.
         """
@@ -43,11 +56,15 @@ class Start:
             return _NEVER
         if not setting:
             return self.moment - LEFT_ALONE_BEFORE
-        return datetime.fromisoformat(setting).timestamp() if "-" in setting else self.migrated - float(setting)
+        return (
+            datetime.fromisoformat(setting).timestamp()
+            if "-" in setting
+            else self.migrated - float(setting)
+        )
 
 
 def first_start_sql(schema: str) -> str:
-    """SQL that keeps the moment of the first start, once: what ran before it is no first start."""
+    """SQL that stores the moment of the first start, once; minus infinity if events are older."""
     marks = settings_of(schema)
     migrated = f"(SELECT value FROM {marks} WHERE name = {literal(FIRST_MIGRATE)})"
     return (
@@ -57,7 +74,10 @@ def first_start_sql(schema: str) -> str:
 
 
 async def read_start(connection: Connection, schema: str) -> Start:
-    """Return the marks of the first start; where its mark is missing it is made, as ``migrate`` would have made it."""
+    """Return the marks of the first start.
+
+    If its mark is missing it is made, as ``migrate`` would have made it.
+    """
     marks = await _marks(connection, schema)
     if FIRST_START not in marks:
         await connection.execute(first_start_sql(schema))
@@ -75,9 +95,10 @@ async def _marks(connection: Connection, schema: str) -> dict[str, tuple[float, 
 
 
 async def held_before(connection: Connection, schema: str) -> float:
-    """Return before which time (epoch seconds) nothing that was sent is ended by its age; minus infinity for none.
+    """Return the time (epoch seconds) before which sent orders are not ended by their age.
 
-    Read in the transaction that would end it: a person may have released it a moment ago.
+    Minus infinity if there is none. Read in the transaction that would end an order, because a
+    person may just have released it.
     """
     if await read_mark(connection, schema, FIRST_START_RELEASED) is not None:
         return _NEVER
@@ -85,12 +106,16 @@ async def held_before(connection: Connection, schema: str) -> float:
 
 
 async def release(connection: Connection, schema: str, by: str) -> float | None:
-    """Let orders that were sent before the first start be ended by their age; return that moment (epoch seconds).
+    """Allow orders that were sent before the first start to be ended by their age.
 
-    None where nothing is held: it was released before, or nothing was ever sent before the start.
+    Return the moment of that start (epoch seconds). None if nothing is held: it was released
+    before, or no order was sent before the start.
     """
+    await refuse_while_observed(connection, schema)
     moment = await held_before(connection, schema)
     if not math.isfinite(moment):
         return None
     now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::text")
-    return moment if await add_mark(connection, schema, FIRST_START_RELEASED, str(now), by) else None
+    return (
+        moment if await add_mark(connection, schema, FIRST_START_RELEASED, str(now), by) else None
+    )

@@ -1,31 +1,41 @@
-"""Small facts that all processes of a shop share: marks, and the key by which codes and logins are digested."""
+"""Small facts that all processes of a shop share: marks, and the key for digests of codes and
+logins.
+"""
 
 from __future__ import annotations
 
 import secrets
 from typing import Final
 
-from order_monitor.shop.columns import literal
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import settings_of
+from order_monitor.shop.schema.columns import literal
+from order_monitor.shop.schema.table_config import settings_of
 
 KEY: Final = "key"
-"""The name of the digests' key: random bytes, made once and never again, or no code would be known any more."""
+"""The name of the key for digests: random bytes, created once and never changed, because otherwise
+no stored code could be recognized any more.
+"""
 
 FIRST_MIGRATE: Final = "first_migrate"
-"""The name of the moment at which this shop was first migrated (epoch seconds; -infinity where events were older)."""
+"""The name of the mark with the time at which this shop was first migrated (epoch seconds;
+-infinity if events were older).
+"""
 
 FIRST_START: Final = "first_start"
-"""The name of the moment before which nothing is ended by its age (epoch seconds; -infinity where events were older)."""
+"""The name of the mark with the time before which nothing is ended by its age (epoch seconds;
+-infinity if events were older).
+"""
 
 FIRST_START_RELEASED: Final = "first_start_released"
-"""The name of the moment at which a person has let orders from before the first start be ended by their age (epoch seconds)."""
+"""The name of the mark with the time at which a person allowed orders from before the first start
+to be ended by their age (epoch seconds).
+"""
 
 _KEY_BYTES: Final = 32
 
 
 async def digest_key(connection: Connection, schema: str) -> bytes:
-    """Return the key of the digests; whoever is first makes it."""
+    """Return the key for digests; the first caller creates it."""
     kept = await read_mark(connection, schema, KEY)
     if kept is None:
         await add_mark(connection, schema, KEY, secrets.token_hex(_KEY_BYTES))
@@ -35,13 +45,17 @@ async def digest_key(connection: Connection, schema: str) -> bytes:
 
 
 async def read_mark(connection: Connection, schema: str, name: str) -> str | None:
-    """Return the value of a mark, None where it is not set."""
-    value = await connection.fetchval(f"SELECT value FROM {settings_of(schema)} WHERE name = {literal(name)}")
+    """Return the value of a mark, None if it is not set."""
+    value = await connection.fetchval(
+        f"SELECT value FROM {settings_of(schema)} WHERE name = {literal(name)}"
+    )
     return None if value is None else str(value)
 
 
-async def add_mark(connection: Connection, schema: str, name: str, value: str, by: str | None = None) -> bool:
-    """Set a mark that nobody has set yet; return whether it was set now."""
+async def add_mark(
+    connection: Connection, schema: str, name: str, value: str, by: str | None = None
+) -> bool:
+    """Set a mark that is not set yet; return whether this call set it."""
     done = await connection.fetchval(
         f"INSERT INTO {settings_of(schema)} (name, value, stored_by) VALUES ($1, $2, $3) "
         "ON CONFLICT DO NOTHING RETURNING true",
@@ -52,7 +66,9 @@ async def add_mark(connection: Connection, schema: str, name: str, value: str, b
     return bool(done)
 
 
-async def set_mark(connection: Connection, schema: str, name: str, value: str, by: str | None = None) -> None:
+async def set_mark(
+    connection: Connection, schema: str, name: str, value: str, by: str | None = None
+) -> None:
     """Set a mark, whatever it was before."""
     await connection.execute(
         f"INSERT INTO {settings_of(schema)} (name, value, stored_by) VALUES ($1, $2, $3) ON CONFLICT (name) "

@@ -1,6 +1,8 @@
-"""What order-monitor adds to the shop's database: tables of its own, one column and its indexes, without stopping the shop.
+"""What order-monitor adds to the shop's database without stopping the shop: its own tables, one
+column, and indexes.
 
-Its own tables come first: without them nothing is asked, and a role that does not own the orders table can make them all the same.
+Its own tables come first: nothing is asked without them, and a role that does not own the orders
+table can still create them.
 """
 
 from __future__ import annotations
@@ -12,36 +14,42 @@ from typing import Final
 import tenacity
 
 from order_monitor.core.clock import Clock
-from order_monitor.core.errors import OrderMonitorError, RightsError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.errors import (
+    OrderMonitorError,
+    RightsError,
+    ShopMisfitError,
+    ShopUnavailableError,
+)
 from order_monitor.core.outcome import Outcome
-from order_monitor.shop.accounts import INTEGRATIONS
-from order_monitor.shop.columns import Column, Table, columns_of, is_table, literal, quoted
+from order_monitor.shop.accounts.tables import INTEGRATIONS
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.event_sql import outcome_of
 from order_monitor.shop.first_start import first_start_sql
-from order_monitor.shop.indexing import Change, IndexPlan, drop_of, is_broken, is_there, stale
-from order_monitor.shop.layout import (
+from order_monitor.shop.locks import OLDER_VERSION, is_older_there
+from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
+from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, literal, quoted
+from order_monitor.shop.schema.indexes import Change, IndexPlan, drop_of, is_broken, is_there, stale
+from order_monitor.shop.schema.own_tables import grants_to_come, may_use
+from order_monitor.shop.schema.relations import view_remark
+from order_monitor.shop.schema.rights import Rights, missing_rights
+from order_monitor.shop.schema.search import find_table
+from order_monitor.shop.schema.table_config import (
     DELIVERIES,
     DISPATCHES,
     EVENTS,
+    OBSERVATIONS,
     PAUSES,
     PINS,
     PRESENCE,
     REVIEW,
     SETTINGS,
     TIMING,
-    Layout,
+    TableConfig,
     events_of,
     is_open,
     is_unknown,
     settings_of,
 )
-from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
-from order_monitor.shop.membership import OLDER_VERSION, is_older_there
-from order_monitor.shop.own_tables import grants_to_come, may_use
-from order_monitor.shop.rights import Rights, missing_rights
-from order_monitor.shop.shapes import view_remark
-from order_monitor.shop.table_search import find_table
+from order_monitor.shop.writing.event_sql import outcome_of
 
 REFERANS: Final = Column("provider_referans", "character varying", 255)
 _LOCK_TIMEOUT: Final = "2s"
@@ -55,73 +63,88 @@ SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid <> pg_backend_pid() A
 
 
 class Migration:
-    """Compares the table with what is needed, and adds what is missing."""
+    """Compares the database with what is needed, and adds what is missing."""
 
-    def __init__(self, database: Database, layout: Layout, clock: Clock, *, old: float = 60.0) -> None:
-        """Work on the table that ``layout`` names; transactions older than ``old`` seconds are worth a word."""
+    def __init__(
+        self, database: Database, table_config: TableConfig, clock: Clock, *, old: float = 60.0
+    ) -> None:
+        """Work on the table that ``table_config`` names.
+
+        Transactions older than ``old`` seconds are reported.
+        """
         self._database = database
-        self._layout = layout
+        self._table_config = table_config
         self._clock = clock
         self._old = old
 
     async def table(self) -> Table:
-        """Look up the table, which may still be without the column that is about to be added.
+        """Look up the table, which may still lack the column that is about to be added.
 
         Raises:
             SettingsError: another column is missing, or the table.
-            RightsError: this role may not see what is needed.
+            RightsError: this role cannot see what is needed.
         """
-        layout = self._layout
+        table_config = self._table_config
         async with self._database.transaction() as connection:
-            rights = await missing_rights(connection, layout)
+            rights = await missing_rights(connection, table_config)
             if rights.is_beside_own:
                 raise RightsError(rights.sql)
             return await find_table(
                 connection,
-                schema=layout.schema,
-                table=layout.table,
-                overrides=layout.overrides,
-                time_zone=layout.time_zone,
+                schema=table_config.schema,
+                table=table_config.table,
+                overrides=table_config.overrides,
+                time_zone=table_config.time_zone,
                 without=("provider_referans",),
             )
 
     def wanted(self, table: Table) -> list[Change]:
-        """Return everything that is needed, there or not."""
+        """Return everything that is needed, whether it exists or not."""
         column = table.get("provider_referans") or REFERANS
         plans = [
             IndexPlan(table, "referans", column.sql, f"{column.sql} IS NOT NULL"),
-            IndexPlan(table, "open", table["sent_at"].sql, is_open(table, self._layout)),
+            IndexPlan(table, "open", table["sent_at"].sql, is_open(table, self._table_config)),
         ]
-        if condition := is_unknown(table, self._layout):
+        if condition := is_unknown(table, self._table_config):
             plans.append(IndexPlan(table, "unknown", table["external_status"].sql, condition))
         indexes = [change for plan in plans for change in plan.changes()]
-        added = [] if table.shape.is_view else [_column(table, column)]
-        events = [_events(table), _outcome(table, self._layout), *_origins(table)]
+        added = [] if table.relation.is_view else [_column(table, column)]
+        events = [_events(table), _outcome(table, self._table_config), *_origins(table)]
         ours = [*events, _deliveries(table), _pauses(table), _review(table), _timing(table)]
-        ours += [_dispatches(table), _pins(table), _settings(table), _first_start(table), _presence(table)]
+        ours += [
+            _dispatches(table),
+            _pins(table),
+            _settings(table),
+            _first_start(table),
+            _presence(table),
+            _observations(table),
+        ]
         return [*added, *ours, *indexes]
 
     async def missing(self, table: Table) -> list[Change]:
-        """Return what is not there yet, an index that was left half-built included."""
+        """Return what does not exist yet, including an index that was left half-built."""
         async with self._database.transaction() as connection:
-            return [change for change in self.wanted(table) if not await _has(connection, table, change)]
+            return [
+                change for change in self.wanted(table) if not await _has(connection, table, change)
+            ]
 
     async def outdated(self, table: Table) -> list[Change]:
-        """Return what drops the indexes of ours that no query uses any more."""
+        """Return the changes that drop our indexes that no query uses any more."""
         async with self._database.transaction() as connection:
             return await stale(connection, table, self.wanted(table))
 
     async def apply(self) -> AsyncIterator[str]:
-        """Add what is missing, and tell each thing done. Interrupted, it is simply run again.
+        """Add what is missing, and yield a line for each change. After an interruption, run it
+        again.
 
-        What this role may not add is left to the table's owner, and everything else is added all the same.
+        What this role may not add is left to the table's owner; everything else is added anyway.
 
         Raises:
             SettingsError: the table lacks more than we may add.
-            OrderMonitorError: a process of version 0.1 is at work, and nothing was changed.
+            OrderMonitorError: a process of version 0.1 is running; nothing was changed.
             ShopMisfitError: at the end, with the SQL that the owner must run.
-            RightsError: at the end, where all is there that this role may not use.
-            ShopError: the database could not be asked, or its lock not be had.
+            RightsError: at the end, if everything exists but this role may not use it.
+            ShopError: the database could not be asked, or a lock could not be taken.
         """
         table = await self.table()
         await self._refuse_older(table)
@@ -147,21 +170,24 @@ class Migration:
             else:
                 refused.append(f"{drop.sql};")
                 yield f"could not drop {drop.what}: {why}"
-        if table.shape.is_view:
-            yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.shape))}"
+        if table.relation.is_view:
+            yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.relation))}"
         _refuse(refused, rights, to_come)
 
     async def _rights(self, table: Table, unmade: list[str]) -> tuple[Rights, list[str]]:
-        """Return which rights this role lacks, and which it will need on tables of ours that could not be made."""
+        """Return the rights this role lacks, and those it will need on our tables that could not be
+        created.
+        """
         async with self._database.transaction() as connection:
-            rights = await missing_rights(connection, self._layout)
+            rights = await missing_rights(connection, self._table_config)
             return rights, await grants_to_come(connection, table.schema, unmade)
 
     async def _refuse_older(self, table: Table) -> None:
-        """Change nothing while version 0.1 is at work: it would find no pause any more, and ask accounts that are paused.
+        """Change nothing while version 0.1 is running: it would no longer find its pauses, and
+        would ask accounts that are paused.
 
         Raises:
-            OrderMonitorError: it is.
+            OrderMonitorError: it is running.
         """
         async with self._database.transaction() as connection:
             if await is_older_there(connection, f"{table.schema}.{table.name}"):
@@ -175,21 +201,32 @@ class Migration:
             yield line
 
     async def _bring_up_to_date(self, table: Table) -> AsyncIterator[str]:
-        """Say of what older versions have written what this one reads there."""
+        """Fill in what this version reads but older versions did not write."""
         async with self._database.transaction() as connection:
             events = await columns_of(connection, table.schema, EVENTS)
             pauses = await may_use(connection, table.schema, PAUSES, "DELETE")
         if "outcome" in events and (
-            count := await self._fill(table, "outcome", fill_outcomes_sql(table, self._layout))
+            count := await self._fill(
+                table, "outcome", fill_outcomes_sql(table, self._table_config)
+            )
         ):
             yield f"filled the outcome of {count} events"
-        if "source" in events and (count := await self._fill(table, "source", fill_sources_sql(table))):
+        if "source" in events and (
+            count := await self._fill(table, "source", fill_sources_sql(table))
+        ):
             yield f"filled the source and cause of {count} events"
-        if pauses and self._layout.accounts_from_shop and (count := await self._rename_pauses(table)):
+        if (
+            pauses
+            and self._table_config.accounts_from_shop
+            and (count := await self._rename_pauses(table))
+        ):
             yield f"moved {count} pauses to their accounts' ids"
 
     async def _rename_pauses(self, table: Table) -> int:
-        """Keep pauses by the accounts' ids; one that was made by a name that fits several accounts pauses all of them."""
+        """Change pauses to use the accounts' ids.
+
+        A pause under a name that matches several accounts pauses all of them.
+        """
         async with self._database.transaction() as connection:
             if "id" not in await columns_of(connection, table.schema, INTEGRATIONS):
                 return 0
@@ -199,7 +236,7 @@ class Migration:
         return int(status.rpartition(" ")[2])
 
     async def _dropped(self, drop: Change) -> str | None:
-        """Drop an index; return why this role may not."""
+        """Drop an index; return why this role may not, None if it was dropped."""
         try:
             await self._drop(drop)
         except ShopMisfitError as error:
@@ -214,19 +251,28 @@ class Migration:
             await connection.execute(drop.sql)
 
     async def _fill(self, table: Table, column: str, slices: str) -> int:
-        """Say of older events what their ``column`` is, a slice at a time; return how many those were."""
+        """Fill in ``column`` of older events, a slice at a time.
+
+        Return the number of events filled in.
+        """
         done = 0
         async with self._database.transaction() as connection:
-            lowest = await connection.fetchval(f"SELECT min(id) FROM {events_of(table.schema)} WHERE {column} IS NULL")
+            lowest = await connection.fetchval(
+                f"SELECT min(id) FROM {events_of(table.schema)} WHERE {column} IS NULL"
+            )
             highest = await connection.fetchval(f"SELECT max(id) FROM {events_of(table.schema)}")
         for first in range(lowest, highest + 1, _SLICE) if lowest is not None else ():
             async with self._database.transaction() as connection:
-                status = await connection.execute(f"{slices} AND id BETWEEN {first} AND {first + _SLICE - 1}")
+                status = await connection.execute(
+                    f"{slices} AND id BETWEEN {first} AND {first + _SLICE - 1}"
+                )
             done += int(status.rpartition(" ")[2])
         return done
 
     async def _alter(self, sql: str) -> None:
-        """Alter the table without making the shop queue behind us: the lock is had at once, or asked for again."""
+        """Alter the table without making the shop queue behind us: take the lock quickly or try
+        again.
+        """
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ShopUnavailableError),
             stop=tenacity.stop_after_attempt(_LOCK_TRIES),
@@ -242,7 +288,10 @@ class Migration:
             await connection.execute(sql)
 
     async def _build(self, change: Change) -> AsyncIterator[str]:
-        """Build an index beside the running shop. What an interrupted build left is invalid, and goes first."""
+        """Build an index while the shop runs.
+
+        An invalid index left by an interrupted build is dropped first.
+        """
         async with self._database.plain() as connection:
             if count := await connection.fetchval(_WAITED_FOR, self._old):
                 yield f"may have to wait for {count} transaction{'s' if count > 1 else ''} open for over {self._old:g} s"
@@ -251,15 +300,19 @@ class Migration:
                 await connection.execute(drop_of(change))
                 yield f"dropped {change.what}, which was left half-built"
             await connection.execute(change.sql)
-            # Behind a pooler the connection is somebody else's next.
+            # Behind a pooler another client gets this connection next.
             await connection.execute("RESET statement_timeout; RESET lock_timeout")
 
 
 def _refuse(refused: list[str], rights: Rights, to_come: list[str]) -> None:
-    """Say what others must run, where anything must be: what this role may not add, and every right it lacks, in one go."""
+    """Raise an error with everything that others must run: the changes that this role may not make,
+    and every right it lacks.
+    """
     if refused:
         grants = [f"{grant};" for grant in (*rights.needed, *rights.further, *to_come)]
-        raise ShopMisfitError("\n".join(["let the owner of the table run, for example by psql:", *refused, *grants]))
+        raise ShopMisfitError(
+            "\n".join(["let the owner of the table run, for example by psql:", *refused, *grants])
+        )
     if rights.needed:
         raise RightsError(rights.sql)
 
@@ -274,13 +327,16 @@ def _column(table: Table, column: Column) -> Change:
 
 async def _has(connection: Connection, table: Table, change: Change) -> bool:
     if change.mark is not None:
-        # A table that is about to be made has all its marks from the start; what may not be read is told with the rights.
+        # A table that is about to be created has all its marks from the start; a missing right to
+        # read it is reported with the rights.
         can_be_read = await may_use(connection, table.schema, SETTINGS, "SELECT")
         return not can_be_read or await read_mark(connection, table.schema, change.mark) is not None
     if change.table is not None:
-        # A table that is about to be made has all its columns from the start.
+        # A table that is about to be created has all its columns from the start.
         if change.column is None or not await is_table(connection, table.schema, change.table):
-            return change.column is not None or await is_table(connection, table.schema, change.table)
+            return change.column is not None or await is_table(
+                connection, table.schema, change.table
+            )
         return await is_table(connection, table.schema, change.table, change.column)
     if change.index is None and change.place is None:
         return table.get("provider_referans") is not None
@@ -288,7 +344,7 @@ async def _has(connection: Connection, table: Table, change: Change) -> bool:
 
 
 def _events(table: Table) -> Change:
-    """The events: one row a change of status, for the shop's own code to consume."""
+    """The events: one row for each change of status, for the shop's own code to consume."""
     tenant = table.get("tenant_id")
     return _our_table(
         table,
@@ -304,38 +360,51 @@ def _events(table: Table) -> Change:
     )
 
 
-def _outcome(table: Table, layout: Layout) -> Change:
-    """What an event meant, whatever words the shop has for it; events of older versions are filled in from theirs."""
+def _outcome(table: Table, table_config: TableConfig) -> Change:
+    """The meaning of an event, independent of the shop's status words.
+
+    For events of older versions it is derived from their status.
+    """
     events = events_of(table.schema)
     add = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS outcome text"
-    sql = f"{add};\n{fill_outcomes_sql(table, layout)}"
+    sql = f"{add};\n{fill_outcomes_sql(table, table_config)}"
     reverse = f"ALTER TABLE {events} DROP COLUMN IF EXISTS outcome"
     return Change(f"column outcome of {EVENTS}", sql, reverse, table=EVENTS, column="outcome")
 
 
-def fill_outcomes_sql(table: Table, layout: Layout) -> str:
-    """SQL that says of events without an outcome what they meant; of a word that nobody knows only where there was a PIN."""
-    known = f"COALESCE({outcome_of('to_status', layout)}, CASE WHEN has_pin THEN {literal(Outcome.COMPLETED)} END)"
+def fill_outcomes_sql(table: Table, table_config: TableConfig) -> str:
+    """SQL that fills in the outcome of events without one.
+
+    For an unknown word, only if there was a PIN.
+    """
+    known = f"COALESCE({outcome_of('to_status', table_config)}, CASE WHEN has_pin THEN {literal(Outcome.COMPLETED)} END)"
     return f"UPDATE {events_of(table.schema)} SET outcome = {known} WHERE outcome IS NULL AND {known} IS NOT NULL"
 
 
 def _origins(table: Table) -> list[Change]:
-    """Who decided an event, what ended the order, at which account and by which reference; and the event's own name elsewhere."""
+    """Who decided an event, what ended the order, at which account and under which reference.
+
+    Also the event's own id for other systems.
+    """
     events, changes = events_of(table.schema), []
     for column in ("source", "cause", "account", "reference", "uid"):
         sql = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS {column} {'uuid' if column == 'uid' else 'text'}"
         if column == "uid":
-            # Set apart: a default given with the column would write every old event anew. Old events keep their number as a name.
+            # Set separately: a default given with the column would rewrite every old event. Old
+            # events keep their number as their name.
             sql += f";\nALTER TABLE {events} ALTER COLUMN uid SET DEFAULT gen_random_uuid()"
         reverse = f"ALTER TABLE {events} DROP COLUMN IF EXISTS {column}"
-        changes.append(Change(f"column {column} of {EVENTS}", sql, reverse, table=EVENTS, column=column))
+        changes.append(
+            Change(f"column {column} of {EVENTS}", sql, reverse, table=EVENTS, column=column)
+        )
     return changes
 
 
 def fill_sources_sql(table: Table) -> str:
-    """SQL that says of events of the version before who decided them, and what ended the order.
+    """SQL that fills in who decided events of the previous version, and what ended the order.
 
-    Their author is a name that a person may have had too, so only what followed a question counts as the program's.
+    Their author is a name that a person may have had too, so only an event that followed a check is
+    attributed to the program.
     """
     program = "decided_by IN ('daemon', 'ask') AND checks > 0"
     return (
@@ -347,12 +416,19 @@ def fill_sources_sql(table: Table) -> str:
 
 
 _FITS: Final = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(i.id::text, 8)"
-"""SQL of whether a row ``p`` was kept by the name that versions before made of an integration ``i``."""
+"""SQL for whether a row ``p`` was stored under the name that earlier versions gave to an
+integration ``i``.
+"""
 
 
 def rename_timing_sql(schema: str) -> str:
-    """SQL that keeps what was learned by the accounts' ids, where the name of before was one account's alone."""
-    timing, integrations = f"{quoted(schema)}.{quoted(TIMING)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}"
+    """SQL that changes learned timings to use the accounts' ids, if the old name belonged to only
+    one account.
+    """
+    timing, integrations = (
+        f"{quoted(schema)}.{quoted(TIMING)}",
+        f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
+    )
     return (
         f"UPDATE {timing} p SET account = i.id::text FROM {integrations} i WHERE {_FITS} "
         f"AND NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account) "
@@ -362,8 +438,14 @@ def rename_timing_sql(schema: str) -> str:
 
 
 def rename_pauses_sql(schema: str) -> str:
-    """SQL that keeps pauses by the accounts' ids, which were kept by a name and the beginning of an id."""
-    pauses, integrations, fits = f"{quoted(schema)}.{quoted(PAUSES)}", f"{quoted(schema)}.{quoted(INTEGRATIONS)}", _FITS
+    """SQL that changes pauses to use the accounts' ids; they were stored under a name and the
+    beginning of an id.
+    """
+    pauses, integrations, fits = (
+        f"{quoted(schema)}.{quoted(PAUSES)}",
+        f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
+        _FITS,
+    )
     is_old = f"NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account)"
     return (
         f"WITH old AS (DELETE FROM {pauses} p WHERE {is_old} AND EXISTS (SELECT FROM {integrations} i WHERE {fits}) "
@@ -374,7 +456,7 @@ def rename_pauses_sql(schema: str) -> str:
 
 
 def _deliveries(table: Table) -> Change:
-    """The webhook's outbox: which event still has to be posted when, and what each try brought."""
+    """The webhook's outbox: which event still has to be posted when, and the result of each try."""
     waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
     return _our_table(
         table,
@@ -390,7 +472,7 @@ def _deliveries(table: Table) -> Change:
 
 
 def _pauses(table: Table) -> Change:
-    """The accounts that a person has paused: it holds for every process, and after a restart."""
+    """The accounts that a person has paused; valid for every process, and after a restart."""
     return _our_table(
         table,
         PAUSES,
@@ -400,7 +482,7 @@ def _pauses(table: Table) -> Change:
 
 
 def _review(table: Table) -> Change:
-    """What a person must look at: contradictions, which are kept and never guessed."""
+    """What a person must look at: contradictions, which are stored instead of guessed about."""
     return _our_table(
         table,
         REVIEW,
@@ -412,7 +494,7 @@ def _review(table: Table) -> Change:
 
 
 def _timing(table: Table) -> Change:
-    """What was learned of when orders end: a sketch a product, no order in it."""
+    """What was learned about when orders end: one sketch per product, without any order."""
     return _our_table(
         table,
         TIMING,
@@ -422,7 +504,10 @@ def _timing(table: Table) -> Change:
 
 
 def _dispatches(table: Table) -> Change:
-    """Each order as it was sent: to which account, under which reference, when. What is asked and believed goes by it."""
+    """Each order as it was sent: to which account, under which reference, and when.
+
+    What is asked and believed depends on it.
+    """
     return _our_table(
         table,
         DISPATCHES,
@@ -437,7 +522,10 @@ def _dispatches(table: Table) -> Change:
 
 
 def _pins(table: Table) -> Change:
-    """Whose each code is: a keyed digest, never the code itself. The primary key is what keeps a code to one order."""
+    """The order that owns each code: a keyed digest, never the code itself.
+
+    The primary key makes sure that a code belongs to only one order.
+    """
     order = _type_of(table["id"])
     return _our_table(
         table,
@@ -451,7 +539,7 @@ def _pins(table: Table) -> Change:
 
 
 def _settings(table: Table) -> Change:
-    """What all processes share: settings that decide money, marks, and the key of the digests."""
+    """What all processes share: settings that decide about money, marks, the key for digests."""
     full = f"{quoted(table.schema)}.{quoted(SETTINGS)}"
     made = _our_table(
         table,
@@ -467,13 +555,18 @@ def _settings(table: Table) -> Change:
 
 
 def _first_start(table: Table) -> Change:
-    """When this program began on a table that may be old; for installations whose version had no such mark."""
+    """When this program began on a table that may be old.
+
+    For installations of a version without such a mark.
+    """
     reverse = f"DELETE FROM {settings_of(table.schema)} WHERE name = {literal(FIRST_START)}"
-    return Change("the moment of the first start", first_start_sql(table.schema), reverse, mark=FIRST_START)
+    return Change(
+        "the moment of the first start", first_start_sql(table.schema), reverse, mark=FIRST_START
+    )
 
 
 def _presence(table: Table) -> Change:
-    """Which processes work on this shop, and how their clocks stood when they were last seen."""
+    """Which processes work on this shop, and the state of their clocks when last seen."""
     return _our_table(
         table,
         PRESENCE,
@@ -485,23 +578,51 @@ def _presence(table: Table) -> Change:
     )
 
 
+def _observations(table: Table) -> Change:
+    """What would have been written, a row a dispatch, while the shop was only observed.
+
+    The PIN is not in it, only a keyed digest.
+    """
+    return _our_table(
+        table,
+        OBSERVATIONS,
+        f"order_id {_type_of(table['id'])} NOT NULL, tenant_id text, account text NOT NULL, "
+        "reference text NOT NULL, sent_at timestamptz, first_asked_at timestamptz NOT NULL, "
+        "last_asked_at timestamptz NOT NULL, checks integer NOT NULL DEFAULT 1, "
+        "answer text NOT NULL, outcome text, status text, cause text, why text, "
+        "has_pin boolean NOT NULL DEFAULT false, digest bytea, done_at timestamptz, "
+        "found_ended boolean NOT NULL DEFAULT false, their_end_at timestamptz, "
+        "noted_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
+        "PRIMARY KEY (order_id, reference, account)",
+        pending="INDEX (order_id) WHERE done_at IS NULL",
+        alone="INDEX (order_id) WHERE done_at IS NOT NULL AND their_end_at IS NULL AND NOT found_ended",
+        noted="INDEX (noted_at)",
+    )
+
+
 def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
-    """Return what makes a table of ours beside the orders, with its indexes: by the end of each one's name."""
+    """Return the change that creates one of our tables with its indexes, given by the ends of their
+    names.
+    """
     full = f"{quoted(table.schema)}.{quoted(name)}"
     statements = [f"CREATE TABLE IF NOT EXISTS {full} ({columns})"]
     for end, index in indexes.items():
         kind, _, rest = index.partition("INDEX ")
-        statements.append(f"CREATE {kind}INDEX IF NOT EXISTS {quoted(f'{name}_{end}')} ON {full} {rest}")
-    return Change(f"table {name}", ";\n".join(statements), f"DROP TABLE IF EXISTS {full}", table=name)
+        statements.append(
+            f"CREATE {kind}INDEX IF NOT EXISTS {quoted(f'{name}_{end}')} ON {full} {rest}"
+        )
+    return Change(
+        f"table {name}", ";\n".join(statements), f"DROP TABLE IF EXISTS {full}", table=name
+    )
 
 
 def _type_of(column: Column) -> str:
-    """SQL for a column's type, without its width."""
+    """Return SQL for a column's type, without its width."""
     return column.cast.removeprefix("::") or "text"
 
 
 def as_sql(changes: list[Change]) -> str:
-    """Write the changes as a script for psql."""
+    """Return the changes as a script for psql."""
     if not changes:
         return "-- nothing to do"
     head = "-- CREATE INDEX CONCURRENTLY cannot run inside a transaction: psql -f, without --single-transaction"
@@ -509,11 +630,14 @@ def as_sql(changes: list[Change]) -> str:
 
 
 def as_django(changes: list[Change], missing: list[Change] | None = None) -> str:
-    """Write the changes as a Django migration; its ``dependencies`` are the shop's to fill in.
+    """Return the changes as a Django migration; the shop fills in its ``dependencies``.
 
-    Undone, it takes away only what it made: of the shop's own table nothing that was there before, as what is not ``missing`` was.
+    Undoing it removes only what it made: nothing of the shop's own table that existed before, which
+    is everything not in ``missing``.
     """
-    kept = [] if missing is None else [one for one in changes if one.is_shops and one not in missing]
+    kept = (
+        [] if missing is None else [one for one in changes if one.is_shops and one not in missing]
+    )
     operations = "\n".join(
         f"        migrations.RunSQL(\n            sql={change.sql!r},\n            "
         f"reverse_sql={'migrations.RunSQL.noop' if change in kept else repr(change.reverse)},\n        ),"
@@ -522,7 +646,7 @@ def as_django(changes: list[Change], missing: list[Change] | None = None) -> str
     return (
         "from django.db import migrations\n\n\n"
         "class Migration(migrations.Migration):\n"
-        '    """What order-monitor needs: a column and indexes, built beside the running shop."""\n\n'
+        '    """What order-monitor needs: a column and indexes, built while the shop runs."""\n\n'
         "    # CREATE INDEX CONCURRENTLY cannot run inside a transaction.\n"
         "    atomic = False\n\n"
         "    # The newest migration of this app goes here.\n"

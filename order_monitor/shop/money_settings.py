@@ -1,7 +1,9 @@
-"""The settings that decide money, as they are in force for all processes of a shop: kept as rows of our own table.
+"""The settings that decide about money, as they are in force for all processes of a shop: stored as
+rows of our own table.
 
-Whoever writes an end agrees with what is stored, or writes none. What is stored is replaced by a person (`order-monitor settings
-adopt`), and by a daemon where no other daemon lives with what is stored: by a deploy that stops the old one and starts the new one.
+A process that writes an end must agree with what is stored; otherwise it writes none. A person can
+replace the stored values (`order-monitor settings adopt`), and so can a daemon if no other running
+daemon uses them: for example in a deployment that stops the old one and starts the new one.
 """
 
 from __future__ import annotations
@@ -12,21 +14,35 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
-from order_monitor.shop.columns import quoted
+from order_monitor.core.errors import ObservedError
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import PRESENCE, settings_of
 from order_monitor.shop.marks import set_mark
+from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.table_config import PRESENCE, settings_of
 
 LIVES_FOR: Final = 60.0
 """Seconds after which a daemon that has not been seen counts as gone."""
 
+OBSERVE: Final = "schedule.observe"
+"""The key of the setting with which nothing is written: it decides for every process of the shop."""
+
+OBSERVED: Final = (
+    f"{OBSERVE} is in force for this shop, so nothing is written; start the daemon with "
+    "observe = false, or run order-monitor settings adopt with it"
+)
+"""Why nothing is written while the mark stands, and how it is lifted."""
+
 _PREFIX: Final = "money."
+_ABSENT: Final = {OBSERVE: "false"}
+"""What holds where others are stored and a key is not: versions that do not know it go by that, and
+they may be at work.
+"""
 _COUNT_DIGITS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A daemon, as the others see it: ``id`` is that of its row in the table of who is there."""
+    """A daemon, as other processes see it: ``id`` is the id of its row in the presence table."""
 
     id: str
     host: str
@@ -36,20 +52,22 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A key whose stored value is not this process's own."""
+    """A key whose stored value differs from this process's own."""
 
     key: str
     stored: str
     own: str
 
     def __str__(self) -> str:
-        """Say it as in every message."""
+        """Return the text used in every message."""
         return f"{self.key} is {self.own}, in force {self.stored}"
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What came of comparing: ``added`` was not stored yet, ``replaced`` was stored otherwise, ``differing`` still is."""
+    """The result of a comparison: ``added`` was not stored before, ``replaced`` was stored with
+    another value, ``differing`` still has another value.
+    """
 
     in_force: Mapping[str, str]
     added: tuple[str, ...] = ()
@@ -59,7 +77,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A stored value, when it was stored and by whom."""
+    """A stored value, with the time (epoch seconds) and the author."""
 
     value: str
     stored_at: float
@@ -67,23 +85,26 @@ class Kept:
 
 
 def digest_of(values: Mapping[str, str]) -> str:
-    """Return a short hex digest: how many keys these are, and a hash of all of them in their order."""
+    """Return a short hex digest: the number of keys, and a hash of all values in order."""
     pairs = json.dumps(list(values.items()), ensure_ascii=False)
     return f"{len(values):0{_COUNT_DIGITS}x}{blake2b(pairs.encode(), digest_size=6).hexdigest()}"
 
 
 def is_digest_of(digest: str, stored: Mapping[str, str], own: Mapping[str, str]) -> bool:
-    """Whether whoever shows ``digest`` goes by what is ``stored``; ``own`` has the keys that this version knows, in their order.
+    """Whether the process that shows ``digest`` uses the ``stored`` values.
 
-    Keys are only ever added at the end, so that an older version's digest is that of our first few. Of a newer version's it is
-    not known, and it counts: nothing is taken from a daemon that may live by it.
+    ``own`` has the keys that this version knows, in order. Keys are only added at the end, so an
+    older version's digest covers our first few keys. A newer version's digest cannot be checked and
+    counts as true, so that nothing is taken from a daemon that may use the values.
     """
     try:
         count = int(digest[:_COUNT_DIGITS], 16)
     except ValueError:
         return True
     keys = list(own)[:count]
-    return count > len(own) or digest == digest_of({key: stored[key] for key in keys if key in stored})
+    return count > len(own) or digest == digest_of(
+        {key: stored[key] for key in keys if key in stored}
+    )
 
 
 class MoneySettings:
@@ -95,12 +116,15 @@ class MoneySettings:
         self._presence = f"{quoted(schema)}.{quoted(PRESENCE)}"
 
     async def kept(self, connection: Connection) -> dict[str, Kept]:
-        """Return what is stored, by key, also keys that only a newer version knows."""
+        """Return what is stored, by key, including keys that only a newer version knows."""
         rows = await connection.fetch(
             "SELECT name, value, extract(epoch FROM stored_at)::float8 AS stored_at, stored_by "
             f"FROM {settings_of(self._schema)} WHERE starts_with(name, '{_PREFIX}') ORDER BY name"
         )
-        return {r["name"].removeprefix(_PREFIX): Kept(r["value"], r["stored_at"], r["stored_by"]) for r in rows}
+        return {
+            r["name"].removeprefix(_PREFIX): Kept(r["value"], r["stored_at"], r["stored_by"])
+            for r in rows
+        }
 
     async def read(self, connection: Connection) -> dict[str, str]:
         """Return the stored values, by key."""
@@ -115,22 +139,30 @@ class MoneySettings:
         may_replace: bool = False,
         me: Daemon | None = None,
     ) -> Agreement:
-        """Compare ``own`` with what is stored, store what is not there yet, and where it ``may_replace`` also what differs.
+        """Compare ``own`` with what is stored; store what is missing and, with ``may_replace``,
+        also what differs.
 
-        A daemon, ``me``, replaces only where no other lives with what is stored; it is seen to live from here on, where it
-        agrees. Two processes never do this at the same time: the second one finds what the first has committed.
+        A daemon, ``me``, replaces values only if no other running daemon uses the stored ones; if
+        it agrees, it is visible as running from then on. Two processes never do this at the same
+        time: the second one finds what the first has committed.
         """
         stored = await self.read(connection)
         if me is None and all(stored.get(key) == value for key, value in own.items()):
             return Agreement(stored)
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock_of(self._schema))
         stored = await self.read(connection)
-        added = tuple(key for key in own if key not in stored)
+        held = {**_ABSENT, **stored} if stored else {}
         differing = tuple(
-            Difference(key, stored[key], own[key]) for key in own if stored.get(key, own[key]) != own[key]
+            Difference(key, held[key], own[key])
+            for key in own
+            if held.get(key, own[key]) != own[key]
         )
+        differs = {one.key for one in differing}
+        added = tuple(key for key in own if key not in stored and key not in differs)
         is_free = (
-            may_replace and bool(differing) and (me is None or not await self._is_lived_by(connection, stored, own, me))
+            may_replace
+            and bool(differing)
+            and (me is None or not await self._is_lived_by(connection, stored, own, me))
         )
         for key in (*added, *(one.key for one in differing if is_free)):
             await set_mark(connection, self._schema, f"{_PREFIX}{key}", own[key], by)
@@ -144,16 +176,17 @@ class MoneySettings:
     async def _is_lived_by(
         self, connection: Connection, stored: Mapping[str, str], own: Mapping[str, str], me: Daemon
     ) -> bool:
-        """Whether another daemon lives with what is stored.
+        """Whether another running daemon uses the stored values.
 
-        One that lives, but with other settings than the stored ones, only waits as we do, and must not be waited for. An example:
-        members A and B go by a limit of 24 h, and both are to go by 12 h, one after the other.
+        A running daemon with other settings than the stored ones is only waiting, as we are, and
+        must not be waited for. Example: members A and B use a limit of 24 h, and both are changed
+        to 12 h, one after the other.
 
-        1. A is stopped and started: B lives with the stored 24 h, so A waits, and asks nothing. B asks.
-        2. B is stopped and started. Now A lives, with 12 h, and B, with 12 h; nobody lives with the stored 24 h. Whoever looks
-           first stores 12 h, the other one finds that it agrees, and both ask.
+        1. A is restarted: B runs with the stored 24 h, so A waits and asks nothing. B asks.
+        2. B is restarted. Now A and B run with 12 h, and no daemon uses the stored 24 h. The first
+           one that looks stores 12 h, the other one finds that it agrees, and both ask.
 
-        If any daemon that lives counted, in step 2 A would wait for B and B for A, for ever.
+        If every running daemon counted, A would wait for B and B for A in step 2, without end.
         """
         rows = await connection.fetch(
             f"SELECT settings FROM {self._presence} WHERE kind = 'daemon' AND id <> $1 AND settings IS NOT NULL "
@@ -164,7 +197,9 @@ class MoneySettings:
         return any(is_digest_of(row["settings"], stored, own) for row in rows)
 
     async def _announce(self, connection: Connection, me: Daemon, digest: str) -> None:
-        """Be seen from the very moment on in which we agree: a daemon that looks a moment later must not take us for gone."""
+        """Become visible at the moment in which we agree: a daemon that looks just afterwards must
+        not consider us gone.
+        """
         await connection.execute(
             f"INSERT INTO {self._presence} (id, host, pid, kind, version, settings) VALUES ($1, $2, $3, 'daemon', $4, $5) "
             "ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind, settings = EXCLUDED.settings, seen_at = clock_timestamp()",
@@ -176,10 +211,31 @@ class MoneySettings:
         )
 
     async def leave(self, connection: Connection, me: Daemon) -> None:
-        """Live by them no more: whoever starts next need not wait until we count as gone."""
-        await connection.execute(f"UPDATE {self._presence} SET settings = NULL WHERE id = $1", me.id)
+        """Stop using the values, so that the next process need not wait until we count as gone."""
+        await connection.execute(
+            f"UPDATE {self._presence} SET settings = NULL WHERE id = $1", me.id
+        )
+
+
+async def refuse_while_observed(connection: Connection, schema: str) -> None:
+    """Let this transaction write only while no daemon observes.
+
+    Whoever changes the mark waits for this transaction's end, and whoever writes after that sees
+    it: no process needs to know of another.
+
+    Raises:
+        ObservedError: the mark stands.
+    """
+    value = await connection.fetchval(
+        f"SELECT value FROM {settings_of(schema)} WHERE name = {literal(f'{_PREFIX}{OBSERVE}')} "
+        "FOR SHARE"
+    )
+    if value == "true":
+        raise ObservedError(OBSERVED)
 
 
 def _lock_of(schema: str) -> int:
     """Return the number of the lock under which a schema's settings are compared and stored."""
-    return int.from_bytes(blake2b(f"order-monitor money {schema}".encode(), digest_size=8).digest(), signed=True)
+    return int.from_bytes(
+        blake2b(f"order-monitor money {schema}".encode(), digest_size=8).digest(), signed=True
+    )

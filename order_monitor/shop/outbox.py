@@ -1,6 +1,7 @@
-"""The webhook's outbox: which events are to be posted now, and what became of each try.
+"""The webhook's outbox: which events are due for posting, and the result of each try.
 
-An event's row is one thing and its delivery another: the shop's own code may consume the same event from the table.
+An event and its delivery are separate rows: the shop's own code may consume the same event from the
+table.
 """
 
 from __future__ import annotations
@@ -11,33 +12,38 @@ from typing import Any, Final
 
 import asyncpg
 
-from order_monitor.shop.columns import literal, quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.event_sql import WEBHOOK_MARK, dispatch_of, is_withdrawn
-from order_monitor.shop.layout import DELIVERIES, EVENTS, settings_of
 from order_monitor.shop.marks import read_mark, set_mark
+from order_monitor.shop.money_settings import refuse_while_observed
+from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.table_config import DELIVERIES, EVENTS, settings_of
 from order_monitor.shop.webhook_mark import Mark, read_webhook, set_first
+from order_monitor.shop.writing.event_sql import WEBHOOK_MARK, dispatch_of, is_withdrawn
 
 SLICE: Final = 10_000
-"""How many events one statement looks through for those that nobody has put up."""
+"""Number of events that one statement searches for those not queued yet."""
 
-_OVERLAP: Final = 10_000
-"""Events whose transaction ended late have a smaller number than the newest one seen."""
+OVERLAP: Final = 10_000
+"""Overlap between searches: an event whose transaction ended late has a lower id than the newest
+seen.
+"""
 
 _SWEPT: Final = "webhook_swept"
-"""The name of the mark that says up to which event they were looked through."""
+"""The name of the mark that stores up to which event they were searched."""
 
 _WAITING: Final = "d.delivered_at IS NULL AND d.dead_at IS NULL"
 _DEAD: Final = "d.dead_at IS NOT NULL AND d.attempts > 0"
-"""A dead letter; what was put aside without a try was withdrawn."""
+"""A dead letter; an event put aside without a try was withdrawn."""
+
+_SLOW_DOWN: Final = "http_429"
 
 _HAS_FAILED: Final = f"{_WAITING} AND (d.tries->-1->>'attempt')::int = d.attempts"
-"""Its last try has ended, in vain, and no other is under way."""
+"""Its last try has failed, and no other is under way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event to be posted; ``attempts`` counts this try too. Its columns hold no PIN."""
+    """One event to be posted; ``attempts`` includes this try. Its columns hold no PIN."""
 
     event: dict[str, Any]
     attempts: int
@@ -49,7 +55,7 @@ class Delivery:
 
 
 class Outbox:
-    """The deliveries table beside the events."""
+    """The deliveries table that belongs to the events."""
 
     def __init__(self, database: Database, schema: str) -> None:
         """Work on the tables in ``schema``."""
@@ -59,7 +65,7 @@ class Outbox:
         self._events = f"{quoted(schema)}.{quoted(EVENTS)}"
 
     async def mark(self) -> Mark | None:
-        """Return since when and to which address events are posted, None where nobody has said so.
+        """Return since when and to which address events are posted, None if that is not set.
 
         Raises:
             ShopError: the database could not be asked.
@@ -67,20 +73,21 @@ class Outbox:
         async with self._database.transaction() as connection:
             return await read_webhook(connection, self._schema)
 
-    async def set_first(self, address: str) -> Mark:
-        """Return the same; where nobody has said so, this ``address`` and from now on.
+    async def set_first(self, address: str, since: int | None = None) -> Mark:
+        """Return the mark; if it is not set, set it to this ``address``, from now on.
 
         Raises:
             ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
-            return await set_first(connection, self._schema, address)
+            return await set_first(connection, self._schema, address, since=since)
 
     async def sweep(self, since: int) -> int:
-        """Put up what nobody has put up of the events from ``since`` on; return how many those were.
+        """Queue the events from ``since`` on that are not queued yet.
 
-        Who writes an event puts it up, save a statement that began before the mark was set, and an older version by its own
-        settings. All of them are looked through once, and later those that are new. What a reopening has withdrawn is left out.
+        Return how many there were. The process that writes an event queues it, except a statement
+        that began before the mark was set, and an older version, which uses its own settings. All
+        events are searched once, later only new ones. Events withdrawn by a reopening are left out.
 
         Raises:
             ShopError: the database could not be asked.
@@ -89,7 +96,7 @@ class Outbox:
             newest = await connection.fetchval(f"SELECT COALESCE(max(id), 0) FROM {self._events}")
             swept = int(await read_mark(connection, self._schema, _SWEPT) or 0)
         found = 0
-        for first in range(max(since, min(swept, newest) - _OVERLAP), newest + 1, SLICE):
+        for first in range(max(since, min(swept, newest) - OVERLAP), newest + 1, SLICE):
             async with self._database.transaction() as connection:
                 status = await connection.execute(
                     f"INSERT INTO {self._deliveries} (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "
@@ -105,10 +112,11 @@ class Outbox:
         return found
 
     async def claim(self, limit: int, lease: float, mark: Mark) -> list[Delivery]:
-        """Take events that are due, of each order only its oldest; nobody else gets them for ``lease`` seconds.
+        """Take events that are due, for each order only its oldest.
 
-        A try counts from here on, so that an event which kills its sender is not tried for ever. Nothing is taken where the mark in
-        the database is no longer ``mark``.
+        No other process gets them for ``lease`` seconds. A try counts from here on, so that an
+        event that kills its sender is not tried without end. Nothing is taken if the mark in the
+        database is no longer ``mark``.
 
         Raises:
             ShopError: the database could not be asked.
@@ -134,15 +142,20 @@ class Outbox:
         return sorted(found, key=lambda delivery: delivery.event_id)
 
     async def delivered(self, event_id: int) -> None:
-        """Note that an event was taken by its receiver."""
+        """Record that the receiver accepted an event."""
         await self._settle(event_id, "delivered_at = clock_timestamp()", "delivered")
 
     async def failed(self, event_id: int, why: str, again_in: float) -> None:
-        """Note a try in vain; the next is ``again_in`` seconds from now."""
-        await self._settle(event_id, "next_at = clock_timestamp() + make_interval(secs => $3)", why, again_in)
+        """Record a failed try; the next is ``again_in`` seconds from now."""
+        await self._settle(
+            event_id, "next_at = clock_timestamp() + make_interval(secs => $3)", why, again_in
+        )
 
     async def not_tried(self, event_id: int, again_in: float) -> None:
-        """Give back a try that this machine could not make; the next is ``again_in`` seconds from now."""
+        """Do not count a try that this machine could not make.
+
+        The next is ``again_in`` seconds from now.
+        """
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"UPDATE {self._deliveries} d SET attempts = greatest(d.attempts - 1, 1), "
@@ -153,7 +166,7 @@ class Outbox:
             )
 
     async def died(self, event_id: int, why: str) -> None:
-        """Put an event aside as a dead letter; later events of its order go on."""
+        """Put an event aside as a dead letter; later events of its order continue."""
         await self._settle(event_id, "dead_at = clock_timestamp()", why)
 
     async def _settle(self, event_id: int, change: str, outcome: str, *more: float) -> None:
@@ -167,21 +180,27 @@ class Outbox:
                 *more,
             )
 
-    async def let_go(self, longest: float, pace: float) -> int:
-        """Let what failed be tried again now, the oldest first and ``pace`` a second; return how many those are.
+    async def let_go(self, longest: float, pace: float, first: float) -> int:
+        """Let what failed be tried again now, the oldest first and ``pace`` a second.
 
-        What pauses for more than ``longest`` seconds goes on pausing: that was not the outage's doing.
+        Return how many those are. What pauses for more than ``longest`` seconds goes on pausing:
+        that was not the outage's doing. But where the pause is only as long because the receiver
+        wished it, and its tries alone would make none of that length (``first`` is the pause after
+        the first), the wish ended with the outage; save one to be called less often (429).
         """
         async with self._database.transaction() as connection:
             status = await connection.execute(
                 f"WITH failed AS (SELECT d.event_id, row_number() OVER (ORDER BY d.event_id) AS place FROM {self._deliveries} d "
                 f"WHERE {_HAS_FAILED} AND d.next_at > clock_timestamp() "
-                "AND extract(epoch FROM d.next_at - (d.tries->-1->>'at')::timestamptz) <= $1::float8) "
+                "AND (extract(epoch FROM d.next_at - (d.tries->-1->>'at')::timestamptz) <= $1::float8 "
+                f"OR (d.tries->-1->>'outcome' <> {literal(_SLOW_DOWN)} "
+                "AND 1.1 * $3::float8 * power(2::float8, least(d.attempts - 1, 20)) <= $1::float8))) "
                 f"UPDATE {self._deliveries} d SET next_at = least(d.next_at, "
                 "clock_timestamp() + make_interval(secs => failed.place / $2::float8)) "
                 f"FROM failed WHERE d.event_id = failed.event_id AND {_HAS_FAILED}",
                 longest,
                 pace,
+                first,
             )
         return int(status.rpartition(" ")[2])
 
@@ -196,17 +215,26 @@ class Outbox:
         return row["waiting"], row["dead"]
 
     async def replay(
-        self, by: str, *, ids: list[int], order_id: str | None, since: float | None, dead: bool, waiting: bool = False
+        self,
+        by: str,
+        *,
+        ids: list[int],
+        order_id: str | None,
+        since: float | None,
+        dead: bool,
+        waiting: bool = False,
     ) -> list[int]:
-        """Put events up for delivery again, at once and with all their tries; return their numbers.
+        """Queue events again, at once and with all their tries; return their numbers.
 
-        They are chosen by number, by their order, by being of the last ``since`` seconds, by being dead letters, or by ``waiting``
-        for their next try. What a reopening has withdrawn is never posted.
+        They are selected by number, by order, by being from the last ``since`` seconds, by being
+        dead letters, or by ``waiting`` for their next try. Events withdrawn by a reopening are
+        never posted.
 
         Raises:
             ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
+            await refuse_while_observed(connection, self._schema)
             rows = await connection.fetch(
                 f"INSERT INTO {self._deliveries} AS d (event_id, order_id) SELECT e.id, e.order_id FROM {self._events} e "
                 f"LEFT JOIN {self._deliveries} d ON d.event_id = e.id WHERE (e.id = ANY($1::bigint[]) "
@@ -225,7 +253,9 @@ class Outbox:
         return sorted(row["event_id"] for row in rows)
 
     async def dead(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return the dead letters, oldest first: the event's number, its order, its tries and what came of the last."""
+        """Return the dead letters, oldest first: the event's number, its order, its tries and the
+        result of the last one.
+        """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "

@@ -1,7 +1,9 @@
-"""Which processes work on this shop, and how their clocks stood: one small row each, told every few seconds.
+"""Which processes work on this shop, and the state of their clocks: one small row for each, written
+every few seconds.
 
-A process that has ended leaves its row for a day: what it saw of its machine's clocks is what the next one of the same boot goes on
-with. The boot's id alone says whose clocks those were; a host's name is another in each container.
+A process that has ended leaves its row for a day: the next process of the same boot continues with
+what it saw of the machine's clocks. Only the boot id identifies the machine, since a host name
+differs between containers.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from order_monitor.core.clocks import ClockMemory
-from order_monitor.shop.columns import quoted
 from order_monitor.shop.database import Database
-from order_monitor.shop.layout import PRESENCE
+from order_monitor.shop.schema.columns import quoted
+from order_monitor.shop.schema.table_config import PRESENCE
 
 DAEMON: Final = "daemon"
 GONE: Final = "gone"
@@ -23,7 +25,7 @@ _NOW: Final = "extract(epoch FROM clock_timestamp())::float8"
 
 @dataclass(frozen=True, slots=True)
 class Ident:
-    """One process: an id unlike any other's, where it runs, and what it is: ``daemon``, ``once``, ``ask``."""
+    """One process: a unique id, where it runs, and its kind: ``daemon``, ``once``, ``ask``."""
 
     id: str
     host: str
@@ -33,7 +35,10 @@ class Ident:
 
 
 class Peer(NamedTuple):
-    """A daemon that lives, by its last word; ``settings`` is a digest of those that decide money, None where it told none."""
+    """A running daemon, as of its last row.
+
+    ``settings`` is a digest of those that decide about money, None if it gave none.
+    """
 
     id: str
     host: str
@@ -43,30 +48,40 @@ class Peer(NamedTuple):
 
 
 class Recollection(NamedTuple):
-    """What is known of this boot's clocks, None where nobody has told anything; ``now`` is the database's clock, epoch seconds."""
+    """What is known about this boot's clocks, None if nothing is.
+
+    ``now`` is the database's clock, epoch seconds.
+    """
 
     memory: ClockMemory | None
     now: float
 
 
 class Presence:
-    """The table of them: our own row, and the others'."""
+    """The presence table: our own row and the others'."""
 
     def __init__(self, database: Database, schema: str, ident: Ident) -> None:
-        """Tell of ``ident`` in the table in ``schema``."""
+        """Write the row of ``ident`` in the table in ``schema``."""
         self._database = database
         self._table = f"{quoted(schema)}.{quoted(PRESENCE)}"
         self.ident = ident
 
     async def tell(
-        self, boot_id: str, memory: ClockMemory, settings: str | None = None, *, prunes: bool = False, kind: str = ""
+        self,
+        boot_id: str,
+        memory: ClockMemory,
+        settings: str | None = None,
+        *,
+        prunes: bool = False,
+        kind: str = "",
     ) -> float:
-        """Write this process's row; return the database's clock, epoch seconds. ``prunes`` drops what was not seen for a day.
+        """Write this process's row; return the database's clock, epoch seconds.
 
-        Nothing is to be pruned by a clock that nobody vouches for: what it takes for old may be from just now.
+        ``prunes`` deletes rows not seen for a day. Do not prune by a clock that is not vouched for:
+        what seems old may be recent.
 
         Raises:
-            ShopError: the database could not be asked, or the table is not there.
+            ShopError: the database could not be asked, or the table does not exist.
         """
         me = self.ident
         async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
@@ -84,10 +99,12 @@ class Presence:
         return now
 
     async def recall(self, boot_id: str) -> Recollection:
-        """Return what others have seen of this boot's clocks: the newest offsets, and until when ages were not to be believed.
+        """Return what others have seen of this boot's clocks: the newest offsets, and until when
+        ages were not to be trusted.
 
-        Which row is the newest is told by the seconds since boot at which it was written: what ``seen_at`` says less the row's own
-        offset. A row written while the database's clock was ahead is not newer for that.
+        The newest row is determined by the seconds since boot at which it was written: ``seen_at``
+        minus the row's own offset. A row written while the database's clock was ahead does not
+        count as newer because of that.
 
         Raises:
             ShopError: as `tell`.
@@ -107,11 +124,15 @@ class Presence:
         if row["is_there"] is None:
             return Recollection(None, row["now"])
         until = row["unsteady_until"]
-        memory = ClockMemory(row["utc_offset"], row["database_offset"], 0.0 if until is None else until, row["at"])
+        memory = ClockMemory(
+            row["utc_offset"], row["database_offset"], 0.0 if until is None else until, row["at"]
+        )
         return Recollection(memory, row["now"])
 
     async def others(self, within: float = 60.0, settings: str | None = None) -> list[Peer]:
-        """Return the daemons beside this one that were seen within so many seconds; with ``settings`` those of this digest.
+        """Return the other daemons that were seen within that many seconds.
+
+        With ``settings`` only those with this digest.
 
         Raises:
             ShopError: as `tell`.
@@ -127,7 +148,8 @@ class Presence:
         return [Peer(*row) for row in rows]
 
     async def seen(self, within: float) -> list[tuple[Peer, float]]:
-        """Return the daemons beside this one that were seen within so many seconds, each with when (the database's epoch seconds).
+        """Return the other daemons that were seen within that many seconds, each with the time (the
+        database's epoch seconds).
 
         Raises:
             ShopError: as `tell`.
@@ -142,7 +164,7 @@ class Presence:
         return [(Peer(*list(row)[:-1]), row["at"]) for row in rows]
 
     async def leave(self, boot_id: str, memory: ClockMemory, settings: str | None = None) -> None:
-        """Say that this process works no more; what it has seen of the clocks stays.
+        """Record that this process has ended; what it has seen of the clocks stays.
 
         Raises:
             ShopError: as `tell`.

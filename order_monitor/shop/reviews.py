@@ -1,4 +1,4 @@
-"""The list of what a person must decide, in the shop's database."""
+"""The list of matters that a person must decide, in the shop's database."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Final
 
 import asyncpg
 
+from order_monitor.core.check_result import WriteResult
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.recording import Result
-from order_monitor.shop.columns import Table, literal, quoted
 from order_monitor.shop.database import Connection
-from order_monitor.shop.layout import REVIEW, literals
+from order_monitor.shop.schema.columns import Table, literal, quoted
+from order_monitor.shop.schema.table_config import REVIEW, literals
 
 REMEMBERED: Final = 10_000
 MENDED_BY: Final = "daemon"
 UNCONFIRMED: Final = "cancel_unconfirmed"
-"""What is kept in the same table and is no matter for a person: a cancellation that waits for a second answer."""
+"""A kind in the same table that is not for a person: a cancellation that waits for a second answer.
+"""
 
 _READ: Final = "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since"
 _FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
@@ -25,7 +26,7 @@ _FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """Something that a person must decide."""
+    """A matter that a person must decide."""
 
     order_id: str
     kind: str
@@ -35,7 +36,7 @@ class Review:
 
 
 class Reviews:
-    """The list of what a person must decide."""
+    """The list of matters that a person must decide."""
 
     def __init__(self, schema: str) -> None:
         """Work on the table in ``schema``."""
@@ -46,8 +47,10 @@ class Reviews:
         """The table's quoted name."""
         return self._table
 
-    async def open(self, connection: Connection, table: Table, results: Iterable[Result]) -> None:
-        """Note what is stuck, each thing once while it is open."""
+    async def open(
+        self, connection: Connection, table: Table, results: Iterable[WriteResult]
+    ) -> None:
+        """Add what is stuck, each matter once while it is open."""
         stuck = [(r, kind) for r in results if (kind := r.stuck or r.review) is not None]
         if stuck:
             await connection.execute(
@@ -60,12 +63,16 @@ class Reviews:
                 [r.finding.account for r, _ in stuck],
             )
 
-    async def note(self, connection: Connection, table: Table, order_id: str, kind: str, account: str) -> None:
-        """Note one thing, once while it is open."""
+    async def note(
+        self, connection: Connection, table: Table, order_id: str, kind: str, account: str
+    ) -> None:
+        """Add one matter, once while it is open."""
         await self.note_all(connection, table, kind, {order_id: account})
 
-    async def note_all(self, connection: Connection, table: Table, kind: str, accounts: Mapping[str, str]) -> None:
-        """Note the same of several orders, each with its account, once while it is open."""
+    async def note_all(
+        self, connection: Connection, table: Table, kind: str, accounts: Mapping[str, str]
+    ) -> None:
+        """Add the same kind for several orders, each with its account, once while it is open."""
         await connection.execute(
             f"INSERT INTO {self._table} (order_id, kind, account) SELECT u.id{table['id'].cast}, u.kind, u.account "
             "FROM unnest($1::text[], $2::text[], $3::text[]) AS u(id, kind, account) ON CONFLICT DO NOTHING",
@@ -84,7 +91,10 @@ class Reviews:
         *,
         kind: str | None = None,
     ) -> int:
-        """Close what is open about some orders, of one ``kind`` or of all; return how many things that were."""
+        """Close what is open about some orders, of one ``kind`` or of all.
+
+        Return the number of matters closed.
+        """
         status = await connection.execute(
             f"UPDATE {self._table} SET closed_at = clock_timestamp(), closed_by = $2, resolution = $3 "
             f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[]) AND kind = COALESCE($4, kind) "
@@ -96,8 +106,10 @@ class Reviews:
         )
         return int(str(status).rpartition(" ")[2])
 
-    async def about(self, connection: Connection, table: Table, order_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Return what is open about some orders: each one's id, and the kind."""
+    async def about(
+        self, connection: Connection, table: Table, order_ids: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Return what is open about some orders, as pairs of order id and kind."""
         rows = await connection.fetch(
             f"SELECT order_id::text AS id, kind FROM {self._table} "
             f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[])",
@@ -106,11 +118,16 @@ class Reviews:
         return [(row["id"], row["kind"]) for row in rows]
 
     async def count(self, connection: Connection) -> int:
-        """Return how many things are open."""
-        return int(await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE {_FOR_A_PERSON}"))
+        """Return how many matters are open."""
+        return int(
+            await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE {_FOR_A_PERSON}")
+        )
 
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
-        """Return the orders that could not be written, each with its kind; at most `REMEMBERED`, the newest."""
+        """Return the orders that could not be written, each with its kind.
+
+        At most `REMEMBERED`, the newest.
+        """
         rows = await connection.fetch(
             f"SELECT order_id::text AS id, kind FROM {self._table} r WHERE closed_at IS NULL "
             f"AND kind IN ({literals(map(str, StuckReason))}) ORDER BY r.id DESC LIMIT {REMEMBERED}"
@@ -118,9 +135,13 @@ class Reviews:
         return {(row["id"], row["kind"]) for row in rows}
 
     async def mend(
-        self, connection: Connection, table: Table, keys: Iterable[tuple[str, str]], how: str = "written after all"
+        self,
+        connection: Connection,
+        table: Table,
+        keys: Iterable[tuple[str, str]],
+        how: str = "written after all",
     ) -> None:
-        """Close what has settled itself: by default what was stuck and could be written after all."""
+        """Close what has been settled: by default what was stuck and was written after all."""
         pairs = sorted(keys)
         if pairs:
             await connection.execute(
@@ -134,7 +155,9 @@ class Reviews:
     async def mend_worded(
         self, connection: Connection, table: Table, order_ids: Sequence[str], kind: str, start: str
     ) -> None:
-        """Close what is open of one ``kind`` about some orders as written after all, where its detail begins with ``start``."""
+        """Close what is open of one ``kind`` about some orders as written after all, if its detail
+        begins with ``start``.
+        """
         if order_ids:
             await connection.execute(
                 f"UPDATE {self._table} AS w SET resolution = 'written after all', closed_by = {literal(MENDED_BY)}, "
@@ -145,10 +168,15 @@ class Reviews:
 
     async def refused(self, connection: Connection, limit: int) -> list[Review]:
         """Return the orders whose rows the database refuses, oldest first."""
-        return [r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE][:limit]
+        return [
+            r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE
+        ][:limit]
 
     async def of(self, connection: Connection, table: Table, order_id: str) -> list[Review]:
-        """Return what is open about one order, oldest first; with very many open, too, none of it is missed."""
+        """Return what is open about one order, oldest first.
+
+        Complete even if very many matters are open.
+        """
         rows = await connection.fetch(
             f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} AND order_id = $1::text{table['id'].cast} ORDER BY r.id",
             order_id,
@@ -156,9 +184,10 @@ class Reviews:
         return _reviews(rows)
 
     async def of_kind(self, connection: Connection, kind: str) -> list[str]:
-        """Return the orders about which a thing of this kind is open, the oldest first: all of them."""
+        """Return all orders with an open matter of this kind, oldest first."""
         rows = await connection.fetch(
-            f"SELECT order_id::text AS id FROM {self._table} r WHERE {_FOR_A_PERSON} AND kind = $1 ORDER BY r.id", kind
+            f"SELECT order_id::text AS id FROM {self._table} r WHERE {_FOR_A_PERSON} AND kind = $1 ORDER BY r.id",
+            kind,
         )
         return list(dict.fromkeys(row["id"] for row in rows))
 
@@ -172,4 +201,6 @@ class Reviews:
 
 
 def _reviews(rows: Iterable[asyncpg.Record]) -> list[Review]:
-    return [Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows]
+    return [
+        Review(r["id"], r["kind"], r["detail"] or "", r["account"] or "", r["since"]) for r in rows
+    ]

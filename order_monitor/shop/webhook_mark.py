@@ -1,7 +1,8 @@
-"""The mark in the database that says since when, and to which address, this shop's events are posted.
+"""The mark in the database that determines since when, and to which address, this shop's events are
+posted.
 
-It holds for every process, whatever settings it was started with. Of the address only a digest is kept, without what often holds a
-token: the user, the query and the fragment.
+It applies to every process, whatever its settings. Only a digest of the address is stored, without
+the parts that often contain a token: the user, the query and the fragment.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from order_monitor.core.errors import ShopMisfitError
-from order_monitor.shop.columns import literal, quoted
 from order_monitor.shop.database import Connection
-from order_monitor.shop.event_sql import WEBHOOK_MARK
-from order_monitor.shop.layout import DELIVERIES, events_of, settings_of
 from order_monitor.shop.marks import read_mark, set_mark
+from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.table_config import DELIVERIES, events_of, settings_of
+from order_monitor.shop.writing.event_sql import WEBHOOK_MARK
 
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """From the event ``since`` on events are posted, to the address of this digest. ``value`` is how it stands in the database."""
+    """Events from ``since`` on are posted to the address with this digest.
+
+    ``value`` is the mark as stored in the database.
+    """
 
     since: int
     address: str
@@ -32,7 +36,7 @@ class Mark:
 
 
 def address_of(url: str) -> str:
-    """Return the digest of an address by its scheme, host, port and path."""
+    """Return the digest of an address: of its scheme, host, port and path."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     port = parts.port if parts.port is not None else _PORTS.get(scheme)
@@ -41,29 +45,38 @@ def address_of(url: str) -> str:
 
 
 async def read_webhook(connection: Connection, schema: str) -> Mark | None:
-    """Return the mark, None where nobody has set it.
+    """Return the mark, None if it is not set.
 
     Raises:
-        ShopMisfitError: what stands there is no such mark.
+        ShopMisfitError: the stored value is not such a mark.
     """
     value = await read_mark(connection, schema, WEBHOOK_MARK)
     return None if value is None else _parsed(value)
 
 
-async def set_first(connection: Connection, schema: str, address: str, by: str | None = None) -> Mark:
-    """Return the mark; whoever is first sets it, to ``address``, and who comes at the same time waits for that.
+async def set_first(
+    connection: Connection,
+    schema: str,
+    address: str,
+    by: str | None = None,
+    since: int | None = None,
+) -> Mark:
+    """Return the mark; if it is not set, set it to ``address``. A concurrent caller waits for that.
 
-    Events are posted from the oldest on that an older version has put up and not delivered, else from the next one on: a shop's
-    first webhook has nothing to say of what happened before it.
+    Posting begins with the oldest event that an older version has queued and not delivered,
+    otherwise with the next event: a shop's first webhook does not report what happened before it.
+    ``since`` is where it began by a mark that the database had and has lost, as in a failover.
     """
     deliveries = f"{quoted(schema)}.{quoted(DELIVERIES)}"
     await connection.execute(
         f"INSERT INTO {settings_of(schema)} (name, value, stored_by) SELECT {literal(WEBHOOK_MARK)}, json_build_object("
-        f"'since', COALESCE((SELECT min(event_id) FROM {deliveries} WHERE delivered_at IS NULL AND dead_at IS NULL), "
-        f"(SELECT max(id) + 1 FROM {events_of(schema)}), 1), 'address', $1::text)::text, $2 "
+        "'since', least($3::bigint, COALESCE((SELECT min(event_id) "
+        f"FROM {deliveries} WHERE delivered_at IS NULL AND dead_at IS NULL), "
+        f"(SELECT max(id) + 1 FROM {events_of(schema)}), 1)), 'address', $1::text)::text, $2 "
         "ON CONFLICT DO NOTHING",
         address,
         by,
+        since,
     )
     mark = await read_webhook(connection, schema)
     assert mark is not None
@@ -71,7 +84,10 @@ async def set_first(connection: Connection, schema: str, address: str, by: str |
 
 
 async def adopt(connection: Connection, schema: str, address: str, by: str) -> Mark:
-    """Let the events be posted to ``address`` from now on, and those that still wait; since when stays as it is."""
+    """Post the events to ``address`` from now on, including those that still wait.
+
+    The start does not change.
+    """
     mark = await set_first(connection, schema, address, by)
     if mark.address == address:
         return mark
@@ -81,7 +97,10 @@ async def adopt(connection: Connection, schema: str, address: str, by: str) -> M
 
 
 async def began_at(connection: Connection, schema: str, mark: Mark) -> str | None:
-    """Return when the first event that is posted was decided, None where there is none yet; fit to be shown."""
+    """Return when the first event that is posted was decided, None if there is none yet.
+
+    In a form for people.
+    """
     at = await connection.fetchval(
         f"SELECT to_char(decided_at, 'YYYY-MM-DD HH24:MI:SS TZ') FROM {events_of(schema)} WHERE id >= $1 ORDER BY id LIMIT 1",
         mark.since,

@@ -1,4 +1,3 @@
-"""Who is told: Prometheus, the health probe, the page, the shop's webhook, systemd, traces, the log, a dead man's switch.
-
-May be touched from outside: each is taken up by the composition of the commands. May call: watch, shop, providers, core.
+"""Everything that reports: metrics, the health endpoint, the page, the webhook, messages to people,
+systemd, traces, the log, and a dead man's switch. `app` wires these modules together.
 """

@@ -1,6 +1,8 @@
-"""Tells people what the page calls something to look at, its end, and each day how it went.
+"""Sends people a message when the page lists something to look at, when that ends, and once a day a
+summary.
 
-A task of its own, which can neither stop nor delay the watching of orders: whatever goes wrong here is logged, once.
+Runs as a separate task, which can neither stop nor delay the watching of orders: any failure here
+is logged, once.
 """
 
 from __future__ import annotations
@@ -15,35 +17,46 @@ import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.shop.told import Row, ToldRow
+from order_monitor.shop.notices import NoticeStore, Row
 from order_monitor.tell.attention import CLOCKS, MONITOR, NOT_READY, Cause, urgent_causes_of
-from order_monitor.tell.digest import News, Shared, Told, read_shared
+from order_monitor.tell.digest import News, SentNotices, Shared, read_shared
 from order_monitor.tell.logs import origin
 from order_monitor.tell.messages import Messages
-from order_monitor.tell.overview import Overview
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.services import Service
+from order_monitor.tell.status_view import StatusView
 
 LOOK: Final = 5.0
-"""Seconds between two looks at what is to be told."""
+"""Seconds between two looks at what to report."""
 
 _MINUTE: Final = 60.0
 _LASTS: Final = 4.0
 _LASTS_OF: Final = {NOT_READY: 30.0, CLOCKS: 900.0}
-"""For how many seconds something must last before it is told: what mends itself in the next moment is no news."""
+"""How many seconds a problem must last before it is reported, so that short glitches send no
+message.
+"""
 
 _OVER_FOR: Final = 120.0
-"""For how many seconds it must be gone before its end is told; after a restart what was closed is found open at first."""
+"""How many seconds a problem must be gone before its end is reported.
+
+After a restart, what was closed counts as open at first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """When the daily line is due: at ``daily_at`` minutes after midnight by this machine's zone; None for never."""
+    """When the daily line is due: ``daily_at`` minutes after midnight in this machine's time zone.
+
+    None for never.
+    """
 
     daily_at: int | None = None
 
     def day_due(self, now: float) -> str:
-        """Return the day whose line is due at ``now`` (epoch seconds), as ISO writes it; nothing where none is."""
+        """Return the day whose line is due at ``now`` (epoch seconds), as an ISO date.
+
+        Empty if none is due.
+        """
         local = datetime.fromtimestamp(now, UTC).astimezone()
         if self.daily_at is None or local.hour * 60 + local.minute < self.daily_at:
             return ""
@@ -52,7 +65,11 @@ class Calendar:
 
 @dataclass(slots=True)
 class _Errand:
-    """What one service, by its place, is to be sent: ``news``, and the line of a ``day``; what arrived, and ``why`` not all."""
+    """What one service, identified by its position, should receive: ``news``, and the line of a
+    ``day``.
+
+    Records what arrived, and ``why`` not everything did.
+    """
 
     place: int
     news: News | None
@@ -61,8 +78,7 @@ class _Errand:
     has_news: bool = False
     has_day: bool = False
 
-    def note(self, told: Told, now: float) -> None:
-        """Write down how it went."""
+    def note(self, told: SentNotices, now: float) -> None:
         if self.news is not None and self.has_news:
             told.was_told(self.news, now)
         if self.has_day:
@@ -74,11 +90,13 @@ class _Errand:
 
 
 class Alerter:
-    """Watches what `order_monitor.tell.attention` finds, and tells each service what it was not told yet."""
+    """Watches the causes from `order_monitor.tell.attention`, and sends each service those that it
+    has not received yet.
+    """
 
     def __init__(
         self,
-        row: ToldRow,
+        row: NoticeStore,
         services: Sequence[Service],
         messages: Messages,
         clock: Clock,
@@ -86,7 +104,9 @@ class Alerter:
         calendar: Calendar,
         redactor: Redactor,
     ) -> None:
-        """Tell ``services``; ``me`` is this process among those that share ``row``."""
+        """Send to ``services``; ``me`` is the name of this process among those that share
+        ``row``.
+        """
         self._row = row
         self._services = [one for one in services if not one.problem]
         self._messages = messages
@@ -94,7 +114,7 @@ class Alerter:
         self._me = me
         self._calendar = calendar
         self._redactor = redactor
-        self._told = [Told() for _ in self._services]
+        self._told = [SentNotices() for _ in self._services]
         self._shared = Shared()
         self._since: dict[str, float] = {}
         self._last_on: dict[str, float] = {}
@@ -105,20 +125,25 @@ class Alerter:
         for one in services:
             if one.problem:
                 self._log.error(
-                    "notify.unknown_address", service=one.name, why=one.problem, do="order-monitor notify --test"
+                    "notify.unknown_address",
+                    service=one.name,
+                    why=one.problem,
+                    do="order-monitor notify --test",
                 )
 
-    async def run(self, view: Overview) -> None:
-        """Tell for ever what ``view`` shows."""
+    async def run(self, view: StatusView) -> None:
+        """Report what ``view`` shows, until cancelled."""
         while True:
             await self._clock.sleep(LOOK)
             await self._guarded(urgent_causes_of(view), view.engine.state.open)
 
     async def one_pass(self, causes: Sequence[Cause], waiting: int) -> None:
-        """Tell what a pass found, whose process ends after it."""
+        """Report what a single pass found; its process ends afterwards."""
         await self._guarded(causes, waiting, one_pass=True)
 
-    async def _guarded(self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False) -> None:
+    async def _guarded(
+        self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False
+    ) -> None:
         try:
             await self.look(causes, waiting, one_pass=one_pass)
         except Exception as error:  # noqa: BLE001 - a mistake here must end neither daemon nor pass, which find PINs
@@ -128,13 +153,15 @@ class Alerter:
             self._broken = where
 
     async def look(self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False) -> None:
-        """Take in what is to be looked at now, and tell what is due; ``waiting`` orders are open.
+        """Take the current causes, and send what is due; ``waiting`` orders are open.
 
-        ``one_pass`` is the only look of its process: what it finds, and what it finds gone, is told at once.
+        ``one_pass`` marks the only look of its process: new causes and ended ones are reported at
+        once.
         """
         now = self._clock.monotonic()
         if one_pass:
-            # Whether the clocks will agree in ten minutes, as after each boot, it cannot see; and it has no loop that ticks on.
+            # A single pass cannot see whether the clocks will agree in ten minutes, as after each
+            # boot, and it has no event loop that must keep ticking.
             causes = [cause for cause in causes if cause.kind != CLOCKS and cause.light != MONITOR]
         own = [replace(cause, why=self._redactor(cause.why)) for cause in causes]
         own = own if one_pass else self._lasting(own, now)
@@ -146,12 +173,18 @@ class Alerter:
             await self._keep(errands, is_shared=is_shared)
 
     def _lasting(self, causes: list[Cause], now: float) -> list[Cause]:
-        """Return those that have lasted long enough."""
+        """Return the causes that have lasted long enough."""
         self._since = {cause.topic: self._since.get(cause.topic, now) for cause in causes}
-        return [cause for cause in causes if now - self._since[cause.topic] >= _LASTS_OF.get(cause.kind, _LASTS)]
+        return [
+            cause
+            for cause in causes
+            if now - self._since[cause.topic] >= _LASTS_OF.get(cause.kind, _LASTS)
+        ]
 
     def _is_worth_a_look(self, own: list[Cause], now: float) -> bool:
-        """Whether the shared row is to be read: each minute, when something has changed here, and when something is due."""
+        """Whether to read the shared row: once a minute, when something has changed here, and when
+        something is due.
+        """
         counts = sorted((cause.topic, cause.n) for cause in own)
         if self._synced is None or now - self._synced[0] >= _MINUTE or self._synced[1] != counts:
             self._synced = (now, counts)
@@ -160,9 +193,11 @@ class Alerter:
         return bool(self._errands(one_pass=False))
 
     async def _claim(self, own: list[Cause], *, one_pass: bool) -> tuple[list[_Errand], bool]:
-        """Return what to send, claimed so that no other process sends it too, and whether the database knows of that.
+        """Return what to send, and whether the claim is stored in the database, where it keeps
+        other processes from sending the same.
 
-        While the database cannot be asked, which itself is to be told, this process goes by its own memory.
+        While the database is unavailable, which must be reported too, this process relies on its
+        own memory.
         """
         now = self._clock.time()
         try:
@@ -183,12 +218,12 @@ class Alerter:
             return self._errands(one_pass=one_pass), False
         return errands, True
 
-    def _of(self, shared: Shared, row: Row) -> list[Told]:
-        """Return what each of our services was told."""
+    def _of(self, shared: Shared, row: Row) -> list[SentNotices]:
+        """Return what each of our services has received."""
         return [shared.service(row.digest(service.url)) for service in self._services]
 
     def _errands(self, *, one_pass: bool) -> list[_Errand]:
-        """Return what is due, by what is known here."""
+        """Return what is due, as far as this process knows."""
         now, causes = self._clock.time(), self._shared.causes()
         over = self._over(causes, one_pass=one_pass)
         today = self._calendar.day_due(now)
@@ -201,21 +236,27 @@ class Alerter:
         return errands
 
     def _over(self, causes: Mapping[str, Cause], *, one_pass: bool) -> set[str]:
-        """Return the kinds that have been gone for long enough."""
+        """Return the topics that have been gone for long enough."""
         now = self._clock.monotonic()
         self._last_on |= dict.fromkeys(causes, now)
         kinds = {kind for told in self._told for kind in told.topics}
-        return {kind for kind in kinds if one_pass or now - self._last_on.get(kind, self._began) >= _OVER_FOR}
+        return {
+            kind
+            for kind in kinds
+            if one_pass or now - self._last_on.get(kind, self._began) >= _OVER_FOR
+        }
 
     async def _run(self, errand: _Errand, waiting: int) -> None:
-        """Send what an errand is about; what fails is left for later."""
+        """Send the errand's messages; what fails is left for later."""
         service = self._services[errand.place]
         if errand.news is not None:
             errand.why = await service.send(self._messages.of_news(errand.news))
             errand.has_news = not errand.why
         if errand.day and not errand.why:
             try:
-                errand.why = await service.send(self._messages.of_day(await self._row.figures(), waiting))
+                errand.why = await service.send(
+                    self._messages.of_day(await self._row.figures(), waiting)
+                )
             except (ShopError, SettingsError) as error:
                 self._log.debug("notify.alone", why=str(error))
                 errand.why = "database"
@@ -223,8 +264,12 @@ class Alerter:
         self._tell_state(errand, service)
 
     def _tell_state(self, errand: _Errand, service: Service) -> None:
-        """One line when a service begins to fail, and one when it is well again."""
-        kinds = sorted({cause.topic for cause in (*errand.news.begun, *errand.news.over)}) if errand.news else []
+        """Log one line when a service starts to fail, and one when it works again."""
+        kinds = (
+            sorted({cause.topic for cause in (*errand.news.begun, *errand.news.over)})
+            if errand.news
+            else []
+        )
         tries = self._told[errand.place].tries
         if errand.why and not tries:
             self._log.warning("notify.failing", service=service.name, why=errand.why)
@@ -234,7 +279,10 @@ class Alerter:
             self._log.info("notify.sent", service=service.name, kinds=kinds, daily=errand.has_day)
 
     async def _keep(self, errands: list[_Errand], *, is_shared: bool) -> None:
-        """Keep how it went: where the database knows of it, there; else in memory, until it is back."""
+        """Store the outcome in the database if the claim is there.
+
+        Otherwise keep it in memory until the database is back.
+        """
         now = self._clock.time()
         if is_shared:
             try:

@@ -1,6 +1,8 @@
-"""What is still to be said to a service, from what it was told before: pure, so that every process decides alike.
+"""What to send to a service, given what it has already received: pure, so that every process
+decides the same.
 
-Times are epoch seconds. All of it is kept in one row of the shop's database as JSON, so that a restart says nothing twice.
+Times are epoch seconds. All of it is kept as JSON in one row of the shop's database, so that a
+restart sends nothing twice.
 """
 
 from __future__ import annotations
@@ -14,26 +16,30 @@ from typing import Any, Final
 from order_monitor.tell.attention import Cause
 
 HOUR: Final = 3600.0
-"""Of one kind a service hears of its begin at most once in this time, and of its end at most once."""
+"""For each kind, a service hears of a beginning at most once in this time, and of an end at most
+once.
+"""
 
 MOST_A_DAY: Final = 20
-"""How many messages a service gets in a day (UTC); the daily line is not counted."""
+"""How many messages a service gets per day (UTC), not counting the daily line."""
 
 LEASE: Final = 120.0
-"""For how many seconds a process that has taken a message upon itself keeps the others from sending it."""
+"""How many seconds a claimed message is reserved for the process that claimed it."""
 
 SEEN_FOR: Final = 180.0
-"""After how many seconds what a process saw counts no more, unless it says so again."""
+"""Seconds after which a process's observation expires unless it is repeated."""
 
 _FIRST_RETRY: Final = 60.0
 _LONGEST_RETRY: Final = 3600.0
 _WORSE: Final = 2.0
-"""What lasts is told again when it has become twice as long."""
+"""A lasting problem is reported again when it has become twice as long."""
 
 
 @dataclass(slots=True)
 class Topic:
-    """What was told of one kind: the cause as it was, when its begin and its end were told, and whether it is on."""
+    """What a service received about one kind: the cause as reported, when its beginning and its end
+    were reported, and whether it is on.
+    """
 
     cause: Cause
     began: float = 0.0
@@ -43,7 +49,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is to be said: what began or grew, what is over, and what goes on; whether this is the day's last message."""
+    """The contents of one message: what began or grew, what ended, and what goes on.
+
+    ``is_last`` marks the day's last message.
+    """
 
     begun: tuple[Cause, ...]
     over: tuple[Cause, ...]
@@ -52,8 +61,11 @@ class News:
 
 
 @dataclass(slots=True)
-class Told:
-    """What one service was told. ``day`` is the day (UTC) on which ``sent`` messages went out, ``daily`` that of the daily line."""
+class SentNotices:
+    """What one service has received.
+
+    ``sent`` messages went out on ``day`` (UTC); ``daily`` is the day of the last daily line.
+    """
 
     topics: dict[str, Topic] = field(default_factory=dict)
     day: str = ""
@@ -70,7 +82,10 @@ class Told:
         return not is_others and not 0 < self.retry_at - now <= _LONGEST_RETRY
 
     def news(self, causes: Mapping[str, Cause], over: set[str], now: float) -> News | None:
-        """Return what to say of ``causes``, by topic, and of the topics that are ``over``; None where there is nothing to say."""
+        """Return what to report of ``causes``, by topic, and of the topics that are ``over``.
+
+        None if there is nothing to report.
+        """
         sent = self.sent if self.day == _day(now) else 0
         if sent >= MOST_A_DAY:
             return None
@@ -93,14 +108,16 @@ class Told:
         return (not topic.is_on or is_worse) and _is_past(topic.began, now)
 
     def claim(self, me: str, now: float) -> None:
-        """Take the sending upon ``me``."""
+        """Reserve the sending for ``me``."""
         self.by, self.until = me, now + LEASE
 
     def was_told(self, news: News, now: float) -> None:
-        """Note that it was said."""
+        """Record that ``news`` was delivered."""
         for cause in news.begun:
             before = self.topics.get(cause.topic)
-            self.topics[cause.topic] = Topic(cause, now, before.ended if before else 0.0, is_on=True)
+            self.topics[cause.topic] = Topic(
+                cause, now, before.ended if before else 0.0, is_on=True
+            )
         for cause in news.over:
             before = self.topics.get(cause.topic)
             self.topics[cause.topic] = Topic(cause, before.began if before else 0.0, now)
@@ -108,17 +125,19 @@ class Told:
         self.day, self.sent = today, (self.sent if self.day == today else 0) + 1
 
     def went_through(self) -> None:
-        """Note that the service took what it was sent."""
+        """Record that the service accepted the message."""
         self.retry_at, self.tries, self.by, self.until = 0.0, 0, "", 0.0
 
     def failed(self, now: float) -> None:
-        """Note that it did not: it is tried again after a pause that grows to an hour."""
+        """Record a failure: the next attempt comes after a pause that grows to an hour."""
         self.tries += 1
         self.retry_at = now + min(_FIRST_RETRY * 2.0 ** min(self.tries - 1, 10), _LONGEST_RETRY)
         self.by, self.until = "", 0.0
 
-    def learn(self, other: Told) -> None:
-        """Take over what another process told since, or what this one did while the database was away."""
+    def learn(self, other: SentNotices) -> None:
+        """Merge what another process has sent since, or what this one sent while the database was
+        unavailable.
+        """
         for kind, theirs in other.topics.items():
             ours = self.topics.get(kind)
             if ours is None or max(theirs.began, theirs.ended) > max(ours.began, ours.ended):
@@ -129,22 +148,26 @@ class Told:
 
 @dataclass(slots=True)
 class Shared:
-    """All that the processes of a shop share: what each of them saw, and when; what each service was told."""
+    """Everything that the processes of a shop share: what each of them saw and when, and what each
+    service has received.
+    """
 
     seen: dict[str, tuple[float, list[Cause]]] = field(default_factory=dict)
-    services: dict[str, Told] = field(default_factory=dict)
+    services: dict[str, SentNotices] = field(default_factory=dict)
 
-    def service(self, key: str) -> Told:
-        """Return what the service of this key was told."""
-        return self.services.setdefault(key, Told())
+    def service(self, key: str) -> SentNotices:
+        """Return what the service with this key has received."""
+        return self.services.setdefault(key, SentNotices())
 
     def see(self, me: str, causes: list[Cause], now: float) -> None:
-        """Note what ``me`` sees, and forget whoever has said nothing for a while."""
+        """Record what ``me`` sees, and drop processes whose last observation has expired."""
         self.seen = {name: one for name, one in self.seen.items() if 0 <= now - one[0] < SEEN_FOR}
         self.seen[me] = (now, causes)
 
     def causes(self) -> dict[str, Cause]:
-        """Return what anybody sees, by topic: of several the one who sees most is believed."""
+        """Return the causes of all processes, by topic; if several report one, the largest
+        counts.
+        """
         found: dict[str, Cause] = {}
         for _, causes in self.seen.values():
             for cause in causes:
@@ -154,28 +177,40 @@ class Shared:
         return found
 
     def written(self) -> str:
-        """Return it as it is kept."""
+        """Return it as the JSON that is stored."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
 def read_shared(text: str) -> Shared:
-    """Return what is kept; nothing where it is not as we write it: then something is told once more."""
+    """Parse the stored JSON.
+
+    Empty if it is not in our format: then some messages are sent a second time.
+    """
     try:
         kept = json.loads(text)
-        seen = {str(name): (float(at), [Cause(**one) for one in causes]) for name, (at, causes) in kept["seen"].items()}
+        seen = {
+            str(name): (float(at), [Cause(**one) for one in causes])
+            for name, (at, causes) in kept["seen"].items()
+        }
         services = {str(key): _told(one) for key, one in kept["services"].items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         return Shared()
     return Shared(seen, services)
 
 
-def _told(kept: dict[str, Any]) -> Told:
-    topics = {kind: Topic(**{**one, "cause": Cause(**one["cause"])}) for kind, one in kept["topics"].items()}
-    return Told(**{**kept, "topics": topics})
+def _told(kept: dict[str, Any]) -> SentNotices:
+    topics = {
+        kind: Topic(**{**one, "cause": Cause(**one["cause"])})
+        for kind, one in kept["topics"].items()
+    }
+    return SentNotices(**{**kept, "topics": topics})
 
 
 def _is_past(at: float, now: float) -> bool:
-    """Whether it is an hour ago; a time in the future is of a clock that was ahead, and does not count."""
+    """Whether it is at least an hour ago.
+
+    A time in the future comes from a clock that was ahead, and counts as long ago.
+    """
     return not 0 <= now - at < HOUR
 
 

@@ -1,6 +1,7 @@
-"""What the page, ``/api/status`` and the command line show, as one document.
+"""The document that the page, ``/api/status`` and the command line show.
 
-Bounded: rings of fixed size, labels from closed sets. No PIN, no secret, and nothing of the shop's customers.
+Bounded: rings of fixed size, labels from closed sets. It contains no PIN, no secret and no data of
+the shop's customers.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from order_monitor import __version__
-from order_monitor.core.entry import Entry
+from order_monitor.cluster.members import Cluster
 from order_monitor.core.gate import Pause
-from order_monitor.core.timing.picture import Picture
-from order_monitor.tell.attention import causes_of, lights_of
-from order_monitor.tell.census import AGES, Census, Problem, Share
+from order_monitor.core.tracked_order import TrackedOrder
+from order_monitor.shop.reviews import Review
+from order_monitor.tell.attention import causes_in, lights_of, verdict_of
+from order_monitor.tell.curve_cache import Picture
 from order_monitor.tell.history import History, iso
-from order_monitor.tell.overview import Overview
+from order_monitor.tell.queue_summary import AGES, Problem, QueueSummary, Share
+from order_monitor.tell.status_view import StatusView
 from order_monitor.tell.webhook import Sender
 from order_monitor.watch.account import Account
-from order_monitor.watch.cluster import Cluster
 
 _DELAY_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0)
 
 
-def document_of(view: Overview) -> dict[str, Any]:
-    """Return all that the program shows of itself, ready to be written as JSON."""
+def document_of(view: StatusView) -> dict[str, Any]:
+    """Return everything that the program shows about itself, ready for JSON."""
     state, count = view.engine.state, view.count()
-    reasons = view.probe.reasons()
+    reasons, causes = view.probe.reasons(), causes_in(view)
     owners = view.cluster.owners() if view.cluster else None
     odd = Counter(state.odd.values())
     return {
@@ -37,48 +39,58 @@ def document_of(view: Overview) -> dict[str, Any]:
         "ready": not reasons,
         "reasons": reasons,
         "lights": lights_of(view),
-        "attention": [cause.document() for cause in causes_of(view)],
+        "verdict": verdict_of(causes, ready=not reasons),
+        "attention": [cause.document() for cause in causes],
         "orders": {
-            "open": state.open,
+            "open": count.open,
             "due": count.due,
             "overdue": count.overdue,
             "stuck": len(state.stuck),
             "held": view.held(),
             "held_by_first_start": state.first_start_held,
-            "skipped": {str(reason): number for reason, number in sorted(state.skipped.items())},
+            "skipped": {str(reason): number for reason, number in sorted(count.skipped.items())},
+            "awaiting_pin": count.awaiting_pin,
+            "read_seconds_ago": view.read_seconds_ago(),
             "oldest_due_seconds": view.oldest_due(),
             "unwritten": len(view.engine.writer),
             "oldest_unwritten_seconds": round(view.engine.writer.oldest_seconds(), 1),
             "by_age": [
-                {"up_to": limit, "count": number} for limit, number in zip((*AGES, None), count.by_age, strict=True)
+                {"up_to": limit, "count": number}
+                for limit, number in zip((*AGES, None), count.by_age, strict=True)
             ],
         },
         "accounts": [
-            _account(view, account, count, owners, odd[account.key]) for account in view.engine.accounts.values()
+            _account(view, account, count, owners, odd[account.key])
+            for account in view.engine.accounts.values()
         ],
         "cluster": _members(view.cluster, owners or {}),
         "recent": list(view.history.rings.recent),
         "failures": list(view.history.rings.failures),
         "problems": [_problem(problem, view.engine.name_of) for problem in count.problems],
+        "all_problems": count.all_problems,
         "next": [_coming(entry, view.engine.name_of) for entry in count.next],
         "clocks": _clocks(view),
         "events": view.events(),
         "webhook": _webhook(view.sender),
         "reviews": state.reviews,
+        "oldest_reviews": [_review(review, view.engine.name_of) for review in state.oldest_reviews],
         "beside": list(state.beside),
         "detection_seconds": _detection(view.history),
         "timing": None
         if view.learned is None
         else [_picture(one, view.engine.name_of) for one in view.gallery.pictures(view.learned)],
         "history": [
-            {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended} for m in view.history.rings.minutes
+            {"at": iso(m.at), "open": m.open, "checks": m.checks, "ended": m.ended}
+            for m in view.history.rings.minutes
         ],
     }
 
 
-def _clocks(view: Overview) -> dict[str, Any]:
-    """Say whether orders may be ended by their age, and by how much the database's clock is ahead."""
-    clocks = view.engine.board.clocks
+def _clocks(view: StatusView) -> dict[str, Any]:
+    """Report whether orders may be ended by their age, and how far the database's clock is
+    ahead.
+    """
+    clocks = view.engine.context.clocks
     why, difference = clocks.why(view.clock.boot()), clocks.difference
     return {
         "ends_by_age": not why,
@@ -90,7 +102,7 @@ def _clocks(view: Overview) -> dict[str, Any]:
 
 
 def _members(cluster: Cluster | None, owners: Mapping[str, str]) -> dict[str, Any] | None:
-    """Say who shares the accounts, and which are whose; None where nobody does."""
+    """Report which members share the accounts, and who owns which; None without a cluster."""
     if cluster is None:
         return None
     view = cluster.view
@@ -108,7 +120,11 @@ def _members(cluster: Cluster | None, owners: Mapping[str, str]) -> dict[str, An
 
 
 def _account(
-    view: Overview, account: Account, count: Census, owners: Mapping[str, str] | None, odd: int
+    view: StatusView,
+    account: Account,
+    count: QueueSummary,
+    owners: Mapping[str, str] | None,
+    odd: int,
 ) -> dict[str, Any]:
     now = view.clock.monotonic()
     share = count.shares.get(account.key, Share())
@@ -126,6 +142,7 @@ def _account(
         "odd_orders": odd,
         "in_flight": account.in_flight,
         "orders": share.orders,
+        "awaiting_pin": share.awaiting_pin,
         "due": share.due,
         "calls_per_second": round(meter.per_second(now), 2) if meter else 0.0,
         "limit_per_second": account.pace.per_second,
@@ -149,19 +166,40 @@ def _detection(history: History) -> dict[str, Any]:
 
 
 def _problem(problem: Problem, name_of: Callable[[str], str]) -> dict[str, Any]:
-    told = {name: getattr(problem, name) for name in ("order_id", "kind", "why", "referans")}
-    return {**told, "account": problem.account and name_of(problem.account), "since": iso(problem.since)}
+    return {
+        "order_id": problem.order_id,
+        "kind": problem.kind,
+        "why": problem.why,
+        "referans": problem.reference,
+        "account": problem.account and name_of(problem.account),
+        "since": iso(problem.since),
+    }
 
 
-def _coming(entry: Entry, name_of: Callable[[str], str]) -> dict[str, Any]:
+def _review(review: Review, name_of: Callable[[str], str]) -> dict[str, Any]:
+    account = name_of(review.account) if review.account else None
+    return {
+        "order_id": review.order_id,
+        "kind": review.kind,
+        "account": account,
+        "since": iso(review.since),
+    }
+
+
+def _coming(entry: TrackedOrder, name_of: Callable[[str], str]) -> dict[str, Any]:
     told = {"order_id": entry.id, "account": name_of(entry.account), "at": iso(entry.due)}
-    return {**told, "referans": entry.referans or ""}
+    return {**told, "referans": entry.reference}
 
 
 def _picture(one: Picture, name_of: Callable[[str], str]) -> dict[str, Any]:
     account, package = one.key
     curve = [{"age": age, "share": share} for age, share in one.curve]
-    told = {"orders": round(one.orders), "half_seconds": one.half, "curve": curve, "checks": one.checks}
+    told = {
+        "orders": round(one.orders),
+        "half_seconds": one.half,
+        "curve": curve,
+        "checks": one.checks,
+    }
     return {"account": name_of(account), "package": package, **told}
 
 
@@ -174,7 +212,12 @@ def _webhook(sender: Sender | None) -> dict[str, Any] | None:
 def _pause(pause: Pause | None) -> dict[str, Any] | None:
     if pause is None:
         return None
-    return {"reason": pause.reason, "by": pause.by, "since": iso(pause.since), "until": iso(pause.until)}
+    return {
+        "reason": pause.reason,
+        "by": pause.by,
+        "since": iso(pause.since),
+        "until": iso(pause.until),
+    }
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The health endpoint: answers from memory, to those allowed to ask, and changes nothing."""
+"""The health endpoint: answers allowed clients from memory, and changes nothing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from order_monitor import __version__
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.text import visible
-from order_monitor.tell.door import IDLE_TIMEOUT, Door, room_for
+from order_monitor.tell.connection_limiter import IDLE_TIMEOUT, ConnectionLimiter, room_for
 from order_monitor.tell.listening import trouble_of
 from order_monitor.tell.readiness import Readiness
 
 SHUTDOWN_TIMEOUT: Final = 2.0
 _TRY_AGAIN: Final = 5.0
 _SAID_EVERY: Final = 300.0
-"""Seconds between two tries to listen where the port is taken, and between two lines about it."""
+"""Seconds between two log lines about a port that is taken."""
 
 _LINGERING: Final = 2.0
 _AT_A_TURN: Final = 16
@@ -39,14 +39,21 @@ _HOST: Final = re.compile(
 )
 _LAST_PORT: Final = 65_535
 _ALWAYS_OPEN: Final = ("/livez", "/readyz")
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "order-monitor"}
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "order-monitor",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where to listen and whom to answer. ``hosts`` are names answered to beside loopback and the bound address."""
+    """Where to listen and which clients to answer.
+
+    ``hosts`` are host names accepted in addition to loopback and the bound address.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -55,26 +62,36 @@ class Access:
 
 
 class Site(Protocol):
-    """More to serve, behind the same guard."""
+    """More routes to serve, behind the same guard."""
 
     def routes(self) -> Mapping[str, Handler]:
-        """Return what to answer at which path."""
+        """Return the handler of each path."""
 
     def close(self) -> None:
-        """End answers that would go on for ever."""
+        """End responses that would never end."""
 
 
 class HealthServer:
-    """Serves ``/livez``, ``/readyz``, ``/healthz`` and what a site adds to them."""
+    """Serves ``/livez``, ``/readyz``, ``/healthz`` and the routes of a site."""
 
-    def __init__(self, probe: Readiness, access: Access, site: Site | None = None, *, files: int | None = None) -> None:
-        """Serve what ``probe`` and ``site`` say to those whom ``access`` lets in, with few of the process's ``files``."""
+    def __init__(
+        self,
+        probe: Readiness,
+        access: Access,
+        site: Site | None = None,
+        *,
+        files: int | None = None,
+        door: ConnectionLimiter | None = None,
+    ) -> None:
+        """Serve what ``probe`` and ``site`` report to the clients that ``access`` allows, using
+        only a small part of the process's ``files``; ``door`` limits the connections otherwise.
+        """
         self._probe = probe
         self._access = access
         self._site = site
         self._names = {name.lower() for name in (access.host, *access.hosts)}
         self._files = files
-        self._door = Door(room_for(files))
+        self._door = door or ConnectionLimiter(room_for(files))
         self._listener: asyncio.Server | None = None
         self._trying: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(
@@ -90,10 +107,10 @@ class HealthServer:
         self._log = structlog.get_logger("order_monitor.health")
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            SettingsError: the address is taken, or not this machine's.
+            SettingsError: the address is in use, or not one of this machine's.
         """
         try:
             await self._listen()
@@ -102,10 +119,11 @@ class HealthServer:
             raise SettingsError([self._trouble(error)]) from None
 
     async def start_patiently(self, clock: Clock) -> None:
-        """Listen, or where the port is not free go on without, say so, and try again until it is.
+        """Start to listen; if the port is not free, start without it, log that, and retry until it
+        is.
 
         Raises:
-            SettingsError: the address is none.
+            SettingsError: the address is invalid.
         """
         try:
             await self._listen()
@@ -139,20 +157,23 @@ class HealthServer:
             self._door.before(server), self._access.host, self._access.port, backlog=_AT_A_TURN
         )
         for listening in self._listener.sockets:
-            # asyncio accepts as many at once as its backlog says, each of them a file; the kernel's queue may be longer.
+            # asyncio accepts up to its backlog of connections at once, each of which uses a file
+            # descriptor. The kernel's queue may be longer.
             with socket.socket(fileno=os.dup(listening.fileno())) as twin:
                 twin.listen(_QUEUE)
         host, port = self.bound()
-        self._log.info("health.listening", host=host, port=port, connections=self._door.most, files=self._files)
+        self._log.info(
+            "health.listening", host=host, port=port, connections=self._door.most, files=self._files
+        )
 
     def bound(self) -> tuple[str, int]:
-        """Return the address listened on."""
+        """Return the address of the listening socket."""
         assert self._listener is not None, "start() comes first"
         host, port = self._listener.sockets[0].getsockname()[:2]
         return str(host), int(port)
 
     async def stop(self) -> None:
-        """Stop listening; streams are ended first, for they would outlast any patience."""
+        """Stop listening. Streams are ended first, because they would outlast any timeout."""
         if self._trying is not None:
             self._trying.cancel()
         if self._site is not None:
@@ -174,7 +195,9 @@ class HealthServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer no foreign name (a web page can point its own at loopback), and no stranger where a token is set."""
+        """Reject foreign host names (a web page can point its own name at loopback), and clients
+        without the token if one is set.
+        """
         with self._door.answering(request.transport):
             return await self._answer(request, handler)
 
@@ -182,16 +205,24 @@ class HealthServer:
         if not self._is_our_name(request):
             raise web.HTTPForbidden(text="unknown host; see health.hosts\n")
         if request.path not in _ALWAYS_OPEN and not self._is_allowed(request):
-            # A browser can ask its user for a password, and not for a bearer token: the token is the password, for any name.
-            wanted = 'Bearer, Basic realm="order-monitor", charset="UTF-8"' if request.path == "/" else "Bearer"
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": wanted}, text="a bearer token is needed\n")
+            # A browser can ask its user for a password, but not for a bearer token: so the token is
+            # accepted as the password, with any user name.
+            wanted = (
+                'Bearer, Basic realm="order-monitor", charset="UTF-8"'
+                if request.path == "/"
+                else "Bearer"
+            )
+            raise web.HTTPUnauthorized(
+                headers={"WWW-Authenticate": wanted}, text="a bearer token is needed\n"
+            )
         return await handler(request)
 
     def _is_our_name(self, request: web.Request) -> bool:
         given = request.headers.getall("Host", [""])
         name = _host_name(given[0]) if len(given) == 1 else None
         if not request.raw_path.startswith(("/", "*")):
-            # An absolute target names a host of its own, which goes before the header's (RFC 9112, 3.2.2).
+            # An absolute request target contains a host, which takes precedence over the header
+            # (RFC 9112, 3.2.2).
             name = _host_name(urlsplit(request.raw_path).netloc)
         socket_name = request.transport.get_extra_info("sockname") if request.transport else None
         bound = str(socket_name[0]) if socket_name else ""
@@ -219,22 +250,33 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def _plain(reasons: list[str]) -> web.Response:
-    return web.Response(text="\n".join(map(visible, reasons or ["ok"])) + "\n", status=503 if reasons else 200)
+    return web.Response(
+        text="\n".join(map(visible, reasons or ["ok"])) + "\n", status=503 if reasons else 200
+    )
 
 
 def _token_in(header: str) -> bytes:
-    """Return the token of an ``Authorization`` header: a bearer's, or the password of basic authentication."""
+    """Return the token in an ``Authorization`` header: a bearer token, or the password of basic
+    authentication.
+    """
     scheme, _, given = header.partition(" ")
     if scheme.lower() == "bearer":
         return given.encode("utf-8", "surrogateescape")
     try:
-        return base64.b64decode(given, validate=True).partition(b":")[2] if scheme.lower() == "basic" else b""
+        return (
+            base64.b64decode(given, validate=True).partition(b":")[2]
+            if scheme.lower() == "basic"
+            else b""
+        )
     except ValueError:
         return b""
 
 
 def _host_name(header: str) -> str | None:
-    """Return the name in a Host header (RFC 9110, 7.2: a host, and maybe a port); None for what is no such thing."""
+    """Return the name in a Host header (RFC 9110, 7.2: a host and an optional port).
+
+    None if it is malformed.
+    """
     found = _HOST.fullmatch(header)
     if found is None or int(found["port"] or 0) > _LAST_PORT:
         return None

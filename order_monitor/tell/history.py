@@ -1,4 +1,7 @@
-"""What happened lately, in rings of fixed size; no PIN, no secret, and nothing of the shop's customers."""
+"""Recent activity, in rings of fixed size.
+
+Contains no PIN, no secret and no data of the shop's customers.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused, Unreachable
+from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.clock import Clock
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Fate, Result
 from order_monitor.watch.observer import Observer
 
 _RECENT: Final = 50
 _FAILURES: Final = 30
-_MINUTES: Final = 60
-_DELAYS: Final = 1000
+MINUTES: Final = 60
+DELAYS: Final = 1000
 _BUCKET_SECONDS: Final = 5.0
 _BUCKETS: Final = 12
 
 
 class Meter:
-    """How many things a second, over the last minute."""
+    """The number of events per second, over the last minute."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start empty."""
         self._buckets: deque[tuple[int, int]] = deque(maxlen=_BUCKETS)
 
     def add(self, now: float) -> None:
@@ -38,12 +41,14 @@ class Meter:
     def per_second(self, now: float) -> float:
         """Return the mean over the last minute."""
         first = int(now / _BUCKET_SECONDS) - _BUCKETS + 1
-        return sum(count for slot, count in self._buckets if slot >= first) / (_BUCKETS * _BUCKET_SECONDS)
+        return sum(count for slot, count in self._buckets if slot >= first) / (
+            _BUCKETS * _BUCKET_SECONDS
+        )
 
 
 @dataclass(slots=True)
 class Minute:
-    """What one minute brought; ``at`` is its beginning, epoch seconds."""
+    """The counts of one minute; ``at`` is its start in epoch seconds."""
 
     at: float
     open: int
@@ -53,39 +58,48 @@ class Minute:
 
 @dataclass(slots=True)
 class Rings:
-    """What happened lately, in rings of fixed size; failures in one of their own, so that successes push none out."""
+    """Recent activity, in rings of fixed size.
+
+    Failures have their own ring, so that successes push none out.
+    """
 
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     failures: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_FAILURES))
-    minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=_MINUTES))
-    delays: deque[float] = field(default_factory=lambda: deque(maxlen=_DELAYS))
+    minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=MINUTES))
+    delays: deque[float] = field(default_factory=lambda: deque(maxlen=DELAYS))
     rates: dict[str, Meter] = field(default_factory=dict)
 
 
 class History(Observer):
-    """Keeps what the engine did lately, for whoever shows it."""
+    """Keeps the engine's recent activity for display."""
 
     def __init__(self, clock: Clock, count_open: Callable[[], int]) -> None:
-        """Begin with nothing; ``count_open`` tells how many orders are open."""
+        """Start empty; ``count_open`` returns the number of open orders."""
         self._clock = clock
         self._count_open = count_open
         self.rings = Rings()
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
-        """Count a question, and keep a failure."""
+        """Count a check, and keep a failure."""
         self.rings.rates.setdefault(account, Meter()).add(self._clock.monotonic())
         self._minute().checks += 1
         if isinstance(answer, (Blocked, Busy, Unreachable, Refused, Garbled)):
             why = f"refused_{answer.code}" if isinstance(answer, Refused) else answer.why
             said = "" if isinstance(answer, Unreachable) else answer.message
             at = iso(self._clock.time())
-            told = {"at": at, "account": account, "outcome": answer.outcome, "why": why, "said": said}
+            told = {
+                "at": at,
+                "account": account,
+                "outcome": answer.outcome,
+                "why": why,
+                "said": said,
+            }
             self.rings.failures.appendleft(told)
 
-    def settled(self, account: str, result: Result, delay: float) -> None:
+    def settled(self, account: str, result: WriteResult, delay: float) -> None:
         """Keep a change of status."""
         write, order = result.write, result.finding.order
-        if result.fate is not Fate.WRITTEN or write is None or write.status == result.status:
+        if result.fate is not WriteStatus.WRITTEN or write is None or write.status == result.status:
             return
         self.rings.recent.appendleft(
             {
@@ -95,7 +109,7 @@ class History(Observer):
                 "has_pin": write.pin is not None,
                 "at": iso(self._clock.time()),
                 "account": account,
-                "referans": order.referans,
+                "referans": order.reference,
             }
         )
         if write.final:
@@ -103,13 +117,15 @@ class History(Observer):
             self.rings.delays.append(delay)
 
     def scanned(self, seconds: float) -> None:
-        """Note how many are open."""
+        """Record the number of open orders."""
         self._minute().open = self._count_open()
 
     def remain(self, accounts: Mapping[str, str]) -> None:
-        """Forget how fast accounts were asked that are gone."""
+        """Drop the rates of accounts that are gone."""
         names = set(accounts.values())
-        self.rings.rates = {name: meter for name, meter in self.rings.rates.items() if name in names}
+        self.rings.rates = {
+            name: meter for name, meter in self.rings.rates.items() if name in names
+        }
 
     def _minute(self) -> Minute:
         now = self._clock.time()
@@ -120,8 +136,14 @@ class History(Observer):
 
 
 def iso(seconds: float | None, timespec: str = "milliseconds") -> str | None:
-    """Write epoch seconds as UTC, as exactly as ``timespec`` says; None for what is no date."""
+    """Format epoch seconds as UTC with the precision ``timespec``; None if they are not a valid
+    date.
+    """
     try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+        return (
+            None
+            if seconds is None
+            else datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+        )
     except (ValueError, OverflowError, OSError):
         return None

@@ -1,4 +1,6 @@
-"""Why an address cannot be listened on, in the system's words: who has the port, or which addresses this machine has."""
+"""Why an address cannot be listened on, in the system's words: which process has the port, or which
+addresses this machine has.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from typing import Final
 OURS: Final = "order-monitor"
 _PROC: Final = Path("/proc")
 _LISTEN: Final = "0A"
-"""How ``/proc/net/tcp`` writes the state of a socket that listens."""
+"""The state of a listening socket in ``/proc/net/tcp``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong: with which setting, the system's ``cause``, and what to do about it."""
+    """What is wrong: the setting, the system's ``cause``, and what to do about it."""
 
     key: str
     cause: str
@@ -33,29 +35,39 @@ class Trouble:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a process of this program that has the port."""
+        """Whether the port is held by a process of this program."""
         return self.holder.startswith(f"{OURS} ")
 
     def __str__(self) -> str:
-        """One line, for the log."""
+        """Return one line for the log."""
         return f"{self.key}: {self.cause}; {self.do}"
 
 
 def trouble_of(host: str, port: int, error: Exception) -> Trouble:
-    """Say why ``host`` and ``port`` cannot be listened on."""
+    """Explain why listening on ``host`` and ``port`` fails."""
     number = getattr(error, "errno", None) or 0
     cannot = f"cannot listen on {host}:{port}"
     why = (
-        os.strerror(number) if number > 0 else "the name is not resolved" if isinstance(error, socket.gaierror) else ""
+        os.strerror(number)
+        if number > 0
+        else "the name is not resolved"
+        if isinstance(error, socket.gaierror)
+        else ""
     )
     cause = f"{cannot}: {why}" if why else cannot
     if number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         own = ", ".join(own_addresses())
         return Trouble(
-            "health.host", cause, f"give an address of this machine ({own}), or 0.0.0.0 or :: for all of them"
+            "health.host",
+            cause,
+            f"give an address of this machine ({own}), or 0.0.0.0 or :: for all of them",
         )
     if number == errno.EACCES:
-        return Trouble("health.port", cause, "choose a port from 1024 on (0 = any free one), or health.enabled = false")
+        return Trouble(
+            "health.port",
+            cause,
+            "choose a port from 1024 on (0 = any free one), or health.enabled = false",
+        )
     holder = holder_of(port) if number == errno.EADDRINUSE else None
     by = f", by {holder}" if holder else ""
     stop = "stop that, " if holder else ""
@@ -64,7 +76,7 @@ def trouble_of(host: str, port: int, error: Exception) -> Trouble:
 
 
 def trial(host: str, port: int) -> Trouble | None:
-    """Try to listen, and stop at once; None where it can be done."""
+    """Try to listen, and stop at once; None if that works."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -79,7 +91,10 @@ def trial(host: str, port: int) -> Trouble | None:
 
 
 def holder_of(port: int) -> str | None:
-    """Return which process listens on a TCP port, like ``nginx (pid 812)``; None where that is not to be seen."""
+    """Return the process that listens on a TCP port, like ``nginx (pid 812)``.
+
+    None if it cannot be determined.
+    """
     sockets = {f"socket:[{inode}]" for inode in _listening_on(port)}
     if not sockets:
         return None
@@ -90,7 +105,7 @@ def holder_of(port: int) -> str | None:
 
 
 def _listening_on(port: int) -> set[str]:
-    """Return the inodes of the sockets that listen on a port, of either family."""
+    """Return the inodes of the sockets that listen on a port, over IPv4 and IPv6."""
     found = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -102,7 +117,7 @@ def _listening_on(port: int) -> set[str]:
 
 
 def _open_in(process: Path) -> set[str]:
-    """Return what a process has open, nothing where that is not to be seen."""
+    """Return the files that a process has open; empty if that is not visible."""
     found = set()
     with suppress(OSError):
         for file in (process / "fd").iterdir():
@@ -112,7 +127,9 @@ def _open_in(process: Path) -> set[str]:
 
 
 def _name_of(process: Path) -> str:
-    """Return how a process is called: of this program its whole name, for an interpreter's says little."""
+    """Return a process's name; for this program the full name, because the interpreter's says
+    little.
+    """
     with suppress(OSError):
         words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         if any("order_monitor" in word or "order-monitor" in word for word in words[:3]):
@@ -122,12 +139,12 @@ def _name_of(process: Path) -> str:
 
 
 def own_addresses() -> list[str]:
-    """Return addresses of this machine."""
+    """Return this machine's addresses."""
     found = {"127.0.0.1"}
     with suppress(OSError):
         found |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
-        # Nothing is sent: the kernel only says from which address it would be.
+        # Nothing is sent: the kernel only chooses the source address.
         tried.connect(("192.0.2.1", 9))
         found.add(str(tried.getsockname()[0]))
     return sorted(found)

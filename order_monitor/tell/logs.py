@@ -1,6 +1,6 @@
-"""Logging: one line an event on stderr, written by a thread of its own, with known secrets blotted out.
+"""Logging: one line per event on stderr, written by a separate thread, with known secrets redacted.
 
-A full or closed pipe loses lines, which are counted; it never stops or breaks the program.
+A full or closed pipe loses lines, which are counted; it never blocks or breaks the program.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
@@ -35,18 +36,26 @@ _PRIORITIES: Final = {
     "info": "<6>",
     "debug": "<7>",
 }
-_QUIET: Final = ("httpx", "httpcore", "aiohttp.access", "aiohttp.server", "asyncpg", "urllib3", "opentelemetry")
-"""Libraries whose own lines may carry a URL or a value, at any level of ours."""
+_QUIET: Final = (
+    "httpx",
+    "httpcore",
+    "aiohttp.access",
+    "aiohttp.server",
+    "asyncpg",
+    "urllib3",
+    "opentelemetry",
+)
+"""Libraries whose log lines may contain a URL or a value, whatever our log level."""
 
 
 class LineSink:
-    """Writes lines to a stream from a thread, never making its caller wait."""
+    """Writes lines to a stream from a thread, and never blocks its caller."""
 
     def __init__(self, stream: TextIO) -> None:
         """Write to ``stream``."""
-        # A line comes cleaned, and with our own colours.
+        # Lines arrive cleaned, and with our own colours.
         self._stream = stream.stream if isinstance(stream, Outlet) else stream
-        # Who collects a log reads UTF-8; a terminal shows what it understands.
+        # A log collector reads UTF-8; a terminal shows what its encoding allows.
         self._encoding = stream.encoding if stream.isatty() else "utf-8"
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE)
         self.dropped = 0
@@ -54,14 +63,14 @@ class LineSink:
         self._thread.start()
 
     def put(self, line: str) -> None:
-        """Take a line, or count it as dropped."""
+        """Queue a line, or count it as dropped."""
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self.dropped += 1
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what is left, for at most ``seconds``."""
+        """Write the remaining lines, for at most ``seconds``."""
         try:
             self._lines.put(None, timeout=seconds)
         except queue.Full:
@@ -82,7 +91,7 @@ class LineSink:
 
 
 class _Logger:
-    """What structlog hands finished lines to."""
+    """The logger to which structlog passes finished lines."""
 
     def __init__(self, sink: LineSink) -> None:
         self._sink = sink
@@ -94,10 +103,17 @@ class _Logger:
 
 
 class _Chain:
-    """All of structlog's processors as one that cannot fail: no mistake in a log call may reach the work it tells of."""
+    """All structlog processors as one that cannot fail: a mistake in a log call must not reach the
+    code that logs.
+    """
 
     def __init__(
-        self, processors: list[structlog.typing.Processor], redact: Redactor, *, for_journal: bool, is_clean: bool
+        self,
+        processors: list[structlog.typing.Processor],
+        redact: Redactor,
+        *,
+        for_journal: bool,
+        is_clean: bool,
     ) -> None:
         self._processors = processors
         self._redact = redact
@@ -118,7 +134,7 @@ class _Chain:
 
 
 class _Visible:
-    """A value as the console shows it, harmless: its own ``repr``, and an event's own text."""
+    """A value made safe for the console: its ``repr`` without control characters."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -128,7 +144,9 @@ class _Visible:
 
 
 def _cleaned(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Clean what is told before it is coloured: after that nobody could tell our colours from a stranger's."""
+    """Clean an event before it is coloured: afterwards our colours could not be distinguished from
+    escape sequences in foreign text.
+    """
     said = visible(str(event.pop("event", "")))
     fields = {visible(key): _shown(key, value) for key, value in event.items()}
     return {**fields, "event": said}
@@ -148,15 +166,20 @@ def _traceback(to: TextIO, exc_info: Any) -> None:  # noqa: ANN401 - structlog's
 
 
 class Repeats:
-    """Lets the same message through once a minute, and counts the rest: a library can say one thing ten thousand times."""
+    """Lets the same message through once a minute, and counts the rest: a library may repeat one
+    message ten thousand times.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        """Count by ``monotonic``'s seconds."""
+        """Measure time with ``monotonic``, in seconds."""
         self._monotonic = monotonic
         self._said: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
 
     def count(self, key: tuple[str, str]) -> int | None:
-        """Return how often ``key`` was kept back since it was last let through; None where it is kept back again."""
+        """Return how many times ``key`` was suppressed since it was last let through.
+
+        None if it is suppressed again.
+        """
         now = self._monotonic()
         known = self._said.get(key)
         if known is not None and now - known[0] < _REPEAT_EVERY:
@@ -170,7 +193,7 @@ class Repeats:
 
 
 class _FromStdlib(logging.Handler):
-    """Passes the libraries' records on; of an exception only its type and where it came from."""
+    """Forwards the records of libraries; of an exception only its type and where it was raised."""
 
     def __init__(self, repeats: Repeats) -> None:
         super().__init__()
@@ -189,26 +212,35 @@ class _FromStdlib(logging.Handler):
             fields = {"library": record.name, "error": origin(record.exc_info[1])}
         if repeated:
             fields["repeated"] = repeated
-        # structlog knows the five levels alone; a library may have its own in between.
+        # structlog has only the five standard levels; a library may use others in between.
         level = max(logging.DEBUG, min(record.levelno // 10 * 10, logging.ERROR))
         log.log(level, "library.message", **fields)
 
 
 def _key(record: logging.LogRecord) -> tuple[str, str]:
-    """Return what tells one message from another: its template, and where its error came from."""
+    """Return what identifies a message: its template, and where its error was raised."""
     template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
     error = origin(record.exc_info[1]) if record.exc_info and record.exc_info[1] else ""
     return record.name, f"{template[:_REPEAT_KEY]} {error}"
 
 
 def origin(error: BaseException) -> str:
-    """Return an exception's type and the places it passed; never its text, which may hold anything."""
-    places = [f"{os.path.basename(f.filename)}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]  # noqa: PTH119
-    return f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
+    """Return an exception's type and its traceback's locations.
+
+    Never its text, which may contain anything.
+    """
+    places = [
+        f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)
+    ]
+    return (
+        f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
+    )
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether systemd's journal reads the stream: then a line's level goes before it (sd-daemon(3)) and `journalctl -p` works."""
+    """Whether systemd's journal reads the stream: then each line starts with its level
+    (sd-daemon(3)), so that `journalctl -p` works.
+    """
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -217,30 +249,40 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def set_level(level: str) -> None:
-    """Let ``level`` be the least that is told, from now on."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())))
+    """Set the minimum log level, effective at once."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
+    )
 
 
 def set_up(
-    level: str, form: str, stream: TextIO | None = None, environ: MutableMapping[str, str] | None = None
+    level: str,
+    form: str,
+    stream: TextIO | None = None,
+    environ: MutableMapping[str, str] | None = None,
 ) -> tuple[LineSink, Redactor]:
     """Configure structlog and the standard library's logging.
 
     Args:
-        level: the least level told.
+        level: the minimum level.
         form: ``console``, ``json`` or ``auto`` (console on a terminal).
         stream: stderr by default.
-        environ: read for ``NO_COLOR``.
+        environ: read for ``NO_COLOR`` and ``JOURNAL_STREAM``.
     """
     stream = sys.stderr if stream is None else stream
     environ = os.environ if environ is None else environ
     is_terminal = stream.isatty()
     sink, redact = LineSink(stream), Redactor()
-    renderers: list[structlog.typing.Processor] = [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    renderers: list[structlog.typing.Processor] = [
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+    ]
     is_console = form == "console" or (form == "auto" and is_terminal)
     if is_console:
         colors = is_terminal and not environ.get("NO_COLOR")
-        renderers = [_cleaned, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback)]
+        renderers = [
+            _cleaned,
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback),
+        ]
     chain = _Chain(
         [
             structlog.stdlib.add_log_level,

@@ -1,4 +1,6 @@
-"""A dead man's switch: somebody outside is told each minute that all is well, and notices when this falls silent."""
+"""A dead man's switch: pings an outside service every minute while all is well; it raises the alarm
+when the pings stop.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import httpx
 import structlog
 
 from order_monitor.core.clock import Clock
-from order_monitor.providers.failures import NamedFailureError
+from order_monitor.providers.http.failures import NamedFailureError
 from order_monitor.tell.readiness import Readiness
 
 PING_TIMEOUT: Final = 10.0
@@ -17,10 +19,10 @@ _MINUTE: Final = 60.0
 
 
 class Ping:
-    """A dead man's switch: somebody outside notices when this falls silent."""
+    """A dead man's switch: an outside service notices when the pings stop."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, clock: Clock) -> None:
-        """Call ``url`` when all is well, ``url``/fail when it is not."""
+        """Call ``url`` when all is well, ``url``/fail otherwise."""
         self._client = client
         self._url = url.rstrip("/")
         self._clock = clock
@@ -28,13 +30,13 @@ class Ping:
         self._log = structlog.get_logger("order_monitor.ping")
 
     async def run(self, probe: Readiness) -> None:
-        """Tell each minute how ``probe`` judges it."""
+        """Report the judgement of ``probe`` every minute."""
         while True:
             await self._clock.sleep(_MINUTE)
             await self.tell(is_good=not probe.reasons())
 
     async def tell(self, *, is_good: bool) -> None:
-        """Tell once; that nobody hears it is no matter of the orders."""
+        """Ping once; a failure is logged and does not affect the orders."""
         why = ""
         try:
             async with asyncio.timeout(PING_TIMEOUT):

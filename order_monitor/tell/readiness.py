@@ -1,12 +1,12 @@
-"""Whether the program lives and is of use, from memory alone."""
+"""Whether the program is alive and working, judged from memory alone."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from order_monitor.cluster.members import Cluster
 from order_monitor.core.clock import Clock
 from order_monitor.tell.webhook import Sender
-from order_monitor.watch.cluster import Cluster
 from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 
@@ -16,7 +16,7 @@ SCAN_MARGIN: Final = 30.0
 
 
 class Readiness:
-    """Says from memory whether the program lives and is of use."""
+    """Judges from memory whether the program is alive and working."""
 
     def __init__(
         self,
@@ -26,44 +26,49 @@ class Readiness:
         cluster: Cluster | None = None,
         sender: Sender | None = None,
     ) -> None:
-        """Judge ``engine``, which scans every ``scan_interval`` seconds, its part in ``cluster``, and what ``sender`` may do."""
+        """Judge ``engine``, which scans every ``scan_interval`` seconds, its membership in
+        ``cluster``, and the state of ``sender``.
+        """
         self._engine = engine
         self._clock = clock
         self._interval = scan_interval
         self._cluster = cluster
         self._sender = sender
 
-    def adopt(self, scan_interval: float) -> None:
-        """Judge by another interval."""
+    def reconfigure(self, scan_interval: float) -> None:
+        """Use another scan interval, in seconds."""
         self._interval = scan_interval
 
     def is_live(self) -> bool:
-        """Whether the loop ticked lately."""
+        """Whether the loop ticked recently."""
         ticked = self._engine.state.ticked_at
         return ticked is not None and self._clock.monotonic() - ticked < TICK * SILENT_TICKS
 
     def reasons(self) -> list[str]:
-        """Return why the program is of no use just now; nothing where it is."""
+        """Return why the program does not work at the moment; empty if it does."""
         state = self._engine.state
-        hold = self._engine.board.hold
-        # While it holds, that there is no scan is its own doing.
+        hold = self._engine.context.hold
+        # While the engine is on hold, it makes no scans on purpose.
         reasons = [hold] if hold else self._unread()
         if problem := self._engine.writer.problem():
             reasons.append(problem)
         if state.clock_stood_still:
-            reasons.append("the database's clock stands still: nothing comes due")
+            reasons.append("the database's clock has stopped: nothing becomes due")
         if state.scanned_at is not None and not self._engine.accounts:
             reasons.append("there is no account to ask")
         if self._cluster is not None and self._cluster.problem:
             reasons.append(f"not in the cluster: {self._cluster.problem}")
         if self._sender is not None and self._sender.problem:
-            # A receiver that fails is back some time; that another address was adopted only a person can mend.
+            # A failing receiver recovers; if another address was adopted, only a person can fix it.
             reasons.append(f"webhook: {self._sender.problem}")
         return [*reasons, *self._unwell()]
 
     def _unread(self) -> list[str]:
-        """Say why no orders were read lately, where none were."""
-        problem, limit = self._engine.state.scan_problem, self._interval * _SCANS_ALLOWED + SCAN_MARGIN
+        """Explain why no orders were read recently; empty if they were."""
+        problem, limit = (
+            self._engine.state.scan_problem,
+            self._interval * _SCANS_ALLOWED + SCAN_MARGIN,
+        )
         looked_at = self._looked_at()
         if looked_at is None:
             return [f"no scan yet: {problem}" if problem else "no scan yet"]
@@ -72,14 +77,18 @@ class Readiness:
         return []
 
     def _looked_at(self) -> float | None:
-        """When orders were last taken in: of very many some are asked about long before all are. A failed look does not count."""
+        """When orders were last read: with very many, some are asked about long before all are
+        read.
+
+        A failed scan does not count.
+        """
         done, going = self._engine.state.scanned_at, self._engine.state.taking_at
         if self._engine.state.scan_problem is not None or going is None:
             return done
         return going if done is None else max(done, going)
 
     def _unwell(self) -> list[str]:
-        """Say what is wrong with the accounts, where none of them is well."""
+        """Report what is wrong with the accounts if none of them is well."""
         now = self._clock.monotonic()
         accounts = [account for account in self._engine.accounts.values() if account.is_ours(now)]
         if any(account.is_well(now) for account in accounts):

@@ -1,9 +1,11 @@
-"""Secrets are blotted out of what is shown: those of the settings everywhere, those of the shop's accounts in text from outside.
+"""Redacts secrets in output: those of the settings everywhere, those of the shop's accounts in text
+from outside.
 
-A shop may have tens of thousands of accounts, and a short login name of one of them may stand in any line by chance. So what
-we say ourselves is not searched for the secrets of accounts. What came from outside is: in a line that names an account for
-that one's own, in any other line for those of all. Looking for all takes as long as the text is, however many they are.
-A secret that was exchanged is hidden for `HIDDEN_FOR` more, and then forgotten.
+A shop may have tens of thousands of accounts, and a short login name may appear in any line by
+chance. So our own words are not searched for the secrets of accounts. Text from outside is: in a
+line that names an account for that account's secrets, in any other line for those of all accounts.
+The time that takes depends on the length of the text, not on the number of secrets. A replaced
+secret stays hidden for `HIDDEN_FOR` seconds, and is then forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from urllib.parse import quote, quote_plus
 from order_monitor.core.text import visible
 
 HIDDEN_FOR: Final = 3600.0
-"""Seconds for which a secret that was exchanged is hidden still: what was asked with it may be told of a little later."""
+"""Seconds for which a replaced secret stays hidden: lines about calls that used it may still
+follow.
+"""
 
 _SHORTEST_SECRET: Final = 4
 _BLOT: Final = "****"
@@ -29,16 +33,31 @@ _Key = TypeVar("_Key")
 OURS: Final = frozenset(
     {
         *("event", "level", "timestamp", "version", "exc_info", "library", "signal", "task"),
-        *("order_id", "orders", "tenant_id", "status", "outcome", "kind", "code", "fault", "verdict", "event_id"),
+        *(
+            "order_id",
+            "orders",
+            "tenant_id",
+            "status",
+            "outcome",
+            "kind",
+            "code",
+            "fault",
+            "verdict",
+            "event_id",
+        ),
     }
 )
-"""The fields of a line that hold words of ours, and what an order goes by; every other field may hold text from outside."""
+"""The fields of a log line that hold our own words and an order's identifiers.
+
+Every other field may hold text from outside.
+"""
 
 
 def forms_of(secret: str) -> set[str]:
-    """Return a secret as it may be written: plain, in an address, in JSON, in a ``repr`` of either quote, or in two of them.
+    """Return the ways a secret may be written: plain, URL-encoded, in JSON, in a ``repr`` with
+    either quote, or in a combination of two.
 
-    Of one shorter than four characters none: that would blot out the log itself.
+    Empty for a secret shorter than four characters, which would redact the log itself.
     """
     if len(secret) < _SHORTEST_SECRET:
         return set()
@@ -49,14 +68,19 @@ def forms_of(secret: str) -> set[str]:
 
 
 def _escaped(text: str) -> set[str]:
-    """Return ``text`` as it looks inside JSON and inside a ``repr`` of either quote."""
+    """Return ``text`` as written in JSON and in a ``repr`` with either quote."""
     if text.isprintable() and _ESCAPED.isdisjoint(text):
         return {text}
-    return {text, json.dumps(text, ensure_ascii=False)[1:-1], repr("'" + text)[2:-1], repr('"' + text)[2:-1]}
+    return {
+        text,
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        repr("'" + text)[2:-1],
+        repr('"' + text)[2:-1],
+    }
 
 
 class _Many:
-    """Any number of secrets, each counted as often as it was added, and found in a text in one pass over that."""
+    """Any number of secrets, each with a reference count, found in a text in one pass over it."""
 
     def __init__(self) -> None:
         self._forms: Counter[str] = Counter()
@@ -64,14 +88,14 @@ class _Many:
         self._lengths: Counter[int] = Counter()
 
     def add(self, secret: str) -> None:
-        """Look for a secret from now on."""
+        """Start to search for a secret."""
         for form in forms_of(secret):
             self._forms[form] += 1
             self._heads[form[:_SHORTEST_SECRET]] += 1
             self._lengths[len(form)] += 1
 
     def remove(self, secret: str) -> None:
-        """Look for it no more, where it was added no oftener."""
+        """Stop searching for it once it was removed as often as it was added."""
         for form in forms_of(secret):
             _count_down(self._forms, form)
             _count_down(self._heads, form[:_SHORTEST_SECRET])
@@ -81,7 +105,7 @@ class _Many:
         return len(self._forms)
 
     def blot(self, text: str) -> str:
-        """Return ``text`` without any of them; of two that overlap nothing is left."""
+        """Return ``text`` with all of them redacted, and overlapping ones completely."""
         heads, lengths = self._heads, sorted(self._lengths, reverse=True)
         kept: list[str] = []
         done = hidden_until = 0
@@ -104,10 +128,10 @@ def _count_down(counter: Counter[_Key], key: _Key) -> None:
 
 
 class Redactor:
-    """Replaces known secrets by asterisks."""
+    """Replaces known secrets with asterisks."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Know no secret yet; ``monotonic`` (seconds) tells when one is to be forgotten."""
+        """Start without secrets; ``monotonic`` (seconds) determines when one is forgotten."""
         self._monotonic = monotonic
         self._everywhere: dict[str, float] = {}
         self._forms: list[str] = []
@@ -117,19 +141,22 @@ class Redactor:
         self._ending: deque[tuple[float, str | None, str]] = deque()
 
     def learn(self, secrets: Iterable[str]) -> None:
-        """Hide these in every line, whatever it tells."""
+        """Hide these secrets in every line, whatever its source."""
         self._everywhere.update(dict.fromkeys(secrets, math.inf))
         self._spell()
 
     def retire(self, secrets: Iterable[str]) -> None:
-        """Hide these, learned before, for `HIDDEN_FOR` seconds more."""
+        """Hide these known secrets for only `HIDDEN_FOR` more seconds."""
         until = self._monotonic() + HIDDEN_FOR
         for secret in set(secrets) & self._everywhere.keys():
             self._everywhere[secret] = until
             self._ending.append((until, None, secret))
 
     def follow(self, accounts: Mapping[str, Iterable[str]]) -> None:
-        """Hide the secrets of these accounts, by their names, in text from outside; of those that are gone for a while still."""
+        """Hide the secrets of these accounts, by account name, in text from outside.
+
+        Secrets of removed accounts stay hidden for `HIDDEN_FOR` seconds.
+        """
         now = self._monotonic()
         self._forget(now)
         self._own = {}
@@ -150,7 +177,7 @@ class Redactor:
                 known[secret] = math.inf
 
     def _fade(self, name: str, current: Iterable[str], until: float) -> None:
-        """Let what an account has no longer end then."""
+        """Let the secrets that an account no longer has expire at ``until``."""
         known = self._of[name]
         for secret in known.keys() - set(current):
             if known[secret] == math.inf:
@@ -158,7 +185,7 @@ class Redactor:
                 self._ending.append((until, name, secret))
 
     def _forget(self, now: float) -> None:
-        """Forget what has been hidden for long enough, unless it has become a secret again."""
+        """Forget secrets whose time is over, unless they are in use again."""
         is_changed = False
         while self._ending and self._ending[0][0] <= now:
             until, name, secret = self._ending.popleft()
@@ -176,18 +203,22 @@ class Redactor:
             self._spell()
 
     def _spell(self) -> None:
-        self._forms = sorted({f for s in self._everywhere for f in forms_of(s)}, key=len, reverse=True)
+        self._forms = sorted(
+            {f for s in self._everywhere for f in forms_of(s)}, key=len, reverse=True
+        )
 
     def __len__(self) -> int:
-        """How many ways of writing a secret are known."""
+        """Return the number of known forms of secrets."""
         return len(self._forms) + len(self._many)
 
     def __call__(self, text: str) -> str:
-        """Return ``text``, which may be anything, without any secret."""
+        """Return ``text``, which may come from anywhere, without any secret."""
         return self._many.blot(self.line(text))
 
     def line(self, text: str) -> str:
-        """Return a finished line, whose fields were looked at before, without the secrets that are hidden everywhere."""
+        """Return a finished line, whose fields are already redacted, without the secrets that are
+        hidden everywhere.
+        """
         if self._ending:
             self._forget(self._monotonic())
         for form in self._forms:
@@ -195,7 +226,9 @@ class Redactor:
         return text
 
     def _own_of(self, account: str) -> _Many:
-        """Return the secrets of one account, kept until the accounts are looked at again: one that is told of is so again."""
+        """Return the secrets of one account, cached until the next `follow`: an account that is
+        logged once is likely to be logged again.
+        """
         found = self._own.get(account)
         if found is None:
             found = _Many()
@@ -205,16 +238,26 @@ class Redactor:
         return found
 
     def fields(self, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Return the fields of a line without the secrets of accounts in what came from outside."""
+        """Return the fields of a line, with the secrets of accounts redacted in text from
+        outside.
+        """
         if not self._of:
             return event
         account = event.get("account")
-        among = self._own_of(account) if isinstance(account, str) and account in self._of else self._many
-        return {key: value if key in OURS else _each(value, among.blot) for key, value in event.items()}
+        among = (
+            self._own_of(account)
+            if isinstance(account, str) and account in self._of
+            else self._many
+        )
+        return {
+            key: value if key in OURS else _each(value, among.blot) for key, value in event.items()
+        }
 
 
 def _each(value: object, blot: Callable[[str], str]) -> object:
-    """Return a value with every text in it blotted; what is no plain value, as its ``repr``."""
+    """Return a value with every text in it redacted; objects are replaced by their redacted
+    ``repr``.
+    """
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, str):

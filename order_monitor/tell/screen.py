@@ -1,4 +1,7 @@
-"""Colours and tables in a terminal, by rich; the one place that may style what is printed, after cleaning its text."""
+"""Colours and tables in a terminal, with rich.
+
+The only module that may style output, after cleaning its text.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,17 @@ from order_monitor.tell.streams import outlet
 
 
 class Screen(Console):
-    """A console of rich's that shows text from outside as it is: no markup in it, no links, nothing that acts on a terminal."""
+    """A rich console that shows text from outside unchanged: without markup, links or anything that
+    acts on a terminal.
+    """
 
-    def __init__(self, *, to_stderr: bool = False, soft_wrap: bool = False, elsewhere: int | None = None) -> None:
-        """Show on standard output, or ``to_stderr``; ``elsewhere`` than on a terminal so many characters wide."""
+    def __init__(
+        self, *, to_stderr: bool = False, soft_wrap: bool = False, elsewhere: int | None = None
+    ) -> None:
+        """Write to standard output, or ``to_stderr``.
+
+        ``elsewhere`` is the width in characters if the output is not a terminal.
+        """
         self._outlet = outlet(sys.stderr if to_stderr else sys.stdout)
         super().__init__(
             file=cast("IO[str]", self._outlet.styled),
@@ -32,21 +42,28 @@ class Screen(Console):
 
     @property
     def is_seen(self) -> bool:
-        """Whether it is a terminal, whatever the environment says of colours."""
+        """Whether the output is a terminal, whatever the environment says about colours."""
         return self._outlet.isatty()
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody sees it any more."""
+        """Whether the output has no reader any more."""
         return self._outlet.lost is not None
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return the pieces of what is shown, whose text is harmless; what rich itself tells the terminal passes."""
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments to show, with their text made harmless.
+
+        Control segments from rich itself pass unchanged.
+        """
         for text, style, control in super().render(renderable, options):
             yield Segment(text, style, control) if control else Segment(visible_lines(text), style)
 
 
 def styled(*parts: str | tuple[str, StyleType], style: StyleType = "") -> Text:
-    """Return text of several parts as one line, each with a style of its own or with none."""
-    clean = [visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts]
+    """Return one line of text built from several parts, each with or without its own style."""
+    clean = [
+        visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts
+    ]
     return Text.assemble(*clean, style=style)

@@ -1,7 +1,8 @@
-"""The services that messages go to, by the library Apprise (extra ``notify``): Telegram, mail, Slack and a hundred more.
+"""The services that messages are sent to, through the library Apprise (extra ``notify``): Telegram,
+mail, Slack and a hundred more.
 
-Apprise blocks: each message is sent from a thread of its own, which nothing waits for longer than `TIMEOUT`, and which a service
-that hangs keeps from no other.
+Apprise blocks: each message is sent from a separate thread. Nothing waits for it longer than
+`TIMEOUT`, and a service that hangs does not delay the others.
 """
 
 from __future__ import annotations
@@ -41,22 +42,35 @@ class NoLibraryError(Exception):
 class Service:
     """One address of ``notify.urls``."""
 
-    def __init__(self, number: int, url: str, sender: Apprise | None, name: str = "", timeout: float = TIMEOUT) -> None:
-        """Send by ``sender``; without one, what is sent fails, for the address cannot be understood."""
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        sender: Apprise | None,
+        name: str = "",
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """Send with ``sender``.
+
+        Without one every send fails, because the address is not understood.
+        """
         self._timeout = timeout
         self.url = url
         self.name = f"{number} ({name})" if name else str(number)
-        """By what it is shown: its place in the settings and its kind. The address is a secret."""
+        """The name to show: its position in the settings and its kind. The address is a secret."""
         self._sender = sender
         self._thread: threading.Thread | None = None
 
     @property
     def problem(self) -> str:
-        """Why nothing can be sent there, whatever is tried; empty where it can."""
+        """Why nothing can be sent there at all; empty if it can."""
         return "" if self._sender else _UNKNOWN
 
     async def send(self, message: Message) -> str:
-        """Send a message within ``timeout`` seconds; return why it did not arrive, nothing where it did. Raises nothing."""
+        """Send a message within ``timeout`` seconds.
+
+        Return why it did not arrive, empty if it did. Raises nothing.
+        """
         sender = self._sender
         if sender is None:
             return _UNKNOWN
@@ -71,7 +85,7 @@ class Service:
 
         def work() -> None:
             why = self._blocking(sender, message)
-            # The program may have ended meanwhile, or have stopped waiting.
+            # The program may have ended, or stopped waiting, in the meantime.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, why)
 
@@ -92,13 +106,19 @@ class Service:
                 body_format="text",
                 timeout=self._timeout,
             )
-            said = [entry.message for entry in result.logs() if entry.level in ("WARNING", "ERROR", "CRITICAL")]
+            said = [
+                entry.message
+                for entry in result.logs()
+                if entry.level in ("WARNING", "ERROR", "CRITICAL")
+            ]
         except Exception as error:  # noqa: BLE001 - a hundred services' code, none of it ours
             return type(error).__name__
         return "" if result else self._without_secrets("; ".join(said)) or "refused"
 
     def _without_secrets(self, text: str) -> str:
-        """Return a service's words without any part of the address: a token stands in its path, a password before its host."""
+        """Return a service's message without any part of the address: its path may contain a token,
+        and the part before the host a password.
+        """
         parts = {self.url, *re.split(r"[/:@?&=,]+", self.url)}
         for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
             if len(part) >= _SHORTEST_SECRET:
@@ -107,7 +127,7 @@ class Service:
 
 
 def services_of(urls: Sequence[str], timeout: float = TIMEOUT) -> list[Service]:
-    """Return the services at these addresses; a message may take each ``timeout`` seconds.
+    """Return the services at these addresses; each may take ``timeout`` seconds per message.
 
     Raises:
         NoLibraryError: the library is not installed.
@@ -116,7 +136,8 @@ def services_of(urls: Sequence[str], timeout: float = TIMEOUT) -> list[Service]:
         from apprise import Apprise, AppriseAsset, PersistentStoreMode
     except ImportError:
         raise NoLibraryError(f"{MISSING}: {MISSING_DO}") from None
-    # Its own lines name hosts and repeat answers; what matters of them is returned, without secrets.
+    # Its log lines name hosts and repeat answers. What matters in them is returned, without
+    # secrets.
     logging.getLogger("apprise").propagate = False
     asset = AppriseAsset(
         app_id="order-monitor",
@@ -127,12 +148,14 @@ def services_of(urls: Sequence[str], timeout: float = TIMEOUT) -> list[Service]:
         pgp_autogen=False,
         pem_autogen=False,
     )
-    return [_service(number, url, Apprise(asset=asset), timeout) for number, url in enumerate(urls, 1)]
+    return [
+        _service(number, url, Apprise(asset=asset), timeout) for number, url in enumerate(urls, 1)
+    ]
 
 
 def _service(number: int, url: str, sender: Apprise, timeout: float) -> Service:
     try:
-        # Reading a hundred services' modules warns of whatever is old in them.
+        # Importing a hundred services' modules warns about deprecated code in them.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plugin = sender.instantiate(url, asset=sender.asset)

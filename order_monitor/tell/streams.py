@@ -1,8 +1,10 @@
-"""Standard output and standard error, as the whole program sees them: harmless to a terminal, and never a failure of the work.
+"""Standard output and standard error for the whole program: harmless to a terminal, and never a
+reason for the work to fail.
 
-They are cleaned where they end and not where something is printed, so that no command can forget it: an `Outlet` stands in the
-place of ``sys.stdout`` and ``sys.stderr``, and writes out whatever in a text could act on a terminal. Colours pass by its
-`styled` alone, which only `tell.screen` uses, after cleaning its own text.
+Text is cleaned in the stream and not where it is printed, so that no command can forget it: an
+`Outlet` replaces ``sys.stdout`` and ``sys.stderr``, and escapes everything that could act on a
+terminal. Colours pass only through its `styled`, which only `tell.screen` uses, after cleaning its
+own text.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Final, TextIO
 from order_monitor.core.text import escaped, visible, visible_lines
 
 ESCAPED: Final = "order_monitor.escaped"
-"""What to do with a character that an encoding does not have: write it out, as JSON does."""
+"""The error handler for characters that an encoding lacks: escape them, as JSON does."""
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -30,13 +32,14 @@ codecs.register_error(ESCAPED, _escape)
 
 
 class Outlet(io.TextIOBase):
-    """A stream that shows everything and does nothing; what its encoding does not have is written out too.
+    """A stream that shows control characters instead of passing them on.
 
-    Where nobody reads any more, or a disk is full, what follows is lost, and the work goes on: `loss` tells.
+    Characters that its encoding lacks are escaped too. If the reader has gone or a disk is full,
+    further output is lost and the work goes on: see `loss`.
     """
 
     def __init__(self, stream: TextIO, *, cleans: bool = True) -> None:
-        """Write to ``stream``, as it stands unless this ``cleans``."""
+        """Write to ``stream``, unchanged unless ``cleans``."""
         super().__init__()
         self.stream = stream
         self.loss: OSError | None = None
@@ -45,35 +48,35 @@ class Outlet(io.TextIOBase):
 
     @property
     def styled(self) -> Outlet:
-        """The same without cleaning, for a text that has been cleaned and styled."""
+        """The same stream without cleaning, for text that is already cleaned and styled."""
         if self._styled is None:
             self._styled = Outlet(self.stream, cleans=False)
         return self._styled
 
     @property
     def lost(self) -> OSError | None:
-        """Why something was lost, None where nothing was."""
+        """Why output was lost, None if none was."""
         return self.loss or self.styled.loss
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """As the stream's."""
+        """The stream's encoding."""
         return self.stream.encoding or "utf-8"
 
     def isatty(self) -> bool:
-        """As the stream's."""
+        """Return whether the stream is a terminal."""
         return self.stream.isatty()
 
     def fileno(self) -> int:
-        """As the stream's."""
+        """Return the stream's file descriptor."""
         return self.stream.fileno()
 
     def writable(self) -> bool:
-        """Whatever becomes of it."""
+        """Return True, even after a loss."""
         return True
 
     def write(self, text: str) -> int:
-        """Take a text."""
+        """Write a text, or drop it after a loss."""
         if not isinstance(text, str):
             msg = f"a text, not {type(text).__name__}"
             raise TypeError(msg)
@@ -86,7 +89,7 @@ class Outlet(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Let go of what was taken."""
+        """Flush the stream."""
         if self.loss is None and not self.stream.closed:
             try:
                 self.stream.flush()
@@ -95,17 +98,19 @@ class Outlet(io.TextIOBase):
 
 
 def outlet(stream: TextIO | Outlet) -> Outlet:
-    """Return a stream as one of ours."""
+    """Wrap a stream in an `Outlet`, unless it is one."""
     return stream if isinstance(stream, Outlet) else Outlet(stream)
 
 
 def guard() -> None:
-    """Let all that the program prints from now on go through outlets."""
+    """Send everything that the program prints from now on through outlets."""
     sys.stdout, sys.stderr = outlet(sys.stdout), outlet(sys.stderr)
 
 
 def settle(code: int) -> int:
-    """Write what is left and return the exit code: 1 in place of 0 where something was lost to more than a reader who left."""
+    """Flush the streams and return the exit code: 1 instead of 0 if output was lost for another
+    reason than a closed pipe.
+    """
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         kept = outlet(stream)
         kept.flush()
@@ -120,7 +125,9 @@ def settle(code: int) -> int:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what the stream still holds go nowhere, or Python would fail over it at the very end."""
+    """Redirect the stream to the null device, because Python would fail on its remaining output at
+    exit.
+    """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -131,7 +138,9 @@ def _abandon(stream: TextIO) -> None:
 
 
 def say(*lines: str, to_stdout: bool = False) -> None:
-    """Print lines, each of them as one whatever stands in it, also where the stream cannot show its characters."""
+    """Print lines, each as a single line whatever it contains, even if the stream cannot encode its
+    characters.
+    """
     stream = outlet(sys.stdout if to_stdout else sys.stderr)
     stream.write("".join(f"{visible(line)}\n" for line in lines))
     stream.flush()

@@ -1,8 +1,6 @@
-"""The loop, and the way of one order through it, which is one walk with no turning back.
+"""The loop, and the path of an order through it.
 
-`discovery` finds it, `dispatcher` chooses it when it is due, `inquiry` asks, `judgement` understands the answer, `writer` carries
-it into the database, `settlement` takes note of what became of it.
-
-May be touched from outside: `engine` (the walk as one whole), `lifecycle` (its start, drain and end), `observer` (being told).
-May call: shop, providers, core.
+`discovery` finds an order, `dispatcher` chooses it when it is due, `asker` asks the provider,
+`answer_handler` interprets the answer, `write_queue` writes, `result_handler` processes the result.
+`engine` combines these six, `lifecycle` starts, drains and ends them.
 """

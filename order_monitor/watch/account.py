@@ -1,4 +1,6 @@
-"""One account at a provider while the program runs: who is asked, whether, how fast, and how it went."""
+"""The runtime state of one account at a provider: its client, whether it may be asked, how fast,
+and how its calls went.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Final
 from order_monitor.core.amount import amount_of
 from order_monitor.core.gate import Gate, Pace, Pause
 from order_monitor.core.judge import Fault, Judge
+from order_monitor.core.login import ZNET
 from order_monitor.providers.provider import Provider
 
 NOT_HELD: Final = float("-inf")
@@ -22,10 +25,11 @@ SLOW_AFTER: Final = 2.0
 
 @dataclass(slots=True)
 class Account:
-    """An account's provider with its own gate. The pace is its login's: accounts that hold the same login share it.
+    """The client of an account, with its own gate.
 
-    ``key`` is what it goes by, the integration's id; ``name`` is for showing only, and may change. ``login`` tells which accounts
-    hold one dealer login.
+    The pace belongs to the login: accounts with the same login share it. ``key`` identifies the
+    account, by the integration's id; ``name`` is only for display, and may change. ``login``
+    identifies the dealer login.
     """
 
     name: str
@@ -34,44 +38,56 @@ class Account:
     pace: Pace = field(default_factory=lambda: Pace(10.0))
     paused: Pause | None = None
     lease_until: float = math.inf
-    """Until when it is this process that asks it (monotonic seconds): for ever, unless several share the accounts."""
+    """Until when this process asks the account (monotonic seconds): forever, unless several
+    processes share the accounts.
+    """
     balance: str | None = None
     last_error: str = ""
     fault: Fault = Fault.UNDECIDED
-    """Whose fault that was."""
+    """Whose fault the last error was."""
     said: str = ""
-    """What the provider said in place of the last answer that was none, fit to be shown."""
+    """The provider's text in the last unusable answer, safe to show."""
     judge: Judge = field(default_factory=Judge)
     answered_at: float | None = None
-    """When an answer of it was last understood, epoch seconds."""
+    """When one of its answers was last understood, in epoch seconds."""
     closed_at: float = 0.0
     told_at: float = 0.0
     failures: int = 0
-    """How many calls failed since the gate shut, when that was, and when it was last told (monotonic seconds)."""
+    """``failures`` counts failed calls since the gate was closed, ``closed_at`` is when that was,
+    and ``told_at`` when it was last logged (monotonic seconds).
+    """
     calls: dict[object, float] = field(default_factory=dict)
-    """The calls under way and when each began, oldest first."""
+    """The calls in flight and their start times, oldest first."""
     key: str = ""
     login: str = ""
+    kind: str = ZNET
+    """The kind of its provider, as named in `order_monitor.providers.registry`: it decides by which
+    reference an order can be asked about.
+    """
     proxy: str = ""
-    """The proxy through which it is asked, without that one's login; nothing where there is none."""
+    """The proxy through which it is asked, without the proxy's login.
+
+    Empty if there is none.
+    """
 
     def __post_init__(self) -> None:
-        """Let an account without a key of its own go by its name, and be alone with its login."""
+        """Use the name as key, and the key as login, if they are not set."""
         self.key = self.key or self.name
         self.login = self.login or self.key
 
     def ask_as(self, fresh: Account) -> Provider:
-        """Ask through ``fresh``'s client from now on; return the one before, to be closed."""
-        old, self.provider, self.proxy = self.provider, fresh.provider, fresh.proxy
+        """Use ``fresh``'s client from now on; return the previous one, for closing."""
+        old, self.provider = self.provider, fresh.provider
+        self.proxy, self.kind = fresh.proxy, fresh.kind
         return old
 
     @property
     def balance_amount(self) -> float | None:
-        """The balance as a number, None where it is not known or cannot be read as one."""
+        """The balance as a number, None if it is unknown or not a number."""
         return amount_of(self.balance or "")
 
     def is_held(self, now: float) -> bool:
-        """Whether it is this process that asks it (``now``: monotonic seconds)."""
+        """Whether this process asks the account (``now``: monotonic seconds)."""
         return now < self.lease_until
 
     def is_ours(self, now: float) -> bool:
@@ -83,12 +99,14 @@ class Account:
         return self.gate.is_open and not self.judge.is_lost(now)
 
     def is_understood(self, now: float) -> bool:
-        """Whether nothing speaks against its answers being understood, reachable or not."""
+        """Whether there is no sign that its answers are not understood; it need not be
+        reachable.
+        """
         return not (self.judge.reason(self.gate.limit) or self.judge.is_lost(now))
 
     @contextmanager
     def calling(self, now: float) -> Iterator[None]:
-        """Count a call that is about no open order, too, for as long as the block lasts."""
+        """Count a call that is not about an open order, while the block runs."""
         call = object()
         self.calls[call] = now
         try:
@@ -98,15 +116,21 @@ class Account:
 
     @property
     def in_flight(self) -> int:
-        """How many calls are under way."""
+        """The number of calls in flight."""
         return len(self.calls)
 
     def slow_at(self) -> float | None:
-        """When this account counts as slow unless its oldest call ends before; None while it has no call."""
+        """When this account starts to count as slow, unless its oldest call ends before (monotonic
+        seconds).
+
+        None without a call.
+        """
         return next(iter(self.calls.values())) + SLOW_AFTER if self.calls else None
 
     def is_slow(self, now: float) -> bool:
-        """Whether it keeps a call waiting for long, or failed last: then it must not take room from those that are well."""
+        """Whether its oldest call takes long, or its last call failed: then it must not take places
+        from healthy accounts.
+        """
         slow_at = self.slow_at()
         return self.gate.streak > 0 or (slow_at is not None and now >= slow_at)
 
@@ -115,7 +139,9 @@ class Account:
         return self.is_ours(now) and self.gate.lets_through(now) and self.pace.ready_at() <= now
 
     def may_start_at(self) -> float | None:
-        """When that will be; None while only a call's end can tell, or a person, or another process."""
+        """When one more call may start (monotonic seconds); None if that depends on the end of a
+        call, a person, or another process.
+        """
         if self.paused is not None or self.lease_until == NOT_HELD:
             return None
         if self.gate.is_open:
@@ -125,7 +151,9 @@ class Account:
 
 
 class LoginAccounts:
-    """The accounts that hold one login: processes share logins, not accounts, so that a login is asked by one of them alone."""
+    """The accounts that hold one login. Processes share logins rather than accounts, so that each
+    login is asked by only one process.
+    """
 
     def __init__(self, accounts: list[Account]) -> None:
         """Treat ``accounts`` as one."""
@@ -133,12 +161,12 @@ class LoginAccounts:
 
     @property
     def in_flight(self) -> int:
-        """How many calls are under way."""
+        """The number of calls in flight."""
         return sum(account.in_flight for account in self.accounts)
 
     @property
     def names(self) -> list[str]:
-        """What they are called."""
+        """The names of the accounts."""
         return [account.name for account in self.accounts]
 
     def is_held(self, now: float) -> bool:
@@ -152,7 +180,7 @@ class LoginAccounts:
 
 
 def by_login(accounts: Iterable[Account]) -> dict[str, LoginAccounts]:
-    """Return accounts by the login they hold."""
+    """Group accounts by the login they hold."""
     groups: dict[str, list[Account]] = {}
     for account in accounts:
         groups.setdefault(account.login, []).append(account)

@@ -1,4 +1,6 @@
-"""How an account does, by its answers: its gate, what was said last, and one line in the log where that changes."""
+"""The health of an account, judged by its answers: its gate, its last message, and one log line per
+change.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +10,58 @@ import structlog
 
 from order_monitor.core.judge import Fault
 from order_monitor.watch.account import Account
-from order_monitor.watch.board import Board
-from order_monitor.watch.writer import Writer
+from order_monitor.watch.context import Context
+from order_monitor.watch.write_queue import WriteQueue
 
 _STILL_CLOSED_EVERY: Final = 3600.0
 
 
 class AccountHealth:
-    """Notes what an answer means for its account. Times are monotonic seconds."""
+    """Records what an answer means for its account. Times are monotonic seconds."""
 
-    def __init__(self, board: Board, writer: Writer) -> None:
-        """Note successes on ``board``, as long as ``writer`` does not stand still."""
-        self._board = board
+    def __init__(self, context: Context, writer: WriteQueue) -> None:
+        """Record successes on ``context``, unless the writes of ``writer`` stand still."""
+        self._context = context
         self._writer = writer
         self._log = structlog.get_logger("order_monitor.engine")
 
     def answered(self, account: Account, now: float, *, probe: bool) -> None:
-        """Note an answer that was understood."""
+        """Record an answer that was understood."""
         account.last_error = account.said = ""
-        account.answered_at = self._board.now()
+        account.answered_at = self._context.now()
         self.reached(account, now, probe=probe)
         if not self._writer.stands_still():
-            self._board.state.succeeded_at = account.answered_at
+            self._context.state.succeeded_at = account.answered_at
 
     def reached(self, account: Account, now: float, *, probe: bool) -> None:
-        """Note that it answers at all, which ends an outage."""
+        """Record that the account answers, which ends an outage."""
         if account.gate.succeeded(probe=probe):
             closed_for = round(now - account.closed_at, 1)
-            self._log.info("account.opened", account=account.name, closed_for=closed_for, failures=account.failures)
+            self._log.info(
+                "account.opened",
+                account=account.name,
+                closed_for=closed_for,
+                failures=account.failures,
+            )
 
-    def failed(self, account: Account, why: str, now: float, *, is_shut: bool, fault: Fault) -> None:
-        """Note a failure: an outage is the account's, and one line in the log; the order keeps its place."""
+    def failed(
+        self, account: Account, why: str, now: float, *, is_shut: bool, fault: Fault
+    ) -> None:
+        """Record a failure. An outage counts for the account, and is one log line.
+
+        The order keeps its place.
+        """
         account.last_error, account.fault = why, fault
         if is_shut:
             account.closed_at = account.told_at = now
             account.failures = 0
-            self._log.error("account.closed", account=account.name, reason=why, message=account.said, fault=str(fault))
+            self._log.error(
+                "account.closed",
+                account=account.name,
+                reason=why,
+                message=account.said,
+                fault=str(fault),
+            )
         account.failures += 1
         if not account.gate.is_open and now - account.told_at >= _STILL_CLOSED_EVERY:
             account.told_at = now
@@ -53,5 +71,5 @@ class AccountHealth:
                 reason=why,
                 closed_for=round(now - account.closed_at, 1),
                 failures=account.failures,
-                due=self._board.queue.ready.count(account.key),
+                due=self._context.queue.ready.count(account.key),
             )

@@ -1,4 +1,4 @@
-"""What is left on each account, read now and then beside the orders."""
+"""The balance of each account, read from time to time independently of the orders."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from order_monitor.watch.engine import Engine
 
 _MINUTE: Final = 60.0
 _LOOK: Final = 5.0
-_NO_BALANCE_AT_ALL: Final = frozenset({"cut_short", "not_understood", "unknown_state", "two_answers", "bad_encoding"})
-"""Why there is none where an answer came and it is the answer that is odd: no failure of the account or of the network."""
+_NO_BALANCE_AT_ALL: Final = frozenset(
+    {"cut_short", "not_understood", "unknown_state", "two_answers", "bad_encoding"}
+)
+"""Reasons for a missing balance although an answer came: the answer is odd, which is no failure of
+the account or the network.
+"""
 
 
 class Balances:
     """Reads the balances at a slow pace, one account after the other."""
 
     def __init__(self, engine: Engine, clock: Clock, interval: float, low: float | None) -> None:
-        """Read each account's balance every ``interval`` seconds, the first a minute after the start; warn once below ``low``.
+        """Read each account's balance every ``interval`` seconds, the first a minute after the
+        start; warn once below ``low``.
 
-        One that cannot be read as a number is told once too: nobody would be warned about it.
+        A balance that is not a number is logged once too: it cannot be compared with ``low``.
         """
         self._engine = engine
         self._clock = clock
@@ -36,7 +41,7 @@ class Balances:
         self._log = structlog.get_logger("order_monitor.balances")
 
     async def run(self) -> None:
-        """Read for ever."""
+        """Read balances until cancelled."""
         while True:
             self._forget_gone()
             for account in list(self._engine.accounts.values()):
@@ -58,14 +63,19 @@ class Balances:
         return is_free and now - self._read_at.get(account.key, self._began) >= self._interval
 
     async def _read(self, account: Account) -> None:
-        """Ask for the balance; it counts against the account's pace, and a failure is no matter of its gate."""
+        """Ask for the balance.
+
+        It counts against the account's pace; a failure does not affect the gate.
+        """
         account.pace.take(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             found = await account.provider.balance()
         if isinstance(found, Balance):
             account.balance = found.amount
             self._warn(account)
-        is_odd = found.number is None if isinstance(found, Balance) else found.why in _NO_BALANCE_AT_ALL
+        is_odd = (
+            found.number is None if isinstance(found, Balance) else found.why in _NO_BALANCE_AT_ALL
+        )
         if is_odd and account.key not in self._unreadable:
             self._unreadable.add(account.key)
             said = found.amount if isinstance(found, Balance) else found.said
@@ -81,4 +91,6 @@ class Balances:
             self._warned.discard(account.key)
         elif account.key not in self._warned:
             self._warned.add(account.key)
-            self._log.warning("account.low_balance", account=account.name, balance=account.balance, low=self._low)
+            self._log.warning(
+                "account.low_balance", account=account.name, balance=account.balance, low=self._low
+            )

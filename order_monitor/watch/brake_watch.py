@@ -1,7 +1,9 @@
-"""What lets held ends through: whether another order of the account is understood, and whether what it completed still stands.
+"""Gathers the evidence that releases held ends: whether another order of the account is understood,
+and whether its completed orders are still completed.
 
-Orders that were completed in the last day are asked once more as a control, at the account's own pace: a panel that has lost its
-mind says of them, too, that they are cancelled. What was found stands in the database: the transaction that writes goes by it.
+Orders completed in the last day are asked about once more as controls, at the account's own pace: a
+faulty panel reports those as cancelled, too. The results are stored in the database, where the
+transaction that writes uses them.
 """
 
 from __future__ import annotations
@@ -11,42 +13,52 @@ from typing import Final, Protocol
 
 import structlog
 
-from order_monitor.core.answer import Answer, Blocked, Busy, Cancelled, Completed, Unreachable, Waiting
+from order_monitor.core.answer import (
+    Answer,
+    Blocked,
+    Busy,
+    Cancelled,
+    Completed,
+    Unreachable,
+    Waiting,
+)
 from order_monitor.core.brake import CONTROLS, verdict_of
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
-from order_monitor.shop.brake import Control
-from order_monitor.shop.brake_desk import Question
+from order_monitor.shop.writing.brake import Control
+from order_monitor.shop.writing.brake_table import Question
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
 
 _LOOK: Final = 10.0
 _TRY_AGAIN: Final = 60.0
-"""Seconds after which controls are tried again that could not be asked."""
+"""Seconds after which controls that could not be asked are tried again."""
 
 _LONGEST_WAIT: Final = 30.0
 
 
-class Desk(Protocol):
-    """Where it is noted; `order_monitor.shop.brake_desk.BrakeDesk` is it."""
+class BrakeStore(Protocol):
+    """Where the evidence is stored; implemented by
+    `order_monitor.shop.writing.brake_table.BrakeTable`.
+    """
 
     async def understood(self, seen: Mapping[str, float]) -> None:
-        """Note when orders were last understood as waiting or completed, by account."""
+        """Record when orders were last understood as waiting or completed, by account."""
 
     async def questions(self) -> list[Question]:
-        """Return what must be asked as a control by now."""
+        """Return the controls that are due."""
 
     async def answered(self, login: str, verdict: str) -> None:
-        """Note what the controls of a login said."""
+        """Record the verdict of the controls of a login."""
 
 
 class BrakeWatch(Observer):
-    """Asks the controls of an engine's accounts, and notes what else is understood."""
+    """Asks the controls of an engine's accounts, and records which other orders are understood."""
 
-    def __init__(self, desk: Desk, clock: Clock) -> None:
-        """Note it at ``desk``."""
+    def __init__(self, desk: BrakeStore, clock: Clock) -> None:
+        """Store the evidence at ``desk``."""
         self._desk = desk
         self._clock = clock
         self._engine: Engine | None = None
@@ -55,7 +67,7 @@ class BrakeWatch(Observer):
         self._log = structlog.get_logger("order_monitor.brake")
 
     def watch(self, engine: Engine) -> None:
-        """Watch ``engine``, whose observer this is."""
+        """Watch ``engine``; this object must be one of its observers."""
         self._engine = engine
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
@@ -66,21 +78,26 @@ class BrakeWatch(Observer):
                 self._seen[found.key] = self._engine.now()
 
     def remain(self, accounts: Mapping[str, str]) -> None:
-        """Forget when orders of accounts that are gone were understood, and which controls may be tried again by now."""
+        """Drop the times of accounts that are gone, and the pauses of controls that may be tried
+        again.
+        """
         now = self._clock.monotonic()
         self._seen = {key: at for key, at in self._seen.items() if key in accounts}
         self._tried = {login: at for login, at in self._tried.items() if now - at < _TRY_AGAIN}
 
     async def run(self) -> None:
-        """Do so for ever, while something is held."""
+        """Run the steps until cancelled; they do nothing unless something is held."""
         while True:
             await self._clock.sleep(_LOOK)
             await self.step()
 
     async def step(self) -> None:
-        """Note what was understood, and ask the controls that are due; what the database does not take is tried again."""
+        """Record what was understood, and ask the controls that are due.
+
+        If the database refuses it, the next step tries again.
+        """
         engine = self._engine
-        if engine is None or not (engine.state.held or engine.state.kept) or engine.board.hold:
+        if engine is None or not (engine.state.held or engine.state.kept) or engine.context.hold:
             return
         try:
             await self.note()
@@ -90,17 +107,17 @@ class BrakeWatch(Observer):
             self._log.debug("brake.waiting", why=str(error))
 
     async def note(self) -> None:
-        """Note what was understood.
+        """Record what was understood.
 
         Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as it must be.
+            ShopError: the database is not available.
+            SettingsError: the table is not as expected.
         """
         if self._seen:
             await self._desk.understood(dict(self._seen))
 
     async def finish(self) -> None:
-        """Note what one pass has understood, for the next."""
+        """Record what a single pass has understood, for the next one."""
         engine = self._engine
         if engine is not None and (engine.state.held or engine.state.kept):
             try:
@@ -120,7 +137,10 @@ class BrakeWatch(Observer):
             self._log.info("brake.controlled", verdict=verdict, asked=len(answers))
 
     async def _answers(self, engine: Engine, controls: Sequence[Control]) -> list[Answer] | None:
-        """Ask until enough are understood; None where an account cannot be asked, or does not answer: then it says nothing."""
+        """Ask until enough answers are understood.
+
+        None if an account cannot be asked or does not answer, which proves nothing.
+        """
         answers: list[Answer] = []
         for control in controls:
             account = engine.accounts.get(control.account)

@@ -1,4 +1,4 @@
-"""The calls under way."""
+"""The calls in flight."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from order_monitor.providers.provider import Provider
 
 
 class Calls:
-    """Keeps a task for each call, and says when one has ended."""
+    """Keeps a task for each call, and reports when one has ended."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
-        """Tell ``on_end`` of each end."""
+        """Call ``on_end`` after each call."""
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self.closing: set[asyncio.Task[None]] = set()
+        """The clients that are being closed, a task for each."""
         self._log = structlog.get_logger("order_monitor.engine")
 
     def __len__(self) -> int:
-        """How many are under way."""
+        """Return the number of calls in flight."""
         return len(self._tasks)
 
     def start(self, call: Coroutine[Any, Any, None], name: str) -> None:
-        """Start one."""
+        """Start a call."""
         task = asyncio.create_task(call, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def finish(self, seconds: float) -> int:
-        """Wait for all, at most ``seconds``; cut the rest and return how many those were."""
+        """Wait at most ``seconds`` for all calls; cancel the rest and return their number."""
         if not self._tasks:
             return 0
         _, late = await asyncio.wait(set(self._tasks), timeout=seconds)
@@ -43,10 +44,10 @@ class Calls:
         return len(late)
 
     def retire(self, provider: Provider) -> None:
-        """Close a client that is no longer needed, once the calls now under way have ended."""
+        """Close a client that is no longer needed, once the calls now in flight have ended."""
         task = asyncio.create_task(self._close(provider), name="close account")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._tasks.discard(call)

@@ -1,4 +1,6 @@
-"""Says in the log what is new of the clocks: a leap, a difference, and that orders are not ended by their age for a while."""
+"""Logs changes of the clocks: a leap, a difference, and whether orders may be ended by their
+age.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ import structlog
 from order_monitor.core.clocks import ClockWatch, Leap
 
 _EVERY: Final = 60.0
-"""Seconds within which a clock that leaps again and again is told once."""
+"""Seconds within which repeated leaps of a clock are logged once."""
 
 _GRACE: Final = 60.0
-"""Seconds in which a process that has just begun may still be without what it must know."""
+"""Seconds after the start during which missing knowledge of the clocks is not logged."""
 
 
 class ClockLog:
-    """Remembers what was said."""
+    """Remembers what was logged."""
 
     def __init__(self) -> None:
-        """Nothing was, yet."""
+        """Start with nothing logged."""
         self._began: float | None = None
         self._told: dict[str, float] = {}
         self._differs = False
@@ -27,14 +29,14 @@ class ClockLog:
         self._log = structlog.get_logger("order_monitor.clocks")
 
     def leapt(self, leap: Leap | None, boot: float) -> None:
-        """Tell a leap."""
+        """Log a leap."""
         if leap is None or boot - self._told.get(leap.clock, float("-inf")) < _EVERY:
             return
         self._told[leap.clock] = boot
         self._log.warning("clock.leapt", clock=str(leap.clock), seconds=round(leap.seconds, 1))
 
     def look(self, clocks: ClockWatch, boot: float) -> None:
-        """Tell what has changed since the last look."""
+        """Log what has changed since the last look."""
         self._began = boot if self._began is None else self._began
         if clocks.difference is not None and clocks.differs is not self._differs:
             self._differs = clocks.differs

@@ -1,89 +1,122 @@
-"""Due, and let through: which order is asked about next, of which account, and whether now."""
+"""Chooses which order is asked about next, for which account, and whether the call may start
+now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
-from order_monitor.core.entry import Entry
+from order_monitor.core.tracked_order import TrackedOrder
 from order_monitor.providers.provider import batch_of
 from order_monitor.watch.account import Account
-from order_monitor.watch.board import Board
+from order_monitor.watch.answer_handler import AnswerHandler
+from order_monitor.watch.asker import ask
 from order_monitor.watch.calls import Calls
-from order_monitor.watch.rereading import Rereading
+from order_monitor.watch.context import Context
+from order_monitor.watch.filler import Filler
+from order_monitor.watch.refresh import Refresh
 from order_monitor.watch.routing import Directory
+from order_monitor.watch.write_queue import WriteQueue
 
 TICK: Final = 5.0
-"""Seconds after which the loop looks round although nothing called: it shows that it lives, and a clock that jumped is seen."""
+"""Seconds after which the loop runs even without a wake-up: this shows that it is alive, and
+detects a clock that jumped.
+"""
 
 
-Ask = Callable[[Account, Entry, Sequence[Entry], bool], Coroutine[Any, Any, None]]
-"""Asks an account about an order whose turn it is, and others in the same call; whether that is a probe of a shut gate."""
+BACKLOG: Final = 2000
+"""Number of answers of one account waiting for the database above which no more calls start for it.
+
+Writes that a lock holds up are not counted.
+"""
 
 
 class Dispatcher:
-    """Starts calls as they come due, as far as gates, pace and places allow."""
+    """Starts calls when they are due, as far as gates, pace and places allow."""
 
     def __init__(
-        self, board: Board, directory: Directory, ask: Ask, rereading: Rereading, is_full: Callable[[str], bool]
+        self,
+        context: Context,
+        directory: Directory,
+        refresh: Refresh,
+        answers: AnswerHandler,
+        writer: WriteQueue,
     ) -> None:
-        """Start calls by ``ask``, of what was not read lately after ``rereading``.
+        """Ask about orders of ``directory``'s accounts; ``answers`` processes the results.
 
-        No more of an account of which ``is_full`` says that its answers pile up.
+        Stale orders are read again first, by ``refresh``. No call starts for an account whose
+        answers pile up at ``writer``.
         """
-        self._board = board
+        self._context = context
         self._directory = directory
-        self._ask = ask
-        self.rereading = rereading
-        self._is_full = is_full
+        self._answers = answers
+        self._writer = writer
+        self.refresh = refresh
+        self.filler = Filler(context, refresh)
         self.is_stopping = False
         self._turn = 0
         self._calling: set[str] = set()
-        self.calls = Calls(board.wake.set)
+        self.calls = Calls(context.wake.set)
 
     def stop(self) -> None:
         """Start no more calls."""
         self.is_stopping = True
-        self._board.wake.set()
+        self._context.wake.set()
 
-    async def run(self, is_waited_for: Callable[[], bool]) -> None:
-        """Start calls as they come due, until stopped or, in one pass, until nothing is left to do nor ``is_waited_for``."""
-        while not self.is_stopping and not self._is_over(is_waited_for):
-            self._board.wake.clear()
+    async def run(self) -> None:
+        """Start calls when they are due, until stopped or, in a single pass, until nothing is
+        left.
+        """
+        while not self.is_stopping and not self._is_over():
+            self._context.wake.clear()
             pause = self.start_calls()
-            await self._board.clock.wait(self._board.wake, pause)
+            await self._context.clock.wait(self._context.wake, pause)
 
     def is_idle(self) -> bool:
-        """Whether nothing is asked nor could be: no account that may be asked has orders due, or is held back by its failures."""
-        queue, accounts, now = self._board.queue, self._directory.accounts.values(), self._board.clock.monotonic()
+        """Whether no call is running or possible: no account that may be asked has due orders, or
+        is delayed by its failures.
+        """
+        queue, accounts, now = (
+            self._context.queue,
+            self._directory.accounts.values(),
+            self._context.clock.monotonic(),
+        )
         asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.key)]
         return not self.calls and not any(
             queue.ready.count(a.key) or a.gate.streak or a.judge.is_in_doubt for a in asked
         )
 
     def start_calls(self) -> float:
-        """Start what may start now; return after how many seconds to look again, if nothing calls before."""
-        now = self._board.clock.monotonic()
-        self._board.state.ticked_at = now
-        self._board.read_clock()
-        self._board.look_at_machine()
-        if self._board.hold:
+        """Start the calls that may start now.
+
+        Return the number of seconds until the next look, unless something wakes the loop before.
+        """
+        now = self._context.clock.monotonic()
+        self._context.state.ticked_at = now
+        self._context.read_clock()
+        self._context.look_at_machine()
+        if self._context.hold:
             return TICK
-        is_more_due = self._board.queue.promote(self._board.now())
+        is_more_due = self._context.queue.promote(self._context.now())
         waiting = self._in_turn()
         while waiting:
-            waiting = [account for account in waiting if self._may_start(account, now) and self._start(account, now)]
+            waiting = [
+                account
+                for account in waiting
+                if self._may_start(account, now) and self._start(account, now)
+            ]
         return 0.0 if is_more_due else self._pause(now)
 
-    def _is_over(self, is_waited_for: Callable[[], bool]) -> bool:
-        if not self._board.policy.one_pass or self.calls or self.rereading.accounts:
+    def _is_over(self) -> bool:
+        if not self._context.policy.one_pass or self.calls or self.refresh.accounts:
             return False
-        if self._board.hold:
+        if self._context.hold:
             return True
-        if is_waited_for():
+        if len(self._writer) or self._answers.cancellations.open:
             return False
-        queue = self._board.queue
-        while queue.promote(self._board.now()):
+        queue = self._context.queue
+        while queue.promote(self._context.now()):
             pass
         return all(
             not queue.ready.count(a.key) or not (a.gate.is_open or a.judge.spare) or a.paused
@@ -91,76 +124,103 @@ class Dispatcher:
         )
 
     def _may_start(self, account: Account, now: float) -> bool:
-        is_due = bool(self._board.queue.ready.count(account.key)) and account.key not in self.rereading.accounts
+        is_due = (
+            bool(self._context.queue.ready.count(account.key))
+            and account.key not in self.refresh.accounts
+        )
         return is_due and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:
-        """The accounts that have orders due, another one first each time."""
-        accounts = self._those(self._board.queue.ready.accounts())
+        """The accounts that have due orders, starting with another one each time."""
+        accounts = self._those(self._context.queue.ready.accounts())
         self._turn = (self._turn + 1) % max(1, len(accounts))
         return accounts[self._turn :] + accounts[: self._turn]
 
     def _has_room(self, account: Account, now: float) -> bool:
-        """Whether a place is free: for an account that is well, among those that are; for a slow one, among all."""
-        if self._is_full(account.key) or not self._board.has_room(len(self.calls)):
+        """Whether a place is free: for a healthy account among the places of healthy accounts.
+
+        For a slow account, among all places.
+        """
+        if self._writer.backlog.free[account.key] >= BACKLOG or not self._context.has_room(
+            len(self.calls)
+        ):
             return False
-        concurrency = self._board.policy.concurrency
+        concurrency = self._context.policy.concurrency
         if len(self.calls) < concurrency:
             return True
-        well = sum(other.in_flight for other in self._those(self._calling) if not other.is_slow(now))
+        well = sum(
+            other.in_flight for other in self._those(self._calling) if not other.is_slow(now)
+        )
         return not account.is_slow(now) and well < concurrency
 
     def _those(self, keys: Iterable[str]) -> list[Account]:
-        """The accounts of these keys, as far as they are there."""
+        """The accounts with these keys, as far as they exist."""
         known = self._directory.accounts
         return [known[key] for key in keys if key in known]
 
     def _pause(self, now: float) -> float:
-        pause, queue = TICK, self._board.queue
-        if now < self._board.easing.until:
-            return min(pause, self._board.easing.until - now)
+        pause, queue = TICK, self._context.queue
+        if now < self._context.easing.until:
+            return min(pause, self._context.easing.until - now)
         wake = queue.next_wake()
         if wake is not None:
-            pause = min(pause, wake - self._board.now())
+            pause = min(pause, wake - self._context.now())
         self._calling = {account.key for account in self._those(self._calling) if account.in_flight}
-        # Of thousands of accounts most have nothing due, and no call under way.
+        # With thousands of accounts, most have nothing due and no call in flight.
         for account in self._those({*queue.ready.accounts(), *self._calling}):
-            # With no place free, one comes free at a call's end, which wakes us, or when an account turns out slow.
+            # With no place free, one becomes free when a call ends, which wakes the loop, or when
+            # an account turns out to be slow.
             has_room = self._has_room(account, now)
             is_due = (
-                queue.ready.count(account.key) and account.key not in self.rereading.accounts and account.is_held(now)
+                queue.ready.count(account.key)
+                and account.key not in self.refresh.accounts
+                and account.is_held(now)
             )
             at = (account.may_start_at() if is_due else None) if has_room else account.slow_at()
             pause = pause if at is None or (at <= now and not has_room) else min(pause, at - now)
         return max(0.0, pause)
 
     def _start(self, account: Account, now: float) -> bool:
-        """Start what is next, if there is anything."""
-        entry = self._board.queue.take(account.key, probe=None if account.gate.is_open else int(self._board.now()))
+        """Start the account's next call, if there is one."""
+        entry = self._context.queue.take(
+            account.key, probe=None if account.gate.is_open else int(self._context.now())
+        )
         if entry is None:
             return False
-        if self.rereading.is_needed(entry):
-            self.rereading.start(account.key, entry)
+        if self.refresh.is_needed(entry):
+            self.refresh.start(account.key, entry)
             return True
         probe = account.gate.started()
         account.pace.take(now)
         account.calls[entry] = now
         self._calling.add(account.key)
-        # What a call about several left without an answer is asked about alone: one of them may be why it failed.
-        others = [] if probe or entry.memo.failures else self._others(account)
-        self.calls.start(self._ask(account, entry, others, probe), f"check {entry.id}")
+        # An order that a call about several left without an answer is asked about alone: it may be
+        # the cause.
+        entries = [entry]
+        if not probe and not entry.rare.failures:
+            entries += self._others(account)
+            filled = self.filler.take(account, entries)
+            if filled:
+                self._context.observer.filled(account.name, len(filled))
+            entries += filled
+        self.calls.start(self._call(account, entries, probe=probe), f"check {entry.id}")
         return True
 
-    def _others(self, account: Account) -> list[Entry]:
-        """Take what else of an account is due and goes into the same call."""
-        others: list[Entry] = []
+    async def _call(self, account: Account, entries: list[TrackedOrder], *, probe: bool) -> None:
+        """Ask, and process the answers."""
+        call = await ask(self._context, account, entries, probe=probe)
+        self._answers.take(account, call, probe=probe)
+
+    def _others(self, account: Account) -> list[TrackedOrder]:
+        """Take other due orders of the account that fit into the same call."""
+        others: list[TrackedOrder] = []
         most = batch_of(account.provider) - 1
         while len(others) < most:
-            entry = self._board.queue.take(account.key)
+            entry = self._context.queue.take(account.key)
             if entry is None:
                 break
-            if self.rereading.is_needed(entry):
-                self.rereading.start(account.key, entry)
+            if self.refresh.is_needed(entry):
+                self.refresh.start(account.key, entry)
                 break
             others.append(entry)
         return others

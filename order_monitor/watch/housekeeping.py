@@ -1,4 +1,4 @@
-"""Now and then, forget what no order needs any more."""
+"""Deletes, from time to time, what no order needs any more."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _PAUSE: Final = 1.0
 
 
 class Prunes(Protocol):
-    """Where that is; `order_monitor.shop.repository.Orders` is it."""
+    """What can be pruned; implemented by `order_monitor.shop.repository.Orders`."""
 
     async def prune(self) -> int:
-        """Delete some of it; return how much."""
+        """Delete a part of it; return the number of rows."""
 
 
 class Housekeeping:
-    """Prunes once an hour, a slice at a time, so that no statement takes long."""
+    """Prunes once an hour, in slices, so that no statement takes long."""
 
     def __init__(self, shop: Prunes, clock: Clock) -> None:
         """Prune ``shop``."""
@@ -30,7 +30,7 @@ class Housekeeping:
         self._log = structlog.get_logger("order_monitor.housekeeping")
 
     async def run(self) -> None:
-        """Prune for ever."""
+        """Prune until cancelled."""
         while True:
             await self._clock.sleep(EVERY)
             count = await self.prune()
@@ -38,7 +38,10 @@ class Housekeeping:
                 self._log.info("tables.pruned", rows=count)
 
     async def prune(self) -> int:
-        """Prune until nothing is left to prune, or the database cannot be asked; return how many rows that were."""
+        """Prune until nothing is left, or the database is not available.
+
+        Return the number of deleted rows.
+        """
         total = 0
         try:
             while count := await self._shop.prune():

@@ -1,4 +1,6 @@
-"""How the program starts, lives and stops: side tasks are watched, signals stop it gently, a second one at once."""
+"""How the program starts, runs and stops: side tasks are supervised, a first signal stops it
+gracefully, a second one at once.
+"""
 
 from __future__ import annotations
 
@@ -19,39 +21,43 @@ from order_monitor.core.errors import SettingsError, ShopError, TableError
 from order_monitor.watch.engine import Engine
 
 CLUSTER: Final = "cluster"
-"""The task that keeps others from asking what is asked here: it goes on until the last question is answered."""
+"""The task that keeps other processes from asking about the same accounts: it runs until the last
+call has its answer.
+"""
 
 _CALLS_SHARE: Final = 0.8
-"""Of the grace, for the calls under way; the rest is for writing what they brought."""
+"""Share of the grace period for the calls in flight; the rest is for writing their answers."""
 
 _OUTLIVE_CALLS: Final = ("engine", CLUSTER)
 _LONGEST_PAUSE: Final = 30.0
 _SAID_EVERY: Final = 300.0
-"""Seconds after which it is said again why nothing is read."""
+"""Seconds after which the reason for a failing scan is logged again."""
 
 _NAMED: Final = 20
 
 
 class Stop:
-    """The wish to stop, by signal or by hand."""
+    """A request to stop, by signal or by code."""
 
     def __init__(self) -> None:
-        """Nobody wishes to, yet."""
+        """Start without a request."""
         self.event = asyncio.Event()
         self._log = structlog.get_logger("order_monitor.life")
 
     @contextmanager
     def on_signals(self, hang_up: Callable[[], None] | None = None) -> Iterator[None]:
-        """Let SIGTERM and SIGINT ask for a stop; the second one leaves at once with 128 + its number.
+        """Treat SIGTERM and SIGINT as requests to stop.
 
-        SIGHUP calls ``hang_up``, where there is one. Afterwards it does what it did before, and at no moment between
-        does it end the process.
+        A second one exits at once with 128 + its number. SIGHUP calls ``hang_up``, if given.
+        Afterwards its previous handler is restored, and at no moment in between does it end the
+        process.
         """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
-        # The loop's own way of taking a handler back leaves a moment in which the signal ends the process.
+        # The event loop restores a handler in a way that leaves a moment in which the signal ends
+        # the process.
         before = signal.getsignal(signal.SIGHUP)
         if hang_up is not None:
             call = hang_up
@@ -64,7 +70,10 @@ class Stop:
                 signal.signal(signal.SIGHUP, before or signal.SIG_DFL)
             for number in signals:
                 loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+                signal.signal(
+                    number,
+                    signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler,
+                )
 
     def _signalled(self, number: signal.Signals) -> None:
         if self.event.is_set():
@@ -86,9 +95,10 @@ class Lifecycle:
         scan_interval: float = 10.0,
         beside: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] | None = None,
     ) -> None:
-        """Stop within ``grace`` seconds once asked to; look for orders every ``scan_interval`` seconds.
+        """Stop within ``grace`` seconds after a request.
 
-        ``beside`` are tasks that run as long as the daemon does, by name; if one ends, so does the program.
+        Scan for orders every ``scan_interval`` seconds. ``beside`` are tasks that run as long as
+        the daemon, by name; if one ends, so does the program.
         """
         self._engine = engine
         self._clock = clock
@@ -99,16 +109,18 @@ class Lifecycle:
         self._waits_for, self._said_at = "", float("-inf")
         self._log = structlog.get_logger("order_monitor.life")
 
-    def adopt(self, *, grace: float, scan_interval: float) -> None:
-        """Go on by other settings."""
+    def reconfigure(self, *, grace: float, scan_interval: float) -> None:
+        """Apply other settings."""
         self._grace, self._interval = grace, scan_interval
 
     async def once(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
-        """Make one pass, with ``before`` between the look and the first question; return whether nothing was left unwritten.
+        """Make a single pass, with ``before`` between the scan and the first call.
+
+        Return whether everything was written.
 
         Raises:
             ShopError: the open orders could not be read.
-            SettingsError: the table is not as it must be.
+            SettingsError: the table is not as expected.
         """
         await self._engine.scan()
         if before is not None:
@@ -119,12 +131,13 @@ class Lifecycle:
         return await self._drain(writing, [asking]) and not failed
 
     async def forever(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
-        """Run until asked to stop, with ``before`` ahead of the first scan; return whether the stop was clean.
+        """Run until asked to stop, with ``before`` ahead of the first scan.
 
-        What may be there later is waited for: the database, a table, a right, another process's end.
+        Return whether the stop was clean. What may become available later is waited for: the
+        database, a table, a right, the end of another process.
 
         Raises:
-            SettingsError: what no waiting mends, at the start.
+            SettingsError: at the start, for a problem that waiting cannot fix.
         """
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
@@ -139,13 +152,18 @@ class Lifecycle:
     async def _watch(
         self, tasks: list[asyncio.Task[None]], until: asyncio.Task[None] | None = None
     ) -> BaseException | None:
-        """Wait for the stop, for ``until``, or for a task that ends although it should not; return its error."""
+        """Wait for the stop, for ``until``, or for a task that ends unexpectedly.
+
+        Return that task's error.
+        """
         stopped = asyncio.create_task(self._stop.event.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
-        dead = [task for task in done if task is not stopped and (task is not until or task.exception())]
+        dead = [
+            task for task in done if task is not stopped and (task is not until or task.exception())
+        ]
         for task in dead:
             error = task.exception()
             if isinstance(error, ShopError):
@@ -155,7 +173,9 @@ class Lifecycle:
         return (dead[0].exception() or RuntimeError(dead[0].get_name())) if dead else None
 
     async def _scan_for_ever(self, before: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """Scan, and pause; while the database is away, or a table is not as it must be, the pauses grow."""
+        """Scan and pause until cancelled; while the database is unavailable, or a table is not as
+        expected, the pauses grow.
+        """
         while True:
             if self._engine.state.scans == 0:
                 await self._retrying()(self.first_scan, before)
@@ -164,8 +184,12 @@ class Lifecycle:
             self._waits_for = ""
             await self._clock.sleep(self._interval)
 
-    async def first_scan(self, before: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Scan without the collector of cycles, which would walk all that was read again and again; after it, it never does."""
+    async def first_scan(
+        self, before: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Scan without the garbage collector, which would traverse everything that was read again
+        and again; afterwards those objects are excluded from it for good.
+        """
         if before is not None:
             try:
                 await before()
@@ -190,26 +214,32 @@ class Lifecycle:
         )
 
     def _may_pass(self, error: BaseException) -> bool:
-        """Whether waiting may mend it. Once it was read, the table alone can have changed: the settings are what they were."""
+        """Whether waiting may fix the error.
+
+        After a first scan only the table can have changed, because the settings are the same.
+        """
         is_late = isinstance(error, SettingsError) and self._engine.state.scans > 0
         return isinstance(error, (ShopError, TableError)) or is_late
 
     def _say(self, _: tenacity.RetryCallState) -> None:
-        """Say in one line what is waited for: once, again where that changes, and every few minutes."""
+        """Log what the scan waits for: once, again if it changes, and every few minutes."""
         why, now = self._engine.state.scan_problem or "", self._clock.monotonic()
         if why != self._waits_for or now - self._said_at >= _SAID_EVERY:
             self._waits_for, self._said_at = why, now
             self._log.warning("scan.waiting", why=why)
 
     async def _drain(self, writing: asyncio.Task[None], others: list[asyncio.Task[None]]) -> bool:
-        """Finish the calls under way and write their answers, within the grace; return whether all were written."""
+        """Finish the calls in flight and write their answers, within the grace period.
+
+        Return whether everything was written.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._grace
         self._engine.dispatcher.stop()
         for task in others:
             if task.get_name() not in _OUTLIVE_CALLS:
                 task.cancel()
-        await self._engine.dispatcher.rereading.looks.finish(0.0)
+        await self._engine.dispatcher.refresh.looks.finish(0.0)
         cut = await self._engine.dispatcher.calls.finish(self._grace * _CALLS_SHARE)
         self._engine.writer.close()
         await asyncio.wait([writing], timeout=max(0.0, end - loop.time()))
@@ -218,7 +248,9 @@ class Lifecycle:
             self._log.warning("calls.cut", count=cut)
         if unwritten:
             self._log.error(
-                "answers.unwritten", count=unwritten, orders=list(islice(self._engine.writer.backlog, _NAMED))
+                "answers.unwritten",
+                count=unwritten,
+                orders=list(islice(self._engine.writer.backlog, _NAMED)),
             )
         for task in (writing, *others):
             task.cancel()

@@ -1,61 +1,99 @@
-"""Whoever wants to know what the engine does: metrics, the page, traces. None of them can hold it up or change anything."""
+"""The interface for parts that follow what the engine does: metrics, the page, traces.
+
+None of them can delay the engine or change anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from order_monitor.core.answer import Answer
+from order_monitor.core.check_result import WriteResult
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Result
 
 
 class Observer:
-    """Is told of things after they happened, and by itself does nothing. All durations are seconds."""
+    """Is notified of events after they happened. This base class does nothing.
+
+    All durations are seconds.
+    """
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
-        """A question was answered, or failed, after ``seconds``."""
+        """A check was answered, or failed, after ``seconds``."""
+
+    def filled(self, account: str, count: int) -> None:
+        """A call about ``account``'s due orders included ``count`` others."""
+
+    def ignored(self, account: str, count: int) -> None:
+        """An answer had ``count`` entries about orders that were not asked about."""
 
     def wrote(self, count: int, seconds: float) -> None:
-        """A batch of ``count`` findings was taken to the database."""
+        """A batch of ``count`` results was written to the database."""
 
-    def settled(self, account: str, result: Result, delay: float) -> None:
-        """One finding has its fate, ``delay`` seconds after the time at which its order was due."""
+    def settled(self, account: str, result: WriteResult, delay: float) -> None:
+        """The write of one result was settled, ``delay`` seconds after the time its order was
+        due.
+        """
 
     def scanned(self, seconds: float) -> None:
-        """The open orders were read and taken up."""
+        """The open orders were read and taken in."""
 
     def remain(self, accounts: Mapping[str, str]) -> None:
-        """Only these accounts are there by now, key and name: what is remembered of any other is of no use."""
+        """Only these accounts (key and name) still exist: data about any other can be dropped."""
+
+    def taken_over(self, accounts: Mapping[str, float]) -> None:
+        """These accounts (by key) were another process's until then (epoch seconds): what is known
+        of their orders' answers may be out of date, and the tables are not.
+        """
 
 
 class Observers(Observer):
-    """Several of them as one."""
+    """Several observers as one."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        """Tell each of ``observers``."""
-        self._all = tuple(observers)
+        """Notify each of ``observers``."""
+        self._all = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Notify one more, which needs the engine itself and is built after it."""
+        self._all.append(observer)
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
-        """Tell each."""
+        """Notify each."""
         for one in self._all:
             one.checked(account, order, answer, seconds)
 
+    def filled(self, account: str, count: int) -> None:
+        """Notify each."""
+        for one in self._all:
+            one.filled(account, count)
+
+    def ignored(self, account: str, count: int) -> None:
+        """Notify each."""
+        for one in self._all:
+            one.ignored(account, count)
+
     def wrote(self, count: int, seconds: float) -> None:
-        """Tell each."""
+        """Notify each."""
         for one in self._all:
             one.wrote(count, seconds)
 
-    def settled(self, account: str, result: Result, delay: float) -> None:
-        """Tell each."""
+    def settled(self, account: str, result: WriteResult, delay: float) -> None:
+        """Notify each."""
         for one in self._all:
             one.settled(account, result, delay)
 
     def scanned(self, seconds: float) -> None:
-        """Tell each."""
+        """Notify each."""
         for one in self._all:
             one.scanned(seconds)
 
     def remain(self, accounts: Mapping[str, str]) -> None:
-        """Tell each."""
+        """Notify each."""
         for one in self._all:
             one.remain(accounts)
+
+    def taken_over(self, accounts: Mapping[str, float]) -> None:
+        """Notify each."""
+        for one in self._all:
+            one.taken_over(accounts)

@@ -1,4 +1,6 @@
-"""How orders are watched: what the settings say of it, in one record that may be exchanged while running."""
+"""How orders are watched: the relevant settings in one record, which can be replaced while
+running.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from order_monitor.core.schedule import Plan
 class Reading:
     """How often all open orders are read. Times are seconds.
 
-    Up to ``small`` of them at each look. Of more, all are read again after ``share`` times as long as that took, and after
-    ``longest`` at the latest; the quick looks between read what was sent since the last order seen, less ``overlap`` for commits
-    that come late. An order read longer than ``fresh_for`` ago is read again before it is asked about.
+    Up to ``small`` orders, each scan reads all of them. With more, a full scan follows after
+    ``share`` times its own duration, and after ``longest`` at the latest. The quick scans in
+    between read what was sent since the last order seen, minus ``overlap`` for late commits. An
+    order read longer than ``fresh_for`` ago is read again before it is asked about.
     """
 
     small: int = 5000
@@ -25,14 +28,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Times are seconds.
+    """The policy for watching orders. Times are seconds.
 
-    ``concurrency`` is how many calls may be under way: accounts that keep calls waiting share that many places among themselves,
-    those that answer have as many of their own. A cancellation is believed when a second answer agrees ``confirm_cancelled``
-    later; 0 believes the first. With ``one_pass`` the loop ends when every order has had its turn or stands before a shut gate.
-    An order that may have been sent anew is asked again after ``first_check``; one whose answers are not understood, by its own
-    fault, after ``cap``, and with ``give_up_unknown`` it may be failed for that. ``patience`` is how long a write may be tried
-    without progress, None for ever.
+    ``concurrency`` limits the calls in flight: slow accounts share that many places, and healthy
+    accounts have as many of their own. A cancellation is believed when a second answer confirms it
+    ``confirm_cancelled`` later; with 0 the first is believed. With ``one_pass`` the loop ends when
+    every order has had its turn or is blocked by a closed gate. An order that may have been sent
+    again is asked about after ``first_check``. One whose answers are not understood, by its own
+    fault, is asked about after ``cap``, and with ``give_up_unknown`` it may be failed for that.
+    ``patience`` limits how long a write may be tried without progress, None for no limit. An order
+    that fills a free place of a call was sent and last asked about at least ``min_interval`` ago.
     """
 
     plan: Plan
@@ -45,4 +50,5 @@ class Policy:
     cap: float = 600.0
     give_up_unknown: bool = False
     patience: float | None = None
+    min_interval: float = 5.0
     reading: Reading = Reading()

@@ -1,4 +1,7 @@
-"""Which account is asked about an order; kept up to date while running, where accounts are the shop's own."""
+"""Which account is asked about an order.
+
+Kept up to date while running, if accounts come from the shop's database.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,39 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import structlog
 
 from order_monitor.core.gate import Pace
-from order_monitor.core.login import KINDS
-from order_monitor.core.order import CONFIGURED, Order, Route, SkipReason
+from order_monitor.core.login import INTERNAL, KIND_OF
+from order_monitor.core.order import (
+    CONFIGURED,
+    NOBODY_ASKED,
+    NOBODYS,
+    Order,
+    ReferenceFrom,
+    Route,
+    SkipReason,
+)
 from order_monitor.core.proxy import parse_proxy
 from order_monitor.providers.provider import Provider
-from order_monitor.shop.accounts import Integration
+from order_monitor.shop.accounts.tables import Integration
 from order_monitor.watch.account import Account
-
-NOBODYS: Final = frozenset({"MANUAL", "CHAIN_FORWARD", "__codes__", "internal_codes"})
-"""What the shop writes in place of an integration's id where no provider is asked."""
 
 _INVISIBLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _LONGEST_NAME: Final = 60
 
 
 Opener = Callable[[Integration], Account]
-"""Makes an account of an integration.
+"""Creates an account from an integration.
 
 Raises:
-    ValueError: its address may not be called.
+    ValueError: its address must not be called.
 """
 
 AnyOpener = Callable[[Integration | None], Account]
-"""The same, which makes the account of the settings where there is no integration."""
+"""The same; without an integration, it creates the account in the settings."""
 
 
 class Directory(Protocol):
@@ -41,43 +49,64 @@ class Directory(Protocol):
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """All accounts that may be asked, by their keys: what names them in every process, whatever they are called just now."""
+        """All accounts that may be asked, by key: the key identifies an account in every process,
+        whatever its current name.
+        """
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
-        """Take over the shop's accounts as they are now; return clients that are no longer needed, to be closed."""
+        """Take over the current accounts of the shop.
+
+        Return clients that are no longer needed, for closing.
+        """
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Give every account a new client; return those that are no longer needed, to be closed."""
+        """Give every account a new client; return those that are no longer needed, for closing."""
+
+    async def aclose(self) -> None:
+        """Close every account's client."""
+        for account in self.accounts.values():
+            await account.provider.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Open nothing: clients are opened as accounts become known."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every account's client."""
+        await self.aclose()
 
 
 @dataclass(frozen=True, slots=True)
-class OneAccount:
-    """The directory of a shop whose one account stands in the settings."""
+class OneAccount(Directory):
+    """The directory of a shop whose only account is in the settings."""
 
     account: Account
 
     def __post_init__(self) -> None:
-        """Let it go by the key that all orders are noted under."""
+        """Set the key under which all orders are recorded."""
         self.account.key = CONFIGURED
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """The one account."""
+        """The only account."""
         return {self.account.key: self.account}
 
     def account_of(self, order: Order) -> Account | SkipReason:
-        """Return the one account."""
+        """Return the only account."""
         return self.account
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
-        """Nothing changes."""
+        """Do nothing."""
         return []
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Ask through a new client; one question is let through at once, lest a corrected password wait."""
+        """Ask through a new client.
+
+        One call is allowed at once, so that a corrected password takes effect without delay.
+        """
         old = self.account.ask_as(opener(None))
         self.account.gate.retry_now()
         return [old]
@@ -90,8 +119,8 @@ class _Known:
 
 
 @dataclass(slots=True)
-class ShopAccounts:
-    """The accounts of the shop's ``integrations`` table, each by its id."""
+class ShopAccounts(Directory):
+    """The accounts of the shop's ``integrations`` table, by id."""
 
     open_account: Opener
     on_secrets: Callable[[Mapping[str, Iterable[str]]], None] = lambda _: None
@@ -99,6 +128,8 @@ class ShopAccounts:
     _refused: dict[str, SkipReason] = field(default_factory=dict)
     _told: dict[str, Integration] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
+    _tenants: dict[str, Integration] = field(default_factory=dict)
+    """The integrations that are other tenants of the shop."""
     _accounts: dict[str, Account] | None = None
 
     @property
@@ -109,27 +140,41 @@ class ShopAccounts:
         return self._accounts
 
     def account_of(self, order: Order) -> Account | SkipReason:
-        """Return the account that took ``order``, or why nobody is asked."""
+        """Return the account that took ``order``, or why no account is asked.
+
+        Another tenant is asked only about an order whose child is in another database.
+        """
+        if order.integration is not None and order.integration in self._tenants:
+            if order.reference_from != ReferenceFrom.CHILD:
+                return SkipReason.WAITS_FOR_CHILD
+            self._open_tenant(order.integration)
         known = self._known.get(order.integration) if order.integration is not None else None
         if known is not None:
             return known.account
-        if order.integration in NOBODYS or order.integration is None:
-            return _UNROUTED[Route.NOBODYS if order.integration in NOBODYS else Route(order.route)]
+        if order.integration is None:
+            return _UNROUTED[Route(order.route)]
+        if order.integration.casefold() in NOBODYS:
+            return SkipReason.NO_PROVIDER
         return self._refused.get(order.integration, _UNROUTED[Route(order.route)])
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
-        """Open new accounts, change those whose login or address changed, drop the rest.
+        """Open new accounts, update those whose login or address changed, drop the rest.
 
-        A change takes effect without a restart: a new password lets one probe through a shut gate at once.
+        A change takes effect without a restart: a new password lets one probe through a closed gate
+        at once.
         """
         current = {integration.id: integration for integration in integrations}
         self._accounts, self._names = None, names_of(current.values())
         self.on_secrets({self._names[key]: _secrets(i) for key, i in current.items()})
         dropped: list[Provider] = []
         self._refused.clear()
+        self._tenants = {key: one for key, one in current.items() if one.provider == INTERNAL}
         self._told = {key: integration for key, integration in self._told.items() if key in current}
         for integration in current.values():
             reason = _refusal(integration)
+            if integration.id in self._tenants and integration.id not in self._known:
+                # Opened when the first order needs it: elsewhere all tenants are in one database.
+                continue
             if reason is None:
                 dropped += self._take(integration)
             else:
@@ -140,7 +185,9 @@ class ShopAccounts:
         return dropped
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Ask each account through a new client; one whose address may no longer be called goes."""
+        """Ask each account through a new client; drop an account whose address must no longer be
+        called.
+        """
         self.open_account, self._accounts = opener, None
         old: list[Provider] = []
         for integration_id, known in list(self._known.items()):
@@ -153,6 +200,18 @@ class ShopAccounts:
                 old.append(known.account.ask_as(fresh))
                 known.account.gate.retry_now()
         return old
+
+    def _open_tenant(self, key: str) -> None:
+        """Open another tenant's account, if that was not tried since the accounts were read."""
+        if key in self._known or key in self._refused:
+            return
+        reason = _refusal(self._tenants[key])
+        if reason is not None:
+            self._refused[key] = reason
+            return
+        self._take(self._tenants[key])
+        self._share_logins()
+        self._accounts = None
 
     def _take(self, integration: Integration) -> list[Provider]:
         known, name = self._known.get(integration.id), self._names[integration.id]
@@ -169,6 +228,7 @@ class ShopAccounts:
                 log.error("account.bad_address", account=name, why=str(error))  # noqa: TRY400 - ours, without frames
             return []
         fresh.key, fresh.name = integration.id, name
+        fresh.kind = KIND_OF[integration.provider]
         if known is None:
             self._known[integration.id] = _Known(integration, fresh)
             return []
@@ -178,12 +238,17 @@ class ShopAccounts:
         return [old]
 
     def _share_logins(self) -> None:
-        """Let accounts that hold one login have one pace: the provider counts its calls, whoever of us makes them."""
+        """Let accounts with the same login share one pace: the provider counts the calls of a
+        login, whichever account makes them.
+        """
         paces: dict[str, Pace] = {}
         for known in self._known.values():
             account, login = known.account, known.integration.credentials.login()
             if account.login != login:
-                account.login, account.pace = login, Pace(account.pace.per_second, account.pace.slack)
+                account.login, account.pace = (
+                    login,
+                    Pace(account.pace.per_second, account.pace.slack),
+                )
             account.pace = paces.setdefault(login, account.pace)
 
 
@@ -193,30 +258,50 @@ _UNROUTED: Final = {
     Route.ONE: SkipReason.NO_INTEGRATION,
     Route.OWN: SkipReason.NO_INTEGRATION,
     Route.NOBODYS: SkipReason.NO_PROVIDER,
+    Route.INTERNAL: SkipReason.WAITS_FOR_CHILD,
 }
 
 
 def asked_of(directory: Directory, order: Order, now: float) -> Account | SkipReason:
-    """Return the account that is asked about an open order at ``now`` (epoch seconds), or why none is: all judge by this."""
-    return order.skip_reason(now) or directory.account_of(order)
+    """Return the account that is asked about an open order at ``now`` (epoch seconds), or why none
+    is. Every part of the program uses this rule.
+    """
+    found = directory.account_of(order)
+    if isinstance(found, Account):
+        return order.skip_reason(now, found.kind) or found
+    if found in NOBODY_ASKED and not order.settled:
+        # Nothing was sent anywhere: that it has no time and no reference is no fault.
+        return found
+    return order.skip_reason(now) or found
 
 
 def names_of(integrations: Iterable[Integration]) -> dict[str, str]:
-    """Return what to call each account, by its id: the shop's own name and as much of the id as tells them all apart."""
+    """Return the display name of each account, by id: the shop's own name, with as much of the id
+    as makes it unique.
+    """
     found = {integration.id: integration for integration in integrations}
     names = {key: label(integration) for key, integration in found.items()}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {key: label(found[key], whole=True) if name in shared else name for key, name in names.items()}
+    return {
+        key: label(found[key], whole=True) if name in shared else name
+        for key, name in names.items()
+    }
 
 
 def label(integration: Integration, *, whole: bool = False) -> str:
-    """Return an account's name for showing: the shop's own, and the beginning of the id, or the ``whole`` of it.
+    """Return an account's display name: the shop's own name, and the beginning of the id, or the
+    ``whole`` id.
 
-    Without characters that are not seen: they can turn the text around them, in a log and on a page.
+    Invisible characters are removed, because they could reverse the text around them in a log or on
+    a page.
     """
     name = _visible(integration.name)[:_LONGEST_NAME] or "integration"
-    # A whole id stands in brackets: "a-1" with the id 2 and "a" with the id 1-2 must not look the same.
-    return f"{name} [{_visible(integration.id)}]" if whole else f"{name}-{_visible(integration.id[:8])}"
+    # A whole id is in brackets: "a-1" with the id 2 and "a" with the id 1-2 must not look the same.
+    return (
+        f"{name} [{_visible(integration.id)}]"
+        if whole
+        else f"{name}-{_visible(integration.id[:8])}"
+    )
 
 
 def _visible(text: str) -> str:
@@ -224,7 +309,7 @@ def _visible(text: str) -> str:
 
 
 def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
-    """Return the account that a person means: by its key, or by a name that no other one has."""
+    """Return the account with this key, or with this name if it is unique."""
     if typed in accounts:
         return accounts[typed]
     found = [account for account in accounts.values() if account.name == typed]
@@ -232,7 +317,14 @@ def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
 
 
 def _access(integration: Integration) -> tuple[str, ...]:
-    return integration.base_url, integration.kod, integration.sifre, integration.proxy, integration.token
+    return (
+        KIND_OF.get(integration.provider, ""),
+        integration.base_url,
+        integration.kod,
+        integration.sifre,
+        integration.proxy,
+        integration.token,
+    )
 
 
 def _secrets(integration: Integration) -> list[str]:
@@ -244,6 +336,6 @@ def _secrets(integration: Integration) -> list[str]:
 
 
 def _refusal(integration: Integration) -> SkipReason | None:
-    if integration.provider not in KINDS:
+    if integration.provider not in KIND_OF:
         return SkipReason.OTHER_PROVIDER
     return None if integration.enabled else SkipReason.DISABLED

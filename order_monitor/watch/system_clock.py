@@ -1,4 +1,4 @@
-"""The one place that reads the machine's clocks."""
+"""The only module that reads the machine's clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what tells this boot of the machine from any other; nothing where the system does not say."""
+    """Return an id that is unique to this boot of the machine.
+
+    Empty if the system does not provide one.
+    """
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):
@@ -22,26 +25,29 @@ def boot_id() -> str:
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The clocks of this machine."""
 
     def time(self) -> float:
         """Return epoch seconds."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Return monotonic seconds; a machine that slept has not stood still, where the system can tell."""
+        """Return monotonic seconds.
+
+        The time that a machine was suspended counts, if the system can tell.
+        """
         return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
 
     def boot(self) -> float:
-        """Return seconds since boot, suspend included, where the system can tell."""
+        """Return seconds since boot, including suspend if the system can tell."""
         return self.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait ``seconds``."""
         await asyncio.sleep(seconds)
 
     async def wait(self, event: Event, seconds: float | None) -> bool:
-        """Wait for ``event``."""
+        """Wait for ``event``, at most ``seconds``; return whether it is set."""
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()

@@ -1,4 +1,4 @@
-"""Going through very many things without standing in the way of everything else."""
+"""Iterates over very many items without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
 TURN: Final = 500
-"""Things gone through before others have their turn: at some microseconds each, a few milliseconds."""
+"""Number of items before other tasks get a turn: at some microseconds each, a few milliseconds."""
 
 _Thing = TypeVar("_Thing")
 
 
 async def unhurried(things: Iterable[_Thing]) -> AsyncIterator[_Thing]:
-    """Give one thing after the other, and let others have their turn now and then. ``things`` must not change meanwhile."""
+    """Yield the items one by one, and let other tasks run from time to time.
+
+    ``things`` must not change meanwhile.
+    """
     for n, thing in enumerate(things, 1):
         if n % TURN == 0:
             await asyncio.sleep(0)

@@ -26,29 +26,41 @@ async def ended(shop: Shop, count: int, took: float) -> None:
         await orders.record([found(order, Completed(Pin(f"{KOD}-{n}"), "tamam"), age=took)])
 
 
-async def test_it_compares_the_strategies_on_the_shops_own_history(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_it_compares_the_strategies_on_the_shops_own_history(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(shop.dsn, panel.server.url, schedule={"first_check": 60, "base": 30})
     await ended(shop, 50, 271.0)
     code, out, _ = await call(tmp_path, config, "advise", "--json")
     assert code == 0
     (row,) = json.loads(out)
     assert (row["account"], row["package"], row["orders"]) == ("default", PACKAGE, 25)
-    assert set(row) >= {f"{s}_{w}" for s in ("backoff", "fixed", "learned") for w in ("delay_seconds", "calls")}
+    assert set(row) >= {
+        f"{s}_{w}" for s in ("backoff", "fixed", "learned") for w in ("delay_seconds", "calls")
+    }
+    assert row["learned_delay_from"] < row["learned_delay_seconds"] < row["learned_delay_to"]
     code, out, _ = await call(tmp_path, config, "advise")
     assert code == 0
     assert "learned delay seconds" in out
 
 
-async def test_too_little_history_is_said(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_too_little_history_is_said(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_bare_shop.dsn, panel.server.url)
     code, _, err = await call(tmp_path, config, "advise")
     assert (code, "run order-monitor migrate" in err) == (1, True)
     await ended(plain_bare_shop, 3, 100.0)
     code, _, err = await call(tmp_path, config, "advise")
-    assert (code, "3 ends in the events are too few to say anything; it takes 40" in err) == (1, True)
+    assert (code, "3 ends in the events are too few to say anything; it takes 40" in err) == (
+        1,
+        True,
+    )
 
 
-async def test_the_daemon_learns_keeps_it_and_explain_says_why(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_the_daemon_learns_keeps_it_and_explain_says_why(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     schedule = {"first_check": 1, "base": 1, "min_interval": 0.2, "strategy": "learned"}
     config = settings(plain_shop.dsn, panel.server.url, schedule=schedule)
     async with running(tmp_path, config, "migrate") as run:
@@ -63,7 +75,9 @@ async def test_the_daemon_learns_keeps_it_and_explain_says_why(plain_shop: Shop,
             pass
         run.process.terminate()
         assert await run.end() == 0
-    kept = await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_timing WHERE account = 'default'")
+    kept = await plain_shop.connection.fetchval(
+        "SELECT count(*) FROM order_monitor_timing WHERE account = 'default'"
+    )
     assert kept >= 1
     (waiting,) = await sent(plain_shop, 1)
     code, out, _ = await call(tmp_path, config, "explain", waiting, "--json")
@@ -72,7 +86,9 @@ async def test_the_daemon_learns_keeps_it_and_explain_says_why(plain_shop: Shop,
     assert (code, "timing" in out) == (0, True)
 
 
-async def test_it_calls_the_shops_accounts_by_their_names(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_it_calls_the_shops_accounts_by_their_names(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await ended(plain_shop, 44, 271.0)
     await plain_shop.connection.execute(PLAIN_TABLES)
     integration = await Market(plain_shop).integration(None, name="my dealer")
@@ -81,4 +97,7 @@ async def test_it_calls_the_shops_accounts_by_their_names(plain_shop: Shop, pane
     code, out, _ = await call(
         tmp_path, settings(plain_shop.dsn, panel.server.url, provider=provider), "advise", "--json"
     )
-    assert (code, [row["account"] for row in json.loads(out)]) == (0, [f"my dealer-{integration[:8]}"])
+    assert (code, [row["account"] for row in json.loads(out)]) == (
+        0,
+        [f"my dealer-{integration[:8]}"],
+    )

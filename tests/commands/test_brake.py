@@ -1,4 +1,7 @@
-"""The brake as people and cron meet it: one pass goes on with what another has held; `release`, `pause --ends`, and who says so."""
+"""The brake as people and cron meet it: one pass goes on with what another has held.
+
+`release`, `pause --ends`, and who says so.
+"""
 
 import asyncio
 import json
@@ -36,10 +39,10 @@ class Split(Panel):
     """A stand-in that answers by the beginning of the reference."""
 
     def _own(self, request: Any) -> Any:
-        referans = request.query.get("tahsilat_api_islem_id", "")
-        if referans.startswith("old"):
+        reference = request.query.get("tahsilat_api_islem_id", "")
+        if reference.startswith("old"):
             return Completed(None, "tamam")
-        return self.answer if referans.startswith("out") else Waiting("bekliyor")
+        return self.answer if reference.startswith("out") else Waiting("bekliyor")
 
 
 @pytest.fixture
@@ -51,7 +54,9 @@ async def split() -> Any:
 
 
 async def flood(shop: Shop, count: int = 30, *, done: int = 4) -> list[str]:
-    """Orders that are cancelled, before them nineteen that were, so that the first trips it, and some that were completed."""
+    """Orders that are cancelled, before them nineteen that were, so that the first trips it, and
+    some that were completed.
+    """
     await shop.connection.execute(
         "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, source, cause, account, reference) "
         "SELECT gen_random_uuid(), 'sent', 'failed', false, 'failed', 'program', 'answer', 'default', 'x' || n "
@@ -65,11 +70,15 @@ async def flood(shop: Shop, count: int = 30, *, done: int = 4) -> list[str]:
             "'sent', 'completed', false, now() - interval '50 min', 'completed', 'program', 'answer', 'default', $1 FROM made",
             f"old-{n}",
         )
-    return [(await sent(shop, 1, referans=f"out-{n}"))[0] for n in range(count)]
+    return [(await sent(shop, 1, reference=f"out-{n}"))[0] for n in range(count)]
 
 
 async def count(shop: Shop, status: str) -> int:
-    return int(await shop.connection.fetchval("SELECT count(*) FROM product_orders WHERE external_status = $1", status))
+    return int(
+        await shop.connection.fetchval(
+            "SELECT count(*) FROM product_orders WHERE external_status = $1", status
+        )
+    )
 
 
 async def held(shop: Shop) -> int:
@@ -80,10 +89,12 @@ async def held(shop: Shop) -> int:
     )
 
 
-async def test_cron_alone_holds_and_lets_through(plain_shop: Shop, split: Split, tmp_path: Path) -> None:
+async def test_cron_alone_holds_and_lets_through(
+    plain_shop: Shop, split: Split, tmp_path: Path
+) -> None:
     await later(plain_shop, 0)
     await flood(plain_shop)
-    await sent(plain_shop, 3, referans="slow")
+    await sent(plain_shop, 3, reference="slow")
     config = settings(plain_shop.dsn, split.server.url)
     code, summary, err = await once(tmp_path, config)
     assert (code, summary["held"], summary["failed"], summary["stuck"]) == (1, 30, 0, 0), err
@@ -112,7 +123,9 @@ async def test_cron_by_its_times_asks_what_is_held_every_ten_minutes(
     assert (await once(tmp_path, config, "--every", "60s"))[1]["asked"] == 30
 
 
-async def test_a_person_sees_what_is_held_and_lets_it_through(plain_shop: Shop, split: Split, tmp_path: Path) -> None:
+async def test_a_person_sees_what_is_held_and_lets_it_through(
+    plain_shop: Shop, split: Split, tmp_path: Path
+) -> None:
     first, *_ = await flood(plain_shop, done=0)
     config = settings(plain_shop.dsn, split.server.url)
     assert (await call(tmp_path, config, "release", "default"))[0] == 1, "nothing is held yet"
@@ -142,9 +155,11 @@ async def test_a_person_sees_what_is_held_and_lets_it_through(plain_shop: Shop, 
     assert stored == "Ayşe"
     code, summary, _ = await once(tmp_path, config, "--every", "1s")
     assert (summary["failed"], await held(plain_shop)) == (30, 0)
-    await sent(plain_shop, 1, referans="out-next")
+    await sent(plain_shop, 1, reference="out-next")
     code, summary, _ = await once(tmp_path, config)
-    assert (code, summary["failed"], summary["held"]) == (0, 1, 0), "it does not trip again by the same ones"
+    assert (code, summary["failed"], summary["held"]) == (0, 1, 0), (
+        "it does not trip again by the same ones"
+    )
 
 
 async def test_a_daemon_notices_a_release_and_holds_nothing_more(
@@ -169,8 +184,13 @@ async def test_ends_that_a_person_holds_are_read_again_afterwards(
     (order_id,) = await sent(plain_shop, 1)
     panel.answer = Completed(Pin(PIN), "tamam")
     config = settings(plain_shop.dsn, panel.server.url)
-    code, out, _ = await call(tmp_path, config, "pause", "--ends", "--reason", "znet is odd", "--by", "Ali")
-    assert (code, "all accounts: its ends are held until it is resumed by Ali: znet is odd" in out) == (0, True)
+    code, out, _ = await call(
+        tmp_path, config, "pause", "--ends", "--reason", "znet is odd", "--by", "Ali"
+    )
+    assert (
+        code,
+        "all accounts: its ends are held until it is resumed by Ali: znet is odd" in out,
+    ) == (0, True)
     code, summary, _ = await once(tmp_path, config)
     assert (code, summary["held"], summary["completed"]) == (1, 1, 0)
     assert (await plain_shop.row(order_id))["external_status"] == "sent"
@@ -179,13 +199,20 @@ async def test_ends_that_a_person_holds_are_read_again_afterwards(
     _, out, _ = await call(tmp_path, config, "explain", order_id)
     assert "its end is held since" in out
     assert "znet is odd" in out
-    assert json.loads((await call(tmp_path, config, "explain", order_id, "--json"))[1])["held"]["why"] == "ends_paused"
+    assert (
+        json.loads((await call(tmp_path, config, "explain", order_id, "--json"))[1])["held"]["why"]
+        == "ends_paused"
+    )
     _, _, err = await call(tmp_path, config, "orders")
     assert "the ends of all accounts are held" in err
     panel.answer = Waiting("bekliyor")
     assert (await once(tmp_path, config))[1]["held"] == 0
-    assert (await plain_shop.row(order_id))["external_status"] == "processing", "what is no end is written"
-    assert (await call(tmp_path, config, "resume", "default", "--ends"))[0] == 1, "it is all whose ends are held"
+    assert (await plain_shop.row(order_id))["external_status"] == "processing", (
+        "what is no end is written"
+    )
+    assert (await call(tmp_path, config, "resume", "default", "--ends"))[0] == 1, (
+        "it is all whose ends are held"
+    )
     assert (await call(tmp_path, config, "resume", "--ends"))[0] == 0
     assert (await call(tmp_path, config, "resume", "--ends"))[0] == 1
     panel.answer = Completed(Pin(PIN), "tamam")
@@ -194,7 +221,9 @@ async def test_ends_that_a_person_holds_are_read_again_afterwards(
     assert (row["external_status"], row["pin_code"]) == ("completed", PIN)
 
 
-async def test_a_daemon_asks_again_at_once_when_ends_are_let_go(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_daemon_asks_again_at_once_when_ends_are_let_go(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url, schedule={"cap": 600, "base": 600})
     assert (await call(tmp_path, config, "pause", "default", "--ends", "--reason", "x"))[0] == 0
     (order_id,) = await sent(plain_shop, 1)
@@ -207,11 +236,17 @@ async def test_a_daemon_asks_again_at_once_when_ends_are_let_go(plain_shop: Shop
         assert (await plain_shop.row(order_id))["pin_code"] == PIN
 
 
-async def test_ends_and_asking_are_paused_apart(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_ends_and_asking_are_paused_apart(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url)
     assert (await call(tmp_path, config, "pause", "default", "--reason", "a"))[0] == 0
-    assert (await call(tmp_path, config, "pause", "default", "--ends", "--reason", "b", "--for", "1h"))[0] == 0
-    rows = await plain_shop.connection.fetch("SELECT account, reason FROM order_monitor_pauses ORDER BY account")
+    assert (
+        await call(tmp_path, config, "pause", "default", "--ends", "--reason", "b", "--for", "1h")
+    )[0] == 0
+    rows = await plain_shop.connection.fetch(
+        "SELECT account, reason FROM order_monitor_pauses ORDER BY account"
+    )
     assert [(r["account"], r["reason"]) for r in rows] == [("default", "a"), ("ends default", "b")]
     assert (await call(tmp_path, config, "resume", "default"))[0] == 0
     assert (await call(tmp_path, config, "resume", "default"))[0] == 1
@@ -221,10 +256,14 @@ async def test_ends_and_asking_are_paused_apart(plain_shop: Shop, panel: Panel, 
         assert (await call(tmp_path, config, *usage))[0] == 2
 
 
-async def test_a_person_may_end_what_is_held(plain_shop: Shop, split: Split, tmp_path: Path) -> None:
+async def test_a_person_may_end_what_is_held(
+    plain_shop: Shop, split: Split, tmp_path: Path
+) -> None:
     first, *_ = await flood(plain_shop, 20, done=0)
     config = settings(plain_shop.dsn, split.server.url)
     assert (await once(tmp_path, config))[1]["held"] == 20
     assert (await call(tmp_path, config, "pause", "--ends", "--reason", "x"))[0] == 0
-    assert (await call(tmp_path, config, "resolve", first, "--failed", "--reason", "znet said so"))[0] == 0
+    assert (await call(tmp_path, config, "resolve", first, "--failed", "--reason", "znet said so"))[
+        0
+    ] == 0
     assert (await held(plain_shop), await count(plain_shop, "failed")) == (19, 1)

@@ -72,8 +72,44 @@ async def test_what_migrate_would_add_is_a_warning(bare_shop: Shop, tmp_path: Pa
     assert {line["do"] for line in warnings.values()} == {"order-monitor migrate"}
 
 
+async def test_words_that_the_settings_do_not_name_are_listed_as_they_occur(
+    shop: Shop, tmp_path: Path
+) -> None:
+    for word, count in (("done", 3), ("Sent", 2), ("forwarded", 1), ("FAILED", 1), ("sent", 1)):
+        for _ in range(count):
+            await shop.add(word)
+    async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
+        config = settings(shop.dsn, panel.url)
+        _, lines, _ = await check(tmp_path, config)
+        found = [(line["text"], line["do"]) for line in lines if line["subject"] == "statuses"]
+        assert found == [
+            (
+                "'Sent' is in the table and not in the settings: 2 orders; 'sent' is another word",
+                "add it to statuses.open as it is spelled",
+            ),
+            (
+                "'FAILED' is in the table and not in the settings: 1 order; 'failed' is another word",
+                "correct it",
+            ),
+            (
+                "'forwarded' is in the table and not in the settings: 1 order",
+                "add it to statuses.open, if it is an open one",
+            ),
+        ]
+        assert of(lines, "warning")["statuses.completed"]["text"] == (
+            "monitor.toml: statuses.completed: 'completed' is written, and no order in the table has it: 3 have 'done'"
+        )
+        assert "statuses.failed" not in of(lines, "warning")
+        _, lines, _ = await check(tmp_path, f"{config}\n[statuses]\npreset = 'watan'\n")
+        named = [line["text"][:8] for line in lines if line["subject"] == "statuses"]
+        assert named == ["'Sent' i", "'FAILED'"]
+        assert "statuses.completed" not in of(lines, "warning")
+
+
 async def test_a_missing_column_is_an_error(plain_shop: Shop, tmp_path: Path) -> None:
-    await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN pin_code, DROP COLUMN sent_at")
+    await plain_shop.connection.execute(
+        "ALTER TABLE product_orders DROP COLUMN pin_code, DROP COLUMN sent_at"
+    )
     code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, "http://127.0.0.1:1"))
     assert code == 1
     assert len([line for line in lines if line["level"] == "error"]) == 2
@@ -88,7 +124,9 @@ async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> N
             f"CREATE ROLE {role} LOGIN PASSWORD 'role-pw-CANARY'; GRANT SELECT ON product_orders TO {role};"
             f'GRANT UPDATE ("{status}") ON product_orders TO {role}; GRANT SELECT ON order_monitor_events TO {role}'
         )
-        config = settings(f"postgresql://{role}:role-pw-CANARY@{shop.dsn.partition('@')[2]}", panel.url)
+        config = settings(
+            f"postgresql://{role}:role-pw-CANARY@{shop.dsn.partition('@')[2]}", panel.url
+        )
         code, lines, _ = await check(tmp_path, config)
         assert code == 1
         remedy = of(lines, "error")["rights"]["do"]
@@ -110,29 +148,42 @@ async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> N
     [
         ("", "empty_answer"),
         ("8|Bağlantı Hatası", "refused_8"),
-        ("<html><title>Bakım</title>", "html_answer, it said: Bakım"),
+        ("<html><title>Bakım</title>", "html_answer, it answered: Bakım"),
         ("?", "not_understood"),
     ],
 )
-async def test_an_account_that_does_not_answer(plain_shop: Shop, tmp_path: Path, answer: str, reason: str) -> None:
-    from tests.providers.test_znet import says
+async def test_an_account_that_does_not_answer(
+    plain_shop: Shop, tmp_path: Path, answer: str, reason: str
+) -> None:
+    from tests.providers.znet.test_client import says
     from tests.servers import RawServer
     from tests.servers import answer as http
 
     async with RawServer(says(http(answer.encode()))) as server:
-        code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, f"http://127.0.0.1:{server.port}"))
+        code, lines, _ = await check(
+            tmp_path, settings(plain_shop.dsn, f"http://127.0.0.1:{server.port}")
+        )
         assert b"/servis/bakiye_kontrol.php?" in server.requests[0]
     assert code == 1
     assert reason in of(lines, "error")["account default"]["text"]
 
 
-async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(plain_shop: Shop, tmp_path: Path) -> None:
-    """From the settings and from an integration's column; its login shows nowhere, and ``--once`` ends nothing for it."""
+async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """From the settings and from an integration's column.
+
+    Its login shows nowhere, and ``--once`` ends nothing for it.
+    """
     from tests.servers import ProxyServer
 
-    await plain_shop.connection.execute(PLAIN_TABLES + "ALTER TABLE integrations ADD COLUMN proxy text;")
+    await plain_shop.connection.execute(
+        PLAIN_TABLES + "ALTER TABLE integrations ADD COLUMN proxy text;"
+    )
     market = Market(plain_shop)
-    integration = await market.integration(None, name="main", kod=KOD, sifre=SIFRE, base="http://panel.example")
+    integration = await market.integration(
+        None, name="main", kod=KOD, sifre=SIFRE, base="http://panel.example"
+    )
     order_id = await plain_shop.add(provider_id=integration)
     login = ("puser-CANARY", "p@CANARY")
     async with (
@@ -140,13 +191,24 @@ async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(plain_shop
         ProxyServer(int(panel.url.rpartition(":")[2]), login=login) as proxy,
     ):
         url = f"http://puser-CANARY:%s@127.0.0.1:{proxy.port}"
-        given: dict[str, Any] = {"source": "database", "allow_private": True, "proxy": url % "p%40CANARY"}
-        code, lines, errors = await check(tmp_path, settings(plain_shop.dsn, "http://panel.example", provider=given))
+        given: dict[str, Any] = {
+            "source": "database",
+            "allow_private": True,
+            "proxy": url % "p%40CANARY",
+        }
+        code, lines, errors = await check(
+            tmp_path, settings(plain_shop.dsn, "http://panel.example", provider=given)
+        )
         (told,) = (line for line in lines if line["subject"].startswith("account "))
         assert (code, told["level"]) == (0, "ok")
-        assert told["text"] == f"answers, through the proxy http://127.0.0.1:{proxy.port}; balance 1523.40"
+        assert (
+            told["text"]
+            == f"answers, through the proxy http://127.0.0.1:{proxy.port}; balance 1523.40"
+        )
         assert "CANARY" not in f"{lines}{errors}"
-        await plain_shop.connection.execute("UPDATE integrations SET proxy = $1", url % "wrong-CANARY")
+        await plain_shop.connection.execute(
+            "UPDATE integrations SET proxy = $1", url % "wrong-CANARY"
+        )
         config = settings(plain_shop.dsn, "http://panel.example", provider=given)
         code, lines, errors = await check(tmp_path, config)
         (told,) = (line for line in lines if line["subject"].startswith("account "))
@@ -162,9 +224,13 @@ async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(plain_shop
         assert set(proxy.asked) == {"panel.example"}
 
 
-async def test_what_looks_right_and_may_not_be_is_a_warning(plain_shop: Shop, tmp_path: Path) -> None:
-    """A word that ends an order in most shops among the open ones, and a balance that nobody can be warned of."""
-    from tests.providers.test_znet import says
+async def test_what_looks_right_and_may_not_be_is_a_warning(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """A word that ends an order in most shops among the open ones, and a balance that nobody can be
+    warned of.
+    """
+    from tests.providers.znet.test_client import says
     from tests.servers import RawServer
     from tests.servers import answer as http
 
@@ -174,13 +240,19 @@ async def test_what_looks_right_and_may_not_be_is_a_warning(plain_shop: Shop, tm
         code, lines, _ = await check(tmp_path, settings(plain_shop.dsn, url, statuses=words))
     told = of(lines, "warning")
     assert (code, of(lines, "error")) == (0, {})
-    assert told["statuses.open"]["text"].startswith("delivered: in most shops this ends an order")
-    assert told["account default"]["text"] == "answers; its balance cannot be read as a number: 1.2.3"
+    assert told["statuses.open"]["text"].startswith(
+        "monitor.toml: statuses.open: delivered: in most shops this ends an order"
+    )
+    assert (
+        told["account default"]["text"] == "answers; its balance cannot be read as a number: 1.2.3"
+    )
 
 
-async def test_orders_that_can_never_be_asked_about_are_counted(plain_shop: Shop, tmp_path: Path) -> None:
-    await plain_shop.add(referans="")
-    await plain_shop.add(referans="")
+async def test_orders_that_can_never_be_asked_about_are_counted(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    await plain_shop.add(reference="")
+    await plain_shop.add(reference="")
     await plain_shop.add(sent_at=None)
     await plain_shop.add("teleported")
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
@@ -189,7 +261,11 @@ async def test_orders_that_can_never_be_asked_about_are_counted(plain_shop: Shop
     texts = [line["text"] for line in lines if line["subject"] == "open orders"]
     assert "2 orders cannot be asked about: no_reference" in texts
     assert "1 order cannot be asked about: unknown_status" in texts
-    assert all(line["do"] for line in lines if line["subject"] == "open orders" and line["level"] == "warning")
+    assert all(
+        line["do"]
+        for line in lines
+        if line["subject"] == "open orders" and line["level"] == "warning"
+    )
 
 
 async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
@@ -204,7 +280,9 @@ async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> 
         more: dict[str, Any] = {"provider": {"source": "database", "allow_private": True}}
         code, lines, _ = await check(tmp_path, settings(shop.dsn, panel.url, **more))
         assert code == 1
-        assert [s.split("-")[0] for s in of(lines, "ok") if s.startswith("account")] == ["account good"]
+        assert [s.split("-")[0] for s in of(lines, "ok") if s.startswith("account")] == [
+            "account good"
+        ]
         assert [s.split("-")[0] for s in of(lines, "error")] == ["account bad"]
         assert "1 integration of the shop not asked" in of(lines, "warning")["accounts"]["text"]
         more["provider"]["allow_private"] = False
@@ -221,11 +299,17 @@ async def test_an_unreachable_database_is_exit_3(tmp_path: Path) -> None:
     assert "CANARY" not in errors + str(lines)
 
 
-NO_PROCESSING = "ALTER TABLE product_orders ADD CONSTRAINT c CHECK (external_status <> 'processing')"
-NO_COMPLETED = "ALTER TABLE product_orders ADD CONSTRAINT d CHECK (external_status <> 'completed') NOT VALID"
+NO_PROCESSING = (
+    "ALTER TABLE product_orders ADD CONSTRAINT c CHECK (external_status <> 'processing')"
+)
+NO_COMPLETED = (
+    "ALTER TABLE product_orders ADD CONSTRAINT d CHECK (external_status <> 'completed') NOT VALID"
+)
 
 
-async def test_what_would_refuse_a_write_is_told_by_check_and_by_migrate(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_what_would_refuse_a_write_is_told_by_check_and_by_migrate(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     await plain_shop.connection.execute(NO_PROCESSING)
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         config = settings(plain_shop.dsn, panel.url)
@@ -261,7 +345,10 @@ async def test_check_tries_the_writes_where_it_is_told_to(plain_shop: Shop, tmp_
             "CREATE TRIGGER no BEFORE INSERT ON order_monitor_events FOR EACH ROW EXECUTE FUNCTION no()"
         )
         code, lines = await rehearsed()
-        assert (code, [line.split(":")[0] for line in lines]) == (1, ["ok", "error", "error", "error"])
+        assert (code, [line.split(":")[0] for line in lines]) == (
+            1,
+            ["ok", "error", "error", "error"],
+        )
         code, _, _ = await check(tmp_path, config)
         assert code == 0, "a trigger shows only when a write is tried"
         await plain_shop.connection.execute("DROP TABLE order_monitor_events CASCADE")

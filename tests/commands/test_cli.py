@@ -1,4 +1,6 @@
-"""The command line: bad usage, bad settings and failures, each with its exit code, no traceback and no secret."""
+"""The command line: bad usage, bad settings and failures, each with its exit code, no traceback and
+no secret.
+"""
 
 import asyncio
 import os
@@ -53,7 +55,9 @@ def run_anew(tmp_path: Path, *arguments: str, config: str | None = GOOD) -> Done
     """Run it as users do: Python starts, and reads what this command needs and no more."""
     command, env = [sys.executable, "-m", "order_monitor", *arguments], ready(tmp_path, config, {})
     return decent(
-        subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+        subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+        )
     )
 
 
@@ -130,7 +134,15 @@ def test_config_stands_before_or_after_the_command(tmp_path: Path, *, before: bo
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--once",), ("--once", "--json"), ("migrate",), ("migrate", "--dry-run"), ("check",), ("orders",)]
+    "arguments",
+    [
+        ("--once",),
+        ("--once", "--json"),
+        ("migrate",),
+        ("migrate", "--dry-run"),
+        ("check",),
+        ("orders",),
+    ],
 )
 def test_no_database_is_exit_3(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """C1, C6: the address and its password stay where they are."""
@@ -165,5 +177,7 @@ def test_closed_streams_break_nothing(tmp_path: Path, closed: str) -> None:
     """D10."""
     (tmp_path / "monitor.toml").write_text(GOOD)
     command = f'exec "{sys.executable}" -m order_monitor --once --json {closed}'
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, check=False, capture_output=True, timeout=60
+    )
     assert done.returncode == 3

@@ -1,4 +1,6 @@
-"""What people are told of the clocks: by ``check`` and by ``explain``, and what ``--once`` leaves for the next pass."""
+"""What people are told of the clocks: by ``check`` and by ``explain``, and what ``--once`` leaves
+for the next pass.
+"""
 
 import json
 from pathlib import Path
@@ -6,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from order_monitor.commands.check import clocks_line
-from order_monitor.commands.once import Wish, _pass
+from order_monitor.commands.once import Wish
+from order_monitor.commands.once import one_pass as make_pass
 from order_monitor.settings.loading import load
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.redactor import Redactor
@@ -23,7 +26,7 @@ NOBODY = "http://127.0.0.1:1"
 @pytest.fixture
 async def ours(plain_shop: Shop) -> Shop:
     """A shop with our own tables."""
-    async for _ in Migration(plain_shop.database(), plain_shop.layout, SystemClock()).apply():
+    async for _ in Migration(plain_shop.database(), plain_shop.table_config, SystemClock()).apply():
         pass
     return plain_shop
 
@@ -63,21 +66,27 @@ async def test_explain_says_why_an_overdue_order_is_not_ended(ours: Shop, tmp_pa
         boot + 550.0,
     )
     for order_id, is_said in ((late, True), (young, False)):
-        async with running(tmp_path, settings(ours.dsn, NOBODY), "explain", order_id, "--json") as run:
+        async with running(
+            tmp_path, settings(ours.dsn, NOBODY), "explain", order_id, "--json"
+        ) as run:
             assert await run.end() == 0
         why = json.loads(run.out)["why"]
         assert ("its age cannot end it just now" in why) is is_said
         assert not is_said or "overdue" in why
 
 
-async def test_one_pass_tells_the_next_how_the_clocks_stood(ours: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_one_pass_tells_the_next_how_the_clocks_stood(
+    ours: Shop, panel: Panel, tmp_path: Path
+) -> None:
     (tmp_path / "monitor.toml").write_text(settings(ours.dsn, panel.server.url))
     clock = UpForLong()
     given = load(tmp_path / "monitor.toml")
     for _ in range(2):
-        assert await _pass(given, Redactor(), Wish(as_json=True), clock=clock) == 0
+        assert await make_pass(given, Redactor(), Wish(as_json=True), clock=clock) == 0
     rows = await ours.connection.fetch("SELECT * FROM order_monitor_presence ORDER BY started_at")
-    assert [(row["kind"], row["boot_id"], row["unsteady_until"]) for row in rows] == [("once", boot_id(), 0.0)] * 2
+    assert [(row["kind"], row["boot_id"], row["unsteady_until"]) for row in rows] == [
+        ("once", boot_id(), 0.0)
+    ] * 2
     for row in rows:
         assert row["utc_offset"] == pytest.approx(clock.time() - clock.boot(), abs=1)
         assert row["database_offset"] == pytest.approx(row["utc_offset"], abs=5)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from order_monitor.core.answer import Completed
+from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
 from tests.commands.test_people import prepare
@@ -69,7 +69,9 @@ class ManyLogins(StandIn):
 class Theatre:
     """A shop with accounts and orders, and the processes over it."""
 
-    def __init__(self, shop: Shop, panel: Panel, url: str, path: Path, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, shop: Shop, panel: Panel, url: str, path: Path, stack: AsyncExitStack
+    ) -> None:
         self.shop, self.panel, self.url, self.path = shop, panel, url, path
         self._stack = stack
         self.accounts: list[str] = []
@@ -89,9 +91,9 @@ class Theatre:
                 await self.place(n, m, integration)
 
     async def place(self, account: int, number: int, integration: str) -> None:
-        referans = f"shop{account}.{number}"
-        self.panel.scripts[referans] = Script(Completed(Pin(f"{PIN}-{referans}"), "tamam"), NEVER)
-        order_id = await self.shop.add(referans=referans, sent_at=time.time() - 5)
+        reference = f"shop{account}.{number}"
+        self.panel.scripts[reference] = Script(Completed(Pin(f"{PIN}-{reference}"), "tamam"), NEVER)
+        order_id = await self.shop.add(reference=reference, sent_at=time.time() - 5)
         await self.shop.connection.execute(
             "UPDATE product_orders SET provider_id = $1 WHERE id = $2::uuid", integration, order_id
         )
@@ -109,7 +111,9 @@ class Theatre:
     async def start(self, name: str, *, ahead: float = 0.0, **more: dict[str, Any]) -> Run:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
-        run = await self._stack.enter_async_context(running(folder, self.config(name, **more), ahead=ahead))
+        run = await self._stack.enter_async_context(
+            running(folder, self.config(name, **more), ahead=ahead)
+        )
         self.runs[name] = run
         await run.event("cluster.joined")
         return run
@@ -121,7 +125,10 @@ class Theatre:
         await asyncio.sleep(5 * ANSWER_TIME)
 
     async def shared(self, counts: list[int], seconds: float = 60.0) -> dict[str, set[str]]:
-        """Wait until each account is asked by one, and each of the processes asks so many of them; return who asks what."""
+        """Wait until each account is asked by one, and each of the processes asks so many of them.
+
+        Return who asks what.
+        """
         async with asyncio.timeout(seconds):
             while True:
                 self.panel.forget()
@@ -131,7 +138,9 @@ class Theatre:
                 for members in owners.values():
                     for member in members:
                         found[member] += 1
-                is_whole = set(owners) == set(self.accounts) and all(len(members) == 1 for members in owners.values())
+                is_whole = set(owners) == set(self.accounts) and all(
+                    len(members) == 1 for members in owners.values()
+                )
                 if is_whole and sorted(found.values()) == counts:
                     return owners
 
@@ -144,8 +153,12 @@ class Theatre:
                 "SELECT count(*) FROM product_orders WHERE external_status <> 'completed'"
             ):
                 await asyncio.sleep(0.1)
-        rows = await self.shop.connection.fetch("SELECT id, provider_referans AS r, pin_code FROM product_orders")
-        assert {row["r"]: row["pin_code"] for row in rows} == {r: f"{PIN}-{r}" for r in self.panel.scripts}
+        rows = await self.shop.connection.fetch(
+            "SELECT id, provider_referans AS r, pin_code FROM product_orders"
+        )
+        assert {row["r"]: row["pin_code"] for row in rows} == {
+            r: f"{PIN}-{r}" for r in self.panel.scripts
+        }
         told = await self.shop.connection.fetch(
             "SELECT order_id, count(*) AS n FROM order_monitor_events WHERE outcome = 'completed' AND NOT repeat GROUP BY 1"
         )
@@ -163,7 +176,9 @@ async def theatre(plain_shop: Shop, tmp_path: Path) -> AsyncIterator[Theatre]:
 @asynccontextmanager
 async def status_of(run: Run) -> AsyncIterator[Callable[[], Any]]:
     where = await run.event("health.listening")
-    async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{where['port']}") as client:
+    async with httpx.AsyncClient(
+        trust_env=False, base_url=f"http://127.0.0.1:{where['port']}"
+    ) as client:
 
         async def ask() -> dict[str, Any]:
             return dict((await client.get("/api/status")).json())
@@ -191,18 +206,26 @@ async def test_each_account_is_asked_by_one_whoever_comes_dies_or_leaves(theatre
     assert theatre.panel.overlaps == []
 
 
-async def test_exchanged_one_after_the_other_they_ask_nothing_twice_and_lose_nothing(theatre: Theatre) -> None:
-    """As a new version is rolled out from 0.2 on: each new process before the old one goes, under load, with a migrate before."""
+async def test_exchanged_one_after_the_other_they_ask_nothing_twice_and_lose_nothing(
+    theatre: Theatre,
+) -> None:
+    """As a new version is rolled out from 0.2 on: each new process before the old one goes, under
+    load, with a migrate before.
+    """
     await theatre.open(accounts=4, orders=60)
     for script in theatre.panel.scripts.values():
         script.ends_at = 0.0
 
     async def all_ask(*names: str) -> None:
         async with asyncio.timeout(30):
-            while not {member for members in theatre.panel.asked.values() for member in members} >= set(names):
+            while not {
+                member for members in theatre.panel.asked.values() for member in members
+            } >= set(names):
                 await asyncio.sleep(0.05)
 
-    old = [await theatre.start(f"old{n}", limits=SLOW_RATE, schedule=ONCE_A_MINUTE) for n in range(2)]
+    old = [
+        await theatre.start(f"old{n}", limits=SLOW_RATE, schedule=ONCE_A_MINUTE) for n in range(2)
+    ]
     async with running(theatre.path, theatre.config("migrate"), "migrate") as run:
         assert await run.end() == 0
     assert run.out.decode() == "nothing to do: everything is there\n"
@@ -215,6 +238,39 @@ async def test_exchanged_one_after_the_other_they_ask_nothing_twice_and_lose_not
     await theatre.finish()
     assert sum(map(len, theatre.panel.asked.values())) == len(theatre.panel.scripts), "each once"
     assert theatre.panel.overlaps == []
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
+async def test_who_takes_an_account_makes_the_rechecks_that_its_holder_owed(
+    theatre: Theatre, way: signal.Signals
+) -> None:
+    schedule = {"recheck_after": 8}
+    await theatre.open(accounts=1, orders=3)
+    first = await theatre.start("first", schedule=schedule)
+    await theatre.shared([1])
+    second = await theatre.start("second", schedule=schedule)
+    await theatre.finish()
+    for script in theatre.panel.scripts.values():
+        script.end = Cancelled("iptal")
+    first.process.send_signal(way)
+    await first.end()
+    async with asyncio.timeout(40):
+        while sum(line["event"] == "order.contradicted" for line in second.events()) < 3:
+            await asyncio.sleep(0.1)
+
+
+async def test_an_account_moves_to_the_process_that_can_reach_its_provider(
+    theatre: Theatre,
+) -> None:
+    """To the first process nothing answers in time."""
+    await theatre.open(accounts=1, orders=3)
+    first = await theatre.start("first", provider={"timeout": ANSWER_TIME / 2})
+    await first.event("account.closed")
+    await theatre.start("second")
+    await first.event("cluster.unreached")
+    await theatre.shared([1])
+    await theatre.finish()
+    assert theatre.panel.owners() == {"shop0": {"second"}}
 
 
 async def test_clocks_that_are_hours_apart_change_nothing(theatre: Theatre) -> None:
@@ -286,7 +342,9 @@ async def test_one_whose_schedule_was_reloaded_shows_the_new_one(theatre: Theatr
     await theatre.open(accounts=2, orders=1)
     first, second = await theatre.start("first"), await theatre.start("second")
     await theatre.shared([1, 1])
-    (theatre.path / "second" / "monitor.toml").write_text(theatre.config("second", schedule={"cap": 0.4}))
+    (theatre.path / "second" / "monitor.toml").write_text(
+        theatre.config("second", schedule={"cap": 0.4})
+    )
     second.process.send_signal(signal.SIGHUP)
     told = await first.event("cluster.schedules_differ")
     assert told["members"] == [(await second.event("cluster.joined"))["member"]]

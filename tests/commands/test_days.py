@@ -9,7 +9,7 @@ import pytest
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
-from order_monitor.shop.event_sql import dispatch_of
+from order_monitor.shop.writing.event_sql import dispatch_of
 from tests.commands.test_process import KOD, PIN, SIFRE, once, running, sent, settings
 from tests.shops import Shop
 
@@ -26,7 +26,9 @@ async def panel() -> Any:
 
 
 async def references(shop: Shop) -> dict[str, str]:
-    rows = await shop.connection.fetch("SELECT id::text AS id, provider_referans AS r FROM product_orders")
+    rows = await shop.connection.fetch(
+        "SELECT id::text AS id, provider_referans AS r FROM product_orders"
+    )
     return {row["id"]: row["r"] for row in rows}
 
 
@@ -41,7 +43,9 @@ async def told(shop: Shop) -> dict[tuple[str, str], int]:
 async def test_a_day_of_top_ups_that_say_a_text_and_of_orders_with_pins(
     plain_shop: Shop, panel: StandIn, tmp_path: Path
 ) -> None:
-    """A panel that writes a text into the PIN's field: none of it stands still, and no PIN is lost or given twice."""
+    """A panel that writes a text into the PIN's field: none of it stands still, and no PIN is lost
+    or given twice.
+    """
     ids = await sent(plain_shop, TOP_UPS + WITH_PIN)
     known, pins = await references(plain_shop), {}
     for number, order_id in enumerate(ids):
@@ -49,16 +53,22 @@ async def test_a_day_of_top_ups_that_say_a_text_and_of_orders_with_pins(
         panel.scripts[known[order_id]] = Script(Completed(Pin(pins[order_id]), "tamam"), LONG_AGO)  # type: ignore[index]
     async with running(tmp_path, settings(plain_shop.dsn, panel.url), "--once", "--json") as run:
         assert await run.end() == 0
-    rows = await plain_shop.connection.fetch("SELECT id::text AS id, external_status, pin_code FROM product_orders")
+    rows = await plain_shop.connection.fetch(
+        "SELECT id::text AS id, external_status, pin_code FROM product_orders"
+    )
     assert {row["id"]: row["pin_code"] for row in rows} == pins
     assert {row["external_status"] for row in rows} == {"completed"}
     assert await told(plain_shop) == {(order_id, "completed"): 1 for order_id in ids}
     assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_review") == 0
-    assert [event["event"] for event in run.events()].count("pin.is_text") == 1, "one word for all of them"
+    assert [event["event"] for event in run.events()].count("pin.is_text") == 1, (
+        "one word for all of them"
+    )
 
 
 async def test_a_night_with_cron_alone(plain_shop: Shop, panel: StandIn, tmp_path: Path) -> None:
-    """Pass after pass, each a process that remembers nothing: each order ends once, by its own answer."""
+    """Pass after pass, each a process that remembers nothing: each order ends once, by its own
+    answer.
+    """
     ids = await sent(plain_shop, 30)
     known = await references(plain_shop)
     config = settings(plain_shop.dsn, panel.url)
@@ -72,17 +82,24 @@ async def test_a_night_with_cron_alone(plain_shop: Shop, panel: StandIn, tmp_pat
             panel.scripts[known[order_id]] = Script(answer, LONG_AGO)  # type: ignore[index]
         code, summary, _ = await once(tmp_path, config)
         assert code == 0, summary
-    expected = {(i, "completed" if isinstance(end, Completed) else "failed"): 1 for i, end in ends.items()}
+    expected = {
+        (i, "completed" if isinstance(end, Completed) else "failed"): 1 for i, end in ends.items()
+    }
     assert await told(plain_shop) == expected
     rows = await plain_shop.connection.fetch("SELECT id::text AS id, pin_code FROM product_orders")
-    wanted = {i: end.pin.reveal() if isinstance(end, Completed) and end.pin else None for i, end in ends.items()}
+    wanted = {
+        i: end.pin.reveal() if isinstance(end, Completed) and end.pin else None
+        for i, end in ends.items()
+    }
     assert {row["id"]: row["pin_code"] for row in rows} == wanted
 
 
 async def test_a_restore_of_last_nights_backup_tells_the_same_dispatches_again(
     plain_shop: Shop, panel: StandIn, tmp_path: Path
 ) -> None:
-    """The events of after the backup are gone: what is told again bears the digests of before, by which a receiver knows it."""
+    """The events of after the backup are gone: what is told again bears the digests of before, by
+    which a receiver knows it.
+    """
     ids = await sent(plain_shop, 5)
     known = await references(plain_shop)
     for number, order_id in enumerate(ids):
@@ -93,7 +110,10 @@ async def test_a_restore_of_last_nights_backup_tells_the_same_dispatches_again(
         await run.end()
     tables = (
         "product_orders",
-        *(f"order_monitor_{t}" for t in ("events", "deliveries", "dispatches", "pins", "review", "settings")),
+        *(
+            f"order_monitor_{t}"
+            for t in ("events", "deliveries", "dispatches", "pins", "review", "settings")
+        ),
     )
     for table in tables:
         await plain_shop.connection.execute(f"CREATE TABLE backup_{table} AS TABLE {table}")
@@ -106,12 +126,16 @@ async def test_a_restore_of_last_nights_backup_tells_the_same_dispatches_again(
         digests = await plain_shop.connection.fetch(
             f"SELECT {dispatch_of('public', 'e')} AS d FROM order_monitor_events e ORDER BY 1"
         )
-        return {row["id"]: (row["status"], row["pin"]) for row in rows}, [row["d"] for row in digests]
+        return {row["id"]: (row["status"], row["pin"]) for row in rows}, [
+            row["d"] for row in digests
+        ]
 
     rows, digests = await night()
     assert all(re.fullmatch("[0-9a-f]{16,}", digest) for digest in digests)
     for table in reversed(tables):
         await plain_shop.connection.execute(f"DELETE FROM {table}")
     for table in tables:
-        await plain_shop.connection.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM backup_{table}")
+        await plain_shop.connection.execute(
+            f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM backup_{table}"
+        )
     assert await night() == (rows, digests)

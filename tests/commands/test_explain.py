@@ -31,7 +31,11 @@ async def test_an_open_order(shop: Shop, tmp_path: Path) -> None:
     code, story, _ = await explain(tmp_path, settings(shop.dsn, "http://127.0.0.1:1"), order_id)
     assert code == 0
     assert story.keys() >= {"order", "account", "asked_about", "why", "checks", "next", "events"}
-    assert (story["order"]["id"], story["order"]["status"], story["account"]) == (order_id, "sent", "default")
+    assert (story["order"]["id"], story["order"]["status"], story["account"]) == (
+        order_id,
+        "sent",
+        "default",
+    )
     assert story["asked_about"] is True
     assert story["next"] == sorted(story["next"])
     assert len(story["next"]) == 5
@@ -42,14 +46,18 @@ async def test_an_open_order(shop: Shop, tmp_path: Path) -> None:
     ("row", "why"),
     [
         ({"status": "completed"}, "'completed' is not one of statuses.open"),
-        ({"referans": ""}, "no_reference"),
+        ({"reference": ""}, "no_reference"),
         ({"sent_at": None}, "no_sent_at"),
         ({"sent_at": 4e9}, "sent_in_future"),
     ],
 )
-async def test_why_an_order_is_not_asked_about(plain_shop: Shop, tmp_path: Path, row: dict[str, Any], why: str) -> None:
+async def test_why_an_order_is_not_asked_about(
+    plain_shop: Shop, tmp_path: Path, row: dict[str, Any], why: str
+) -> None:
     order_id = await plain_shop.add(**row)
-    code, story, _ = await explain(tmp_path, settings(plain_shop.dsn, "http://127.0.0.1:1"), order_id)
+    code, story, _ = await explain(
+        tmp_path, settings(plain_shop.dsn, "http://127.0.0.1:1"), order_id
+    )
     assert code == 0
     assert story["asked_about"] is False
     assert why in story["why"]
@@ -76,7 +84,10 @@ async def test_its_pin_is_masked_wherever_it_stands(shop: Shop, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Completed(Pin(PIN), f"{PIN} tamam"), {"outcome": "completed", "message": "**** tamam", "pin": "****"}),
+        (
+            Completed(Pin(PIN), f"{PIN} tamam"),
+            {"outcome": "completed", "message": "**** tamam", "pin": "****"},
+        ),
         (Completed(None, "tamam"), {"outcome": "completed", "message": "tamam", "pin": "none"}),
         (Cancelled("iptal"), {"outcome": "cancelled", "message": "iptal"}),
         (Waiting("bekleniyor"), {"outcome": "waiting", "message": "bekleniyor"}),
@@ -85,7 +96,7 @@ async def test_its_pin_is_masked_wherever_it_stands(shop: Shop, tmp_path: Path) 
 async def test_now_asks_and_writes_nothing(
     plain_shop: Shop, tmp_path: Path, answer: Any, expected: dict[str, str]
 ) -> None:
-    order_id = await plain_shop.add(referans="42")
+    order_id = await plain_shop.add(reference="42")
     before = await plain_shop.row(order_id)
     async with StandIn({"42": Script(answer)}, kod=KOD, sifre=SIFRE) as panel:
         config = settings(plain_shop.dsn, panel.url)
@@ -99,14 +110,20 @@ async def test_now_asks_and_writes_nothing(
 
 async def test_events_and_last_check(shop: Shop, tmp_path: Path) -> None:
     ids = await sent(shop, 1)
-    async with StandIn({f"r-{ids[0][:8]}": Script(Completed(Pin(PIN), "tamam"))}, kod=KOD, sifre=SIFRE) as panel:
+    async with StandIn(
+        {f"r-{ids[0][:8]}": Script(Completed(Pin(PIN), "tamam"))}, kod=KOD, sifre=SIFRE
+    ) as panel:
         config = settings(shop.dsn, panel.url)
         for command in (("migrate",), ("--once",)):
             async with running(tmp_path, config, *command) as run:
                 assert await run.end() == 0
         _, story, _ = await explain(tmp_path, config, ids[0])
         (event,) = story["events"]
-        assert (event["from_status"], event["to_status"], event["has_pin"]) == ("sent", "completed", True)
+        assert (event["from_status"], event["to_status"], event["has_pin"]) == (
+            "sent",
+            "completed",
+            True,
+        )
         assert bool(story["checks"]) == (shop.spelling is SHOP)
         async with running(tmp_path, config, "explain", ids[0]) as run:
             assert await run.end() == 0
@@ -114,7 +131,8 @@ async def test_events_and_last_check(shop: Shop, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "order_id", ["00000000-0000-4000-8000-000000000000", "not-an-id", "'; DROP TABLE product_orders; --"]
+    "order_id",
+    ["00000000-0000-4000-8000-000000000000", "not-an-id", "'; DROP TABLE product_orders; --"],
 )
 async def test_an_unknown_id_is_exit_1(plain_shop: Shop, tmp_path: Path, order_id: str) -> None:
     config = settings(plain_shop.dsn, "http://127.0.0.1:1")
@@ -157,19 +175,21 @@ async def test_it_begins_with_how_the_order_is(shop: Shop, tmp_path: Path) -> No
     order_id = await aged(shop, 1455)
     config = settings(shop.dsn, "http://127.0.0.1:1", schedule=SLOW)
     assert (await first_line(tmp_path, config, order_id))[0] == (
-        "Waiting at znet for 24 min; no answer is noted; asked again in 5 min."
+        "Waiting at the provider for 24 min; no answer is noted; asked again in 5 min."
     )
     if shop.spelling is SHOP:
-        await shop.connection.execute("UPDATE product_orders SET \"lastSyncAt\" = now() - interval '200 s'")
+        await shop.connection.execute(
+            "UPDATE product_orders SET \"lastSyncAt\" = now() - interval '200 s'"
+        )
         assert (await first_line(tmp_path, config, order_id))[0] == (
-            "Waiting at znet for 24 min; last answer 3 min ago: waiting; asked again in 5 min."
+            "Waiting at the provider for 24 min; last answer 3 min ago: waiting; asked again in 5 min."
         )
     late = await aged(shop, 7200 + 3900)
     assert re.fullmatch(
-        r"Waiting at znet for 3 h 5 min, overdue for 1 h 5 min; no answer is noted; asked again in 2\d min\.",
+        r"Waiting at the provider for 3 h 5 min, overdue for 1 h 5 min; no answer is noted; asked again in 2\d min\.",
         (await first_line(tmp_path, config, late))[0],
     )
-    lost = await aged(shop, 130, referans="")
+    lost = await aged(shop, 130, reference="")
     assert (await first_line(tmp_path, config, lost))[0] == (
         "Open for 2 min, and not asked about: it is skipped: no_reference (the shop saved no provider_referans)."
     )
@@ -178,13 +198,16 @@ async def test_it_begins_with_how_the_order_is(shop: Shop, tmp_path: Path) -> No
 async def test_it_begins_with_how_the_order_ended(shop: Shop, tmp_path: Path) -> None:
     config = settings(shop.dsn, "http://127.0.0.1:1")
     ids = await sent(shop, 1)
-    async with StandIn({f"r-{ids[0][:8]}": Script(Completed(Pin(PIN), "tamam"))}, kod=KOD, sifre=SIFRE) as panel:
+    async with StandIn(
+        {f"r-{ids[0][:8]}": Script(Completed(Pin(PIN), "tamam"))}, kod=KOD, sifre=SIFRE
+    ) as panel:
         asked = settings(shop.dsn, panel.url)
         for command in (("migrate",), ("--once",)):
             async with running(tmp_path, asked, *command) as run:
                 assert await run.end() == 0
     assert re.fullmatch(
-        r"Became 'completed' \d+ s ago, by daemon, with its PIN\.", (await first_line(tmp_path, config, ids[0]))[0]
+        r"Became 'completed' \d+ s ago, by daemon, with its PIN\.",
+        (await first_line(tmp_path, config, ids[0]))[0],
     )
     other = await aged(shop, 60, status="refunded")
     assert (await first_line(tmp_path, config, other))[0] == (
@@ -199,18 +222,22 @@ async def test_it_begins_with_how_the_order_ended(shop: Shop, tmp_path: Path) ->
 
 async def test_its_first_answer_is_noted_by_its_event(plain_shop: Shop, tmp_path: Path) -> None:
     (order_id,) = await sent(plain_shop, 1)
-    async with StandIn({f"r-{order_id[:8]}": Script(Waiting("bekleniyor"))}, kod=KOD, sifre=SIFRE) as panel:
+    async with StandIn(
+        {f"r-{order_id[:8]}": Script(Waiting("bekleniyor"))}, kod=KOD, sifre=SIFRE
+    ) as panel:
         config = settings(plain_shop.dsn, panel.url)
         for command in (("migrate",), ("--once",)):
             async with running(tmp_path, config, *command) as run:
                 assert await run.end() == 0
         assert re.match(
-            r"Waiting at znet for 1 min; last noted answer \d+ s ago: waiting; asked again in ",
+            r"Waiting at the provider for 1 min; last noted answer \d+ s ago: waiting; asked again in ",
             (await first_line(tmp_path, config, order_id))[0],
         )
 
 
-async def test_times_are_the_operators_with_how_long_beside_and_the_json_is_utc(shop: Shop, tmp_path: Path) -> None:
+async def test_times_are_the_operators_with_how_long_beside_and_the_json_is_utc(
+    shop: Shop, tmp_path: Path
+) -> None:
     order_id = await aged(shop, 1455)
     config = settings(shop.dsn, "http://127.0.0.1:1", schedule=SLOW)
     lines = await first_line(tmp_path, config, order_id)
@@ -219,7 +246,10 @@ async def test_times_are_the_operators_with_how_long_beside_and_the_json_is_utc(
     at = datetime.fromisoformat(story["next"][0]).astimezone(timezone(timedelta(hours=4)))
     assert story["next"][0].endswith("+00:00")
     assert f"next        {at:%Y-%m-%d %H:%M:%S} +04 (in 5 min)" in lines
-    assert any(re.fullmatch(r"sent_at     20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \+04 \(24 min ago\)", line) for line in lines)
+    assert any(
+        re.fullmatch(r"sent_at     20\d\d-\d\d-\d\d \d\d:\d\d:\d\d \+04 \(24 min ago\)", line)
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,4 +272,6 @@ def test_a_time_is_as_long_as_it_is_said_or_a_little_longer(seconds: float, said
 
 
 def test_what_is_no_date_is_a_dash() -> None:
-    assert [moment(seconds, 0.0) for seconds in (None, math.inf, -math.inf, math.nan, 1e18)] == ["-"] * 5
+    assert [moment(seconds, 0.0) for seconds in (None, math.inf, -math.inf, math.nan, 1e18)] == [
+        "-"
+    ] * 5

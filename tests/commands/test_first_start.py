@@ -1,4 +1,6 @@
-"""Walked through: the first start on an old table, an upgrade, and orders that the shop settles itself; real processes."""
+"""Walked through: the first start on an old table, an upgrade, and orders that the shop settles
+itself; real processes.
+"""
 
 import asyncio
 import json
@@ -48,26 +50,43 @@ async def lines_of_check(tmp_path: Path, config: str) -> list[dict[str, Any]]:
 async def people_are_told(shop: Shop, panel: Panel, tmp_path: Path, config: str, late: str) -> None:
     """Each command says what is left alone or held, and what to do."""
     lines = {line["text"]: line["do"] for line in await lines_of_check(tmp_path, config)}
-    assert lines["5 orders sent before the first start would fail by age"] == "order-monitor release --first-start"
-    assert any(text.startswith(f"{OPEN} left alone (before_start): sent before 20") for text in lines)
-    old = await shop.connection.fetchval("SELECT id::text FROM product_orders WHERE provider_referans = 'old-1'")
+    assert (
+        lines["5 orders sent before the first start would fail by age"]
+        == "order-monitor release --first-start"
+    )
+    assert any(
+        text.startswith(f"{OPEN} left alone (before_start): sent before 20") for text in lines
+    )
+    old = await shop.connection.fetchval(
+        "SELECT id::text FROM product_orders WHERE provider_referans = 'old-1'"
+    )
     code, out, _ = await call(tmp_path, config, "explain", old)
     assert code == 0
     assert "not asked about: it is left alone: before_start, sent before" in out
     assert "schedule.ignore_before" in out
     code, out, _ = await call(tmp_path, config, "explain", late, "--json")
-    assert "its age ends it only after order-monitor release --first-start" in json.loads(out)["why"]
+    assert (
+        "its age ends it only after order-monitor release --first-start" in json.loads(out)["why"]
+    )
     code, out, err = await call(tmp_path, config, "orders", "--json", "--limit", "20")
     rows = json.loads(out)
     assert [row["skipped"] for row in rows] == [None] * 9 + ["before_start"] * 11
-    assert f"{OPEN} left alone (before_start), listed last; schedule.ignore_before says which" in err
+    assert (
+        f"{OPEN} left alone (before_start), listed last; schedule.ignore_before says which" in err
+    )
     code, out, err = await call(tmp_path, config, "ask", old)
-    assert (code, "znet says waiting" in out, "else left alone (before_start" in err) == (0, True, True)
+    assert (code, "the provider says waiting" in out, "else left alone (before_start" in err) == (
+        0,
+        True,
+        True,
+    )
     assert panel.server.calls["old-1"] == 1, "a person has named it"
     assert (await shop.row(old))["external_status"] == "processing", "and its age does not fail it"
 
 
-async def test_a_first_start_on_an_old_table(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_first_start_on_an_old_table(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop, panel.answer = plain_bare_shop, Waiting("bekleniyor")
     config = settings(shop.dsn, panel.server.url, schedule={"cap": 1})
     await add_old_rows(shop)
@@ -81,7 +100,9 @@ async def test_a_first_start_on_an_old_table(plain_bare_shop: Shop, panel: Panel
     assert (summary["open"], summary["skipped"]) == (OPEN + 9, {"before_start": OPEN})
     assert panel.server.calls.keys() == asked
     assert await statuses(shop, [*late, *young]) == {"processing"}
-    assert [json.loads(line)["event"] for line in err.splitlines() if "left_alone" in line] == ["orders.left_alone"]
+    assert [json.loads(line)["event"] for line in err.splitlines() if "left_alone" in line] == [
+        "orders.left_alone"
+    ]
     assert "order.skipped" not in err
 
     # The daemon does the same, for as long as it runs.
@@ -112,7 +133,9 @@ async def test_a_first_start_on_an_old_table(plain_bare_shop: Shop, panel: Panel
     assert await shop.connection.fetchval(ended) == 5
 
 
-async def test_a_running_daemon_obeys_the_release_at_once(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_running_daemon_obeys_the_release_at_once(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop, panel.answer = plain_bare_shop, Waiting("bekleniyor")
     config = settings(shop.dsn, panel.server.url, schedule={"cap": 1})
     (late,) = await aged(shop, 2, 1)
@@ -124,7 +147,9 @@ async def test_a_running_daemon_obeys_the_release_at_once(plain_bare_shop: Shop,
     assert await statuses(shop, [late]) == {"failed"}
 
 
-async def test_a_date_says_which_are_left_alone(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_date_says_which_are_left_alone(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop, panel.answer = plain_bare_shop, Waiting("bekleniyor")
     ids = [order_id for days in (40, 20, 1) for order_id in await aged(shop, days, 1)]
     for ignore, skipped in (("30d", 1), ("2000-01-02", 0), (0, 3)):
@@ -132,7 +157,11 @@ async def test_a_date_says_which_are_left_alone(plain_bare_shop: Shop, panel: Pa
         await migrated(tmp_path, config)
         _, _, _ = await call(tmp_path, config, "settings", "adopt")
         code, summary, _ = await once(tmp_path, config)
-        assert (code, summary["skipped"].get("before_start", 0), summary["failed"]) == (0, skipped, 0), ignore
+        assert (code, summary["skipped"].get("before_start", 0), summary["failed"]) == (
+            0,
+            skipped,
+            0,
+        ), ignore
         assert summary["asked"] == 3 - skipped
     assert await statuses(shop, ids) == {"processing"}
 
@@ -175,7 +204,11 @@ async def test_an_order_that_the_shop_settles_is_let_go_and_taken_up_again(
         await run.event("order.processing")
         await set_status("approved")
         told = await run.event("order.skipped")
-        assert (told["order_id"], told["reason"], told["level"]) == (order_id, "settled_by_shop", "info")
+        assert (told["order_id"], told["reason"], told["level"]) == (
+            order_id,
+            "settled_by_shop",
+            "info",
+        )
         before = await calls()
         await asyncio.sleep(3)
         assert await calls() == before, "it is asked about no more"
@@ -189,11 +222,14 @@ async def test_an_order_that_the_shop_settles_is_let_go_and_taken_up_again(
     code, out, _ = await call(tmp_path, config, "ask", order_id)
     assert code == 1
     assert (
-        "settled_by_shop (the shop's own status is one of statuses.settled); decide it by order-monitor resolve" in out
+        "settled_by_shop (the shop's own status is one of statuses.settled); decide it by order-monitor resolve"
+        in out
     )
     _, out, _ = await call(tmp_path, config, "explain", order_id)
     assert "it is skipped: settled_by_shop" in out
-    lines = [line for line in await lines_of_check(tmp_path, config) if "settled_by_shop" in line["text"]]
+    lines = [
+        line for line in await lines_of_check(tmp_path, config) if "settled_by_shop" in line["text"]
+    ]
     assert [(line["level"], line["text"].partition(":")[0]) for line in lines] == [
         ("ok", "1 not asked about (settled_by_shop)")
     ]
@@ -203,7 +239,9 @@ async def test_a_settled_word_without_its_column_is_said_at_once(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN status")
-    config = settings(plain_shop.dsn, panel.server.url, schedule=RARELY, statuses={"settled": ["approved"]})
+    config = settings(
+        plain_shop.dsn, panel.server.url, schedule=RARELY, statuses={"settled": ["approved"]}
+    )
     for command in (("--once",), ("check",)):
         code, out, err = await call(tmp_path, config, *command)
         assert code in (1, 2)

@@ -1,4 +1,6 @@
-"""People look orders up by what they have: an id, its beginning, the reference, or a column that the settings name."""
+"""People look orders up by what they have: an id, its beginning, the reference, or a column that
+the settings name.
+"""
 
 import json
 import uuid
@@ -8,9 +10,9 @@ from typing import Any
 import pytest
 
 from order_monitor.core.errors import SettingsError
-from order_monitor.shop.columns import Column
-from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.order_search import Hits, Parameters, begins, equals, look_up, uuid_range
+from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.reading.search import Hits, Parameters, begins, equals, look_up, uuid_range
+from order_monitor.shop.schema.columns import Column
 from tests.commands.test_people import call, prepare
 from tests.commands.test_process import PIN, Panel, panel, sent, settings
 from tests.shops import Shop, migrate
@@ -38,9 +40,9 @@ async def hits_of(shop: Shop, typed: str, *lookup: str) -> list[tuple[str, str]]
     return [(hit.order_id, hit.by) for hit in hits.hits]
 
 
-async def add(shop: Shop, order_id: Any, referans: str = "", **more: str) -> None:
+async def add(shop: Shop, order_id: Any, reference: str = "", **more: str) -> None:
     """Add an order whose id is no uuid; ``more`` by the columns' own names."""
-    values = {"id": order_id, "provider_referans": referans, **more}
+    values = {"id": order_id, "provider_referans": reference, **more}
     await shop.connection.execute(
         f"INSERT INTO product_orders ({', '.join(values)}) VALUES ({', '.join(f'${n + 1}' for n in range(len(values)))})",
         *values.values(),
@@ -50,8 +52,12 @@ async def add(shop: Shop, order_id: Any, referans: str = "", **more: str) -> Non
 # --- by what an order is found
 
 
-@pytest.mark.parametrize("typed", [A, A.upper(), A.replace("-", ""), A[:13], A[:12].upper(), A[:13].replace("-", "")])
-async def test_an_id_and_each_of_its_beginnings_that_no_other_has_finds_the_order(shop: Shop, typed: str) -> None:
+@pytest.mark.parametrize(
+    "typed", [A, A.upper(), A.replace("-", ""), A[:13], A[:12].upper(), A[:13].replace("-", "")]
+)
+async def test_an_id_and_each_of_its_beginnings_that_no_other_has_finds_the_order(
+    shop: Shop, typed: str
+) -> None:
     await shop.add(order_id=A)
     await shop.add(order_id=B)
     assert await id_of(shop, typed) == A
@@ -59,19 +65,23 @@ async def test_an_id_and_each_of_its_beginnings_that_no_other_has_finds_the_orde
 
 @pytest.mark.parametrize("typed", ["4711-0001", " 4711-0001\n"])
 async def test_the_reference_finds_the_order_whatever_its_state(shop: Shop, typed: str) -> None:
-    await shop.add("completed", order_id=A, referans="4711-0001", pin=PIN)
-    await shop.add(order_id=B, referans="4711-0002")
+    await shop.add("completed", order_id=A, reference="4711-0001", pin=PIN)
+    await shop.add(order_id=B, reference="4711-0002")
     assert await id_of(shop, typed) == A
 
 
-@pytest.mark.parametrize("kind", ["text", "bigint", "integer", "uuid", "varchar(40)", "char(40)", "numeric"])
+@pytest.mark.parametrize(
+    "kind", ["text", "bigint", "integer", "uuid", "varchar(40)", "char(40)", "numeric"]
+)
 async def test_a_column_that_the_settings_name_finds_the_order(shop: Shop, kind: str) -> None:
     """By its own name, whatever its type; what cannot stand in it simply finds nothing."""
     number = str(uuid.uuid4()) if kind == "uuid" else "100200300"
     await shop.connection.execute(f'ALTER TABLE product_orders ADD "Order No" {kind}')
     await shop.add(order_id=A)
     await shop.add(order_id=B)
-    await shop.connection.execute(f"UPDATE product_orders SET \"Order No\" = '{number}' WHERE id = '{A}'")
+    await shop.connection.execute(
+        f"UPDATE product_orders SET \"Order No\" = '{number}' WHERE id = '{A}'"
+    )
     assert await id_of(shop, number, "Order No") == A
     assert await hits_of(shop, number) == []
     for other in ("100200301", "nobody's", "9" * 30, "١٢٣٤"):
@@ -89,7 +99,9 @@ async def test_a_column_may_be_named_as_in_either_spelling(shop: Shop) -> None:
 @pytest.mark.parametrize("kind", ["bigint", "text", "integer"])
 async def test_ids_of_other_kinds_are_found_too(bare_shop: Shop, kind: str) -> None:
     shop = bare_shop
-    await shop.connection.execute(f"ALTER TABLE product_orders DROP COLUMN id, ADD id {kind} PRIMARY KEY")
+    await shop.connection.execute(
+        f"ALTER TABLE product_orders DROP COLUMN id, ADD id {kind} PRIMARY KEY"
+    )
     await migrate(shop.dsn)
     as_kind = str if kind == "text" else int
     for number in (123_456, 123_457, 12, 987_654):
@@ -104,7 +116,9 @@ async def test_ids_of_other_kinds_are_found_too(bare_shop: Shop, kind: str) -> N
 
 async def test_a_whole_id_wins_over_all_else(plain_bare_shop: Shop) -> None:
     shop = plain_bare_shop
-    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY, ADD number text")
+    await shop.connection.execute(
+        "ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY, ADD number text"
+    )
     await migrate(shop.dsn)
     await add(shop, "12345", "first")
     await add(shop, "12345-b", "12345", number="12345")
@@ -113,21 +127,23 @@ async def test_a_whole_id_wins_over_all_else(plain_bare_shop: Shop) -> None:
 
 
 async def test_one_order_found_in_two_ways_is_one_hit(plain_shop: Shop) -> None:
-    await plain_shop.add(order_id=A, referans=A[:8])
+    await plain_shop.add(order_id=A, reference=A[:8])
     assert await id_of(plain_shop, A[:8]) == A
 
 
 async def test_several_hits_are_told_apart_by_what_matched_and_are_bounded(shop: Shop) -> None:
-    await shop.add(order_id=A, referans="same")
-    await shop.add(order_id=B, referans="same", sent_at=1_790_000_500.0)
-    assert await hits_of(shop, "same") == [(B, "provider_referans"), (A, "provider_referans")], "the newest first"
+    await shop.add(order_id=A, reference="same")
+    await shop.add(order_id=B, reference="same", sent_at=1_790_000_500.0)
+    assert await hits_of(shop, "same") == [(B, "provider_referans"), (A, "provider_referans")], (
+        "the newest first"
+    )
     assert await hits_of(shop, A[:9]) == [(B, "id"), (A, "id")]
     for _ in range(8):
-        await shop.add(referans="same")
+        await shop.add(reference="same")
     ten = await found(shop, "same")
     assert isinstance(ten, Hits)
     assert (len(ten.hits), ten.has_more) == (10, False)
-    await shop.add(referans="same")
+    await shop.add(reference="same")
     more = await found(shop, "same")
     assert isinstance(more, Hits)
     assert (len(more.hits), more.has_more) == (10, True)
@@ -137,18 +153,30 @@ async def test_several_hits_are_told_apart_by_what_matched_and_are_bounded(shop:
 
 
 @pytest.mark.parametrize(
-    "typed", ["%", "%%%%", "____", "0b7_0a3e", "0b7%", "\\", "'; DROP TABLE product_orders; --", "0b7a0a3e1-"]
+    "typed",
+    [
+        "%",
+        "%%%%",
+        "____",
+        "0b7_0a3e",
+        "0b7%",
+        "\\",
+        "'; DROP TABLE product_orders; --",
+        "0b7a0a3e1-",
+    ],
 )
 async def test_what_is_typed_is_taken_literally(shop: Shop, typed: str) -> None:
     await shop.add(order_id=A)
     assert await hits_of(shop, typed) == []
-    await shop.add(order_id=B, referans=typed)
+    await shop.add(order_id=B, reference=typed)
     assert await id_of(shop, typed) == B
 
 
 async def test_wildcards_in_a_text_id_are_taken_literally(plain_bare_shop: Shop) -> None:
     shop = plain_bare_shop
-    await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY")
+    await shop.connection.execute(
+        "ALTER TABLE product_orders DROP COLUMN id, ADD id text PRIMARY KEY"
+    )
     await migrate(shop.dsn)
     for order_id in ("ab_cdef", "abXcdef", "50%-off-1", "50-off-2"):
         await add(shop, order_id)
@@ -157,18 +185,25 @@ async def test_wildcards_in_a_text_id_are_taken_literally(plain_bare_shop: Shop)
 
 
 @pytest.mark.parametrize("typed", ["", " ", "\t", "\0", "a\0b", "\ud800", "0b7"])
-async def test_a_blank_or_what_no_text_can_hold_or_too_short_finds_nothing(plain_shop: Shop, typed: str) -> None:
+async def test_a_blank_or_what_no_text_can_hold_or_too_short_finds_nothing(
+    plain_shop: Shop, typed: str
+) -> None:
     """Orders without a reference are not what a blank means."""
-    await plain_shop.add(order_id=A, referans="")
+    await plain_shop.add(order_id=A, reference="")
     assert await hits_of(plain_shop, typed) == []
 
 
 @pytest.mark.parametrize("lookup", ["order_numbr", "Order_Number", "nothing like it at all"])
-async def test_a_column_that_is_not_there_is_told_with_what_is_near(shop: Shop, lookup: str) -> None:
+async def test_a_column_that_is_not_there_is_told_with_what_is_near(
+    shop: Shop, lookup: str
+) -> None:
     """Also where the id alone would have done: a mistake shows at the first use."""
     await shop.connection.execute("ALTER TABLE product_orders ADD order_number text")
     await shop.add(order_id=A)
-    with pytest.raises(SettingsError, match=f"database.lookup: public.product_orders has no column {lookup}; near: "):
+    with pytest.raises(
+        SettingsError,
+        match=f"database.lookup: public.product_orders has no column {lookup}; near: ",
+    ):
         await found(shop, A, lookup)
     if lookup == "order_numbr":
         with pytest.raises(SettingsError, match=r"near: order_number\b"):
@@ -194,7 +229,9 @@ async def plan_of(shop: Shop, condition: str, *values: str) -> str:
         "SELECT gen_random_uuid(), 'r-' || n, now() FROM generate_series(1, 20000) n"
     )
     await shop.connection.execute("ANALYZE product_orders")
-    rows = await shop.connection.fetch(f"EXPLAIN SELECT 1 FROM product_orders o WHERE {condition}", *values)
+    rows = await shop.connection.fetch(
+        f"EXPLAIN SELECT 1 FROM product_orders o WHERE {condition}", *values
+    )
     return "\n".join(row[0] for row in rows)
 
 
@@ -207,7 +244,9 @@ async def test_the_beginning_of_a_uuid_is_looked_for_by_the_primary_key(shop: Sh
     assert "Seq Scan" not in plan
 
 
-@pytest.mark.parametrize(("kind", "typed"), [("varchar(255)", "r-77"), ("text", "r-77"), ("bigint", "77"), ("uuid", A)])
+@pytest.mark.parametrize(
+    ("kind", "typed"), [("varchar(255)", "r-77"), ("text", "r-77"), ("bigint", "77"), ("uuid", A)]
+)
 async def test_an_index_of_the_shops_is_used(plain_shop: Shop, kind: str, typed: str) -> None:
     given = Parameters()
     data_type = {"varchar(255)": "character varying"}.get(kind, kind)
@@ -223,9 +262,21 @@ async def test_an_index_of_the_shops_is_used(plain_shop: Shop, kind: str, typed:
     ("typed", "low", "high"),
     [
         ("abcd", "abcd0000-0000-0000-0000-000000000000", "abcdffff-ffff-ffff-ffff-ffffffffffff"),
-        ("ABCDEF01-2", "abcdef01-2000-0000-0000-000000000000", "abcdef01-2fff-ffff-ffff-ffffffffffff"),
-        ("abcdef01-", "abcdef01-0000-0000-0000-000000000000", "abcdef01-ffff-ffff-ffff-ffffffffffff"),
-        ("abcdef012", "abcdef01-2000-0000-0000-000000000000", "abcdef01-2fff-ffff-ffff-ffffffffffff"),
+        (
+            "ABCDEF01-2",
+            "abcdef01-2000-0000-0000-000000000000",
+            "abcdef01-2fff-ffff-ffff-ffffffffffff",
+        ),
+        (
+            "abcdef01-",
+            "abcdef01-0000-0000-0000-000000000000",
+            "abcdef01-ffff-ffff-ffff-ffffffffffff",
+        ),
+        (
+            "abcdef012",
+            "abcdef01-2000-0000-0000-000000000000",
+            "abcdef01-2fff-ffff-ffff-ffffffffffff",
+        ),
         (A, A, A),
     ],
 )
@@ -233,7 +284,9 @@ def test_the_range_of_a_beginning(typed: str, low: str, high: str) -> None:
     assert uuid_range(typed) == (low, high)
 
 
-@pytest.mark.parametrize("typed", ["", "-", "abc-d", "abcdef012-", "xyz", "abcd efgh", A + "0", "١٢٣٤", "{abcd"])
+@pytest.mark.parametrize(
+    "typed", ["", "-", "abc-d", "abcdef012-", "xyz", "abcd efgh", A + "0", "١٢٣٤", "{abcd"]
+)
 def test_what_no_uuid_begins_with_has_no_range(typed: str) -> None:
     assert uuid_range(typed) is None
 
@@ -243,7 +296,7 @@ def test_what_no_uuid_begins_with_has_no_range(typed: str) -> None:
 
 async def test_explain_takes_whatever_finds_the_order(shop: Shop, tmp_path: Path) -> None:
     await shop.connection.execute("ALTER TABLE product_orders ADD order_number text")
-    await shop.add(order_id=A, referans="4711")
+    await shop.add(order_id=A, reference="4711")
     await shop.connection.execute("UPDATE product_orders SET order_number = 'N-100'")
     config = settings(shop.dsn, NOBODY, database={"lookup": ["order_number"]})
     for typed in (A, A[:4], "4711", "N-100"):
@@ -255,7 +308,9 @@ async def test_explain_takes_whatever_finds_the_order(shop: Shop, tmp_path: Path
 async def test_explain_lists_several_and_guesses_none(shop: Shop, tmp_path: Path) -> None:
     for n in range(12):
         await shop.add(
-            "completed" if n else "sent", order_id=f"0b7a0a3e-0000-4000-8000-{n:012}", pin=PIN if n else None
+            "completed" if n else "sent",
+            order_id=f"0b7a0a3e-0000-4000-8000-{n:012}",
+            pin=PIN if n else None,
         )
     for arguments in (("explain", "0b7a"), ("explain", "--json", "0b7a")):
         code, out, err = await call(tmp_path, settings(shop.dsn, NOBODY), *arguments)
@@ -270,10 +325,15 @@ async def test_a_beginning_that_is_too_short_is_told(shop: Shop, tmp_path: Path)
     await shop.add(order_id=A)
     code, out, err = await call(tmp_path, settings(shop.dsn, NOBODY), "explain", "0b7")
     assert (code, out) == (1, "")
-    assert "there is no order 0b7; the beginning of an id must have 4 characters at least; near: " + A in err
+    assert (
+        "there is no order 0b7; the beginning of an id must have 4 characters at least; near: " + A
+        in err
+    )
 
 
-async def test_a_lookup_of_nothing_is_exit_2_and_check_tells_it(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_a_lookup_of_nothing_is_exit_2_and_check_tells_it(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     shop = plain_shop
     await shop.add(order_id=A)
     config = settings(shop.dsn, NOBODY, database={"lookup": ["tenantid"]})
@@ -281,22 +341,35 @@ async def test_a_lookup_of_nothing_is_exit_2_and_check_tells_it(plain_shop: Shop
     for arguments in (("explain", A), ("ask", A), ("resolve", A, "--failed", "--reason", "x")):
         code, out, err = await call(tmp_path, config, *arguments)
         assert (code, out) == (2, "")
-        assert "database.lookup: public.product_orders has no column tenantid; near: tenant_id" in err
+        assert (
+            "database.lookup: public.product_orders has no column tenantid; near: tenant_id" in err
+        )
     code, out, _ = await call(tmp_path, config, "check")
-    assert (code, "database.lookup: public.product_orders has no column tenantid" in out) == (1, True)
-    code, _, err = await call(tmp_path, settings(shop.dsn, NOBODY, database={"lookups": ["id"]}), "explain", A)
+    assert (code, "database.lookup: public.product_orders has no column tenantid" in out) == (
+        1,
+        True,
+    )
+    code, _, err = await call(
+        tmp_path, settings(shop.dsn, NOBODY, database={"lookups": ["id"]}), "explain", A
+    )
     assert (code, "did you mean database.lookup?" in err) == (2, True)
 
 
 async def test_ask_and_resolve_take_the_same_and_touch_none_of_several(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    config = settings(shop.dsn, panel.server.url, schedule={"first_check": 3600, "base": 3600, "cap": 3600})
+    config = settings(
+        shop.dsn, panel.server.url, schedule={"first_check": 3600, "base": 3600, "cap": 3600}
+    )
     await prepare(shop)
-    await sent(shop, 1, order_id=A, referans="same")
-    await sent(shop, 1, order_id=B, referans="same")
-    await sent(shop, 1, referans="other")
-    for arguments in (("ask", "0b7a0a3e"), ("ask", "same"), ("resolve", "same", "--failed", "--reason", "x")):
+    await sent(shop, 1, order_id=A, reference="same")
+    await sent(shop, 1, order_id=B, reference="same")
+    await sent(shop, 1, reference="other")
+    for arguments in (
+        ("ask", "0b7a0a3e"),
+        ("ask", "same"),
+        ("resolve", "same", "--failed", "--reason", "x"),
+    ):
         code, out, err = await call(tmp_path, config, *arguments)
         assert code == 1
         assert out == ""
@@ -309,8 +382,10 @@ async def test_ask_and_resolve_take_the_same_and_touch_none_of_several(
     assert [(line["order_id"], line["done"], line["text"]) for line in json.loads(out)] == [
         ("same", False, "several orders"),
         ("nobody's", False, "there is no such order"),
-        (A, True, "znet says completed (tamam); now 'completed', with its PIN"),
+        (A, True, "the provider says completed (tamam); now 'completed', with its PIN"),
     ]
-    code, out, _ = await call(tmp_path, config, "resolve", "other", "--failed", "--reason", "x", "--by", "Ayşe")
+    code, out, _ = await call(
+        tmp_path, config, "resolve", "other", "--failed", "--reason", "x", "--by", "Ayşe"
+    )
     assert (code, "now 'failed', by Ayşe" in out) == (0, True)
     assert [(await shop.row(i))["external_status"] for i in (A, B)] == ["completed", "sent"]

@@ -1,9 +1,12 @@
-"""A newcomer's mistakes: the cause in the database's or the system's words, the key, and what to do; in check --json too."""
+"""A newcomer's mistakes: the cause in the database's or the system's words, the key, and what to
+do; in check --json too.
+"""
 
 import asyncio
 import os
 import socket
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,41 @@ async def test_a_time_zone_that_the_database_does_not_know(
     for arguments in ((), ("--once",), ("migrate",)):
         async with running(tmp_path, config, *arguments) as run:
             assert await run.end() == 2
-        assert f"database.time_zone: the database says: {said}; " in run.err.decode()
+        assert f"monitor.toml: database.time_zone: the database says: {said}; " in run.err.decode()
+        assert "out of pg_timezone_names" in run.err.decode()
+
+
+async def test_where_a_setting_is_set_is_told_whatever_finds_it_wrong(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """The file, the variable or the secret's file, with the key and what is allowed: in check, a
+    pass and the daemon.
+    """
+    await plain_shop.connection.execute("ALTER TABLE product_orders ALTER sent_at TYPE timestamp")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    file = secrets / "order_monitor_database__time_zone"
+    file.write_text("Baku")
+    plain = settings(plain_shop.dsn, NOWHERE)
+    for config, more, place in (
+        (
+            f"{plain}\n".replace("[database]", '[database]\ntime_zone = "Baku"'),
+            {},
+            "monitor.toml: database.time_zone: ",
+        ),
+        (
+            plain,
+            {"ORDER_MONITOR_DATABASE__TIME_ZONE": "Baku"},
+            "ORDER_MONITOR_DATABASE__TIME_ZONE: ",
+        ),
+        (plain, {"ORDER_MONITOR_SECRETS_DIR": str(secrets)}, f"{file}: "),
+    ):
+        for arguments in ((), ("--once",), ("check",), ("check", "--json"), ("migrate",)):
+            async with running(tmp_path, config, *arguments, more=more) as run:
+                assert await run.end() == (1 if "check" in arguments else 2)
+            said = " ".join((run.out + run.err).decode().split())
+            assert f"{place}the database says: time zone" in said, (arguments, said)
+            assert "out of pg_timezone_names" in said
 
 
 async def refusing_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,14 +122,28 @@ async def test_a_database_and_a_role_that_are_not_there(plain_shop: Shop, tmp_pa
 @pytest.mark.parametrize(
     ("toml", "text", "do"),
     [
-        ("[provider]\nsource = 'Database'", "monitor.toml: provider.source: should be 'config' or 'database'", ""),
-        ("[provider]\nbase_url = 'http://x.example'", "provider.base_url: plain http would show kod", "allow_http"),
-        ("[database]\npool_size = 'four'", "monitor.toml: database.pool_size: should be a whole number", ""),
+        (
+            "[provider]\nsource = 'Database'",
+            "monitor.toml: provider.source: should be 'config' or 'database'",
+            "",
+        ),
+        (
+            "[provider]\nbase_url = 'http://x.example'",
+            "provider.base_url: plain http would show kod",
+            "allow_http",
+        ),
+        (
+            "[database]\npool_size = 'four'",
+            "monitor.toml: database.pool_size: should be a whole number",
+            "",
+        ),
         ("[log]\nlevvel = 1", "monitor.toml: log.levvel: unknown key", "did you mean log.level?"),
         ("[log", "monitor.toml: not valid TOML", ""),
     ],
 )
-async def test_mistakes_in_the_settings_are_lines_of_json_too(tmp_path: Path, toml: str, text: str, do: str) -> None:
+async def test_mistakes_in_the_settings_are_lines_of_json_too(
+    tmp_path: Path, toml: str, text: str, do: str
+) -> None:
     code, lines, err = await check(tmp_path, toml)
     told = [line for line in lines if text in line["text"]]
     assert code == 2
@@ -111,7 +162,10 @@ async def test_a_host_that_is_not_this_machines(plain_shop: Shop, tmp_path: Path
         code, lines, _ = await check(tmp_path, config)
         error = of(lines, "error")["health.host"]
         assert code == 1
-        assert error["text"] == f"cannot listen on 198.51.100.7:8765: {os.strerror(99)}"
+        assert (
+            error["text"]
+            == f"monitor.toml: health.host: cannot listen on 198.51.100.7:8765: {os.strerror(99)}"
+        )
         assert "127.0.0.1" in error["do"]
         async with running(tmp_path, config) as run:
             why = (await run.event("health.waiting"))["why"]
@@ -129,7 +183,9 @@ async def test_who_has_the_port_is_told(plain_shop: Shop, tmp_path: Path) -> Non
             error = of(lines, "error")["health.port"]
             assert code == 1
             assert f"(pid {os.getpid()})" in error["text"]
-            assert error["do"] == "stop that, choose a free port (0 = any), or health.enabled = false"
+            assert (
+                error["do"] == "stop that, choose a free port (0 = any), or health.enabled = false"
+            )
         async with running(tmp_path, config) as run:
             await run.event("health.listening")
             code, lines, _ = await check(tmp_path, config)
@@ -148,20 +204,32 @@ def test_a_port_is_free_again_when_nobody_has_it() -> None:
     assert holder_of(port) is None
 
 
-async def test_where_every_integration_is_on_http_each_is_named(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_where_every_integration_is_on_http_each_is_named(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     await plain_shop.connection.execute(PLAIN_TABLES)
     market = Market(plain_shop)
     one = await market.integration(None, name="one", base="http://panel.example")
     await market.integration(None, name="two", base="http://panel.example")
     await plain_shop.add(provider_id=one, sent_at=1_750_000_000.0)
-    provider: dict[str, Any] = {"source": "database", "allow_http": False, "base_url": "https://x.example"}
+    provider: dict[str, Any] = {
+        "source": "database",
+        "allow_http": False,
+        "base_url": "https://x.example",
+    }
     config = settings(plain_shop.dsn, NOWHERE, provider=provider)
     code, lines, _ = await check(tmp_path, config)
-    warnings = {s.partition("-")[0]: line for s, line in of(lines, "warning").items() if s.startswith("account ")}
+    warnings = {
+        s.partition("-")[0]: line
+        for s, line in of(lines, "warning").items()
+        if s.startswith("account ")
+    }
     assert (code, set(warnings)) == (1, {"account one", "account two"})
     assert all("https" in line["text"] and line["do"] for line in warnings.values())
     assert of(lines, "error")["accounts"]["text"] == "there is none to ask"
-    assert of(lines, "warning")["open orders"]["text"] == "1 order cannot be asked about: bad_address"
+    assert (
+        of(lines, "warning")["open orders"]["text"] == "1 order cannot be asked about: bad_address"
+    )
     async with running(tmp_path, config, "--once", "--quiet") as run:
         assert await run.end() == 1
 
@@ -173,7 +241,11 @@ async def test_secrets_that_every_user_can_read_are_a_warning(plain_shop: Shop) 
         home.chmod(0o755)
         file = home / "monitor.toml"
         file.write_text(settings(plain_shop.dsn, NOWHERE))
-        for mode, home_mode, is_warned in ((0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o750, False)):
+        for mode, home_mode, is_warned in (
+            (0o644, 0o755, True),
+            (0o640, 0o755, False),
+            (0o644, 0o750, False),
+        ):
             file.chmod(mode)
             home.chmod(home_mode)
             found = readable_secrets(file)
@@ -188,14 +260,19 @@ async def test_secrets_that_every_user_can_read_are_a_warning(plain_shop: Shop) 
         assert readable_secrets(file) is None
 
 
-async def test_two_daemons_by_accident_are_told_by_both_and_by_check(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_two_daemons_by_accident_are_told_by_both_and_by_check(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     """In log, page and check; not where the accounts are meant to be shared."""
     paths = [tmp_path / name for name in ("one", "two")]
     for path in paths:
         path.mkdir()
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         config = settings(plain_shop.dsn, panel.url)
-        async with running(paths[0], config, rate=10) as one, running(paths[1], config, rate=10) as two:
+        async with (
+            running(paths[0], config, rate=10) as one,
+            running(paths[1], config, rate=10) as two,
+        ):
             pids = {run.process.pid for run in (one, two)}
             for run in (one, two):
                 told = await run.event("daemon.beside")
@@ -215,3 +292,56 @@ async def test_two_daemons_by_accident_are_told_by_both_and_by_check(plain_shop:
                 assert await run.end() == 0
         _, lines, _ = await check(tmp_path, config)
         assert "daemons" not in of(lines, "warning")
+
+
+async def test_one_with_sharing_and_one_without_are_told_by_both(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """In log, page, status and check, whichever settings file check reads; not while all share."""
+    async with AsyncExitStack() as stack:
+        panel = await stack.enter_async_context(StandIn({}, kod=KOD, sifre=SIFRE))
+        shared = settings(plain_shop.dsn, panel.url, cluster={"enabled": True})
+        alone = settings(plain_shop.dsn, panel.url)
+        runs = {}
+        for name, config in (("one", shared), ("two", shared)):
+            (tmp_path / name).mkdir()
+            runs[name] = await stack.enter_async_context(running(tmp_path / name, config, rate=10))
+        for run in runs.values():
+            await run.event("cluster.joined")
+        port = (await runs["one"].event("health.listening"))["port"]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while (
+                await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_presence")
+                < 2
+            ):
+                await asyncio.sleep(0.05)
+            document = (await client.get(f"http://127.0.0.1:{port}/api/status")).json()
+            assert document["beside"] == []
+            _, lines, _ = await check(tmp_path, shared)
+            assert "daemons" not in of(lines, "warning")
+            _, lines, _ = await check(tmp_path, alone)
+            assert of(lines, "warning")["daemons"]["do"] == "set cluster.enabled here too"
+            (tmp_path / "three").mkdir()
+            third = await stack.enter_async_context(running(tmp_path / "three", alone, rate=10))
+            pid = f"(pid {third.process.pid})"
+            for run in runs.values():
+                told = await run.event("daemon.beside")
+                assert (len(told["others"]), told["others"][0].endswith(pid), told["shares"]) == (
+                    1,
+                    True,
+                    True,
+                )
+            told = await third.event("daemon.beside")
+            assert not told["shares"]
+            document = (await client.get(f"http://127.0.0.1:{port}/api/status")).json()
+            assert [cause["kind"] for cause in document["attention"] if "pid" in cause["why"]] == [
+                "mixed"
+            ]
+        for config in (shared, alone):
+            _, lines, _ = await check(tmp_path, config)
+            warning = of(lines, "warning")["daemons"]
+            assert "not all share" in warning["text"]
+            assert pid in warning["text"]
+        for run in (*runs.values(), third):
+            run.process.terminate()
+            assert await run.end() == 0

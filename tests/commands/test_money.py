@@ -1,4 +1,6 @@
-"""Settings that decide money, as real processes over a real database: whoever differs from what is in force writes no end."""
+"""Settings that decide money, as real processes over a real database: whoever differs from what is
+in force writes no end.
+"""
 
 import asyncio
 import json
@@ -13,12 +15,18 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Waiting
-from order_monitor.settings.asking import DatabaseSettings, ProviderSettings, ScheduleSettings, StatusSettings
 from order_monitor.settings.model import Settings
 from order_monitor.settings.money import MONEY, money_digest, money_of
+from order_monitor.settings.sections import (
+    DatabaseSettings,
+    ProviderSettings,
+    ScheduleSettings,
+    StatusSettings,
+)
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
+from order_monitor.shop.money_settings import OBSERVE
 from order_monitor.watch.system_clock import SystemClock
 from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, panel, running, sent, settings
@@ -43,6 +51,8 @@ OTHER: dict[str, Any] = {
     "schedule.ignore_before": "2026-11-01",
     "statuses.settled": ["archived"],
     "provider.replay": "pin",
+    "provider.chains": "monitor",
+    "schedule.observe": True,
 }
 """A value of each key that is not the default."""
 
@@ -50,7 +60,7 @@ OTHER: dict[str, Any] = {
 async def prepare(shop: Shop) -> None:
     """Add our own tables, as `migrate` does, where they are not there."""
     database = Database(parse_dsn(shop.dsn))
-    async for _ in Migration(database, shop.layout, SystemClock()).apply():
+    async for _ in Migration(database, shop.table_config, SystemClock()).apply():
         pass
     await database.close()
 
@@ -69,7 +79,9 @@ async def call(tmp_path: Path, config: str, *arguments: str) -> tuple[int, str, 
     return process.returncode, out.decode(), err.decode()
 
 
-async def reload(run: Run, folder: Path, config: str, event: str = "settings.reloaded") -> dict[str, Any]:
+async def reload(
+    run: Run, folder: Path, config: str, event: str = "settings.reloaded"
+) -> dict[str, Any]:
     """Let a daemon read another file; return what it says of it."""
     before = len([e for e in run.events() if e["event"] == event])
     (folder / "monitor.toml").write_text(config)
@@ -103,11 +115,15 @@ def digest(key: str, value: Any) -> str:
 
 
 async def stored(shop: Shop) -> dict[str, str]:
-    rows = await shop.connection.fetch("SELECT name, value FROM order_monitor_settings WHERE name LIKE 'money.%'")
+    rows = await shop.connection.fetch(
+        "SELECT name, value FROM order_monitor_settings WHERE name LIKE 'money.%'"
+    )
     return {row["name"].removeprefix("money."): row["value"] for row in rows}
 
 
-async def lives(shop: Shop, settings_digest: str | None, *, ago: float = 0.0, kind: str = "daemon") -> None:
+async def lives(
+    shop: Shop, settings_digest: str | None, *, ago: float = 0.0, kind: str = "daemon"
+) -> None:
     """Let another process be seen ``ago`` seconds ago."""
     await shop.connection.execute(
         "INSERT INTO order_monitor_presence (id, host, pid, kind, version, settings, seen_at) "
@@ -168,7 +184,10 @@ async def test_a_pass_and_people_that_differ_ask_and_write_nothing(
     plain_shop: Shop, panel: Panel, tmp_path: Path, key: str
 ) -> None:
     await prepare(plain_shop)
-    usual, other = of(plain_shop, panel.server.url), of(plain_shop, panel.server.url, {key: OTHER[key]})
+    usual, other = (
+        of(plain_shop, panel.server.url),
+        of(plain_shop, panel.server.url, {key: OTHER[key]}),
+    )
     assert (await call(tmp_path, usual, "--once"))[0] == 0
     before = await stored(plain_shop)
     assert before == money_of(Settings())
@@ -203,8 +222,9 @@ async def test_a_daemon_that_differs_from_one_that_lives_asks_nothing_and_goes_o
         await run.event("settings.differ")
         text = await until_ready(run, 503)
         assert f"settings differ from those in force: {key} is " in text
-        assert f", in force {before[key]}; stop the other process, or run order-monitor settings adopt" in text.replace(
-            '\\"', '"'
+        assert (
+            f", in force {before[key]}; stop the other process, or run order-monitor settings adopt"
+            in text.replace('\\"', '"')
         )
         await asyncio.sleep(0.5)
         assert panel.server.calls == {}
@@ -216,11 +236,16 @@ async def test_a_daemon_that_differs_from_one_that_lives_asks_nothing_and_goes_o
         await until_ready(run)
         assert (await stored(plain_shop))[key] == told["replaced"][key]["new"] != before[key]
         assert len([e for e in run.events() if e["event"] == "settings.differ"]) == 1
+        if key == OBSERVE:
+            await run.event("order.observed")
         await stop(run)
-    assert (await plain_shop.row(order_id))["external_status"] != "sent"
+    is_written = (await plain_shop.row(order_id))["external_status"] != "sent"
+    assert is_written is (key != OBSERVE)
 
 
-async def test_what_does_not_decide_money_may_differ(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_what_does_not_decide_money_may_differ(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
     await sent(plain_shop, 2)
@@ -228,7 +253,10 @@ async def test_what_does_not_decide_money_may_differ(plain_shop: Shop, panel: Pa
         "schedule.base": 7,
         "limits.concurrency": 3,
         "statuses.open": ["queued", "pending", "processing", "sent"],
-        "provider.no_pin": [*(w.upper() if w.isascii() else w for w in ProviderSettings().no_pin), "yok"],
+        "provider.no_pin": [
+            *(w.upper() if w.isascii() else w for w in ProviderSettings().no_pin),
+            "yok",
+        ],
     }
     code, _, err = await call(tmp_path, of(plain_shop, panel.server.url, other), "--once")
     assert code == 0, err
@@ -237,9 +265,15 @@ async def test_what_does_not_decide_money_may_differ(plain_shop: Shop, panel: Pa
 # --- who accepts
 
 
-async def test_a_pass_that_accepts_writes_the_stored_word(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_pass_that_accepts_writes_the_stored_word(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await prepare(plain_shop)
-    usual = of(plain_shop, panel.server.url, {"statuses.completed": "done", "schedule.give_up_after": 90_000})
+    usual = of(
+        plain_shop,
+        panel.server.url,
+        {"statuses.completed": "done", "schedule.give_up_after": 90_000},
+    )
     other = of(plain_shop, panel.server.url)
     assert (await call(tmp_path, usual, "--once"))[0] == 0
     a, b, c = await sent(plain_shop, 3)
@@ -252,7 +286,9 @@ async def test_a_pass_that_accepts_writes_the_stored_word(plain_shop: Shop, pane
     assert (await call(tmp_path, other, "--accept-settings"))[0] == 2
 
 
-async def test_a_pass_that_accepts_gives_up_by_the_stored_limit(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_pass_that_accepts_gives_up_by_the_stored_limit(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
     panel.answer = Waiting("bekleniyor")
@@ -267,10 +303,17 @@ async def test_what_is_in_force_and_does_not_go_with_the_file_is_said(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     await prepare(plain_shop)
-    assert (await call(tmp_path, of(plain_shop, panel.server.url, {"schedule.give_up_after": 50}), "--once"))[0] == 0
+    assert (
+        await call(
+            tmp_path, of(plain_shop, panel.server.url, {"schedule.give_up_after": 50}), "--once"
+        )
+    )[0] == 0
     late = of(plain_shop, panel.server.url, {"schedule.first_check": 60})
     code, _, err = await call(tmp_path, late, "--once", "--accept-settings")
-    assert (code, "schedule: with the settings in force: give_up_after must be longer" in err) == (2, True)
+    assert (code, "schedule: with the settings in force: give_up_after must be longer" in err) == (
+        2,
+        True,
+    )
 
 
 # --- deploys
@@ -285,7 +328,9 @@ async def test_a_deploy_with_a_changed_setting_stores_it_and_tells_old_and_new(
         assert (set(first["added"]), first["replaced"]) == (set(MONEY), {})
         await until_ready(run)
         await stop(run)
-    async with started(tmp_path, "d", of(plain_shop, panel.server.url, {"schedule.give_up_after": "1h"})) as run:
+    async with started(
+        tmp_path, "d", of(plain_shop, panel.server.url, {"schedule.give_up_after": "1h"})
+    ) as run:
         told = await run.event("settings.stored")
         assert told["replaced"] == {"schedule.give_up_after": {"old": "86400", "new": "3600"}}
         await until_ready(run)
@@ -293,8 +338,13 @@ async def test_a_deploy_with_a_changed_setting_stores_it_and_tells_old_and_new(
     assert (await stored(plain_shop))["schedule.give_up_after"] == "3600"
 
 
-async def test_a_killed_daemon_counts_for_a_minute_more(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    """With the same settings the next one starts at once; with others it waits until the dead one is old."""
+async def test_a_killed_daemon_counts_for_a_minute_more(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """With the same settings the next one starts at once.
+
+    With others it waits until the dead one is old.
+    """
     await prepare(plain_shop)
     usual = of(plain_shop, panel.server.url)
     async with started(tmp_path, "d", usual) as run:
@@ -306,11 +356,15 @@ async def test_a_killed_daemon_counts_for_a_minute_more(plain_shop: Shop, panel:
         run.process.kill()
         await run.end()
     (order_id,) = await sent(plain_shop, 1)
-    async with started(tmp_path, "d", of(plain_shop, panel.server.url, {"statuses.completed": "done"})) as run:
+    async with started(
+        tmp_path, "d", of(plain_shop, panel.server.url, {"statuses.completed": "done"})
+    ) as run:
         await run.event("settings.differ")
         await asyncio.sleep(0.5)
         assert panel.server.calls == {}
-        await plain_shop.connection.execute("UPDATE order_monitor_presence SET seen_at = seen_at - interval '61 s'")
+        await plain_shop.connection.execute(
+            "UPDATE order_monitor_presence SET seen_at = seen_at - interval '61 s'"
+        )
         await is_status(plain_shop, order_id, "done")
         await stop(run)
 
@@ -319,7 +373,10 @@ async def test_a_rolling_restart_of_two_with_a_changed_setting_comes_to_an_end(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     await prepare(plain_shop)
-    old, new = of(plain_shop, panel.server.url), of(plain_shop, panel.server.url, {"statuses.completed": "done"})
+    old, new = (
+        of(plain_shop, panel.server.url),
+        of(plain_shop, panel.server.url, {"statuses.completed": "done"}),
+    )
     async with started(tmp_path, "a", old) as a, started(tmp_path, "b", old) as b:
         await until_ready(a)
         await until_ready(b)
@@ -335,7 +392,9 @@ async def test_a_rolling_restart_of_two_with_a_changed_setting_comes_to_an_end(
                 await until_ready(b2)
                 (order_id,) = await sent(plain_shop, 1)
                 await is_status(plain_shop, order_id, "done")
-                changes = [e for run in (a2, b2) for e in run.events() if e["event"] == "settings.stored"]
+                changes = [
+                    e for run in (a2, b2) for e in run.events() if e["event"] == "settings.stored"
+                ]
                 assert [list(e["replaced"]) for e in changes] == [["statuses.completed"]]
                 await stop(a2)
                 await stop(b2)
@@ -344,14 +403,18 @@ async def test_a_rolling_restart_of_two_with_a_changed_setting_comes_to_an_end(
 async def test_an_update_adds_a_new_key_beside_a_daemon_of_the_version_before(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    """Which knows only the first few keys: it lives by what is stored all the same, and nothing is taken from it."""
+    """Which knows only the first few keys: it lives by what is stored all the same, and nothing is
+    taken from it.
+    """
     from order_monitor.settings.money import MONEY
     from order_monitor.shop.money_settings import digest_of
 
     fresh = MONEY[-1]
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
-    await plain_shop.connection.execute(f"DELETE FROM order_monitor_settings WHERE name = 'money.{fresh}'")
+    await plain_shop.connection.execute(
+        f"DELETE FROM order_monitor_settings WHERE name = 'money.{fresh}'"
+    )
     known = {key: value for key, value in money_of(Settings()).items() if key != fresh}
     await lives(plain_shop, digest_of(known))
     async with started(tmp_path, "d", of(plain_shop, panel.server.url)) as run:
@@ -359,7 +422,9 @@ async def test_an_update_adds_a_new_key_beside_a_daemon_of_the_version_before(
         assert (told["added"], told["replaced"]) == ([fresh], {})
         await until_ready(run)
         await stop(run)
-    async with started(tmp_path, "d", of(plain_shop, panel.server.url, {"statuses.failed": "cancelled"})) as run:
+    async with started(
+        tmp_path, "d", of(plain_shop, panel.server.url, {"statuses.failed": "cancelled"})
+    ) as run:
         await run.event("settings.differ")
         run.process.kill()
     assert (await stored(plain_shop))["statuses.failed"] == "failed"
@@ -372,7 +437,10 @@ async def test_a_running_daemon_holds_when_others_are_adopted_and_goes_on_when_i
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     await prepare(plain_shop)
-    usual, other = of(plain_shop, panel.server.url), of(plain_shop, panel.server.url, {"statuses.completed": "done"})
+    usual, other = (
+        of(plain_shop, panel.server.url),
+        of(plain_shop, panel.server.url, {"statuses.completed": "done"}),
+    )
     async with started(tmp_path, "d", usual) as run:
         await until_ready(run)
         code, out, _ = await call(tmp_path, other, "settings", "adopt", "--by", "Ayşe")
@@ -397,7 +465,10 @@ async def test_what_was_answered_when_it_had_to_hold_is_not_written(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     await prepare(plain_shop)
-    usual, other = of(plain_shop, panel.server.url), of(plain_shop, panel.server.url, {"statuses.completed": "done"})
+    usual, other = (
+        of(plain_shop, panel.server.url),
+        of(plain_shop, panel.server.url, {"statuses.completed": "done"}),
+    )
     panel.release.clear()
     (order_id,) = await sent(plain_shop, 1)
     async with started(tmp_path, "d", usual) as run:
@@ -437,7 +508,9 @@ async def test_a_reload_with_another_setting_is_refused_whole_where_another_daem
     async with started(tmp_path, "d", of(plain_shop, panel.server.url)) as run:
         await until_ready(run)
         await lives(plain_shop, money_digest(Settings()))
-        changed = of(plain_shop, panel.server.url, {"schedule.give_up_after": "50h", "limits.concurrency": 3})
+        changed = of(
+            plain_shop, panel.server.url, {"schedule.give_up_after": "50h", "limits.concurrency": 3}
+        )
         told = await reload(run, tmp_path / "d", changed, "settings.refused")
         assert told["problems"] == [
             "schedule.give_up_after is 180000, in force 86400; another daemon lives by it",
@@ -450,7 +523,9 @@ async def test_a_reload_with_another_setting_is_refused_whole_where_another_daem
         await stop(run)
 
 
-async def test_a_reload_to_what_somebody_adopted_lets_it_go_on(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_reload_to_what_somebody_adopted_lets_it_go_on(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await prepare(plain_shop)
     other = of(plain_shop, panel.server.url, {"schedule.give_up_blind": True})
     async with started(tmp_path, "d", of(plain_shop, panel.server.url)) as run:
@@ -465,8 +540,13 @@ async def test_a_reload_to_what_somebody_adopted_lets_it_go_on(plain_shop: Shop,
 # --- the commands
 
 
-async def test_settings_are_shown_with_what_differs(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    usual, other = of(plain_shop, panel.server.url), of(plain_shop, panel.server.url, {"statuses.completed": "done"})
+async def test_settings_are_shown_with_what_differs(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    usual, other = (
+        of(plain_shop, panel.server.url),
+        of(plain_shop, panel.server.url, {"statuses.completed": "done"}),
+    )
     await prepare(plain_shop)
     await plain_shop.connection.execute("DROP TABLE order_monitor_settings")
     code, _, err = await call(tmp_path, usual, "settings", "show")
@@ -477,8 +557,12 @@ async def test_settings_are_shown_with_what_differs(plain_shop: Shop, panel: Pan
     assert (code, out.count("not stored yet")) == (0, len(MONEY))
     code, out, _ = await call(tmp_path, usual, "settings", "adopt", "--by", "Ayşe")
     assert (code, out.count("which was not stored yet")) == (0, len(MONEY))
-    assert (await call(tmp_path, usual, "settings", "adopt"))[1] == "nothing to do: this file's are in force\n"
-    await plain_shop.connection.execute("INSERT INTO order_monitor_settings (name, value) VALUES ('money.x.new', '1')")
+    assert (await call(tmp_path, usual, "settings", "adopt"))[
+        1
+    ] == "nothing to do: this file's are in force\n"
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_settings (name, value) VALUES ('money.x.new', '1')"
+    )
     code, out, _ = await call(tmp_path, other, "settings", "show")
     assert [line for line in out.splitlines() if line.startswith("!")] == [
         "! statuses.completed          completed   here: done"
@@ -499,6 +583,8 @@ async def test_settings_are_shown_with_what_differs(plain_shop: Shop, panel: Pan
 async def test_no_secret_is_stored(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
-    rows = await plain_shop.connection.fetch("SELECT * FROM order_monitor_settings WHERE name <> 'key'")
+    rows = await plain_shop.connection.fetch(
+        "SELECT * FROM order_monitor_settings WHERE name <> 'key'"
+    )
     assert "CANARY" not in str(rows)
     assert {row["stored_by"] for row in rows if row["name"].startswith("money.")} == {"once"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from order_monitor.core.answer import Waiting
-from order_monitor.shop.layout import SETTINGS
+from order_monitor.shop.schema.table_config import SETTINGS
 from tests import launch
 from tests.commands.test_people import RARELY, call, daemon, prepare
 from tests.commands.test_process import Panel, panel, sent, settings
@@ -31,7 +31,10 @@ async def box() -> AsyncIterator[Mailbox]:
 
 
 async def notify(tmp_path: Path, config: str, *arguments: str, **environ: str) -> tuple[int, str]:
-    """Run the command in a folder with these settings; return its exit code and all that it said."""
+    """Run the command in a folder with these settings.
+
+    Return its exit code and all that it said.
+    """
     (tmp_path / "monitor.toml").write_text(config)
     given = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")} | environ
     process = await launch.start("notify", *arguments, cwd=tmp_path, env=given)
@@ -44,30 +47,50 @@ async def notify(tmp_path: Path, config: str, *arguments: str, **environ: str) -
 
 
 def told_to(*urls: str, **more: Any) -> str:
-    return "[notify]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"urls": urls, **more}.items())
+    return "[notify]\n" + "\n".join(
+        f"{key} = {json.dumps(value)}" for key, value in {"urls": urls, **more}.items()
+    )
 
 
 async def test_a_test_message_says_what_each_service_answered(tmp_path: Path, box: Mailbox) -> None:
-    assert await notify(tmp_path, told_to(box.url, language="tr"), "--test") == (0, "1 (JSON): sent\n")
+    assert await notify(tmp_path, told_to(box.url, language="tr"), "--test") == (
+        0,
+        "1 (JSON): sent\n",
+    )
     ((kind, title, text),) = box.got
-    assert (kind, title.endswith(": Deneme"), text) == ("info", True, "order-monitor mesajları buraya ulaşıyor.")
+    assert (kind, title.endswith(": Deneme"), text) == (
+        "info",
+        True,
+        "order-monitor mesajları buraya ulaşıyor.",
+    )
     async with mailbox() as broken:
         broken.status = 403
         code, said = await notify(
             tmp_path,
-            told_to(box.url, broken.url, f"json://user:{TOKEN}@127.0.0.1:1/{TOKEN}", f"xyz://{TOKEN}"),
+            told_to(
+                box.url, broken.url, f"json://user:{TOKEN}@127.0.0.1:1/{TOKEN}", f"xyz://{TOKEN}"
+            ),
             "--test",
         )
     lines = said.splitlines()
-    assert (code, lines[0], lines[3]) == (1, "1 (JSON): sent", "4: failed: Apprise does not know such an address")
+    assert (code, lines[0], lines[3]) == (
+        1,
+        "1 (JSON): sent",
+        "4: failed: Apprise does not know such an address",
+    )
     assert lines[1].startswith("2 (JSON): failed: ")
     assert "error=403" in lines[1]
     assert lines[2].startswith("3 (JSON): failed: ")
 
 
 async def test_nobody_to_tell_or_a_mistake_is_said(tmp_path: Path) -> None:
-    assert await notify(tmp_path, "", "--test") == (1, "order-monitor: notify.urls is empty: no message can be sent\n")
-    assert (await notify(tmp_path, "", "--dead"))[0] == 0, "where nobody is to be told, there is nothing to do"
+    assert await notify(tmp_path, "", "--test") == (
+        1,
+        "order-monitor: notify.urls is empty: no message can be sent\n",
+    )
+    assert (await notify(tmp_path, "", "--dead"))[0] == 0, (
+        "where nobody is to be told, there is nothing to do"
+    )
     code, said = await notify(tmp_path, told_to("CANARY"), "--test")
     assert (code, "notify.urls: give addresses as Apprise takes them" in said) == (2, True)
     for wrong in ((), ("--test", "--dead"), ("--test", "--unit", "x")):
@@ -89,7 +112,9 @@ async def test_death_is_told_whatever_is_wrong_with_the_settings_and_without_the
         "MONITOR_EXIT_CODE": "exited",
         "MONITOR_EXIT_STATUS": "2",
     }
-    code, said = await notify(tmp_path, "[schedule]\nbasis = 5\n[provider]\nsource = 'Database'\n", "--dead", **given)
+    code, said = await notify(
+        tmp_path, "[schedule]\nbasis = 5\n[provider]\nsource = 'Database'\n", "--dead", **given
+    )
     assert (code, said) == (0, "1 (JSON): sent\n2 (JSON): sent\n")
     assert [(kind, text) for kind, _, text in box.got] == 2 * [
         (
@@ -98,16 +123,26 @@ async def test_death_is_told_whatever_is_wrong_with_the_settings_and_without_the
         )
     ]
     code, _ = await notify(
-        tmp_path, told_to(box.url), "--dead", "--unit", "order-monitor.service", MONITOR_EXIT_CODE="a b\n"
+        tmp_path,
+        told_to(box.url),
+        "--dead",
+        "--unit",
+        "order-monitor.service",
+        MONITOR_EXIT_CODE="a b\n",
     )
-    assert box.texts[2] == "order-monitor.service has failed (no cause given). See: journalctl -u order-monitor.service"
+    assert (
+        box.texts[2]
+        == "order-monitor.service has failed (no cause given). See: journalctl -u order-monitor.service"
+    )
 
 
 async def test_a_daemon_tells_once_and_a_restart_tells_nothing_again(
     plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path
 ) -> None:
     panel.body = "<html>Bakımdayız</html>"
-    config = settings(plain_shop.dsn, panel.server.url, notify={"urls": [box.url]}, limits={"gate_after": 1})
+    config = settings(
+        plain_shop.dsn, panel.server.url, notify={"urls": [box.url]}, limits={"gate_after": 1}
+    )
     await prepare(plain_shop)
     await sent(plain_shop, 3)
     async with daemon(plain_shop, tmp_path, config, rate=QUICK) as run:
@@ -120,21 +155,32 @@ async def test_a_daemon_tells_once_and_a_restart_tells_nothing_again(
     async with daemon(plain_shop, tmp_path, config, rate=QUICK) as run:
         await run.event("account.closed")
         await asyncio.sleep(2)
-    begun = [line for text in box.texts for line in text.splitlines() if not line.startswith("Still")]
+    begun = [
+        line for text in box.texts for line in text.splitlines() if not line.startswith("Still")
+    ]
     assert len(begun) == len(set(begun)), "each thing once"
-    kept = await plain_shop.connection.fetchval(f"SELECT value FROM {SETTINGS} WHERE name = 'notify'")
+    kept = await plain_shop.connection.fetchval(
+        f"SELECT value FROM {SETTINGS} WHERE name = 'notify'"
+    )
     assert "CANARY" not in kept
 
 
-async def test_of_two_daemons_one_tells(plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path) -> None:
+async def test_of_two_daemons_one_tells(
+    plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path
+) -> None:
     panel.answer = Waiting("")
     config = settings(
-        plain_shop.dsn, panel.server.url, notify={"urls": [box.url]}, schedule=RARELY, cluster={"enabled": True}
+        plain_shop.dsn,
+        panel.server.url,
+        notify={"urls": [box.url]},
+        schedule=RARELY,
+        cluster={"enabled": True},
     )
     await prepare(plain_shop)
     (order,) = await sent(plain_shop, 1)
     await plain_shop.connection.execute(
-        "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::text::uuid, 'pin_missing')", order
+        "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::text::uuid, 'pin_missing')",
+        order,
     )
     (tmp_path / "second").mkdir()
     async with (
@@ -143,7 +189,12 @@ async def test_of_two_daemons_one_tells(plain_shop: Shop, panel: Panel, box: Mai
     ):
         await box.has_got(1)
         await asyncio.sleep(2)
-        sent_by = [event for run in (one, other) for event in run.events() if event["event"] == "notify.sent"]
+        sent_by = [
+            event
+            for run in (one, other)
+            for event in run.events()
+            if event["event"] == "notify.sent"
+        ]
     assert box.texts == ["Waiting for a person (order-monitor review): 1"]
     assert [event["kinds"] for event in sent_by] == [["reviews"]]
 
@@ -153,7 +204,9 @@ async def test_a_service_that_hangs_is_in_nobodys_way(
 ) -> None:
     """Orders go on meanwhile, and a stop does not wait for it."""
     panel.body = "<html></html>"
-    config = settings(plain_shop.dsn, panel.server.url, notify={"urls": [box.url]}, limits={"gate_after": 1})
+    config = settings(
+        plain_shop.dsn, panel.server.url, notify={"urls": [box.url]}, limits={"gate_after": 1}
+    )
     await prepare(plain_shop)
     (order,) = await sent(plain_shop, 1)
     box.hold.clear()
@@ -173,11 +226,17 @@ async def test_a_pass_tells_too_and_the_next_one_not_again(
     plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path
 ) -> None:
     panel.answer = Waiting("")
-    config = settings(plain_shop.dsn, panel.server.url, notify={"urls": [box.url], "language": "ar"}, schedule=RARELY)
+    config = settings(
+        plain_shop.dsn,
+        panel.server.url,
+        notify={"urls": [box.url], "language": "ar"},
+        schedule=RARELY,
+    )
     await prepare(plain_shop)
     (order,) = await sent(plain_shop, 1)
     await plain_shop.connection.execute(
-        "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::text::uuid, 'pin_missing')", order
+        "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::text::uuid, 'pin_missing')",
+        order,
     )
     for _ in range(2):
         assert (await call(tmp_path, config, "--once", "--quiet"))[0] == 0
@@ -188,13 +247,17 @@ async def test_a_pass_tells_too_and_the_next_one_not_again(
     assert box.texts[1:] == ["انتهى: بانتظار قرار شخص (order-monitor review): 1"]
 
 
-async def test_check_says_whether_messages_can_be_sent(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_check_says_whether_messages_can_be_sent(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await prepare(plain_shop)
-    config = settings(plain_shop.dsn, panel.server.url, notify={"urls": ["json://127.0.0.1:1", "xyz://CANARY"]})
+    config = settings(
+        plain_shop.dsn, panel.server.url, notify={"urls": ["json://127.0.0.1:1", "xyz://CANARY"]}
+    )
     code, out, _ = await call(tmp_path, config, "check", "--json")
     lines = [line for line in json.loads(out) if line["subject"] == "notify.urls"]
     assert [(line["level"], line["text"]) for line in lines] == [
-        ("error", "number 2: Apprise does not know such an address"),
+        ("error", "monitor.toml: notify.urls: number 2: Apprise does not know such an address"),
         ("ok", "1 of 2 can be tried: order-monitor notify --test"),
     ]
     assert (code, "CANARY" in out) == (1, False)

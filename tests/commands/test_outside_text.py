@@ -1,4 +1,6 @@
-"""Text from outside is shown as what it is by every command: nothing in it acts on a terminal or hides from the eye."""
+"""Text from outside is shown as what it is by every command: nothing in it acts on a terminal or
+hides from the eye.
+"""
 
 import asyncio
 import json
@@ -19,7 +21,7 @@ from order_monitor.core.answer import Cancelled, Refused, Waiting
 from tests.commands.test_people import RARELY, call, prepare
 from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, sent, settings
 from tests.commands.test_status import free_port
-from tests.providers.test_znet import says
+from tests.providers.znet.test_client import says
 from tests.servers import RawServer
 from tests.servers import answer as http
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
@@ -36,9 +38,15 @@ OURS = re.compile(r"\x1b\[[0-9;]*m")
 def harmless(*outputs: str) -> None:
     """Nothing but lines of what can be seen."""
     for output in outputs:
-        bad = {c for c in output if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
+        bad = {
+            c
+            for c in output
+            if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        }
         assert not bad | ({"\u3164"} & set(output)), f"{bad} in {output!r}"
-        assert not any(line.startswith("id: forged") for line in output.splitlines()), "nor a line of its own"
+        assert not any(line.startswith("id: forged") for line in output.splitlines()), (
+            "nor a line of its own"
+        )
 
 
 async def shown(tmp_path: Path, config: str, *arguments: str) -> str:
@@ -52,7 +60,9 @@ async def shown(tmp_path: Path, config: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("answer", [Waiting(HOSTILE), Refused("3", HOSTILE)])
-async def test_what_a_provider_says(plain_shop: Shop, panel: Panel, tmp_path: Path, answer: Any) -> None:
+async def test_what_a_provider_says(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, answer: Any
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(plain_shop)
     (order_id,) = await sent(plain_shop, 1)
@@ -76,20 +86,24 @@ async def test_what_a_provider_says_to_the_doctor(plain_shop: Shop, tmp_path: Pa
 
 async def test_what_stands_in_the_shops_tables(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
-    base_url, provider = ('"baseUrl"', '"providerId"') if shop.spelling is SHOP else ("base_url", "provider_id")
+    base_url, provider = (
+        ('"baseUrl"', '"providerId"') if shop.spelling is SHOP else ("base_url", "provider_id")
+    )
     integration = str(uuid.uuid4())
     await shop.connection.execute(
         f"INSERT INTO integrations (id, name, provider, {base_url}, kod, sifre) VALUES ($1::uuid, $2, 'znet', $3, $4, $5)",
         *(integration, f"A{HOSTILE}", panel.server.url, KOD, SIFRE),
     )
     orders = await hooked(shop, "https://shop.example/hook")
-    (order_id,) = await sent(shop, 1, referans=f"R{HOSTILE}", note=f"N{HOSTILE}")
+    (order_id,) = await sent(shop, 1, reference=f"R{HOSTILE}", note=f"N{HOSTILE}")
     await shop.connection.execute(f"UPDATE product_orders SET {provider} = $1", integration)
     ended = await shop.add()
     await shop.note(ended)
     await orders.record([found(shop.order(ended), Cancelled(HOSTILE))])
     await shop.connection.execute(
-        "INSERT INTO order_monitor_review (order_id, kind, detail) VALUES ($1::uuid, $2, $2)", order_id, HOSTILE
+        "INSERT INTO order_monitor_review (order_id, kind, detail) VALUES ($1::uuid, $2, $2)",
+        order_id,
+        HOSTILE,
     )
     more: dict[str, dict[str, Any]] = {
         "provider": {"source": "database", "allow_private": True},
@@ -103,7 +117,14 @@ async def test_what_stands_in_the_shops_tables(shop: Shop, panel: Panel, tmp_pat
     assert told["order"]["note"] == f"N{HOSTILE}"
     account = listed[0]["account"]
     for arguments in (
-        *(("orders",), ("explain", order_id), ("explain", ended), ("review",), ("report",), ("check",)),
+        *(
+            ("orders",),
+            ("explain", order_id),
+            ("explain", ended),
+            ("review",),
+            ("report",),
+            ("check",),
+        ),
         *(("ask", "--account", account), ("orders", "--stuck")),
     ):
         await shown(tmp_path, config, *arguments)
@@ -112,16 +133,29 @@ async def test_what_stands_in_the_shops_tables(shop: Shop, panel: Panel, tmp_pat
     await shown(tmp_path, config, "report", "--csv")
     await shown(tmp_path, config, "explain", "R\x1b")
     await shown(tmp_path, config, "pause", account, "--reason", HOSTILE, "--by", HOSTILE)
-    for arguments in (("explain", order_id), ("ask", order_id), ("resume", account), ("resume", account)):
+    for arguments in (
+        ("explain", order_id),
+        ("ask", order_id),
+        ("resume", account),
+        ("resume", account),
+    ):
         await shown(tmp_path, config, *arguments)
-    await shown(tmp_path, config, "resolve", order_id, "--failed", "--reason", HOSTILE, "--by", HOSTILE)
+    await shown(
+        tmp_path, config, "resolve", order_id, "--failed", "--reason", HOSTILE, "--by", HOSTILE
+    )
     await shown(tmp_path, config, "explain", order_id)
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-async def test_what_a_daemon_tells(plain_shop: Shop, panel: Panel, tmp_path: Path, form: str) -> None:
+async def test_what_a_daemon_tells(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, form: str
+) -> None:
     port = free_port()
-    more: dict[str, dict[str, Any]] = {"health": {"port": port}, "log": {"format": form}, "limits": {"gate_after": 1}}
+    more: dict[str, dict[str, Any]] = {
+        "health": {"port": port},
+        "log": {"format": form},
+        "limits": {"gate_after": 1},
+    }
     config = settings(plain_shop.dsn, panel.server.url, **more)
     await prepare(plain_shop)
     panel.body = f"<title>{HOSTILE}</title>"
@@ -165,7 +199,13 @@ async def test_what_somebody_types(plain_shop: Shop, panel: Panel, tmp_path: Pat
             ("orders", "--older-than", typed),
             ("--config", typed, "orders"),
         ),
-        *(("explain", typed), ("ask", typed), ("resume", typed), ("pause", typed, "--reason", "x"), ("replay", typed)),
+        *(
+            ("explain", typed),
+            ("ask", typed),
+            ("resume", typed),
+            ("pause", typed, "--reason", "x"),
+            ("replay", typed),
+        ),
         *(("orders", "--account", typed), ("resolve", typed, "--completed"), ("completion", typed)),
     ):
         assert await shown(tmp_path, config, *arguments)
@@ -174,9 +214,20 @@ async def test_what_somebody_types(plain_shop: Shop, panel: Panel, tmp_path: Pat
 async def test_bytes_that_are_no_text_are_typed(plain_shop: Shop, tmp_path: Path) -> None:
     await prepare(plain_shop)
     (tmp_path / "monitor.toml").write_text(settings(plain_shop.dsn, "http://127.0.0.1:1"))
-    for arguments in ([b"explain", b"a\xff\x9b"], [b"\xff"], [b"orders", b"--account", b"\x9b"], [b"resume", b"\xff"]):
+    for arguments in (
+        [b"explain", b"a\xff\x9b"],
+        [b"\xff"],
+        [b"orders", b"--account", b"\x9b"],
+        [b"resume", b"\xff"],
+    ):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "order_monitor", *arguments, cwd=tmp_path, stdout=PIPE, stderr=PIPE
+            sys.executable,
+            "-m",
+            "order_monitor",
+            *arguments,
+            cwd=tmp_path,
+            stdout=PIPE,
+            stderr=PIPE,
         )
         out, err = await process.communicate()
         assert process.returncode in (1, 2), err
@@ -188,15 +239,24 @@ async def test_bytes_that_are_no_text_are_typed(plain_shop: Shop, tmp_path: Path
 async def test_on_a_terminal_our_own_colours_pass_and_no_others(
     plain_shop: Shop, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    await sent(plain_shop, 1, referans=f"R{HOSTILE}")
+    await sent(plain_shop, 1, reference=f"R{HOSTILE}")
     screen, behind = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
     environ.pop("NO_COLOR", None)
     told = b""
-    async with RawServer(says(http(f"<title>{HOSTILE}</title>".encode()))) as server, asyncio.timeout(60):
-        (tmp_path / "monitor.toml").write_text(settings(plain_shop.dsn, f"http://127.0.0.1:{server.port}"))
+    async with (
+        RawServer(says(http(f"<title>{HOSTILE}</title>".encode()))) as server,
+        asyncio.timeout(60),
+    ):
+        (tmp_path / "monitor.toml").write_text(
+            settings(plain_shop.dsn, f"http://127.0.0.1:{server.port}")
+        )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "order_monitor", *command), cwd=tmp_path, stdout=behind, stderr=behind, env=environ
+            *(sys.executable, "-m", "order_monitor", *command),
+            cwd=tmp_path,
+            stdout=behind,
+            stderr=behind,
+            env=environ,
         )
         os.close(behind)
         while chunk := await asyncio.to_thread(read, screen):

@@ -20,7 +20,18 @@ from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests import launch
-from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, once, panel, running, sent, settings
+from tests.commands.test_process import (
+    KOD,
+    PIN,
+    SIFRE,
+    Panel,
+    Run,
+    once,
+    panel,
+    running,
+    sent,
+    settings,
+)
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
 from tests.shop.test_orders import found
 from tests.shops import NO_FIRST_START, SHOP, Shop
@@ -34,14 +45,19 @@ RARELY = {"first_check": 3600, "base": 3600, "cap": 3600}
 async def prepare(shop: Shop) -> None:
     """Add our own tables, as `migrate` does."""
     database = Database(parse_dsn(shop.dsn))
-    _ = [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
+    _ = [line async for line in Migration(database, shop.table_config, SystemClock()).apply()]
     async with database.transaction() as connection:
         await connection.execute(NO_FIRST_START)
     await database.close()
 
 
-async def call(tmp_path: Path, config: str, *arguments: str, stdin: str | bytes = "") -> tuple[int, str, str]:
-    """Run a command with something on its standard input; its arguments are looked at as `ps` would."""
+async def call(
+    tmp_path: Path, config: str, *arguments: str, stdin: str | bytes = ""
+) -> tuple[int, str, str]:
+    """Run a command with something on its standard input.
+
+    Its arguments are looked at as `ps` would.
+    """
     folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
     folder.mkdir()
     (folder / "monitor.toml").write_text(config)
@@ -55,7 +71,9 @@ async def call(tmp_path: Path, config: str, *arguments: str, stdin: str | bytes 
 
 
 @asynccontextmanager
-async def daemon(shop: Shop, tmp_path: Path, config: str, *, rate: float = 1.0) -> AsyncIterator[Run]:
+async def daemon(
+    shop: Shop, tmp_path: Path, config: str, *, rate: float = 1.0
+) -> AsyncIterator[Run]:
     folder = tmp_path / "daemon"
     folder.mkdir(exist_ok=True)
     async with running(folder, config, rate=rate) as run:
@@ -67,7 +85,10 @@ async def daemon(shop: Shop, tmp_path: Path, config: str, *, rate: float = 1.0) 
 
 
 async def events(shop: Shop) -> list[dict[str, Any]]:
-    return [dict(r) for r in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")]
+    return [
+        dict(r)
+        for r in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")
+    ]
 
 
 async def is_final(shop: Shop, order_id: str, status: str = "completed") -> None:
@@ -76,28 +97,44 @@ async def is_final(shop: Shop, order_id: str, status: str = "completed") -> None
             await asyncio.sleep(0.02)
 
 
-async def test_ask_answers_each_order_on_its_own_line(shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    """One bad id does not stop the rest; the daemon beside it is not disturbed, and makes no second event."""
+async def test_ask_answers_each_order_on_its_own_line(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """One bad id does not stop the rest.
+
+    The daemon beside it is not disturbed, and makes no second event.
+    """
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(shop)
     a, b = await sent(shop, 2)
-    lost, final = (await sent(shop, 1, referans=""))[0], await shop.add("completed")
+    lost, final = (await sent(shop, 1, reference=""))[0], await shop.add("completed")
     async with daemon(shop, tmp_path, config):
-        code, out, err = await call(tmp_path, config, "ask", a, "nonsense", final, lost, b, f"{a[:-4]}0000")
+        code, out, err = await call(
+            tmp_path, config, "ask", a, "nonsense", final, lost, b, f"{a[:-4]}0000"
+        )
         assert code == 1
         lines = dict(line.split(": ", 1) for line in out.splitlines())
-        assert lines[a] == lines[b] == "znet says completed (tamam); now 'completed', with its PIN"
+        assert (
+            lines[a]
+            == lines[b]
+            == "the provider says completed (tamam); now 'completed', with its PIN"
+        )
         assert lines[final] == "is 'completed'; only open orders are changed"
         assert lines[lost] == "not asked: it cannot be asked about: no_reference"
         assert "nonsense: there is no such order" in err
         assert f"there is no such order; near: {a}" in err
         await asyncio.sleep(0.5)
     told = await events(shop)
-    assert [(str(e["order_id"]), e["decided_by"], e["repeat"]) for e in told] == [(a, "ask", False), (b, "ask", False)]
+    assert [(str(e["order_id"]), e["decided_by"], e["repeat"]) for e in told] == [
+        (a, "ask", False),
+        (b, "ask", False),
+    ]
     assert panel.server.calls == {f"r-{a[:8]}": 1, f"r-{b[:8]}": 1}
     code, out, _ = await call(tmp_path, config, "ask", a)
     assert code == 1
-    assert re.search(r"is 'completed' since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, by ask; only open orders", out)
+    assert re.search(
+        r"is 'completed' since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, by ask; only open orders", out
+    )
 
 
 async def test_ask_by_account_or_lateness(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
@@ -118,7 +155,9 @@ async def test_ask_by_account_or_lateness(plain_shop: Shop, panel: Panel, tmp_pa
     assert (await call(tmp_path, config, "ask", old, "--overdue"))[0] == 2
 
 
-async def test_ask_says_what_hinders_it(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_ask_says_what_hinders_it(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_bare_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     (order_id,) = await sent(shop, 1)
@@ -129,7 +168,10 @@ async def test_ask_says_what_hinders_it(plain_bare_shop: Shop, panel: Panel, tmp
     assert (await call(tmp_path, config, "ask", order_id))[0] == 0
     panel.body = "3|Açıklama"
     code, out, _ = await call(tmp_path, config, "ask", order_id)
-    assert (code, out) == (0, f"{order_id}: znet says refused (Açıklama); nothing to write\n")
+    assert (code, out) == (
+        0,
+        f"{order_id}: the provider says refused (Açıklama); nothing to write\n",
+    )
     panel.body = "8|Bağlantı Hatası"
     code, out, _ = await call(tmp_path, config, "ask", order_id)
     assert code == 1
@@ -137,10 +179,14 @@ async def test_ask_says_what_hinders_it(plain_bare_shop: Shop, panel: Panel, tmp
     assert (await shop.row(order_id))["external_status"] == "processing"
 
 
-async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_pause_holds_for_everybody_and_after_a_restart(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(shop.dsn, panel.server.url)
     await prepare(shop)
-    code, out, _ = await call(tmp_path, config, "pause", "default", "--reason", "bakım", "--by", "Ayşe")
+    code, out, _ = await call(
+        tmp_path, config, "pause", "default", "--reason", "bakım", "--by", "Ayşe"
+    )
     assert (code, out) == (0, "default: paused until it is resumed by Ayşe: bakım\n")
     (order_id,) = await sent(shop, 1)
     for _ in range(2):
@@ -151,7 +197,11 @@ async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel
     code, summary, _ = await once(tmp_path / "daemon", config)
     assert (code, summary["not_asked"]) == (1, 1)
     code, out, _ = await call(tmp_path, config, "ask", order_id)
-    assert (code, "account default is paused since" in out, "by Ayşe: bakım" in out) == (1, True, True)
+    assert (code, "account default is paused since" in out, "by Ayşe: bakım" in out) == (
+        1,
+        True,
+        True,
+    )
     assert panel.server.calls == {}
     code, out, _ = await call(tmp_path, config, "explain", order_id, "--json")
     story = json.loads(out)
@@ -169,23 +219,31 @@ async def test_a_pause_holds_for_everybody_and_after_a_restart(shop: Shop, panel
     assert (code, "'default' is not paused" in err) == (1, True)
 
 
-async def test_a_pause_ends_by_itself_and_names_are_checked(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_pause_ends_by_itself_and_names_are_checked(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url)
     await prepare(shop)
     code, _, err = await call(tmp_path, config, "pause", "main", "--reason", "x")
     assert (code, "near: default" in err) == (1, True)
     async with daemon(shop, tmp_path, config) as run:
-        assert (await call(tmp_path, config, "pause", "default", "--reason", "x", "--for", "4s"))[0] == 0
+        assert (await call(tmp_path, config, "pause", "default", "--reason", "x", "--for", "4s"))[
+            0
+        ] == 0
         await run.event("account.paused")
         (order_id,) = await sent(shop, 1)
         await run.event("account.resumed")
         await is_final(shop, order_id)
 
 
-async def test_a_shops_own_accounts_are_paused_by_their_names(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_shops_own_accounts_are_paused_by_their_names(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
-    config = settings(shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True})
+    config = settings(
+        shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True}
+    )
     await prepare(shop)
     base_url = '"baseUrl"' if shop.spelling is SHOP else "base_url"
     provider = '"providerId"' if shop.spelling is SHOP else "provider_id"
@@ -210,9 +268,14 @@ async def test_a_shops_own_accounts_are_paused_by_their_names(shop: Shop, panel:
         await is_final(shop, b)
         assert (await shop.row(a))["external_status"] == "sent"
         await shop.connection.execute("UPDATE integrations SET name = 'bayi' WHERE name = 'shop0'")
-        assert (await call(tmp_path, config, "resume", f"bayi-{ids[1][:8]}"))[0] == 1, "another account"
+        assert (await call(tmp_path, config, "resume", f"bayi-{ids[1][:8]}"))[0] == 1, (
+            "another account"
+        )
         code, out, _ = await call(tmp_path, config, "resume", f"bayi-{ids[0][:8]}")
-        assert (code, out) == (0, f"bayi-{ids[0][:8]}: resumed; it is asked again within a scan\n"), "by its name since"
+        assert (code, out) == (
+            0,
+            f"bayi-{ids[0][:8]}: resumed; it is asked again within a scan\n",
+        ), "by its name since"
         await is_final(shop, a)
 
 
@@ -244,8 +307,15 @@ async def test_resolve_completes_with_a_pin_that_no_list_of_processes_shows(
     assert (row["external_status"], row["pin_code"]) == ("completed", PIN)
     assert row["note"].endswith("telefonla soruldu")
     (event,) = await events(shop)
-    assert (event["decided_by"], event["message"], event["has_pin"]) == ("Ayşe", "telefonla soruldu", True)
-    assert (receiver.got[0]["type"], receiver.got[0]["data"]["decided_by"]) == ("order.completed", "Ayşe")
+    assert (event["decided_by"], event["message"], event["has_pin"]) == (
+        "Ayşe",
+        "telefonla soruldu",
+        True,
+    )
+    assert (receiver.got[0]["type"], receiver.got[0]["data"]["decided_by"]) == (
+        "order.completed",
+        "Ayşe",
+    )
     assert PIN not in json.dumps(receiver.got)
     code, _, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "x")
     assert code == 1
@@ -253,7 +323,9 @@ async def test_resolve_completes_with_a_pin_that_no_list_of_processes_shows(
     assert "by Ayşe; only open orders are changed" in err
 
 
-async def test_resolve_refuses_what_the_daemon_would(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_resolve_refuses_what_the_daemon_would(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_bare_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     (early,) = await sent(shop, 1)
@@ -270,7 +342,12 @@ async def test_resolve_refuses_what_the_daemon_would(plain_bare_shop: Shop, pane
         ([plain, "--failed"], "", 2, "--failed needs --reason"),
         ([plain, "--reopen"], "", 2, "--reopen needs --reason"),
         ([plain], "", 2, "give --completed, --failed or --reopen"),
-        ([plain, "--failed", "--reason", "x", "--pin-stdin"], "", 2, "--pin-stdin goes with --completed"),
+        (
+            [plain, "--failed", "--reason", "x", "--pin-stdin"],
+            "",
+            2,
+            "--pin-stdin goes with --completed",
+        ),
         (["nonsense", "--failed", "--reason", "x"], "", 1, "there is no such order"),
         ([plain, "--reopen", "--reason", "x"], "", 1, "order-monitor has not ended it"),
     ]
@@ -305,7 +382,9 @@ async def test_what_is_no_pin_is_not_stored_as_one(
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(shop)
     (order_id,) = await sent(shop, 1)
-    code, out, err = await call(tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin)
+    code, out, err = await call(
+        tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin
+    )
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert said in err
     assert "nothing was written" in err
@@ -330,31 +409,44 @@ async def test_a_pin_of_several_lines_is_read_whole(
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(shop)
     (order_id,) = await sent(shop, 1)
-    code, out, err = await call(tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin)
+    code, out, err = await call(
+        tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin
+    )
     assert (code, "with its PIN" in out, err) == (0, True, "")
     row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"]) == ("completed", stored)
     assert "1234" not in out
 
 
-async def test_reopen_takes_back_an_end_that_nobody_acted_on(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_reopen_takes_back_an_end_that_nobody_acted_on(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     """The withdrawn event moves no money, and the next end counts as the first."""
     config = settings(shop.dsn, panel.server.url, schedule={"scan_interval": 3600})
     await prepare(shop)
     (order_id,) = await sent(shop, 1)
     panel.answer = Cancelled("iptal")
     assert (await once(tmp_path, config))[0] == 0
-    code, out, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "yanlış", "--by", "Ayşe")
-    assert (code, out) == (0, f"{order_id}: 'sent' again; its end was withdrawn before the shop acted on it\n"), err
+    code, out, err = await call(
+        tmp_path, config, "resolve", order_id, "--reopen", "--reason", "yanlış", "--by", "Ayşe"
+    )
+    assert (code, out) == (
+        0,
+        f"{order_id}: 'sent' again; its end was withdrawn before the shop acted on it\n",
+    ), err
     assert (await shop.row(order_id))["external_status"] == "sent"
     assert (await once(tmp_path, config))[0] == 0
     told = await events(shop)
-    assert [(e["to_status"], e["decided_by"], e["repeat"], e["consumed_at"] is not None) for e in told] == [
+    assert [
+        (e["to_status"], e["decided_by"], e["repeat"], e["consumed_at"] is not None) for e in told
+    ] == [
         ("failed", "daemon", True, True),
         ("sent", "Ayşe", False, False),
         ("failed", "daemon", False, False),
     ]
-    await shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now() WHERE id = $1", told[-1]["id"])
+    await shop.connection.execute(
+        "UPDATE order_monitor_events SET consumed_at = now() WHERE id = $1", told[-1]["id"]
+    )
     code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
     assert (code, "the shop has acted on its end" in err) == (1, True)
     assert (await shop.row(order_id))["external_status"] == "failed"
@@ -375,7 +467,9 @@ async def test_reopen_waits_for_no_consumer_and_undoes_no_person(
         code, _, err = await call(tmp_path, config, "resolve", a, "--reopen", "--reason", "x")
         assert (code, "is acting on its end just now" in err) == (1, True)
     (b,) = await sent(shop, 1)
-    assert (await call(tmp_path, config, "resolve", b, "--failed", "--reason", "x", "--by", "Ayşe"))[0] == 0
+    assert (
+        await call(tmp_path, config, "resolve", b, "--failed", "--reason", "x", "--by", "Ayşe")
+    )[0] == 0
     code, _, err = await call(tmp_path, config, "resolve", b, "--reopen", "--reason", "x")
     assert (code, "Ayşe ended it" in err) == (1, True)
     (c,) = await sent(shop, 1)
@@ -387,7 +481,9 @@ async def test_reopen_waits_for_no_consumer_and_undoes_no_person(
     receiver.answers = [500]
     assert (await once(tmp_path, posted))[0] == 0
     code, _, err = await call(tmp_path, posted, "resolve", d, "--reopen", "--reason", "x")
-    assert (code, "was posted to the shop, or tried" in err) == (1, True), "who knows what became of that post"
+    assert (code, "was posted to the shop, or tried" in err) == (1, True), (
+        "who knows what became of that post"
+    )
 
 
 async def test_reopen_withdraws_a_post_that_was_never_tried(
@@ -413,8 +509,12 @@ async def test_reopen_withdraws_a_post_that_was_never_tried(
     assert [body["type"] for body in receiver.got] == ["order.reopened", "order.failed"]
     plain = settings(shop.dsn, panel.server.url)
     code, _, err = await call(tmp_path, plain, "resolve", order_id, "--reopen", "--reason", "x")
-    assert (code, "was posted to the shop" in err) == (1, True), "also by settings without a webhook"
-    assert [e["repeat"] for e in await events(shop)] == [True, False, False], "and nothing of it stayed"
+    assert (code, "was posted to the shop" in err) == (1, True), (
+        "also by settings without a webhook"
+    )
+    assert [e["repeat"] for e in await events(shop)] == [True, False, False], (
+        "and nothing of it stayed"
+    )
 
 
 async def test_a_persons_end_is_not_reopened_whatever_that_person_is_called(
@@ -427,26 +527,39 @@ async def test_a_persons_end_is_not_reopened_whatever_that_person_is_called(
     one, other = await sent(shop, 2)
     done = ("--completed", "--pin-stdin", "--by", "daemon")
     assert (await call(tmp_path, config, "resolve", one, *done, stdin=f"{PIN}\n"))[0] == 0
-    assert (await call(tmp_path, config, "resolve", other, "--failed", "--reason", "x", "--by", "ask"))[0] == 0
-    for order_id, why in ((one, "daemon ended it, and not the daemon"), (other, "ask ended it, and not the daemon")):
-        code, _, err = await call(tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x")
+    assert (
+        await call(tmp_path, config, "resolve", other, "--failed", "--reason", "x", "--by", "ask")
+    )[0] == 0
+    for order_id, why in (
+        (one, "daemon ended it, and not the daemon"),
+        (other, "ask ended it, and not the daemon"),
+    ):
+        code, _, err = await call(
+            tmp_path, config, "resolve", order_id, "--reopen", "--reason", "x"
+        )
         assert (code, why in err) == (1, True)
     assert (await shop.row(one))["pin_code"] == PIN
 
 
-async def test_a_row_that_somebody_holds_is_not_resolved(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_row_that_somebody_holds_is_not_resolved(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(shop)
     (order_id,) = await sent(shop, 1)
     async with shop.connection.transaction():
         await shop.connection.execute("SELECT * FROM product_orders FOR UPDATE")
-        code, _, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "x")
-        assert (code, "somebody else holds the row" in err) == (1, True)
+        code, _, err = await call(
+            tmp_path, config, "resolve", order_id, "--failed", "--reason", "x"
+        )
+        assert (code, "another session holds the row" in err) == (1, True)
     assert (await shop.row(order_id))["external_status"] == "sent"
 
 
-async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_killed_resolve_leaves_all_or_nothing(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule=RARELY)
     await prepare(shop)
@@ -457,7 +570,9 @@ async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: P
     )
     for n, order_id in enumerate(ids):
         typed = ("resolve", order_id, "--failed", "--reason", "x")
-        process = await launch.start(*typed, cwd=tmp_path, stdout=launch.DEVNULL, stderr=launch.DEVNULL)
+        process = await launch.start(
+            *typed, cwd=tmp_path, stdout=launch.DEVNULL, stderr=launch.DEVNULL
+        )
         await asyncio.sleep(0.03 + n * 0.03)
         if process.returncode is None:
             process.kill()
@@ -471,7 +586,9 @@ async def test_a_killed_resolve_leaves_all_or_nothing(plain_shop: Shop, panel: P
     assert {(r["ended"], r["told"], r["closed"]) for r in rows} <= {(True, 1, 1), (False, 0, 0)}
 
 
-async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_contradictions_are_kept_for_a_person(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(shop.dsn, panel.server.url)
     await prepare(shop)
     (differs,) = await sent(shop, 1, pin="OTHER-1")
@@ -485,18 +602,29 @@ async def test_contradictions_are_kept_for_a_person(shop: Shop, panel: Panel, tm
     story = json.loads((await call(tmp_path, config, "explain", differs, "--json"))[1])
     assert story["review"] == ["pin_differs"]
     assert "for review" in (await call(tmp_path, config, "explain", differs))[1]
-    assert "review: 1 wait for a person" in (await call(tmp_path, config, "check"))[1]
+    assert (
+        "Waiting for a person (order-monitor review): 1"
+        in (await call(tmp_path, config, "check"))[1]
+    )
     panel.answer = Completed(Pin("OTHER-1"), "")
     code, out, _ = await call(tmp_path, config, "ask", "--stuck")
     assert (code, "now 'completed'" in out) == (0, True)
-    assert (await call(tmp_path, config, "ask", "--stuck"))[:2] == (0, "nothing to ask about\n"), "it has ended"
+    assert (await call(tmp_path, config, "ask", "--stuck"))[:2] == (0, "nothing to ask about\n"), (
+        "it has ended"
+    )
     (other,) = await sent(shop, 1, pin="OTHER-2")
     assert (await once(tmp_path, config))[0] == 1
     code, out, _ = await call(tmp_path, config, "review")
     assert f"{other}  " in out
-    assert (await call(tmp_path, config, "resolve", other, "--completed", "--reason", "kept"))[0] == 0
-    rows = await shop.connection.fetch("SELECT * FROM order_monitor_review WHERE order_id = $1::uuid", other)
-    assert [(r["closed_at"] is not None, r["resolution"]) for r in rows] == [(True, "completed: kept")]
+    assert (await call(tmp_path, config, "resolve", other, "--completed", "--reason", "kept"))[
+        0
+    ] == 0
+    rows = await shop.connection.fetch(
+        "SELECT * FROM order_monitor_review WHERE order_id = $1::uuid", other
+    )
+    assert [(r["closed_at"] is not None, r["resolution"]) for r in rows] == [
+        (True, "completed: kept")
+    ]
 
 
 async def test_replay_posts_again_and_lists_dead_letters(
@@ -511,8 +639,10 @@ async def test_replay_posts_again_and_lists_dead_letters(
     await prepare(shop)
     for file in (plain, config):
         code, out, err = await call(tmp_path, file, "replay", "--since", "1h")
-        assert (code, out, len(err.splitlines())) == (1, "", 1), "or the first daemon would begin with what is replayed"
-        assert "nobody posts events" in err
+        assert (code, out, len(err.splitlines())) == (1, "", 1), (
+            "or the first daemon would begin with what is replayed"
+        )
+        assert "events are not being posted" in err
     assert (await once(tmp_path, config))[0] == 0
     assert (await call(tmp_path, plain, "replay"))[:2] == (0, "there are no dead letters\n")
     ids = await sent(shop, 3)
@@ -538,7 +668,11 @@ async def test_replay_posts_again_and_lists_dead_letters(
     assert (await call(tmp_path, config, "replay"))[1] == "there are no dead letters\n"
     code, _, err = await call(tmp_path, config, "replay", "--order", str(uuid.uuid4()))
     assert (code, "there is no such order" in err) == (1, True)
-    tries = json.loads(await shop.connection.fetchval("SELECT tries FROM order_monitor_deliveries WHERE event_id = 1"))
+    tries = json.loads(
+        await shop.connection.fetchval(
+            "SELECT tries FROM order_monitor_deliveries WHERE event_id = 1"
+        )
+    )
     assert any(t["outcome"].startswith("replayed by ") for t in tries)
 
 
@@ -552,24 +686,39 @@ async def test_a_report_counts_what_happened(shop: Shop, panel: Panel, tmp_path:
     await sent(shop, 2)
     assert (await once(tmp_path, config))[0] == 0
     now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-    await shop.add(sent_at=now - 8000, referans="")
+    await shop.add(sent_at=now - 8000, reference="")
     await shop.add(sent_at=now - 200_000)
     code, out, _ = await call(tmp_path, config, "report", "--since", "24h", "--json")
     assert code == 0
     rows = {(row["account"], row["package"]): row for row in json.loads(out)}
     assert rows["default", package]["completed"] == 4
-    assert (rows["default", ""]["failed"], rows["default", ""]["open"], rows["default", ""]["overdue"]) == (2, 2, 2)
+    assert (
+        rows["default", ""]["failed"],
+        rows["default", ""]["open"],
+        rows["default", ""]["overdue"],
+    ) == (2, 2, 2)
     total = rows["all", ""]
-    assert (total["sent"], total["completed"], total["failed"], total["open"], total["no_reference"]) == (7, 4, 2, 2, 1)
+    assert (
+        total["sent"],
+        total["completed"],
+        total["failed"],
+        total["open"],
+        total["no_reference"],
+    ) == (7, 4, 2, 2, 1)
     assert (total["open_to_6h"], total["open_over_24h"]) == (1, 1)
     assert 90 < total["seconds_to_end_mean"] < 200
     code, out, _ = await call(tmp_path, config, "report", "--csv")
-    assert (code, out.splitlines()[0].startswith("account,package,sent,completed,failed,open,")) == (0, True)
+    assert (
+        code,
+        out.splitlines()[0].startswith("account,package,sent,completed,failed,open,"),
+    ) == (0, True)
     code, out, _ = await call(tmp_path, config, "report", "--since", "1s")
     assert (code, "all" in out) == (0, True)
 
 
-async def test_quiet_says_nothing_when_all_went_well(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_quiet_says_nothing_when_all_went_well(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url, log={"level": "info"})
     await sent(plain_shop, 2)
     assert await call(tmp_path, config, "--once", "--quiet") == (0, "", "")
@@ -583,7 +732,10 @@ async def test_quiet_says_nothing_when_all_went_well(plain_shop: Shop, panel: Pa
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_of_the_same_commands(shell: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "order_monitor", "completion", shell], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "order_monitor", "completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "_ORDER_MONITOR_COMPLETE" in done.stdout
 
@@ -592,14 +744,18 @@ def test_the_man_page_is_of_the_same_commands() -> None:
     from order_monitor.commands.cli import cli_group
     from order_monitor.commands.man_page import commands_of
 
-    done = subprocess.run([sys.executable, "-m", "order_monitor", "man"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "order_monitor", "man"], capture_output=True, text=True, check=True
+    )
     for name, command in commands_of(cli_group).items():
         assert f".SS \\fB{name}\\fR" in done.stdout
         for parameter in command.params:
             for option in parameter.opts:
                 if option.startswith("--"):
                     assert option.replace("-", "\\-") in done.stdout
-    assert not re.search(r"^\.(?!TH |SH |SS |TP)", done.stdout, re.MULTILINE), "no text is taken for a request"
+    assert not re.search(r"^\.(?!TH |SH |SS |TP)", done.stdout, re.MULTILINE), (
+        "no text is taken for a request"
+    )
 
 
 async def test_a_pin_that_another_order_has_is_kept_back_and_accepted_on_purpose(
@@ -619,13 +775,17 @@ async def test_a_pin_that_another_order_has_is_kept_back_and_accepted_on_purpose
     code, out, _ = await call(tmp_path, config, "review", "--json")
     (entry,) = json.loads(out)
     assert (entry["order_id"], entry["kind"]) == (kept_back, "pin_duplicate")
-    code, _, _ = await call(tmp_path, config, "resolve", kept_back, "--completed", "--pin-stdin", stdin=f"{PIN}\n")
+    code, _, _ = await call(
+        tmp_path, config, "resolve", kept_back, "--completed", "--pin-stdin", stdin=f"{PIN}\n"
+    )
     assert code == 0
     assert (await shop.row(kept_back))["pin_code"] == PIN
     assert (await call(tmp_path, config, "review", "--json"))[1].strip() == "[]"
 
 
-async def test_once_takes_along_what_ended_without_its_pin(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_once_takes_along_what_ended_without_its_pin(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_shop
     config = settings(shop.dsn, panel.server.url, schedule={"first_check": 0})
     await prepare(shop)
@@ -646,8 +806,12 @@ async def test_once_takes_along_what_ended_without_its_pin(plain_shop: Shop, pan
     assert "with its PIN" in out.splitlines()[0]
 
 
-async def test_a_report_counts_each_order_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    """A PIN that came later is no second end, and what was reopened is open: the sums of the rows are the orders."""
+async def test_a_report_counts_each_order_once(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """A PIN that came later is no second end, and what was reopened is open: the sums of the rows
+    are the orders.
+    """
     config = settings(plain_shop.dsn, panel.server.url)
     await prepare(plain_shop)
     await sent(plain_shop, 3)
@@ -656,36 +820,56 @@ async def test_a_report_counts_each_order_once(plain_shop: Shop, panel: Panel, t
         "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, sent_at, checks) "
         "SELECT order_id, to_status, to_status, true, 'late', sent_at, 1 FROM order_monitor_events LIMIT 1"
     )
-    reopened = await plain_shop.connection.fetchval("SELECT order_id FROM order_monitor_events ORDER BY id LIMIT 1")
+    reopened = await plain_shop.connection.fetchval(
+        "SELECT order_id FROM order_monitor_events ORDER BY id LIMIT 1"
+    )
     await plain_shop.connection.execute(
-        "UPDATE product_orders SET external_status = 'sent', pin_code = NULL WHERE id = $1", reopened
+        "UPDATE product_orders SET external_status = 'sent', pin_code = NULL WHERE id = $1",
+        reopened,
     )
     code, out, _ = await call(tmp_path, config, "report", "--json")
     rows = json.loads(out)
     assert code == 0
-    for part in ([row for row in rows if row["is_total"]], [row for row in rows if not row["is_total"]]):
-        assert [sum(row[name] for row in part) for name in ("sent", "completed", "open")] == [3, 2, 1]
+    for part in (
+        [row for row in rows if row["is_total"]],
+        [row for row in rows if not row["is_total"]],
+    ):
+        assert [sum(row[name] for row in part) for name in ("sent", "completed", "open")] == [
+            3,
+            2,
+            1,
+        ]
     code, out, _ = await call(tmp_path, config, "report", "--csv")
     assert (code, len(out.splitlines())) == (0, 2), "the sheet's sum is the reader's own"
 
 
-async def test_review_shows_what_a_person_needs(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    """Which account by its name, the reference to look for there, how the order stands, and since when."""
+async def test_review_shows_what_a_person_needs(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Which account by its name, the reference to look for there, how the order stands, and since
+    when.
+    """
     await plain_shop.connection.execute(PLAIN_TABLES)
     integration = await Market(plain_shop).integration(
         None, name="my dealer", kod=KOD, sifre=SIFRE, base=panel.server.url
     )
-    order_id = await plain_shop.add(provider_id=integration, referans="R-4711")
+    order_id = await plain_shop.add(provider_id=integration, reference="R-4711")
     await plain_shop.connection.execute(
         "INSERT INTO order_monitor_review (order_id, kind, account) VALUES ($1::uuid, 'pin_missing', $2)",
         order_id,
         integration,
     )
-    config = settings(plain_shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True})
+    config = settings(
+        plain_shop.dsn, panel.server.url, provider={"source": "database", "allow_private": True}
+    )
     code, out, _ = await call(tmp_path, config, "review")
     assert code == 0
     assert f"account my dealer-{integration[:8]}, now 'sent', referans R-4711, sent 20" in out
     [line] = json.loads((await call(tmp_path, config, "review", "--json"))[1])
-    assert (line["account"], line["referans"], line["status"]) == (f"my dealer-{integration[:8]}", "R-4711", "sent")
+    assert (line["account"], line["referans"], line["status"]) == (
+        f"my dealer-{integration[:8]}",
+        "R-4711",
+        "sent",
+    )
     await plain_shop.connection.execute("DELETE FROM product_orders")
     assert "its row is gone" in (await call(tmp_path, config, "review"))[1]

@@ -1,11 +1,13 @@
-"""The program as its users run it: a process, with exit codes and signals, over a real database and a real server."""
+"""The program as its users run it: a process, with exit codes and signals, over a real database and
+a real server.
+"""
 
 import asyncio
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,12 @@ import pytest
 import trustme
 from aiohttp import web
 
-from order_monitor.commands.once import Wish, _pass
+from order_monitor.commands.once import Wish
+from order_monitor.commands.once import one_pass as make_pass
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import StandIn
-from order_monitor.providers.transport import CERTIFICATE_WORDS
+from order_monitor.providers.http.transport import CERTIFICATE_WORDS
 from order_monitor.settings.loading import load
 from order_monitor.tell.redactor import Redactor
 from tests import launch
@@ -49,7 +52,7 @@ class Panel:
         self.numbers: dict[str, int] = {}
 
     async def _behave(self, request: web.Request) -> web.StreamResponse | None:
-        from order_monitor.providers.znet_parser import render
+        from order_monitor.providers.znet.parser import render
 
         assert request.query["kod"] == KOD
         assert request.query["sifre"] == SIFRE
@@ -57,16 +60,22 @@ class Panel:
         await self.release.wait()
         return web.Response(text=self.body if self.body is not None else render(self._own(request)))
 
-    def pin_of(self, referans: str) -> str:
+    def pin_of(self, reference: str) -> str:
         """The PIN that an order was answered with."""
-        number = self.numbers[referans]
+        number = self.numbers[reference]
         return f"{PIN}-{number}" if number else PIN
 
     def _own(self, request: web.Request) -> Any:
         """The answer; a PIN is one order's, so that all but the first have another one."""
-        number = self.numbers.setdefault(request.query.get("tahsilat_api_islem_id", ""), len(self.numbers))
+        number = self.numbers.setdefault(
+            request.query.get("tahsilat_api_islem_id", ""), len(self.numbers)
+        )
         pin = getattr(self.answer, "pin", None)
-        return replace(self.answer, pin=Pin(f"{pin.reveal()}-{number}")) if pin and number else self.answer
+        return (
+            replace(self.answer, pin=Pin(f"{pin.reveal()}-{number}"))
+            if pin and number
+            else self.answer
+        )
 
 
 @pytest.fixture
@@ -84,7 +93,10 @@ class Run:
         self.process = process
         self.out = b""
         self.err = b""
-        self._readers = [asyncio.create_task(self._read("out")), asyncio.create_task(self._read("err"))]
+        self._readers = [
+            asyncio.create_task(self._read("out")),
+            asyncio.create_task(self._read("err")),
+        ]
 
     async def _read(self, name: str) -> None:
         stream = self.process.stdout if name == "out" else self.process.stderr
@@ -129,11 +141,21 @@ def settings(dsn: str, url: str, **more: dict[str, Any]) -> str:
 
 @asynccontextmanager
 async def running(
-    tmp_path: Path, config: str, *arguments: str, ahead: float = 0.0, rate: float = 1.0
+    tmp_path: Path,
+    config: str,
+    *arguments: str,
+    ahead: float = 0.0,
+    rate: float = 1.0,
+    more: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Run]:
-    """Run the program in a process of its own, whose machine's clock is ``ahead`` by so many seconds, or runs faster."""
+    """Run the program in a process of its own, whose machine's clock is ``ahead`` by so many
+    seconds, or runs faster.
+
+    ``more`` are further variables of its environment.
+    """
     (tmp_path / "monitor.toml").write_text(config)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("ORDER_MONITOR_")}
+    environ |= more or {}
     environ[launch.CLOCK_AHEAD] = str(ahead)
     environ[launch.CLOCK_RATE] = str(rate)
     async with ended(await launch.start(*arguments, cwd=tmp_path, env=environ)) as run:
@@ -186,7 +208,7 @@ KEYS = {
 
 async def test_once_writes_all_and_exits_0(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     ids = await sent(shop, 12)
-    await sent(shop, 2, referans="")
+    await sent(shop, 2, reference="")
     code, summary, _ = await once(tmp_path, settings(shop.dsn, panel.server.url))
     assert code == 0
     assert summary.keys() >= KEYS
@@ -199,27 +221,37 @@ async def test_once_writes_all_and_exits_0(shop: Shop, panel: Panel, tmp_path: P
     }
     for order_id in ids:
         row = await shop.row(order_id)
-        assert (row["external_status"], row["pin_code"]) == ("completed", panel.pin_of(row["provider_referans"]))
+        assert (row["external_status"], row["pin_code"]) == (
+            "completed",
+            panel.pin_of(row["provider_referans"]),
+        )
 
 
 @pytest.mark.parametrize(
-    ("answer", "counted"), [(Waiting("x"), "waiting"), (Cancelled("x"), "failed"), (Completed(None), "completed")]
+    ("answer", "counted"),
+    [(Waiting("x"), "waiting"), (Cancelled("x"), "failed"), (Completed(None), "completed")],
 )
-async def test_once_counts_each_kind(plain_shop: Shop, panel: Panel, tmp_path: Path, answer: Any, counted: str) -> None:
+async def test_once_counts_each_kind(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, answer: Any, counted: str
+) -> None:
     await sent(plain_shop, 5)
     panel.answer = answer
     code, summary, _ = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
     assert (code, summary["asked"], summary[counted]) == (0, 5, 5)
 
 
-async def test_once_counts_a_refused_question(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_once_counts_a_refused_question(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 3)
     panel.body = "3|Açıklama"
     code, summary, _ = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
     assert (code, summary["asked"], summary["refused"], summary["failed"]) == (0, 3, 3, 0)
 
 
-async def test_once_exits_1_when_the_account_is_shut(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_once_exits_1_when_the_account_is_shut(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     ids = await sent(plain_shop, 30)
     panel.body = "8|Bağlantı Hatası"
     code, summary, errors = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
@@ -231,16 +263,17 @@ async def test_once_exits_1_when_the_account_is_shut(plain_shop: Shop, panel: Pa
 async def test_once_counts_as_overdue_what_stays_so(
     plain_shop: Shop, panel: Panel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A definitive "still waiting" ends an overdue order; a refused question leaves it, and it is counted.
+    """A definitive "still waiting" ends an overdue order.
 
-    In this process: on a machine that was started just now a process of its own ends nothing by its age.
+    A refused question leaves it, and it is counted. In this process: on a machine that was started
+    just now a process of its own ends nothing by its age.
     """
     path = tmp_path / "monitor.toml"
     path.write_text(settings(plain_shop.dsn, panel.server.url, schedule={"give_up_after": 50}))
     await sent(plain_shop, 3)
 
     async def one_pass() -> tuple[int, dict[str, Any]]:
-        code = await _pass(load(path), Redactor(), Wish(as_json=True), clock=UpForLong())
+        code = await make_pass(load(path), Redactor(), Wish(as_json=True), clock=UpForLong())
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     panel.body = "3|Açıklama"
@@ -252,7 +285,9 @@ async def test_once_counts_as_overdue_what_stays_so(
     assert (code, summary["overdue"], summary["failed"], summary["waiting"]) == (0, 0, 3, 0)
 
 
-async def test_once_exits_1_when_something_is_stuck(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_once_exits_1_when_something_is_stuck(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 2)
     panel.answer = Completed(Pin("X" * 200), "")
     code, summary, _ = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
@@ -267,7 +302,9 @@ async def test_once_exits_3_without_a_database(panel: Panel, tmp_path: Path) -> 
     assert "CANARY" not in errors
 
 
-async def test_once_exits_1_where_the_table_lacks_a_column(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_once_exits_1_where_the_table_lacks_a_column(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await plain_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
     code, _, errors = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
     assert code == 1
@@ -276,7 +313,9 @@ async def test_once_exits_1_where_the_table_lacks_a_column(plain_shop: Shop, pan
 
 
 async def test_migrate_then_once(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    await plain_bare_shop.connection.execute(
+        "ALTER TABLE product_orders DROP COLUMN provider_referans"
+    )
     config = settings(plain_bare_shop.dsn, panel.server.url)
     async with running(tmp_path, config, "migrate", "--dry-run") as run:
         assert await run.end() == 0
@@ -293,19 +332,27 @@ async def test_migrate_then_once(plain_bare_shop: Shop, panel: Panel, tmp_path: 
     assert (await once(tmp_path, config))[0] == 0
 
 
-async def test_once_every_asks_only_what_came_due(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    now = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+async def test_once_every_asks_only_what_came_due(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    now = await plain_shop.connection.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp())::float8"
+    )
     await plain_shop.add(sent_at=now - 3000)
     due = await plain_shop.add(sent_at=now - 70)
     config = settings(
-        plain_shop.dsn, panel.server.url, schedule={"first_check": 60, "base": 600, "cap": 3600, "jitter": 0}
+        plain_shop.dsn,
+        panel.server.url,
+        schedule={"first_check": 60, "base": 600, "cap": 3600, "jitter": 0},
     )
     code, summary, _ = await once(tmp_path, config, "--every", "60s")
     assert (code, summary["asked"]) == (0, 1)
     assert (await plain_shop.row(due))["external_status"] == "completed"
 
 
-async def test_the_plain_summary_is_for_people(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_the_plain_summary_is_for_people(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 2)
     async with running(tmp_path, settings(plain_shop.dsn, panel.server.url), "--once") as run:
         assert await run.end() == 0
@@ -331,13 +378,16 @@ async def test_sigterm_finishes_what_is_under_way(shop: Shop, panel: Panel, tmp_
     done = {
         i
         for i, row in rows.items()
-        if row["external_status"] == "completed" and row["pin_code"] == panel.pin_of(row["provider_referans"])
+        if row["external_status"] == "completed"
+        and row["pin_code"] == panel.pin_of(row["provider_referans"])
     }
     assert {f"r-{i[:8]}" for i in done} == asked
     assert run.events()[-1]["event"] == "stopped"
 
 
-async def test_a_stop_waits_no_longer_than_its_grace(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_stop_waits_no_longer_than_its_grace(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 3)
     panel.release.clear()
     config = settings(plain_shop.dsn, panel.server.url, shutdown={"grace": 0.5})
@@ -386,16 +436,26 @@ def reported(run: Run) -> list[str]:
     """What Python and asyncio found wrong, save callbacks that were slow: a machine may be busy."""
     lines = run.err.decode().splitlines()
     plain = [line for line in lines if not line.startswith("{")]
-    said = [event for event in run.events() if event.get("library") == "asyncio" and event["level"] != "debug"]
-    return plain + [str(event) for event in said if not str(event.get("message", "")).startswith("Executing ")]
+    said = [
+        event
+        for event in run.events()
+        if event.get("library") == "asyncio" and event["level"] != "debug"
+    ]
+    return plain + [
+        str(event) for event in said if not str(event.get("message", "")).startswith("Executing ")
+    ]
 
 
 async def test_asyncios_debug_mode_finds_nothing_from_the_start_to_the_stop(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    """No coroutine that nobody awaits, no error that nobody reads, nothing left open: also with calls and writes cut off."""
+    """No coroutine that nobody awaits, no error that nobody reads, nothing left open: also with
+    calls and writes cut off.
+    """
     await sent(plain_shop, 20)
-    async with strict(tmp_path, settings(plain_shop.dsn, panel.server.url, shutdown={"grace": 1})) as run:
+    async with strict(
+        tmp_path, settings(plain_shop.dsn, panel.server.url, shutdown={"grace": 1})
+    ) as run:
         await run.event("order.completed")
         panel.release.clear()
         await sent(plain_shop, 5)
@@ -430,7 +490,8 @@ sink.close()
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [("nobody_awaits()", "never awaited"), ("asyncio.ensure_future(fail())", "ValueError")]
+    ("fault", "told"),
+    [("nobody_awaits()", "never awaited"), ("asyncio.ensure_future(fail())", "ValueError")],
 )
 async def test_what_is_not_awaited_would_be_reported(fault: str, told: str, tmp_path: Path) -> None:
     async with strict(tmp_path, "", CARELESS.format(fault)) as run:
@@ -438,7 +499,9 @@ async def test_what_is_not_awaited_would_be_reported(fault: str, told: str, tmp_
     assert told in str(reported(run))
 
 
-async def test_a_second_signal_leaves_at_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_second_signal_leaves_at_once(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 3)
     panel.release.clear()
     async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
@@ -450,7 +513,9 @@ async def test_a_second_signal_leaves_at_once(plain_shop: Shop, panel: Panel, tm
             assert await run.end() == 128 + signal.SIGTERM
 
 
-async def test_a_signal_at_any_moment_of_the_start_ends_it(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_signal_at_any_moment_of_the_start_ends_it(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     """D9: also before anything is set up."""
     for delay in (0.05, 0.2, 0.4, 0.6, 0.8):
         async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
@@ -506,13 +571,18 @@ sys.exit(run_to_exit(work(), set_up("info", "json")[0].close))
 
 
 async def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
-    """D11: a look-up in the system's resolver cannot be cancelled; the process leaves without it, with its own exit code."""
+    """D11: a look-up in the system's resolver cannot be cancelled.
+
+    The process leaves without it, with its own exit code.
+    """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING)
     async with asyncio.timeout(30):
         assert await process.wait() == 7
 
 
-async def test_two_daemons_and_a_cron_job_end_each_order_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_two_daemons_and_a_cron_job_end_each_order_once(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     """E1: overlap costs calls, never a wrong row."""
     await plain_shop.connection.execute(
         "CREATE TABLE ends (id uuid, was text, now text);"
@@ -531,7 +601,10 @@ async def test_two_daemons_and_a_cron_job_end_each_order_once(plain_shop: Shop, 
             await run.event("started")
             run.process.send_signal(signal.SIGTERM)
             assert await run.end() == 0
-    assert await plain_shop.connection.fetchval("SELECT count(*) FROM ends WHERE now = 'completed'") == 60
+    assert (
+        await plain_shop.connection.fetchval("SELECT count(*) FROM ends WHERE now = 'completed'")
+        == 60
+    )
     assert (
         await plain_shop.connection.fetchval(
             "SELECT count(*) FROM (SELECT id FROM ends GROUP BY id HAVING count(*) > 1) x"
@@ -540,7 +613,9 @@ async def test_two_daemons_and_a_cron_job_end_each_order_once(plain_shop: Shop, 
     )
 
 
-async def test_an_interrupted_pass_reports_what_was_left(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_an_interrupted_pass_reports_what_was_left(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 30)
     panel.release.clear()
     config = settings(plain_shop.dsn, panel.server.url, limits={"concurrency": 5})
@@ -556,11 +631,17 @@ async def test_an_interrupted_pass_reports_what_was_left(plain_shop: Shop, panel
     assert (summary["asked"], summary["completed"], summary["not_asked"]) == (5, 5, 25)
 
 
-async def test_a_panel_with_its_own_authority_is_told_of_and_then_trusted(plain_shop: Shop, tmp_path: Path) -> None:
-    """`--once --json` names the account's reason, `check` says what to do, and ``provider.ca_file`` mends it."""
+async def test_a_panel_with_its_own_authority_is_told_of_and_then_trusted(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """`--once --json` names the account's reason, `check` says what to do, and ``provider.ca_file``
+    mends it.
+    """
     await sent(plain_shop, 8)
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(b"OK|1| |x" if b"pin_kontrol" in head else b"OK|5.00"))
 
     ca = trustme.CA()
@@ -587,7 +668,9 @@ async def test_a_panel_with_its_own_authority_is_told_of_and_then_trusted(plain_
 async def test_one_row_that_a_trigger_refuses_holds_up_nothing(
     plain_shop: Shop, panel: Panel, tmp_path: Path, code: str
 ) -> None:
-    """The others are written and new ones too, the daemon stays ready and stops at once, and the row is named with its code."""
+    """The others are written and new ones too, the daemon stays ready and stops at once, and the
+    row is named with its code.
+    """
     shop = plain_shop
     ids = await sent(shop, 60)
     async with running(tmp_path, settings(shop.dsn, panel.server.url), "migrate") as run:

@@ -1,4 +1,6 @@
-"""The daemon as a process whose every write is refused: whoever watches it is told within a minute and a half."""
+"""The daemon as a process whose every write is refused: whoever watches it is told within a minute
+and a half.
+"""
 
 import asyncio
 import time
@@ -35,7 +37,10 @@ async def test_a_pass_that_can_write_nothing_is_not_well(
 async def test_a_daemon_whose_every_write_is_refused_is_not_ready(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    """After the whole minute, by a clock that is quicker: /readyz, `status`; and ready again when the wall is gone."""
+    """After the whole minute, by a clock that is quicker: /readyz, `status`.
+
+    And ready again when the wall is gone.
+    """
     await sent(plain_shop, 6)
     await plain_shop.connection.execute(NO)
     config = settings(plain_shop.dsn, panel.server.url, schedule={"cap": 5})
@@ -65,7 +70,11 @@ async def test_a_person_resolves_an_order_while_the_queue_of_notifications_is_fu
     (order_id,) = await sent(plain_shop, 1)
     await shadowed(plain_shop)
     config = settings(plain_shop.dsn, panel.server.url)
-    code, out, err = await call(tmp_path, config, "resolve", order_id, "--failed", "--reason", "by phone")
+    code, out, err = await call(
+        tmp_path, config, "resolve", order_id, "--failed", "--reason", "by phone"
+    )
     assert code == 0, out + err
     assert (await plain_shop.row(order_id))["external_status"] == "failed"
-    assert await plain_shop.connection.fetchval("SELECT outcome FROM order_monitor_events") == "failed"
+    assert (
+        await plain_shop.connection.fetchval("SELECT outcome FROM order_monitor_events") == "failed"
+    )

@@ -1,4 +1,6 @@
-"""SIGHUP on a real daemon: what can change does, what cannot is named, and a bad file changes nothing."""
+"""SIGHUP on a real daemon: what can change does, what cannot is named, and a bad file changes
+nothing.
+"""
 
 import asyncio
 import signal
@@ -14,7 +16,9 @@ from tests.shops import SHOP, Shop
 __all__ = ["panel"]
 
 
-async def reload(run: Run, tmp_path: Path, config: str, event: str = "settings.reloaded") -> dict[str, Any]:
+async def reload(
+    run: Run, tmp_path: Path, config: str, event: str = "settings.reloaded"
+) -> dict[str, Any]:
     before = len([e for e in run.events() if e["event"] == event])
     (tmp_path / "monitor.toml").write_text(config)
     run.process.send_signal(signal.SIGHUP)
@@ -26,7 +30,9 @@ async def reload(run: Run, tmp_path: Path, config: str, event: str = "settings.r
             await asyncio.sleep(0.01)
 
 
-async def test_a_corrected_password_is_taken_up_at_once(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_corrected_password_is_taken_up_at_once(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     ids = await sent(plain_shop, 12)
     wrong = {"base_url": "http://127.0.0.1:1", "connect_timeout": 1}
     config = settings(plain_shop.dsn, panel.server.url)
@@ -56,7 +62,9 @@ async def test_a_hang_up_at_any_moment_of_a_stop_changes_nothing_about_it(
     assert [e for e in run.events() if e["event"] == "stopped"][-1]["clean"]
 
 
-async def test_a_bad_file_keeps_the_old_settings_and_says_why(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_bad_file_keeps_the_old_settings_and_says_why(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url)
     async with running(tmp_path, config) as run:
         await run.event("started")
@@ -71,7 +79,9 @@ async def test_a_bad_file_keeps_the_old_settings_and_says_why(plain_shop: Shop, 
         assert await run.end() == 0
 
 
-async def test_what_cannot_change_while_running_is_named(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_what_cannot_change_while_running_is_named(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
         await run.event("started")
         changed = settings(
@@ -97,23 +107,34 @@ async def test_what_cannot_change_while_running_is_named(plain_shop: Shop, panel
             while (await plain_shop.row(order_id))["external_status"] != "completed":
                 await asyncio.sleep(0.02)
         again = await reload(run, tmp_path, changed)
-        assert (again["changed"], set(again["need_restart"])) == ([], {"health.port", "statuses.completed"})
-        debug = [e for e in run.events() if e["event"] == "order.asked" and e["order_id"] == order_id]
+        assert (again["changed"], set(again["need_restart"])) == (
+            [],
+            {"health.port", "statuses.completed"},
+        )
+        debug = [
+            e for e in run.events() if e["event"] == "order.asked" and e["order_id"] == order_id
+        ]
         assert debug == [], "the level is that of the new settings"
         run.process.terminate()
         assert await run.end() == 0
 
 
-async def test_the_time_limit_is_the_new_one(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_the_time_limit_is_the_new_one(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     """In the decision too, which is made beside the database."""
     from order_monitor.core.answer import Waiting
 
     panel.answer = Waiting("bekleniyor")
     (order_id,) = await sent(plain_shop, 1)
-    async with running(tmp_path, settings(plain_shop.dsn, panel.server.url, schedule={"cap": 1})) as run:
+    async with running(
+        tmp_path, settings(plain_shop.dsn, panel.server.url, schedule={"cap": 1})
+    ) as run:
         await run.event("order.processing")
         await reload(
-            run, tmp_path, settings(plain_shop.dsn, panel.server.url, schedule={"cap": 1, "give_up_after": "50s"})
+            run,
+            tmp_path,
+            settings(plain_shop.dsn, panel.server.url, schedule={"cap": 1, "give_up_after": "50s"}),
         )
         async with asyncio.timeout(30):
             while (await plain_shop.row(order_id))["external_status"] != "failed":

@@ -33,22 +33,30 @@ async def statuses(shop: Shop, *order_ids: str) -> list[str]:
     return [(await shop.row(order_id))["external_status"] for order_id in order_ids]
 
 
-async def test_by_kind_each_has_its_own_event_as_one_alone(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_by_kind_each_has_its_own_event_as_one_alone(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     shop, config = plain_shop, settings(plain_shop.dsn, NOBODY, schedule=RARELY)
     await prepare(shop)
     a, b, c, alone = await sent(shop, 4)
     await reviewed(shop, "not_known", a, b, alone)
     await reviewed(shop, "unknown_state", c)
     assert (await call(tmp_path, config, "resolve", alone, *FAIL))[0] == 0
-    code, out, _ = await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--dry-run")
+    code, out, _ = await call(
+        tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--dry-run"
+    )
     lines = out.splitlines()
     assert (code, {line.partition(":")[0] for line in lines[:-1]}) == (0, {a, b})
     assert lines[-1] == "2 orders; nothing was written (--dry-run)"
     for wrong in ((), ("--confirm", "3")):
-        code, out, err = await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, *wrong)
+        code, out, err = await call(
+            tmp_path, config, "resolve", "--kind", "not_known", *FAIL, *wrong
+        )
         assert (code, out, "2 orders" in err, "nothing was written" in err) == (1, "", True, True)
     assert len(await events(shop)) == 1
-    code, out, err = await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--confirm", "2")
+    code, out, err = await call(
+        tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--confirm", "2"
+    )
     assert (code, err) == (0, "")
     assert set(out.splitlines()) == {
         f"{a}: now 'failed', by Ayşe",
@@ -60,7 +68,9 @@ async def test_by_kind_each_has_its_own_event_as_one_alone(plain_shop: Shop, tmp
     own = ("id", "uid", "order_id", "decided_at", "reference", "sent_at")
     one, *others = ({k: v for k, v in event.items() if k not in own} for event in told)
     assert others == [one, one], "as one alone"
-    rest = await shop.connection.fetch("SELECT kind FROM order_monitor_review WHERE closed_at IS NULL")
+    rest = await shop.connection.fetch(
+        "SELECT kind FROM order_monitor_review WHERE closed_at IS NULL"
+    )
     assert [row["kind"] for row in rest] == ["unknown_state"]
 
 
@@ -68,15 +78,26 @@ async def test_where_there_is_none_nothing_is_decided(plain_shop: Shop, tmp_path
     config = settings(plain_shop.dsn, NOBODY, schedule=RARELY)
     await prepare(plain_shop)
     (order,) = await sent(plain_shop, 1)
-    for confirm, code in (((), 0), (("--confirm", "0"), 0), (("--confirm", "1"), 1), (("--dry-run",), 0)):
-        assert (await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, *confirm))[0] == code
+    for confirm, code in (
+        ((), 0),
+        (("--confirm", "0"), 0),
+        (("--confirm", "1"), 1),
+        (("--dry-run",), 0),
+    ):
+        assert (await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, *confirm))[
+            0
+        ] == code
     assert await statuses(plain_shop, order) == ["sent"]
 
 
-async def test_by_age_and_account_only_those_that_are_all_of_it(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_by_age_and_account_only_those_that_are_all_of_it(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     shop = plain_shop
     await shop.connection.execute(PLAIN_TABLES)
-    config = settings(shop.dsn, NOBODY, provider={"source": "database", "allow_private": True}, schedule=RARELY)
+    config = settings(
+        shop.dsn, NOBODY, provider={"source": "database", "allow_private": True}, schedule=RARELY
+    )
     await prepare(shop)
     now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
     first, second = (str(uuid.uuid4()) for _ in range(2))
@@ -88,25 +109,51 @@ async def test_by_age_and_account_only_those_that_are_all_of_it(plain_shop: Shop
     ages = ((3 * 86_400, first), (3600, first), (3 * 86_400, second))
     old, young, others = [await shop.add(sent_at=now - age) for age, _ in ages]
     for order, (_, account) in zip((old, young, others), ages, strict=True):
-        await shop.connection.execute("UPDATE product_orders SET provider_id = $2 WHERE id = $1::uuid", order, account)
+        await shop.connection.execute(
+            "UPDATE product_orders SET provider_id = $2 WHERE id = $1::uuid", order, account
+        )
     code, out, err = await call(
-        tmp_path, config, "resolve", "--account", f"Bayi 0-{first[:8]}", "--older-than", "2d", *FAIL, "--confirm", "1"
+        tmp_path,
+        config,
+        "resolve",
+        "--account",
+        f"Bayi 0-{first[:8]}",
+        "--older-than",
+        "2d",
+        *FAIL,
+        "--confirm",
+        "1",
     )
-    assert (code, out.splitlines()) == (0, [f"{old}: now 'failed', by Ayşe", "1 order: 1 decided, 0 not"]), err
+    assert (code, out.splitlines()) == (
+        0,
+        [f"{old}: now 'failed', by Ayşe", "1 order: 1 decided, 0 not"],
+    ), err
     assert await statuses(shop, old, young, others) == ["failed", "sent", "sent"]
-    code, _, err = await call(tmp_path, config, "resolve", "--account", "nobody", *FAIL, "--confirm", "1")
+    code, _, err = await call(
+        tmp_path, config, "resolve", "--account", "nobody", *FAIL, "--confirm", "1"
+    )
     assert (code, "there is no account 'nobody'" in err) == (1, True)
 
 
-async def test_what_cannot_be_decided_is_said_and_stops_no_other(plain_shop: Shop, tmp_path: Path) -> None:
-    """A failure is never written over a PIN, an ended order stays, a row that somebody holds is left: as for one alone."""
+async def test_what_cannot_be_decided_is_said_and_stops_no_other(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    """A failure is never written over a PIN, an ended order stays, a row that somebody holds is
+    left: as for one alone.
+    """
     shop, config = plain_shop, settings(plain_shop.dsn, NOBODY, schedule=RARELY)
     await prepare(shop)
     a, with_pin, ended, b = await sent(shop, 4)
-    await shop.connection.execute("UPDATE product_orders SET pin_code = 'PIN-1' WHERE id = $1::uuid", with_pin)
-    await shop.connection.execute("UPDATE product_orders SET external_status = 'completed' WHERE id = $1::uuid", ended)
+    await shop.connection.execute(
+        "UPDATE product_orders SET pin_code = 'PIN-1' WHERE id = $1::uuid", with_pin
+    )
+    await shop.connection.execute(
+        "UPDATE product_orders SET external_status = 'completed' WHERE id = $1::uuid", ended
+    )
     await reviewed(shop, "not_known", a, with_pin, ended, b)
-    code, out, err = await call(tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--confirm", "4")
+    code, out, err = await call(
+        tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--confirm", "4"
+    )
     assert code == 1
     assert out.splitlines()[-1] == "4 orders: 2 decided, 2 not"
     assert {line.partition(":")[0] for line in err.splitlines()} == {with_pin, ended}
@@ -114,9 +161,11 @@ async def test_what_cannot_be_decided_is_said_and_stops_no_other(plain_shop: Sho
     assert "PIN-1" not in out + err
 
 
-async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     """On the locked row: it was understood after all between the count and the decision."""
-    from order_monitor.commands.composition import database_of
+    from order_monitor.app import database_of
     from order_monitor.commands.resolve import Decision, resolve_one
     from order_monitor.settings.loading import load
 
@@ -132,7 +181,9 @@ async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(plain_shop:
 
     async def close_it() -> None:
         async with shop.connection.transaction():
-            await shop.connection.execute("SELECT 1 FROM product_orders WHERE id = $1::uuid FOR UPDATE", order)
+            await shop.connection.execute(
+                "SELECT 1 FROM product_orders WHERE id = $1::uuid FOR UPDATE", order
+            )
             locked.set()
             await asyncio.sleep(0.6)
             await shop.connection.execute("UPDATE order_monitor_review SET closed_at = now()")
@@ -163,7 +214,9 @@ async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(plain_shop:
     ],
 )
 async def test_bad_usage_is_said(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    code, out, err = await call(tmp_path, settings("postgresql://h/n", NOBODY), "resolve", "--completed", *arguments)
+    code, out, err = await call(
+        tmp_path, settings("postgresql://h/n", NOBODY), "resolve", "--completed", *arguments
+    )
     assert (code, out) == (2, "")
     assert err
 
@@ -197,7 +250,10 @@ async def test_on_a_terminal_the_count_is_typed(plain_shop: Shop, tmp_path: Path
     wanted = ("resolve", "--kind", "not_known", *FAIL)
     for typed in (b"y\n", b"1\n", b"\n"):
         code, out = await on_terminal(tmp_path, typed, *wanted)
-        assert (code, "2 orders to be decided (failed). Type the number to go on:" in out) == (1, True)
+        assert (code, "2 orders to be decided (failed). Type the number to go on:" in out) == (
+            1,
+            True,
+        )
         assert await statuses(shop, *orders) == ["sent", "sent"]
     code, out = await on_terminal(tmp_path, b"2\n", *wanted)
     assert (code, await statuses(shop, *orders)) == (0, ["failed", "failed"]), out

@@ -1,4 +1,6 @@
-"""A right that is missing is no table that is missing: told apart, all in one go, as SQL that mends it when it is pasted."""
+"""A right that is missing is no table that is missing: told apart, all in one go, as SQL that mends
+it when it is pasted.
+"""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from order_monitor.demo.standin import StandIn
-from order_monitor.shop.own_tables import NEEDED
+from order_monitor.shop.schema.own_tables import NEEDED
 from tests.commands.test_check import check, of
 from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, settings
 from tests.shop.test_accounts import PLAIN_TABLES, Market
@@ -19,9 +21,13 @@ __all__ = ["panel"]
 
 @asynccontextmanager
 async def role_of(shop: Shop, rights: str = "") -> AsyncIterator[tuple[str, str]]:
-    """A role with ``rights`` (``{role}`` stands for its name): its name, and its address of the shop's database."""
+    """A role with ``rights`` (``{role}`` stands for its name): its name, and its address of the
+    shop's database.
+    """
     role = f"r{uuid.uuid4().hex}"
-    await shop.connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; {rights.format(role=role)}")
+    await shop.connection.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; {rights.format(role=role)}"
+    )
     try:
         yield role, f"postgresql://{role}:pw@{shop.dsn.partition('@')[2]}"
     finally:
@@ -33,8 +39,13 @@ def enough(role: str = "{role}") -> str:
 
 
 @pytest.mark.parametrize("table", list(NEEDED))
-async def test_check_survives_each_right_that_is_missing(plain_shop: Shop, tmp_path: Path, table: str) -> None:
-    async with StandIn({}, kod=KOD, sifre=SIFRE) as server, role_of(plain_shop, enough()) as (role, dsn):
+async def test_check_survives_each_right_that_is_missing(
+    plain_shop: Shop, tmp_path: Path, table: str
+) -> None:
+    async with (
+        StandIn({}, kod=KOD, sifre=SIFRE) as server,
+        role_of(plain_shop, enough()) as (role, dsn),
+    ):
         config = settings(dsn, server.url)
         for right in NEEDED[table]:
             await plain_shop.connection.execute(f"REVOKE {right} ON {table} FROM {role}")
@@ -51,14 +62,18 @@ async def test_check_survives_each_right_that_is_missing(plain_shop: Shop, tmp_p
 async def test_all_that_is_missing_is_told_in_one_go_and_is_enough(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
-    """In check, migrate, ``--once`` and the daemon's log: the same SQL, and after it nothing is missing any more."""
+    """In check, migrate, ``--once`` and the daemon's log: the same SQL, and after it nothing is
+    missing any more.
+    """
     shop = plain_shop
     await shop.connection.execute(PLAIN_TABLES)
     integration = await Market(shop).integration(None, kod=KOD, sifre=SIFRE, base=panel.server.url)
     order_id = await shop.add(provider_id=integration, sent_at=1.0)
     await shop.connection.execute("UPDATE product_orders SET sent_at = now() - interval '1 hour'")
     async with role_of(shop, "REVOKE USAGE ON SCHEMA public FROM PUBLIC") as (_, dsn):
-        config = settings(dsn, panel.server.url, provider={"source": "database", "allow_private": True})
+        config = settings(
+            dsn, panel.server.url, provider={"source": "database", "allow_private": True}
+        )
         code, lines, _ = await check(tmp_path, config)
         assert (code, list(of(lines, "error"))) == (1, ["rights"])
         sql = of(lines, "error")["rights"]["do"]
@@ -82,7 +97,9 @@ async def test_all_that_is_missing_is_told_in_one_go_and_is_enough(
         assert (await shop.row(order_id))["external_status"] == "completed"
 
 
-async def test_a_column_that_may_not_be_read_is_not_said_to_be_missing(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_a_column_that_may_not_be_read_is_not_said_to_be_missing(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     columns = "id, tenant_id, external_status, sent_at, note, package_id, provider_referans"
     rights = f"GRANT SELECT ({columns}), UPDATE (external_status, note) ON product_orders TO {{role}}; {least_rights('{role}')}"
     async with role_of(plain_shop, rights) as (role, dsn):
@@ -93,13 +110,23 @@ async def test_a_column_that_may_not_be_read_is_not_said_to_be_missing(plain_sho
         assert "no column" not in str(lines)
 
 
-async def test_what_is_left_out_for_want_of_a_right_is_a_warning(plain_shop: Shop, tmp_path: Path) -> None:
+async def test_what_is_left_out_for_want_of_a_right_is_a_warning(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
     await plain_shop.connection.execute("ALTER TABLE product_orders ADD COLUMN duration_ms integer")
-    columns = "id, tenant_id, external_status, sent_at, pin_code, note, package_id, provider_referans"
+    columns = (
+        "id, tenant_id, external_status, sent_at, pin_code, note, package_id, provider_referans"
+    )
     written = "external_status, pin_code, note"
     rights = f"GRANT SELECT ({columns}), UPDATE ({written}) ON product_orders TO {{role}}; {least_rights('{role}')}"
-    async with StandIn({}, kod=KOD, sifre=SIFRE) as server, role_of(plain_shop, rights) as (role, dsn):
-        secret = {"url": "https://shop.example/hook", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    async with (
+        StandIn({}, kod=KOD, sifre=SIFRE) as server,
+        role_of(plain_shop, rights) as (role, dsn),
+    ):
+        secret = {
+            "url": "https://shop.example/hook",
+            "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        }
         config = settings(dsn, server.url, webhook=secret)
         code, lines, _ = await check(tmp_path, config)
         warning = of(lines, "warning")["rights"]["do"]
@@ -111,8 +138,12 @@ async def test_what_is_left_out_for_want_of_a_right_is_a_warning(plain_shop: Sho
         assert (code, of(lines, "warning")) == (0, {})
 
 
-async def test_who_cannot_make_our_tables_is_given_all_for_the_owner(bare_shop: Shop, tmp_path: Path) -> None:
-    """The SQL comes line by line, as it is pasted into psql, and brings the rights on what it makes."""
+async def test_who_cannot_make_our_tables_is_given_all_for_the_owner(
+    bare_shop: Shop, tmp_path: Path
+) -> None:
+    """The SQL comes line by line, as it is pasted into psql, and brings the rights on what it
+    makes.
+    """
     async with role_of(bare_shop, "GRANT SELECT, UPDATE ON product_orders TO {role}") as (_, dsn):
         async with running(tmp_path, settings(dsn, "http://127.0.0.1:1"), "migrate") as run:
             assert await run.end() == 1
@@ -127,7 +158,10 @@ async def test_who_cannot_make_our_tables_is_given_all_for_the_owner(bare_shop: 
 @pytest.mark.parametrize(
     ("command", "grant"),
     [
-        (("pause", "default", "--reason", "x"), 'GRANT INSERT, UPDATE, DELETE ON "public"."order_monitor_pauses"'),
+        (
+            ("pause", "default", "--reason", "x"),
+            'GRANT INSERT, UPDATE, DELETE ON "public"."order_monitor_pauses"',
+        ),
         (("report", "--since", "1h"), 'GRANT SELECT ON "public"."order_monitor_events"'),
         (("replay", "--dead"), 'GRANT UPDATE ON "public"."order_monitor_deliveries"'),
     ],

@@ -55,9 +55,14 @@ async def test_a_healthy_daemon_says_so(plain_shop: Shop, panel: Panel, tmp_path
         assert code == 0
         assert "healthy" in out
         assert ids[0] in out
-        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        async with httpx.AsyncClient(
+            trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}
+        ) as client:
             metrics = await client.get(f"http://127.0.0.1:{port}/metrics")
-            assert 'order_monitor_checks_total{account="default",outcome="completed"} 3.0' in metrics.text
+            assert (
+                'order_monitor_checks_total{account="default",outcome="completed"} 3.0'
+                in metrics.text
+            )
             assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
         async with running(tmp_path / "asker", config, "top", "--every", "0.1s") as watching:
             while watching.out.count(b"last changes") < 2:
@@ -68,7 +73,9 @@ async def test_a_healthy_daemon_says_so(plain_shop: Shop, panel: Panel, tmp_path
         assert await run.end() == 0
 
 
-async def test_an_unhealthy_one_is_1_and_a_silent_one_is_4(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_an_unhealthy_one_is_1_and_a_silent_one_is_4(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await sent(plain_shop, 12)
     panel.body = "8|Bağlantı Hatası"
     port = free_port()
@@ -82,16 +89,20 @@ async def test_an_unhealthy_one_is_1_and_a_silent_one_is_4(plain_shop: Shop, pan
         run.process.terminate()
         await run.end()
     code, _, errors = await status(tmp_path, config, "--json")
-    assert (code, f"nobody answers at 127.0.0.1:{port}" in errors) == (4, True)
+    assert (code, f"no answer at 127.0.0.1:{port}" in errors) == (4, True)
     assert (await status(tmp_path, config.replace(f"port = {port}", "port = 0")))[0] == 4
     assert (await status(tmp_path, config.replace(f"port = {port}", "enabled = false")))[0] == 4
     async with running(tmp_path / "asker", config, "top") as watching:
         assert await watching.end() == 4
 
 
-async def test_somebody_else_at_that_port_is_no_daemon(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_somebody_else_at_that_port_is_no_daemon(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     port = int(panel.server.url.rpartition(":")[2])
-    code, _, errors = await status(tmp_path, settings(plain_shop.dsn, panel.server.url, health={"port": port}))
+    code, _, errors = await status(
+        tmp_path, settings(plain_shop.dsn, panel.server.url, health={"port": port})
+    )
     assert (code, "does not answer as order-monitor does" in errors) == (4, True)
 
 
@@ -114,16 +125,25 @@ async def test_a_terminal_shows_who_asks_what() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(screen(document_of((await stages.shared()).view)))
     text = console.export_text()
-    for words in ("asked by shop-2-815/20002", "asked by nobody yet", "posts and counts for all", "this one"):
+    for words in (
+        "asked by shop-2-815/20002",
+        "not asked by any process yet",
+        "posts and counts for all",
+        "this one",
+    ):
         assert words in text
 
 
-async def test_top_in_a_pipe_ends_with_its_reader(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_top_in_a_pipe_ends_with_its_reader(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url, health={"port": free_port()})
     async with running(tmp_path, config) as run:
         await run.event("started")
         command = f'"{sys.executable}" -m order_monitor top --every 0.1s | head -1; exit ${{PIPESTATUS[0]}}'
-        watching = await asyncio.create_subprocess_exec("/bin/bash", "-c", command, cwd=tmp_path, stdout=-1, stderr=-1)
+        watching = await asyncio.create_subprocess_exec(
+            "/bin/bash", "-c", command, cwd=tmp_path, stdout=-1, stderr=-1
+        )
         async with asyncio.timeout(30):
             out, err = await watching.communicate()
         assert (watching.returncode, out.count(b"\n"), err) == (0, 1, b"")

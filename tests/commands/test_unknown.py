@@ -1,5 +1,8 @@
-"""Orders that the provider does not know beside good ones, in real processes: what cron finds, and what a person is told."""
+"""Orders that the provider does not know beside good ones, in real processes: what cron finds, and
+what a person is told.
+"""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ async def mixed(shop: Shop) -> tuple[list[str], list[str]]:
     good: list[str] = []
     odd: list[str] = []
     for n in range(60):
-        (order_id,) = await sent(shop, 1, referans=f"{'good' if n % 3 == 0 else 'odd'}-{n}")
+        (order_id,) = await sent(shop, 1, reference=f"{'good' if n % 3 == 0 else 'odd'}-{n}")
         (good if n % 3 == 0 else odd).append(order_id)
     return good, odd
 
@@ -42,7 +45,9 @@ async def statuses(shop: Shop, ids: list[str]) -> set[str]:
     return {str((await shop.row(i))["external_status"]) for i in ids}
 
 
-@pytest.mark.parametrize(("status", "body"), [(200, "3|bulunamadi"), (200, ""), (500, "")], ids=["3|", "empty", "500"])
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, "3|bulunamadi"), (200, ""), (500, "")], ids=["3|", "empty", "500"]
+)
 async def test_cron_finds_all_that_are_good(
     plain_shop: Shop, panel: Panel, tmp_path: Path, status: int, body: str
 ) -> None:
@@ -59,7 +64,9 @@ async def test_cron_finds_all_that_are_good(
     assert (summary["asked"], summary["not_asked"]) == (40, 0)
 
 
-async def test_the_daemon_finds_them_and_a_person_is_told(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_the_daemon_finds_them_and_a_person_is_told(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     Forgetful(panel, 200, "3|bulunamadi")
     good, odd = await mixed(plain_shop)
     await prepare(plain_shop)
@@ -67,6 +74,11 @@ async def test_the_daemon_finds_them_and_a_person_is_told(plain_shop: Shop, pane
     async with running(tmp_path, config) as run:
         told = await run.event("account.not_known")
         assert told["account"] == "default"
+        async with asyncio.timeout(60):
+            while await plain_shop.connection.fetchval(
+                "SELECT count(*) FROM order_monitor_review WHERE closed_at IS NULL"
+            ) < len(odd):
+                await asyncio.sleep(0.05)
     assert await statuses(plain_shop, good) == {"completed"}
     assert await statuses(plain_shop, odd) == {"sent"}
     _, out, _ = await call(tmp_path, config, "explain", odd[0])

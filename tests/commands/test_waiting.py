@@ -1,4 +1,7 @@
-"""What may be there later is waited for, with the cause in one line; what no waiting mends is exit code 2."""
+"""What may be there later is waited for, with the cause in one line.
+
+What no waiting mends is exit code 2.
+"""
 
 import asyncio
 import socket
@@ -68,12 +71,16 @@ async def with_a_role(shop: Shop) -> str:
     with suppress(Exception):
         await connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'p'")
     tables = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
-    await connection.execute(f"GRANT {tables} TO {ROLE}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
+    await connection.execute(
+        f"GRANT {tables} TO {ROLE}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}"
+    )
     return str(httpx.URL(shop.dsn).copy_with(username=ROLE, password="p"))
 
 
 @pytest.mark.parametrize("what", WRONG)
-async def test_what_is_not_there_yet_is_waited_for(plain_shop: Shop, panel: Panel, tmp_path: Path, what: str) -> None:
+async def test_what_is_not_there_yet_is_waited_for(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, what: str
+) -> None:
     wrong, right, cause = WRONG[what]
     dsn = await with_a_role(plain_shop)
     await plain_shop.connection.execute(wrong)
@@ -90,15 +97,21 @@ async def test_what_is_not_there_yet_is_waited_for(plain_shop: Shop, panel: Pane
         assert [line["event"] for line in run.events()].count("scan.waiting") <= 2
 
 
-@pytest.mark.parametrize("what", ["the table is being renamed", "a column comes later", "a word comes later"])
-async def test_a_pass_does_not_wait(plain_shop: Shop, panel: Panel, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["the table is being renamed", "a column comes later", "a word comes later"]
+)
+async def test_a_pass_does_not_wait(
+    plain_shop: Shop, panel: Panel, tmp_path: Path, what: str
+) -> None:
     await plain_shop.connection.execute(WRONG[what][0])
     code, _, errors = await once(tmp_path, settings(plain_shop.dsn, panel.server.url))
     assert code == 1
     assert WRONG[what][2] in errors
 
 
-async def test_a_zone_that_is_missing_in_the_settings_is_exit_2(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_zone_that_is_missing_in_the_settings_is_exit_2(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     await plain_shop.connection.execute("ALTER TABLE product_orders ALTER sent_at TYPE timestamp")
     async with running(tmp_path, settings(plain_shop.dsn, panel.server.url)) as run:
         assert await run.end() == 2
@@ -117,7 +130,9 @@ async def test_a_zone_that_is_missing_in_the_settings_is_exit_2(plain_shop: Shop
 async def test_a_database_that_cannot_be_reached_is_waited_for(
     plain_shop: Shop, panel: Panel, tmp_path: Path, change: dict[str, str] | str, cause: str
 ) -> None:
-    """A name that is not known, a login that is not let in: the operator mends that in the database, and need not come here."""
+    """A name that is not known, a login that is not let in: the operator mends that in the
+    database, and need not come here.
+    """
     dsn = change if isinstance(change, str) else str(httpx.URL(plain_shop.dsn).copy_with(**change))
     async with running(tmp_path, settings(dsn, panel.server.url)) as run:
         assert cause in (await run.event("scan.waiting"))["why"]
@@ -126,7 +141,9 @@ async def test_a_database_that_cannot_be_reached_is_waited_for(
     assert "CANARY" not in run.err.decode()
 
 
-async def test_too_many_connections_are_waited_for(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_too_many_connections_are_waited_for(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     dsn = await with_a_role(plain_shop)
     await plain_shop.connection.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
     try:
@@ -139,7 +156,9 @@ async def test_too_many_connections_are_waited_for(plain_shop: Shop, panel: Pane
         await plain_shop.connection.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
 
 
-async def test_a_taken_health_port_stops_nobody(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_taken_health_port_stops_nobody(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = settings(plain_shop.dsn, panel.server.url, health={"port": port})

@@ -73,7 +73,9 @@ def test_an_amount_with_either_separator(text: str, number: float | None) -> Non
 
 @given(
     cents=st.integers(-(10**12), 10**12),
-    separators=st.sampled_from([(".", ","), (",", "."), (" ", ","), ("\u2009", "."), ("'", "."), ("", ","), ("", ".")]),
+    separators=st.sampled_from(
+        [(".", ","), (",", "."), (" ", ","), ("\u2009", "."), ("'", "."), ("", ","), ("", ".")]
+    ),
 )
 def test_whatever_is_written_with_cents_reads_back(cents: int, separators: tuple[str, str]) -> None:
     between, point = separators
@@ -86,3 +88,8 @@ def test_whatever_is_written_with_cents_reads_back(cents: int, separators: tuple
 def test_no_text_makes_it_raise(text: str) -> None:
     number = amount_of(text)
     assert number is None or math.isfinite(number)
+
+
+def test_an_amount_has_forty_characters_at_most() -> None:
+    assert amount_of("7".rjust(40, "0")) == 7
+    assert amount_of("7".rjust(41, "0")) is None

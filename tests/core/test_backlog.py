@@ -1,23 +1,29 @@
-"""The queue of what is to be written, by properties: nothing is lost, doubled, or overtaken by what cannot be written."""
+"""The queue of what is to be written, by properties: nothing is lost, doubled, or overtaken by what
+cannot be written.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.answer import Completed
-from order_monitor.core.backlog import Backlog, Parked
+from order_monitor.core.answer import Completed, Waiting
+from order_monitor.core.backlog import Backlog, BlockedWrites
+from order_monitor.core.check_result import CheckResult
 from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Finding
 
 
-def finding(n: int) -> Finding:
-    return Finding(Order(str(n), "sent", 0.0, "1"), Completed(Pin("P")), 0.0, account=f"a{n % 3}")
+def finding(n: int) -> CheckResult:
+    return CheckResult(
+        Order(str(n), "sent", 0.0, "1"), Completed(Pin("P")), 0.0, account=f"a{n % 3}"
+    )
 
 
 @given(
     count=st.integers(1, 40),
     limit=st.integers(1, 12),
-    fates=st.lists(st.sampled_from(["done", "split", "park", "park alone"]), min_size=1, max_size=60),
+    fates=st.lists(
+        st.sampled_from(["done", "split", "park", "park alone"]), min_size=1, max_size=60
+    ),
 )
 def test_every_finding_leaves_exactly_once(count: int, limit: int, fates: list[str]) -> None:
     backlog, now, seen = Backlog(), 0.0, []
@@ -51,7 +57,12 @@ def test_what_is_held_up_does_not_count_as_free_and_is_not_tried_before_its_time
         backlog.add(finding(n), 1.0)
     for one in backlog.next(1.0, 10):
         backlog.park(one, 10.0, alone=False)
-    assert (len(backlog), backlog.free["a0"], backlog.next(9.9, 10), backlog.parked.next_at()) == (6, 0, [], 10.0)
+    assert (len(backlog), backlog.free["a0"], backlog.next(9.9, 10), backlog.parked.next_at()) == (
+        6,
+        0,
+        [],
+        10.0,
+    )
     assert len(backlog.next(10.0, 10)) == 6
     assert backlog.free["a0"] == 2
 
@@ -81,7 +92,7 @@ def test_alone_is_alone_and_rests() -> None:
     assert len(backlog.next(4.0, 10)) == 1
 
 
-def names(batch: list[Finding]) -> list[str]:
+def names(batch: list[CheckResult]) -> list[str]:
     return [one.order.id for one in batch]
 
 
@@ -111,12 +122,18 @@ def test_a_batch_waits_for_more_only_where_more_would_fill_it() -> None:
     assert not backlog.could_grow_to(9), "nothing is free"
 
 
-def test_an_odd_batch_is_split_as_evenly_as_can_be_and_a_half_goes_in_parts_where_less_is_allowed() -> None:
+def test_an_odd_batch_is_split_as_evenly_as_can_be_and_a_half_goes_in_parts_where_less_is_allowed() -> (
+    None
+):
     backlog = Backlog()
     for n in range(7):
         backlog.add(finding(n), 0.0)
     backlog.split(backlog.next(0.0, 7))
-    assert [names(backlog.next(0.0, 9)), names(backlog.next(0.0, 3)), names(backlog.next(0.0, 3))] == [
+    assert [
+        names(backlog.next(0.0, 9)),
+        names(backlog.next(0.0, 3)),
+        names(backlog.next(0.0, 3)),
+    ] == [
         ["0", "1", "2"],
         ["3", "4", "5"],
         ["6"],
@@ -125,7 +142,7 @@ def test_an_odd_batch_is_split_as_evenly_as_can_be_and_a_half_goes_in_parts_wher
 
 
 def test_what_is_to_go_alone_goes_when_it_stands_first_and_else_waits_for_the_others() -> None:
-    parked = Parked()
+    parked = BlockedWrites()
     for n, alone in ((1, True), (2, False), (3, True), (4, False), (5, False)):
         parked.add(finding(n), float(n), alone=alone)
     assert parked.next_at() == 1.0
@@ -138,7 +155,7 @@ def test_what_is_to_go_alone_goes_when_it_stands_first_and_else_waits_for_the_ot
 
 
 def test_while_nothing_is_tried_alone_the_others_go_on() -> None:
-    parked = Parked()
+    parked = BlockedWrites()
     parked.add(finding(1), 1.0, alone=True)
     parked.add(finding(2), 2.0, alone=False)
     parked.rest(50.0)
@@ -154,7 +171,7 @@ def test_while_nothing_is_tried_alone_the_others_go_on() -> None:
 
 
 def test_whoever_hurries_tries_all_now_as_they_came() -> None:
-    parked = Parked()
+    parked = BlockedWrites()
     for n, until in ((1, 90.0), (2, 80.0), (3, 70.0)):
         parked.add(finding(n), until, alone=n == 2)
     parked.rest(100.0)
@@ -171,4 +188,32 @@ def test_in_the_last_round_each_is_tried_once_more_and_then_left() -> None:
     backlog.last_round(1.0)
     (again,) = backlog.next(1.0, 1)
     backlog.park(again, 200.0, alone=True)
-    assert (backlog.next(300.0, 1), backlog.parked.next_at(), len(backlog), list(backlog)) == ([], None, 1, ["1"])
+    assert (backlog.next(300.0, 1), backlog.parked.next_at(), len(backlog), list(backlog)) == (
+        [],
+        None,
+        1,
+        ["1"],
+    )
+
+
+def test_a_batch_with_a_final_answer_does_not_wait_for_company_where_none_may_be_urgent() -> None:
+    backlog = Backlog()
+    assert not backlog.could_grow_to(9, unhurried=True), "there is none"
+    backlog.add(CheckResult(Order("0", "sent", 0.0, "1"), Waiting(), 0.0), 0.0)
+    assert backlog.could_grow_to(9, unhurried=True)
+    backlog.add(finding(1), 0.0)
+    assert not backlog.could_grow_to(9, unhurried=True)
+    assert backlog.could_grow_to(9)
+    backlog.next(0.0, 9)
+    assert not backlog.could_grow_to(9, unhurried=True), "they are under way"
+
+
+def test_accounts_for_which_nothing_waits_are_dropped() -> None:
+    backlog = Backlog()
+    backlog.add(finding(1), 0.0)
+    backlog.add(finding(2), 0.0)
+    backlog.done(backlog.next(0.0, 1)[0])
+    backlog.tidy()
+    assert dict(backlog.free) == {"a2": 1}
+    backlog.add(finding(4), 0.0)
+    assert dict(backlog.free) == {"a1": 1, "a2": 1}

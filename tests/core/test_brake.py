@@ -60,9 +60,15 @@ GOOD = Evidence(tripped_at=100, understood_at=101, control_at=3600, verdict=FINE
         (Evidence(100, 101, 3600, UNCLEAR), 100, 3700, ["asked as a control"]),
         (Evidence(100, 101, 3600, FEW), 100, 3700, ["asked as a control"]),
         (GOOD, 100, 3600 + FRESH + 1, ["asked as a control"]),
+        (GOOD, 100, 3600 + FRESH, []),
         (Evidence(), 100, 200, ["3500 s more", "another order", "asked as a control"]),
         (Evidence(tripped_at=100, released_at=150), 150, 160, []),
-        (Evidence(tripped_at=100, released_at=150), 151, 160, ["3591 s more", "another order", "asked as a control"]),
+        (
+            Evidence(tripped_at=100, released_at=150),
+            151,
+            160,
+            ["3591 s more", "another order", "asked as a control"],
+        ),
     ],
 )
 def test_it_is_believed_by_time_and_evidence_or_by_a_persons_word(
@@ -71,6 +77,14 @@ def test_it_is_believed_by_time_and_evidence_or_by_a_persons_word(
     told = evidence.lacks(since, now, 3600)
     assert len(told) == len(lacking)
     assert all(part in whole for part, whole in zip(lacking, told, strict=True))
+
+
+def test_a_person_reads_what_lacks() -> None:
+    assert Evidence(100, 100, 3600, CANCELLED).lacks(100, 3600, 3600) == [
+        "100 s more",
+        "another order of the account that is understood as waiting or completed",
+        "orders that were completed before and do not read cancelled now, as one of them does",
+    ]
 
 
 def test_without_a_brake_nothing_lacks() -> None:

@@ -1,4 +1,6 @@
-"""Whether the clocks may be believed: leaps of each kind, drift, differences, and what a later process knows."""
+"""Whether the clocks may be believed: leaps of each kind, drift, differences, and what a later
+process knows.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -59,7 +61,11 @@ def test_clocks_that_agree_are_believed_at_once() -> None:
     machine.watch.note_machine(EPOCH + LONG_UP, LONG_UP)
     assert machine.why == "the database's clock has not been read yet"
     machine.read()
-    assert (machine.vouches, machine.why, machine.watch.leaps) == (True, "", {"machine": 0, "database": 0})
+    assert (machine.vouches, machine.why, machine.watch.leaps) == (
+        True,
+        "",
+        {"machine": 0, "database": 0},
+    )
     assert machine.run(86_400).vouches
 
 
@@ -80,7 +86,9 @@ def test_a_leap_is_seen_at_once(which: str, seconds: float) -> None:
     machine.read()
     assert not machine.vouches
     assert f"the {which}'s clock leapt by {seconds:+.0f} s" in machine.why
-    assert [(leap.clock, round(leap.seconds)) for leap in machine.leaps] == [(which, round(seconds))]
+    assert [(leap.clock, round(leap.seconds)) for leap in machine.leaps] == [
+        (which, round(seconds))
+    ]
     assert not machine.run(SETTLING - 20).vouches
     machine.run(30)
     assert machine.vouches is (abs(seconds) < 3600)
@@ -111,7 +119,9 @@ def test_suspend_is_no_leap() -> None:
 
 
 def test_a_stopped_machine_that_is_set_right_leaps() -> None:
-    """A virtual machine that its host had stopped: its seconds since boot did not go on, and both clocks are ahead of them."""
+    """A virtual machine that its host had stopped: its seconds since boot did not go on, and both
+    clocks are ahead of them.
+    """
     machine = Machine().run(600)
     machine.machine += 3600
     machine.database += 3600
@@ -236,7 +246,10 @@ def test_a_new_process_after_a_leap_that_was_seen() -> None:
     after = machine.next_process()
     assert not after.vouches
     after.read()
-    assert (after.why, after.leaps) == ("a clock leapt before this process began, less than ten minutes ago", [])
+    assert (after.why, after.leaps) == (
+        "a clock leapt before this process began, less than ten minutes ago",
+        [],
+    )
     assert after.run(600).vouches
 
 
@@ -264,7 +277,9 @@ def test_a_leap_is_seen_where_the_clocks_were_read_before_the_memory() -> None:
     machine = Machine().run(60)
     memory = machine.watch.state()
     machine.database += 1800
-    late = Machine(machine.boot + 60, machine.machine, machine.database, ClockWatch(is_recalling=True))
+    late = Machine(
+        machine.boot + 60, machine.machine, machine.database, ClockWatch(is_recalling=True)
+    )
     late.read()
     leaps = late.watch.recall(memory, late.boot)
     assert [(leap.clock, round(leap.seconds)) for leap in leaps] == [("database", 1800)]
@@ -290,7 +305,9 @@ def test_a_memory_that_makes_no_sense_stops_ends_for_ten_minutes_at_most(bad: fl
     machine.read()
     assert not machine.vouches
     assert machine.run(610).vouches
-    assert not Machine(watch=ClockWatch()).next_process(ClockMemory(None, None, 0.0)).vouches, "nothing was read"
+    assert not Machine(watch=ClockWatch()).next_process(ClockMemory(None, None, 0.0)).vouches, (
+        "nothing was read"
+    )
 
 
 # --- whatever is done to them
@@ -307,8 +324,12 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, took=st.floats(0.0, 60.0))
-def test_no_leap_is_followed_by_an_end_within_ten_minutes(steps: list[tuple[str, float, float]], took: float) -> None:
-    """A jump of either clock between two readings by more than may be is seen, whatever came before; a restart forgets none."""
+def test_no_leap_is_followed_by_an_end_within_ten_minutes(
+    steps: list[tuple[str, float, float]], took: float
+) -> None:
+    """A jump of either clock between two readings by more than may be is seen, whatever came
+    before; a restart forgets none.
+    """
     machine = Machine()
     machine.read()
     leapt_at = -math.inf
@@ -329,3 +350,33 @@ def test_no_leap_is_followed_by_an_end_within_ten_minutes(steps: list[tuple[str,
         assert machine.vouches is (machine.why == "")
         if abs(machine.database - machine.machine) > 3600 + took:
             assert not machine.vouches
+
+
+def test_it_settles_by_itself_unless_one_clock_is_plainly_wrong() -> None:
+    machine = Machine()
+    assert machine.watch.settles(machine.boot), "nothing has been read yet"
+    machine.run(3600)
+    assert not machine.watch.settles(machine.boot), "orders may be ended now"
+    machine.database += 60
+    machine.read()
+    assert machine.watch.settles(machine.boot)
+
+
+@pytest.mark.parametrize(("ahead", "settles"), [(3600.0, True), (3601.0, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_hour_between_the_clocks_is_the_most(ahead: float, sign: int, *, settles: bool) -> None:
+    watch = ClockWatch()
+    watch.note_machine(EPOCH, 100.0)
+    watch.note_database(EPOCH + sign * ahead, 100.0)
+    assert watch.settles(100.0) is settles
+    assert watch.vouches(SETTLING) is settles
+
+
+@pytest.mark.parametrize("offset", [None, math.nan, EPOCH])
+def test_what_an_earlier_process_saw_is_no_leap_by_itself(offset: float | None) -> None:
+    watch = ClockWatch(is_recalling=True)
+    assert watch.recall(ClockMemory(offset, offset, 0.0), LONG_UP) == []
+    assert watch.leaps == {"machine": 0, "database": 0}
+    watch.note_machine(EPOCH + LONG_UP, LONG_UP)
+    watch.note_database(EPOCH + LONG_UP, LONG_UP)
+    assert watch.vouches(LONG_UP)

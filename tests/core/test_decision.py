@@ -15,6 +15,7 @@ from order_monitor.core.answer import (
     Unreachable,
     Waiting,
 )
+from order_monitor.core.check_result import CheckResult
 from order_monitor.core.decision import (
     Nothing,
     Row,
@@ -31,7 +32,6 @@ from order_monitor.core.decision import (
 from order_monitor.core.order import Order, Route, SkipReason
 from order_monitor.core.outcome import Cause, Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Finding
 from order_monitor.core.text import clean
 
 DAY = 86_400.0
@@ -47,14 +47,26 @@ SAYS_NOTHING: list[Answer] = [
 
 def test_completed_with_a_pin() -> None:
     decision = decide(SENT, Completed(Pin("P-1"), "Yüklendi"), 10, Rules())
-    assert decision == Write(Outcome.COMPLETED, "completed", pin=Pin("P-1"), note="Yüklendi", message="Yüklendi")
+    assert decision == Write(
+        Outcome.COMPLETED, "completed", pin=Pin("P-1"), note="Yüklendi", message="Yüklendi"
+    )
 
 
 def test_the_shop_chooses_the_words() -> None:
     rules = Rules(completed="done", failed="rejected", processing="queued")
     assert decide(SENT, Completed(None), 10, rules) == Write(Outcome.COMPLETED, "done")
-    assert decide(SENT, Cancelled("x"), 10, rules) == Write(Outcome.FAILED, "rejected", note="x", message="x")
+    assert decide(SENT, Cancelled("x"), 10, rules) == Write(
+        Outcome.FAILED, "rejected", note="x", message="x"
+    )
     assert decide(SENT, Waiting(), 10, rules) == Write(Outcome.PROCESSING, "queued")
+
+
+def test_a_word_is_the_shops_own_first_and_then_each_usual_one_once() -> None:
+    rules = Rules(completed="done", failed="failed", processing="queued")
+    assert rules.words(Outcome.COMPLETED)[0] == "done"
+    assert set(rules.words(Outcome.COMPLETED)) == {"done", *Outcome.COMPLETED.usual_words}
+    assert sorted(rules.words(Outcome.FAILED)) == sorted({"failed", *Outcome.FAILED.usual_words})
+    assert rules.word(Outcome.PROCESSING) == "queued"
 
 
 def test_cancelled_never_brings_a_pin() -> None:
@@ -81,7 +93,9 @@ def test_the_plain_rule_gives_up_blind(answer: Answer) -> None:
         message="Timeout: No response after 24h",
         cause=Cause.TIME_LIMIT,
     )
-    assert not isinstance(decide(SENT, answer, DAY - 1, rules), Write) or isinstance(answer, Waiting)
+    assert not isinstance(decide(SENT, answer, DAY - 1, rules), Write) or isinstance(
+        answer, Waiting
+    )
 
 
 def test_waiting_past_the_deadline_fails_the_order() -> None:
@@ -92,17 +106,43 @@ def test_waiting_past_the_deadline_fails_the_order() -> None:
         message="Timeout: No response after 24h",
         cause=Cause.TIME_LIMIT,
     )
-    assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write(Outcome.COMPLETED, "completed", pin=Pin("P"))
+    assert decide(SENT, Completed(Pin("P")), 9 * DAY, Rules()) == Write(
+        Outcome.COMPLETED, "completed", pin=Pin("P")
+    )
 
 
-@pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(Pin("P")), Completed(None)])
+@pytest.mark.parametrize(
+    "answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(Pin("P")), Completed(None)]
+)
 @pytest.mark.parametrize("blind", [False, True])
 def test_an_age_that_nobody_vouches_for_is_as_none(answer: Answer, blind: bool) -> None:  # noqa: FBT001
     rules = Rules(give_up_blind=blind)
-    assert decide(SENT, answer, 9 * DAY, rules, may_expire=False) == decide(SENT, answer, 10.0, rules)
+    assert decide(SENT, answer, 9 * DAY, rules, may_expire=False) == decide(
+        SENT, answer, 10.0, rules
+    )
 
 
-ODD = [Refused("3", "yok"), Garbled("not_understood", "a a"), Blocked("empty_answer"), Busy("http_500")]
+def test_a_person_is_told_what_the_provider_said_of_an_order_it_does_not_know() -> None:
+    unknown = Unknown(DAY)
+    said: list[tuple[Answer, str]] = [
+        (Refused("3", " Kayıt\tyok "), "Kayıt yok"),
+        (Garbled("cut_short", "a a"), "a a"),
+        (Refused("3"), "refused"),
+        (Busy("http_500"), "busy"),
+        (Unreachable("timeout"), "unreachable"),
+    ]
+    for answer, told in said:
+        assert decide(SENT, answer, DAY, Rules(), unknown=unknown) == Stuck(
+            StuckReason.NOT_KNOWN, told
+        )
+
+
+ODD = [
+    Refused("3", "yok"),
+    Garbled("not_understood", "a a"),
+    Blocked("empty_answer"),
+    Busy("http_500"),
+]
 
 
 @pytest.mark.parametrize("answer", ODD)
@@ -111,7 +151,10 @@ def test_what_the_provider_does_not_know_is_for_a_person(answer: Answer) -> None
     assert isinstance(found, Stuck)
     assert found.reason is StuckReason.NOT_KNOWN
     assert found.detail
-    assert decide(SENT, answer, 9 * DAY, Rules(), unknown=Unknown(DAY - 1, others_understood=True)) == Nothing()
+    assert (
+        decide(SENT, answer, 9 * DAY, Rules(), unknown=Unknown(DAY - 1, others_understood=True))
+        == Nothing()
+    )
 
 
 @pytest.mark.parametrize("answer", ODD)
@@ -141,8 +184,14 @@ def test_what_only_a_person_can_read_is_never_failed_as_unknown(why: str) -> Non
 def test_waiting_is_written_once() -> None:
     first = decide(SENT, Waiting("bekleniyor"), 10, Rules())
     assert first == Write(Outcome.PROCESSING, "processing", note="bekleniyor", message="bekleniyor")
-    assert decide(Row("processing", None, "bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
-    assert decide(Row("processing", None, "x | bekleniyor"), Waiting("bekleniyor"), 20, Rules()) == Nothing()
+    assert (
+        decide(Row("processing", None, "bekleniyor"), Waiting("bekleniyor"), 20, Rules())
+        == Nothing()
+    )
+    assert (
+        decide(Row("processing", None, "x | bekleniyor"), Waiting("bekleniyor"), 20, Rules())
+        == Nothing()
+    )
     assert decide(Row("processing", None, "bekleniyor"), Waiting("sırada"), 20, Rules()) == Write(
         Outcome.PROCESSING, "processing", note="bekleniyor | sırada", message="sırada"
     )
@@ -178,9 +227,13 @@ def test_what_a_person_must_see_stays_open(row: Row, answer: Answer, reason: Stu
 def test_what_only_a_person_can_read_is_shown_as_it_looks(why: str, reason: StuckReason) -> None:
     answer = Garbled(why, "OK|7|…")
     assert decide(SENT, answer, 10, Rules()) == Stuck(reason, "OK|7|…")
-    assert decide(SENT, answer, 2 * DAY, Rules()) == Stuck(reason, "OK|7|…"), "nobody said that it failed"
+    assert decide(SENT, answer, 2 * DAY, Rules()) == Stuck(reason, "OK|7|…"), (
+        "nobody said that it failed"
+    )
     past = decide(SENT, answer, DAY, Rules(give_up_blind=True))
-    assert isinstance(past, Stuck if why == "unreadable_pin" else Write), "a PIN that cannot be read was delivered"
+    assert isinstance(past, Stuck if why == "unreadable_pin" else Write), (
+        "a PIN that cannot be read was delivered"
+    )
     assert isinstance(decide(SENT, answer, DAY - 1, Rules(give_up_blind=True)), Stuck)
 
 
@@ -194,11 +247,15 @@ ENDED = Row("done", None, "x")
 
 @pytest.mark.parametrize("stored", ["", "  ", None, "-", "NULL", "Pin Yok"])
 def test_a_pin_that_comes_late_goes_in_and_changes_nothing_else(stored: str | None) -> None:
-    decision = decide_late_pin(Row("done", stored, "x"), Completed(Pin("P"), " Yüklendi\n"), Rules())
+    decision = decide_late_pin(
+        Row("done", stored, "x"), Completed(Pin("P"), " Yüklendi\n"), Rules()
+    )
     assert decision == Write(Outcome.COMPLETED, "done", pin=Pin("P"), note=None, message="Yüklendi")
 
 
-@pytest.mark.parametrize("answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok")])
+@pytest.mark.parametrize(
+    "answer", [*SAYS_NOTHING, Waiting("w"), Cancelled("c"), Completed(None, "ok")]
+)
 def test_an_order_that_ended_is_changed_by_nothing_but_a_pin(answer: Answer) -> None:
     assert decide_late_pin(ENDED, answer, Rules(give_up_blind=True)) == Nothing()
 
@@ -211,13 +268,17 @@ def test_a_pin_that_comes_late_replaces_none(pin: str) -> None:
 @pytest.mark.parametrize(
     ("pin", "reason"), [("X" * 9, StuckReason.PIN_TOO_WIDE), ("A\0B", StuckReason.PIN_NOT_STORABLE)]
 )
-def test_a_pin_that_comes_late_and_does_not_fit_is_for_a_person(pin: str, reason: StuckReason) -> None:
+def test_a_pin_that_comes_late_and_does_not_fit_is_for_a_person(
+    pin: str, reason: StuckReason
+) -> None:
     decision = decide_late_pin(ENDED, Completed(Pin(pin)), Rules(pin_width=8))
     assert isinstance(decision, Stuck)
     assert decision.reason is reason
 
 
-@pytest.mark.parametrize("answer", [Completed(None, "\ta\nb"), Cancelled("\ta\nb"), Waiting("\ta\nb")])
+@pytest.mark.parametrize(
+    "answer", [Completed(None, "\ta\nb"), Cancelled("\ta\nb"), Waiting("\ta\nb")]
+)
 def test_what_the_provider_said_is_told_whole_and_noted_as_far_as_it_fits(answer: Answer) -> None:
     decision = decide(Row("sent", None, "old"), answer, 10, Rules(note_width=5))
     assert isinstance(decision, Write)
@@ -243,7 +304,9 @@ def test_a_mark_of_nothing_in_a_row_is_no_pin(stored: str | None) -> None:
 def test_what_marks_nothing_in_a_row_is_the_setting() -> None:
     zero, rules = Row("sent", "0", None), Rules(no_pin=("0",))
     assert decide(zero, Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
-    assert decide(zero, Completed(Pin("P")), 1, rules) == Write(Outcome.COMPLETED, "completed", pin=Pin("P"))
+    assert decide(zero, Completed(Pin("P")), 1, rules) == Write(
+        Outcome.COMPLETED, "completed", pin=Pin("P")
+    )
     assert decide_late_pin(Row("done", "0", None), Completed(Pin("P")), rules) != Nothing()
     assert isinstance(decide(zero, Cancelled("x"), 1, rules), Write)
     assert decide(zero, Cancelled("x"), 1, Rules()) == Stuck(StuckReason.FAILED_WITH_PIN)
@@ -253,11 +316,15 @@ def test_the_same_pin_and_no_pin_leave_the_stored_one() -> None:
     row = Row("sent", "P", None)
     assert decide(row, Completed(Pin("P")), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
     assert decide(row, Completed(None), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
-    assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write(Outcome.COMPLETED, "completed")
+    assert decide(Row("sent", " P ", None), Completed(Pin("P")), 1, Rules()) == Write(
+        Outcome.COMPLETED, "completed"
+    )
     assert decide(Row("sent", "P\r\nQ\r\n", None), Completed(Pin("P\nQ")), 1, Rules()) == Write(
         Outcome.COMPLETED, "completed"
     )
-    assert decide(Row("sent", "p", None), Completed(Pin("P")), 1, Rules()) == Stuck(StuckReason.PIN_DIFFERS)
+    assert decide(Row("sent", "p", None), Completed(Pin("P")), 1, Rules()) == Stuck(
+        StuckReason.PIN_DIFFERS
+    )
 
 
 def test_a_pin_as_wide_as_its_column_fits() -> None:
@@ -278,7 +345,9 @@ def test_messages_are_appended_unless_repeated() -> None:
 def test_the_note_is_cut_from_its_old_end() -> None:
     assert append_note("0123456789", "new", 10) == "6789 | new"[-10:]
     assert append_note("a", "0123456789X", 10) == "123456789X"
-    assert append_note("123456789X", "0123456789X", 10) is None, "the same message, cut the same way"
+    assert append_note("123456789X", "0123456789X", 10) is None, (
+        "the same message, cut the same way"
+    )
     assert append_note("a", "b", 0) is None
     assert append_note("e\u0301" * 5, "z", 8) == "e\u0301e\u0301 | z"
     assert append_note("e\u0301" * 5, "z", 7) == "e\u0301 | z", "not inside a character"
@@ -316,7 +385,10 @@ ANSWERS = st.sampled_from(
 
 @given(
     row=st.builds(
-        Row, st.sampled_from(["sent", "pending", "processing"]), st.sampled_from([None, "", "P", "Q"]), st.none()
+        Row,
+        st.sampled_from(["sent", "pending", "processing"]),
+        st.sampled_from([None, "", "P", "Q"]),
+        st.none(),
     ),
     answer=ANSWERS,
     age=st.floats(-400, 10 * DAY),
@@ -337,14 +409,15 @@ def test_the_rules_money_hangs_on(row: Row, answer: Answer, age: float, blind: b
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(86_400, "24h"), (3600, "1h"), (5400, "90m"), (90, "90s"), (0.5, "0.5s"), (600, "10m")]
+    ("seconds", "text"),
+    [(86_400, "24h"), (3600, "1h"), (5400, "90m"), (90, "90s"), (0.5, "0.5s"), (600, "10m")],
 )
 def test_the_timeout_says_how_long(seconds: float, text: str) -> None:
     assert timeout_message(seconds) == f"Timeout: No response after {text}"
 
 
 @pytest.mark.parametrize(
-    ("sent_at", "referans", "reason"),
+    ("sent_at", "reference", "reason"),
     [
         (1000.0 + 9e8, "1", None),
         (1000.0 + 9e8, "", SkipReason.NO_REFERENCE),
@@ -358,10 +431,17 @@ def test_the_timeout_says_how_long(seconds: float, text: str) -> None:
         (1e9 + 299, "1", None),
     ],
 )
-def test_orders_that_cannot_be_asked_about(sent_at: float | None, referans: str, reason: SkipReason | None) -> None:
+def test_orders_that_cannot_be_asked_about(
+    sent_at: float | None, reference: str, reason: SkipReason | None
+) -> None:
     """B3, B4: a time that is no time decides no deadline."""
     shifted = sent_at + 1e8 if sent_at == 1000.0 + 9e8 else sent_at
-    assert Order("a", "sent", shifted, referans).skip_reason(1e9 + 1000 if sent_at == 1000.0 + 9e8 else 1e9) is reason
+    assert (
+        Order("a", "sent", shifted, reference).skip_reason(
+            1e9 + 1000 if sent_at == 1000.0 + 9e8 else 1e9
+        )
+        is reason
+    )
 
 
 def test_no_date_is_older_than_2000() -> None:
@@ -377,9 +457,9 @@ def test_only_an_order_that_ended_awaits_its_pin() -> None:
 
 
 def test_an_answers_age_counts_from_when_the_order_was_sent() -> None:
-    assert Finding(Order("a", "sent", 1e9, "1"), Waiting(), 1e9 + 5).age == 5
-    assert Finding(Order("a", "sent", 0.0, "1"), Waiting(), 5.0).age == 5
-    assert Finding(Order("a", "sent", None, "1"), Waiting(), 1e9).age == 0
+    assert CheckResult(Order("a", "sent", 1e9, "1"), Waiting(), 1e9 + 5).age == 5
+    assert CheckResult(Order("a", "sent", 0.0, "1"), Waiting(), 5.0).age == 5
+    assert CheckResult(Order("a", "sent", None, "1"), Waiting(), 1e9).age == 0
 
 
 def test_where_the_column_does_not_take_the_word_an_order_that_waits_keeps_its_status() -> None:

@@ -117,7 +117,12 @@ def test_retry_after_nothing_shuts_it_for_a_moment() -> None:
 def test_an_account_that_makes_no_sense_is_shut_at_once() -> None:
     gate = Gate(limit=5)
     assert gate.shut(0, "not_understood", probe=False)
-    assert (gate.is_open, gate.reason, gate.streak, gate.opens_at()) == (False, "not_understood", 5, FIRST_PAUSE)
+    assert (gate.is_open, gate.reason, gate.streak, gate.opens_at()) == (
+        False,
+        "not_understood",
+        5,
+        FIRST_PAUSE,
+    )
     assert not gate.shut(1, "refused", probe=False), "it was shut already"
     assert gate.opens_at() == FIRST_PAUSE
     gate.started()
@@ -206,7 +211,12 @@ def test_pauses_grow_only_where_they_are_to() -> None:
     assert gate.opens_at() == 30.0
 
 
-@given(st.lists(st.tuples(st.sampled_from(["fail", "succeed", "start", "wait"]), st.floats(0, 400)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["fail", "succeed", "start", "wait"]), st.floats(0, 400)),
+        max_size=60,
+    )
+)
 def test_it_always_opens_again(events: list[tuple[str, float]]) -> None:
     """Whatever happens, one success ends the outage and no pause exceeds the longest."""
     gate, now, probes = Gate(limit=2), 0.0, 0
@@ -263,7 +273,7 @@ def test_a_timer_that_is_a_little_late_costs_no_call() -> None:
 
 
 class _Silent:
-    async def ask(self, referans: str) -> Reply:
+    async def ask(self, reference: str) -> Reply:
         return Reply(Waiting())
 
     async def balance(self) -> Balance | NoBalance:

@@ -1,4 +1,6 @@
-"""Whose fault an answer is that was not understood: by what others of the account were answered in the same minutes."""
+"""Whose fault an answer is that was not understood: by what others of the account were answered in
+the same minutes.
+"""
 
 from typing import Any
 
@@ -31,7 +33,14 @@ EMPTY = Blocked("empty_answer")
 BROKEN = Busy("http_500")
 
 
-def ask(judge: Judge, order_id: str, answer: Answer = ODD, now: float = 0.0, limit: int = 5, **known: Any) -> Fault:
+def ask(
+    judge: Judge,
+    order_id: str,
+    answer: Answer = ODD,
+    now: float = 0.0,
+    limit: int = 5,
+    **known: Any,
+) -> Fault:
     return judge.judge(order_id, answer, now, due=now, limit=limit, **known)
 
 
@@ -132,13 +141,15 @@ def test_what_counted_as_attempts_is_taken_back_once() -> None:
     ask(judge, "own", now=1.0)
     ask(judge, "counted", now=1.0, was_understood=True)
     ask(judge, "neither", now=1.0, was_understood=True)
-    judge.counted("counted")
-    judge.counted("gone")
+    judge.counted("counted", 7.0)
+    judge.counted("counted", 8.0)
+    judge.counted("gone", 7.0)
     found = judge.take_back()
     assert {i: (odd.is_own, odd.is_counted) for i, odd in found.items()} == {
         "own": (True, False),
         "counted": (False, True),
     }
+    assert found["counted"].asked_before == 7.0, "as before the first of them"
     assert judge.take_back() == {}
 
 
@@ -209,8 +220,73 @@ def test_an_order_whose_questions_alone_fail_shuts_nothing() -> None:
     assert ask(judge, "a", failure) is Fault.NETWORK
 
 
-def test_what_failed_on_the_way_is_forgotten_where_that_is_very_much() -> None:
+@pytest.mark.parametrize(("others", "fault"), [(900, Fault.ORDER), (1100, Fault.NETWORK)])
+def test_what_failed_on_the_way_is_forgotten_where_that_is_very_much(
+    others: int, fault: Fault
+) -> None:
+    judge, failure = Judge(), Unreachable("timeout")
+    for _ in range(9):
+        ask(judge, "a", failure)
+    for n in range(others):
+        ask(judge, str(n), failure)
+    judge.understood("good", 0.0)
+    assert ask(judge, "a", failure) is fault
+
+
+def test_an_odd_answer_is_forgiven_within_the_same_minutes_and_no_later() -> None:
     judge = Judge()
-    for n in range(5000):
-        ask(judge, str(n), Unreachable("timeout"))
-    assert len(judge._failed) <= 1000
+    ask(judge, "late", now=0.0)
+    ask(judge, "just", now=1.0)
+    assert list(judge.understood("good", 1.0 + SAME_MINUTES)) == ["just"]
+
+
+def test_what_may_be_tried_beside_the_gate_ends_with_an_understood_answer() -> None:
+    judge = Judge(spare=3)
+    judge.understood("good", 0.0)
+    assert judge.spare == 0
+
+
+def test_evidence_older_than_the_same_minutes_is_none_however_long_the_machine_runs() -> None:
+    judge = Judge()
+    judge.understood("good", 1e6)
+    assert judge.are_others_understood("a", 1e6 + SAME_MINUTES)
+    assert not judge.are_others_understood("a", 1e6 + SAME_MINUTES + 1)
+
+
+def test_the_last_two_that_were_understood_are_the_evidence() -> None:
+    judge = Judge()
+    for now, order_id in enumerate("aba"):
+        judge.understood(order_id, float(now))
+    judge.understood("c", 3.0)
+    assert judge.last_of_others("c") == ("a", 2.0)
+
+
+@pytest.mark.parametrize(("failures", "fault"), [(2, Fault.NETWORK), (3, Fault.ORDER)])
+def test_three_failures_in_a_row_are_an_orders_own_where_others_are_answered(
+    failures: int, fault: Fault
+) -> None:
+    judge, failure = Judge(), Unreachable("timeout")
+    for _ in range(failures):
+        assert ask(judge, "a", failure) is Fault.NETWORK
+    judge.understood("good", 0.0)
+    assert ask(judge, "a", failure) is fault
+
+
+def test_an_order_that_is_understood_has_no_failures_behind_it() -> None:
+    judge, failure = Judge(), Unreachable("timeout")
+    for _ in range(2):
+        ask(judge, "a", failure)
+    judge.understood("a", 0.0)
+    ask(judge, "a", failure)
+    judge.understood("good", 0.0)
+    assert ask(judge, "a", failure) is Fault.NETWORK
+
+
+def test_how_long_nothing_was_understood() -> None:
+    judge = Judge()
+    assert judge.silent_for(50.0) == 0.0
+    ask(judge, "a", now=10.0)
+    ask(judge, "b", now=20.0)
+    assert judge.silent_for(50.0) == 40.0
+    judge.understood("good", 50.0)
+    assert judge.silent_for(60.0) == 0.0

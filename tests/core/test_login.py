@@ -3,9 +3,9 @@
 import pytest
 
 from order_monitor.core.answer import Waiting
+from order_monitor.core.check_result import CheckResult
 from order_monitor.core.login import Credentials, host_of
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Finding
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from order_monitor.core.recording import Finding
         (" https://panel.example.com ", "panel.example.com"),
         ("https://panel.example.com:port", ""),
         ("https://[::1", ""),
+        ("https://panel.example.x.", "panel.example.x"),
         ("", ""),
     ],
 )
@@ -33,6 +34,14 @@ def test_one_user_of_one_host_is_one_login_and_is_not_shown() -> None:
     assert "dealer" not in one.login() + repr(one)
 
 
+def test_a_login_is_the_same_in_every_process_and_every_version() -> None:
+    """The database knows a login by it: what is stored of it would be lost."""
+    one = Credentials("znet", "https://panel.example.com", "dealer-7")
+    assert one.login() == "znet panel.example.com b3879dbeb8f6091611f65542"
+    assert one.login(b"key") == "znet panel.example.com c05442e8b0d2c5ca89593a92"
+    assert Credentials("znet", "https://h", "\ud800").login() == "znet h d2936c1eb2ee7f58fd02305c"
+
+
 def test_of_unknown_times_there_is_no_age() -> None:
     order = Order("1", "sent", None, "ref")
-    assert Finding(order, Waiting("x"), seen_at=5.0, checks=1).age_since(None) == 0.0
+    assert CheckResult(order, Waiting("x"), seen_at=5.0, checks=1).age_since(None) == 0.0

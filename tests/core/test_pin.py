@@ -1,4 +1,6 @@
-"""What is a PIN and what is none, where it is blotted out, and what tells it from another's: one table for each."""
+"""What is a PIN and what is none, where it is blotted out, and what tells it from another's: one
+table for each.
+"""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +22,9 @@ from order_monitor.core.pin import (
     Unreadable,
     guarded_code,
     has_words_beside,
+    is_given_as_code,
     is_no_pin,
+    may_hold_code,
     read_pin,
 )
 
@@ -158,8 +162,33 @@ def test_a_pin_is_taken_whole_and_as_it_is(text: str, pin: str) -> None:
             "&shy;",
             "&#8203;",
         ),
-        *("null", "NULL", "Null", "(null)", "[null]", "undefined", "Undefined", "none", "None", "nil", "NaN", "nan"),
-        *("N/A", "n/a", "n.a.", "N / A", "false", "FALSE", "empty", "Array", "Array()", "Object", "[object Object]"),
+        *(
+            "null",
+            "NULL",
+            "Null",
+            "(null)",
+            "[null]",
+            "undefined",
+            "Undefined",
+            "none",
+            "None",
+            "nil",
+            "NaN",
+            "nan",
+        ),
+        *(
+            "N/A",
+            "n/a",
+            "n.a.",
+            "N / A",
+            "false",
+            "FALSE",
+            "empty",
+            "Array",
+            "Array()",
+            "Object",
+            "[object Object]",
+        ),
         *(
             "yok",
             "YOK",
@@ -197,7 +226,15 @@ def test_a_pin_is_taken_whole_and_as_it_is(text: str, pin: str) -> None:
             "stokta yok",
             "Mevcut Değil",
             "yok\n-\nnull",
-            *("null null", "NULL/NULL", "yok - yok", "PIN:", "Kod : -", "PİN: yok", "Seri No = N/A"),
+            *(
+                "null null",
+                "NULL/NULL",
+                "yok - yok",
+                "PIN:",
+                "Kod : -",
+                "PİN: yok",
+                "Seri No = N/A",
+            ),
         ),
     ],
 )
@@ -247,7 +284,19 @@ def test_no_text_is_no_pin() -> None:
         ("AB12\n#0 /var/www/p.php:12", NOTICE),
         *(
             (f"AB{c}12", STRANGE)
-            for c in ("\0", "\x07", "\x1b", "\x7f", "\x85", "\x0b", "\x0c", "\ufffd", "\ud800", "\ue000", "\uffff")
+            for c in (
+                "\0",
+                "\x07",
+                "\x1b",
+                "\x7f",
+                "\x85",
+                "\x0b",
+                "\x0c",
+                "\ufffd",
+                "\ud800",
+                "\ue000",
+                "\uffff",
+            )
         ),
         ("AB12\x85", STRANGE),
         ("\0", STRANGE),
@@ -272,7 +321,14 @@ def test_which_words_mean_no_pin_is_a_setting() -> None:
 
 @pytest.mark.parametrize("word", NO_PIN_WORDS)
 def test_each_word_means_it_in_any_case(word: str) -> None:
-    for text in (word, word.upper(), word.title(), word.replace("i", "İ").upper(), f" *{word}* ", f"<b>{word}</b>"):
+    for text in (
+        word,
+        word.upper(),
+        word.title(),
+        word.replace("i", "İ").upper(),
+        f" *{word}* ",
+        f"<b>{word}</b>",
+    ):
         assert read_pin(text) == NoPin()
 
 
@@ -379,7 +435,7 @@ def test_the_same_pin_but_for_blanks_around_it_and_the_ends_of_lines() -> None:
     ],
 )
 def test_a_pin_is_blotted_out_of_a_text(pin: str, text: str, expected: str) -> None:
-    assert Pin(pin).blotted(text) == expected
+    assert Pin(pin).masked(text) == expected
 
 
 CODES = st.text(st.sampled_from("abAB1ıİßs- \n.ﬁ½"), max_size=12)
@@ -389,18 +445,18 @@ CODES = st.text(st.sampled_from("abAB1ıİßs- \n.ﬁ½"), max_size=12)
 @given(CODES, st.lists(CODES | st.sampled_from(["\u200b", "kod", "****"]), max_size=5))
 def test_no_code_of_four_is_left_in_a_text(code: str, around: list[str]) -> None:
     text = code.upper().join([*around, ""]) + "-".join(code) + code.join(around)
-    blotted = Pin(code).blotted(text)
+    masked = Pin(code).masked(text)
     for part in (code, *code.split("\n")):
         if len(letters(part)) >= 4:
-            assert letters(part) not in letters(blotted)
-    assert Pin(code).blotted(blotted) == blotted
+            assert letters(part) not in letters(masked)
+    assert Pin(code).masked(masked) == masked
 
 
 @given(st.text(max_size=20), st.text(max_size=60))
 def test_any_text_may_be_blotted(pin: str, text: str) -> None:
-    blotted = Pin(pin).blotted(text)
+    masked = Pin(pin).masked(text)
     if len(letters(pin)) >= 4:
-        assert letters(pin) not in letters(blotted)
+        assert letters(pin) not in letters(masked)
 
 
 def work(call: Callable[[], object]) -> int:
@@ -420,14 +476,30 @@ def work(call: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", "ab", "a-", "-", " ", "aaab", "1234", "abcd", "\n", "<b>", "<b ", "&amp;", "AB12 ", "yok\n"]
+    "piece",
+    [
+        "a",
+        "ab",
+        "a-",
+        "-",
+        " ",
+        "aaab",
+        "1234",
+        "abcd",
+        "\n",
+        "<b>",
+        "<b ",
+        "&amp;",
+        "AB12 ",
+        "yok\n",
+    ],
 )
 def test_twice_the_text_is_twice_the_work(piece: str) -> None:
     """Whatever is sent, and whatever the PIN: counted, not timed."""
     calls: list[Callable[[str], object]] = [
-        Pin("a" * 50 + "b").blotted,
-        Pin("\n".join(["a" * 40 + "x", "abcd", "aaaa1"])).blotted,
-        Pin("ab").blotted,
+        Pin("a" * 50 + "b").masked,
+        Pin("\n".join(["a" * 40 + "x", "abcd", "aaaa1"])).masked,
+        Pin("ab").masked,
         read_pin,
         guarded_code,
         has_words_beside,
@@ -462,11 +534,13 @@ def test_twice_the_text_is_twice_the_work(piece: str) -> None:
     ],
 )
 def test_a_long_text_is_read_at_once(text: str) -> None:
-    """A pattern that looked back over all of it at each step would take minutes: the test's time limit ends it."""
+    """A pattern that looked back over all of it at each step would take minutes: the test's time
+    limit ends it.
+    """
     read_pin(text)
     guarded_code(text, ["5321234567"])
     has_words_beside(text)
-    Pin(text).blotted(text)
+    Pin(text).masked(text)
 
 
 # --- which code it is
@@ -543,7 +617,14 @@ def test_a_long_text_is_read_at_once(text: str) -> None:
                     "600+60UC",
                     "600+600 UC",
                 ),
-                *("500000 GÜN", "500000 KREDİ", "100000 kredi", "1234 5678", "Oyuncu 1234 5678 TL", "YENI KODU"),
+                *(
+                    "500000 GÜN",
+                    "500000 KREDİ",
+                    "100000 kredi",
+                    "1234 5678",
+                    "Oyuncu 1234 5678 TL",
+                    "YENI KODU",
+                ),
             )
         ),
     ],
@@ -569,7 +650,9 @@ def test_a_pins_codes_are_told_from_its_other_words(value: str, code: str | None
         ("991234567", ["1234567"], "991234567"),
     ],
 )
-def test_what_the_orders_own_row_says_is_no_code(value: str, own: list[str], code: str | None) -> None:
+def test_what_the_orders_own_row_says_is_no_code(
+    value: str, own: list[str], code: str | None
+) -> None:
     assert guarded_code(value, own) == code
 
 
@@ -599,3 +682,89 @@ def test_a_code_is_folded_and_never_the_rows_own(value: str, own: list[str]) -> 
     assert code is None or letters(code).upper() == code.replace(" ", "")
     assert guarded_code(value, [*own, value]) is None
     has_words_beside(value)
+
+
+def test_a_code_has_one_digest_in_every_version_by_its_key() -> None:
+    """What is stored of an order's code is compared with the next one."""
+    digest = Pin("AB12\nCD34").digest(b"key")
+    assert digest.hex() == "022aadc3362411923bca3ccf59b05635"
+    assert Pin(" AB12\r\nCD34 ").digest(b"key") == digest
+    assert Pin("AB12\nCD34").digest(b"another") != digest
+    assert Pin("ab12\nCD34").digest(b"key") != digest
+    assert Pin("\ud800").digest(b"key").hex() == "356aba2d5b6610b7e11e0cfd82116cec"
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("1.234.567", True),
+        ("ab1x", True),
+        ("ONAYLI", False),
+        ("ONAYLAN", True),
+        ("60 UC ONAYLI", False),
+    ],
+)
+def test_a_text_may_hold_a_code_by_its_shortest_words(text: str, *, may: bool) -> None:
+    assert may_hold_code(text) is may
+
+
+def test_an_amount_is_no_code_whatever_ends_its_unit() -> None:
+    assert guarded_code("123456 PUANLIK") is None
+    assert guarded_code("123456 TL'dir") is None
+    assert guarded_code("123456 TLX") == "123456"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_given"),
+    [("PIN: ab1x", True), ("PIN: a1x", False), ("PIN:", False), ("PIN: 60UC yüklendi", False)],
+)
+def test_a_message_names_a_code_of_four_signs_or_more(text: str, *, is_given: bool) -> None:
+    assert is_given_as_code(text) is is_given
+
+
+def test_three_numbers_of_one_length_are_one_code_and_two_are_two_numbers() -> None:
+    assert guarded_code("1234 5678 9012") == "123456789012"
+    assert guarded_code("1234 5678") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "own", "is_own"),
+    [
+        ("495321234567", "05321234567", True),
+        ("495321234567", "+90 532 123 45 67", False),
+        ("00532123", "532123", True),
+        ("00532123", "532124", False),
+        ("0053212", "53212", False),
+    ],
+)
+def test_a_number_of_the_row_is_known_with_any_dialling_prefix(
+    code: str, own: str, *, is_own: bool
+) -> None:
+    assert (guarded_code(code, [own]) is None) is is_own
+
+
+def test_each_line_of_a_code_is_blotted_out_of_four_signs_on() -> None:
+    assert Pin("abcd\nefgh").masked("x abcd y efgh z") == "x **** y **** z"
+    assert Pin("abc\nefgh").masked("x abc y efgh z") == "x abc y **** z"
+
+
+def test_a_number_before_a_unit_is_an_amount_up_to_nine_digits() -> None:
+    assert guarded_code("123456789 TL") is None
+    assert guarded_code("1234567890 TL") == "1234567890"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("ABC123 1234 5678 9012", "ABC123 123456789012"),
+        ("1234 5678 9012 ABC123", "123456789012 ABC123"),
+        ("1234, 5678, 9012.", "123456789012"),
+        ("123456 TL yüklendi", None),
+        ("ABCD-EFGH", "ABCDEFGH"),
+        ("ABC-DEF", "ABCDEF"),
+        ("AB-DEF", None),
+    ],
+)
+def test_all_codes_of_a_text_identify_it(text: str, code: str | None) -> None:
+    """Equal codes have equal digests, and different codes different ones."""
+    assert guarded_code(text) == code

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.due import LONGEST_WAITING_EVERY, STALE_ALLOWED
-from order_monitor.core.entry import Entry, Stage
-from order_monitor.core.order import Order
+from order_monitor.core.order import Order, ReferenceFrom
 from order_monitor.core.queue import OrderQueue
+from order_monitor.core.ready_queues import LONGEST_WAITING_EVERY, STALE_ALLOWED
+from order_monitor.core.tracked_order import Stage, TrackedOrder
 
 
-def add(queue: OrderQueue, order_id: str, due: float, sent_at: float = 0.0, account: str = "a") -> Entry:
+def add(
+    queue: OrderQueue, order_id: str, due: float, sent_at: float = 0.0, account: str = "a"
+) -> TrackedOrder:
     entry = queue.add(Order(order_id, "sent", sent_at, "1"), account)
     queue.schedule(entry, due)
     return entry
@@ -146,21 +148,32 @@ def test_places_of_those_who_left_in_any_other_way_do_not_pile_up_either() -> No
     assert queue.take("a") is base
 
 
-def test_what_orders_have_in_common_is_kept_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("order_monitor.core.known._TRAITS_KEPT", 10)
+def test_what_orders_have_in_common_is_kept_once_and_not_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("order_monitor.core.known.TRAITS_KEPT", 10)
     queue = OrderQueue()
     one, two = (queue.add(Order(name, "sent", 0.0, "1", tenant_id="t"), "a") for name in "xy")
-    assert one.traits is two.traits
+    assert one.shared_fields is two.shared_fields
     for n in range(100):
         queue.add(Order(str(n), "sent", 0.0, "1", tenant_id=f"t{n}"), "a")
-    assert len(queue._traits) <= 10
+    fresh = queue.add(Order("z", "sent", 0.0, "1", tenant_id="t"), "a")
+    assert fresh.shared_fields == one.shared_fields
+    assert fresh.shared_fields is not one.shared_fields, (
+        "the first are kept by none but their orders"
+    )
     assert one.order == Order("x", "sent", 0.0, "1", tenant_id="t")
+    away = Order("y", "sent", 0.0, "1", reference_from=ReferenceFrom.CHILD)
+    assert queue.add(away, "a").order == away
+    assert not queue.add(away, "a").is_still(away._replace(reference_from=0), "a")
 
 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("abcdef"), st.sampled_from(["add", "take", "forget", "hold", "idle"]), st.integers(0, 9)
+            st.sampled_from("abcdef"),
+            st.sampled_from(["add", "take", "forget", "hold", "idle"]),
+            st.integers(0, 9),
         )
     )
 )
@@ -213,9 +226,17 @@ def test_what_is_read_anew_stands_with_whom_it_belongs_to() -> None:
     entry = add(queue, "x", 0)
     queue.promote(0)
     queue.renew(entry, Order("x", "pending", 7.0, "2", tenant_id="t", package="p"), "a")
-    assert (queue.ready.count("a"), entry.order) == (1, Order("x", "pending", 7.0, "2", tenant_id="t", package="p"))
+    assert (queue.ready.count("a"), entry.order) == (
+        1,
+        Order("x", "pending", 7.0, "2", tenant_id="t", package="p"),
+    )
     queue.renew(entry, Order("x", "pending", 7.0, "2"), "b")
-    assert (queue.ready.count("a"), queue.has_any("a"), queue.has_any("b"), entry.stage) == (0, False, True, Stage.IDLE)
+    assert (queue.ready.count("a"), queue.has_any("a"), queue.has_any("b"), entry.stage) == (
+        0,
+        False,
+        True,
+        Stage.IDLE,
+    )
     queue.schedule(entry, 0)
     queue.promote(0)
     assert queue.take("a") is None
@@ -263,7 +284,6 @@ def test_an_order_costs_few_bytes() -> None:
             order = Order(str(uuid.UUID(int=n)), status, 1_790_000_000.5 + n / 10, str(10**15 + n))
             entry = queue.add(order, account)
             queue.schedule(entry, 1_790_000_060.5 + n / 10)
-            entry.referans = None  # as of very many it is not kept
         waiting = tracemalloc.get_traced_memory()[0] / count
         while queue.promote(2e9):
             pass
@@ -310,3 +330,48 @@ def test_what_is_not_understood_stands_behind_the_others() -> None:
     queue.promote(1.0)
     assert queue.take("a") is newer
     assert queue.take("a") is odd
+
+
+def test_an_order_asked_before_its_time_is_known_as_such_until_its_answer_is_dealt_with() -> None:
+    queue = OrderQueue()
+    early, other = add(queue, "early", 50.0), add(queue, "other", 60.0)
+    queue.fill(early)
+    assert (early.stage, early.due, queue.next_wake()) == (Stage.ASKING, 50.0, 60.0)
+    assert queue.is_filled(early)
+    assert not queue.is_filled(other)
+    queue.writing(early)
+    assert queue.is_filled(early)
+    queue.schedule(early, 70.0)
+    assert not queue.is_filled(early)
+
+
+def test_the_next_to_come_due_are_told_soonest_first_and_only_those_wanted() -> None:
+    queue = OrderQueue()
+    entries = [add(queue, str(n), 100.0 - n) for n in range(9)]
+    assert queue.coming(2) == [entries[8], entries[7]]
+    assert queue.coming(2, lambda entry: entry.id < "5") == [entries[4], entries[3]]
+
+
+def test_accounts_without_orders_are_dropped_with_what_their_orders_had_in_common() -> None:
+    queue = OrderQueue()
+    gone, kept = add(queue, "x", 5, account="a"), add(queue, "y", 6, account="b")
+    queue.forget("x")
+    queue.tidy()
+    assert (queue.has_any("a"), queue.has_any("b")) == (False, True)
+    again, more = add(queue, "x", 5, account="a"), add(queue, "z", 6, account="b")
+    assert again.shared_fields is not gone.shared_fields
+    assert more.shared_fields is kept.shared_fields
+    assert queue.has_any("a")
+
+
+def test_probes_in_a_row_go_to_other_orders_each_time() -> None:
+    queue, seen = OrderQueue(), set()
+    for n in range(20):
+        add(queue, str(n), 0.0, sent_at=float(n))
+    for _ in range(20):
+        queue.promote(1.0)
+        taken = queue.take("a", probe=3)
+        assert taken is not None
+        seen.add(taken.id)
+        queue.schedule(taken, 0.0)
+    assert len(seen) == 20

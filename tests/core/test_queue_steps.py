@@ -1,11 +1,13 @@
 """An order's way through the queue, by what others see of it."""
 
-from order_monitor.core.entry import Entry, Stage
 from order_monitor.core.order import Order
 from order_monitor.core.queue import AT_A_TURN, OrderQueue
+from order_monitor.core.tracked_order import Stage, TrackedOrder
 
 
-def add(queue: OrderQueue, order_id: str, due: float, sent_at: float | None = 0.0, account: str = "a") -> Entry:
+def add(
+    queue: OrderQueue, order_id: str, due: float, sent_at: float | None = 0.0, account: str = "a"
+) -> TrackedOrder:
     entry = queue.add(Order(order_id, "sent", sent_at, "1"), account)
     queue.schedule(entry, due)
     return entry
@@ -19,7 +21,12 @@ def taken(queue: OrderQueue, count: int, account: str = "a") -> list[str]:
 def test_what_is_added_is_idle_until_it_is_scheduled() -> None:
     queue = OrderQueue()
     entry = queue.add(Order("x", "sent", 0.0, "1"), "a")
-    assert (entry.stage, entry.account, queue.next_wake(), queue.promote(1e12)) == (Stage.IDLE, "a", None, False)
+    assert (entry.stage, entry.account, queue.next_wake(), queue.promote(1e12)) == (
+        Stage.IDLE,
+        "a",
+        None,
+        False,
+    )
     queue.schedule(entry, 5.0)
     assert (entry.stage, entry.due, queue.next_wake()) == (Stage.SCHEDULED, 5.0, 5.0)
     queue.promote(5.0)
@@ -94,8 +101,22 @@ def test_the_next_to_come_are_told_soonest_first() -> None:
     queue.schedule(add(queue, "moved", 3.0), 49.5)
     queue.writing(add(queue, "written", 4.0))
     assert [entry.order.id for entry in queue.coming(3)] == ["7", "6", "5"]
-    assert [entry.order.id for entry in queue.coming(20)] == ["7", "6", "5", "4", "3", "2", "1", "moved", "0"]
-    assert [entry.order.id for entry in queue.coming(3, lambda entry: entry.account != "b")] == ["6", "4", "2"]
+    assert [entry.order.id for entry in queue.coming(20)] == [
+        "7",
+        "6",
+        "5",
+        "4",
+        "3",
+        "2",
+        "1",
+        "moved",
+        "0",
+    ]
+    assert [entry.order.id for entry in queue.coming(3, lambda entry: entry.account != "b")] == [
+        "6",
+        "4",
+        "2",
+    ]
     assert queue.next_wake() == 43.0
 
 
@@ -136,7 +157,12 @@ def test_whoever_leaves_the_line_is_no_longer_counted() -> None:
     queue = OrderQueue()
     entries = [add(queue, str(n), 1.0, account="ab"[n % 2]) for n in range(6)]
     queue.promote(1.0)
-    assert (sorted(queue.ready.accounts()), queue.ready.count("a"), queue.ready.count("b"), queue.ready.count("c")) == (
+    assert (
+        sorted(queue.ready.accounts()),
+        queue.ready.count("a"),
+        queue.ready.count("b"),
+        queue.ready.count("c"),
+    ) == (
         ["a", "b"],
         3,
         3,
@@ -144,7 +170,11 @@ def test_whoever_leaves_the_line_is_no_longer_counted() -> None:
     )
     queue.writing(entries[0])
     queue.idle(entries[2])
-    assert (entries[0].stage, entries[2].stage, queue.ready.count("a")) == (Stage.WRITING, Stage.IDLE, 1)
+    assert (entries[0].stage, entries[2].stage, queue.ready.count("a")) == (
+        Stage.WRITING,
+        Stage.IDLE,
+        1,
+    )
     queue.forget("4")
     assert (queue.ready.accounts(), queue.ready.count("a"), queue.take("a")) == (["b"], 0, None)
     queue.schedule(entries[0], 2.0)
@@ -174,7 +204,18 @@ def test_an_order_is_known_as_it_was_read_last() -> None:
     ):
         entry = queue.add(order, "a")
         assert (entry.order, entry.account) == (order, "a")
-        read = Order(order.id, "pending", 6.0, "R-3", "other", 7.0, "another", route=1, ended_at=None, package="q")
+        read = Order(
+            order.id,
+            "pending",
+            6.0,
+            "R-3",
+            "other",
+            7.0,
+            "another",
+            route=1,
+            ended_at=None,
+            package="q",
+        )
         queue.renew(entry, read, "b")
         assert (entry.order, entry.account) == (read, "b")
         queue.renew(entry, order, "a")
@@ -215,4 +256,9 @@ def test_who_was_forgotten_while_it_was_asked_about_is_known_no_more() -> None:
     queue.forget("1")
     queue.writing(entry)
     queue.idle(entry)
-    assert (queue.ready.count("a"), queue.get("1"), queue.has_any("a"), queue.promote(9.0)) == (0, None, False, False)
+    assert (queue.ready.count("a"), queue.get("1"), queue.has_any("a"), queue.promote(9.0)) == (
+        0,
+        None,
+        False,
+        False,
+    )

@@ -31,19 +31,52 @@ def test_the_seed_times_before_jitter() -> None:
 
 
 def test_an_orders_times_are_the_same_on_every_machine_and_in_every_version() -> None:
-    """A new version must not ask about everything at once: what is planned anew after a restart is what was planned before it."""
+    """A new version must not ask about everything at once: what is planned anew after a restart is
+    what was planned before it.
+    """
     usual, spread = Schedule(), Schedule(base=0.5, cap=2000, jitter=1)
     assert [round(usual.slot("a", k), 3) for k in (1, 2, 3, 6, 7, 8, 9, 10, 11, 1001)] == [
-        *(60.0, 91.607, 153.026, 1015.192, 1652.705, 2275.192, 2880.941, 3535.192, 4154.341, 627868.025),
+        *(
+            60.0,
+            91.607,
+            153.026,
+            1015.192,
+            1652.705,
+            2275.192,
+            2880.941,
+            3535.192,
+            4154.341,
+            627868.025,
+        ),
     ]
     assert [round(spread.slot("b", k), 3) for k in (2, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)] == [
-        *(60.716, 159.528, 236.068, 472.622, 774.073, 1749.62, 2957.311, 5299.063, 8957.311, 11547.553, 14957.311),
+        *(
+            60.716,
+            159.528,
+            236.068,
+            472.622,
+            774.073,
+            1749.62,
+            2957.311,
+            5299.063,
+            8957.311,
+            11547.553,
+            14957.311,
+        ),
     ]
 
 
 def test_where_no_delay_doubles_all_are_as_long_as_the_cap() -> None:
-    assert [Schedule(base=600, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 660, 1260]
-    assert [Schedule(base=900, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 660, 1260]
+    assert [Schedule(base=600, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [
+        60,
+        660,
+        1260,
+    ]
+    assert [Schedule(base=900, cap=600, jitter=0).slot("x", k) for k in (1, 2, 3)] == [
+        60,
+        660,
+        1260,
+    ]
     assert [Schedule(base=300, cap=500, jitter=0).slot("x", k) for k in (1, 2, 3)] == [60, 360, 860]
 
 
@@ -92,7 +125,9 @@ def test_the_deadline_is_always_a_slot() -> None:
 
 
 @given(schedule=SCHEDULES, order_id=st.text(max_size=40), k=st.integers(1, 400))
-def test_each_delay_is_stretched_by_no_more_than_the_jitter(schedule: Schedule, order_id: str, k: int) -> None:
+def test_each_delay_is_stretched_by_no_more_than_the_jitter(
+    schedule: Schedule, order_id: str, k: int
+) -> None:
     delay = schedule.slot(order_id, k + 1) - schedule.slot(order_id, k)
     plain = min(schedule.base * 2 ** (k - 1), schedule.cap)
     assert plain * (1 - 1e-9) - 1e-6 <= delay <= plain * (1 + schedule.jitter) * (1 + 1e-9) + 1e-6
@@ -140,7 +175,9 @@ def test_the_daemon_goes_on_where_an_order_would_be() -> None:
     assert plan.first(order(), SENT + 300) == SENT + 270, "missed while nobody ran: due at once"
     assert plan.first(order(last_sync_at=SENT + 271), SENT + 300) == SENT + 510, "not missed"
     assert plan.first(order(last_sync_at=SENT + 200), SENT + 300) == SENT + 270
-    assert plan.first(order(last_sync_at=SENT + 270), SENT + 300) == SENT + 510, "asked in that very moment"
+    assert plan.first(order(last_sync_at=SENT + 270), SENT + 300) == SENT + 510, (
+        "asked in that very moment"
+    )
     assert plan.again(order(), SENT + 300) == SENT + 510
     assert plan.first(order(), SENT - 200) == SENT + 60, "clock skew is simply scheduled"
 
@@ -149,7 +186,9 @@ def test_one_pass_asks_what_is_old_enough_once() -> None:
     plan = OnePass(Schedule(jitter=0))
     assert plan.first(order(), SENT + 59) is None
     assert plan.first(order(), SENT + 61) == SENT + 60
-    assert plan.first(order(last_sync_at=SENT + 60), SENT + 61) == SENT + 60, "without --every it is asked all the same"
+    assert plan.first(order(last_sync_at=SENT + 60), SENT + 61) == SENT + 60, (
+        "without --every it is asked all the same"
+    )
     assert plan.again(order(), SENT + 61) is None
 
 
@@ -157,9 +196,13 @@ def test_every_asks_only_what_came_due() -> None:
     plan = OnePass(Schedule(jitter=0), every=60)
     assert plan.first(order(), SENT + 100) == SENT + 90
     assert plan.first(order(), SENT + 400) is None, "its last slot was at 270"
-    assert plan.first(order(last_sync_at=SENT + 200), SENT + 400) == SENT + 270, "missed since it was last asked"
+    assert plan.first(order(last_sync_at=SENT + 200), SENT + 400) == SENT + 270, (
+        "missed since it was last asked"
+    )
     assert plan.first(order(last_sync_at=SENT + 280), SENT + 400) is None
-    assert plan.first(order(last_sync_at=SENT + 270), SENT + 400) is None, "asked in that very moment"
+    assert plan.first(order(last_sync_at=SENT + 270), SENT + 400) is None, (
+        "asked in that very moment"
+    )
     assert plan.first(order(), SENT + 330) is None, "kept by the pass a minute ago"
     assert plan.first(order(), SENT + 329) == SENT + 270
     assert plan.first(order(), SENT + 59) is None
@@ -200,4 +243,7 @@ def test_a_hair_before_a_slot_the_one_before_it_is_the_latest() -> None:
     for k in range(2, 400):
         at = schedule.slot("x", k)
         before = math.nextafter(at, 0)
-        assert (schedule.latest("x", before), schedule.following("x", before)) == (schedule.slot("x", k - 1), at)
+        assert (schedule.latest("x", before), schedule.following("x", before)) == (
+            schedule.slot("x", k - 1),
+            at,
+        )

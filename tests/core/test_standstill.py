@@ -1,18 +1,20 @@
-"""When writing stands still, told by what was refused and what waits since something was last written."""
+"""When writing stands still, told by what was refused and what waits since something was last
+written.
+"""
 
-from order_monitor.core.standstill import Hindered
+from order_monitor.core.standstill import StalledWrites
 
 
 def known(_: str) -> bool:
     return True
 
 
-def problem(hindered: Hindered, now: float) -> str:
+def problem(hindered: StalledWrites, now: float) -> str:
     return hindered.problem(now, known)
 
 
-def refused(*ids: str, at: float = 0.0) -> Hindered:
-    hindered = Hindered()
+def refused(*ids: str, at: float = 0.0) -> StalledWrites:
+    hindered = StalledWrites()
     for order_id in ids:
         hindered.refused(order_id, "no [P0001]", at)
     return hindered
@@ -26,7 +28,7 @@ def test_three_orders_refused_for_a_minute_are_told_and_two_never() -> None:
 
 
 def test_the_same_order_refused_ten_times_is_one() -> None:
-    hindered = Hindered()
+    hindered = StalledWrites()
     for n in range(10):
         hindered.refused("a", "no", float(n))
     assert problem(hindered, 1000.0) == ""
@@ -68,7 +70,7 @@ def test_orders_that_are_gone_count_no_more() -> None:
 
 
 def test_what_waits_counts_once_it_has_waited_for_a_minute() -> None:
-    hindered = Hindered()
+    hindered = StalledWrites()
     for n, order_id in enumerate("abc"):
         hindered.held_up(order_id, 10.0 * n)
         hindered.held_up(order_id, 10.0 * n + 5)
@@ -81,6 +83,15 @@ def test_what_waits_counts_once_it_has_waited_for_a_minute() -> None:
     assert problem(hindered, 140.0) == ""
 
 
+def test_an_order_that_is_refused_is_no_longer_held_up() -> None:
+    hindered = StalledWrites()
+    for order_id in "abc":
+        hindered.held_up(order_id, 0.0)
+        hindered.refused(order_id, "no", 10.0)
+    hindered.written(10.0)
+    assert problem(hindered, 1000.0) == ""
+
+
 def test_both_kinds_count_together_and_an_order_once() -> None:
     hindered = refused("a")
     hindered.held_up("a", 0.0)
@@ -88,7 +99,9 @@ def test_both_kinds_count_together_and_an_order_once() -> None:
     assert problem(hindered, 100.0) == ""
     hindered.held_up("c", 50.0)
     assert problem(hindered, 100.0) == "", "it waits for less than a minute, as any write may"
-    assert problem(hindered, 110.0) == ("nothing written for 60 s: orders refused: 1 (no [P0001]), held up: 2")
+    assert problem(hindered, 110.0) == (
+        "nothing written for 60 s: orders refused: 1 (no [P0001]), held up: 2"
+    )
     hindered.refused("b", "no", 111.0)
     hindered.held_up("d", 111.0)
     assert "orders refused: 2 (no), held up: 1" in problem(hindered, 111.0)

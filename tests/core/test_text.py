@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.text import SHOWN, plain, shown, visible, visible_lines
+from order_monitor.core.text import SHOWN, plain, shown, undamaged, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,10 @@ from order_monitor.core.text import SHOWN, plain, shown, visible, visible_lines
         ("bir <b>iki</b> \t üç", "bir iki üç"),
         ("bir  iki", "bir  iki"),
         ("ka<i>lı</i>n", "kalın"),
-        ("tamam<br />\n<b>Notice</b>:  Undefined index: x in <b>/var/www/p.php</b> on line <b>12</b><br />", "tamam"),
+        (
+            "tamam<br />\n<b>Notice</b>:  Undefined index: x in <b>/var/www/p.php</b> on line <b>12</b><br />",
+            "tamam",
+        ),
         ("tamam\nNotice: Undefined index: x in /var/www/p.php on line 12", "tamam"),
         ("tamam\nPHP Warning: Division by zero in /p.php on line 3", "tamam"),
         ("<b>Fatal error</b>: Uncaught x", ""),
@@ -40,14 +43,20 @@ def test_a_message_is_plain_text(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("<html><head><title>Just a moment...</title></head><body>x</body></html>", "Just a moment..."),
+        (
+            "<html><head><title>Just a moment...</title></head><body>x</body></html>",
+            "Just a moment...",
+        ),
         ("<html><title> </title><body><h1>Bakım</h1><p>çalışması</p></body>", "Bakım çalışması"),
         ("<!DOCTYPE html><title>Bak&#305;m</title>", "Bakım"),
         ("<html><style>b{color:red}</style><script>var a='<b>';</script>Giriş</html>", "Giriş"),
         ("<html><script>never closed", ""),
         ("<html><script>a</script>Giriş<script>b</script>", "Giriş"),
         ("<html></script><SCRIPT>a</Script>Giriş", "Giriş"),
-        ("Sistem bakımdadır, lütfen daha sonra deneyiniz", "Sistem bakımdadır, lütfen daha sonra deneyiniz"),
+        (
+            "Sistem bakımdadır, lütfen daha sonra deneyiniz",
+            "Sistem bakımdadır, lütfen daha sonra deneyiniz",
+        ),
         ("OK|7|AAA-111|x", "OK|7|…"),
         ("OK|ABCD-EFGH|2|x", "OK|?|…"),
         ("ok|2", "OK|…".replace("OK", "ok")),
@@ -101,7 +110,8 @@ def test_no_pin_is_ever_shown(pin: str, where: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<" * 65_536, "<br>" * 16_000, "&" * 65_536, "\n" * 65_536, "<b> " * 16_000, "<script" * 9000]
+    "text",
+    ["<" * 65_536, "<br>" * 16_000, "&" * 65_536, "\n" * 65_536, "<b> " * 16_000, "<script" * 9000],
 )
 def test_four_times_the_text_takes_no_longer_than_it_should(text: str) -> None:
     """A provider may send what it likes: no pattern here may look back over all of it at each step."""
@@ -124,7 +134,13 @@ def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:
             assert visible(c).isascii(), hex(n)
             assert visible(c).isprintable(), hex(n)
             assert (visible_lines(c) == c) is (c in "\n\t"), hex(n)
-        elif unicodedata.category(c)[0] in "LNPS" and n not in {0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0}:
+        elif unicodedata.category(c)[0] in "LNPS" and n not in {
+            0x115F,
+            0x1160,
+            0x2800,
+            0x3164,
+            0xFFA0,
+        }:
             assert visible(c) == visible_lines(c) == c, hex(n)
 
 
@@ -147,7 +163,21 @@ def test_what_is_unseen_is_written_out(text: str, expected: str) -> None:
 @given(st.text(st.characters(exclude_categories=[])))
 def test_a_json_document_means_the_same(text: str) -> None:
     written = visible(json.dumps({text: [text]}, ensure_ascii=False))
-    apart = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # two halves side by side are one
+    apart = text.encode("utf-16", "surrogatepass").decode(
+        "utf-16", "surrogatepass"
+    )  # two halves side by side are one
     assert json.loads(written) == {apart: [apart]}
     assert visible(written) == written
     assert visible_lines(visible(text) + "\n") == visible(text) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"), [("Şifre", "windows-1252"), ("Ílk", "latin-1"), ("Áü", "latin-1")]
+)
+def test_a_text_written_twice_is_put_right_from_each_charset(text: str, charset: str) -> None:
+    assert undamaged(text.encode().decode(charset)) == text
+
+
+def test_a_text_that_only_looks_so_stays_as_it_is() -> None:
+    text = "Би".encode().decode("windows-1252")
+    assert undamaged(text) == text

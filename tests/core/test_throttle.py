@@ -3,7 +3,14 @@
 import pytest
 
 from order_monitor.core.errors import RowRejectedError
-from order_monitor.core.throttle import BATCH, CALM_AFTER, HURRIED_LOCK_WAIT, LOCK_WAIT, QUERY_CANCELED, Throttle
+from order_monitor.core.throttle import (
+    BATCH,
+    CALM_AFTER,
+    HURRIED_LOCK_WAIT,
+    LOCK_WAIT,
+    QUERY_CANCELED,
+    Throttle,
+)
 
 TOO_SLOW = RowRejectedError("too slow", QUERY_CANCELED, is_passing=True)
 LOCKED = RowRejectedError("locked", "55P03", is_passing=True)

@@ -1,9 +1,10 @@
-"""Answers as panels give them, byte for byte, each with its right reading: the table is ``answers.toml`` beside this file.
+"""Answers as panels give them, byte for byte, each with its right reading: the table is
+``answers.toml`` next to this file.
 
-An entry gives a ``body`` in a ``charset`` (UTF-8), ``packed`` (gzip, zlib or deflate), with ``headers`` and a ``status``; or a
-whole response as it comes over the ``wire``, a byte a character. Its ``answer`` is an outcome's name with what goes with it;
-where its ``question`` is ``balance``, it is ``balance`` or ``no balance``. Questions to a client API say so; they are about
-`REFERENCE`.
+An entry gives a ``body`` in a ``charset`` (UTF-8), ``packed`` (gzip, zlib or deflate), with
+``headers`` and a ``status``; or a whole response as it comes over the ``wire``, a byte a character.
+Its ``answer`` is an outcome's name with what goes with it; where its ``question`` is ``balance``,
+it is ``balance`` or ``no balance``. Questions to a client API say so; they are about `REFERENCE`.
 """
 
 import gzip
@@ -42,7 +43,7 @@ ENTRIES = _read()
 
 
 def body_of(entry: Entry) -> bytes:
-    """Return the body's bytes as they are sent."""
+    """Return the body's bytes as sent."""
     plain = str(entry["body"]).encode(entry.get("charset", "utf-8"))
     match entry.get("packed"):
         case "gzip":
@@ -67,7 +68,7 @@ def response_of(entry: Entry) -> bytes:
 
 
 def answer_of(entry: Entry) -> Answer:
-    """Return what the entry says of an order."""
+    """Return the entry's expected answer about an order."""
     message, why = entry.get("message", ""), entry.get("why", "")
     match entry["answer"]:
         case "completed":
@@ -91,7 +92,7 @@ def answer_of(entry: Entry) -> Answer:
 
 
 def balance_of(entry: Entry) -> tuple[Balance | NoBalance, float | None]:
-    """Return what the entry says of a balance, and the number that it is."""
+    """Return the entry's expected balance, and its numeric value."""
     if entry["answer"] == "balance":
         return Balance(entry["amount"]), entry.get("number")
     return NoBalance(entry["why"]), None

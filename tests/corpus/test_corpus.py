@@ -6,9 +6,9 @@ import ssl
 import pytest
 
 from order_monitor.core.answer import Blocked, Busy, Completed, Garbled
-from order_monitor.providers.client_api import ClientApi, ClientApiAccount
+from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
+from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.provider import Balance, Provider
-from order_monitor.providers.transport import FreshConnections
 from order_monitor.watch.system_clock import SystemClock
 from tests.corpus import ENTRIES, REFERENCE, Entry, answer_of, balance_of, response_of
 from tests.providers.test_transport import client
@@ -19,7 +19,9 @@ CONTEXT = ssl.create_default_context()
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 async def test_an_answer_is_read_rightly(entry: Entry) -> None:
-    async def panel(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def panel(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(response_of(entry))
         writer.close()
 
@@ -28,7 +30,9 @@ async def test_an_answer_is_read_rightly(entry: Entry) -> None:
         url = f"http://127.0.0.1:{server.port}"
         provider: Provider = client(url, CONTEXT)
         if question.startswith("client API"):
-            provider = ClientApi(ClientApiAccount(url, "token"), FreshConnections(CONTEXT), SystemClock())
+            provider = ClientApi(
+                ClientApiAccount(url, "token"), FreshConnections(CONTEXT), SystemClock()
+            )
         if question.endswith("balance"):
             balance = await provider.balance()
             number = balance.number if isinstance(balance, Balance) else None

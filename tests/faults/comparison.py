@@ -1,4 +1,4 @@
-"""What every fault ends with: row by row, what the provider says against what the table and the events hold."""
+"""The final check of every fault: each row and its events, compared with the provider's truth."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,22 +17,26 @@ class Verdict:
 
     rows: int = 0
     ends: Counter[str] = field(default_factory=Counter)
-    """How many rows hold what the provider says, by how they ended."""
+    """How many rows match the provider, by kind of end."""
     pins: int = 0
-    """How many PINs were compared letter by letter."""
+    """How many PINs were compared character by character."""
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line for the report."""
+        """Return one line for the report."""
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()))
         return f"{self.rows} rows: {ends}; {self.pins} PINs; {len(self.wrong)} differ"
 
 
 async def compare(connection: asyncpg.Connection, truths: Mapping[str, AboutOrder]) -> Verdict:
-    """Compare every row with ``truths`` (an order's id to its end): status, exact PIN, exactly one event that moves money."""
+    """Compare every row with ``truths`` (an order's id to its end): status, exact PIN, exactly one
+    event that moves money.
+    """
     rows = {
         row["id"]: (row["external_status"], row["pin_code"])
-        for row in await connection.fetch("SELECT id::text, external_status, pin_code FROM product_orders")
+        for row in await connection.fetch(
+            "SELECT id::text, external_status, pin_code FROM product_orders"
+        )
     }
     moves: dict[str, list[str]] = {order_id: [] for order_id in rows}
     for event in await connection.fetch(
@@ -43,7 +47,8 @@ async def compare(connection: asyncpg.Connection, truths: Mapping[str, AboutOrde
     verdict = Verdict(rows=len(rows))
     verdict.wrong += [f"{order_id} is nobody's" for order_id in rows.keys() ^ truths.keys()]
     verdict.wrong += [
-        f"an event moves money for {order_id}, which is not there" for order_id in moves.keys() - rows.keys()
+        f"an event moves money for {order_id}, which is not there"
+        for order_id in moves.keys() - rows.keys()
     ]
     for order_id, truth in truths.items():
         _judge(verdict, order_id, truth, rows.get(order_id), moves.get(order_id, []))
@@ -51,7 +56,11 @@ async def compare(connection: asyncpg.Connection, truths: Mapping[str, AboutOrde
 
 
 def _judge(
-    verdict: Verdict, order_id: str, truth: AboutOrder, row: tuple[str, str | None] | None, moves: list[str]
+    verdict: Verdict,
+    order_id: str,
+    truth: AboutOrder,
+    row: tuple[str, str | None] | None,
+    moves: list[str],
 ) -> None:
     status = "completed" if isinstance(truth, Completed) else "failed"
     pin = truth.pin.reveal() if isinstance(truth, Completed) and truth.pin else None
@@ -65,6 +74,6 @@ def _judge(
 
 
 def assert_all_right(verdict: Verdict, *, at_least: int) -> None:
-    """Fail unless every row is right, and there were enough of them to say something."""
+    """Fail unless every row is right, and there are enough rows to be meaningful."""
     assert verdict.wrong[:MOST_TOLD] == [], f"{verdict}"
     assert verdict.rows >= at_least, f"only {verdict}"

@@ -1,4 +1,6 @@
-"""Only ``make faults`` collects these: they take minutes of real time, and the machine for themselves."""
+"""Only ``make faults`` collects these: they take minutes of real time, and need the machine for
+themselves.
+"""
 
 import os
 import tempfile
@@ -25,7 +27,7 @@ def mortal() -> Iterator[MortalPostgres]:
 
 @pytest.fixture(scope="session")
 def template(mortal: MortalPostgres) -> dict[str, str]:
-    """The name of a database that `order-monitor migrate` has been over; made when first needed."""
+    """The name of a database after `order-monitor migrate`; created on first use."""
     return {}
 
 
@@ -36,7 +38,9 @@ async def panel() -> AsyncIterator[FaultyPanel]:
 
 
 @pytest.fixture
-async def shop(mortal: MortalPostgres, template: dict[str, str], panel: FaultyPanel) -> AsyncIterator[Shop]:
+async def shop(
+    mortal: MortalPostgres, template: dict[str, str], panel: FaultyPanel
+) -> AsyncIterator[Shop]:
     if not template:
         template["name"] = await migrated(mortal)
     name = await clone(mortal, template["name"])
@@ -52,6 +56,8 @@ async def migrated(server: MortalPostgres) -> str:
     await connection.execute(PLAIN.ddl)
     await connection.close()
     with tempfile.TemporaryDirectory() as folder:
-        async with running(Path(folder), settings(server.dsn(name), "http://127.0.0.1:1"), "migrate") as run:
+        async with running(
+            Path(folder), settings(server.dsn(name), "http://127.0.0.1:1"), "migrate"
+        ) as run:
             assert await run.end() == 0, run.err.decode()
     return name

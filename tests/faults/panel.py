@@ -1,4 +1,6 @@
-"""The provider over a raw socket: it knows each order's end, and says it, or misbehaves in one of many ways."""
+"""The provider over a raw socket: it knows each order's end, and reports it, or misbehaves in one
+of many ways.
+"""
 
 import asyncio
 import random
@@ -13,19 +15,21 @@ from dataclasses import dataclass
 from functools import cache
 
 from order_monitor.core.answer import AboutOrder, Waiting
-from order_monitor.providers.znet_parser import render
+from order_monitor.providers.znet.parser import render
 from tests.servers import RawServer, answer
 
 REFERANS = re.compile(rb"tahsilat_api_islem_id=([^& ]+)")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
 MIB = 1 << 20
 FLOOD = 1024
-"""Mebibytes of an answer that goes on and on."""
+"""Mebibytes of an endless answer."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """An order at the provider: waiting until ``ends_at`` (epoch seconds), then its end for ever."""
+    """An order at the provider: it waits until ``ends_at`` (epoch seconds), and then has its end
+    permanently.
+    """
 
     order_id: str
     end: AboutOrder
@@ -33,9 +37,13 @@ class Story:
 
 
 class FaultyPanel:
-    """Answers each question by its story, after a moment; ``fault`` names what it does instead."""
+    """Answers each question truthfully, after a moment; ``fault`` names the misbehaviour
+    instead.
+    """
 
-    def __init__(self, *, host: str = "127.0.0.1", latency: float = 0.05, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, *, host: str = "127.0.0.1", latency: float = 0.05, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.stories: dict[str, Story] = {}
         self.fault: str | None = None
         self.calls = 0
@@ -62,7 +70,9 @@ class FaultyPanel:
         """Return each order's end."""
         return {story.order_id: story.end for story in self.stories.values()}
 
-    async def _handle(self, head: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(
+        self, head: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         found = REFERANS.search(head)
         if found is None:
             writer.write(answer(b"OK|1523.40|0"))
@@ -76,9 +86,11 @@ class FaultyPanel:
             self.faults[self.fault] += 1
             await getattr(self, f"_{self.fault}")(body, writer)
 
-    def _truth(self, referans: str) -> bytes:
-        story = self.stories[referans]
-        return render(story.end if time.time() >= story.ends_at else Waiting("İşlem bekleniyor")).encode()
+    def _truth(self, reference: str) -> bytes:
+        story = self.stories[reference]
+        return render(
+            story.end if time.time() >= story.ends_at else Waiting("İşlem bekleniyor")
+        ).encode()
 
     # --- what goes wrong
 
@@ -92,14 +104,14 @@ class FaultyPanel:
         await asyncio.sleep(60)
 
     async def _drip(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """Each byte comes in time, the answer does not."""
+        """Each byte arrives in time, but the whole answer does not."""
         for byte in answer(body):
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(0.2)
 
     async def _flood(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """An answer that goes on and on."""
+        """An endless answer."""
         writer.write(HEAD + f"Content-Length: {len(body) + FLOOD * MIB}\r\n\r\n".encode() + body)
         for _ in range(FLOOD):
             writer.write(b"x" * MIB)
@@ -107,9 +119,11 @@ class FaultyPanel:
             self.flooded += 1
 
     async def _bomb(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """A few kilobytes that unfold a thousandfold."""
+        """A few kilobytes that decompress to a thousand times the size."""
         bomb = _bomb()
-        writer.write(HEAD + f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode() + bomb)
+        writer.write(
+            HEAD + f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode() + bomb
+        )
 
     async def _headers_only(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode())
@@ -117,7 +131,7 @@ class FaultyPanel:
         writer.close()
 
     async def _reset(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """Half an answer, and a RST behind it."""
+        """Half an answer, then a RST."""
         writer.write(answer(body)[:-4])
         await writer.drain()
         sock: socket.socket = writer.get_extra_info("socket")
@@ -125,7 +139,7 @@ class FaultyPanel:
         writer.transport.abort()
 
     async def _surplus(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """Another order's answer behind the right one."""
+        """Another order's answer after the right one."""
         other = random.choice(list(self.stories.values()))
         writer.write(answer(body) + answer(render(other.end).encode()))
 
@@ -135,7 +149,7 @@ FAULTS = ("cut", "stall", "drip", "flood", "bomb", "headers_only", "reset", "sur
 
 @cache
 def _bomb() -> bytes:
-    """Fifty megabytes of zeros, in less than is read of an answer."""
+    """Return fifty megabytes of zeros, compressed below the limit of an answer's size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     packed = b"".join(packer.compress(bytes(MIB)) for _ in range(50)) + packer.flush()
     assert len(packed) < 65_536

@@ -1,4 +1,6 @@
-"""A shop under load: orders keep coming in while something goes wrong, and all of it is compared in the end."""
+"""A shop under load: orders keep coming in during a fault, and at the end all of them are
+compared.
+"""
 
 import asyncio
 import os
@@ -45,11 +47,11 @@ class Shop:
         self.chance = random.Random(panel.server.port)
         self._numbers = iter(range(1_000_000))
         self._doubtful: set[str] = set()
-        """Orders of which nobody knows whether they came into the table."""
+        """Orders whose insertion is uncertain."""
 
     @asynccontextmanager
     async def hand(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the shop's own."""
+        """A separate connection of the shop."""
         connection = await connect(self.dsn)
         try:
             await connection.execute(WRITES_ALWAYS)
@@ -58,25 +60,25 @@ class Shop:
             connection.terminate()
 
     async def place(self, count: int, *, within: float = 0.0) -> list[str]:
-        """Add orders that end at the provider within so many seconds; return their ids."""
+        """Add orders that end at the provider within this many seconds; return their ids."""
         made = {f"r-{next(self._numbers)}": str(uuid.uuid4()) for _ in range(count)}
-        for referans, order_id in made.items():
+        for reference, order_id in made.items():
             ends_at = time.time() + self.chance.uniform(0, within)
-            self.panel.stories[referans] = Story(order_id, self._end(referans), ends_at)
+            self.panel.stories[reference] = Story(order_id, self._end(reference), ends_at)
         async with self.hand() as connection:
             await connection.execute(INSERT, list(made.values()), list(made))
         return list(made.values())
 
-    def _end(self, referans: str) -> AboutOrder:
-        """Return an end; a PIN is one order's, with letters that must come through unharmed."""
+    def _end(self, reference: str) -> AboutOrder:
+        """Return an end; each PIN is unique, with letters that must survive unchanged."""
         kind = self.chance.choices(("pin", "direct", "cancelled"), (6, 2, 2))[0]
         if kind == "cancelled":
             return Cancelled("Oyuncu bulunamadı")
-        return Completed(Pin(f"{PIN}-{referans}-ğÜş") if kind == "pin" else None, "tamam")
+        return Completed(Pin(f"{PIN}-{reference}-ğÜş") if kind == "pin" else None, "tamam")
 
     @asynccontextmanager
     async def under_load(self, *, batch: int = 10, every: float = 0.2) -> AsyncIterator[None]:
-        """Orders keep coming in while the block runs, as far as the database takes them."""
+        """Orders keep coming in during the block, as far as the database accepts them."""
 
         async def feed() -> None:
             while True:
@@ -94,14 +96,22 @@ class Shop:
         known = set(self.panel.stories)
         try:
             await self.place(count, within=2)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, asyncio.CancelledError) as error:
-            # The commit may have been made all the same: the table is asked in the end.
+        except (
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            TimeoutError,
+            asyncio.CancelledError,
+        ) as error:
+            # The commit may have succeeded: the table is checked at the end.
             self._doubtful |= self.panel.stories.keys() - known
             if isinstance(error, asyncio.CancelledError):
                 raise
 
     async def settle(self, seconds: float = 60.0) -> None:
-        """Wait until nothing is open any more, or so many seconds have passed: then the comparison tells what is left."""
+        """Wait until nothing is open any more, or for this many seconds: the comparison then
+        reports what is left.
+        """
         end = time.monotonic() + seconds
         async with self.hand() as connection:
             await self._forget_unplaced(connection)
@@ -113,9 +123,11 @@ class Shop:
                 await asyncio.sleep(0.1)
 
     async def _forget_unplaced(self, connection: asyncpg.Connection) -> None:
-        there = {row[0] for row in await connection.fetch("SELECT provider_referans FROM product_orders")}
-        for referans in self._doubtful - there:
-            del self.panel.stories[referans]
+        there = {
+            row[0] for row in await connection.fetch("SELECT provider_referans FROM product_orders")
+        }
+        for reference in self._doubtful - there:
+            del self.panel.stories[reference]
 
     async def verdict(self) -> Verdict:
         """Compare all rows."""
@@ -123,14 +135,14 @@ class Shop:
             return await compare(connection, self.panel.truths())
 
     async def end(self, name: str, *, at_least: int) -> None:
-        """Wait until all has settled, compare row by row, and note what came of it."""
+        """Wait until all has settled, compare row by row, and report the result."""
         await self.settle()
         verdict = await self.verdict()
         note(f"{name}: {verdict}")
         assert_all_right(verdict, at_least=at_least)
 
     def config(self, dsn: str | None = None, **more: dict[str, Any]) -> str:
-        """Settings that lose no time: short timeouts, short pauses."""
+        """Settings for speed: short timeouts, short pauses."""
         changes: dict[str, dict[str, Any]] = {
             "database": {"statement_timeout": 2},
             "provider": {"timeout": 1.5, "connect_timeout": 1, "balance_interval": 0},
@@ -141,7 +153,7 @@ class Shop:
 
     @asynccontextmanager
     async def daemon(self, folder: Path, config: str | None = None) -> AsyncIterator[Run]:
-        """The program, started and asked to stop: exit code 0, whatever went wrong meanwhile."""
+        """The program, started and stopped: exit code 0, whatever the fault in between."""
         async with running(folder, config or self.config()) as run:
             await run.event("started")
             yield run

@@ -1,11 +1,13 @@
-"""Several processes over one shop, of which some stand still, are cut off, or are killed without end."""
+"""Several processes over one shop, of which some stand still, are cut off, or are killed without
+end.
+"""
 
 import asyncio
 import os
 import random
 import signal
 
-from order_monitor.shop.membership import IDLE_LIMIT
+from order_monitor.cluster.membership import IDLE_LIMIT
 from tests.commands.test_cluster import Theatre, theatre
 from tests.conftest import plain_shop, server, templates
 from tests.faults.stage import note
@@ -16,7 +18,9 @@ __all__ = ["plain_shop", "server", "templates", "theatre"]
 SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 
 
-async def test_who_stands_still_is_replaced_and_asks_nothing_when_it_comes_to(theatre: Theatre) -> None:
+async def test_who_stands_still_is_replaced_and_asks_nothing_when_it_comes_to(
+    theatre: Theatre,
+) -> None:
     await theatre.open(accounts=6, orders=4)
     first = await theatre.start("first")
     await theatre.start("second")
@@ -47,7 +51,9 @@ async def test_who_is_cut_off_stops_asking_before_another_begins(theatre: Theatr
         await theatre.shared([3, 3])
         await theatre.finish()
     assert theatre.panel.overlaps == []
-    note("a frozen wire to the database: its accounts were asked by the other; nothing was asked by two at once")
+    note(
+        "a frozen wire to the database: its accounts were asked by the other; nothing was asked by two at once"
+    )
 
 
 async def test_eight_that_come_and_are_killed_at_any_moment(theatre: Theatre) -> None:
@@ -57,7 +63,9 @@ async def test_eight_that_come_and_are_killed_at_any_moment(theatre: Theatre) ->
         await theatre.start(f"m{n}")
     await theatre.shared([2] * 4 + [3] * 4)
     for n in range(8, 20):
-        name = chance.choice([name for name, run in theatre.runs.items() if run.process.returncode is None])
+        name = chance.choice(
+            [name for name, run in theatre.runs.items() if run.process.returncode is None]
+        )
         theatre.runs[name].process.kill()
         await asyncio.sleep(chance.uniform(0, 2))
         await theatre.start(f"m{n}")

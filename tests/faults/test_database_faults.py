@@ -15,7 +15,9 @@ CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = cu
 OURS = f"{CUT} AND application_name <> 'the shop'"
 
 
-async def test_the_server_dies_and_comes_back(shop: Shop, mortal: MortalPostgres, tmp_path: Path) -> None:
+async def test_the_server_dies_and_comes_back(
+    shop: Shop, mortal: MortalPostgres, tmp_path: Path
+) -> None:
     async with shop.daemon(tmp_path) as run:
         async with shop.under_load():
             for _ in range(2):
@@ -30,7 +32,9 @@ async def test_the_server_dies_and_comes_back(shop: Shop, mortal: MortalPostgres
     assert "database.back" in names
 
 
-async def test_the_server_becomes_read_only_for_a_while(shop: Shop, mortal: MortalPostgres, tmp_path: Path) -> None:
+async def test_the_server_becomes_read_only_for_a_while(
+    shop: Shop, mortal: MortalPostgres, tmp_path: Path
+) -> None:
     async with shop.daemon(tmp_path) as run:
         async with shop.under_load():
             await asyncio.sleep(1)
@@ -49,8 +53,13 @@ async def reconfigure(mortal: MortalPostgres, change: str) -> None:
     await connection.close()
 
 
-async def test_the_server_has_no_connection_left(shop: Shop, mortal: MortalPostgres, tmp_path: Path) -> None:
-    """Whoever has connections keeps them, so ours are cut; then every place is taken by somebody else."""
+async def test_the_server_has_no_connection_left(
+    shop: Shop, mortal: MortalPostgres, tmp_path: Path
+) -> None:
+    """Whoever has connections keeps them, so ours are cut.
+
+    Then every place is taken by somebody else.
+    """
     async with shop.daemon(tmp_path) as run:
         async with shop.under_load(), AsyncExitStack() as taken:
             await asyncio.sleep(1)
@@ -86,7 +95,10 @@ async def test_connections_are_cut_over_and_over(shop: Shop, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_the_network_freezes_about_a_commit(shop: Shop, tmp_path: Path, moment: str) -> None:
-    """Before: the COMMIT arrives when nobody waits for it any more. After: it was made, and nobody heard so."""
+    """Before: the COMMIT arrives when nobody waits for it any more.
+
+    After: it was made, and nobody heard so.
+    """
     async with Proxy(shop.dsn) as proxy, shop.daemon(tmp_path, shop.config(proxy.dsn)) as run:
         proxy.only_writing = True
         async with shop.under_load():
@@ -126,6 +138,8 @@ async def test_rows_are_locked_for_long(shop: Shop, tmp_path: Path) -> None:
             await shop.place(60)
             await asyncio.sleep(8)
             async with shop.hand() as other:
-                left = await other.fetch("SELECT id::text FROM product_orders WHERE external_status = 'sent'")
+                left = await other.fetch(
+                    "SELECT id::text FROM product_orders WHERE external_status = 'sent'"
+                )
             assert {row["id"] for row in left} <= set(held), "what nobody holds is written"
         await shop.end("a third of the rows locked for 8 s", at_least=120)

@@ -29,4 +29,7 @@ async def test_killed_at_any_moment(shop: Shop, tmp_path: Path) -> None:
                 assert await run.end() == -9
             asked += sum(event["event"] == "order.asked" for event in run.events())
     async with shop.daemon(tmp_path):
-        await shop.end(f"kill -9, {KILLS} times (FAULTS_SEED={SEED}), {asked} calls before", at_least=20 * KILLS)
+        await shop.end(
+            f"kill -9, {KILLS} times (FAULTS_SEED={SEED}), {asked} calls before",
+            at_least=20 * KILLS,
+        )

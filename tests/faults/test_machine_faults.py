@@ -1,4 +1,6 @@
-"""What happens to the process from beside: slow clients on its health port, a full disk under its log."""
+"""What happens to the process from beside: slow clients on its health port, a full disk under its
+log.
+"""
 
 import asyncio
 import os
@@ -41,9 +43,14 @@ async def test_slow_clients_on_the_health_port(shop: Shop, tmp_path: Path) -> No
             await asyncio.sleep(1)
             for _ in range(20):
                 with suppress(httpx.TransportError):
-                    answered += (await client.get(f"http://127.0.0.1:{port}/livez")).status_code == 200
+                    answered += (
+                        await client.get(f"http://127.0.0.1:{port}/livez")
+                    ).status_code == 200
                 await asyncio.sleep(0.3)
-        await shop.end(f"{CLIENTS} slow clients on the health port, {answered} of 20 probes answered", at_least=50)
+        await shop.end(
+            f"{CLIENTS} slow clients on the health port, {answered} of 20 probes answered",
+            at_least=50,
+        )
         for task in slow:
             task.cancel()
         await asyncio.wait(slow)
@@ -51,7 +58,10 @@ async def test_slow_clients_on_the_health_port(shop: Shop, tmp_path: Path) -> No
 
 
 async def test_the_disk_is_full_under_the_log(shop: Shop, tmp_path: Path) -> None:
-    """Each line of the log fails; each order is written, and the exit code is that of a clean stop."""
+    """Each line of the log fails.
+
+    Each order is written, and the exit code is that of a clean stop.
+    """
     (tmp_path / "monitor.toml").write_text(shop.config())
     full = os.open("/dev/full", os.O_WRONLY)
     try:

@@ -17,7 +17,9 @@ MEMORY = 60
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_provider_misbehaves(shop: Shop, panel: FaultyPanel, tmp_path: Path, fault: str) -> None:
+async def test_the_provider_misbehaves(
+    shop: Shop, panel: FaultyPanel, tmp_path: Path, fault: str
+) -> None:
     async with shop.daemon(tmp_path) as run:
         async with shop.under_load():
             await run.event("order.completed")
@@ -36,7 +38,9 @@ def peak(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-async def test_the_provider_goes_away_and_comes_back(shop: Shop, panel: FaultyPanel, tmp_path: Path) -> None:
+async def test_the_provider_goes_away_and_comes_back(
+    shop: Shop, panel: FaultyPanel, tmp_path: Path
+) -> None:
     async with shop.daemon(tmp_path) as run:
         async with shop.under_load():
             await run.event("order.completed")
@@ -57,7 +61,10 @@ async def test_the_provider_is_on_ipv6_alone(shop: Shop, tmp_path: Path) -> None
 
 
 async def test_the_providers_certificate_is_its_own(shop: Shop, tmp_path: Path) -> None:
-    """Nothing is sent to whoever shows one that nobody has vouched for, and no order is failed; once trusted, all go on."""
+    """Nothing is sent to whoever shows one that nobody has vouched for, and no order is failed.
+
+    Once trusted, all go on.
+    """
     authority = trustme.CA()
     async with FaultyPanel(tls=server_context(authority.issue_cert("127.0.0.1"))) as panel:
         shop.panel = panel

@@ -1,1 +1,1 @@
-"""What the fuzzers feed: `make fuzz`."""
+"""The targets of the fuzzers: `make fuzz`."""

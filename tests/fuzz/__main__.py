@@ -1,4 +1,7 @@
-"""``python -m tests.fuzz answers``: feed a target what a coverage-guided fuzzer makes up; further arguments are libFuzzer's."""
+"""``python -m tests.fuzz answers``: run a target with inputs from a coverage-guided fuzzer.
+
+Further arguments are passed to libFuzzer.
+"""
 
 import sys
 import tempfile
@@ -7,13 +10,17 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["order_monitor.providers.znet_parser", "order_monitor.providers.response_head", "order_monitor.settings"]
+    include=[
+        "order_monitor.providers.znet.parser",
+        "order_monitor.providers.http.response_head",
+        "order_monitor.settings",
+    ]
 ):
     from tests.fuzz.targets import SEEDS, TARGETS
 
 
 def main() -> None:
-    """Run one target until its time is up; a crash is kept as a file, and told."""
+    """Run one target until its time is up; a crash is stored as a file, and reported."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in TARGETS:
         sys.exit(f"which one? {', '.join(TARGETS)}")

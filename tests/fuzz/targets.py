@@ -1,4 +1,4 @@
-"""What is fuzzed: bytes come in, and whatever they are, what is promised holds."""
+"""The fuzz targets: guarantees that hold for any bytes."""
 
 import re
 import tempfile
@@ -9,8 +9,8 @@ from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import letters
 from order_monitor.core.pin import read_pin
-from order_monitor.providers.response_head import HeadReader
-from order_monitor.providers.znet_parser import decode, parse, parse_balance
+from order_monitor.providers.http.response_head import HeadReader
+from order_monitor.providers.znet.parser import decode, parse, parse_balance
 from order_monitor.settings.loading import load
 from tests.corpus import ENTRIES, Entry, body_of, response_of
 
@@ -27,7 +27,10 @@ STATUSES = (200, 200, 200, 302, 403, 429, 503)
 
 
 def answers(data: bytes) -> None:
-    """No bytes make the parser raise; only a 200 ends an order, and no PIN is told that was not sent."""
+    """No bytes make the parser raise.
+
+    Only a 200 ends an order, and every reported PIN was sent.
+    """
     choice, body = (data[0], data[1:]) if data else (0, b"")
     headers, status = HEADERS[choice % len(HEADERS)], STATUSES[choice // 16 % len(STATUSES)]
     answer = parse(status, headers, body, now=NOW, max_body=4096)
@@ -36,7 +39,8 @@ def answers(data: bytes) -> None:
         assert status == 200
     is_plain = "content-encoding" not in headers and not body.startswith(b"\x1f\x8b")
     if isinstance(answer, Completed) and answer.pin is not None and is_plain:
-        # Markup is undone and what is invisible taken away, but no letter is told that was not sent.
+        # Markup is decoded and invisible characters are removed, but every reported letter was
+        # sent.
         code, text = answer.pin.reveal(), decode(body, headers.get("content-type", ""))
         assert read_pin(code) == answer.pin
         assert "&" in text or all(line in _bare(text) for line in map(_bare, code.split("\n")))
@@ -48,7 +52,10 @@ def _bare(text: str) -> str:
 
 
 def responses(data: bytes) -> None:
-    """A head and its chunks are handed on alike in whatever pieces they come, or refused; nothing else is raised."""
+    """A head and its chunks give the same result however they are split, or are refused.
+
+    Nothing else is raised.
+    """
     size, response = 1 + (data[0] if data else 0), data[1:]
     assert _handed_on(response, size) == _handed_on(response, max(1, len(response)))
 
@@ -64,7 +71,7 @@ def _handed_on(response: bytes, size: int) -> bytes | None:
 
 
 def settings_file(data: bytes) -> None:
-    """A file is read, or every mistake in it is told; nothing else happens."""
+    """A file is loaded, or every mistake in it is reported; nothing else happens."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "monitor.toml"
         path.write_bytes(data)
@@ -78,9 +85,15 @@ def settings_file(data: bytes) -> None:
 
 
 def _chosen(entry: Entry) -> bytes:
-    """Return an answer of the corpus as `answers` takes it: with the headers of its kind that there are."""
+    """Return an answer of the corpus as `answers` takes it: with the headers of its kind that there
+    are.
+    """
     wanted = "".join(entry.get("headers", ())).lower()
-    choices = [n for n, headers in enumerate(HEADERS) if headers and all(value in wanted for value in headers.values())]
+    choices = [
+        n
+        for n, headers in enumerate(HEADERS)
+        if headers and all(value in wanted for value in headers.values())
+    ]
     return bytes([choices[0] if choices else 0]) + body_of(entry)
 
 

@@ -1,4 +1,6 @@
-"""The fuzzers' targets hold for their seeds and for what hypothesis makes up: a target that is broken itself finds nothing."""
+"""The fuzzers' targets hold for their seeds and for what hypothesis makes up: a target that is
+broken itself finds nothing.
+"""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,6 @@
-"""The comparison that every real fault ends with sees each way in which a row or its events can be wrong."""
+"""The comparison that every real fault ends with sees each way in which a row or its events can be
+wrong.
+"""
 
 import uuid
 
@@ -16,7 +18,11 @@ TOLD = "INSERT INTO order_monitor_events (order_id, to_status, has_pin, outcome,
 
 
 async def right(shop: Shop) -> None:
-    for order_id, status, pin in ((A, "completed", "PIN-A"), (B, "completed", None), (C, "failed", None)):
+    for order_id, status, pin in (
+        (A, "completed", "PIN-A"),
+        (B, "completed", None),
+        (C, "failed", None),
+    ):
         await shop.add(status, pin=pin, order_id=order_id)
         await shop.connection.execute(TOLD, order_id, "processing", False)
         await shop.connection.execute(TOLD, order_id, status, False)

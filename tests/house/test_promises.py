@@ -7,7 +7,9 @@ import pytest
 
 from tests.readme import PAGES, ROOT
 
-(SECTION,) = re.findall(r"^## What is promised\n(.*?)^## ", PAGES["operating.md"], re.MULTILINE | re.DOTALL)
+(SECTION,) = re.findall(
+    r"^## What is promised\n(.*?)^## ", PAGES["operating.md"], re.MULTILINE | re.DOTALL
+)
 ROWS = [line.split(" | ") for line in SECTION.splitlines() if line.startswith("| ")][1:]
 NAMED = sorted(set(re.findall(r"`([a-z_/]+\.py)::(\w+)`", SECTION)))
 
@@ -21,7 +23,9 @@ def test_each_promise_names_a_test(row: list[str]) -> None:
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])
 def test_each_named_test_is_there(file: str, name: str) -> None:
     tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert name in {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_every_real_fault_is_among_the_promises() -> None:
@@ -31,8 +35,12 @@ def test_every_real_fault_is_among_the_promises() -> None:
         assert missing <= {"test_the_provider_goes_away_and_comes_back"}, path.name
 
 
-@pytest.mark.parametrize(("name", "heading"), [("README.md", "What is promised"), ("README.ar.md", "ما نَعِد به")])
-def test_each_promise_of_a_readme_stands_beside_a_test_that_is_there(name: str, heading: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "heading"), [("README.md", "What is promised"), ("README.ar.md", "ما نَعِد به")]
+)
+def test_each_promise_of_a_readme_stands_beside_a_test_that_is_there(
+    name: str, heading: str
+) -> None:
     text = (ROOT / name).read_text("utf-8")
     (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     promises = section.split("\n- ")[1:]

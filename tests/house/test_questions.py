@@ -1,4 +1,5 @@
-"""docs/questions.md: its commands and its SQL do what it says, as they stand there, over a real database and with real processes.
+"""docs/questions.md: its commands and its SQL do what it says, as they stand there, over a real
+database and with real processes.
 
 The commands for the systemd host are tried in `tests/shipped/test_boot.py`.
 """
@@ -16,10 +17,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from order_monitor.core.answer import Cancelled, Completed
-from order_monitor.settings.telling import WebhookSettings
-from order_monitor.shop.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, quoted
-from order_monitor.shop.membership import _OLD_MEMBER, OLDER_VERSION, _half
-from order_monitor.tell.webhook import _FIRST_RETRY, _LONGEST_RETRY
+from order_monitor.settings.sections import WebhookSettings
+from order_monitor.shop.locks import OLD_MEMBER, OLDER_VERSION, lock_class
+from order_monitor.shop.schema.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, quoted
+from order_monitor.tell.webhook import FIRST_RETRY, LONGEST_RETRY
 from tests import readme
 from tests.commands.test_people import RARELY, call, daemon
 from tests.commands.test_process import PIN, Panel, panel, sent, settings
@@ -37,7 +38,9 @@ OTHER_SECRET = "whsec_cm90YXRlZC1yb3RhdGVkLXJvdGF0ZWQtcm90YXRlZA=="
 
 def section(title: str) -> str:
     """Return what stands under a question."""
-    (found_one,) = [part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE) if part.startswith(title)]
+    (found_one,) = [
+        part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE) if part.startswith(title)
+    ]
     return found_one
 
 
@@ -82,7 +85,9 @@ NEEDS_MORE = {
 
 async def test_which_settings_a_command_needs_is_what_it_asks_for(tmp_path: Path) -> None:
     """Each is given none, and says which are missing."""
-    for names, needs in re.findall(r"^\| (`.+?) \| (.+) \|$", section("How do I run a command"), re.MULTILINE):
+    for names, needs in re.findall(
+        r"^\| (`.+?) \| (.+) \|$", section("How do I run a command"), re.MULTILINE
+    ):
         sections = set(re.findall(r"`\[(\w+)\]`", needs)) - {"webhook", "health"}
         for name in re.findall(r"`([^`]+)`", names):
             code, _, err = await call(tmp_path, "", *name.split(), *NEEDS_MORE.get(name, ()))
@@ -97,7 +102,7 @@ def test_how_long_a_receiver_may_be_away_is_reckoned_from_the_code() -> None:
     """At the least: each pause is stretched by up to a tenth."""
 
     def away(attempts: int) -> float:
-        return sum(min(_FIRST_RETRY * 2.0**n, _LONGEST_RETRY) for n in range(attempts - 1))
+        return sum(min(FIRST_RETRY * 2.0**n, LONGEST_RETRY) for n in range(attempts - 1))
 
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", section("How long may the webhook"), re.MULTILINE)
     hours = {10: 42 / 60, 12: 2 + 25 / 60, 35: 24, 100: 4 * 24}
@@ -126,7 +131,9 @@ async def test_what_waits_and_what_was_put_aside_is_posted(
     )
     (by_waiting, by_dead) = commands("How long may the webhook")
     assert (await call(tmp_path, config, *by_waiting))[1].count("put up again") == 2
-    assert (await call(tmp_path, config, *by_waiting))[0] == 1, "they are under way by now, and have no failed try"
+    assert (await call(tmp_path, config, *by_waiting))[0] == 1, (
+        "they are under way by now, and have no failed try"
+    )
     assert (await call(tmp_path, config, *by_dead))[1].count("put up again") == 1
     async with daemon(shop, tmp_path, config):
         await all_posted(shop)
@@ -161,9 +168,13 @@ async def test_the_secret_is_changed_without_losing_an_event(
     plain = settings(shop.dsn, panel.server.url)
     panel.answer = Cancelled("x")
     assert (await call(tmp_path, plain, "--once"))[0] == 0, "their events wait"
-    config = settings(shop.dsn, panel.server.url, webhook=hook(receiver.url, OTHER_SECRET), schedule=RARELY)
+    config = settings(
+        shop.dsn, panel.server.url, webhook=hook(receiver.url, OTHER_SECRET), schedule=RARELY
+    )
     async with daemon(shop, tmp_path, config) as run:
-        assert (await run.event("webhook.failing"))["why"], "it is signed by what the receiver does not have yet"
+        assert (await run.event("webhook.failing"))["why"], (
+            "it is signed by what the receiver does not have yet"
+        )
     assert (receiver.got, await waiting(shop)) == ([], 3)
     await make_due(shop)
     receiver.signer = Webhook(OTHER_SECRET)
@@ -175,7 +186,9 @@ async def test_the_secret_is_changed_without_losing_an_event(
 # --- orders
 
 
-async def test_a_pin_that_was_read_out_is_stored_and_told(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_a_pin_that_was_read_out_is_stored_and_told(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     shop = plain_shop
     given, without = await sent(shop, 2)
     config = settings(shop.dsn, panel.server.url)
@@ -183,19 +196,29 @@ async def test_a_pin_that_was_read_out_is_stored_and_told(plain_shop: Shop, pane
     assert (await call(tmp_path, config, "--once"))[0] == 0
     for order_id in (given, without):
         await shop.connection.execute(
-            "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::uuid, 'pin_missing')", order_id
+            "INSERT INTO order_monitor_review (order_id, kind) VALUES ($1::uuid, 'pin_missing')",
+            order_id,
         )
     explain, resolve, close = commands("`pin_missing`")
     code, out, _ = await call(tmp_path, config, *about(given, explain))
     assert (code, "for review: pin_missing" in out, f"r-{given[:8]}" in out) == (0, True, True)
-    code, out, err = await call(tmp_path, config, *about(given, resolve), stdin="TEL-4711\nSERIAL-8\n")
+    code, out, err = await call(
+        tmp_path, config, *about(given, resolve), stdin="TEL-4711\nSERIAL-8\n"
+    )
     assert (code, "TEL-4711" in out + err) == (0, False)
     assert (await shop.row(given))["pin_code"] == "TEL-4711\nSERIAL-8"
     assert (await call(tmp_path, config, *about(without, close)))[0] == 0
     assert json.loads((await call(tmp_path, config, "review", "--json"))[1]) == []
-    event = await shop.connection.fetchrow("SELECT * FROM order_monitor_events ORDER BY id DESC LIMIT 1")
+    event = await shop.connection.fetchrow(
+        "SELECT * FROM order_monitor_events ORDER BY id DESC LIMIT 1"
+    )
     assert event is not None
-    assert (str(event["order_id"]), event["has_pin"], event["repeat"], event["source"]) == (given, True, True, "person")
+    assert (str(event["order_id"]), event["has_pin"], event["repeat"], event["source"]) == (
+        given,
+        True,
+        True,
+        "person",
+    )
 
 
 async def test_what_is_known_of_a_pin_is_told_without_showing_it(
@@ -213,7 +236,9 @@ async def test_what_is_known_of_a_pin_is_told_without_showing_it(
     sql = readme.block("sql", "-- orders with the same PIN").replace(":'order'", f"'{mine}'")
     rows = await shop.connection.fetch(sql)
     assert [(str(row["id"]), PIN in str(row)) for row in rows] == [(same, False)]
-    code, _, err = await call(tmp_path, config, "resolve", mine, "--completed", "--pin-stdin", stdin="NEW-99999")
+    code, _, err = await call(
+        tmp_path, config, "resolve", mine, "--completed", "--pin-stdin", stdin="NEW-99999"
+    )
     assert (code, (await shop.row(mine))["pin_code"], "NEW-99999" in err) == (1, PIN, False)
 
 
@@ -222,7 +247,9 @@ async def test_without_a_column_that_is_needed_migrate_names_it_and_without_any_
 ) -> None:
     """Each column of the page's table alone, and all optional ones together."""
     shop = plain_bare_shop
-    rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", section("Which columns"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", section("Which columns"), re.MULTILINE
+    )
     assert sorted((name, other or name) for name, other, _ in rows) == sorted(LOGICAL.values())
     needed = {name for name, _, how in rows if how == "yes"}
     assert needed == set(REQUIRED) - set(ADDED_BY_MIGRATE)
@@ -260,7 +287,9 @@ PLACE = (
 )
 
 
-async def test_pruning_takes_no_event_that_waits_and_no_end_of_an_order_that_is_there(plain_shop: Shop) -> None:
+async def test_pruning_takes_no_event_that_waits_and_no_end_of_an_order_that_is_there(
+    plain_shop: Shop,
+) -> None:
     shop = plain_shop
     row = await shop.add("failed")
     long_ago = timedelta(days=400)
@@ -270,10 +299,17 @@ async def test_pruning_takes_no_event_that_waits_and_no_end_of_an_order_that_is_
         return int(await shop.connection.fetchval(PLACE, order_id, outcome, age, taken))
 
     gone, posted, posting, dead = (str(uuid.uuid4()) for _ in range(4))
-    goes = [await event(row, "processing"), await event(gone, "processing"), await event(gone, "failed")]
+    goes = [
+        await event(row, "processing"),
+        await event(gone, "processing"),
+        await event(gone, "failed"),
+    ]
     goes.append(await event(posted, "failed"))
     stays = [await event(row, "failed"), await event(row, "reopened"), await event(row, "failed")]
-    stays += [await event(str(uuid.uuid4()), "failed", taken=False), await event(gone, "failed", lately)]
+    stays += [
+        await event(str(uuid.uuid4()), "failed", taken=False),
+        await event(gone, "failed", lately),
+    ]
     stays += [await event(posting, "failed"), await event(dead, "failed")]
     for order_id, column in ((posted, "delivered_at"), (posting, None), (dead, "dead_at")):
         await shop.connection.execute(
@@ -291,10 +327,15 @@ async def test_pruning_takes_no_event_that_waits_and_no_end_of_an_order_that_is_
     old = "INSERT INTO order_monitor_review (order_id, kind, closed_at) VALUES ($1::uuid, $2, now() - $3::interval)"
     for order_id, age in ((row, long_ago), (gone, long_ago), (gone, lately), (gone, None)):
         await shop.connection.execute(old, order_id, "pin_missing", age)
-    assert await shop.connection.execute(readme.block("sql", "-- settled reviews of orders")) == "DELETE 1"
+    assert (
+        await shop.connection.execute(readme.block("sql", "-- settled reviews of orders"))
+        == "DELETE 1"
+    )
 
 
-async def test_with_a_webhook_alone_the_line_about_the_consumer_is_left_out(plain_shop: Shop) -> None:
+async def test_with_a_webhook_alone_the_line_about_the_consumer_is_left_out(
+    plain_shop: Shop,
+) -> None:
     shop = plain_shop
     prune = readme.block("sql", "-- events older than a year")
     (line,) = [line for line in prune.splitlines() if "leave this line out" in line]
@@ -308,13 +349,15 @@ async def test_with_a_webhook_alone_the_line_about_the_consumer_is_left_out(plai
             number,
             order_id,
         )
-    assert await shop.connection.execute(prune) == "DELETE 1", "and not the one that is still to be posted"
+    assert await shop.connection.execute(prune) == "DELETE 1", (
+        "and not the one that is still to be posted"
+    )
 
 
 async def test_the_sizes_are_told_of_every_table_of_ours(plain_shop: Shop) -> None:
     rows = await plain_shop.connection.fetch(readme.block("sql", "AS our_table"))
     ours = {row["our_table"] for row in rows}
-    assert len(ours) == 9
+    assert len(ours) == 10
     grow = set(re.findall(r"^\| `(order_monitor_\w+)`", section("How large"), re.MULTILINE))
     assert grow < ours
 
@@ -354,7 +397,9 @@ async def test_it_is_removed_without_a_trace(plain_bare_shop: Shop, shape: str) 
 # --- versions
 
 
-async def test_the_commands_of_an_upgrade_can_be_given_again(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_the_commands_of_an_upgrade_can_be_given_again(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     config = settings(plain_shop.dsn, panel.server.url)
     asked = commands("How do I upgrade")
     assert [arguments[0] for arguments in asked] == ["migrate", "migrate", "check"]
@@ -362,11 +407,13 @@ async def test_the_commands_of_an_upgrade_can_be_given_again(plain_shop: Shop, p
         assert [(await call(tmp_path, config, *arguments))[0] for arguments in asked] == [0, 0, 0]
 
 
-async def test_beside_version_0_1_migrate_changes_nothing(plain_bare_shop: Shop, panel: Panel, tmp_path: Path) -> None:
+async def test_beside_version_0_1_migrate_changes_nothing(
+    plain_bare_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
     """It locks accounts by their names, and would not find its pauses any more."""
     shop = plain_bare_shop
     lock = "SELECT pg_advisory_lock($1::int4, 7)"
-    await shop.connection.execute(lock, _half("public.product_orders", _OLD_MEMBER))
+    await shop.connection.execute(lock, lock_class("public.product_orders", OLD_MEMBER))
     config = settings(shop.dsn, panel.server.url)
     code, out, err = await call(tmp_path, config, "migrate")
     assert (code, out, err) == (1, "", f"order-monitor: {OLDER_VERSION}\n")

@@ -1,4 +1,6 @@
-"""What the book tells a shop to do is done here, word for word, over a real database and with real processes."""
+"""What the book tells a shop to do is done here, word for word, over a real database and with real
+processes.
+"""
 
 import asyncio
 import os
@@ -17,8 +19,8 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.pin import Pin
-from order_monitor.shop.columns import LOGICAL, quoted
 from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.schema.columns import LOGICAL, quoted
 from tests import readme
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, once, panel, running, sent, settings
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
@@ -93,7 +95,9 @@ class Project:
         app.mkdir()
         files = {
             "__init__.py": "",
-            "models.py": MODELS.format(**{n: shop.spelling.name(n) for n in ("external_status", "sent_at")}),
+            "models.py": MODELS.format(
+                **{n: shop.spelling.name(n) for n in ("external_status", "sent_at")}
+            ),
             "money.py": MONEY,
             "znet.py": ZNET,
             "dispatch.py": readme.block("python", "# shop/dispatch.py"),
@@ -125,7 +129,7 @@ async def test_the_dispatch_code_keeps_a_reference_that_the_daemon_can_use(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     """The reference is there before znet is called, and is of the form that znet takes."""
-    order_id = await shop.add("not_sent", sent_at=None, referans="")
+    order_id = await shop.add("not_sent", sent_at=None, reference="")
     await shop.connection.execute("CREATE TABLE dispatched (id uuid, referans text)")
     project = Project(shop, tmp_path)
     await project.run(
@@ -134,14 +138,19 @@ async def test_the_dispatch_code_keeps_a_reference_that_the_daemon_can_use(
     row = await shop.row(order_id)
     assert re.fullmatch(r"[0-9]{16}", row["provider_referans"])
     assert row["external_status"] == "sent"
-    assert await shop.connection.fetchval("SELECT referans FROM dispatched") == row["provider_referans"]
+    assert (
+        await shop.connection.fetchval("SELECT referans FROM dispatched")
+        == row["provider_referans"]
+    )
     config = settings(shop.dsn, panel.server.url, schedule={"first_check": 0})
     assert (await once(tmp_path, config))[0] == 0
     assert list(panel.server.calls) == [row["provider_referans"]]
     assert (await shop.row(order_id))["pin_code"] == PIN
 
 
-async def test_the_django_consumer_killed_at_random_moves_money_once(shop: Shop, tmp_path: Path) -> None:
+async def test_the_django_consumer_killed_at_random_moves_money_once(
+    shop: Shop, tmp_path: Path
+) -> None:
     await shop.connection.execute("CREATE TABLE money (what text, order_id uuid)")
     ids = [await shop.add() for _ in range(60)]
     orders = await prepared(shop)
@@ -152,7 +161,9 @@ async def test_the_django_consumer_killed_at_random_moves_money_once(shop: Shop,
     await orders.record([found(shop.order(i), Cancelled("x")) for i in ids[:5]])
     project = Project(shop, tmp_path)
     chance = random.Random(5)
-    slowly = "from shop.consumer import consume_one; import time\nwhile consume_one(): time.sleep(0.004)"
+    slowly = (
+        "from shop.consumer import consume_one; import time\nwhile consume_one(): time.sleep(0.004)"
+    )
     for _ in range(3):
         pair = [await project.start(slowly) for _ in range(2)]
         before = await shop.connection.fetchval("SELECT count(*) FROM money")
@@ -165,14 +176,21 @@ async def test_the_django_consumer_killed_at_random_moves_money_once(shop: Shop,
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
             await process.communicate()
-    left = await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL")
+    left = await shop.connection.fetchval(
+        "SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL"
+    )
     assert 0 < left < 65, "killed in the middle"
     await project.run("from shop.consumer import consume_one\nwhile consume_one(): pass")
     rows = await shop.connection.fetch("SELECT what, order_id::text FROM money")
     assert sorted((r["what"], r["order_id"]) for r in rows) == sorted(
         [("refund", i) for i in ids[:30]] + [("approve", i) for i in ids[30:]]
     )
-    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL") == 0
+    assert (
+        await shop.connection.fetchval(
+            "SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL"
+        )
+        == 0
+    )
 
 
 @asynccontextmanager
@@ -207,7 +225,9 @@ async def least_role(shop: Shop) -> AsyncIterator[str]:
 async def test_the_daemon_needs_no_more_than_the_role_of_the_readme(
     shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path, source: str
 ) -> None:
-    """E13: scan, write, events, notifications and the webhook, as a process, and `check` finds nothing missing."""
+    """E13: scan, write, events, notifications and the webhook, as a process, and `check` finds
+    nothing missing.
+    """
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
     more: dict[str, dict[str, Any]] = {
         "provider": {"source": source, "allow_private": True},
@@ -215,7 +235,9 @@ async def test_the_daemon_needs_no_more_than_the_role_of_the_readme(
     }
     async with running(tmp_path, settings(shop.dsn, panel.server.url, **more), "migrate") as run:
         assert await run.end() == 0
-    tenant, base_url = ('"tenantId"', '"baseUrl"') if shop.spelling is SHOP else ("tenant_id", "base_url")
+    tenant, base_url = (
+        ('"tenantId"', '"baseUrl"') if shop.spelling is SHOP else ("tenant_id", "base_url")
+    )
     integration = str(uuid.uuid4())
     await shop.connection.execute(
         f"INSERT INTO integrations (id, {tenant}, name, provider, {base_url}, kod, sifre) "
@@ -240,7 +262,10 @@ async def test_the_daemon_needs_no_more_than_the_role_of_the_readme(
         assert {body["data"]["order_id"] for body in receiver.got} == set(ids)
         for order_id in ids:
             row = await shop.row(order_id)
-            assert (row["external_status"], row["pin_code"]) == ("completed", panel.pin_of(row["provider_referans"]))
+            assert (row["external_status"], row["pin_code"]) == (
+                "completed",
+                panel.pin_of(row["provider_referans"]),
+            )
         forbids = ["UPDATE product_orders SET status = 'x'", "DELETE FROM product_orders"]
         if shop.connection.get_server_version().major > 14:
             forbids.append("CREATE TABLE public.x ()")
@@ -259,7 +284,17 @@ def test_the_log_table_names_every_event_and_no_other() -> None:
     for path in (Path(readme.__file__).parent.parent / "order_monitor").rglob("*.py"):
         if "demo" not in path.parts:
             known |= set(
-                re.findall(r"\.(?:info|warning|error|critical|log)\((?:level, )?\s*\"([a-z_.]+)\"", path.read_text())
+                re.findall(
+                    r"\.(?:info|warning|error|critical|log)\((?:level, )?\s*\"([a-z_.]+)\"",
+                    path.read_text(),
+                )
             )
-    known |= {"order.completed", "order.failed", "order.refused", "order.garbled", "order.busy", "order.blocked"}
+    known |= {
+        "order.completed",
+        "order.failed",
+        "order.refused",
+        "order.garbled",
+        "order.busy",
+        "order.blocked",
+    }
     assert told == known

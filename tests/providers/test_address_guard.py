@@ -8,11 +8,16 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Blocked, Waiting
-from order_monitor.providers.address_guard import ForbiddenHostError, is_forbidden_host, is_public, public_addresses
-from order_monitor.providers.transport import FreshConnections
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.address_guard import (
+    ForbiddenHostError,
+    is_forbidden_host,
+    is_public,
+    public_addresses,
+)
+from order_monitor.providers.http.transport import FreshConnections
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.test_znet import says
+from tests.providers.znet.test_client import says
 from tests.servers import RawServer, answer
 
 CONTEXT = ssl.create_default_context()
@@ -81,7 +86,12 @@ def test_public_addresses(address: str) -> None:
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "2002:a00:1::1",
-        *("2001:0:4136:e378:8000:63bf:f7f7:f7f7", "2001::1", "::ffff:192.0.0.1", "::ffff:169.254.169.254"),
+        *(
+            "2001:0:4136:e378:8000:63bf:f7f7:f7f7",
+            "2001::1",
+            "::ffff:192.0.0.1",
+            "::ffff:169.254.169.254",
+        ),
         *(
             "2002:6440:1::",
             "2002:e000:1::",
@@ -91,8 +101,22 @@ def test_public_addresses(address: str) -> None:
             "fbff::1",
             "ff00::1",
         ),
-        *("192.0.0.170", "192.0.0.171", "255.255.255.254", "224.0.0.251", "fe80::5efe:7f00:1", "2001:1ff:ffff::1"),
-        *("64:ff9b:1::1", "64:ff9b:1:ffff:ffff:ffff:808:808", "fec0::1", "feff::1", "febf::1", "fdff::1"),
+        *(
+            "192.0.0.170",
+            "192.0.0.171",
+            "255.255.255.254",
+            "224.0.0.251",
+            "fe80::5efe:7f00:1",
+            "2001:1ff:ffff::1",
+        ),
+        *(
+            "64:ff9b:1::1",
+            "64:ff9b:1:ffff:ffff:ffff:808:808",
+            "fec0::1",
+            "feff::1",
+            "febf::1",
+            "fdff::1",
+        ),
         *(
             "192.88.99.1",
             "192.0.0.8",
@@ -172,7 +196,9 @@ def test_names_for_this_machine(host: str, *, forbidden: bool) -> None:
 
 
 async def test_a_name_that_leads_home_is_not_called() -> None:
-    """The check is made on the address connected to: a harmless name that resolves to loopback gets no connection."""
+    """The check is made on the address connected to: a harmless name that resolves to loopback gets
+    no connection.
+    """
     async with RawServer(says(answer(b"OK|1| |x"))) as server:
         account = ZnetAccount(f"http://localhost:{server.port}", "k", "s")
         guarded = Znet(account, FreshConnections(CONTEXT, public_addresses), SystemClock())
@@ -199,7 +225,10 @@ async def test_the_address_checked_is_the_one_connected_to(monkeypatch: pytest.M
     async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         looked_up.append(host)
         first = [("93.184.216.34", port), ("93.184.216.35", port)]
-        return [(0, 0, 0, "", place) for place in (first if len(looked_up) == 1 else [("127.0.0.1", port)])]
+        return [
+            (0, 0, 0, "", place)
+            for place in (first if len(looked_up) == 1 else [("127.0.0.1", port)])
+        ]
 
     async def create_connection(factory: object, host: str, port: int, **_: object) -> None:
         connected.append(host)
@@ -216,7 +245,9 @@ async def test_the_address_checked_is_the_one_connected_to(monkeypatch: pytest.M
     assert len(connected) == 2
 
 
-async def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_private_address_among_public_ones_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         return [(0, 0, 0, "", (a, port)) for a in ("8.8.8.8", "10.0.0.1")]
 
@@ -225,7 +256,9 @@ async def test_one_private_address_among_public_ones_is_enough(monkeypatch: pyte
         await public_addresses("mixed.example", 443)
 
 
-async def test_names_that_do_not_resolve_in_time_are_connect_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_that_do_not_resolve_in_time_are_connect_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def never(*_: object, **__: object) -> list[tuple[object, ...]]:
         await asyncio.Event().wait()
         return []
@@ -234,7 +267,9 @@ async def test_names_that_do_not_resolve_in_time_are_connect_errors(monkeypatch:
         raise OSError(-2, "Name or service not known")
 
     resolves(monkeypatch, never)
-    request = httpx.Request("GET", "https://slow.example/", extensions={"timeout": {"connect": 0.01}})
+    request = httpx.Request(
+        "GET", "https://slow.example/", extensions={"timeout": {"connect": 0.01}}
+    )
     with pytest.raises(httpx.ConnectTimeout):
         await FreshConnections(CONTEXT, public_addresses).handle_async_request(request)
     resolves(monkeypatch, unknown)

@@ -1,4 +1,6 @@
-"""What this machine has run out of is named as such: really used up, as far as that can be done without harm to others."""
+"""What this machine has run out of is named as such: really used up, as far as that can be done
+without harm to others.
+"""
 
 import asyncio
 import errno
@@ -15,10 +17,10 @@ import httpx
 import pytest
 
 from order_monitor.core.answer import Completed, Unreachable
-from order_monitor.providers.failures import ExhaustedError, exhausted
-from order_monitor.providers.resolver import Resolver
-from order_monitor.providers.transport import FreshConnections
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.failures import ExhaustedError, exhausted
+from order_monitor.providers.http.resolver import Resolver
+from order_monitor.providers.http.transport import FreshConnections
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.providers.test_transport import client_context, own, referans_of
 from tests.servers import RawServer, answer
@@ -41,7 +43,9 @@ def no_files_left() -> Iterator[None]:
     """Let this process open no file more."""
     before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 50, before[1]))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 50, before[1])
+        )
         with suppress(OSError):
             while True:
                 held.append(os.dup(0))
@@ -53,23 +57,30 @@ def no_files_left() -> Iterator[None]:
 
 
 async def test_no_files_left() -> None:
-    """For the connection, and for the resolver, which does not say so itself. With files again all is well."""
+    """For the connection, and for the resolver, which does not say so itself.
+
+    With files again all is well.
+    """
     async with RawServer(answers) as server:
         transport = FreshConnections(client_context(), Resolver())
         for host in ("127.0.0.1", "panel.example"):
-            znet = Znet(ZnetAccount(f"http://{host}:{server.port}", "k", "s"), transport, SystemClock())
+            znet = Znet(
+                ZnetAccount(f"http://{host}:{server.port}", "k", "s"), transport, SystemClock()
+            )
             with no_files_left():
                 reply = await znet.ask("1")
             assert (reply.answer, reply.requests) == (Unreachable("no_files"), 1)
-        znet = Znet(ZnetAccount(f"http://127.0.0.1:{server.port}", "k", "s"), transport, SystemClock())
+        znet = Znet(
+            ZnetAccount(f"http://127.0.0.1:{server.port}", "k", "s"), transport, SystemClock()
+        )
         assert isinstance((await znet.ask("1")).answer, Completed)
         await znet.aclose()
 
 
 USES_UP_PORTS = """
 import asyncio, json
-from order_monitor.providers.transport import FreshConnections, trusting
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.transport import FreshConnections, trusting
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 
 async def main():
@@ -93,29 +104,43 @@ asyncio.run(main())
 
 
 def test_no_local_ports_left() -> None:
-    """In a network of its own, with two ports. That there is no way to an IPv6 address at all is another matter."""
+    """In a network of its own, with two ports.
+
+    That there is no way to an IPv6 address at all is another matter.
+    """
     network = 'ip link set lo up && echo 40000 40001 > /proc/sys/net/ipv4/ip_local_port_range && exec "$@"'
     command = ["unshare", "--net", "sh", "-c", network, "sh", sys.executable, "-c", USES_UP_PORTS]
-    if subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["unshare", "--net", "ip", "link"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("needs the right to make a network")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["no_local_ports", 1], ["connect_error", 2]]
 
 
 @pytest.mark.parametrize(("number", "why"), ERRNOS.items())
-async def test_each_of_the_systems_words_for_it(number: int, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_of_the_systems_words_for_it(
+    number: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fails(*_: object, **__: object) -> None:
         raise OSError(number, "x")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fails)
-    znet = Znet(ZnetAccount("http://127.0.0.1:1", "k", "s"), FreshConnections(client_context()), SystemClock())
+    znet = Znet(
+        ZnetAccount("http://127.0.0.1:1", "k", "s"),
+        FreshConnections(client_context()),
+        SystemClock(),
+    )
     reply = await znet.ask("1")
     assert (reply.answer, reply.requests) == (Unreachable(why), 1)
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT]
+    "number",
+    [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM, errno.ETIMEDOUT],
 )
 def test_what_is_not_ours(number: int) -> None:
     assert exhausted(OSError(number, "x")) is None
@@ -124,7 +149,7 @@ def test_what_is_not_ours(number: int) -> None:
 async def test_a_connection_that_breaks_for_want_of_memory_is_ours_too() -> None:
     async with RawServer(answers) as server:
         connections = FreshConnections(client_context())
-        wire = await connections._connect(httpx.URL(f"http://127.0.0.1:{server.port}"), 5.0)
+        wire = await connections.connect(httpx.URL(f"http://127.0.0.1:{server.port}"), 5.0)
         wire.connection_lost(OSError(errno.ENOBUFS, "x"))
         with pytest.raises(ExhaustedError, match="no_memory"):
             await wire.receive()

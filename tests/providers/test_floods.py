@@ -1,4 +1,6 @@
-"""Floods: a server that never comes to its answer costs a bounded number of bytes, and keeps the loop from nothing else."""
+"""Floods: a server that never comes to its answer costs a bounded number of bytes, and keeps the
+loop from nothing else.
+"""
 
 import asyncio
 import gzip
@@ -9,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from order_monitor.core.answer import Answer, Garbled, Unreachable
-from order_monitor.providers.response_head import HEADS, LINES, HeadReader
-from order_monitor.providers.transport import FreshConnections
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.response_head import HEADS, LINES, HeadReader
+from order_monitor.providers.http.transport import FreshConnections
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.providers.test_transport import client_context
 from tests.servers import RawServer, answer
@@ -28,7 +30,11 @@ def filled(unit: bytes, size: int = 8 * MIB) -> bytes:
 
 FLOODS: dict[str, tuple[bytes, bytes, Answer]] = {
     "early hints": (b"", filled(b"HTTP/1.1 103 Early Hints\r\n\r\n"), REFUSED),
-    "early hints with headers": (b"", filled(b"HTTP/1.1 103 E\r\n" + b"Link: x\r\n" * 90 + b"\r\n"), REFUSED),
+    "early hints with headers": (
+        b"",
+        filled(b"HTTP/1.1 103 E\r\n" + b"Link: x\r\n" * 90 + b"\r\n"),
+        REFUSED,
+    ),
     "continue": (b"", filled(b"HTTP/1.1 100 Continue\r\n\r\n"), REFUSED),
     "blank lines": (b"", filled(b"\r\n"), REFUSED),
     "header lines": (OK, filled(b"a:\r\n"), REFUSED),
@@ -53,7 +59,10 @@ FLOODS: dict[str, tuple[bytes, bytes, Answer]] = {
         Garbled("bad_encoding"),
     ),
     "gzip twice": (
-        answer(gzip.compress(gzip.compress(bytes(64 * MIB))), headers="Content-Encoding: gzip, gzip\r\n"),
+        answer(
+            gzip.compress(gzip.compress(bytes(64 * MIB))),
+            headers="Content-Encoding: gzip, gzip\r\n",
+        ),
         b"",
         Garbled("bad_encoding"),
     ),
@@ -66,7 +75,9 @@ FLOODS: dict[str, tuple[bytes, bytes, Answer]] = {
 
 
 async def longest_turn(over: asyncio.Event) -> float:
-    """Return the longest time, in seconds of this thread's work, that anything else had to wait for the loop."""
+    """Return the longest time, in seconds of this thread's work, that anything else had to wait for
+    the loop.
+    """
     longest, before = 0.0, time.thread_time()
     while not over.is_set():
         await asyncio.sleep(0)
@@ -81,7 +92,9 @@ async def test_a_flood_is_bounded(begins: bytes, flood: bytes, told: Answer) -> 
     """Twenty at a time: the other accounts are asked meanwhile."""
     sent = 0
 
-    async def floods(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def floods(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         nonlocal sent
         writer.write(begins)
         with suppress(OSError):
@@ -110,9 +123,16 @@ async def test_a_body_in_many_small_pieces_is_still_an_answer() -> None:
     """PHP that flushes after each word, and a server that announces its answer a few times."""
     body = b"OK|2|PIN-1|" + b"x" * 900
     pieces = b"".join(b"1\r\n" + body[n : n + 1] + b"\r\n" for n in range(len(body)))
-    said = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * (HEADS - 1) + CHUNKED + pieces + b"0\r\nX: y\r\n\r\n"
+    said = (
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * (HEADS - 1)
+        + CHUNKED
+        + pieces
+        + b"0\r\nX: y\r\n\r\n"
+    )
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(said)
 
     async with RawServer(handler) as server:
@@ -128,7 +148,12 @@ def test_heads_are_bounded_in_number_lines_and_bytes_together() -> None:
     head = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (LINES - 2) + b"\r\n"
     assert HeadReader(65_536).feed(head) != b""
     padded = b"HTTP/1.1 103 X\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"
-    for flood in (hint * (HEADS + 1), head.replace(b"\r\n\r\n", b"\r\na: b\r\n\r\n"), padded * 2, b"\r\n" * 40_000):
+    for flood in (
+        hint * (HEADS + 1),
+        head.replace(b"\r\n\r\n", b"\r\na: b\r\n\r\n"),
+        padded * 2,
+        b"\r\n" * 40_000,
+    ):
         for size in (len(flood), 1000, 7):
             reader = HeadReader(65_536)
             with pytest.raises(ValueError, match="too"):

@@ -1,4 +1,6 @@
-"""Asking through a proxy: what is asked of it, and that what it says itself is the network's fault, never an answer."""
+"""Asking through a proxy: what is asked of it, and that what it says itself is the network's fault,
+never an answer.
+"""
 
 import asyncio
 import functools
@@ -11,10 +13,10 @@ from order_monitor.core.answer import Answer, Blocked, Busy, Cancelled, Complete
 from order_monitor.core.judge import Fault, Judge
 from order_monitor.core.pin import Pin
 from order_monitor.core.proxy import parse_proxy
-from order_monitor.providers.address_guard import is_loopback, public_addresses
+from order_monitor.providers.http.address_guard import is_loopback, public_addresses
+from order_monitor.providers.http.transport import FreshConnections, ProxyRoute, WireExchange
 from order_monitor.providers.provider import Balance, NoBalance
-from order_monitor.providers.transport import FreshConnections, ProxyRoute, _Exchange
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.providers.test_transport import CA, client_context, own, referans_of, server_context
 from tests.servers import Handler, ProxyServer, RawServer, answer
@@ -31,20 +33,28 @@ async def answers(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 async def resolves(host: str, port: int) -> list[str]:
-    """Know the proxy, and some public addresses for everything else: nothing there is ever connected to."""
+    """Know the proxy, and some public addresses for everything else: nothing there is ever
+    connected to.
+    """
     return ["127.0.0.1"] if is_loopback(host) else ["2001:4860::1", "93.184.216.34"]
 
 
 def znet(url: str, proxy: str, *, guarded: bool = False, timeout: float = 5.0) -> Znet:
-    proxy_route = ProxyRoute(parse_proxy(proxy), resolves, takes_names=not guarded and not proxy.startswith("socks5:"))
+    proxy_route = ProxyRoute(
+        parse_proxy(proxy), resolves, takes_names=not guarded and not proxy.startswith("socks5:")
+    )
     resolve = functools.partial(public_addresses, resolve=resolves) if guarded else resolves
-    account = ZnetAccount(url, "KOD-CANARY", "SIFRE-CANARY", timeout=timeout, connect_timeout=timeout / 2)
+    account = ZnetAccount(
+        url, "KOD-CANARY", "SIFRE-CANARY", timeout=timeout, connect_timeout=timeout / 2
+    )
     return Znet(account, FreshConnections(client_context(), resolve, proxy_route), SystemClock())
 
 
-async def ask(url: str, proxy: str, *, guarded: bool = False, seconds: float = 5.0, referans: str = "1") -> Answer:
+async def ask(
+    url: str, proxy: str, *, guarded: bool = False, seconds: float = 5.0, reference: str = "1"
+) -> Answer:
     client = znet(url, proxy, guarded=guarded, timeout=seconds)
-    reply = await client.ask(referans)
+    reply = await client.ask(reference)
     await client.aclose()
     return reply.answer
 
@@ -57,13 +67,20 @@ async def test_the_panel_is_asked_through_each_kind_of_proxy(
 ) -> None:
     panel_tls = server_context(CA.issue_cert(PANEL)) if tls else None
     proxy_tls = server_context(CA.issue_cert("localhost")) if scheme == "https" else None
-    async with RawServer(answers, tls=panel_tls) as panel, ProxyServer(panel.port, login=login, tls=proxy_tls) as proxy:
+    async with (
+        RawServer(answers, tls=panel_tls) as panel,
+        ProxyServer(panel.port, login=login, tls=proxy_tls) as proxy,
+    ):
         url = f"http{'s' if tls else ''}://{PANEL}"
         client = znet(url, f"{scheme}://{WRITTEN if login else ''}localhost:{proxy.port}")
         told = await asyncio.gather(*[client.ask(str(n)) for n in range(3)])
         await client.aclose()
-    assert [reply.answer for reply in told] == [Completed(Pin(f"PIN-{n}"), "tamam") for n in range(3)]
-    assert (panel.connections, len(proxy.asked)) == (3, 3), "a connection of its own for each question"
+    assert [reply.answer for reply in told] == [
+        Completed(Pin(f"PIN-{n}"), "tamam") for n in range(3)
+    ]
+    assert (panel.connections, len(proxy.asked)) == (3, 3), (
+        "a connection of its own for each question"
+    )
     is_forwarded = not tls and scheme.startswith("http")
     host = "93.184.216.34" if scheme == "socks5" else PANEL
     assert set(proxy.asked) == {host if is_forwarded else f"{host}:{443 if tls else 80}"}
@@ -81,7 +98,10 @@ async def test_where_private_addresses_are_forbidden_the_proxy_is_given_a_checke
     """A name would be looked up by the proxy, and could lead anywhere."""
     panel_tls = server_context(CA.issue_cert(PANEL)) if tls else None
     proxy_tls = server_context(CA.issue_cert("localhost")) if scheme == "https" else None
-    async with RawServer(answers, tls=panel_tls) as panel, ProxyServer(panel.port, tls=proxy_tls) as proxy:
+    async with (
+        RawServer(answers, tls=panel_tls) as panel,
+        ProxyServer(panel.port, tls=proxy_tls) as proxy,
+    ):
         url, by = f"http{'s' if tls else ''}://{PANEL}", f"{scheme}://localhost:{proxy.port}"
         assert await ask(url, by, guarded=True) == Completed(Pin("PIN-1"), "tamam")
         assert proxy.asked == [f"93.184.216.34:{443 if tls else 80}"]
@@ -95,7 +115,9 @@ async def test_a_name_that_leads_to_a_private_address_is_not_asked_for() -> None
         proxy_route = ProxyRoute(parse_proxy(f"http://127.0.0.1:{proxy.port}"), takes_names=False)
         resolve = functools.partial(public_addresses, resolve=inside)
         account = ZnetAccount(f"https://{PANEL}", "k", "s")
-        client = Znet(account, FreshConnections(client_context(), resolve, proxy_route), SystemClock())
+        client = Znet(
+            account, FreshConnections(client_context(), resolve, proxy_route), SystemClock()
+        )
         assert (await client.ask("1")).answer == Blocked("private_address")
         await client.aclose()
     assert proxy.asked == []
@@ -122,7 +144,9 @@ def test_this_machine_by_any_of_its_names(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.parametrize("host", [PANEL, "localhost.example", "128.0.0.1", "10.0.0.7", "::2", "", "127.0.0.1.example"])
+@pytest.mark.parametrize(
+    "host", [PANEL, "localhost.example", "128.0.0.1", "10.0.0.7", "::2", "", "127.0.0.1.example"]
+)
 def test_other_machines(host: str) -> None:
     assert not is_loopback(host)
 
@@ -184,10 +208,19 @@ FORWARDED = {
     "407": (says("407 Proxy Authentication Required"), "proxy_login"),
     "its page for a rule": (says("403 Forbidden"), "proxy_refused"),
     "its page as if all were well": (says("200 OK"), "proxy_refused"),
-    "its page behind a blank": (says("200 OK", b"\r\n \xef\xbb\xbf<!DOCTYPE html><p>blocked"), "proxy_refused"),
-    "a login elsewhere": (says("302 Found", b"", "Location: http://login.example/\r\n"), "proxy_refused"),
+    "its page behind a blank": (
+        says("200 OK", b"\r\n \xef\xbb\xbf<!DOCTYPE html><p>blocked"),
+        "proxy_refused",
+    ),
+    "a login elsewhere": (
+        says("302 Found", b"", "Location: http://login.example/\r\n"),
+        "proxy_refused",
+    ),
     "squid": (says("200 OK", b"ERR", "X-Squid-Error: ERR_ACCESS_DENIED 0\r\n"), "proxy_refused"),
-    "RFC 9209": (says("200 OK", b"OK|3| |x", "Proxy-Status: p; error=dns_error\r\n"), "proxy_refused"),
+    "RFC 9209": (
+        says("200 OK", b"OK|3| |x", "Proxy-Status: p; error=dns_error\r\n"),
+        "proxy_refused",
+    ),
     "500": (says("500 Internal Server Error", b""), "proxy_failed"),
     "502": (says("502 Bad Gateway", b"OK|3| |x"), "proxy_failed"),
     "503": (says("503 Service Unavailable", b"", "Retry-After: 3600\r\n"), "proxy_failed"),
@@ -198,7 +231,9 @@ FORWARDED = {
 
 @pytest.mark.parametrize(("said", "why"), FORWARDED.values(), ids=FORWARDED.keys())
 async def test_what_a_proxy_says_in_place_of_an_answer(said: bytes, why: str) -> None:
-    """Nothing is encrypted, and the proxy is handed the question: what it says must not be read as the panel's."""
+    """Nothing is encrypted, and the proxy is handed the question: what it says must not be read as
+    the panel's.
+    """
     async with RawServer(answers) as panel, ProxyServer(panel.port) as proxy:
         proxy.says = said
         client = znet(f"http://{PANEL}", f"http://127.0.0.1:{proxy.port}")
@@ -217,7 +252,9 @@ async def test_what_a_panel_says_through_a_proxy_is_its_own() -> None:
         ]
     )
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(next(said))
 
     async with RawServer(handler) as panel, ProxyServer(panel.port) as proxy:
@@ -230,11 +267,18 @@ async def test_what_a_panel_says_through_a_proxy_is_its_own() -> None:
 
 
 async def test_in_a_tunnel_the_panels_errors_are_its_own() -> None:
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(b"", status="503 Later", headers="Retry-After: 9\r\n"))
 
-    async with RawServer(handler, tls=server_context(CA.issue_cert(PANEL))) as panel, ProxyServer(panel.port) as proxy:
-        assert await ask(f"https://{PANEL}", f"http://127.0.0.1:{proxy.port}") == Busy("http_503", 9.0)
+    async with (
+        RawServer(handler, tls=server_context(CA.issue_cert(PANEL))) as panel,
+        ProxyServer(panel.port) as proxy,
+    ):
+        assert await ask(f"https://{PANEL}", f"http://127.0.0.1:{proxy.port}") == Busy(
+            "http_503", 9.0
+        )
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
@@ -247,16 +291,21 @@ async def test_a_login_that_is_not_accepted(scheme: str, login: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "why"), [(2, "proxy_refused"), (1, "proxy_failed"), (3, "proxy_failed"), (5, "proxy_failed")]
+    ("reply", "why"),
+    [(2, "proxy_refused"), (1, "proxy_failed"), (3, "proxy_failed"), (5, "proxy_failed")],
 )
 async def test_what_a_socks_proxy_refuses(reply: int, why: str) -> None:
     async with RawServer(answers) as panel, ProxyServer(panel.port) as proxy:
         proxy.socks_reply = reply
-        assert await ask(f"https://{PANEL}", f"socks5h://127.0.0.1:{proxy.port}") == Unreachable(why)
+        assert await ask(f"https://{PANEL}", f"socks5h://127.0.0.1:{proxy.port}") == Unreachable(
+            why
+        )
 
 
 def closes(said: bytes) -> Handler:
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(said)
         await writer.drain()
         writer.close()
@@ -268,7 +317,9 @@ def closes(said: bytes) -> Handler:
 async def test_a_proxy_that_is_not_there(scheme: str) -> None:
     async with RawServer(closes(b"")) as server:
         port = server.port
-    assert await ask(f"https://{PANEL}", f"{scheme}://127.0.0.1:{port}") == Unreachable("proxy_unreachable")
+    assert await ask(f"https://{PANEL}", f"{scheme}://127.0.0.1:{port}") == Unreachable(
+        "proxy_unreachable"
+    )
 
 
 async def test_a_proxy_that_is_no_such_one() -> None:
@@ -277,7 +328,9 @@ async def test_a_proxy_that_is_no_such_one() -> None:
         assert await ask(f"https://{PANEL}", f"socks5h://127.0.0.1:{server.port}") == Unreachable(
             "proxy_protocol_error"
         )
-        assert await ask(f"https://{PANEL}", f"https://127.0.0.1:{server.port}") == Unreachable("proxy_unreachable")
+        assert await ask(f"https://{PANEL}", f"https://127.0.0.1:{server.port}") == Unreachable(
+            "proxy_unreachable"
+        )
     other = server_context(trustme.CA().issue_cert("localhost"))
     async with ProxyServer(1, tls=other) as proxy:
         told = await ask(f"https://{PANEL}", f"https://localhost:{proxy.port}")
@@ -286,7 +339,9 @@ async def test_a_proxy_that_is_no_such_one() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_proxy_that_says_nothing(scheme: str) -> None:
-    async def silent(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         await asyncio.Event().wait()
 
     async with RawServer(silent) as server:
@@ -296,21 +351,28 @@ async def test_a_proxy_that_says_nothing(scheme: str) -> None:
 
 async def test_what_is_said_before_the_question_in_a_tunnel_is_no_answer() -> None:
     """What was said to the proxy is no question yet."""
-    async with RawServer(answers, greeting=answer(b"OK|2|STRAY-PIN|x")) as panel, ProxyServer(panel.port) as proxy:
+    async with (
+        RawServer(answers, greeting=answer(b"OK|2|STRAY-PIN|x")) as panel,
+        ProxyServer(panel.port) as proxy,
+    ):
         proxy_route = ProxyRoute(parse_proxy(f"socks5h://127.0.0.1:{proxy.port}"))
         request = httpx.Request("GET", f"http://{PANEL}/")
-        wire = await FreshConnections(client_context(), resolves, proxy_route)._connect(request.url, 5.0)
+        wire = await FreshConnections(client_context(), resolves, proxy_route).connect(
+            request.url, 5.0
+        )
         while not wire.spoke_first:
             await asyncio.sleep(0.001)
         with pytest.raises(httpx.RemoteProtocolError, match="before it was asked"):
-            await _Exchange(wire).ask(request)
+            await WireExchange(wire).ask(request)
         wire.close()
         while proxy.is_busy or panel.is_busy:
             await asyncio.sleep(0.001)
     assert panel.requests == []
 
 
-@pytest.mark.parametrize("why", ["proxy_refused", "proxy_login", "proxy_failed", "resolver_failed", "name_not_found"])
+@pytest.mark.parametrize(
+    "why", ["proxy_refused", "proxy_login", "proxy_failed", "resolver_failed", "name_not_found"]
+)
 def test_a_proxys_failure_is_never_an_orders_own(why: str) -> None:
     """Even if other orders are answered in between."""
     judge = Judge()

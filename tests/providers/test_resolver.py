@@ -1,4 +1,6 @@
-"""Names to addresses: few look-ups, no stale answer while a fresh one can be had, and the race between several addresses."""
+"""Names to addresses: few look-ups, no stale answer while a fresh one can be had, and the race
+between several addresses.
+"""
 
 import asyncio
 import functools
@@ -12,13 +14,19 @@ import pytest
 
 from order_monitor.core.answer import Blocked, Completed, Unreachable
 from order_monitor.core.pin import Pin
-from order_monitor.providers import transport
-from order_monitor.providers.address_guard import public_addresses
-from order_monitor.providers.failures import ExhaustedError, NotResolvedError
-from order_monitor.providers.resolver import LIFE, PATIENCE, REFRESH, STALE, Resolver, addresses_of
-from order_monitor.providers.transport import RACE_DELAY, FreshConnections
-from order_monitor.providers.wire import Wire
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.address_guard import public_addresses
+from order_monitor.providers.http.failures import ExhaustedError, NotResolvedError
+from order_monitor.providers.http.resolver import (
+    LIFE,
+    PATIENCE,
+    REFRESH,
+    STALE,
+    Resolver,
+    addresses_of,
+)
+from order_monitor.providers.http.transport import RACE_DELAY, FreshConnections
+from order_monitor.providers.http.wire import Wire
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.providers.test_transport import CA, client_context, own, referans_of, server_context
 from tests.servers import RawServer, answer
@@ -50,7 +58,9 @@ class Dns:
         return self.says
 
 
-def in_virtual_time(test: Callable[[Dns, Resolver], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+def in_virtual_time(
+    test: Callable[[Dns, Resolver], Coroutine[Any, Any, None]],
+) -> Callable[[], None]:
     def runs() -> None:
         async def main() -> None:
             dns = Dns()
@@ -75,7 +85,9 @@ async def test_five_hundred_calls_at_once_take_one_look_up(dns: Dns, resolve: Re
 
 
 @in_virtual_time
-async def test_hours_of_calls_takes_few_look_ups_and_waits_for_the_first_alone(dns: Dns, resolve: Resolver) -> None:
+async def test_hours_of_calls_takes_few_look_ups_and_waits_for_the_first_alone(
+    dns: Dns, resolve: Resolver
+) -> None:
     dns.takes = 5.0
     assert (await timed(resolve("panel.example", 443)))[1] == 5.0
     for _ in range(10_000):
@@ -101,7 +113,9 @@ def test_a_change_of_address_is_seen_within_a_minute(every: float) -> None:
 
 
 @in_virtual_time
-async def test_while_the_resolver_is_away_what_was_known_serves_for_an_hour(dns: Dns, resolve: Resolver) -> None:
+async def test_while_the_resolver_is_away_what_was_known_serves_for_an_hour(
+    dns: Dns, resolve: Resolver
+) -> None:
     await resolve("panel.example", 443)
     dns.says = "resolver_failed"
     while asyncio.get_running_loop().time() < STALE - 5:
@@ -117,7 +131,9 @@ async def test_while_the_resolver_is_away_what_was_known_serves_for_an_hour(dns:
 
 
 @in_virtual_time
-async def test_a_resolver_that_hangs_keeps_a_known_host_waiting_for_a_moment_alone(dns: Dns, resolve: Resolver) -> None:
+async def test_a_resolver_that_hangs_keeps_a_known_host_waiting_for_a_moment_alone(
+    dns: Dns, resolve: Resolver
+) -> None:
     await resolve("panel.example", 443)
     await asyncio.sleep(LIFE)
     dns.takes = 1e6
@@ -145,7 +161,9 @@ async def test_that_a_name_is_gone_is_an_answer(dns: Dns, resolve: Resolver) -> 
 
 
 @in_virtual_time
-async def test_whoever_gives_up_does_not_take_the_look_up_from_the_others(dns: Dns, resolve: Resolver) -> None:
+async def test_whoever_gives_up_does_not_take_the_look_up_from_the_others(
+    dns: Dns, resolve: Resolver
+) -> None:
     calls = [asyncio.create_task(resolve("panel.example", 443)) for _ in range(3)]
     await asyncio.sleep(0.05)
     calls[0].cancel()
@@ -154,11 +172,16 @@ async def test_whoever_gives_up_does_not_take_the_look_up_from_the_others(dns: D
 
 
 @in_virtual_time
-async def test_hosts_are_looked_up_a_few_at_a_time_and_the_oldest_are_forgotten(dns: Dns, resolve: Resolver) -> None:
+async def test_hosts_are_looked_up_a_few_at_a_time_and_the_oldest_are_forgotten(
+    dns: Dns, resolve: Resolver
+) -> None:
     await asyncio.gather(*[resolve(f"h{n}.example", 443) for n in range(1200)])
     assert dns.most_at_once == 4
-    assert len(resolve._known) == 1000
-    assert not resolve._under_way
+    asked = len(dns.asked)
+    await asyncio.gather(*[resolve(f"h{n}.example", 443) for n in range(1150, 1200)])
+    assert len(dns.asked) == asked, "the newest are known"
+    await asyncio.gather(*[resolve(f"h{n}.example", 443) for n in range(200)])
+    assert len(dns.asked) == asked + 200, "the earlier ones are looked up again"
 
 
 @in_virtual_time
@@ -187,7 +210,11 @@ async def test_no_such_name_is_told_from_a_resolver_that_failed(
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
     with pytest.raises(NotResolvedError, match=why):
         await addresses_of("panel.example", 443)
-    znet = Znet(ZnetAccount("https://panel.example", "k", "s"), FreshConnections(client_context()), SystemClock())
+    znet = Znet(
+        ZnetAccount("https://panel.example", "k", "s"),
+        FreshConnections(client_context()),
+        SystemClock(),
+    )
     reply = await znet.ask("1")
     assert (reply.answer, reply.requests) == (Unreachable(why), 1)
 
@@ -224,13 +251,17 @@ async def test_a_resolver_that_is_too_slow_is_what_is_named() -> None:
     account = ZnetAccount("https://panel.example", "k", "s", timeout=2.0, connect_timeout=0.05)
     znet = Znet(account, FreshConnections(client_context(), Resolver(never)), SystemClock())
     assert (await znet.ask("1")).answer == Unreachable("resolver_failed")
-    request = httpx.Request("GET", "https://panel.example", extensions={"timeout": {"connect": 0.01}})
+    request = httpx.Request(
+        "GET", "https://panel.example", extensions={"timeout": {"connect": 0.01}}
+    )
     with pytest.raises(httpx.ConnectTimeout):
         await FreshConnections(client_context(), never).handle_async_request(request)
 
 
 async def test_what_is_remembered_is_checked_each_time() -> None:
-    """An address that was public, and is let through from memory, is one that the guard would let through now."""
+    """An address that was public, and is let through from memory, is one that the guard would let
+    through now.
+    """
     dns = Dns(takes=0)
     resolve = Resolver(dns)
     dns.says = ["10.0.0.7"]
@@ -246,37 +277,60 @@ async def test_what_is_remembered_is_checked_each_time() -> None:
 # --- several addresses
 
 
-def racing(monkeypatch: pytest.MonkeyPatch, opens: dict[str, float | Exception]) -> list[tuple[str, float]]:
+class NamedWire(Wire):
+    """A wire that knows where it leads."""
+
+    leads_to = ""
+
+
+def racing(
+    monkeypatch: pytest.MonkeyPatch, opens: dict[str, float | Exception]
+) -> list[tuple[str, float]]:
     """Let each address take so long to connect, or fail at once; return when each was tried."""
     tried: list[tuple[str, float]] = []
 
-    async def create_connection(_: object, factory: object, host: str, port: int, **more: object) -> tuple[None, Wire]:
+    async def create_connection(
+        _: object, factory: object, host: str, port: int, **more: object
+    ) -> tuple[None, Wire]:
         loop = asyncio.get_running_loop()
         tried.append((host, round(loop.time(), 2)))
         takes = opens[host]
         if isinstance(takes, Exception):
             raise takes
         await asyncio.sleep(takes)
-        wire = Wire()
-        wire.close = lambda: closed.append(host)  # type: ignore[method-assign]
+        wire = NamedWire()
+        wire.leads_to = host
+        wire.close = lambda: None  # type: ignore[method-assign]
         return None, wire
 
-    closed: list[str] = []
     monkeypatch.setattr(asyncio.SelectorEventLoop, "create_connection", create_connection)
     return tried
 
 
-def raced(order: list[str], good: str = "") -> str:
+async def race(connections: FreshConnections) -> str:
+    """Return the address that was connected to."""
+    wire = await connections.connect(httpx.URL("http://x.example"), None)
+    assert isinstance(wire, NamedWire)
+    return wire.leads_to
+
+
+def opening(addresses: list[str]) -> FreshConnections:
+    async def resolve(host: str, port: int) -> list[str]:
+        return addresses
+
+    return FreshConnections(client_context(), resolve)
+
+
+def raced(order: list[str]) -> str:
     async def main() -> str:
-        connections = FreshConnections(client_context())
-        connections._good["x"] = good
-        await connections._first("x", 443, order)
-        return connections._good["x"]
+        return await race(opening(order))
 
     return run(main())
 
 
-def test_the_next_address_is_tried_a_quarter_of_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_address_is_tried_a_quarter_of_a_second_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """RFC 8305: one of each family in turn, the system's choice first."""
     tried = racing(monkeypatch, {"::1": 9.0, "::2": 9.0, "1.1.1.1": 0.1, "1.1.1.2": 9.0})
     assert raced(["::1", "::2", "1.1.1.1", "1.1.1.2"]) == "1.1.1.1"
@@ -284,18 +338,34 @@ def test_the_next_address_is_tried_a_quarter_of_a_second_later(monkeypatch: pyte
 
 
 def test_one_that_refuses_is_followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = racing(monkeypatch, {"::1": ConnectionRefusedError(), "1.1.1.1": OSError(101, "x"), "::2": 0.1})
+    tried = racing(
+        monkeypatch, {"::1": ConnectionRefusedError(), "1.1.1.1": OSError(101, "x"), "::2": 0.1}
+    )
     assert raced(["::1", "::2", "1.1.1.1"]) == "::2"
     assert tried == [("::1", 0), ("1.1.1.1", 0), ("::2", 0)]
 
 
-def test_the_slower_one_wins_where_the_faster_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slower_one_wins_where_the_faster_never_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tried = racing(monkeypatch, {"::1": 0.6, "1.1.1.1": ConnectionRefusedError()})
     assert raced(["::1", "1.1.1.1"]) == "::1"
     assert [at for _, at in tried] == [0, RACE_DELAY]
-    tried.clear()
-    assert raced(["::1", "1.1.1.1"], good="1.1.1.1") == "::1"
-    assert tried[0][0] == "1.1.1.1", "the last that answered is asked first"
+
+
+def test_the_last_that_answered_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens: dict[str, float | Exception] = {"::1": 9.0, "1.1.1.1": 0.1}
+    tried = racing(monkeypatch, opens)
+
+    async def main() -> list[str]:
+        connections = opening(["::1", "1.1.1.1"])
+        won = [await race(connections)]
+        opens.update({"::1": 0.6, "1.1.1.1": ConnectionRefusedError()})
+        tried.clear()
+        return [*won, await race(connections)]
+
+    assert run(main()) == ["1.1.1.1", "::1"]
+    assert [host for host, _ in tried] == ["1.1.1.1", "::1"]
 
 
 @pytest.mark.parametrize(
@@ -314,41 +384,53 @@ def test_the_server_is_named_where_only_one_way_to_it_is_shut_here(
         raced(["2001:db8::1", "1.1.1.1"])
 
 
-async def test_a_race_leaves_no_connection_behind() -> None:
+async def test_a_race_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost, or cancelled by its caller: real sockets, which the server sees go."""
 
-    async def answers(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answers(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(own(referans_of(head))))
+
+    loop = asyncio.get_running_loop()
+    create_connection = loop.create_connection
 
     async with RawServer(answers) as server:
 
-        async def connect(address: str) -> Wire:
+        async def late(factory: Any, host: str, port: int) -> Any:
             # The second begins when the first has almost come about.
-            await asyncio.sleep(RACE_DELAY if address == "::1" else 0)
-            return await transport._open("127.0.0.1", server.port)
+            await asyncio.sleep(RACE_DELAY if host == "::1" else 0)
+            return await create_connection(factory, "127.0.0.1", server.port)
 
+        monkeypatch.setattr(loop, "create_connection", late)
+        url = httpx.URL("http://x.example")
         for _ in range(3):
-            _, won = await transport._raced(["::1", "1.1.1.1"], connect)
-            won.close()
-        for turns in range(8):
-            race = asyncio.create_task(transport._raced(["1.1.1.1", "::1"], connect))
+            (await opening(["::1", "1.1.1.1"]).connect(url, None)).close()
+        for turns in range(12):
+            going = asyncio.create_task(opening(["1.1.1.1", "::1"]).connect(url, None))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            race.cancel()
+            going.cancel()
             with suppress(asyncio.CancelledError):
-                (await race)[1].close()
+                (await going).close()
         while server.is_busy:
             await asyncio.sleep(0.005)
     assert server.connections > 3
 
 
-async def test_an_address_that_connects_and_speaks_no_tls_is_not_the_first_choice_for_ever() -> None:
+async def test_an_address_that_connects_and_speaks_no_tls_is_not_the_first_choice_for_ever() -> (
+    None
+):
     """IPv6 whose large packets get lost: it connects, and the handshake never ends."""
 
-    async def answers(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answers(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(own(referans_of(head))))
 
-    async def silent(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         raise AssertionError
 
     async def two(host: str, port: int) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Completed, Unreachable
 from order_monitor.core.pin import Pin
-from order_monitor.providers.response_head import HeadReader, tidied
+from order_monitor.providers.http.response_head import HeadReader, tidied
 from tests.providers.test_transport import client
 from tests.servers import RawServer
 
@@ -23,7 +23,9 @@ CHUNKED_BODY = b"10\r\n" + BODY + b"\r\n0\r\n\r\n"
 async def heard(data: bytes, *, closes: bool, piece: int = 0) -> Answer:
     """Return what is made of ``data``, which comes at once, or in pieces of so many bytes."""
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         for at in range(0, len(data), piece or len(data)):
             writer.write(data[at : at + (piece or len(data))])
             await writer.drain()
@@ -50,7 +52,9 @@ READ = {
     "brackets in a name": response(OK + b"[X]: 1\r\n(Server): x\r\n" + LENGTH),
     "letters beyond ASCII in a name": response(OK + "Ö-Sürüm: 1\r\n".encode() + LENGTH),
     "no name": response(OK + b": nothing\r\n" + LENGTH),
-    "a blank before the colon": response(OK + b"Server : x\r\nContent-Length\t : 16\r\n", BODY + b"surplus"),
+    "a blank before the colon": response(
+        OK + b"Server : x\r\nContent-Length\t : 16\r\n", BODY + b"surplus"
+    ),
     "no colon": response(OK + b"nothing at all\r\n" + LENGTH),
     "a status line twice": response(OK + OK + LENGTH),
     "a warning of PHP": response(
@@ -70,7 +74,9 @@ READ = {
     "control characters in a value": response(OK + b"X: a\0b\x07\rc\x7f\r\n" + LENGTH),
     "the same length twice": response(OK + LENGTH * 2, BODY + b"surplus"),
     "chunked said twice": response(OK + b"Transfer-Encoding: chunked\r\n" * 2, CHUNKED_BODY),
-    "chunked with a blank before its colon": response(OK + b"transfer-encoding : Chunked\r\n", CHUNKED_BODY),
+    "chunked with a blank before its colon": response(
+        OK + b"transfer-encoding : Chunked\r\n", CHUNKED_BODY
+    ),
     "identity": response(OK + b"Transfer-Encoding: identity\r\n" + LENGTH),
     "no reason": response(b"HTTP/1.1 200\r\n" + LENGTH),
     "blanks in the status line": response(b"HTTP/1.1  200   OK \r\n" + LENGTH),
@@ -78,7 +84,8 @@ READ = {
     "another version": response(b"HTTP/2 200 OK\r\n" + LENGTH),
     "small letters": response(b"http/1.0 200 ok\r\n" + LENGTH),
     "blank lines before it": b"\r\n\r\n" + response(OK + LENGTH),
-    "announced": b"HTTP/1.1 103 Early Hints\r\nLink Me: x\r\n\r\n" + response(OK + b"X Y: z\r\n" + LENGTH),
+    "announced": b"HTTP/1.1 103 Early Hints\r\nLink Me: x\r\n\r\n"
+    + response(OK + b"X Y: z\r\n" + LENGTH),
     "announced twice": b"HTTP/1.1 100\n\n" * 2 + response(OK + b"X Y: z\r\n" + LENGTH),
 }
 
@@ -112,7 +119,9 @@ UNFRAMED = {
     "two lengths by a fold": response(OK + b"Content-Length: 1\r\n 6\r\n"),
     "a length that is none": response(OK + b"Content-Length: -16\r\n"),
     "a length with a control character": response(OK + b"Content-Length: 16\x07\r\n"),
-    "a coding that nobody knows": response(OK + b"Transfer-Encoding: gzip, chunked\r\n", CHUNKED_BODY),
+    "a coding that nobody knows": response(
+        OK + b"Transfer-Encoding: gzip, chunked\r\n", CHUNKED_BODY
+    ),
     "broken chunks": response(OK + b"Transfer-Encoding: chunked\r\n"),
     "chunks that do not end": response(OK + b"Transfer-Encoding: chunked\r\n", CHUNKED_BODY[:-5]),
     "a length that does not come": response(OK + b"Content-Length: 17\r\n"),
@@ -151,7 +160,9 @@ HEAD = st.lists(LINE | st.binary(max_size=12), max_size=8).map(
 
 
 @given(head=HEAD, body=st.binary(max_size=30), cuts=st.lists(st.integers(0, 200), max_size=6))
-def test_in_whatever_pieces_it_comes_it_is_read_alike(head: bytes, body: bytes, cuts: list[int]) -> None:
+def test_in_whatever_pieces_it_comes_it_is_read_alike(
+    head: bytes, body: bytes, cuts: list[int]
+) -> None:
     whole, pieces = HeadReader(65_536), HeadReader(65_536)
     data = head + body
     at = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})

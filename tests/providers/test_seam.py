@@ -1,6 +1,7 @@
-"""The seam for a second provider, shown on one that answers in JSON. Not shipped: an example of what an adapter is.
+"""The seam for a second provider, shown on one that answers in JSON.
 
-GET {base}/orders/{reference}  ->  {"status": "delivered", "pin": "0012-34", "note": "ok"}
+Not shipped: an example of what an adapter is. GET {base}/orders/{reference}  ->  {"status":
+"delivered", "pin": "0012-34", "note": "ok"}
 """
 
 import json
@@ -9,7 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from order_monitor.core.answer import Answer, Busy, Cancelled, Completed, Garbled, Unreachable, Waiting
+from order_monitor.core.answer import (
+    Answer,
+    Busy,
+    Cancelled,
+    Completed,
+    Garbled,
+    Unreachable,
+    Waiting,
+)
 from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Balance, NoBalance, Reply
@@ -27,9 +36,9 @@ class JsonPanel:
     def __init__(self, base_url: str, transport: httpx.AsyncBaseTransport) -> None:
         self._client = httpx.AsyncClient(base_url=base_url, transport=transport, trust_env=False)
 
-    async def ask(self, referans: str) -> Reply:
+    async def ask(self, reference: str) -> Reply:
         try:
-            response = await self._client.get(f"/orders/{referans}")
+            response = await self._client.get(f"/orders/{reference}")
         except httpx.HTTPError:
             return Reply(Unreachable("connection_lost"))
         if response.status_code != 200:
@@ -78,7 +87,10 @@ def _refuse(constant: str) -> None:
 @pytest.mark.parametrize(
     ("body", "answer"),
     [
-        ('{"status": "delivered", "pin": "0012-34", "note": "ok"}', Completed(Pin("0012-34"), "ok")),
+        (
+            '{"status": "delivered", "pin": "0012-34", "note": "ok"}',
+            Completed(Pin("0012-34"), "ok"),
+        ),
         ('{"status": "delivered", "pin": null}', Completed(None)),
         ('{"status": "cancelled", "note": "no"}', Cancelled("no")),
         ('{"status": "waiting"}', Waiting()),
@@ -100,9 +112,16 @@ async def test_the_engine_needs_no_more_than_the_seam(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW - 100)
     clock = ManualClock()
     body = '{"status": "delivered", "pin": "0012-34", "note": "ok"}'
-    panel = JsonPanel("https://json.example", httpx.MockTransport(lambda _: httpx.Response(200, text=body)))
+    panel = JsonPanel(
+        "https://json.example", httpx.MockTransport(lambda _: httpx.Response(200, text=body))
+    )
     account = Account("json", panel)
-    engine = Engine(AtClock(plain_shop.orders(), clock), {"json": account}, Policy(Continuous(Schedule())), clock)
+    engine = Engine(
+        AtClock(plain_shop.orders(), clock),
+        {"json": account},
+        Policy(Continuous(Schedule())),
+        clock,
+    )
     async with Drive(engine, clock) as drive:
         await drive.run(5, scan_every=10)
     await panel.aclose()

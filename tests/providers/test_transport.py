@@ -1,4 +1,6 @@
-"""One question, one connection: nothing that a server says beside its answer is ever another order's answer."""
+"""One question, one connection: nothing that a server says beside its answer is ever another
+order's answer.
+"""
 
 import asyncio
 import datetime as dt
@@ -8,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -18,8 +21,13 @@ from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Blocked, Completed, Unreachable
 from order_monitor.core.pin import Pin
-from order_monitor.providers.transport import CERTIFICATE_WORDS, FreshConnections, _Exchange, trusting
-from order_monitor.providers.znet import Znet, ZnetAccount
+from order_monitor.providers.http.transport import (
+    CERTIFICATE_WORDS,
+    FreshConnections,
+    WireExchange,
+    trusting,
+)
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.servers import Handler, RawServer, answer
 
@@ -41,15 +49,19 @@ def client_context(ca: trustme.CA = CA) -> ssl.SSLContext:
 
 
 def client(url: str, context: ssl.SSLContext | None = None) -> Znet:
-    return Znet(ZnetAccount(url, "k", "s", timeout=5.0), FreshConnections(context or client_context()), SystemClock())
+    return Znet(
+        ZnetAccount(url, "k", "s", timeout=5.0),
+        FreshConnections(context or client_context()),
+        SystemClock(),
+    )
 
 
 def referans_of(head: bytes) -> str:
     return parse_qs(urlsplit(head.split(b" ")[1].decode()).query)["tahsilat_api_islem_id"][0]
 
 
-def own(referans: str) -> bytes:
-    return f"OK|2|PIN-{referans}|tamam".encode()
+def own(reference: str) -> bytes:
+    return f"OK|2|PIN-{reference}|tamam".encode()
 
 
 def chunked(body: bytes, behind: bytes = b"") -> bytes:
@@ -72,7 +84,9 @@ SURPLUS = {
 
 @dataclass(frozen=True)
 class Move:
-    """How a server answers one question: ``before`` and ``behind`` its own answer, cut into pieces at ``cuts``."""
+    """How a server answers one question: ``before`` and ``behind`` its own answer, cut into pieces
+    at ``cuts``.
+    """
 
     before: bytes
     behind: bytes
@@ -80,8 +94,8 @@ class Move:
     cuts: tuple[int, ...]
     late: bytes
 
-    def pieces(self, referans: str) -> list[bytes]:
-        body = own(referans)
+    def pieces(self, reference: str) -> list[bytes]:
+        body = own(reference)
         answers = {"length": answer(body), "chunked": chunked(body), "short": answer(body)}
         data = self.before + answers[self.form] + self.behind
         edges = [0, *sorted(cut % len(data) for cut in self.cuts), len(data)]
@@ -89,7 +103,9 @@ class Move:
 
 
 extra = st.sampled_from([b"", b"", *SURPLUS.values()])
-informational = st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n"])
+informational = st.sampled_from(
+    [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n"]
+)
 moves = st.builds(
     Move,
     before=informational,
@@ -101,10 +117,15 @@ moves = st.builds(
 
 
 def plays(script: Sequence[Move]) -> Handler:
-    """Answer by ``script``; what is ``late`` comes after the answer, while nothing or the next is asked."""
+    """Answer by ``script``.
+
+    What is ``late`` comes after the answer, while nothing or the next is asked.
+    """
     turn = iter(script)
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         move = next(turn)
         for piece in move.pieces(referans_of(head)):
             writer.write(piece)
@@ -130,9 +151,11 @@ async def ask_all(script: Sequence[Move], *, tls: bool) -> list[tuple[str, Answe
 
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(moves, min_size=2, max_size=4), tls=st.booleans())
-def test_no_question_is_answered_by_what_was_said_beside_another(script: list[Move], *, tls: bool) -> None:
-    for referans, told in asyncio.run(ask_all(script, tls=tls)):
-        assert told == Completed(Pin(f"PIN-{referans}"), "tamam")
+def test_no_question_is_answered_by_what_was_said_beside_another(
+    script: list[Move], *, tls: bool
+) -> None:
+    for reference, told in asyncio.run(ask_all(script, tls=tls)):
+        assert told == Completed(Pin(f"PIN-{reference}"), "tamam")
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -147,9 +170,11 @@ async def test_a_surplus_response_is_nobodys_answer(surplus: bytes, *, tls: bool
 async def test_thirty_orders_of_which_three_bring_a_surplus_all_get_their_own() -> None:
     strays = {3: answer(STRAY), 11: answer(CANCELLED), 20: answer(STRAY) + answer(CANCELLED)}
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        referans = referans_of(head)
-        writer.write(answer(own(referans)) + strays.get(int(referans), b""))
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        reference = referans_of(head)
+        writer.write(answer(own(reference)) + strays.get(int(reference), b""))
 
     async with RawServer(handler) as server:
         znet = client(f"http://127.0.0.1:{server.port}")
@@ -166,11 +191,11 @@ async def test_what_is_said_before_the_question_is_not_its_answer(*, tls: bool) 
     context = server_context(CA.issue_cert("localhost")) if tls else None
     async with RawServer(plays([]), tls=context, greeting=answer(STRAY)) as server:
         request = httpx.Request("GET", f"http{'s' if tls else ''}://localhost:{server.port}/")
-        wire = await FreshConnections(client_context())._connect(request.url, 5.0)
+        wire = await FreshConnections(client_context()).connect(request.url, 5.0)
         while not wire.spoke_first:
             await asyncio.sleep(0.001)
         with pytest.raises(httpx.RemoteProtocolError, match="before it was asked"):
-            await _Exchange(wire).ask(request)
+            await WireExchange(wire).ask(request)
         wire.close()
     assert server.requests == []
 
@@ -180,8 +205,12 @@ async def test_a_length_that_is_too_short_makes_no_pin_out_of_half_of_one(short_
     """Cut before its third bar the answer is garbled; cut behind it the PIN is whole."""
     body = own("1")
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body) - short_by}\r\n\r\n".encode() + body)
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(
+            f"HTTP/1.1 200 OK\r\nContent-Length: {len(body) - short_by}\r\n\r\n".encode() + body
+        )
 
     async with RawServer(handler) as server:
         znet = client(f"http://127.0.0.1:{server.port}")
@@ -191,7 +220,9 @@ async def test_a_length_that_is_too_short_makes_no_pin_out_of_half_of_one(short_
 
 
 async def tls_verdict(server_side: ssl.SSLContext, context: ssl.SSLContext) -> Answer:
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(own("1")))
 
     async with RawServer(handler, tls=server_side) as server:
@@ -210,13 +241,18 @@ def at(days: int) -> dt.datetime:
     ("reason", "certificate"),
     [
         ("certificate_expired", CA.issue_cert("localhost", not_before=at(-9), not_after=at(-1))),
-        ("certificate_not_yet_valid", CA.issue_cert("localhost", not_before=at(2), not_after=at(9))),
+        (
+            "certificate_not_yet_valid",
+            CA.issue_cert("localhost", not_before=at(2), not_after=at(9)),
+        ),
         ("certificate_wrong_host", CA.issue_cert("elsewhere.example")),
         ("certificate_wrong_host", CA.issue_cert("10.0.0.7")),
         ("certificate_unknown_issuer", trustme.CA().issue_cert("localhost")),
     ],
 )
-async def test_a_certificate_that_is_refused_says_which_part_of_it(reason: str, certificate: trustme.LeafCert) -> None:
+async def test_a_certificate_that_is_refused_says_which_part_of_it(
+    reason: str, certificate: trustme.LeafCert
+) -> None:
     assert await tls_verdict(server_context(certificate), client_context()) == Blocked(
         reason, CERTIFICATE_WORDS[reason]
     )
@@ -250,7 +286,9 @@ async def test_a_certificate_signed_by_itself_is_told_and_can_be_trusted(tmp_pat
     server = signed_by_itself(tmp_path)
     reason = "certificate_self_signed"
     assert await tls_verdict(server, trusting(None)) == Blocked(reason, CERTIFICATE_WORDS[reason])
-    assert await tls_verdict(server, trusting(str(tmp_path / "own.pem"))) == Completed(Pin("PIN-1"), "tamam")
+    assert await tls_verdict(server, trusting(str(tmp_path / "own.pem"))) == Completed(
+        Pin("PIN-1"), "tamam"
+    )
 
 
 async def test_a_panel_with_an_authority_of_its_own_is_trusted_by_its_file(tmp_path: Path) -> None:
@@ -271,24 +309,37 @@ class Authority:
         self.folder = folder
         self.root = folder / "root.pem"
         self._openssl(
-            "req -x509", f"-newkey rsa:{bits} -nodes -days 9 -keyout root.key -out root.pem -subj /CN=Root", CA_TRUE
+            "req -x509",
+            f"-newkey rsa:{bits} -nodes -days 9 -keyout root.key -out root.pem -subj /CN=Root",
+            CA_TRUE,
         )
         self.sign("middle", "root", "basicConstraints=critical,CA:TRUE")
 
     def _openssl(self, what: str, options: str, addition: str = "") -> None:
-        words = ["openssl", *what.split(), *options.split(), *(["-addext", addition] if addition else [])]
+        words = [
+            "openssl",
+            *what.split(),
+            *options.split(),
+            *(["-addext", addition] if addition else []),
+        ]
         subprocess.run(words, cwd=self.folder, check=True, capture_output=True)
 
-    def sign(self, name: str, issuer: str, extensions: str, *, bits: int = 2048, digest: str = "sha256") -> None:
+    def sign(
+        self, name: str, issuer: str, extensions: str, *, bits: int = 2048, digest: str = "sha256"
+    ) -> None:
         (self.folder / "extensions").write_text(extensions, "ascii")
-        self._openssl("req", f"-newkey rsa:{bits} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}")
+        self._openssl(
+            "req", f"-newkey rsa:{bits} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        )
         signing = f"-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -extfile extensions"
         self._openssl("x509 -req", f"-in {name}.csr {signing} -days 9 -{digest} -out {name}.pem")
 
     def server(self, name: str, *with_it: str) -> ssl.SSLContext:
         """Return a server that sends ``name``'s certificate, and those ``with_it``."""
         chain = self.folder / "chain.pem"
-        chain.write_bytes(b"".join((self.folder / f"{one}.pem").read_bytes() for one in (name, *with_it)))
+        chain.write_bytes(
+            b"".join((self.folder / f"{one}.pem").read_bytes() for one in (name, *with_it))
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.load_cert_chain(chain, self.folder / f"{name}.key")
@@ -305,7 +356,10 @@ def refused(reason: str) -> Blocked:
 
 
 async def test_a_missing_intermediate_certificate_is_told_as_such(tmp_path: Path) -> None:
-    """Public authorities' certificates name where their issuer's is. Given as ``ca_file``, it is no longer missed."""
+    """Public authorities' certificates name where their issuer's is.
+
+    Given as ``ca_file``, it is no longer missed.
+    """
     authority = Authority(tmp_path)
     authority.sign("leaf", "middle", PUBLIC_LEAF)
     trusts = trusting(str(authority.root))
@@ -313,13 +367,17 @@ async def test_a_missing_intermediate_certificate_is_told_as_such(tmp_path: Path
     assert told == refused("certificate_missing_intermediate")
     assert isinstance(told, Blocked)
     assert "intermediate" in told.message
-    assert await tls_verdict(authority.server("leaf", "middle"), trusts) == Completed(Pin("PIN-1"), "tamam")
+    assert await tls_verdict(authority.server("leaf", "middle"), trusts) == Completed(
+        Pin("PIN-1"), "tamam"
+    )
     trusts.load_verify_locations(tmp_path / "middle.pem")
     assert await tls_verdict(authority.server("leaf"), trusts) == Completed(Pin("PIN-1"), "tamam")
 
 
 async def test_where_a_whole_chain_came_its_root_is_what_is_not_trusted(tmp_path: Path) -> None:
-    """A lone certificate that names no issuer's may be of an authority of one's own: its words speak of both."""
+    """A lone certificate that names no issuer's may be of an authority of one's own: its words
+    speak of both.
+    """
     authority = Authority(tmp_path)
     authority.sign("leaf", "middle", PUBLIC_LEAF)
     assert await tls_verdict(authority.server("leaf", "middle"), trusting(None)) == refused(
@@ -350,7 +408,9 @@ async def test_an_authoritys_key_that_is_too_small_is_told_too(tmp_path: Path) -
 
 
 async def test_a_server_that_speaks_no_tls_is_told_apart_from_one_that_is_not_there() -> None:
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(own("1")))
 
     async with RawServer(handler, greeting=b"220 hello\r\n") as server:
@@ -359,38 +419,60 @@ async def test_a_server_that_speaks_no_tls_is_told_apart_from_one_that_is_not_th
         await znet.aclose()
 
 
-async def test_an_address_that_leads_nowhere_is_passed_over_and_remembered() -> None:
+async def test_an_address_that_leads_nowhere_is_passed_over_and_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Refused, or silent: the second address is asked, and the next time it is asked first."""
 
-    async def handler(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(answer(own("1")))
 
     async def two(host: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
+    loop, tried = asyncio.get_running_loop(), list[str]()
+    create_connection = loop.create_connection
+
+    async def noted(factory: Any, host: str, port: int) -> Any:
+        tried.append(host)
+        return await create_connection(factory, host, port)
+
     async with RawServer(handler) as server:
+        monkeypatch.setattr(loop, "create_connection", noted)
         transport = FreshConnections(client_context(), two)
-        znet = Znet(ZnetAccount(f"http://panel.example:{server.port}", "k", "s"), transport, SystemClock())
+        znet = Znet(
+            ZnetAccount(f"http://panel.example:{server.port}", "k", "s"), transport, SystemClock()
+        )
         told = [(await znet.ask("1")).answer for _ in range(2)]
         await znet.aclose()
     assert told == [Completed(Pin("PIN-1"), "tamam")] * 2
-    assert transport._good == {"panel.example": "127.0.0.1"}
+    assert tried == ["127.0.0.2", "127.0.0.1", "127.0.0.1"]
 
 
 async def test_a_stray_200_delivers_no_event() -> None:
-    """The same thought elsewhere: a webhook's next delivery would count as taken, and its event as told."""
+    """The same thought elsewhere: a webhook's next delivery would count as taken, and its event as
+    told.
+    """
     seen: list[bytes] = []
 
-    async def receiver(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def receiver(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         seen.append(await reader.readexactly(length))
-        writer.write(answer(b"", status="200 OK") * 2 if len(seen) == 1 else answer(b"", status="503 Later"))
+        writer.write(
+            answer(b"", status="200 OK") * 2 if len(seen) == 1 else answer(b"", status="503 Later")
+        )
 
     async with (
         RawServer(receiver) as server,
         httpx.AsyncClient(transport=FreshConnections(client_context())) as sender,
     ):
         url = f"http://127.0.0.1:{server.port}/hook"
-        codes = [(await sender.post(url, content=body)).status_code for body in (b"first", b"second")]
+        codes = [
+            (await sender.post(url, content=body)).status_code for body in (b"first", b"second")
+        ]
     assert codes == [200, 503]
     assert seen == [b"first", b"second"]

@@ -15,7 +15,9 @@ def of(**sections: dict[str, Any]) -> Settings:
 
 
 def test_the_keys_are_settings_and_none_is_a_secret() -> None:
-    assert {f"{section}.{key}" for section, keys in known_keys().items() for key in keys} > set(MONEY)
+    assert {f"{section}.{key}" for section, keys in known_keys().items() for key in keys} > set(
+        MONEY
+    )
     canary = of(
         database={"dsn": "postgresql://u:CANARY@h/n"},
         provider={"kod": "CANARY", "sifre": "CANARY"},
@@ -26,19 +28,36 @@ def test_the_keys_are_settings_and_none_is_a_secret() -> None:
 
 
 def test_each_value_is_written_in_one_way() -> None:
-    found = money_of(of(schedule={"give_up_after": "1.5h"}, provider={"no_pin": ["YOK ", "yok", "0"]}))
+    found = money_of(
+        of(schedule={"give_up_after": "1.5h"}, provider={"no_pin": ["YOK ", "yok", "0"]})
+    )
     assert (found["schedule.give_up_after"], found["provider.no_pin"]) == ("5400", '["0", "yok"]')
     assert found["schedule.confirm_cancelled"] == "0"
     assert found["schedule.give_up_blind"] == "false"
     assert found["statuses.open"] == '["pending", "processing", "queued", "sent"]'
-    assert money_of(of(schedule={"confirm_cancelled": "1ms"}))["schedule.confirm_cancelled"] == "0.001"
+    assert (
+        money_of(of(schedule={"confirm_cancelled": "1ms"}))["schedule.confirm_cancelled"] == "0.001"
+    )
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({"statuses": {"open": ["sent", "processing"]}}, {"statuses": {"open": ["processing", "sent", "sent"]}}),
+        (
+            {"statuses": {"open": ["sent", "processing"]}},
+            {"statuses": {"open": ["processing", "sent", "sent"]}},
+        ),
         ({"provider": {"no_pin": ["Yok", "0"]}}, {"provider": {"no_pin": ["0", "yok"]}}),
+        (
+            {"statuses": {"preset": "watan", "open": ["processing"]}},
+            {
+                "statuses": {
+                    "open": ["processing"],
+                    "completed": "done",
+                    "settled": ["approved", "rejected"],
+                }
+            },
+        ),
         ({"schedule": {"give_up_after": "2h"}}, {"schedule": {"give_up_after": 7200}}),
     ],
 )
@@ -64,7 +83,12 @@ OTHERS = of(
         "ignore_before": "2026-11-01",
         "first_check": 7,
     },
-    provider={"no_pin": ["Yok", "[null]"], "unique_pins": False, "reference_reuse": "newest", "kod": "x"},
+    provider={
+        "no_pin": ["Yok", "[null]"],
+        "unique_pins": False,
+        "reference_reuse": "newest",
+        "kod": "x",
+    },
     database={"pins": "elsewhere", "dsn": "postgresql://u:p@h/n"},
 )
 
@@ -77,11 +101,18 @@ def test_with_the_stored_values_all_else_stays() -> None:
     )
     taken = with_money(mine, money_of(OTHERS))
     assert money_of(taken) == money_of(OTHERS)
-    assert (taken.database.schema_, taken.schedule.cap, taken.schedule.first_check) == ("shop", 700, 60)
+    assert (taken.database.schema_, taken.schedule.cap, taken.schedule.first_check) == (
+        "shop",
+        700,
+        60,
+    )
     assert taken.secrets() == mine.secrets()
     assert taken.provider.no_pin == ("null", "yok")
     assert with_money(mine, money_of(mine)) == mine
     assert with_money(mine, {"a.new": "key"}) == mine
+    watan = of(statuses={"preset": "watan"})
+    assert money_of(with_money(mine, money_of(watan))) == money_of(watan)
+    assert money_of(with_money(watan, money_of(mine))) == money_of(mine)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +124,16 @@ def test_with_the_stored_values_all_else_stays() -> None:
             "schedule: with the settings in force: ",
         ),
         ({}, {"database.pins": "a vault"}, "database.pins: with the settings in force: "),
-        ({}, {"schedule.give_up_blind": "perhaps"}, "schedule.give_up_blind: with the settings in force: "),
+        (
+            {},
+            {"schedule.give_up_blind": "perhaps"},
+            "schedule.give_up_blind: with the settings in force: ",
+        ),
     ],
 )
-def test_what_does_not_go_together_is_said(mine: dict[str, Any], stored: dict[str, str], where: str) -> None:
+def test_what_does_not_go_together_is_said(
+    mine: dict[str, Any], stored: dict[str, str], where: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         with_money(of(**mine), stored)
     assert [problem.startswith(where) for problem in caught.value.problems] == [True]

@@ -33,7 +33,9 @@ def _somewhere_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def problems(
-    toml: str | bytes | None = None, environ: dict[str, str] | None = None, need: tuple[str, ...] = ()
+    toml: str | bytes | None = None,
+    environ: dict[str, str] | None = None,
+    need: tuple[str, ...] = (),
 ) -> list[str]:
     """Return what is wrong with these settings."""
     with pytest.raises(SettingsError) as caught:
@@ -43,7 +45,9 @@ def problems(
 
 
 def read(
-    toml: str | bytes | None = None, environ: dict[str, str] | None = None, need: tuple[str, ...] = ()
+    toml: str | bytes | None = None,
+    environ: dict[str, str] | None = None,
+    need: tuple[str, ...] = (),
 ) -> Settings:
     if toml is not None:
         Path("monitor.toml").write_bytes(toml if isinstance(toml, bytes) else toml.encode())
@@ -76,15 +80,32 @@ BAD: list[tuple[str, list[Any]]] = [
     ("database.user", ["", 5]),
     ("database.password", ["", " ", 5]),
     ("database.name", ["", 5]),
-    ("database.statement_timeout", [0, "0.9ms", 1_000_001, -1, True, WRONG, "", "1e3", "5 minutes"]),
+    (
+        "database.statement_timeout",
+        [0, "0.9ms", 1_000_001, -1, True, WRONG, "", "1e3", "5 minutes"],
+    ),
     ("database.time_zone", ["", "Asia/Baku'; --", "x y", 5]),
     ("database.schema", ["", "x" * 64, "a\0b", "a\nb", 5]),
     ("database.table", ["", "x" * 64, "a\0b", 5]),
-    ("database.columns", [WRONG, "[]", "{", 5, ["note"], {"note": ""}, {"note": "x" * 64}, {"nope": "x"}, {"note": 5}]),
+    (
+        "database.columns",
+        [
+            WRONG,
+            "[]",
+            "{",
+            5,
+            ["note"],
+            {"note": ""},
+            {"note": "x" * 64},
+            {"nope": "x"},
+            {"note": 5},
+        ],
+    ),
     ("database.lookup", [5, [5], [""], ["x" * 64], ["a\nb"], {"a": "b"}]),
     ("database.pins", ["", WRONG, 5, True]),
     ("database.pool_size", [1, 101, True, WRONG]),
     ("provider.source", [WRONG, "", 5]),
+    ("provider.kind", [WRONG, "", 5, "barakat"]),
     ("provider.allow_http", [WRONG, 2, ""]),
     ("provider.allow_private", [WRONG, 2, ""]),
     ("provider.refresh", [WRONG, -1, True]),
@@ -116,10 +137,14 @@ BAD: list[tuple[str, list[Any]]] = [
     ),
     ("provider.kod", ["", "  ", 5]),
     ("provider.sifre", ["", "\t", 5]),
+    ("provider.token", ["", " ", 5]),
     ("provider.status_path", ["", "a b", "a?b=CANARY", "a#b", "ş", 5]),
     ("provider.connect_timeout", [0, -1, WRONG, True]),
     ("provider.timeout", [0, -1, WRONG, True]),
-    ("provider.max_body", [255, "255", 16 * 1024 * 1024 + 1, "17MiB", "1GiB", -1, WRONG, True, "9" * 5000]),
+    (
+        "provider.max_body",
+        [255, "255", 16 * 1024 * 1024 + 1, "17MiB", "1GiB", -1, WRONG, True, "9" * 5000],
+    ),
     ("provider.user_agent", ["", "ş", "a\nb", "a\rX-Injected: 1", 5]),
     ("provider.no_pin", [5, [5], [""], True]),
     ("provider.unique_pins", [WRONG, 2]),
@@ -127,6 +152,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.ca_file", ["", "/nowhere/ca.pem", __file__, "/tmp", 5]),
     ("provider.replay", ["", WRONG, "code", 5, True]),
     ("provider.batch", [0, 101, -1, WRONG, True, 1.5]),
+    ("provider.chains", ["", WRONG, "child", 5, True]),
     (
         "provider.proxy",
         [
@@ -151,13 +177,20 @@ BAD: list[tuple[str, list[Any]]] = [
     ("schedule.base", [0, -1, WRONG]),
     ("schedule.cap", [0, -1, WRONG]),
     ("schedule.jitter", [-0.1, 1.1, float("nan"), float("inf"), "nan", True, WRONG]),
-    ("schedule.give_up_after", [0, -1, float("inf"), float("nan"), 10**400, 1e300, "9" * 400, True, WRONG, [1]]),
+    (
+        "schedule.give_up_after",
+        [0, -1, float("inf"), float("nan"), 10**400, 1e300, "9" * 400, True, WRONG, [1]],
+    ),
     ("schedule.give_up_blind", [WRONG, 2]),
     ("schedule.give_up_unknown", [WRONG, 2]),
     ("schedule.confirm_cancelled", [-1, WRONG, True]),
     ("schedule.brake_hold", [-1, WRONG, True]),
-    ("schedule.ignore_before", [-1, WRONG, True, "2026-13-01", "2026-11-29T25:00", "yesterday", [1], "1w"]),
+    (
+        "schedule.ignore_before",
+        [-1, WRONG, True, "2026-13-01", "2026-11-29T25:00", "yesterday", [1], "1w"],
+    ),
     ("schedule.recheck_after", [-1, WRONG, True]),
+    ("schedule.late_after", [-1, WRONG, True]),
     ("schedule.await_pin", [-1, WRONG, True]),
     ("schedule.strategy", ["", "fixed", 5, True]),
     ("schedule.budget", ["", "most", 0, -1, "nan", "inf", True, WRONG, [1], 100_001]),
@@ -165,15 +198,37 @@ BAD: list[tuple[str, list[Any]]] = [
     ("schedule.half_life", [0, -1, WRONG, True]),
     ("schedule.scan_interval", [0, -1, WRONG]),
     ("schedule.record_sync", [WRONG, 2]),
+    ("schedule.observe", [WRONG, 2]),
     ("limits.concurrency", [0, 1001, 1.5, True, WRONG]),
     ("limits.calls_per_second", [0, -1, 100_001, float("nan"), float("inf"), True, WRONG]),
     ("limits.gate_after", [0, 1001, True, WRONG]),
     ("cluster.enabled", [WRONG, 2, ""]),
-    ("statuses.open", [[], 5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], [" "], ["processing", "a "], "processing,"]),
-    ("statuses.completed", ["", "x" * 31, "a\nb", 5, " ", "finished ", "\u00a0done", "do\u200bne", "\ufeffdone"]),
+    ("statuses.preset", ["", "Watan", 5, "all"]),
+    (
+        "statuses.open",
+        [
+            [],
+            5,
+            "[",
+            '["a"',
+            [""],
+            ["x" * 31],
+            ["a\0"],
+            [5],
+            [" "],
+            ["processing", "a "],
+            "processing,",
+        ],
+    ),
+    (
+        "statuses.completed",
+        ["", "x" * 31, "a\nb", 5, " ", "finished ", "\u00a0done", "do\u200bne", "\ufeffdone"],
+    ),
     ("statuses.failed", ["", "x" * 31, 5, " ", " failed", "failed\u2009"]),
     ("statuses.processing", ["", "x" * 31, 5, "  ", "busy "]),
     ("statuses.settled", [5, "[", '["a"', [""], ["x" * 31], ["a\0"], [5], [" "], [" done"]]),
+    ("notes.customer_column", ["", "a\0b", 5]),
+    ("notes.author", ["", " ", "a ", "x" * 51, 5]),
     ("health.enabled", [WRONG, 2]),
     ("health.allow_open", [WRONG, 2]),
     ("health.token", ["", " ", 5]),
@@ -184,17 +239,49 @@ BAD: list[tuple[str, list[Any]]] = [
     ("events.consumer", ["", WRONG, "nobody", 5, True]),
     (
         "webhook.url",
-        ["", "x", "ftp://x", "https://", "https://x:0", f"https://x y/{WRONG}", f"//x/{WRONG}", "https://[", 5],
+        [
+            "",
+            "x",
+            "ftp://x",
+            "https://",
+            "https://x:0",
+            f"https://x y/{WRONG}",
+            f"//x/{WRONG}",
+            "https://[",
+            5,
+        ],
     ),
     (
         "webhook.secret",
-        ["", WRONG, "whsec_", "whsec_MTIzNDU2Nw==", "whsec_!", f"x{SIGNING}", f"{SIGNING}{'A' * 88}", 5],
+        [
+            "",
+            WRONG,
+            "whsec_",
+            "whsec_MTIzNDU2Nw==",
+            "whsec_!",
+            f"x{SIGNING}",
+            f"{SIGNING}{'A' * 88}",
+            5,
+        ],
     ),
     ("webhook.timeout", [0, -1, WRONG, True]),
     ("webhook.max_attempts", [0, 101, 1.5, True, WRONG]),
     (
         "notify.urls",
-        ["", WRONG, f"//x/{WRONG}", f"tgram:{WRONG}", [WRONG], ["json://x", ""], ["json://x y"], [5], 5, "[", "{}", {}],
+        [
+            "",
+            WRONG,
+            f"//x/{WRONG}",
+            f"tgram:{WRONG}",
+            [WRONG],
+            ["json://x", ""],
+            ["json://x y"],
+            [5],
+            5,
+            "[",
+            "{}",
+            {},
+        ],
     ),
     ("notify.language", ["", WRONG, "EN", 5]),
     ("notify.daily_at", ["", WRONG, "24:00", "8", "08:60", "08:00:00", 800, True, ["08:00"]]),
@@ -223,11 +310,17 @@ def as_variable(key: str) -> str:
 
 def is_shown(value: object, text: str) -> bool:
     """Whether a value, or a piece of it that says something, stands in a text."""
-    pieces = [piece for piece in re.split(r"[\s\0]", str(value)) if len(piece) > 8] if isinstance(value, str) else []
+    pieces = (
+        [piece for piece in re.split(r"[\s\0]", str(value)) if len(piece) > 8]
+        if isinstance(value, str)
+        else []
+    )
     return "CANARY" in text or any(piece in text for piece in pieces)
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD for value in values])
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD for value in values]
+)
 def test_a_bad_value_is_named_by_its_place_and_never_shown(key: str, value: object) -> None:
     """C5: the place and what would be right, from the file and from the environment alike."""
     [problem] = problems(as_toml(key, value))
@@ -242,11 +335,14 @@ def test_a_bad_value_is_named_by_its_place_and_never_shown(key: str, value: obje
 def test_each_setting_of_a_wrong_kind_is_told_with_all_others_in_one_go() -> None:
     keys = [(section, key) for section, names in known_keys().items() for key in names]
     toml = "".join(
-        f"[{section}]\n" + "".join(f"{key} = [[{{ CANARY = 1 }}]]\n" for of, key in keys if of == section)
+        f"[{section}]\n"
+        + "".join(f"{key} = [[{{ CANARY = 1 }}]]\n" for of, key in keys if of == section)
         for section in known_keys()
     )
     told = problems(toml)
-    assert {line.split(": ")[1].removesuffix(".0") for line in told} == {f"{section}.{key}" for section, key in keys}
+    assert {line.split(": ")[1].removesuffix(".0") for line in told} == {
+        f"{section}.{key}" for section, key in keys
+    }
     for line in told:
         _, _, text = line.split(": ", 2)
         assert len(text) > 10, line
@@ -255,7 +351,9 @@ def test_each_setting_of_a_wrong_kind_is_told_with_all_others_in_one_go() -> Non
 
 
 def test_another_source_than_there_is_asks_for_no_other_settings() -> None:
-    told = problems(f"[database]\ndsn = '{DSN}'\n[provider]\nsource = 'Database'", need=("database", "provider"))
+    told = problems(
+        f"[database]\ndsn = '{DSN}'\n[provider]\nsource = 'Database'", need=("database", "provider")
+    )
     assert told == ["monitor.toml: provider.source: should be 'config' or 'database'"]
 
 
@@ -263,14 +361,18 @@ def test_where_a_settings_file_was_looked_for() -> None:
     with pytest.raises(SettingsError) as caught:
         read(None, {}, ("database",))
     here = Path("monitor.toml").absolute()
-    assert caught.value.note.startswith(f"no settings file was found: looked for {here} and /etc/order-monitor/")
+    assert caught.value.note.startswith(
+        f"no settings file was found: looked for {here} and /etc/order-monitor/"
+    )
     with pytest.raises(SettingsError) as caught:
         read("[log]\nlevel = 'odd'")
     assert caught.value.note == ""
 
 
 def test_every_setting_has_a_bad_value_above() -> None:
-    assert [key for key, _ in BAD] == [f"{section}.{key}" for section, keys in known_keys().items() for key in keys]
+    assert [key for key, _ in BAD] == [
+        f"{section}.{key}" for section, keys in known_keys().items() for key in keys
+    ]
 
 
 GOOD: list[tuple[str, Any, Any]] = [
@@ -288,8 +390,10 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("provider.base_url", " https://bayi.example.com/ ", "https://bayi.example.com/"),
     ("provider.base_url", "https://bayi.example.com:8443/sub", "https://bayi.example.com:8443/sub"),
     ("provider.base_url", "https://[::1]:8443", "https://[::1]:8443"),
+    ("provider.kind", "client_api", "client_api"),
     ("provider.reference_reuse", "newest", "newest"),
     ("provider.replay", "pin", "pin"),
+    ("provider.chains", "monitor", "monitor"),
     ("provider.max_body", 256, 256),
     ("provider.max_body", "1KiB", 1024),
     ("provider.max_body", "16 MiB", 16 * 1024 * 1024),
@@ -301,6 +405,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("schedule.give_up_after", "1.5 h", 5400),
     ("schedule.scan_interval", "250ms", 0.25),
     ("schedule.give_up_unknown", True, True),
+    ("schedule.observe", True, True),
     ("schedule.brake_hold", 0, 0),
     ("schedule.ignore_before", "2026-11-29", "2026-11-29T00:00:00+00:00"),
     ("schedule.ignore_before", "2026-11-29T03:00:00+03:00", "2026-11-29T00:00:00+00:00"),
@@ -311,7 +416,10 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("schedule.jitter", 1, 1),
     ("limits.calls_per_second", 0.1, 0.1),
     ("limits.concurrency", 1000, 1000),
+    ("statuses.preset", "watan", "watan"),
     ("statuses.settled", ["done", "iade edildi"], ("done", "iade edildi")),
+    ("notes.customer_column", "manualNote", "manualNote"),
+    ("notes.author", "system", "system"),
     ("health.port", 0, 0),
     ("health.hosts", ["a.example"], ("a.example",)),
     ("health.enabled", False, False),
@@ -327,12 +435,16 @@ GOOD: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("key", "value", "meant"), GOOD)
 def test_a_good_value_is_taken(key: str, value: object, meant: object) -> None:
     section, _, name = key.partition(".")
-    taken = getattr(getattr(read(as_toml(key, value)), section), "schema_" if name == "schema" else name)
+    taken = getattr(
+        getattr(read(as_toml(key, value)), section), "schema_" if name == "schema" else name
+    )
     assert taken == meant
     assert type(taken) in (type(meant), float)
 
 
-@pytest.mark.parametrize(("key", "value", "meant"), [row for row in GOOD if not isinstance(row[1], (list, dict))])
+@pytest.mark.parametrize(
+    ("key", "value", "meant"), [row for row in GOOD if not isinstance(row[1], (list, dict))]
+)
 def test_the_environment_says_the_same_in_text(key: str, value: object, meant: object) -> None:
     section, _, name = key.partition(".")
     settings = read(environ={as_variable(key): str(value)})
@@ -340,7 +452,10 @@ def test_the_environment_says_the_same_in_text(key: str, value: object, meant: o
 
 
 def test_the_addresses_of_services_are_secrets_and_come_in_any_way() -> None:
-    """C5: one a line from a file, with commas or as JSON from the environment; an address may itself hold a comma."""
+    """C5: one a line from a file, with commas or as JSON from the environment.
+
+    An address may itself hold a comma.
+    """
     both = ["tgram://1:CANARY/2,3", "mailto://u:CANARY@mail.example?to=a@x.example,b@x.example"]
     written = [
         read(f"[notify]\nurls = {toml_value(both)}\n"),
@@ -357,7 +472,9 @@ def test_the_addresses_of_services_are_secrets_and_come_in_any_way() -> None:
     assert read("").notify.daily_minutes is None
 
 
-def test_who_is_to_be_told_is_known_whatever_else_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_to_be_told_is_known_whatever_else_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mistake in the settings is a cause of what is to be told."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "monitor.toml"
@@ -382,7 +499,9 @@ def test_who_is_to_be_told_is_known_whatever_else_is_wrong(tmp_path: Path, monke
 
 def test_a_proxys_address_is_a_secret_and_so_is_its_login() -> None:
     settings = read("[provider]\nproxy = 'http://proxy-user:p%40CANARY@proxy.example:3128'\n")
-    assert {"proxy-user", "p@CANARY", "http://proxy-user:p%40CANARY@proxy.example:3128"} <= set(settings.secrets())
+    assert {"proxy-user", "p@CANARY", "http://proxy-user:p%40CANARY@proxy.example:3128"} <= set(
+        settings.secrets()
+    )
     assert "CANARY" not in repr(settings)
     for good in ("https://proxy.example", "socks5://u:p@10.0.0.7:1080", "socks5h://[::1]"):
         assert read(environ={as_variable("provider.proxy"): good}).provider.proxy is not None
@@ -396,11 +515,21 @@ def test_durations_with_a_unit(number: int, unit: str) -> None:
         assert parse_seconds(f" {number} {unit} ") == pytest.approx(seconds)
 
 
-@given(st.text() | st.integers() | st.floats() | st.booleans() | st.none() | st.binary() | st.lists(st.integers()))
+@given(
+    st.text()
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.none()
+    | st.binary()
+    | st.lists(st.integers())
+)
 @example("9" * 5000)
 @example(10**400)
 @example("\u0661\u0662s")
-def test_durations_of_any_kind_are_seconds_or_an_error_that_does_not_repeat_them(value: object) -> None:
+def test_durations_of_any_kind_are_seconds_or_an_error_that_does_not_repeat_them(
+    value: object,
+) -> None:
     try:
         seconds = parse_seconds(value)
     except ValueError as error:
@@ -422,10 +551,14 @@ def test_lists_and_tables_from_the_environment() -> None:
     assert comma.statuses.open == ("sent", "processing", "işlemde")
     as_json = read(environ={"ORDER_MONITOR_STATUSES__OPEN": ' ["a,b", "processing"]'})
     assert as_json.statuses.open == ("a,b", "processing")
-    assert read(environ={"ORDER_MONITOR_HEALTH__HOSTS": "one.example"}).health.hosts == ("one.example",)
+    assert read(environ={"ORDER_MONITOR_HEALTH__HOSTS": "one.example"}).health.hosts == (
+        "one.example",
+    )
     columns = read(environ={"ORDER_MONITOR_DATABASE__COLUMNS": '{"note": "remark"}'})
     assert columns.database.columns == {"note": "remark"}
-    one = read("[database.columns]\nnote = 'a'\n", {"ORDER_MONITOR_DATABASE__COLUMNS__PIN_CODE": "b"})
+    one = read(
+        "[database.columns]\nnote = 'a'\n", {"ORDER_MONITOR_DATABASE__COLUMNS__PIN_CODE": "b"}
+    )
     assert one.database.columns == {"note": "a", "pin_code": "b"}
 
 
@@ -438,8 +571,16 @@ def test_lists_and_tables_from_the_environment() -> None:
         ("[statuses]\nfailed = 'queued'", "statuses", "must not be among open"),
         ("[statuses]\ncompleted = 'Sent'", "statuses", "must not be among open"),
         ("[statuses]\ncompleted = 'over'\nfailed = 'OVER'", "statuses", "must differ"),
-        ("[statuses]\nfailed = 'completed'", "statuses", "completed and failed must not mean the opposite"),
-        ("[statuses]\ncompleted = 'x'\nfailed = 'x'", "statuses", "completed and failed must differ"),
+        (
+            "[statuses]\nfailed = 'completed'",
+            "statuses",
+            "completed and failed must not mean the opposite",
+        ),
+        (
+            "[statuses]\ncompleted = 'x'\nfailed = 'x'",
+            "statuses",
+            "completed and failed must differ",
+        ),
         ("[statuses]\ncompleted = 'rejected'", "statuses", "must not mean the opposite"),
         ("[statuses]\nfailed = 'Delivered'", "statuses", "must not mean the opposite"),
         *(
@@ -452,10 +593,26 @@ def test_lists_and_tables_from_the_environment() -> None:
         ),
         ("[schedule]\ncap = 29", "schedule", "cap must not be smaller than base"),
         ("[schedule]\nbase = '11m'", "schedule", "cap must not be smaller than base"),
-        ("[schedule]\nmin_interval = 20\ncap = 10\nbase = 5", "schedule", "min_interval must not be longer than cap"),
-        ("[schedule]\ngive_up_after = 60", "schedule", "give_up_after must be longer than first_check"),
-        ("[schedule]\nfirst_check = '24h'", "schedule", "give_up_after must be longer than first_check"),
-        ("[health]\nhost = '0.0.0.0'", "health", "not a loopback address: set token, or allow_open"),
+        (
+            "[schedule]\nmin_interval = 20\ncap = 10\nbase = 5",
+            "schedule",
+            "min_interval must not be longer than cap",
+        ),
+        (
+            "[schedule]\ngive_up_after = 60",
+            "schedule",
+            "give_up_after must be longer than first_check",
+        ),
+        (
+            "[schedule]\nfirst_check = '24h'",
+            "schedule",
+            "give_up_after must be longer than first_check",
+        ),
+        (
+            "[health]\nhost = '0.0.0.0'",
+            "health",
+            "not a loopback address: set token, or allow_open",
+        ),
         ("[health]\nhost = '::'", "health", "not a loopback address: set token, or allow_open"),
         (f"[database]\ndsn = '{DSN}'\nhost = 'h'", "database", "either dsn, or host"),
         (f"[database]\ndsn = '{DSN}'\nport = 6543", "database", "either dsn, or host"),
@@ -493,14 +650,33 @@ def test_the_health_endpoint_is_open_to_others_only_by_somebodys_word(health: st
     assert read(f"[health]\n{health}\n").health.host
 
 
+def test_a_preset_has_the_words_that_are_not_given() -> None:
+    plain = read("").statuses
+    watan = read("[statuses]\npreset = 'watan'\n").statuses
+    assert (watan.completed, watan.failed, watan.processing) == ("done", "failed", "processing")
+    assert {"unknown", "connection_error", "wait", *plain.open} <= set(watan.open)
+    assert {"not_sent", "forwarded", "manual_required", "approved", "completed"} <= set(watan.known)
+    assert not set(watan.known) & set(watan.open)
+    assert watan.settled == ("approved", "rejected")
+    assert "forwarded" not in plain.known
+    own = read("[statuses]\npreset = 'watan'\ncompleted = 'ok'\nsettled = []\n").statuses
+    assert (own.completed, own.failed, own.settled) == ("ok", "failed", ())
+    with pytest.raises(SettingsError, match="processing must be one of open"):
+        read("[statuses]\npreset = 'watan'\nopen = ['sent']\n")
+
+
 def test_statuses_and_limits_may_be_changed_together() -> None:
-    settings = read("[statuses]\nopen = ['a', 'b']\nprocessing = 'b'\ncompleted = 'c'\nfailed = 'd'\n")
+    settings = read(
+        "[statuses]\nopen = ['a', 'b']\nprocessing = 'b'\ncompleted = 'c'\nfailed = 'd'\n"
+    )
     assert settings.statuses.open == ("a", "b")
 
 
 def test_environment_beats_secrets_file_beats_toml() -> None:
     toml = "[provider]\nkod = 'toml'\nsifre = 'toml'\nuser_agent = 'toml'\n"
-    secrets = secrets_folder(order_monitor_provider__sifre="file\r\n", order_monitor_provider__user_agent="file")
+    secrets = secrets_folder(
+        order_monitor_provider__sifre="file\r\n", order_monitor_provider__user_agent="file"
+    )
     settings = read(toml, {**secrets, "ORDER_MONITOR_PROVIDER__USER_AGENT": "environment"})
     assert settings.provider.kod is not None
     assert settings.provider.kod.get_secret_value() == "toml"
@@ -511,7 +687,10 @@ def test_environment_beats_secrets_file_beats_toml() -> None:
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     """E10: an empty variable of a compose file must not wipe out the file's password."""
-    settings = read("[provider]\nsifre = 'toml'\n", {"ORDER_MONITOR_PROVIDER__SIFRE": "", "ORDER_MONITOR_POLLL": ""})
+    settings = read(
+        "[provider]\nsifre = 'toml'\n",
+        {"ORDER_MONITOR_PROVIDER__SIFRE": "", "ORDER_MONITOR_POLLL": ""},
+    )
     assert settings.provider.sifre is not None
     assert settings.provider.sifre.get_secret_value() == "toml"
 
@@ -522,7 +701,9 @@ def test_an_empty_secrets_file_is_refused(name: str, content: str) -> None:
     """E10."""
     secrets = secrets_folder(**{f"order_monitor_database__{name}": content})
     [problem] = problems("", secrets)
-    assert problem.startswith(f"{secrets['ORDER_MONITOR_SECRETS_DIR']}/order_monitor_database__{name}: ")
+    assert problem.startswith(
+        f"{secrets['ORDER_MONITOR_SECRETS_DIR']}/order_monitor_database__{name}: "
+    )
 
 
 def test_words_that_end_an_order_elsewhere_may_be_open_here() -> None:
@@ -569,7 +750,12 @@ def test_a_pipe_is_no_file_for_the_databases_encryption(key: str) -> None:
     os.mkfifo("pipe.pem")
     [problem] = problems(f"[database]\ndsn = 'postgresql://u:CANARY@h/n?{key}=pipe.pem'\n")
     assert problem == f"monitor.toml: database.dsn: {key} after '?' names no plain file"
-    assert read("[database]\ndsn = 'postgresql://u:p@h/n?sslrootcert=/nowhere.pem'\n").database.address() is not None
+    assert (
+        read(
+            "[database]\ndsn = 'postgresql://u:p@h/n?sslrootcert=/nowhere.pem'\n"
+        ).database.address()
+        is not None
+    )
 
 
 def test_a_pipe_is_no_file_of_certificates() -> None:
@@ -580,7 +766,7 @@ def test_a_pipe_is_no_file_of_certificates() -> None:
 
 def test_an_empty_kod_sifre_or_token_is_refused_in_each_place() -> None:
     """E10."""
-    for key in ("provider.kod", "provider.sifre", "health.token"):
+    for key in ("provider.kod", "provider.sifre", "provider.token", "health.token"):
         assert problems(as_toml(key, "")) == [f"monitor.toml: {key}: is empty"]
         assert problems("", {as_variable(key): " "}) == [f"{as_variable(key)}: is empty"]
         name = f"order_monitor_{key.replace('.', '__')}"
@@ -622,7 +808,9 @@ def test_an_unknown_secrets_file_is_an_error_with_a_hint(name: str, hint: str) -
     """E10."""
     secrets = secrets_folder(**{f"order_monitor_{name.lower()}": CANARY})
     [problem] = problems("[provider]\nkod = 'x'\n", secrets)
-    assert problem.startswith(f"{secrets['ORDER_MONITOR_SECRETS_DIR']}/order_monitor_{name.lower()}: ")
+    assert problem.startswith(
+        f"{secrets['ORDER_MONITOR_SECRETS_DIR']}/order_monitor_{name.lower()}: "
+    )
     assert hint in problem
     assert "CANARY" not in problem
 
@@ -633,7 +821,10 @@ def test_an_unknown_secrets_file_is_an_error_with_a_hint(name: str, hint: str) -
         ("[database]\ndsnn = 'CANARY'", "database.dsnn: unknown key; did you mean database.dsn?"),
         ("[databse]\ndsn = 'CANARY'", "databse: unknown key; did you mean database?"),
         ("dsn = 'CANARY'", "dsn: unknown key; there are database, provider,"),
-        ("[database.columns]\nnope = 'CANARY'", "database.columns: no such column: nope; there are id,"),
+        (
+            "[database.columns]\nnope = 'CANARY'",
+            "database.columns: no such column: nope; there are id,",
+        ),
         ("[log]\nx.y = 'CANARY'", "log.x: unknown key; there are level, format"),
         ("_cli_parse_args = true", "_cli_parse_args: unknown key; there are database,"),
         ("_secrets_dir = 'CANARY'", "_secrets_dir: unknown key; there are database,"),
@@ -661,7 +852,12 @@ def test_kubernetes_own_variables_are_ignored() -> None:
 
 
 def test_other_programs_variables_are_not_looked_at() -> None:
-    environ = {"ORDER_MONITORX": "1", "DATABASE__DSN": "x", "PATH": "/bin", "order_monitor_log__level": "debug"}
+    environ = {
+        "ORDER_MONITORX": "1",
+        "DATABASE__DSN": "x",
+        "PATH": "/bin",
+        "order_monitor_log__level": "debug",
+    }
     assert read(environ=environ).log.level == "debug", "but ours in any case of letters"
 
 
@@ -677,7 +873,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         NEEDED,
     )
     places = sorted(
-        problem.partition(": unknown")[0].partition(": should")[0].partition(": miss")[0] for problem in told
+        problem.partition(": unknown")[0].partition(": should")[0].partition(": miss")[0]
+        for problem in told
     )
     folder = Path("secrets").absolute()
     assert places == sorted(
@@ -706,6 +903,11 @@ def test_what_is_missing_is_named_with_every_place_it_may_be_set_in() -> None:
     )
     provider = "[provider]\nbase_url = 'https://x.example'\nkod = 'k'\n"
     assert [p.split(":")[1] for p in problems(provider, need=("provider",))] == [" provider.sifre"]
+    token = "[provider]\nkind = 'client_api'\nkod = 'k'\n"
+    assert [p.split(":")[1] for p in problems(token, need=("provider",))] == [
+        " provider.base_url",
+        " provider.token",
+    ]
     enough = read(provider + "sifre = 's'\n[database]\nhost = 'h'\n", need=NEEDED)
     assert enough.database.address() is not None
 
@@ -740,13 +942,17 @@ def test_invalid_toml_names_the_line(content: str, where: str) -> None:
 def test_the_files_encoding() -> None:
     assert problems(b"[provider]\nsifre = '\xfeCANARY'\n") == ["monitor.toml: not valid UTF-8"]
     assert problems("[log]".encode("utf-16")) == ["monitor.toml: not valid UTF-8"]
-    assert read(b"\xef\xbb\xbf[log]\r\nlevel = 'debug'\r\n").log.level == "debug", "a BOM is an editor's doing"
+    assert read(b"\xef\xbb\xbf[log]\r\nlevel = 'debug'\r\n").log.level == "debug", (
+        "a BOM is an editor's doing"
+    )
 
 
 def test_a_directory_of_secrets_that_was_named_must_be_there() -> None:
     """E10."""
     for environ in ({"ORDER_MONITOR_SECRETS_DIR": "nowhere"}, {"CREDENTIALS_DIRECTORY": "nowhere"}):
-        assert problems(environ=environ) == ["nowhere: there is no such directory of secrets, or it cannot be read"]
+        assert problems(environ=environ) == [
+            "nowhere: there is no such directory of secrets, or it cannot be read"
+        ]
     Path("file").write_text("")
     assert problems(environ={"ORDER_MONITOR_SECRETS_DIR": "file"})
 
@@ -768,12 +974,15 @@ def test_secrets_files_of_odd_content() -> None:
     (folder / "order_monitor_folder").mkdir()
     sifre = read(environ=environ).provider.sifre
     assert sifre is not None
-    assert sifre.get_secret_value() == " two\nlines ", "only the file's own end is no part of the password"
+    assert sifre.get_secret_value() == " two\nlines ", (
+        "only the file's own end is no part of the password"
+    )
     (folder / "order_monitor_provider__sifre").write_bytes(b"\xff\xfeCANARY")
     (folder / "order_monitor_provider__kod").symlink_to("nowhere")
     told = problems(environ=environ)
     assert told == [
-        f"{folder.absolute()}/order_monitor_provider__{key}: cannot be read as text" for key in ("kod", "sifre")
+        f"{folder.absolute()}/order_monitor_provider__{key}: cannot be read as text"
+        for key in ("kod", "sifre")
     ]
 
 
@@ -828,7 +1037,9 @@ PLACES: list[Callable[[str], str]] = [
 
 
 @pytest.mark.parametrize("place", range(len(PLACES)))
-@pytest.mark.parametrize("secret", [CANARY, "CANARY", "p/CANARY", "p?CANARY", "p#CANARY", "p[CANARY", "[x]CANARY"])
+@pytest.mark.parametrize(
+    "secret", [CANARY, "CANARY", "p/CANARY", "p?CANARY", "p#CANARY", "p[CANARY", "[x]CANARY"]
+)
 def test_a_secret_in_any_position_of_a_dsn_is_never_told(place: int, secret: str) -> None:
     """C5, C6: from the file, a secrets file and the environment."""
     dsn = PLACES[place](secret)
@@ -849,7 +1060,9 @@ def test_a_secret_in_any_position_of_a_dsn_is_never_told(place: int, secret: str
         assert "CANARY" not in told
 
 
-@pytest.mark.parametrize("kind", ["missing", "wrong type", "bad JSON", "extra", "not TOML", "not UTF-8"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "wrong type", "bad JSON", "extra", "not TOML", "not UTF-8"]
+)
 def test_no_kind_of_mistake_shows_the_secrets_around_it(kind: str) -> None:
     """C5: the error has the whole input in its hands."""
     provider = f'[provider]\nkod = "{CANARY}"\nsifre = "{CANARY}"\n'
@@ -927,7 +1140,31 @@ def test_the_examples_values_without_default_are_good_ones(tmp_path: Path) -> No
             if section != "database" or key not in leave_out:
                 there = value.replace("/etc/order-monitor/ca.pem", str(authority))
                 lines[section] += f"{key} = {there}\n"
-        settings = read("".join(f"[{section}]\n{text}" for section, text in lines.items()), need=NEEDED)
+        settings = read(
+            "".join(f"[{section}]\n{text}" for section, text in lines.items()), need=NEEDED
+        )
         address = settings.database.address()
         assert address is not None
-        assert (address.hosts, address.user, address.name) == (("db.example.com",), "monitor", "shop")
+        assert (address.hosts, address.user, address.name) == (
+            ("db.example.com",),
+            "monitor",
+            "shop",
+        )
+
+
+def test_observe_may_stand_above_all_sections() -> None:
+    assert read("observe = true").observe
+    assert read("", {"ORDER_MONITOR_OBSERVE": "true"}).observe
+    assert not read("observe = true", {"ORDER_MONITOR_OBSERVE": "false"}).observe
+    assert problems("observe = 'CANARY'") == [
+        "monitor.toml: schedule.observe: should be true or false"
+    ]
+    assert problems("", {"ORDER_MONITOR_OBSERVE": "CANARY"}) == [
+        "ORDER_MONITOR_OBSERVE: should be true or false"
+    ]
+    assert problems("observe = true\n[schedule]\nobserve = true") == [
+        "monitor.toml: observe: given twice; schedule.observe is the same setting"
+    ]
+    # The environment wins over the file, by whichever name.
+    assert not read("observe = true", {"ORDER_MONITOR_SCHEDULE__OBSERVE": "false"}).observe
+    assert read("[schedule]\nobserve = false", {"ORDER_MONITOR_OBSERVE": "true"}).observe

@@ -1,1 +1,4 @@
-"""What is shipped, run: the built image, and the units in a booted systemd. ``make image`` and ``make boot``; both need root."""
+"""What is shipped, run: the built image, and the units in a booted systemd.
+
+``make image`` and ``make boot``; both need root.
+"""

@@ -1,4 +1,4 @@
-"""Only ``make image`` and ``make boot`` collect these: what they run must be built first."""
+"""Only ``make image`` and ``make boot`` collect these: their images must be built first."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ collect_ignore_glob = [] if os.environ.get("SHIPPED") else ["test_*.py"]
 
 
 class ListeningPostgres(EmbeddedPostgres):
-    """Reached over loopback: its socket lies in a directory that is open to nobody else."""
+    """Reached over loopback: its socket lies in a private directory."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -44,7 +44,7 @@ async def panel() -> AsyncIterator[FaultyPanel]:
 
 @pytest.fixture
 async def bare(listening: ListeningPostgres, panel: FaultyPanel) -> Shop:
-    """A shop's database as it is before `migrate`; it goes when the server does."""
+    """A shop's database before `migrate`; it is removed with the server."""
     name = f"t{uuid.uuid4().hex}"
     admin = await asyncpg.connect(listening.dsn())
     await admin.execute(f"CREATE DATABASE {name}")
@@ -64,6 +64,6 @@ def root() -> Iterator[Root]:
 
 @pytest.fixture(scope="session")
 def base() -> Iterator[Path]:
-    """The file system of the image that it was built on."""
+    """The file system of the base image."""
     with Image().base.mounted() as made:
         yield made.path

@@ -1,4 +1,6 @@
-"""Runs the built image as a container engine would, by systemd-nspawn: with its own user, variables and entry point."""
+"""Runs the built image like a container engine, with systemd-nspawn: with its user, variables and
+entry point.
+"""
 
 import json
 import subprocess
@@ -12,11 +14,13 @@ from typing import Any, Self
 REPOSITORY = Path(__file__).parents[2]
 BUILDAH = REPOSITORY / ".ci" / "buildah"
 MODEST = ("--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all")
-"""What deploy/compose.yaml asks of an engine: cap_drop and no-new-privileges."""
+"""The options of deploy/compose.yaml: cap_drop and no-new-privileges."""
 
 
 def buildah(*arguments: str) -> str:
-    return subprocess.run([BUILDAH, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [BUILDAH, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def children(pid: int) -> list[int]:
@@ -31,8 +35,10 @@ class Image:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the Dockerfile says besides files, in Docker's words."""
-        found: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", self.name))["Docker"]["config"]
+        """Return what the Dockerfile sets in addition to files, in Docker's terms."""
+        found: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", self.name))[
+            "Docker"
+        ]["config"]
         return found
 
     @property
@@ -56,29 +62,53 @@ class Root:
     image: Image
     path: Path
 
-    def command(self, *arguments: str, settings: Path, secrets: Path, environ: dict[str, str]) -> list[str]:
-        """Return the command that runs the entry point with ``arguments``, as process 1, on a read-only root.
+    def command(
+        self, *arguments: str, settings: Path, secrets: Path, environ: dict[str, str]
+    ) -> list[str]:
+        """Return the command that runs the entry point with ``arguments``, as process 1, on a
+        read-only root.
 
-        SIGTERM to it is passed on, and its exit code is the program's.
+        It forwards SIGTERM, and has the program's exit code.
         """
         return [
-            *("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--pipe", "--kill-signal=SIGTERM"),
+            *(
+                "systemd-nspawn",
+                "--register=no",
+                "--keep-unit",
+                "--quiet",
+                "--pipe",
+                "--kill-signal=SIGTERM",
+            ),
             *(f"--directory={self.path}", "--read-only", "--tmpfs=/tmp:mode=1777"),
-            *(f"--bind-ro={settings}:{self.image.config['WorkingDir']}", f"--bind-ro={secrets}:/run/secrets"),
+            *(
+                f"--bind-ro={settings}:{self.image.config['WorkingDir']}",
+                f"--bind-ro={secrets}:/run/secrets",
+            ),
             *self.as_its_user(environ),
             *self.image.config["Entrypoint"],
             *arguments,
         ]
 
     def inside(self, pid: int, *command: str, environ: dict[str, str]) -> list[str]:
-        """Return what runs ``command`` beside the process that the systemd-nspawn ``pid`` has started."""
+        """Return the command that runs ``command`` next to the process that the systemd-nspawn
+        ``pid`` has started.
+        """
         (first,) = children(pid)
         folder = f"--wd=/proc/{first}/cwd"
-        return ["nsenter", f"--target={first}", "--all", folder, *self.as_its_user(environ), *command]
+        return [
+            "nsenter",
+            f"--target={first}",
+            "--all",
+            folder,
+            *self.as_its_user(environ),
+            *command,
+        ]
 
     def as_its_user(self, environ: dict[str, str]) -> list[str]:
         config = self.image.config
-        users = [line.split(":") for line in (self.path / "etc" / "passwd").read_text().splitlines()]
+        users = [
+            line.split(":") for line in (self.path / "etc" / "passwd").read_text().splitlines()
+        ]
         (group,) = (fields[3] for fields in users if fields[2] == config["User"])
         variables = [*config["Env"], *(f"{name}={value}" for name, value in environ.items())]
         return [

@@ -1,4 +1,6 @@
-"""A machine that systemd has booted, with deploy's units as they are, the image's program, and this machine's network."""
+"""A machine booted by systemd, with deploy's units unchanged, the image's program, and this
+machine's network.
+"""
 
 import asyncio
 import json
@@ -13,18 +15,24 @@ from typing import Any
 
 from tests.shipped.container import REPOSITORY, Root, children
 
-UNITS = sorted(path for path in (REPOSITORY / "deploy").iterdir() if path.suffix in (".service", ".timer"))
+UNITS = sorted(
+    path for path in (REPOSITORY / "deploy").iterdir() if path.suffix in (".service", ".timer")
+)
 POWER_OFF = signal.SIGRTMIN + 4
 """To process 1: systemd(1)."""
-QUIET = ("systemd.mask=apt-daily.timer", "systemd.mask=apt-daily-upgrade.timer", "systemd.mask=console-getty.service")
+QUIET = (
+    "systemd.mask=apt-daily.timer",
+    "systemd.mask=apt-daily-upgrade.timer",
+    "systemd.mask=console-getty.service",
+)
 
 
 class CommandFailedError(AssertionError):
-    """A command in the machine has failed; the text is what it said."""
+    """A command in the machine has failed; the text is its output."""
 
 
 class Machine:
-    """Commands are given from outside, by entering its namespaces."""
+    """Commands run from outside, by entering its namespaces."""
 
     def __init__(self, first: int, settings: Path) -> None:
         self._first = first
@@ -32,7 +40,7 @@ class Machine:
         """Its /etc/order-monitor."""
 
     async def run(self, *command: str, given: str = "") -> str:
-        """Run a command as root; return what it said."""
+        """Run a command as root; return its output."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             *_inside(self._first), *command, stdin=pipe, stdout=pipe, stderr=pipe
@@ -40,7 +48,9 @@ class Machine:
         async with asyncio.timeout(90):
             out, err = await process.communicate(given.encode())
         if process.returncode:
-            raise CommandFailedError(f"{' '.join(command)}: {process.returncode}: {(out + err).decode()}")
+            raise CommandFailedError(
+                f"{' '.join(command)}: {process.returncode}: {(out + err).decode()}"
+            )
         return out.decode()
 
     async def systemctl(self, *arguments: str) -> str:
@@ -62,18 +72,24 @@ class Machine:
                         return found
                     await asyncio.sleep(0.1)
         told = "\n".join(str(line.get("MESSAGE")) for line in (await self.journal(unit))[-20:])
-        raise AssertionError(f"{unit}: {wanted} wanted, { {n: found.get(n) for n in wanted} } found\n{told}")
+        raise AssertionError(
+            f"{unit}: {wanted} wanted, { {n: found.get(n) for n in wanted} } found\n{told}"
+        )
 
     async def journal(self, unit: str) -> list[dict[str, Any]]:
-        """Return what the journal holds of a unit, its own lines and systemd's, oldest first."""
+        """Return the journal of a unit, its own lines and systemd's, oldest first."""
         await self.run("journalctl", "--sync")
-        lines = (await self.run("journalctl", "--output=json", "--all", f"--unit={unit}")).splitlines()
+        lines = (
+            await self.run("journalctl", "--output=json", "--all", f"--unit={unit}")
+        ).splitlines()
         return [json.loads(line) for line in lines]
 
     async def events(self, unit: str) -> list[dict[str, Any]]:
         """Return the log's events, each with the ``priority`` that the journal has it under."""
         lines = [line for line in await self.journal(unit) if str(line["MESSAGE"]).startswith("{")]
-        return [{**json.loads(line["MESSAGE"]), "priority": int(line["PRIORITY"])} for line in lines]
+        return [
+            {**json.loads(line["MESSAGE"]), "priority": int(line["PRIORITY"])} for line in lines
+        ]
 
     async def drop_in(self, unit: str, text: str) -> None:
         """Change a unit until `reset`."""
@@ -82,7 +98,7 @@ class Machine:
         await self.systemctl("daemon-reload")
 
     async def reset(self) -> None:
-        """Stop all of ours and forget what became of them."""
+        """Stop all of our units and reset their state."""
         await self.systemctl("stop", "order-monitor*")
         await self.run("sh", "-c", "rm -rf /run/systemd/system/order-monitor*.d")
         await self.systemctl("daemon-reload")
@@ -92,9 +108,16 @@ class Machine:
 
 @contextmanager
 def booted(root: Root, settings: Path) -> Iterator[Machine]:
-    """Boot build/machine; what it writes is gone afterwards."""
+    """Boot build/machine; its changes are discarded afterwards."""
     command = [
-        *("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--console=read-only", "--volatile=overlay"),
+        *(
+            "systemd-nspawn",
+            "--register=no",
+            "--keep-unit",
+            "--quiet",
+            "--console=read-only",
+            "--volatile=overlay",
+        ),
         f"--directory={REPOSITORY / 'build' / 'machine'}",
         f"--bind-ro={root.path}/opt/order-monitor:/opt/order-monitor",
         f"--bind-ro={settings}:/etc/order-monitor",
@@ -112,7 +135,7 @@ def booted(root: Root, settings: Path) -> Iterator[Machine]:
 
 
 def _first_of(process: subprocess.Popen[bytes]) -> int:
-    """Wait until all is started; return the id that the machine's process 1 has outside."""
+    """Wait until the boot is complete; return the outside id of the machine's process 1."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         assert process.poll() is None, "systemd-nspawn has ended"

@@ -1,4 +1,6 @@
-"""deploy's units in a booted systemd: started, killed, frozen, reloaded and stopped under load, compared row by row."""
+"""deploy's units in a booted systemd: started, killed, frozen, reloaded and stopped under load,
+compared row by row.
+"""
 
 import asyncio
 import re
@@ -36,7 +38,9 @@ def running_machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 async def machine(running_machine: Machine, shop: Shop) -> AsyncIterator[Machine]:
-    """The machine with settings in monitor.toml, secrets as the units' credentials, nothing of ours running."""
+    """The machine with settings in monitor.toml, secrets as the units' credentials, nothing of ours
+    running.
+    """
     given = {"database__dsn": shop.dsn, "provider__kod": KOD, "provider__sifre": SIFRE}
     for name, value in given.items():
         (running_machine.settings / "credentials" / f"order_monitor_{name}").write_text(value)
@@ -56,7 +60,9 @@ def write(machine: Machine, shop: Shop, **more: dict[str, Any]) -> None:
     """Write monitor.toml without a secret: those come as credentials."""
     changes: dict[str, dict[str, Any]] = {"schedule": {"cap": 2}, "log": {"level": "info"}, **more}
     text = settings(shop.dsn, shop.panel.url, **changes)
-    kept = [line for line in text.splitlines() if not line.startswith(("dsn =", "kod =", "sifre ="))]
+    kept = [
+        line for line in text.splitlines() if not line.startswith(("dsn =", "kod =", "sifre ="))
+    ]
     (machine.settings / "monitor.toml").write_text("\n".join(kept))
 
 
@@ -96,7 +102,9 @@ async def test_secrets_come_as_credentials(machine: Machine, shop: Shop) -> None
     status = await machine.run("cat", f"{process}/status")
     (user,) = re.findall(r"^Uid:\s+(\d+)\s", status, re.MULTILINE)
     assert 61184 <= int(user) <= 65519, "systemd's range of dynamic users"
-    assert (await machine.run("stat", "--format=%a", "/run/credentials/order-monitor.service")).strip() in (
+    assert (
+        await machine.run("stat", "--format=%a", "/run/credentials/order-monitor.service")
+    ).strip() in (
         "500",
         "550",
     )
@@ -104,7 +112,9 @@ async def test_secrets_come_as_credentials(machine: Machine, shop: Shop) -> None
     assert not any(secret in told for secret in (SIFRE, shop.dsn))
 
 
-async def test_a_person_decides_with_the_services_settings_and_credentials(machine: Machine, shop: Shop) -> None:
+async def test_a_person_decides_with_the_services_settings_and_credentials(
+    machine: Machine, shop: Shop
+) -> None:
     """As docs/questions.md has it; beside the running daemon, with the PIN on standard input."""
     (order_id,) = await shop.place(1, within=600)
     await machine.systemctl("start", ONE)
@@ -149,7 +159,9 @@ async def test_frozen_the_watchdog_ends_it(machine: Machine, shop: Shop) -> None
     await ended_well(shop, at_least=20)
 
 
-async def test_reload_takes_good_settings_and_refuses_bad_ones(machine: Machine, shop: Shop) -> None:
+async def test_reload_takes_good_settings_and_refuses_bad_ones(
+    machine: Machine, shop: Shop
+) -> None:
     await machine.systemctl("start", ONE)
     before = await machine.show(ONE)
     write(machine, shop, schedule={"cap": 3})
@@ -157,7 +169,9 @@ async def test_reload_takes_good_settings_and_refuses_bad_ones(machine: Machine,
     write(machine, shop, schedule={"cap": "soon"})
     await machine.systemctl("reload", ONE)
     async with asyncio.timeout(20):
-        while not (told := {e["event"]: e for e in await machine.events(ONE)}).keys() >= {"settings.refused"}:
+        while not (told := {e["event"]: e for e in await machine.events(ONE)}).keys() >= {
+            "settings.refused"
+        }:
             await asyncio.sleep(0.2)
     assert "schedule.cap" in told["settings.reloaded"]["changed"]
     assert "schedule.cap" in str(told["settings.refused"]["problems"])
@@ -174,7 +188,11 @@ async def test_stopped_under_load_it_loses_nothing(machine: Machine, shop: Shop)
             await machine.systemctl("stop", ONE)
             assert time.monotonic() - begun < 10, "calls under way are finished, not waited for"
             found = await machine.show(ONE)
-            assert (found["ActiveState"], found["Result"], found["ExecMainStatus"]) == ("inactive", "success", "0")
+            assert (found["ActiveState"], found["Result"], found["ExecMainStatus"]) == (
+                "inactive",
+                "success",
+                "0",
+            )
     await machine.systemctl("start", ONE)
     await ended_well(shop, at_least=60)
 
@@ -185,12 +203,19 @@ async def test_bad_settings_do_not_make_it_loop(machine: Machine, shop: Shop) ->
         await machine.systemctl("start", ONE)
     await asyncio.sleep(float(re.sub(r"\D", "", (await machine.show(ONE))["RestartUSec"])) + 1)
     found = await machine.show(ONE)
-    assert (found["ActiveState"], found["ExecMainStatus"], found["NRestarts"]) == ("failed", "2", "0")
+    assert (found["ActiveState"], found["ExecMainStatus"], found["NRestarts"]) == (
+        "failed",
+        "2",
+        "0",
+    )
     assert any("schedule.cap" in str(line["MESSAGE"]) for line in await machine.journal(ONE))
 
 
 async def test_that_it_has_failed_is_told_once_an_hour(machine: Machine, shop: Shop) -> None:
-    """Whatever is wrong with the settings, the addresses are read; the image has no Apprise, and that is said."""
+    """Whatever is wrong with the settings, the addresses are read.
+
+    The image has no Apprise, and that is said.
+    """
     write(machine, shop, schedule={"cap": "soon"}, notify={"urls": ["json://127.0.0.1:1"]})
     for _ in range(3):
         with pytest.raises(CommandFailedError):
@@ -234,7 +259,9 @@ def free_instances(count: int) -> list[int]:
 
 
 async def test_two_share_the_accounts(machine: Machine, shop: Shop) -> None:
-    """Of one account one of them asks and the other stands by, and takes it over from one that dies."""
+    """Of one account one of them asks and the other stands by, and takes it over from one that
+    dies.
+    """
     units = {f"order-monitor@{number}.service": 8080 + number for number in free_instances(2)}
     async with shop.under_load():
         await machine.systemctl("start", *units)
@@ -249,32 +276,52 @@ async def test_two_share_the_accounts(machine: Machine, shop: Shop) -> None:
 
 
 async def held_by(units: dict[str, int]) -> str:
-    """Wait until the one account has a holder among units, each given with its port; return which."""
+    """Wait until the one account has a holder among units, each given with its port.
+
+    Return which.
+    """
     async with asyncio.timeout(30), httpx.AsyncClient() as client:
         while True:
             for unit, port in units.items():
-                cluster = (await client.get(f"http://127.0.0.1:{port}/api/status")).json()["cluster"]
-                if any(member["name"] == cluster["me"] and member["accounts"] for member in cluster["members"]):
+                cluster = (await client.get(f"http://127.0.0.1:{port}/api/status")).json()[
+                    "cluster"
+                ]
+                if any(
+                    member["name"] == cluster["me"] and member["accounts"]
+                    for member in cluster["members"]
+                ):
                     return unit
             await asyncio.sleep(0.2)
 
 
 async def test_the_timer_asks_without_a_daemon(machine: Machine, shop: Shop) -> None:
     await machine.drop_in(
-        "order-monitor-once.timer", "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/4\nRandomizedDelaySec=0\n"
+        "order-monitor-once.timer",
+        "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/4\nRandomizedDelaySec=0\n",
     )
     ids = await shop.place(10)
     await machine.systemctl("start", "order-monitor-once.timer")
     await ended_well(shop, at_least=len(ids))
     await machine.systemctl("stop", "order-monitor-once.timer")
-    found = await machine.becomes("order-monitor-once.service", ActiveState="inactive", Result="success")
+    found = await machine.becomes(
+        "order-monitor-once.service", ActiveState="inactive", Result="success"
+    )
     assert found["ExecMainStatus"] == "0"
-    assert [line for line in await machine.journal("order-monitor-once.service") if '"open"' in str(line["MESSAGE"])]
+    assert [
+        line
+        for line in await machine.journal("order-monitor-once.service")
+        if '"open"' in str(line["MESSAGE"])
+    ]
 
 
 async def test_they_are_exposed_to_little(machine: Machine) -> None:
     """As systemd sees a loaded unit, not only its file."""
-    for unit in (ONE, "order-monitor-once.service", "order-monitor@1.service", "order-monitor-failed@x.service"):
+    for unit in (
+        ONE,
+        "order-monitor-once.service",
+        "order-monitor@1.service",
+        "order-monitor-failed@x.service",
+    ):
         told = await machine.run("systemd-analyze", "security", "--no-pager", unit)
         (level,) = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", told)
         assert float(level) <= MOST_EXPOSED, told

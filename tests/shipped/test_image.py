@@ -1,4 +1,6 @@
-"""The image that the Dockerfile makes, run as deploy/compose.yaml has it run: read-only, as its own user, without rights."""
+"""The image that the Dockerfile makes, run as deploy/compose.yaml has it run: read-only, as its own
+user, without rights.
+"""
 
 import asyncio
 import json
@@ -51,7 +53,9 @@ class Container:
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[Run]:
         settings, secrets = self.folder / "settings", self.folder / "secrets"
-        command = self.root.command(*arguments, settings=settings, secrets=secrets, environ=self.environ)
+        command = self.root.command(
+            *arguments, settings=settings, secrets=secrets, environ=self.environ
+        )
         async with ended(await started(*command)) as run:
             try:
                 yield run
@@ -68,7 +72,9 @@ class Container:
 
     async def beside(self, run: Run, *command: str) -> tuple[int, str]:
         """Run a command where a process runs already, as ``docker exec`` and a health check do."""
-        async with ended(await started(*self.root.inside(run.process.pid, *command, environ=self.environ))) as other:
+        async with ended(
+            await started(*self.root.inside(run.process.pid, *command, environ=self.environ))
+        ) as other:
             code = await other.end()
         return code, (other.out + other.err).decode()
 
@@ -85,7 +91,9 @@ def kill(pid: int) -> None:
 
 async def started(*command: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    )
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -102,7 +110,12 @@ async def container(root: Root, bare: Shop, tmp_path: Path, unused_tcp_port: int
         folder.mkdir()
         folder.chmod(0o755)
     (settings / "monitor.toml").write_text(SETTINGS.format(url=bare.panel.url, port=8080))
-    given = {"database__dsn": bare.dsn, "provider__kod": KOD, "provider__sifre": SIFRE, "health__token": "tok-" * 8}
+    given = {
+        "database__dsn": bare.dsn,
+        "provider__kod": KOD,
+        "provider__sifre": SIFRE,
+        "health__token": "tok-" * 8,
+    }
     for name, value in given.items():
         (secrets / f"order_monitor_{name}").write_text(value)
     return Container(root, tmp_path, {"ORDER_MONITOR_HEALTH__PORT": str(unused_tcp_port)})
@@ -125,10 +138,16 @@ async def test_it_has_no_rights_and_can_write_nothing(container: Container, shop
     async with container.running() as run:
         await run.event("started")
         (first,) = children(run.process.pid)
-        status = dict(re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{first}/status").read_text(), re.MULTILINE))
+        status = dict(
+            re.findall(r"^(\w+):\s+(.*)$", Path(f"/proc/{first}/status").read_text(), re.MULTILINE)
+        )
         assert status["NSpid"].split()[-1] == "1", "process 1, as in an engine"
         assert set(status["Uid"].split() + status["Gid"].split()) == {"10001"}
-        assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+        assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (
+            0,
+            0,
+            "1",
+        )
         for path in ("/x", "/opt/order-monitor/x", "/etc/order-monitor/x", "/run/secrets/x"):
             assert (await container.beside(run, "touch", path))[0] != 0, path
         assert (await container.beside(run, "touch", "/tmp/x"))[0] == 0
@@ -179,7 +198,12 @@ async def test_health_is_whether_it_lives(container: Container, shop: Shop) -> N
         before = os.times()
         assert await container.health(run) == (0, "")
         after = os.times()
-        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        spent = (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
         assert spent < 0.15, "seconds of the processor; a start of Python takes three times as many"
         (first,) = children(run.process.pid)
         os.kill(first, signal.SIGSTOP)
@@ -214,22 +238,39 @@ def files(root: Path) -> dict[str, os.stat_result]:
 
 
 def test_nothing_is_in_it_that_is_not_needed(root: Root, base: Path) -> None:
-    """The program, what it needs, its health check, its user: no pip, no build tool, no source, no test."""
+    """The program, what it needs, its health check, its user: no pip, no build tool, no source, no
+    test.
+    """
     there, before = files(root.path), files(base)
     added = {path: found for path, found in there.items() if path not in before}
     own = {path for path in added if not path.startswith("opt/order-monitor/")}
     # A mount point of the build, and the user's entries.
-    assert own <= {"opt/order-monitor", "etc/order-monitor", "usr/local/bin/order-monitor-live", "etc/pip.conf"} | {
-        path for path in own if re.fullmatch(r"etc/(sub)?[ug]id-?|etc/(passwd|group|g?shadow)-", path)
+    assert own <= {
+        "opt/order-monitor",
+        "etc/order-monitor",
+        "usr/local/bin/order-monitor-live",
+        "etc/pip.conf",
+    } | {
+        path
+        for path in own
+        if re.fullmatch(r"etc/(sub)?[ug]id-?|etc/(passwd|group|g?shadow)-", path)
     }
     (site,) = {path.partition("/site-packages/")[0] for path in added if "/site-packages/" in path}
-    assert f"{site}/site-packages/order_monitor/tell/page/page.js" in added, "the page is in the wheel"
+    assert f"{site}/site-packages/order_monitor/tell/page/page.js" in added, (
+        "the page is in the wheel"
+    )
     names = {Path(path).name for path in added}
     assert not names & {"pip", "hatchling", "monitor.toml", "setuptools"}
     odd = [path for path, found in added.items() if found.st_mode & (stat.S_ISUID | stat.S_ISGID)]
     assert odd == [], "nothing gives rights"
-    of_the_user = [path for path, found in added.items() if found.st_uid == 10001 or found.st_mode & 0o002]
-    assert [path for path in of_the_user if not stat.S_ISLNK(added[path].st_mode)] == [], "it cannot change itself"
-    megabytes = sum(found.st_size for found in added.values() if stat.S_ISREG(found.st_mode)) / 1_000_000
+    of_the_user = [
+        path for path, found in added.items() if found.st_uid == 10001 or found.st_mode & 0o002
+    ]
+    assert [path for path in of_the_user if not stat.S_ISLNK(added[path].st_mode)] == [], (
+        "it cannot change itself"
+    )
+    megabytes = (
+        sum(found.st_size for found in added.values() if stat.S_ISREG(found.st_mode)) / 1_000_000
+    )
     sys.stdout.write(f"\nthe image is {megabytes:.1f} MB larger than its base\n")
     assert megabytes < MOST_MEGABYTES

@@ -1,4 +1,6 @@
-"""The README's commands, one after the other as they stand there, in a fresh clone on a bare Debian, by root and by a user."""
+"""The README's commands, one after the other as they stand there, in a fresh clone on a bare
+Debian, by root and by a user.
+"""
 
 import asyncio
 import re
@@ -24,7 +26,8 @@ PLACES = {
     r'^# kod = ".*"$': f'kod = "{KOD}"',
     r'^# sifre = ".*"$': f'sifre = "{SIFRE}"',
 }
-"""What a person changes in the copied example: four lines, and that this panel has no certificate."""
+"""What a person changes in the copied example: four lines, and that this panel has no certificate.
+"""
 
 
 @pytest.fixture
@@ -32,7 +35,9 @@ def machine(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "machine"
     subprocess.run(["cp", "--archive", "--reflink=auto", MACHINE, root], check=True)
     subprocess.run(
-        ["git", "bundle", "create", "--quiet", root / "order-monitor.bundle", "HEAD"], cwd=REPOSITORY, check=True
+        ["git", "bundle", "create", "--quiet", root / "order-monitor.bundle", "HEAD"],
+        cwd=REPOSITORY,
+        check=True,
     )
     yield root
     shutil.rmtree(root)
@@ -40,7 +45,9 @@ def machine(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("user", ["newcomer", "root"])
-async def test_the_readme_can_be_followed_to_the_letter(machine: Path, bare: Shop, user: str) -> None:
+async def test_the_readme_can_be_followed_to_the_letter(
+    machine: Path, bare: Shop, user: str
+) -> None:
     """Install, demo, migrate, check, one pass, and the daemon, which is then stopped."""
     ids = await bare.place(20)
     install = step("pip install .")
@@ -70,14 +77,20 @@ async def test_the_readme_can_be_followed_to_the_letter(machine: Path, bare: Sho
 def step(holding: str) -> list[str]:
     """Return the commands of the README's block that has this one, without the remarks beside them."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", readme.README, re.MULTILINE | re.DOTALL)
-    (block,) = [block for block in blocks if re.search(rf"^ *{re.escape(holding)}(\s|$)", block, re.MULTILINE)]
+    (block,) = [
+        block
+        for block in blocks
+        if re.search(rf"^ *{re.escape(holding)}(\s|$)", block, re.MULTILINE)
+    ]
     return [line.partition("#")[0].strip() for line in block.splitlines()]
 
 
 def filled_in(shop: Shop) -> str:
     text = (REPOSITORY / "monitor.toml.example").read_text("utf-8")
     for line, value in PLACES.items():
-        text, count = re.subn(line, value.format(dsn=shop.dsn, url=shop.panel.url), text, flags=re.MULTILINE)
+        text, count = re.subn(
+            line, value.format(dsn=shop.dsn, url=shop.panel.url), text, flags=re.MULTILINE
+        )
         assert count == 1, line
     return text
 
@@ -85,7 +98,14 @@ def filled_in(shop: Shop) -> str:
 async def typed(machine: Path, user: str, commands: list[str]) -> None:
     """Give commands to a shell in the user's home; the first that fails ends it."""
     process = await asyncio.create_subprocess_exec(
-        *("systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--pipe", f"--directory={machine}"),
+        *(
+            "systemd-nspawn",
+            "--register=no",
+            "--keep-unit",
+            "--quiet",
+            "--pipe",
+            f"--directory={machine}",
+        ),
         *("--resolv-conf=copy-host", f"--user={user}"),
         *(f"--bind-ro={path}" for path in THE_HOSTS_WAY if Path(path).exists()),
         *("/bin/sh", "-eux"),

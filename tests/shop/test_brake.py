@@ -1,4 +1,6 @@
-"""The brake in the writing transaction, on a real PostgreSQL: whose ends are counted together, and what two writers do at once."""
+"""The brake in the writing transaction, on a real PostgreSQL: whose ends are counted together, and
+what two writers do at once.
+"""
 
 import asyncio
 from collections import Counter
@@ -7,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Refused, Waiting
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.shop.brake import KIND
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.writing.brake import KIND
 from tests.shops import NOW, Shop
 
 HOUR = 3600.0
@@ -21,23 +23,29 @@ DAY = 86_400.0
 
 
 def braked(shop: Shop, **changes: Any) -> Orders:
-    rules = replace(shop.layout.rules, brake_hold=changes.pop("hold", HOUR), **changes.pop("rules", {}))
+    rules = replace(
+        shop.table_config.rules, brake_hold=changes.pop("hold", HOUR), **changes.pop("rules", {})
+    )
     return shop.orders(rules=rules, **changes)
 
 
 async def found(
     shop: Shop, count: int, answer: Answer | None = None, *, account: str = CONFIGURED, **more: Any
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Findings about so many new orders, noted as they were sent to ``account``."""
     findings = []
     for _ in range(count):
         order_id = await shop.add(noted=False)
         await shop.note(order_id, account)
-        findings.append(Finding(shop.order(order_id), answer or Cancelled("iptal"), NOW, account=account, **more))
+        findings.append(
+            CheckResult(
+                shop.order(order_id), answer or Cancelled("iptal"), NOW, account=account, **more
+            )
+        )
     return findings
 
 
-def fates(results: Sequence[Result]) -> Counter[Fate]:
+def fates(results: Sequence[WriteResult]) -> Counter[WriteStatus]:
     return Counter(result.fate for result in results)
 
 
@@ -66,16 +74,18 @@ async def move(shop: Shop, seconds: float) -> None:
 
 async def let_through(orders: Orders, shop: Shop) -> None:
     """All that it takes but the time."""
-    now = float(await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    now = float(
+        await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    )
     await orders.brake.understood({CONFIGURED: now})
-    await orders.brake.answered(orders.ledger.brake.login_of(CONFIGURED), "fine")
+    await orders.brake.answered(orders.row_writer.brake.login_of(CONFIGURED), "fine")
 
 
 async def test_a_batch_that_trips_it_is_held_as_a_whole(shop: Shop) -> None:
     orders = braked(shop)
-    assert fates(await orders.record(await found(shop, 19))) == {Fate.WRITTEN: 19}
+    assert fates(await orders.record(await found(shop, 19))) == {WriteStatus.WRITTEN: 19}
     results = await orders.record(await found(shop, 30))
-    assert fates(results) == {Fate.HELD: 30}
+    assert fates(results) == {WriteStatus.HELD: 30}
     assert {result.stuck for result in results} == {StuckReason.HELD_BY_BRAKE}
     assert await held(shop) == 30
     assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 19
@@ -84,33 +94,41 @@ async def test_a_batch_that_trips_it_is_held_as_a_whole(shop: Shop) -> None:
 async def test_five_hundred_in_one_batch_are_held_and_held_again(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
     findings = await found(plain_shop, 500)
-    assert fates(await orders.record(findings, 5.0)) == {Fate.HELD: 500}
+    assert fates(await orders.record(findings, 5.0)) == {WriteStatus.HELD: 500}
     since = await plain_shop.connection.fetchval("SELECT max(opened_at) FROM order_monitor_review")
-    assert fates(await orders.record(findings, 5.0)) == {Fate.HELD: 500}
+    assert fates(await orders.record(findings, 5.0)) == {WriteStatus.HELD: 500}
     assert await held(plain_shop) == 500
-    assert since == await plain_shop.connection.fetchval("SELECT max(opened_at) FROM order_monitor_review")
+    assert since == await plain_shop.connection.fetchval(
+        "SELECT max(opened_at) FROM order_monitor_review"
+    )
 
 
 async def test_completions_of_the_same_batch_count_and_go_on(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
     batch = await found(plain_shop, 30) + [
-        replace(one, answer=Completed(Pin(f"PIN-1000{n}"), "x")) for n, one in enumerate(await found(plain_shop, 31))
+        replace(one, answer=Completed(Pin(f"PIN-1000{n}"), "x"))
+        for n, one in enumerate(await found(plain_shop, 31))
     ]
-    assert fates(await orders.record(batch)) == {Fate.WRITTEN: 61}
+    assert fates(await orders.record(batch)) == {WriteStatus.WRITTEN: 61}
     batch = await found(plain_shop, 40) + [
-        replace(one, answer=Completed(Pin(f"PIN-2000{n}"), "x")) for n, one in enumerate(await found(plain_shop, 5))
+        replace(one, answer=Completed(Pin(f"PIN-2000{n}"), "x"))
+        for n, one in enumerate(await found(plain_shop, 5))
     ]
-    assert fates(await orders.record(batch)) == {Fate.HELD: 40, Fate.WRITTEN: 5}
-    stored = await plain_shop.connection.fetchval("SELECT count(*) FROM product_orders WHERE pin_code LIKE 'PIN-2000%'")
+    assert fates(await orders.record(batch)) == {WriteStatus.HELD: 40, WriteStatus.WRITTEN: 5}
+    stored = await plain_shop.connection.fetchval(
+        "SELECT count(*) FROM product_orders WHERE pin_code LIKE 'PIN-2000%'"
+    )
     assert stored == 5
 
 
 async def test_while_some_are_held_each_further_one_is(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
     await orders.record(await found(plain_shop, 20))
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}
     await move(plain_shop, 1200)
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}, "nothing else in ten minutes"
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}, (
+        "nothing else in ten minutes"
+    )
 
 
 async def test_it_is_believed_after_its_hour_with_the_evidence(plain_shop: Shop) -> None:
@@ -118,30 +136,38 @@ async def test_it_is_believed_after_its_hour_with_the_evidence(plain_shop: Shop)
     findings = await found(plain_shop, 25)
     await orders.record(findings)
     await let_through(orders, plain_shop)
-    assert fates(await orders.record(findings)) == {Fate.HELD: 25}, "not before its hour"
+    assert fates(await orders.record(findings)) == {WriteStatus.HELD: 25}, "not before its hour"
     await move(plain_shop, HOUR)
-    assert fates(await orders.record(findings)) == {Fate.HELD: 25}, "the controls were asked too long ago"
+    assert fates(await orders.record(findings)) == {WriteStatus.HELD: 25}, (
+        "the controls were asked too long ago"
+    )
     await let_through(orders, plain_shop)
-    assert fates(await orders.record(findings[:10])) == {Fate.WRITTEN: 10}
+    assert fates(await orders.record(findings[:10])) == {WriteStatus.WRITTEN: 10}
     assert await held(plain_shop) == 15
-    assert fates(await orders.record(findings[10:])) == {Fate.WRITTEN: 15}
+    assert fates(await orders.record(findings[10:])) == {WriteStatus.WRITTEN: 15}
     assert await held(plain_shop) == 0
-    assert fates(await orders.record(await found(plain_shop, 19))) == {Fate.WRITTEN: 19}, "those are counted no more"
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}
+    assert fates(await orders.record(await found(plain_shop, 19))) == {WriteStatus.WRITTEN: 19}, (
+        "those are counted no more"
+    )
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}
 
 
 async def test_a_steady_flow_of_cancellations_is_not_held_for_ever(plain_shop: Shop) -> None:
-    """What let the first ones through lets the next through too, although some are held still: until they are a flood again."""
+    """What let the first ones through lets the next through too, although some are held still:
+    until they are a flood again.
+    """
     orders = braked(plain_shop)
     first = await found(plain_shop, 25)
     await orders.record(first)
     await move(plain_shop, HOUR)
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}, "no evidence yet"
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}, (
+        "no evidence yet"
+    )
     await let_through(orders, plain_shop)
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.WRITTEN: 1}
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.WRITTEN: 1}
     assert await held(plain_shop) == 26
-    assert fates(await orders.record(await found(plain_shop, 30))) == {Fate.HELD: 30}
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}
+    assert fates(await orders.record(await found(plain_shop, 30))) == {WriteStatus.HELD: 30}
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}
 
 
 async def test_waiting_or_completed_withdraws_it(shop: Shop) -> None:
@@ -149,10 +175,13 @@ async def test_waiting_or_completed_withdraws_it(shop: Shop) -> None:
     findings = await found(shop, 20)
     await orders.record(findings)
     again = [replace(one, answer=Waiting("x")) for one in findings[:5]]
-    assert fates(await orders.record(again)) == {Fate.WRITTEN: 5}
+    assert fates(await orders.record(again)) == {WriteStatus.WRITTEN: 5}
     assert await held(shop) == 15
-    done = [replace(one, answer=Completed(Pin(f"PIN-3000{n}"), "x")) for n, one in enumerate(findings[5:10])]
-    assert fates(await orders.record(done)) == {Fate.WRITTEN: 5}
+    done = [
+        replace(one, answer=Completed(Pin(f"PIN-3000{n}"), "x"))
+        for n, one in enumerate(findings[5:10])
+    ]
+    assert fates(await orders.record(done)) == {WriteStatus.WRITTEN: 5}
     assert await held(shop) == 10
     refused = [replace(one, answer=Refused("3")) for one in findings[10:]]
     await orders.record(refused)
@@ -160,32 +189,45 @@ async def test_waiting_or_completed_withdraws_it(shop: Shop) -> None:
     closed = await shop.connection.fetch(
         "SELECT closed_by, resolution, count(*) FROM order_monitor_review WHERE closed_at IS NOT NULL GROUP BY 1, 2 ORDER BY 2"
     )
-    assert [tuple(row) for row in closed] == [("daemon", "withdrawn", 5), ("daemon", "written after all", 5)]
+    assert [tuple(row) for row in closed] == [
+        ("daemon", "withdrawn", 5),
+        ("daemon", "written after all", 5),
+    ]
 
 
 async def test_an_end_by_age_and_a_cancellation_are_braked_alike(plain_shop: Shop) -> None:
     orders = braked(plain_shop, rules={"give_up_after": 50.0})
     findings = await found(plain_shop, 12) + await found(plain_shop, 12, Waiting("x"))
-    assert fates(await orders.record(findings)) == {Fate.HELD: 24}
+    assert fates(await orders.record(findings)) == {WriteStatus.HELD: 24}
     overdue = [replace(one, answer=Waiting("x")) for one in findings]
-    assert fates(await orders.record(overdue)) == {Fate.HELD: 24}, "held, and not failed by age meanwhile"
+    assert fates(await orders.record(overdue)) == {WriteStatus.HELD: 24}, (
+        "held, and not failed by age meanwhile"
+    )
 
 
 async def test_a_person_is_not_braked_and_not_counted(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
-    assert fates(await orders.record(await found(plain_shop, 30, by_person=True))) == {Fate.WRITTEN: 30}
-    assert fates(await orders.record(await found(plain_shop, 19))) == {Fate.WRITTEN: 19}
-    assert fates(await orders.record(await found(plain_shop, 5, by_person=True))) == {Fate.WRITTEN: 5}
+    assert fates(await orders.record(await found(plain_shop, 30, by_person=True))) == {
+        WriteStatus.WRITTEN: 30
+    }
+    assert fates(await orders.record(await found(plain_shop, 19))) == {WriteStatus.WRITTEN: 19}
+    assert fates(await orders.record(await found(plain_shop, 5, by_person=True))) == {
+        WriteStatus.WRITTEN: 5
+    }
 
 
 async def test_repeats_and_consumed_events(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
     await orders.record(await found(plain_shop, 19))
     await plain_shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.HELD: 1}, "consumed events count"
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.HELD: 1}, (
+        "consumed events count"
+    )
     await plain_shop.connection.execute("UPDATE order_monitor_events SET repeat = true")
     await plain_shop.connection.execute("UPDATE order_monitor_review SET closed_at = now()")
-    assert fates(await orders.record(await found(plain_shop, 1))) == {Fate.WRITTEN: 1}, "repeats do not"
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.WRITTEN: 1}, (
+        "repeats do not"
+    )
 
 
 async def test_what_usually_is_cancelled_is_no_flood(plain_shop: Shop) -> None:
@@ -197,40 +239,56 @@ async def test_what_usually_is_cancelled_is_no_flood(plain_shop: Shop) -> None:
         "'program', 'answer', $1 FROM generate_series(1, 100) n",
         CONFIGURED,
     )
-    assert fates(await orders.record(await found(plain_shop, 100))) == {Fate.WRITTEN: 100}
+    assert fates(await orders.record(await found(plain_shop, 100))) == {WriteStatus.WRITTEN: 100}
     await move(plain_shop, 6 * DAY)
-    await plain_shop.connection.execute("DELETE FROM order_monitor_events WHERE decided_at > now() - interval '7 days'")
-    assert fates(await orders.record(await found(plain_shop, 20))) == {Fate.HELD: 20}, "eight days ago is not usual"
+    await plain_shop.connection.execute(
+        "DELETE FROM order_monitor_events WHERE decided_at > now() - interval '7 days'"
+    )
+    assert fates(await orders.record(await found(plain_shop, 20))) == {WriteStatus.HELD: 20}, (
+        "eight days ago is not usual"
+    )
 
 
-async def test_two_accounts_of_one_login_are_counted_together_and_another_login_apart(plain_shop: Shop) -> None:
+async def test_two_accounts_of_one_login_are_counted_together_and_another_login_apart(
+    plain_shop: Shop,
+) -> None:
     orders = braked(plain_shop)
     await orders.prepare()
-    logins = orders.ledger.logins
-    one, other = Credentials("znet", "https://a.example", "k"), Credentials("znet", "https://b.example", "k")
+    logins = orders.row_writer.logins
+    one, other = (
+        Credentials("znet", "https://a.example", "k"),
+        Credentials("znet", "https://b.example", "k"),
+    )
     async with plain_shop.database().transaction() as connection:
         await logins.note(connection, {"a": one, "b": one, "c": other})
     batch = await found(plain_shop, 15, account="a") + await found(plain_shop, 15, account="b")
     batch += await found(plain_shop, 15, account="c")
     results = await orders.record(batch)
     assert Counter((r.finding.account, r.fate) for r in results) == {
-        ("a", Fate.HELD): 15,
-        ("b", Fate.HELD): 15,
-        ("c", Fate.WRITTEN): 15,
+        ("a", WriteStatus.HELD): 15,
+        ("b", WriteStatus.HELD): 15,
+        ("c", WriteStatus.WRITTEN): 15,
     }
     assert await orders.brake.release("c", "x") == {}
     assert await orders.brake.release("a", "x") == {"a": 15, "b": 15}
-    assert fates(await orders.record([r.finding for r in results if r.finding.account != "c"])) == {Fate.WRITTEN: 30}
+    assert fates(await orders.record([r.finding for r in results if r.finding.account != "c"])) == {
+        WriteStatus.WRITTEN: 30
+    }
 
 
 async def test_two_that_write_at_the_same_moment_count_each_other(plain_shop: Shop) -> None:
     first, second = braked(plain_shop), braked(plain_shop)
     batches = [await found(plain_shop, 15) for _ in range(4)]
     results = await asyncio.gather(
-        *(orders.record(batch, 5.0) for orders, batch in zip([first, second] * 2, batches, strict=True))
+        *(
+            orders.record(batch, 5.0)
+            for orders, batch in zip([first, second] * 2, batches, strict=True)
+        )
     )
     told = sum((fates(result) for result in results), Counter())
-    assert told == {Fate.WRITTEN: 15, Fate.HELD: 45}, "whoever comes second sees what the first wrote"
+    assert told == {WriteStatus.WRITTEN: 15, WriteStatus.HELD: 45}, (
+        "whoever comes second sees what the first wrote"
+    )
 
 
 async def test_many_writers_with_ends_and_pins_meet_no_deadlock(plain_shop: Shop) -> None:
@@ -243,9 +301,11 @@ async def test_many_writers_with_ends_and_pins_meet_no_deadlock(plain_shop: Shop
             for i, one in enumerate(await found(plain_shop, 6))
         ]
         mixed.append(batch)
-    results = await asyncio.gather(*(writers[n % 4].record(batch, 10.0) for n, batch in enumerate(mixed)))
+    results = await asyncio.gather(
+        *(writers[n % 4].record(batch, 10.0) for n, batch in enumerate(mixed))
+    )
     assert sum(len(result) for result in results) == 96
-    assert not [r for result in results for r in result if r.fate is Fate.LOCKED]
+    assert not [r for result in results for r in result if r.fate is WriteStatus.LOCKED]
 
 
 async def test_another_dispatch_begins_its_hour_anew(plain_shop: Shop) -> None:
@@ -256,14 +316,15 @@ async def test_another_dispatch_begins_its_hour_anew(plain_shop: Shop) -> None:
     order_id = findings[0].order.id
     await plain_shop.set(order_id, provider_referans="anew")
     await plain_shop.note(order_id)
-    anew = replace(findings[0], order=findings[0].order._replace(referans="anew"))
-    assert fates(await orders.record([anew])) == {Fate.HELD: 1}
+    anew = replace(findings[0], order=findings[0].order._replace(reference="anew"))
+    assert fates(await orders.record([anew])) == {WriteStatus.HELD: 1}
     kinds = await plain_shop.connection.fetch(
-        "SELECT resolution FROM order_monitor_review WHERE order_id::text = $1 ORDER BY id", order_id
+        "SELECT resolution FROM order_monitor_review WHERE order_id::text = $1 ORDER BY id",
+        order_id,
     )
     assert [row["resolution"] for row in kinds] == ["sent anew", None]
     await let_through(orders, plain_shop)
-    assert fates(await orders.record(findings[1:])) == {Fate.WRITTEN: 20}
+    assert fates(await orders.record(findings[1:])) == {WriteStatus.WRITTEN: 20}
 
 
 async def test_an_order_that_was_sent_elsewhere_is_held_no_more(plain_shop: Shop) -> None:
@@ -272,7 +333,11 @@ async def test_an_order_that_was_sent_elsewhere_is_held_no_more(plain_shop: Shop
     await orders.record(findings)
     await plain_shop.set(findings[0].order.id, provider_referans="anew")
     await plain_shop.set(findings[1].order.id, external_status="failed")
-    assert fates(await orders.record(findings)) == {Fate.RESENT: 1, Fate.GONE: 1, Fate.HELD: 18}
+    assert fates(await orders.record(findings)) == {
+        WriteStatus.RESENT: 1,
+        WriteStatus.GONE: 1,
+        WriteStatus.HELD: 18,
+    }
     assert await held(plain_shop) == 18
 
 
@@ -281,7 +346,9 @@ async def test_a_look_lets_go_what_is_open_no_more(plain_shop: Shop) -> None:
     findings = await found(plain_shop, 20)
     await orders.record(findings)
     await plain_shop.set(findings[0].order.id, external_status="completed")
-    await plain_shop.connection.execute("DELETE FROM product_orders WHERE id::text = $1", findings[1].order.id)
+    await plain_shop.connection.execute(
+        "DELETE FROM product_orders WHERE id::text = $1", findings[1].order.id
+    )
     assert len((await orders.scan()).held) == 18
     assert await held(plain_shop) == 18
     assert {one.is_released for one in (await orders.scan()).held} == {False}
@@ -289,12 +356,14 @@ async def test_a_look_lets_go_what_is_open_no_more(plain_shop: Shop) -> None:
     assert {one.is_released for one in (await orders.scan()).held} == {True}
 
 
-async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed(plain_shop: Shop) -> None:
+async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed(
+    plain_shop: Shop,
+) -> None:
     findings = await found(plain_shop, 20)
     await braked(plain_shop).record(findings)
     orders = braked(plain_shop, hold=0.0)
     assert {one.is_released for one in (await orders.scan()).held} == {True}
-    assert fates(await orders.record(findings)) == {Fate.WRITTEN: 20}
+    assert fates(await orders.record(findings)) == {WriteStatus.WRITTEN: 20}
     assert await held(plain_shop) == 0
 
 

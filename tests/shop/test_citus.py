@@ -1,6 +1,8 @@
-"""A table that Citus has distributed: each statement that locks goes to one node, and says to which.
+"""A table that Citus has distributed: each statement that locks goes to one node, and says to
+which.
 
-What needs no Citus runs on any PostgreSQL, with a catalogue like Citus's own; the rest with ``make citus CITUS_DSN=...``.
+What needs no Citus runs on any PostgreSQL, with a catalogue like Citus's own; the rest with ``make
+citus CITUS_DSN=...``.
 """
 
 import re
@@ -10,13 +12,13 @@ import asyncpg
 import pytest
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate
 from tests.conftest import CITUS
 from tests.shop.test_migrate import lines
 from tests.shop.test_orders import found, prepared
-from tests.shop.test_shapes import examined, explained, of
+from tests.shop.test_relations import examined, explained, of
 from tests.shops import NOW, Shop
 from tests.watching import watched
 from tests.writing import write_all
@@ -65,25 +67,38 @@ async def test_what_is_locked_together_is_on_one_node(shop: Shop, logical: str) 
             Completed(None, "no PIN yet"),
         ]
         findings = [found(known[i], answers[n % 4]) for n, i in enumerate(ids)]
-        findings[0::4] = [found(f.order, Completed(Pin(f"P-{f.order.id}"), "tamam")) for f in findings[0::4]]
+        findings[0::4] = [
+            found(f.order, Completed(Pin(f"P-{f.order.id}"), "tamam")) for f in findings[0::4]
+        ]
         asked.clear()
         results = await orders.record(findings)
-        assert {result.fate for result in results} == {Fate.WRITTEN}
+        assert {result.fate for result in results} == {WriteStatus.WRITTEN}
         assert len(locks(asked)) == (3 if logical == "tenant_id" else 12)
         if logical == "tenant_id":
-            assert all(len(re.findall(r"'[0-9a-f-]{36}'", sql)) == 1 for sql in locks(asked)), locks(asked)
+            assert all(len(re.findall(r"'[0-9a-f-]{36}'", sql)) == 1 for sql in locks(asked)), (
+                locks(asked)
+            )
         rows = [await shop.row(i) for i in ids]
-        assert [row["external_status"] for row in rows] == ["completed", "failed", "processing", "completed"] * 3
+        assert [row["external_status"] for row in rows] == [
+            "completed",
+            "failed",
+            "processing",
+            "completed",
+        ] * 3
         assert [row["pin_code"] for row in rows[0::4]] == [f"P-{i}" for i in ids[0::4]]
         assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 12
         late = [known[i]._replace(status="completed", ended_at=NOW) for i in ids[3::4]]
         asked.clear()
-        results = await orders.record([found(order, Completed(Pin(f"P-{order.id}"))) for order in late])
-        assert [(result.fate, result.repeat) for result in results] == [(Fate.WRITTEN, True)] * 3
+        results = await orders.record(
+            [found(order, Completed(Pin(f"P-{order.id}"))) for order in late]
+        )
+        assert [(result.fate, result.repeat) for result in results] == [
+            (WriteStatus.WRITTEN, True)
+        ] * 3
         assert len(locks(asked)) == 3
         assert [(await shop.row(i))["pin_code"] for i in ids[3::4]] == [f"P-{i}" for i in ids[3::4]]
         (again,) = await orders.record([found(known[ids[1]], Completed(Pin("P-1")))])
-        assert (again.fate, (await shop.row(ids[1]))["pin_code"]) == (Fate.GONE, None)
+        assert (again.fate, (await shop.row(ids[1]))["pin_code"]) == (WriteStatus.GONE, None)
 
 
 async def test_what_somebody_holds_there_is_tried_again(shop: Shop) -> None:
@@ -96,10 +111,17 @@ async def test_what_somebody_holds_there_is_tried_again(shop: Shop) -> None:
         await other.execute("UPDATE product_orders SET note = 'busy' WHERE id = $1::uuid", ids[1])
         results = await orders.record([found(known[i], Completed(Pin(f"P-{i}"))) for i in ids])
         fates = {result.finding.order.id: result.fate for result in results}
-        assert fates == {ids[0]: Fate.WRITTEN, ids[1]: Fate.LOCKED, ids[2]: Fate.WRITTEN}
+        assert fates == {
+            ids[0]: WriteStatus.WRITTEN,
+            ids[1]: WriteStatus.LOCKED,
+            ids[2]: WriteStatus.WRITTEN,
+        }
     await other.close()
     (result,) = await write_all(orders, [found(known[ids[1]], Completed(Pin(f"P-{ids[1]}")))])
-    assert (result.fate, (await shop.row(ids[1]))["pin_code"]) == (Fate.WRITTEN, f"P-{ids[1]}")
+    assert (result.fate, (await shop.row(ids[1]))["pin_code"]) == (
+        WriteStatus.WRITTEN,
+        f"P-{ids[1]}",
+    )
 
 
 async def test_check_finds_it_in_order(shop: Shop) -> None:
@@ -113,11 +135,15 @@ async def test_check_finds_it_in_order(shop: Shop) -> None:
 @pytest.mark.skipif("CITUS is not None", reason="another table there")
 async def test_one_distributed_by_what_no_order_is_known_by_is_refused(plain_shop: Shop) -> None:
     await distribute(plain_shop, "package_id")
-    with pytest.raises(SettingsError, match=r"is distributed by package_id: distribute it by tenant_id or id"):
+    with pytest.raises(
+        SettingsError, match=r"is distributed by package_id: distribute it by tenant_id or id"
+    ):
         await prepared(plain_shop)
 
 
-@pytest.mark.skipif("CITUS is not None", reason="there it is distributed by id, and the node is known by that")
+@pytest.mark.skipif(
+    "CITUS is not None", reason="there it is distributed by id, and the node is known by that"
+)
 async def test_on_any_table_a_statement_about_known_orders_says_whose_they_are(shop: Shop) -> None:
     await lines(shop)
     column = shop.spelling.name("tenant_id")
@@ -144,11 +170,13 @@ async def test_an_order_that_has_become_another_tenants_gets_its_pin(shop: Shop)
     await shop.set(ids[0], tenant_id=uuid.UUID(TENANTS[1]))
     assert {order.id for order in await orders.reread(list(known.values()))} == set(ids)
     results = await orders.record([found(known[i], Completed(Pin(f"P-{i}"))) for i in ids])
-    assert {result.fate for result in results} == {Fate.WRITTEN}
+    assert {result.fate for result in results} == {WriteStatus.WRITTEN}
     assert {(await shop.row(i))["pin_code"] for i in ids} == {f"P-{i}" for i in ids}
 
 
-async def test_distributed_by_id_an_order_that_has_become_another_tenants_gets_its_pin(shop: Shop) -> None:
+async def test_distributed_by_id_an_order_that_has_become_another_tenants_gets_its_pin(
+    shop: Shop,
+) -> None:
     if CITUS is None:
         await distribute(shop, "id")
     order_id = await shop.add(tenant_id=TENANTS[0])
@@ -156,15 +184,18 @@ async def test_distributed_by_id_an_order_that_has_become_another_tenants_gets_i
     (order,) = (await orders.scan()).orders
     await shop.set(order_id, tenant_id=uuid.UUID(TENANTS[1]))
     (result,) = await orders.record([found(order, Completed(Pin("P-1")))])
-    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (Fate.WRITTEN, "P-1")
+    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (WriteStatus.WRITTEN, "P-1")
 
 
 @pytest.mark.skipif("CITUS is not None", reason="there it is distributed by id")
 async def test_a_tenant_without_letters_is_one(plain_shop: Shop) -> None:
     orders = await prepared(plain_shop)
-    orders_of = [plain_shop.order(str(uuid.UUID(int=n)), tenant_id=tenant) for n, tenant in enumerate(("", "a'b"))]
-    assert orders.ledger.statements.span(orders_of) == " AND o.\"tenant_id\" IN ('', 'a''b')"
-    assert orders.ledger.statements.span(orders_of, only_places=True) == ""
+    orders_of = [
+        plain_shop.order(str(uuid.UUID(int=n)), tenant_id=tenant)
+        for n, tenant in enumerate(("", "a'b"))
+    ]
+    assert orders.row_writer.statements.span(orders_of) == " AND o.\"tenant_id\" IN ('', 'a''b')"
+    assert orders.row_writer.statements.span(orders_of, only_places=True) == ""
 
 
 @pytest.mark.skipif("CITUS is not None", reason="each shard has indexes of other names")
@@ -179,7 +210,9 @@ async def test_the_tenants_index_does_not_take_the_place_of_the_key(plain_shop: 
     orders = await prepared(plain_shop)
     some = (await orders.scan()).orders[:100]
     plan = await explained(
-        plain_shop, orders.ledger.statements.lock_sql(orders.ledger.statements.span(some)), [o.id for o in some]
+        plain_shop,
+        orders.row_writer.statements.lock_sql(orders.row_writer.statements.span(some)),
+        [o.id for o in some],
     )
     assert "product_orders_pkey" in plan
     assert "tenant_id_idx" not in plan

@@ -3,22 +3,32 @@
 import asyncio
 import errno
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 
 from order_monitor.commands.exits import ExitCode, report
 from order_monitor.core.answer import Completed
-from order_monitor.core.errors import RowRejectedError, ShopError, ShopMisfitError, ShopUnavailableError
+from order_monitor.core.check_result import CheckResult, WriteStatus
+from order_monitor.core.errors import (
+    RowRejectedError,
+    ShopError,
+    ShopMisfitError,
+    ShopUnavailableError,
+)
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.shop.database import Database, classify
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.watch.writer import Writer
+from order_monitor.watch.write_queue import WriteQueue
 from tests.clocks import ManualClock
 from tests.providers.test_exhausted import no_files_left
 from tests.proxies import Proxy
 from tests.shops import NOW, Shop
+from tests.writing import Results
 
 E = asyncpg.exceptions
 
@@ -45,7 +55,10 @@ E = asyncpg.exceptions
         (E.InterfaceError("x"), ShopUnavailableError),
         (E.InternalClientError("x"), ShopUnavailableError),
         (E.TargetServerAttributeNotMatched("x"), ShopUnavailableError),
-        (ConnectionRefusedError(111, "Connect call failed ('db.example', 5432)"), ShopUnavailableError),
+        (
+            ConnectionRefusedError(111, "Connect call failed ('db.example', 5432)"),
+            ShopUnavailableError,
+        ),
         (socket.gaierror(-2, "Name or service not known"), ShopUnavailableError),
         (TimeoutError(), ShopUnavailableError),
         (ValueError("postgresql://u:PIN-CANARY@h"), ShopUnavailableError),
@@ -56,8 +69,13 @@ E = asyncpg.exceptions
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_each_failure_has_its_meaning_and_keeps_its_text_to_itself(error: Exception, kind: type[ShopError]) -> None:
-    """F1, C4: three roots of exceptions, one place that knows them; no text of theirs is repeated."""
+def test_each_failure_has_its_meaning_and_keeps_its_text_to_itself(
+    error: Exception, kind: type[ShopError]
+) -> None:
+    """F1, C4: three roots of exceptions, one place that knows them.
+
+    No text of theirs is repeated.
+    """
     meaning = classify(error)
     assert type(meaning) is kind
     assert "CANARY" not in str(meaning)
@@ -78,7 +96,9 @@ def test_each_failure_has_its_meaning_and_keeps_its_text_to_itself(error: Except
         (TimeoutError(), ""),
     ],
 )
-def test_what_this_machine_is_short_of_is_not_the_databases_fault(error: Exception, short_of: str) -> None:
+def test_what_this_machine_is_short_of_is_not_the_databases_fault(
+    error: Exception, short_of: str
+) -> None:
     meaning = classify(error)
     assert isinstance(meaning, ShopUnavailableError)
     assert meaning.short_of == short_of
@@ -86,7 +106,9 @@ def test_what_this_machine_is_short_of_is_not_the_databases_fault(error: Excepti
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "db.example"])
-async def test_without_files_the_database_is_not_called_lost(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_files_the_database_is_not_called_lost(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """For the connection, and for the resolver, which does not say so itself."""
     database = Database(parse_dsn(f"postgresql://someone:p@{host}:1/shop"))
     for _ in range(2):
@@ -116,26 +138,39 @@ async def test_without_threads_for_the_resolver_neither(monkeypatch: pytest.Monk
 
 async def test_a_real_error_names_its_constraint_only(plain_shop: Shop) -> None:
     """C4: the server's DETAIL holds the whole row."""
-    await plain_shop.connection.execute("ALTER TABLE product_orders ADD CONSTRAINT tidy CHECK (pin_code <> 'CANARY')")
+    await plain_shop.connection.execute(
+        "ALTER TABLE product_orders ADD CONSTRAINT tidy CHECK (pin_code <> 'CANARY')"
+    )
     order_id = await plain_shop.add()
     with pytest.raises(RowRejectedError) as error:
         async with plain_shop.database().transaction() as connection:
-            await connection.execute("UPDATE product_orders SET pin_code = 'CANARY' WHERE id = $1::uuid", order_id)
+            await connection.execute(
+                "UPDATE product_orders SET pin_code = 'CANARY' WHERE id = $1::uuid", order_id
+            )
     assert str(error.value) == (
-        "a check constraint or a domain does not allow the value, table product_orders, constraint tidy [23514]; "
-        "correct the constraint or the row"
+        "check violation, table product_orders, constraint tidy [23514]; see which trigger, "
+        "function or constraint of the shop's raises it, and correct that or the row"
     )
     assert error.value.__cause__ is None
 
 
-async def test_settings_last_no_longer_than_their_transaction(plain_shop: Shop) -> None:
+async def test_settings_last_no_longer_than_their_transaction(
+    plain_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """E2: nothing leaks to the pooler's next client."""
+    pools, create_pool = list[Any](), asyncpg.create_pool
+
+    def created(*args: Any, **options: Any) -> Any:
+        pools.append(create_pool(*args, **options))
+        return pools[-1]
+
+    monkeypatch.setattr(asyncpg, "create_pool", created)
     database = plain_shop.database()
     async with database.transaction() as connection:
         assert await connection.fetchval("SHOW timezone") == "UTC"
         assert await connection.fetchval("SHOW row_security") == "off"
         pid = connection.get_server_pid()
-    async with (await database._opened()).acquire() as connection:
+    async with pools[0].acquire() as connection:
         assert connection.get_server_pid() == pid
         assert await connection.fetchval("SHOW row_security") == "on"
         assert await connection.fetchval("SHOW statement_timeout") == "0"
@@ -146,7 +181,9 @@ async def test_a_failed_block_leaves_nothing_behind(plain_shop: Shop) -> None:
     order_id = await plain_shop.add()
     with pytest.raises(RuntimeError):
         async with database.transaction() as connection:
-            await connection.execute("UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id)
+            await connection.execute(
+                "UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id
+            )
             raise RuntimeError
     assert (await plain_shop.row(order_id))["note"] is None
     async with database.transaction() as connection:
@@ -154,7 +191,9 @@ async def test_a_failed_block_leaves_nothing_behind(plain_shop: Shop) -> None:
 
 
 async def test_a_frozen_network_ends_at_the_deadline(plain_shop: Shop) -> None:
-    """D1: neither the statement's own timeout nor closing the pool may wait for an answer that never comes."""
+    """D1: neither the statement's own timeout nor closing the pool may wait for an answer that
+    never comes.
+    """
     async with Proxy(plain_shop.dsn) as proxy:
         database = plain_shop.database(proxy.dsn, statement_timeout=0.2, margin=0.3)
         async with database.transaction() as connection:
@@ -197,7 +236,9 @@ async def test_a_read_only_server_is_no_server(plain_shop: Shop) -> None:
     order_id = await plain_shop.add()
     async with database.transaction():
         pass
-    await plain_shop.connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await plain_shop.connection.execute(
+        f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    )
     fresh = plain_shop.database()
     with pytest.raises(ShopUnavailableError, match="read-only"):
         async with fresh.transaction():
@@ -205,30 +246,41 @@ async def test_a_read_only_server_is_no_server(plain_shop: Shop) -> None:
     with pytest.raises(ShopUnavailableError, match="25006"):
         async with database.transaction() as connection:
             await connection.execute("SET TRANSACTION READ ONLY")
-            await connection.execute("UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id)
+            await connection.execute(
+                "UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id
+            )
     with pytest.raises(ShopUnavailableError, match="read-only"):
         async with database.transaction():
             pass
 
 
 async def test_a_write_refused_as_read_only_leaves_the_server(plain_shop: Shop) -> None:
-    """B6: a primary that becomes a standby may keep its connections; scans over them would go well and writes fail for ever."""
+    """B6: a primary that becomes a standby may keep its connections.
+
+    Scans over them would go well and writes fail for ever.
+    """
     name = await plain_shop.connection.fetchval("SELECT current_database()")
     order_id = await plain_shop.add()
     database = plain_shop.database()
     async with database.transaction():
         pass
-    await plain_shop.connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await plain_shop.connection.execute(
+        f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    )
     with pytest.raises(RowRejectedError, match="25006"):
         async with database.transaction(of_rows=True) as connection:
             await connection.execute("SET TRANSACTION READ ONLY")
-            await connection.execute("UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id)
+            await connection.execute(
+                "UPDATE product_orders SET note = 'x' WHERE id = $1::uuid", order_id
+            )
     with pytest.raises(ShopUnavailableError, match="read-only"):
         async with database.transaction():
             pass
 
 
-async def test_losing_and_finding_the_server_is_said_once(plain_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_losing_and_finding_the_server_is_said_once(
+    plain_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with Proxy(plain_shop.dsn) as proxy:
         database = plain_shop.database(proxy.dsn)
         async with database.transaction():
@@ -251,18 +303,25 @@ async def test_losing_and_finding_the_server_is_said_once(plain_shop: Shop, caps
     assert out.count("database.back") == 1
 
 
-@pytest.mark.parametrize("moment", [b"UPDATE", b"COMMIT"], ids=["in the update", "after the commit"])
-async def test_a_write_whose_word_is_lost_is_neither_lost_nor_doubled(shop: Shop, moment: bytes) -> None:
-    """A3: cut while the reply is on its way; the commit may have happened, and the PIN must stand exactly once."""
+@pytest.mark.parametrize(
+    "moment", [b"UPDATE", b"COMMIT"], ids=["in the update", "after the commit"]
+)
+async def test_a_write_whose_word_is_lost_is_neither_lost_nor_doubled(
+    shop: Shop, moment: bytes
+) -> None:
+    """A3: cut while the reply is on its way.
+
+    The commit may have happened, and the PIN must stand exactly once.
+    """
     order_id = await shop.add()
     async with Proxy(shop.dsn) as proxy:
         orders = shop.orders(shop.database(proxy.dsn))
         await orders.prepare()
-        results: list[Result] = []
+        results = Results()
         clock = ManualClock()
-        writer = Writer(orders, clock, results.append, linger=0)
+        writer = WriteQueue(orders, clock, results, linger=0)
         proxy.cut_after = moment
-        writer.submit(Finding(shop.order(order_id), Completed(Pin("P-1"), "ok"), seen_at=NOW))
+        writer.submit(CheckResult(shop.order(order_id), Completed(Pin("P-1"), "ok"), seen_at=NOW))
         task = asyncio.create_task(writer.run())
         while not results:
             await asyncio.sleep(0.001)
@@ -270,7 +329,7 @@ async def test_a_write_whose_word_is_lost_is_neither_lost_nor_doubled(shop: Shop
         writer.close()
         await task
         assert proxy.cuts == 1
-    assert [r.fate for r in results] == [Fate.WRITTEN]
+    assert [r.fate for r in results] == [WriteStatus.WRITTEN]
     row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", "P-1", "ok")
 
@@ -302,3 +361,127 @@ async def test_plain_connections_report_as_the_others_do(plain_shop: Shop) -> No
     with pytest.raises(ShopUnavailableError):
         async with plain_shop.database("postgresql://x:y@127.0.0.1:1/z").plain():
             pass
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_host_that_says_nothing_does_not_use_up_the_others_time(
+    plain_shop: Shop, place: int
+) -> None:
+    """29: asyncpg's timeout spans all hosts; the good one is tried first from then on."""
+    accepted: list[asyncio.Transport] = []
+    loop = asyncio.get_running_loop()
+    silent = await loop.create_server(lambda: Silent(accepted), "127.0.0.1", 0)
+    given = parse_dsn(plain_shop.dsn)
+    hosts, ports = [given.hosts[0]], [given.ports[0]]
+    hosts.insert(place, "127.0.0.1")
+    ports.insert(place, silent.sockets[0].getsockname()[1])
+    address = replace(given, hosts=tuple(hosts), ports=tuple(ports))
+    async with silent, Database(address) as database:
+        for _ in range(2):
+            async with database.transaction() as connection:
+                assert await connection.fetchval("SELECT 1") == 1
+            await database.close()
+        assert len(accepted) == 2, "each start compares the hosts, and connects to the good one"
+        for transport in accepted:
+            transport.abort()
+
+
+class Silent(asyncio.Protocol):
+    """Accepts a connection and says nothing."""
+
+    def __init__(self, accepted: list[asyncio.Transport]) -> None:
+        self.accepted = accepted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.accepted.append(transport)
+
+
+async def test_what_waits_for_a_server_that_has_frozen_is_cut_off(plain_shop: Shop) -> None:
+    """29: where another host is there, nothing waits for a whole statement's timeout."""
+    real = parse_dsn(plain_shop.dsn)
+    async with Proxy(plain_shop.dsn) as proxy:
+        address = replace(real, hosts=("127.0.0.1", *real.hosts), ports=(proxy.port, *real.ports))
+        async with Database(address, statement_timeout=300) as database:
+
+            async def ask(sql: str) -> object:
+                async with database.transaction() as connection:
+                    return await connection.fetchval(sql)
+
+            assert await ask("SELECT 1") == 1
+            waiting = asyncio.create_task(ask("SELECT pg_sleep(1000)"))
+            await asyncio.sleep(0.3)
+            proxy.flowing.clear()
+            answers: list[object] = []
+            async with asyncio.timeout(100):
+                while answers[-1:] != [2]:
+                    try:
+                        answers.append(await ask("SELECT 2"))
+                    except ShopUnavailableError as error:
+                        answers.append(error)
+                with pytest.raises(ShopUnavailableError):
+                    await waiting
+            assert len(answers) <= 3, "a transaction that does not begin, and then the other host"
+            proxy.flowing.set()
+
+
+@asynccontextmanager
+async def two_hosts(shop: Shop) -> AsyncIterator[tuple[Proxy, Database]]:
+    """A database of two hosts, of which the first is a proxy."""
+    real = parse_dsn(shop.dsn)
+    async with Proxy(shop.dsn) as proxy:
+        address = replace(real, hosts=("127.0.0.1", *real.hosts), ports=(proxy.port, *real.ports))
+        async with Database(address, statement_timeout=300) as database:
+            yield proxy, database
+            proxy.flowing.set()
+
+
+async def asked(database: Database, sql: str) -> object:
+    async with database.transaction() as connection:
+        return await connection.fetchval(sql)
+
+
+async def test_a_connection_kept_to_a_frozen_host_costs_seconds(plain_shop: Shop) -> None:
+    """Not a whole statement's timeout."""
+    async with two_hosts(plain_shop) as (proxy, database):
+        assert await asked(database, "SELECT 1") == 1
+        proxy.flowing.clear()
+        async with asyncio.timeout(100):
+            with pytest.raises(ShopUnavailableError):
+                await asked(database, "SELECT 2")
+            assert await asked(database, "SELECT 3") == 3
+
+
+async def test_one_slow_beginning_cuts_no_healthy_transaction(plain_shop: Shop) -> None:
+    """Behind a pooler it may only mean that no server was free."""
+    async with two_hosts(plain_shop) as (proxy, database):
+        healthy = asyncio.create_task(asked(database, "SELECT 7 FROM pg_sleep(5)"))
+        await asyncio.sleep(0.3)
+        proxy.freeze_before = b"BEGIN"
+        with pytest.raises(ShopUnavailableError):
+            await asked(database, "SELECT 1")
+        proxy.flowing.set()
+        assert await healthy == 7
+
+
+async def test_a_connection_that_the_server_closed_does_not_stop_the_move(plain_shop: Shop) -> None:
+    """It may be lent at that moment, to code that is waiting for something else."""
+    begun: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def busy_elsewhere(database: Database) -> None:
+        async with database.transaction() as connection:
+            begun.set_result(await connection.fetchval("SELECT pg_backend_pid()"))
+            await asyncio.Event().wait()
+
+    async with two_hosts(plain_shop) as (proxy, database):
+        lent = asyncio.create_task(busy_elsewhere(database))
+        await plain_shop.connection.execute("SELECT pg_terminate_backend($1)", await begun)
+        waiting = asyncio.create_task(asked(database, "SELECT pg_sleep(1000)"))
+        await asyncio.sleep(0.3)
+        proxy.flowing.clear()
+        async with asyncio.timeout(100):
+            assert await asked(database, "SELECT 1") == 1
+            with pytest.raises(ShopUnavailableError):
+                await waiting
+        lent.cancel()
+        await asyncio.gather(lent, return_exceptions=True)

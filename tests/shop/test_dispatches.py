@@ -1,4 +1,6 @@
-"""An answer holds for the dispatch it was asked for: the locked row, ids and shared tables decide, on a real PostgreSQL."""
+"""An answer holds for the dispatch it was asked for: the locked row, ids and shared tables decide,
+on a real PostgreSQL.
+"""
 
 import asyncio
 import uuid
@@ -10,13 +12,13 @@ from typing import Any
 import pytest
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Unreachable, Waiting
+from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import Order, Route
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Result
-from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.writing.dispatches import TOUCHED
 from tests.shop.test_accounts import Market, Panels, market, new_id, running
 from tests.shop.test_orders import found, reviews
 from tests.shops import NOW, SHOP, Shop
@@ -47,10 +49,15 @@ async def known(orders: Orders, order_id: str) -> Order:
 
 
 async def events(shop: Shop) -> list[dict[str, Any]]:
-    return [dict(row) for row in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")]
+    return [
+        dict(row)
+        for row in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")
+    ]
 
 
-async def answered(orders: Orders, order: Order, answer: Answer, *, age: float = 130.0, **more: Any) -> Result:
+async def answered(
+    orders: Orders, order: Order, answer: Answer, *, age: float = 130.0, **more: Any
+) -> WriteResult:
     (result,) = await orders.record([replace(found(order, answer, age=age), **more)])
     return result
 
@@ -65,7 +72,11 @@ async def test_a_dispatch_is_noted_once_with_its_login(shop: Shop) -> None:
     assert order.registered
     assert again == order
     (row,) = await shop.connection.fetch("SELECT * FROM order_monitor_dispatches")
-    assert (str(row["order_id"]), row["account"], row["reference"]) == (order_id, "default", f"r-{order_id[:8]}")
+    assert (str(row["order_id"]), row["account"], row["reference"]) == (
+        order_id,
+        "default",
+        f"r-{order_id[:8]}",
+    )
     assert row["sent_at"] == at(NOW - 100)
     assert row["login"].startswith("znet bayi.example.com ")
     assert "dealer" not in row["login"]
@@ -78,13 +89,17 @@ async def test_nothing_ends_that_is_not_noted(shop: Shop) -> None:
     """After a restore of last night's backup, say: what is asked about is read, and noted, again."""
     order_id = await shop.add(noted=False)
     orders = await prepared(shop)
-    assert (await answered(orders, shop.order(order_id), Completed(PIN))).fate is Fate.RESENT
-    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).fate is Fate.RESENT
+    assert (await answered(orders, shop.order(order_id), Completed(PIN))).fate is WriteStatus.RESENT
+    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).fate is WriteStatus.RESENT
     assert (await shop.row(order_id))["external_status"] == "sent"
-    assert (await answered(orders, await known(orders, order_id), Completed(PIN))).fate is Fate.WRITTEN
+    assert (
+        await answered(orders, await known(orders, order_id), Completed(PIN))
+    ).fate is WriteStatus.WRITTEN
 
 
-async def test_an_event_says_who_ended_it_why_at_which_account_and_by_which_reference(shop: Shop) -> None:
+async def test_an_event_says_who_ended_it_why_at_which_account_and_by_which_reference(
+    shop: Shop,
+) -> None:
     orders = await prepared(shop)
     told: dict[str, tuple[Answer, float, bool]] = {
         "answer": (Cancelled("x"), 130.0, False),
@@ -94,7 +109,7 @@ async def test_an_event_says_who_ended_it_why_at_which_account_and_by_which_refe
     for cause, (answer, age, by_person) in told.items():
         order_id = await shop.add()
         result = await answered(orders, shop.order(order_id), answer, age=age, by_person=by_person)
-        assert result.fate is Fate.WRITTEN
+        assert result.fate is WriteStatus.WRITTEN
         event = (await events(shop))[-1]
         source = "person" if by_person else "program"
         assert (event["source"], event["cause"]) == (source, cause)
@@ -105,13 +120,15 @@ async def test_an_event_says_who_ended_it_why_at_which_account_and_by_which_refe
 # --- sent anew
 
 
-@pytest.mark.parametrize("answer", [Completed(PIN), Cancelled("x"), Waiting("x")], ids=lambda a: a.outcome)
+@pytest.mark.parametrize(
+    "answer", [Completed(PIN), Cancelled("x"), Waiting("x")], ids=lambda a: a.outcome
+)
 async def test_under_another_reference_nothing_is_written(shop: Shop, answer: Answer) -> None:
     order_id = await shop.add()
     orders = await prepared(shop)
     await shop.set(order_id, provider_referans="another")
     result = await answered(orders, shop.order(order_id), answer, age=DAY + 1)
-    assert result.fate is Fate.RESENT
+    assert result.fate is WriteStatus.RESENT
     row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"]) == ("sent", None)
     expected = {(order_id, "pin_for_other_dispatch")} if isinstance(answer, Completed) else set()
@@ -127,9 +144,13 @@ async def test_a_pin_for_the_dispatch_before_waits_for_a_person_until_this_one_b
     orders = await prepared(shop)
     before = await known(orders, order_id)
     await shop.set(order_id, provider_referans="another")
-    assert (await answered(orders, before, Completed(PIN))).review is StuckReason.PIN_FOR_OTHER_DISPATCH
+    assert (
+        await answered(orders, before, Completed(PIN))
+    ).review is StuckReason.PIN_FOR_OTHER_DISPATCH
     now = await known(orders, order_id)
-    assert (await answered(orders, now, Completed(PIN if same else Pin("ZZ99-YY88-XX77")))).fate is Fate.WRITTEN
+    assert (
+        await answered(orders, now, Completed(PIN if same else Pin("ZZ99-YY88-XX77")))
+    ).fate is WriteStatus.WRITTEN
     assert await reviews(shop) == (set() if same else {(order_id, "pin_for_other_dispatch")})
 
 
@@ -143,17 +164,21 @@ async def test_an_order_that_was_ever_given_a_pin_is_failed_by_a_person_alone(sh
     for answer, age in ((Cancelled("x"), 130.0), (Waiting("x"), DAY + 1)):
         result = await answered(orders, now, answer, age=age)
         assert result.stuck is StuckReason.FAILED_WITH_PIN
-    assert (await answered(orders, now, Cancelled("x"), by_person=True)).fate is Fate.WRITTEN
+    assert (await answered(orders, now, Cancelled("x"), by_person=True)).fate is WriteStatus.WRITTEN
 
 
-async def test_a_stale_save_after_a_pin_is_not_failed_by_what_the_provider_says_later(shop: Shop) -> None:
+async def test_a_stale_save_after_a_pin_is_not_failed_by_what_the_provider_says_later(
+    shop: Shop,
+) -> None:
     order_id = await shop.add()
     orders = await prepared(shop)
     await answered(orders, shop.order(order_id), Completed(PIN))
     await shop.set(order_id, external_status="sent", pin_code=None)
-    assert (await answered(orders, shop.order(order_id), Cancelled("x"))).stuck is StuckReason.FAILED_WITH_PIN
+    assert (
+        await answered(orders, shop.order(order_id), Cancelled("x"))
+    ).stuck is StuckReason.FAILED_WITH_PIN
     result = await answered(orders, shop.order(order_id), Completed(PIN))
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
 
 
 async def test_sent_anew_while_the_question_is_under_way_an_age_ends_nothing(shop: Shop) -> None:
@@ -173,27 +198,35 @@ async def test_while_its_time_is_taken_away_a_cancellation_ends_nothing(shop: Sh
     order = await known(orders, await shop.add(noted=False))
     await shop.set(order.id, sent_at=None)
     result = await answered(orders, order, Cancelled("x"))
-    assert (result.fate, result.wait) == (Fate.RESENT, True)
-    assert (await answered(orders, order, Completed(PIN))).fate is Fate.WRITTEN
+    assert (result.fate, result.wait) == (WriteStatus.RESENT, True)
+    assert (await answered(orders, order, Completed(PIN))).fate is WriteStatus.WRITTEN
 
 
-async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_more(shop: Shop) -> None:
+async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_more(
+    shop: Shop,
+) -> None:
     orders = await prepared(shop)
     done, gone = await shop.add(noted=False), await shop.add(noted=False)
     first = {order_id: await known(orders, order_id) for order_id in (done, gone)}
     for order_id in (done, gone):
         await shop.set(order_id, sent_at=at(NOW + 20))
-    assert (await answered(orders, first[done], Completed(PIN))).fate is Fate.WRITTEN
+    assert (await answered(orders, first[done], Completed(PIN))).fate is WriteStatus.WRITTEN
     result = await answered(orders, first[gone], Cancelled("x"))
-    assert (result.fate, result.wait) == (Fate.RESENT, True)
+    assert (result.fate, result.wait) == (WriteStatus.RESENT, True)
     again = await known(orders, gone)
     assert again.sent_at == NOW + 20
     early = await answered(orders, again, Cancelled("x"), age=30.0)
-    assert (early.fate, early.wait) == (Fate.RESENT, True), "it may still be about the attempt before"
-    assert (await answered(orders, again, Cancelled("x"), age=61.0)).fate is Fate.WRITTEN, "and then it stands"
+    assert (early.fate, early.wait) == (WriteStatus.RESENT, True), (
+        "it may still be about the attempt before"
+    )
+    assert (await answered(orders, again, Cancelled("x"), age=61.0)).fate is WriteStatus.WRITTEN, (
+        "and then it stands"
+    )
 
 
-async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever(shop: Shop) -> None:
+async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever(
+    shop: Shop,
+) -> None:
     """From the fifth time on its age counts from when it was found, and its cancellations stand."""
     orders = await prepared(shop)
     order_id = await shop.add(noted=False)
@@ -207,16 +240,17 @@ async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever
     await shop.set(order_id, sent_at=at(found_at.timestamp() + DAY))
     order = await known(orders, order_id)
     assert order.sent_at == pytest.approx(found_at.timestamp(), abs=0.001)
-    assert (await answered(orders, order, Waiting("x"), age=DAY - 1)).write is None or (await shop.row(order_id))[
-        "external_status"
-    ] == "processing"
+    assert (await answered(orders, order, Waiting("x"), age=DAY - 1)).write is None or (
+        await shop.row(order_id)
+    )["external_status"] == "processing"
     result = await answered(orders, order, Waiting("x"), age=DAY + 1)
     assert result.write is not None
     assert result.write.final
 
 
 @pytest.mark.parametrize(
-    "silent", [Waiting("x"), Unreachable("timeout"), Garbled("cut_short"), Garbled("unreadable_pin")]
+    "silent",
+    [Waiting("x"), Unreachable("timeout"), Garbled("cut_short"), Garbled("unreadable_pin")],
 )
 @pytest.mark.parametrize("sent", [Completed(Pin("A1" * 200)), Garbled("unreadable_pin")])
 async def test_no_order_whose_pin_could_not_be_stored_is_failed_by_its_age(
@@ -226,34 +260,41 @@ async def test_no_order_whose_pin_could_not_be_stored_is_failed_by_its_age(
     orders = await prepared(plain_shop, rules=Rules(give_up_blind=True))
     order_id = await plain_shop.add()
     order = plain_shop.order(order_id)
-    assert (await answered(orders, order, sent)).fate is Fate.STUCK
-    assert (await answered(orders, order, silent, age=DAY + 1)).fate is Fate.STUCK
+    assert (await answered(orders, order, sent)).fate is WriteStatus.STUCK
+    assert (await answered(orders, order, silent, age=DAY + 1)).fate is WriteStatus.STUCK
     assert (await plain_shop.row(order_id))["external_status"] == "sent"
     result = await answered(orders, order, Cancelled("x"))
-    assert (result.fate, (await plain_shop.row(order_id))["external_status"]) == (Fate.WRITTEN, "failed")
+    assert (result.fate, (await plain_shop.row(order_id))["external_status"]) == (
+        WriteStatus.WRITTEN,
+        "failed",
+    )
 
 
 # --- told before
 
 
-async def test_failed_sent_anew_under_a_new_reference_and_failed_again_is_a_second_refund(shop: Shop) -> None:
+async def test_failed_sent_anew_under_a_new_reference_and_failed_again_is_a_second_refund(
+    shop: Shop,
+) -> None:
     orders = await prepared(shop)
     order_id = await shop.add(noted=False)
     assert not (await answered(orders, await known(orders, order_id), Cancelled("x"))).repeat
     await shop.set(order_id, external_status="sent", provider_referans="new", sent_at=at(NOW))
     result = await answered(orders, await known(orders, order_id), Cancelled("x"))
-    assert (result.fate, result.repeat, result.review) == (Fate.WRITTEN, False, None)
+    assert (result.fate, result.repeat, result.review) == (WriteStatus.WRITTEN, False, None)
     assert [event["repeat"] for event in await events(shop)] == [False, False]
 
 
 @pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent anew"])
-async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_persons_too(shop: Shop, later: float) -> None:
+async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_persons_too(
+    shop: Shop, later: float
+) -> None:
     orders = await prepared(shop)
     order_id = await shop.add(noted=False)
     await answered(orders, await known(orders, order_id), Cancelled("x"))
     await shop.set(order_id, external_status="sent", sent_at=at(NOW - 100 + later))
     result = await answered(orders, await known(orders, order_id), Cancelled("x"))
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
     assert await reviews(shop) == ({(order_id, "repeat_sent_anew")} if later else set())
 
 
@@ -271,11 +312,16 @@ async def test_an_older_event_that_does_not_say_its_reference_makes_a_repeat(sho
 # --- one reference, two orders
 
 
-async def pair(shop: Shop, orders: Orders, *, first: str = "sent", **more: Any) -> tuple[Order | None, Order]:
-    """Two orders with one reference, the second sent later; return them as they are before their questions."""
-    a = await shop.add(first, referans="7", noted=False, sent_at=NOW - 5000, **more)
+async def pair(
+    shop: Shop, orders: Orders, *, first: str = "sent", **more: Any
+) -> tuple[Order | None, Order]:
+    """Two orders with one reference, the second sent later.
+
+    Return them as they are before their questions.
+    """
+    a = await shop.add(first, reference="7", noted=False, sent_at=NOW - 5000, **more)
     one = await known(orders, a) if first == "sent" else None
-    b = await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    b = await shop.add(reference="7", noted=False, sent_at=NOW - 100)
     return one, await known(orders, b)
 
 
@@ -288,7 +334,9 @@ async def test_two_open_orders_with_one_reference_are_believed_for_neither(shop:
             assert (await answered(orders, order, answer)).stuck is StuckReason.REFERENCE_TWICE
     assert await reviews(shop) == {(two.id, "reference_twice")}, "one for both"
     assert {(await shop.row(o.id))["pin_code"] for o in (one, two)} == {None}
-    assert (await answered(orders, two, Waiting("x"))).fate is Fate.WRITTEN, "what ends nothing is written"
+    assert (await answered(orders, two, Waiting("x"))).fate is WriteStatus.WRITTEN, (
+        "what ends nothing is written"
+    )
 
 
 async def test_a_person_says_which_is_meant(shop: Shop) -> None:
@@ -296,24 +344,28 @@ async def test_a_person_says_which_is_meant(shop: Shop) -> None:
     one, two = await pair(shop, orders)
     assert one is not None
     async with shop.database().transaction() as connection:
-        assert await orders.ledger.dispatches.mean(connection, one.id, "Ayşe")
+        assert await orders.row_writer.dispatches.mean(connection, one.id, "Ayşe")
     assert (await answered(orders, two, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
-    assert (await answered(orders, one, Completed(PIN))).fate is Fate.WRITTEN
+    assert (await answered(orders, one, Completed(PIN))).fate is WriteStatus.WRITTEN
 
 
 async def test_one_that_was_sent_since_and_not_asked_about_yet_is_seen_too(shop: Shop) -> None:
     orders = await prepared(shop)
-    one = await known(orders, await shop.add(referans="7", noted=False, sent_at=NOW - 5000))
-    await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    one = await known(orders, await shop.add(reference="7", noted=False, sent_at=NOW - 5000))
+    await shop.add(reference="7", noted=False, sent_at=NOW - 100)
     for answer in (Completed(PIN), Cancelled("x")):
         assert (await answered(orders, one, answer)).stuck is StuckReason.REFERENCE_TWICE
 
 
-@pytest.mark.parametrize(("old", "new"), [("7", " 7\n"), ("7 ", "7"), (" 7", "7"), ("7\r\n", "7\t")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("7", " 7\n"), ("7 ", "7"), (" 7", "7"), ("7\r\n", "7\t")]
+)
 async def test_blanks_about_a_reference_make_no_other_of_it(shop: Shop, old: str, new: str) -> None:
     orders = await prepared(shop)
-    await shop.add("completed", referans=old, noted=False, sent_at=NOW - 5000, pin="OLD1-OLD2-OLD3")
-    order = await known(orders, await shop.add(referans=new, noted=False))
+    await shop.add(
+        "completed", reference=old, noted=False, sent_at=NOW - 5000, pin="OLD1-OLD2-OLD3"
+    )
+    order = await known(orders, await shop.add(reference=new, noted=False))
     assert (await answered(orders, order, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
 
 
@@ -328,26 +380,39 @@ async def test_an_ended_order_of_last_year_has_it(shop: Shop) -> None:
 
 async def test_a_twin_that_appears_after_the_end_is_held_itself(shop: Shop) -> None:
     orders = await prepared(shop)
-    a = await shop.add(referans="7", noted=False)
-    assert (await answered(orders, await known(orders, a), Completed(PIN))).fate is Fate.WRITTEN
-    b = await shop.add(referans="7", noted=False)
-    assert (await answered(orders, await known(orders, b), Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+    a = await shop.add(reference="7", noted=False)
+    assert (
+        await answered(orders, await known(orders, a), Completed(PIN))
+    ).fate is WriteStatus.WRITTEN
+    b = await shop.add(reference="7", noted=False)
+    assert (
+        await answered(orders, await known(orders, b), Completed(PIN))
+    ).stuck is StuckReason.REFERENCE_TWICE
     assert (await shop.row(a))["pin_code"] == PIN.reveal()
 
 
 @pytest.mark.parametrize(
     ("first", "older", "believed"),
-    [("completed", 5000, True), ("failed", 5000, True), ("sent", 5000, False), ("sent", 3 * DAY, True)],
+    [
+        ("completed", 5000, True),
+        ("failed", 5000, True),
+        ("sent", 5000, False),
+        ("sent", 3 * DAY, True),
+    ],
 )
-async def test_panels_that_number_anew(shop: Shop, first: str, older: float, *, believed: bool) -> None:
-    await shop.connection.execute("UPDATE order_monitor_settings SET value = '-inf' WHERE name = 'first_migrate'")
+async def test_panels_that_number_anew(
+    shop: Shop, first: str, older: float, *, believed: bool
+) -> None:
+    await shop.connection.execute(
+        "UPDATE order_monitor_settings SET value = '-inf' WHERE name = 'first_migrate'"
+    )
     orders = await prepared(shop, reference_reuse="newest")
-    a = await shop.add(first, referans="7", noted=False, sent_at=NOW - 100 - older)
+    a = await shop.add(first, reference="7", noted=False, sent_at=NOW - 100 - older)
     if first == "sent":
         await known(orders, a)
-    b = await shop.add(referans="7", noted=False, sent_at=NOW - 100)
+    b = await shop.add(reference="7", noted=False, sent_at=NOW - 100)
     result = await answered(orders, await known(orders, b), Completed(PIN))
-    assert (result.fate is Fate.WRITTEN) is believed
+    assert (result.fate is WriteStatus.WRITTEN) is believed
     if first == "sent":
         held = await answered(orders, await known(orders, a), Completed(Pin("A1A1A1-B2B2")))
         assert held.stuck is StuckReason.REFERENCE_TWICE, "the older one is never believed"
@@ -355,20 +420,24 @@ async def test_panels_that_number_anew(shop: Shop, first: str, older: float, *, 
 
 async def test_another_login_may_give_the_same_reference(market: Market) -> None:
     accounts = [await market.integration(None, kod=kod) for kod in ("A", "B")]
-    ids = [await market.shop.add(provider_id=a, referans="7") for a in accounts]
+    ids = [await market.shop.add(provider_id=a, reference="7") for a in accounts]
     orders = market.orders()
     for order_id, account in zip(ids, accounts, strict=True):
         order = await known(orders, order_id)
-        result = await answered(orders, order, Completed(Pin(f"PIN-{account[:8]}-1")), account=account)
-        assert result.fate is Fate.WRITTEN
+        result = await answered(
+            orders, order, Completed(Pin(f"PIN-{account[:8]}-1")), account=account
+        )
+        assert result.fate is WriteStatus.WRITTEN
 
 
-@pytest.mark.parametrize("base", ["https://x.example", "https://X.EXAMPLE:443/", "https://x.example/panel"])
+@pytest.mark.parametrize(
+    "base", ["https://x.example", "https://X.EXAMPLE:443/", "https://x.example/panel"]
+)
 async def test_two_integrations_that_hold_one_login_are_one(market: Market, base: str) -> None:
     """Two tenants, one dealer: one reference and one PIN are not two orders'."""
     one = await market.integration(new_id(), kod="dealer")
     two = await market.integration(new_id(), kod="dealer", base=base)
-    ids = [await market.shop.add(provider_id=a, referans="7") for a in (one, two)]
+    ids = [await market.shop.add(provider_id=a, reference="7") for a in (one, two)]
     others = [await market.shop.add(provider_id=a) for a in (one, two)]
     orders = market.orders()
     read = {order_id: await known(orders, order_id) for order_id in (*ids, *others)}
@@ -376,7 +445,11 @@ async def test_two_integrations_that_hold_one_login_are_one(market: Market, base
         result = await answered(orders, read[order_id], Completed(PIN), account=account)
         assert result.stuck is StuckReason.REFERENCE_TWICE
     fates = [
-        (await answered(orders, read[order_id], Completed(Pin("SAME-CODE-123456")), account=account)).stuck
+        (
+            await answered(
+                orders, read[order_id], Completed(Pin("SAME-CODE-123456")), account=account
+            )
+        ).stuck
         for order_id, account in zip(others, (one, two), strict=True)
     ]
     assert fates == [None, StuckReason.PIN_DUPLICATE]
@@ -387,9 +460,13 @@ async def test_a_former_login_guards_on(market: Market) -> None:
     account = await market.integration(None, kod="dealer")
     first = await market.shop.add(provider_id=account)
     orders = market.orders()
-    assert (await answered(orders, await known(orders, first), Completed(PIN), account=account)).fate is Fate.WRITTEN
+    assert (
+        await answered(orders, await known(orders, first), Completed(PIN), account=account)
+    ).fate is WriteStatus.WRITTEN
     column = '"baseUrl"' if market.shop.spelling is SHOP else "base_url"
-    await market.shop.connection.execute(f"UPDATE integrations SET {column} = 'https://new.example'")
+    await market.shop.connection.execute(
+        f"UPDATE integrations SET {column} = 'https://new.example'"
+    )
     second = await market.shop.add(provider_id=account)
     fresh = market.orders()
     result = await answered(fresh, await known(fresh, second), Completed(PIN), account=account)
@@ -404,23 +481,29 @@ async def test_two_processes_at_once_give_one_pin_to_one_order(shop: Shop) -> No
     pairs = [(await shop.add(), await shop.add()) for _ in range(20)]
     pins = [Pin(f"CODE-{n:04}-ABCD") for n in range(20)]
     left = [found(shop.order(a), Completed(p)) for (a, _), p in zip(pairs, pins, strict=True)]
-    right = [found(shop.order(b), Completed(p)) for (_, b), p in zip(pairs, reversed(pins), strict=True)]
+    right = [
+        found(shop.order(b), Completed(p)) for (_, b), p in zip(pairs, reversed(pins), strict=True)
+    ]
     left = [*left[:10], *left[10:][::-1]]
-    results = [r for batch in await asyncio.gather(one.record(left), other.record(right)) for r in batch]
-    by_pin = Counter(r.finding.pin for r in results if r.fate is Fate.WRITTEN)
+    results = [
+        r for batch in await asyncio.gather(one.record(left), other.record(right)) for r in batch
+    ]
+    by_pin = Counter(r.finding.pin for r in results if r.fate is WriteStatus.WRITTEN)
     assert set(by_pin.values()) == {1}
     assert len(by_pin) == 20
     assert sum(r.stuck is StuckReason.PIN_DUPLICATE for r in results) == 20
     assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_pins") == 20
 
 
-@pytest.mark.parametrize("text_", ["Yüklendi", "100 TL yüklenmiştir", "İşlem 29.11.2026 12:30 tamam", "660 UC"])
+@pytest.mark.parametrize(
+    "text_", ["Yüklendi", "100 TL yüklenmiştir", "İşlem 29.11.2026 12:30 tamam", "660 UC"]
+)
 async def test_a_text_in_the_pins_place_is_no_code(shop: Shop, text_: str) -> None:
     """A direct top-up's confirmation: a whole shop must not stand still for it."""
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(4)]
     results = await orders.record([found(shop.order(i), Completed(Pin(text_))) for i in ids])
-    assert {r.fate for r in results} == {Fate.WRITTEN}
+    assert {r.fate for r in results} == {WriteStatus.WRITTEN}
 
 
 async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(shop: Shop) -> None:
@@ -428,8 +511,13 @@ async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(sho
     ids = [await shop.add() for _ in range(4)]
     told = Pin("KAMPANYA2026 ile yüklendi")
     fates = [(await answered(orders, shop.order(i), Completed(told))).fate for i in ids]
-    assert fates == [Fate.WRITTEN, Fate.STUCK, Fate.WRITTEN, Fate.WRITTEN]
-    assert (await answered(orders, shop.order(ids[1]), Completed(told))).fate is Fate.WRITTEN
+    assert fates == [
+        WriteStatus.WRITTEN,
+        WriteStatus.STUCK,
+        WriteStatus.WRITTEN,
+        WriteStatus.WRITTEN,
+    ]
+    assert (await answered(orders, shop.order(ids[1]), Completed(told))).fate is WriteStatus.WRITTEN
     assert await reviews(shop) == set()
 
 
@@ -442,10 +530,14 @@ async def test_what_the_row_itself_holds_is_no_code(shop: Shop, held: str) -> No
     ids = [await shop.add() for _ in range(2)]
     await shop.connection.execute(f"UPDATE product_orders SET {column} = '{held}'")
     for order_id in ids:
-        assert (await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))).fate is Fate.WRITTEN
+        assert (
+            await answered(orders, shop.order(order_id), Completed(Pin("905551234567")))
+        ).fate is WriteStatus.WRITTEN
 
 
-async def test_a_code_given_by_a_person_where_the_account_is_not_known_is_any_logins(market: Market) -> None:
+async def test_a_code_given_by_a_person_where_the_account_is_not_known_is_any_logins(
+    market: Market,
+) -> None:
     a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
     package = new_id()
     for account in (a, b):
@@ -454,10 +546,14 @@ async def test_a_code_given_by_a_person_where_the_account_is_not_known_is_any_lo
     orders = market.orders()
     (order,) = (await orders.scan()).orders
     assert (order.id, order.integration) == (unknown, None)
-    assert (await answered(orders, order, Completed(PIN), by_person=True)).fate is Fate.WRITTEN
+    assert (
+        await answered(orders, order, Completed(PIN), by_person=True)
+    ).fate is WriteStatus.WRITTEN
     for account in (a, b):
         other = await known(orders, await market.shop.add(provider_id=account))
-        assert (await answered(orders, other, Completed(PIN), account=account)).stuck is StuckReason.PIN_DUPLICATE
+        assert (
+            await answered(orders, other, Completed(PIN), account=account)
+        ).stuck is StuckReason.PIN_DUPLICATE
 
 
 async def test_codes_of_older_versions_are_claimed_at_the_start(shop: Shop) -> None:
@@ -476,8 +572,12 @@ async def test_codes_of_older_versions_are_claimed_at_the_start(shop: Shop) -> N
 async def test_the_code_itself_is_nowhere_in_our_tables(shop: Shop) -> None:
     orders = await prepared(shop)
     for _ in range(2):
-        await answered(orders, shop.order(await shop.add()), Completed(PIN, f"kod {PIN.reveal().lower()}"))
-    for row in await shop.connection.fetch("SELECT tablename FROM pg_tables WHERE tablename LIKE 'order_monitor%'"):
+        await answered(
+            orders, shop.order(await shop.add()), Completed(PIN, f"kod {PIN.reveal().lower()}")
+        )
+    for row in await shop.connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE tablename LIKE 'order_monitor%'"
+    ):
         rows = await shop.connection.fetch(f"SELECT t::text FROM {row['tablename']} t")
         assert not any("ab12" in str(line[0]).lower() for line in rows), row["tablename"]
 
@@ -499,7 +599,10 @@ async def test_routing_that_changes_later_moves_nothing(market: Market) -> None:
 
 
 async def test_routing_that_changed_since_it_was_sent_is_a_persons(market: Market) -> None:
-    """Edited at noon: who was sent to before is known, and after; one sent in between may have gone either way."""
+    """Edited at noon: who was sent to before is known, and after.
+
+    One sent in between may have gone either way.
+    """
     a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
     package = new_id()
     await market.route(None, package, a)
@@ -514,7 +617,9 @@ async def test_routing_that_changed_since_it_was_sent_is_a_persons(market: Marke
     assert {o.id: o.integration for o in (await orders.scan()).orders} == {between: None, after: b}
 
 
-async def test_a_fallback_is_never_a_candidate_and_codes_come_after_accounts_outside(market: Market) -> None:
+async def test_a_fallback_is_never_a_candidate_and_codes_come_after_accounts_outside(
+    market: Market,
+) -> None:
     a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
     package = new_id()
     names = (
@@ -526,7 +631,11 @@ async def test_a_fallback_is_never_a_candidate_and_codes_come_after_accounts_out
             "provider_type",
         )
     )
-    for primary, fallback, kind in ((a, b, "external"), ("__codes__", None, "codes"), (None, None, "manual")):
+    for primary, fallback, kind in (
+        (a, b, "external"),
+        ("__codes__", None, "codes"),
+        (None, None, "manual"),
+    ):
         await market.shop.connection.execute(
             f"INSERT INTO package_routing (package_id, {', '.join(names)}) VALUES ($1::uuid, $2, $3, $4)",
             *(package, primary, fallback, kind),
@@ -542,14 +651,16 @@ async def test_an_account_named_in_capitals_is_the_same(market: Market) -> None:
     orders = market.orders()
     order = await known(orders, order_id)
     assert order.integration == a
-    assert (await answered(orders, order, Completed(PIN), account=a)).fate is Fate.WRITTEN
+    assert (await answered(orders, order, Completed(PIN), account=a)).fate is WriteStatus.WRITTEN
 
 
 # --- through the running engine
 
 
 @pytest.mark.parametrize("how", ["cancelled", "pin"])
-async def test_an_order_moved_to_another_account_while_it_is_asked_about(market: Market, how: str) -> None:
+async def test_an_order_moved_to_another_account_while_it_is_asked_about(
+    market: Market, how: str
+) -> None:
     """The shop fails over under the same reference: the old account's answer ends nothing."""
     a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
     ids = [await market.shop.add(provider_id=a, sent_at=NOW - 1000) for _ in range(5)]
@@ -574,6 +685,8 @@ async def test_an_order_moved_to_another_account_while_it_is_asked_about(market:
     assert {row["external_status"] for row in rows} == {"completed"}
     assert {str(row["pin_code"])[:4] for row in rows} == {"BBBB"}
     told = await events(market.shop)
-    assert {(e["account"], e["outcome"]) for e in told if e["outcome"] != "processing"} == {(b, "completed")}
+    assert {(e["account"], e["outcome"]) for e in told if e["outcome"] != "processing"} == {
+        (b, "completed")
+    }
     kinds = {kind for _, kind in await reviews(market.shop)}
     assert kinds == ({"pin_for_other_dispatch"} if how == "pin" else set())

@@ -45,14 +45,23 @@ def tells_no_more(error: BaseException) -> bool:
         ("postgresql:///n?host=a,b&port=1,2", Address(("a", "b"), (1, 2), None, None, "n")),
         ("postgresql://u:p@[::1]:6543/n", Address(("::1",), (6543,), "u", "p", "n")),
         ("postgresql://u:p@[fe80::1],h:2/n", Address(("fe80::1", "h"), (5432, 2), "u", "p", "n")),
-        ("postgresql:///n?host=/run/postgresql", Address(("/run/postgresql",), (5432,), None, None, "n")),
+        (
+            "postgresql:///n?host=/run/postgresql",
+            Address(("/run/postgresql",), (5432,), None, None, "n"),
+        ),
         ("postgresql:///n?host=/run/pg&port=6543", Address(("/run/pg",), (6543,), None, None, "n")),
         ("postgresql://u:p@%2Frun%2Fpg:6543/n", Address(("/run/pg",), (6543,), "u", "p", "n")),
         ("postgresql://?user=u&password=p%40&dbname=n", Address(*LOCAL, "u", "p@", "n")),
-        ("postgresql://u:p@h/n?user=x&password=y&dbname=z", Address(("h",), (5432,), "u", "p", "n")),
+        (
+            "postgresql://u:p@h/n?user=x&password=y&dbname=z",
+            Address(("h",), (5432,), "u", "p", "n"),
+        ),
         ("postgresql://?user=&dbname=", Address(*LOCAL, None, None, None)),
         ("postgresql://u:p@h/n?application_name=shop", Address(("h",), (5432,), "u", "p", "n")),
-        ("postgresql://u:p@h/n?sslmode=require", Address(("h",), (5432,), "u", "p", "n", (("sslmode", "require"),))),
+        (
+            "postgresql://u:p@h/n?sslmode=require",
+            Address(("h",), (5432,), "u", "p", "n", (("sslmode", "require"),)),
+        ),
     ],
 )
 def test_an_address_is_read(dsn: str, address: Address) -> None:
@@ -171,7 +180,8 @@ async def first_bytes(listener: socket.socket, arguments: dict[str, Any]) -> byt
 
 
 @pytest.mark.parametrize(
-    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]"), (socket.AF_UNIX, "")]
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]"), (socket.AF_UNIX, "")],
 )
 @pytest.mark.parametrize("query", ["", "sslmode=disable", "sslmode=require"])
 async def test_the_driver_goes_where_the_address_says(
@@ -206,7 +216,11 @@ PART = st.text(st.characters(codec="utf-8"), min_size=1)
 @example(user="şöför", password=" +\t\n\0", name="%41")
 def test_any_login_round_trips(user: str, password: str | None, name: str) -> None:
     """C6: percent-encoded, any character may stand anywhere."""
-    login = quote(user, safe="") if password is None else f"{quote(user, safe='')}:{quote(password, safe='')}"
+    login = (
+        quote(user, safe="")
+        if password is None
+        else f"{quote(user, safe='')}:{quote(password, safe='')}"
+    )
     address = parse_dsn(f"postgresql://{login}@h:1/{quote(name, safe='')}")
     assert address == Address(("h",), (1,), user, password, name)
 
@@ -229,7 +243,9 @@ PIECES = st.lists(
 @example(before="postgresql://u:p@h/n?", after="=1", canary="CANARY")
 @example(before="postgresql://u:p@h/n?sslmode=", after="", canary="CANARY")
 @example(before="postgresql://u:p@h/n?port=", after="", canary="CANARY")
-def test_no_text_makes_it_raise_more_than_value_error_or_repeat_itself(before: str, after: str, canary: str) -> None:
+def test_no_text_makes_it_raise_more_than_value_error_or_repeat_itself(
+    before: str, after: str, canary: str
+) -> None:
     """C6: a password may stand in any place of a wrong address."""
     caught: ValueError | None = None
     try:
@@ -239,7 +255,9 @@ def test_no_text_makes_it_raise_more_than_value_error_or_repeat_itself(before: s
     else:
         assert len(address.hosts) == len(address.ports) > 0
         assert all(0 < port < 65_536 for port in address.ports)
-        assert repr(address) == repr(replace(address, password=None, options=())), "neither is shown"
+        assert repr(address) == repr(replace(address, password=None, options=())), (
+            "neither is shown"
+        )
     if caught is not None:
         assert "CANARY" not in str(caught)
         assert tells_no_more(caught)

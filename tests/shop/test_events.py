@@ -1,6 +1,9 @@
-"""Telling the shop: each change and its event are one statement, and a consumer acts on each exactly once."""
+"""Telling the shop: each change and its event are one statement, and a consumer acts on each
+exactly once.
+"""
 
 import asyncio
+import json
 import random
 import uuid
 from dataclasses import replace
@@ -9,14 +12,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from order_monitor.core.answer import Cancelled, Completed, Waiting
-from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.check_result import CheckResult, WriteStatus
+from order_monitor.core.errors import ShopMisfitError, TableError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.own_tables import NEEDED
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.schema.own_tables import NEEDED
 from order_monitor.watch.system_clock import SystemClock
 from tests import readme
 from tests.proxies import Proxy
@@ -60,17 +63,23 @@ async def test_the_pin_is_in_no_event(shop: Shop) -> None:
     """Not even where the provider repeats it in its message."""
     order_id = await shop.add()
     orders = await prepared(shop)
-    await orders.record([found(shop.order(order_id), Completed(PIN, f"PIN: {PIN.reveal()} yüklendi"))])
+    await orders.record(
+        [found(shop.order(order_id), Completed(PIN, f"PIN: {PIN.reveal()} yüklendi"))]
+    )
     (row,) = await events(shop)
     assert "CANARY" not in str(dict(row))
     assert row["message"] == "PIN: **** yüklendi"
-    assert PIN.reveal() in (await shop.row(order_id))["note"], "the shop's own note keeps what the provider said"
+    assert PIN.reveal() in (await shop.row(order_id))["note"], (
+        "the shop's own note keeps what the provider said"
+    )
 
 
 async def test_a_lost_compare_records_nothing(shop: Shop) -> None:
     order_id = await shop.add("refunded")
     orders = await prepared(shop)
-    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.GONE
+    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[
+        0
+    ].fate is WriteStatus.GONE
     assert await events(shop) == []
 
 
@@ -115,62 +124,186 @@ async def test_the_word_of_a_commit_is_lost_and_the_event_stands_once(shop: Shop
         orders = await prepared(shop, proxy.dsn)
         finding = found(shop.order(order_id), Completed(PIN))
         proxy.cut_after = b"COMMIT"
-        with pytest.raises(Exception, match=r"ConnectionDoesNotExist|Interface"):
+        with pytest.raises(Exception, match="connection does not exist"):
             await orders.record([finding])
-        assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
+        assert (await orders.record([finding]))[0].fate is WriteStatus.WRITTEN
     assert len(await events(shop)) == 1
 
 
 @pytest.mark.parametrize("table", sorted(NEEDED))
-async def test_without_a_table_of_ours_nothing_is_read_and_nothing_ends(shop: Shop, table: str) -> None:
-    """No end without its event, and no PIN without its claim; it goes on where the table is there."""
+async def test_without_a_table_of_ours_nothing_is_read_and_nothing_ends(
+    shop: Shop, table: str
+) -> None:
+    """No end without its event, and no PIN without its claim.
+
+    It goes on where the table is there.
+    """
     order_id = await shop.add()
     await shop.connection.execute(f"DROP TABLE {table} CASCADE")
     orders = shop.orders()
     for work in (orders.scan(), orders.record([found(shop.order(order_id), Completed(PIN))])):
-        with pytest.raises(ShopMisfitError, match=rf"{table} is missing or out of date; run: order-monitor migrate"):
+        with pytest.raises(
+            ShopMisfitError, match=rf"{table} is missing or out of date; run: order-monitor migrate"
+        ):
             await work
     assert (await shop.row(order_id))["external_status"] == "sent"
     await migrate(shop.dsn)
     await shop.note(order_id)
     assert len((await orders.scan()).orders) == 1
-    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.WRITTEN
+    assert (await orders.record([found(shop.order(order_id), Completed(PIN))]))[
+        0
+    ].fate is WriteStatus.WRITTEN
 
 
 async def test_least_rights_on_the_events(shop: Shop) -> None:
-    """E13: which rights the events need, and that lacking them is an error and not a change without its event."""
+    """E13: which rights the events need, and that lacking them is an error and not a change without
+    its event.
+    """
     orders = await prepared(shop)
     order_id = await shop.add()
     role = f"r{uuid.uuid4().hex}"
-    columns = ", ".join(c.sql for name, c in orders.table.columns.items() if name not in ("id", "tenant_id", "sent_at"))
+    columns = ", ".join(
+        c.sql
+        for name, c in orders.table.columns.items()
+        if name not in ("id", "tenant_id", "sent_at")
+    )
     await shop.connection.execute(
         f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT SELECT ON product_orders TO {role};"
         f"GRANT UPDATE ({columns}) ON product_orders TO {role}; {least_rights(role)};"
         f"REVOKE INSERT ON order_monitor_events FROM {role}"
     )
-    theirs = shop.orders(shop.database(f"postgresql://{role}:secret-of-the-role@{shop.dsn.partition('@')[2]}"))
-    with pytest.raises(ShopMisfitError, match=rf'run: GRANT INSERT ON "public"\."order_monitor_events" TO {role};'):
+    theirs = shop.orders(
+        shop.database(f"postgresql://{role}:secret-of-the-role@{shop.dsn.partition('@')[2]}")
+    )
+    with pytest.raises(
+        ShopMisfitError, match=rf'run: GRANT INSERT ON "public"\."order_monitor_events" TO {role};'
+    ):
         await theirs.record([found(shop.order(order_id), Completed(PIN))])
     assert (await shop.row(order_id))["external_status"] == "sent"
     await shop.connection.execute(f"GRANT INSERT ON order_monitor_events TO {role}")
-    assert (await theirs.record([found(shop.order(order_id), Completed(PIN))]))[0].fate is Fate.WRITTEN
+    assert (await theirs.record([found(shop.order(order_id), Completed(PIN))]))[
+        0
+    ].fate is WriteStatus.WRITTEN
     await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_what_the_consumers_leave_alone_does_not_wait(
+    plain_shop: Shop, *, late: bool
+) -> None:
+    """Otherwise an alert would last for ever: nobody takes the events before their start."""
+    shop = plain_shop
+    orders = await prepared(shop)
+    for _ in range(5):
+        order_id = await shop.add()
+        await orders.record([found(shop.order(order_id), Waiting("x"))])
+    ids = [row["id"] for row in await events(shop)]
+
+    async def waiting() -> int | None:
+        scan = await orders.scan()
+        return scan.waiting[0] if scan.waiting else None
+
+    assert await waiting() == 5
+    column = ", late bigint[] NOT NULL DEFAULT '{}'" if late else ""
+    await shop.connection.execute(
+        f"CREATE TABLE order_monitor_consumer (id smallint PRIMARY KEY, since bigint NOT NULL{column})"
+    )
+    assert await waiting() == 5, "no consumer has started yet"
+    await shop.connection.execute("INSERT INTO order_monitor_consumer VALUES (1, $1)", ids[3])
+    assert await waiting() == 2
+    if late:
+        await shop.connection.execute("UPDATE order_monitor_consumer SET late = $1", [ids[1]])
+        assert await waiting() == 3
+    await shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
+    assert await waiting() == 0
+
+
+async def test_a_consumers_start_that_may_not_be_read_changes_nothing(plain_shop: Shop) -> None:
+    shop = plain_shop
+    orders = await prepared(shop)
+    order_id = await shop.add()
+    await orders.record([found(shop.order(order_id), Completed(PIN))])
+    await shop.connection.execute(
+        "CREATE TABLE order_monitor_consumer (id smallint PRIMARY KEY, since bigint NOT NULL); "
+        "INSERT INTO order_monitor_consumer VALUES (1, 1000)"
+    )
+    role = f"r{uuid.uuid4().hex}"
+    await shop.connection.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; GRANT SELECT, UPDATE ON product_orders TO {role}; {least_rights(role)}"
+    )
+    try:
+        dsn = f"postgresql://{role}:pw@{shop.dsn.partition('@')[2]}"
+        theirs = shop.orders(shop.database(dsn))
+        await theirs.prepare()
+        scan = await theirs.scan()
+        assert scan.waiting is not None
+        assert scan.waiting[0] == 1
+        await shop.connection.execute(f"GRANT SELECT ON order_monitor_consumer TO {role}")
+        scan = await theirs.scan()
+        assert scan.waiting == (0, None)
+    finally:
+        await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_the_history_keeps_each_message(plain_shop: Shop) -> None:
     shop = plain_shop
     await shop.connection.execute("ALTER TABLE product_orders ADD COLUMN notes jsonb")
     order_id, odd = await shop.add(), await shop.add()
-    await shop.connection.execute('UPDATE product_orders SET notes = \'{"not": "ours"}\' WHERE id = $1::uuid', odd)
+    await shop.connection.execute(
+        'UPDATE product_orders SET notes = \'{"not": "ours"}\' WHERE id = $1::uuid', odd
+    )
     orders = await prepared(shop)
-    await orders.record([found(shop.order(order_id), Waiting("bekleniyor")), found(shop.order(odd), Waiting("x"))])
+    await orders.record(
+        [found(shop.order(order_id), Waiting("bekleniyor")), found(shop.order(odd), Waiting("x"))]
+    )
     await orders.record([found(shop.order(order_id), Completed(PIN, 'tamam "iyi"'), age=150.25)])
     history = __import__("json").loads((await shop.row(order_id))["notes"])
     assert history == [
         {"by": "order-monitor", "text": "bekleniyor", "at": "2026-09-21T14:13:50.500Z"},
         {"by": "order-monitor", "text": 'tamam "iyi"', "at": "2026-09-21T14:14:10.250Z"},
     ]
-    assert __import__("json").loads((await shop.row(odd))["notes"]) == {"not": "ours"}, "what is no list is left alone"
+    assert __import__("json").loads((await shop.row(odd))["notes"]) == {"not": "ours"}, (
+        "what is no list is left alone"
+    )
+
+
+async def test_the_customer_reads_an_ends_message_without_its_pin(shop: Shop) -> None:
+    """Where nothing stands there; the count of what is appended is kept, under the author's name."""
+    count, note = shop.spelling.name("notes_count"), shop.spelling.name("manual_note")
+    await shop.connection.execute(
+        f'ALTER TABLE product_orders ADD "{count}" int NOT NULL DEFAULT 7, ADD "{note}" text, '
+        "ADD notes jsonb NOT NULL DEFAULT '[]'"
+    )
+    first, taken, odd, failed = [await shop.add() for _ in range(4)]
+    await shop.set(taken, manual_note="a person's word")
+    await shop.connection.execute("UPDATE product_orders SET notes = '{}' WHERE id = $1::uuid", odd)
+    orders = shop.orders(has_customer_notes=True, note_author="system")
+    await orders.prepare()
+    long, code = f"{'x' * 490} {PIN.reveal()} " * 2, PIN.reveal()
+    await orders.record([found(shop.order(first), Waiting("bekleniyor"))])
+    assert (await shop.row(first))["manual_note"] is None, "only an end is the customer's"
+    answers: list[Answer] = [Completed(PIN, long), Completed(None, "tamam")]
+    answers += [Cancelled("yok"), Cancelled("stok")]
+    every = zip((first, taken, odd, failed), answers, strict=True)
+    await orders.record([found(shop.order(i), answer) for i, answer in every])
+    rows = [await shop.row(i) for i in (first, taken, odd, failed)]
+    assert len(rows[0]["manual_note"]) == 500
+    assert code not in rows[0]["manual_note"]
+    assert [row["manual_note"] for row in rows[1:]] == ["a person's word", "yok", "stok"]
+    assert [row["notes_count"] for row in rows] == [2, 1, 7, 1]
+    entries = json.loads(rows[0]["notes"])
+    assert [(e["by"], e["text"][:4]) for e in entries] == [("system", "bekl"), ("system", "xxxx")]
+    plain = shop.orders()
+    again = await shop.add()
+    await plain.prepare()
+    await plain.record([found(shop.order(again), Cancelled("stok"))])
+    assert (await shop.row(again))["manual_note"] is None, "off by default"
+
+
+async def test_a_customers_column_that_is_not_there_is_named(shop: Shop) -> None:
+    overrides = {"manual_note": "nowhere"}
+    with pytest.raises(TableError, match=r"notes\.customer_column: .* has no column nowhere"):
+        await shop.orders(has_customer_notes=True, overrides=overrides).prepare()
 
 
 CONSUME = readme.block("sql", "INSERT INTO refunds")
@@ -205,7 +338,11 @@ async def test_a_consumer_killed_at_random_points_refunds_each_order_once(shop: 
 async def shop_left(dsn: str) -> int:
     connection = await asyncpg.connect(dsn)
     try:
-        return int(await connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL"))
+        return int(
+            await connection.fetchval(
+                "SELECT count(*) FROM order_monitor_events WHERE consumed_at IS NULL"
+            )
+        )
     finally:
         await connection.close()
 
@@ -213,11 +350,12 @@ async def shop_left(dsn: str) -> int:
 def test_the_values_of_an_event_hide_a_pin_only_where_there_is_one() -> None:
     from order_monitor.core.decision import Write
     from order_monitor.core.order import Order
-    from order_monitor.shop.ledger import values_of
+    from order_monitor.shop.writing.parameters import Change
 
     order = Order("a", "sent", NOW, "1")
-    finding = Finding(order, Completed(PIN, "x"), NOW)
-    told = values_of(finding, Write(Outcome.COMPLETED, "completed", message=f"see {PIN.reveal()}"), "sent")[9]
-    assert told == "see ****"
+    finding = CheckResult(order, Completed(PIN, "x"), NOW)
+    write = Write(Outcome.COMPLETED, "completed", message=f"see {PIN.reveal()}")
+    assert Change(finding, write, "sent").told == "see ****"
     bare = replace(finding, answer=Completed(None, "x"))
-    assert values_of(bare, Write(Outcome.COMPLETED, "completed", message="see this"), "sent")[9] == "see this"
+    write = Write(Outcome.COMPLETED, "completed", message="see this")
+    assert Change(bare, write, "sent").told == "see this"

@@ -1,4 +1,6 @@
-"""What is left out where the database does not take it: the hint beside an event, and the word for waiting."""
+"""What is left out where the database does not take it: the hint beside an event, and the word for
+waiting.
+"""
 
 import asyncio
 import json
@@ -11,14 +13,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Result
 from order_monitor.demo.postgres import EmbeddedPostgres
-from order_monitor.shop import left_out
-from order_monitor.shop.left_out import ENOUGH, PROCESSING, WORD_REFUSED, orders_of
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.writing import left_out
+from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, WORD_REFUSED, orders_of
 from tests.conftest import clone
 from tests.shop.test_orders import found, prepared
 from tests.shops import PLAIN, Shop, migrate
@@ -31,7 +33,7 @@ def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda seconds: monkeypatch.setattr(left_out, "LOOK_AGAIN", seconds)
 
 
-async def write(shop: Shop, orders: Orders, answers: dict[str, Answer]) -> dict[str, Result]:
+async def write(shop: Shop, orders: Orders, answers: dict[str, Answer]) -> dict[str, WriteResult]:
     rows = {i: (await shop.row(i))["external_status"] for i in answers}
     findings = [found(shop.order(i, status=rows[i]), answer) for i, answer in answers.items()]
     return {r.finding.order.id: r for r in await write_all(orders, findings)}
@@ -42,7 +44,9 @@ async def statuses(shop: Shop, ids: list[str]) -> set[str]:
 
 
 async def reviews(shop: Shop) -> list[tuple[str, bool, str]]:
-    rows = await shop.connection.fetch("SELECT kind, closed_at IS NULL AS open, detail FROM order_monitor_review")
+    rows = await shop.connection.fetch(
+        "SELECT kind, closed_at IS NULL AS open, detail FROM order_monitor_review"
+    )
     return [(row["kind"], row["open"], row["detail"]) for row in rows]
 
 
@@ -51,7 +55,9 @@ async def with_note(shop: Shop, ids: list[str], text: str) -> int:
 
 
 async def mark(shop: Shop) -> Any:
-    return await shop.connection.fetchval(f"SELECT value FROM order_monitor_settings WHERE name = '{PROCESSING}'")
+    return await shop.connection.fetchval(
+        f"SELECT value FROM order_monitor_settings WHERE name = '{PROCESSING}'"
+    )
 
 
 def named(logs: list[Any], name: str) -> int:
@@ -70,7 +76,9 @@ CREATE FUNCTION shadow.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$
 
 async def shadowed(shop: Shop, code: str = "54000") -> None:
     name = await shop.connection.fetchval("SELECT current_database()")
-    await shop.connection.execute(f"{SHADOW % code} ALTER DATABASE {name} SET search_path = shadow, pg_catalog, public")
+    await shop.connection.execute(
+        f"{SHADOW % code} ALTER DATABASE {name} SET search_path = shadow, pg_catalog, public"
+    )
 
 
 @pytest.mark.parametrize("code", ["54000", "42501"])
@@ -84,9 +92,12 @@ async def test_a_hint_that_is_refused_is_left_out_told_once_and_tried_again(
     with capture_logs() as logs:
         for order_id in ids[:4]:
             results = await write(shop, orders, {order_id: Completed(Pin(f"P-{order_id}"))})
-            assert results[order_id].fate is Fate.WRITTEN
+            assert results[order_id].fate is WriteStatus.WRITTEN
     assert named(logs, "hints.left_out") == 1
-    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE has_pin") == 4
+    assert (
+        await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE has_pin")
+        == 4
+    )
     assert await reviews(shop) == []
     minutes(0.0)
     with capture_logs() as logs:
@@ -108,8 +119,12 @@ async def test_a_row_of_which_a_trigger_says_the_same_is_its_own_matter(plain_sh
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(5)]
     with capture_logs() as logs:
-        results = await write(shop, orders, {i: Completed(Pin(f"{'POISON' if i == ids[2] else 'P'}-{i}")) for i in ids})
-    assert {i for i, r in results.items() if r.fate is Fate.WRITTEN} == {*ids} - {ids[2]}
+        results = await write(
+            shop,
+            orders,
+            {i: Completed(Pin(f"{'POISON' if i == ids[2] else 'P'}-{i}")) for i in ids},
+        )
+    assert {i for i, r in results.items() if r.fate is WriteStatus.WRITTEN} == {*ids} - {ids[2]}
     assert results[ids[2]].is_refused
     assert named(logs, "hints.left_out") == 0
 
@@ -121,7 +136,9 @@ def tiny() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
-async def test_a_queue_that_is_really_full(tiny: EmbeddedPostgres, minutes: Callable[[float], None]) -> None:
+async def test_a_queue_that_is_really_full(
+    tiny: EmbeddedPostgres, minutes: Callable[[float], None]
+) -> None:
     """Somebody listens, and stays in a transaction."""
     dsn = tiny.dsn(await clone(tiny))
     async with Shop.create(dsn, PLAIN) as shop:
@@ -130,13 +147,15 @@ async def test_a_queue_that_is_really_full(tiny: EmbeddedPostgres, minutes: Call
         await listener.execute("BEGIN; SELECT 1")
         with pytest.raises(asyncpg.ProgramLimitExceededError):
             for _ in range(200):
-                await filler.execute("SELECT pg_notify('x', repeat('x', 7000) || n) FROM generate_series(1, 20) n")
+                await filler.execute(
+                    "SELECT pg_notify('x', repeat('x', 7000) || n) FROM generate_series(1, 20) n"
+                )
         orders = await prepared(shop)
         ids = [await shop.add() for _ in range(30)]
         with capture_logs() as logs:
             results = await write(shop, orders, {i: Completed(Pin(f"P-{i}")) for i in ids[:20]})
             results |= await write(shop, orders, {i: Cancelled("x") for i in ids[20:29]})
-        assert {r.fate for r in results.values()} == {Fate.WRITTEN}
+        assert {r.fate for r in results.values()} == {WriteStatus.WRITTEN}
         assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 29
         assert (named(logs, "hints.left_out"), await reviews(shop)) == (1, [])
         # Where a trigger of the shop's notifies too, it is nobody's row, and passes.
@@ -219,7 +238,7 @@ Wall = Callable[[Shop], Awaitable[None]]
 async def test_the_word_that_the_column_refuses_is_left_out_and_all_else_goes_on(
     shop: Shop, wall: Wall, minutes: Callable[[float], None]
 ) -> None:
-    waiting = [await shop.add(referans=f"w{n}") for n in range(45)]
+    waiting = [await shop.add(reference=f"w{n}") for n in range(45)]
     ending = [await shop.add() for _ in range(5)]
     await wall(shop)
     orders = await prepared(shop)
@@ -227,10 +246,10 @@ async def test_the_word_that_the_column_refuses_is_left_out_and_all_else_goes_on
         mixed = [*waiting[:20], *ending, *waiting[20:]]
         answers = {i: Completed(Pin(f"P-{i}")) if i in ending else Waiting("sirada") for i in mixed}
         rows = {i: (await shop.row(i))["provider_referans"] for i in answers}
-        findings = [found(shop.order(i, referans=rows[i]), a) for i, a in answers.items()]
+        findings = [found(shop.order(i, reference=rows[i]), a) for i, a in answers.items()]
         results = {r.finding.order.id: r for r in await write_all(orders, findings)}
-    assert {results[i].fate for i in ending} == {Fate.WRITTEN}
-    stuck = [i for i in waiting if results[i].fate is Fate.STUCK]
+    assert {results[i].fate for i in ending} == {WriteStatus.WRITTEN}
+    stuck = [i for i in waiting if results[i].fate is WriteStatus.STUCK]
     assert len(stuck) < ENOUGH
     assert all(results[i].is_refused and results[i].detail.startswith(WORD_REFUSED) for i in stuck)
     assert all(results[i].is_partial for i in waiting if i not in stuck)
@@ -239,34 +258,40 @@ async def test_the_word_that_the_column_refuses_is_left_out_and_all_else_goes_on
     written = [i for i in waiting if i not in stuck]
     assert await with_note(shop, written, "sirada") == len(written), "the message goes on"
     assert {is_open for _, is_open, _ in await reviews(shop)} <= {False}
-    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == len(ending)
+    assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == len(
+        ending
+    )
     # A process that starts later knows it, and nothing is refused any more.
     anew = await prepared(shop)
     with capture_logs() as logs:
-        findings = [found(shop.order(i, referans=rows[i]), Waiting("devam")) for i in waiting]
+        findings = [found(shop.order(i, reference=rows[i]), Waiting("devam")) for i in waiting]
         fates = {r.fate for r in await write_all(anew, findings)}
-    assert (fates, named(logs, "processing.left_out")) == ({Fate.WRITTEN}, 1)
+    assert (fates, named(logs, "processing.left_out")) == ({WriteStatus.WRITTEN}, 1)
     assert await with_note(shop, waiting, "devam") == len(waiting)
     # The wall comes down: the next look finds it, and the same answer is enough to write the word.
     await mend(shop)
     minutes(0.0)
     with capture_logs() as logs:
-        findings = [found(shop.order(i, referans=rows[i]), Waiting("devam")) for i in waiting]
+        findings = [found(shop.order(i, reference=rows[i]), Waiting("devam")) for i in waiting]
         fates = {r.fate for r in await write_all(anew, findings)}
-    assert (fates, named(logs, "processing.written_again")) == ({Fate.WRITTEN}, 1)
+    assert (fates, named(logs, "processing.written_again")) == ({WriteStatus.WRITTEN}, 1)
     assert await statuses(shop, waiting) == {"processing"}
     assert (
         orders_of(
-            await shop.connection.fetchval(f"SELECT value FROM order_monitor_settings WHERE name = '{PROCESSING}'")
+            await shop.connection.fetchval(
+                f"SELECT value FROM order_monitor_settings WHERE name = '{PROCESSING}'"
+            )
         )
         == set()
     )
     minutes(60.0)
     (result,) = (await write(shop, orders, {ending[0]: Waiting("x")})).values()
-    assert result.fate is Fate.GONE
+    assert result.fate is WriteStatus.GONE
 
 
-async def test_a_row_that_is_refused_with_any_status_says_nothing_of_the_word(plain_shop: Shop) -> None:
+async def test_a_row_that_is_refused_with_any_status_says_nothing_of_the_word(
+    plain_shop: Shop,
+) -> None:
     shop = plain_shop
     await shop.connection.execute(
         "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; "
@@ -282,9 +307,13 @@ async def test_a_row_that_is_refused_with_any_status_says_nothing_of_the_word(pl
 
 
 async def test_a_table_of_events_that_refuses_is_not_the_columns_fault(plain_shop: Shop) -> None:
-    """Without the status there would be no event, and the write would pass: the word is not to be left out for that."""
+    """Without the status there would be no event, and the write would pass: the word is not to be
+    left out for that.
+    """
     shop = plain_shop
-    await shop.connection.execute("ALTER TABLE order_monitor_events ADD COLUMN shop_code text NOT NULL")
+    await shop.connection.execute(
+        "ALTER TABLE order_monitor_events ADD COLUMN shop_code text NOT NULL"
+    )
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(ENOUGH + 5)]
     results = await write(shop, orders, {i: Waiting("x") for i in ids})
@@ -293,13 +322,16 @@ async def test_a_table_of_events_that_refuses_is_not_the_columns_fault(plain_sho
 
 
 async def test_few_are_for_a_person_until_they_are_written(plain_shop: Shop) -> None:
-    """Fewer than twenty: as ever; and what was opened for the word alone is closed with it, by any end too."""
+    """Fewer than twenty: as ever.
+
+    And what was opened for the word alone is closed with it, by any end too.
+    """
     shop = plain_shop
     await check(shop)
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(4)]
     results = await write(shop, orders, {i: Waiting("x") for i in ids})
-    assert {r.fate for r in results.values()} == {Fate.STUCK}
+    assert {r.fate for r in results.values()} == {WriteStatus.STUCK}
     assert [is_open for _, is_open, _ in await reviews(shop)] == [True] * 4
     anew = await prepared(shop)
     await write(shop, anew, {ids[0]: Cancelled("x")})
@@ -314,7 +346,9 @@ async def test_a_pin_that_was_refused_before_stays_for_a_person(plain_shop: Shop
     """Whatever is closed for the word: that review is about a PIN."""
     shop = plain_shop
     await check(shop)
-    await shop.connection.execute("ALTER TABLE product_orders ADD CONSTRAINT p CHECK (pin_code <> 'BAD-1')")
+    await shop.connection.execute(
+        "ALTER TABLE product_orders ADD CONSTRAINT p CHECK (pin_code <> 'BAD-1')"
+    )
     orders = await prepared(shop)
     ids = [await shop.add() for _ in range(ENOUGH + 5)]
     await write(shop, orders, {ids[0]: Completed(Pin("BAD-1"))})
@@ -333,7 +367,7 @@ async def test_passes_from_cron_find_it_together(plain_shop: Shop) -> None:
         orders = await prepared(shop)
         ids = [await shop.add() for _ in range(5)]
         results = await write(shop, orders, {i: Waiting("x") for i in ids})
-        stuck = sum(r.fate is Fate.STUCK for r in results.values())
+        stuck = sum(r.fate is WriteStatus.STUCK for r in results.values())
         assert stuck == (5 if n < 3 else 4 if n == 3 else 0)
     assert sum(is_open for _, is_open, _ in await reviews(shop)) == 0
 
@@ -350,9 +384,11 @@ async def test_an_enum_without_the_word_is_known_from_the_start(plain_bare_shop:
     ids = [await shop.add() for _ in range(3)]
     with capture_logs() as logs:
         results = await write(
-            shop, orders, {ids[0]: Waiting("x"), ids[1]: Completed(Pin("P-1")), ids[2]: Cancelled("y")}
+            shop,
+            orders,
+            {ids[0]: Waiting("x"), ids[1]: Completed(Pin("P-1")), ids[2]: Cancelled("y")},
         )
-    assert {r.fate for r in results.values()} == {Fate.WRITTEN}
+    assert {r.fate for r in results.values()} == {WriteStatus.WRITTEN}
     assert [(await shop.row(i))["external_status"] for i in ids] == ["sent", "completed", "failed"]
     assert named(logs, "processing.left_out") == 1
     assert await reviews(shop) == []
@@ -366,7 +402,9 @@ async def test_a_mark_that_cannot_be_read_names_nothing() -> None:
 
 
 async def test_the_table_of_marks_gone_before_the_first_write_is_named(plain_shop: Shop) -> None:
-    """Whoever writes first reads what others have found: that it cannot is no answer's fault, and says what to run."""
+    """Whoever writes first reads what others have found: that it cannot is no answer's fault, and
+    says what to run.
+    """
     orders = await prepared(plain_shop)
     finding = found(plain_shop.order(await plain_shop.add()), Waiting("x"))
     await plain_shop.connection.execute("ALTER TABLE order_monitor_settings RENAME TO away")
@@ -375,4 +413,4 @@ async def test_the_table_of_marks_gone_before_the_first_write_is_named(plain_sho
     with pytest.raises(ShopMisfitError, match="order_monitor_settings"):
         await orders.record([finding])
     await plain_shop.connection.execute("ALTER TABLE away RENAME TO order_monitor_settings")
-    assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
+    assert (await orders.record([finding]))[0].fate is WriteStatus.WRITTEN

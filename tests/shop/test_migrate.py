@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from order_monitor.core.errors import SettingsError, ShopUnavailableError
-from order_monitor.shop.layout import Layout
 from order_monitor.shop.migration import Migration, as_django, as_sql
+from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import ManualClock
 from tests.shops import LAYOUT, Shop
 
 
-def migration(shop: Shop, layout: Layout = LAYOUT) -> Migration:
-    return Migration(shop.database(), layout, SystemClock())
+def migration(shop: Shop, table_config: TableConfig = LAYOUT) -> Migration:
+    return Migration(shop.database(), table_config, SystemClock())
 
 
-async def lines(shop: Shop, layout: Layout = LAYOUT) -> list[str]:
-    return [line async for line in migration(shop, layout).apply()]
+async def lines(shop: Shop, table_config: TableConfig = LAYOUT) -> list[str]:
+    return [line async for line in migration(shop, table_config).apply()]
 
 
 async def indexes(shop: Shop) -> dict[str, bool]:
@@ -36,7 +36,7 @@ async def test_it_adds_the_column_and_its_indexes_once(bare_shop: Shop) -> None:
     await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
     told = await lines(bare_shop)
     assert told[0] == "added column provider_referans"
-    assert len(told) == 13
+    assert len(told) == 14
     assert len(await indexes(bare_shop)) == 3
     assert all((await indexes(bare_shop)).values())
     assert await lines(bare_shop) == [], "idempotent"
@@ -51,7 +51,7 @@ async def test_a_dry_run_prints_what_is_missing_and_changes_nothing(bare_shop: S
     await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
     plan = migration(bare_shop)
     sql = as_sql(await plan.missing(await plan.table()))
-    assert sql.count(";\n") + sql.endswith(";") == 25
+    assert sql.count(";\n") + sql.endswith(";") == 29
     assert await indexes(bare_shop) == {}
     for statement in sql.split(";\n"):
         await bare_shop.connection.execute(statement)
@@ -72,7 +72,9 @@ async def test_other_statuses_get_another_index(plain_bare_shop: Shop) -> None:
 
 
 async def test_the_shops_own_indexes_are_left_alone(plain_bare_shop: Shop) -> None:
-    await plain_bare_shop.connection.execute("CREATE INDEX product_orders_om_mine ON product_orders (note)")
+    await plain_bare_shop.connection.execute(
+        "CREATE INDEX product_orders_om_mine ON product_orders (note)"
+    )
     await lines(plain_bare_shop)
     assert "product_orders_om_mine" in await indexes(plain_bare_shop)
 
@@ -104,8 +106,13 @@ async def test_old_transactions_are_named_before_waiting(plain_bare_shop: Shop) 
 
 
 async def test_the_shop_never_queues_behind_the_alter(plain_bare_shop: Shop) -> None:
-    """D12: an ALTER that waits for one reader makes every later reader wait behind it; ours gives way and tries again."""
-    await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
+    """D12: an ALTER that waits for one reader makes every later reader wait behind it.
+
+    Ours gives way and tries again.
+    """
+    await plain_bare_shop.connection.execute(
+        "ALTER TABLE product_orders DROP COLUMN provider_referans"
+    )
     reader = plain_bare_shop.connection.transaction()
     await reader.start()
     await plain_bare_shop.connection.execute("SELECT count(*) FROM product_orders")
@@ -169,20 +176,29 @@ async def test_the_django_migration_runs_there_and_back(bare_shop: Shop, tmp_pat
 
 def _django(directory: Path, dsn: str, target: str) -> None:
     done = subprocess.run(
-        [sys.executable, "run.py", dsn, target], cwd=directory, capture_output=True, text=True, check=False
+        [sys.executable, "run.py", dsn, target],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_long_table_names_leave_room_for_the_indexs_own() -> None:
-    from order_monitor.shop.columns import Column, Table
+    from order_monitor.shop.schema.columns import Column, Table
 
     text = "character varying"
-    columns = {n: Column(n, text) for n in ("id", "external_status", "sent_at", "pin_code", "provider_referans")}
+    columns = {
+        n: Column(n, text)
+        for n in ("id", "external_status", "sent_at", "pin_code", "provider_referans")
+    }
     changes = Migration.wanted(_bare(), Table("public", "t" * 63, columns))
     names = [c.index for c in changes if c.index]
     assert len(set(names)) == 3
-    assert all(len(n) <= 63 and re.search(r"_om_(open|referans|unknown)_[0-9a-f]{8}$", n) for n in names)
+    assert all(
+        len(n) <= 63 and re.search(r"_om_(open|referans|unknown)_[0-9a-f]{8}$", n) for n in names
+    )
 
 
 def _bare() -> Migration:
@@ -201,4 +217,6 @@ async def test_undone_the_django_migration_leaves_what_was_there_before(bare_sho
     assert "DROP TABLE IF EXISTS" in text
     await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")
     table = await plan.table()
-    assert 'DROP COLUMN IF EXISTS "provider_referans"' in as_django(plan.wanted(table), await plan.missing(table))
+    assert 'DROP COLUMN IF EXISTS "provider_referans"' in as_django(
+        plan.wanted(table), await plan.missing(table)
+    )

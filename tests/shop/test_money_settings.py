@@ -8,7 +8,13 @@ import pytest
 
 from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.money_settings import Agreement, Daemon, MoneySettings, digest_of, is_digest_of
+from order_monitor.shop.money_settings import (
+    Agreement,
+    Daemon,
+    MoneySettings,
+    digest_of,
+    is_digest_of,
+)
 from order_monitor.watch.system_clock import SystemClock
 from tests.shops import Shop
 
@@ -20,7 +26,7 @@ MONEY = MoneySettings("public")
 @pytest.fixture
 async def database(plain_shop: Shop) -> Database:
     database = plain_shop.database()
-    async for _ in Migration(database, plain_shop.layout, SystemClock()).apply():
+    async for _ in Migration(database, plain_shop.table_config, SystemClock()).apply():
         pass
     return database
 
@@ -54,9 +60,16 @@ async def test_what_differs_is_told_and_replaced_by_whoever_may(database: Databa
     assert [str(one) for one in found.differing] == ["b is 3, in force 2"]
     assert found.in_force == OLD
     found = await reconcile(database, NEW, may_replace=True, by="Ayşe")
-    assert ([one.key for one in found.replaced], found.differing, found.in_force) == (["b"], (), NEW)
+    assert ([one.key for one in found.replaced], found.differing, found.in_force) == (
+        ["b"],
+        (),
+        NEW,
+    )
     async with database.transaction() as connection:
-        assert {key: kept.stored_by for key, kept in (await MONEY.kept(connection)).items()} == {"a": "x", "b": "Ayşe"}
+        assert {key: kept.stored_by for key, kept in (await MONEY.kept(connection)).items()} == {
+            "a": "x",
+            "b": "Ayşe",
+        }
 
 
 @pytest.mark.parametrize(
@@ -108,20 +121,30 @@ async def test_a_daemon_is_seen_as_soon_as_it_agrees_and_no_more_when_it_leaves(
         assert row is not None
         assert tuple(row) == ("me", "host", 7, "daemon", "1", digest_of(OLD))
     await reconcile(database, NEW, me=ME)
-    assert await plain_shop.connection.fetchval("SELECT settings FROM order_monitor_presence") == digest_of(OLD)
+    assert await plain_shop.connection.fetchval(
+        "SELECT settings FROM order_monitor_presence"
+    ) == digest_of(OLD)
     async with database.transaction() as connection:
         await MONEY.leave(connection, ME)
-    assert await plain_shop.connection.fetchval("SELECT settings FROM order_monitor_presence") is None
+    assert (
+        await plain_shop.connection.fetchval("SELECT settings FROM order_monitor_presence") is None
+    )
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
 async def test_of_many_that_start_at_once_all_that_agree_go_by_the_same(
     plain_shop: Shop, database: Database, *, is_empty: bool
 ) -> None:
-    """All are let go at the same moment, each with a connection of its own; one set is in force, and the others know it."""
+    """All are let go at the same moment, each with a connection of its own.
+
+    One set is in force, and the others know it.
+    """
     if not is_empty:
         await reconcile(database, {"a": "0", "b": "0"})
-    everyone = [({"a": str(n % 3), "b": "x"}, replace(ME, id=f"d{n}"), plain_shop.database()) for n in range(9)]
+    everyone = [
+        ({"a": str(n % 3), "b": "x"}, replace(ME, id=f"d{n}"), plain_shop.database())
+        for n in range(9)
+    ]
     for _, _, own in everyone:
         async with own.transaction() as connection:
             await connection.execute("SELECT 1")
@@ -134,7 +157,11 @@ async def test_of_many_that_start_at_once_all_that_agree_go_by_the_same(
     found = await asyncio.gather(*(start(*one) for one in everyone))
     async with database.transaction() as connection:
         in_force = await MONEY.read(connection)
-    agree = [own for (own, _, _), agreement in zip(everyone, found, strict=True) if not agreement.differing]
+    agree = [
+        own
+        for (own, _, _), agreement in zip(everyone, found, strict=True)
+        if not agreement.differing
+    ]
     assert len(agree) == 3
     assert {tuple(own.items()) for own in agree} == {tuple(in_force.items())}
     assert sum(bool(agreement.replaced) for agreement in found) == (0 if is_empty else 1)
@@ -144,6 +171,17 @@ async def test_of_many_that_start_at_once_all_that_agree_go_by_the_same(
 def test_the_digest_is_short_and_goes_by_every_value() -> None:
     assert len(digest_of(OLD)) == 14
     assert int(digest_of(OLD), 16) >= 0
-    assert len({digest_of(OLD), digest_of(NEW), digest_of({"a": "1"}), digest_of({"a": "2"}), digest_of({})}) == 5
+    assert (
+        len(
+            {
+                digest_of(OLD),
+                digest_of(NEW),
+                digest_of({"a": "1"}),
+                digest_of({"a": "2"}),
+                digest_of({}),
+            }
+        )
+        == 5
+    )
     assert is_digest_of(digest_of({"a": "1"}), OLD, NEW)
     assert not is_digest_of(digest_of(OLD), {"a": "1"}, OLD), "what is not stored is nobody's"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Refused, Unreachable, Waiting
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import Rules, StuckReason, Write
 from order_monitor.core.errors import (
     OrderMonitorError,
@@ -23,11 +25,10 @@ from order_monitor.core.errors import (
 from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.shop.ledger import values_of
-from order_monitor.shop.order_reader import SLICE, Slice
+from order_monitor.shop.reading import orders as reading
+from order_monitor.shop.reading.orders import SLICE, Slice
 from order_monitor.shop.repository import Orders
-from order_monitor.shop.statements import UPDATE_PARAMETERS
+from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
 from tests.writing import write_all
 
@@ -35,8 +36,12 @@ DAY = 86_400.0
 PIN = Pin("AB12-CD34-EF56-GH78")
 
 
-def found(order: Order, answer: Answer, *, age: float = 130.5, account: str = "default") -> Finding:
-    return Finding(order, answer, seen_at=(order.sent_at or NOW) + age, checks=3, account=account)
+def found(
+    order: Order, answer: Answer, *, age: float = 130.5, account: str = "default"
+) -> CheckResult:
+    return CheckResult(
+        order, answer, seen_at=(order.sent_at or NOW) + age, checks=3, account=account
+    )
 
 
 async def prepared(shop: Shop, **changes: Any) -> Orders:
@@ -45,7 +50,7 @@ async def prepared(shop: Shop, **changes: Any) -> Orders:
     return orders
 
 
-async def record_one(shop: Shop, order_id: str, answer: Answer, **changes: Any) -> Result:
+async def record_one(shop: Shop, order_id: str, answer: Answer, **changes: Any) -> WriteResult:
     orders = await prepared(shop)
     results = await orders.record([found(shop.order(order_id, **changes), answer)])
     assert len(results) == 1
@@ -100,20 +105,26 @@ async def test_what_was_read_before_a_scan_was_cut_has_been_given(plain_shop: Sh
 
 async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:
     tenant = str(uuid.uuid4())
-    order_id = await shop.add(tenant_id=tenant, referans="1760885915220128")
+    order_id = await shop.add(tenant_id=tenant, reference="1760885915220128")
     (order,) = (await shop.orders().scan()).orders
     assert order == Order(order_id, "sent", NOW - 100, "1760885915220128", tenant, registered=True)
     if shop.spelling is SHOP:
-        await shop.connection.execute('UPDATE product_orders SET "lastSyncAt" = to_timestamp($1::float8)', NOW - 7)
+        await shop.connection.execute(
+            'UPDATE product_orders SET "lastSyncAt" = to_timestamp($1::float8)', NOW - 7
+        )
         (order,) = (await shop.orders().scan()).orders
         assert order.last_sync_at == NOW - 7
 
 
-@pytest.mark.parametrize("value", ["infinity", "-infinity", "20000-01-01", "0001-01-01 BC", "1970-01-01"])
+@pytest.mark.parametrize(
+    "value", ["infinity", "-infinity", "20000-01-01", "0001-01-01 BC", "1970-01-01"]
+)
 async def test_times_that_are_no_dates_harm_nobody(plain_shop: Shop, value: str) -> None:
     """B4: one such row must not break the whole fetch, nor decide a deadline."""
     bad, good = await plain_shop.add(), await plain_shop.add()
-    await plain_shop.connection.execute(f"UPDATE product_orders SET sent_at = '{value}' WHERE id = $1::uuid", bad)
+    await plain_shop.connection.execute(
+        f"UPDATE product_orders SET sent_at = '{value}' WHERE id = $1::uuid", bad
+    )
     scan = await plain_shop.orders().scan()
     reasons = {o.id: o.skip_reason(NOW) for o in scan.orders}
     assert reasons[good] is None
@@ -121,7 +132,9 @@ async def test_times_that_are_no_dates_harm_nobody(plain_shop: Shop, value: str)
 
 
 @pytest.mark.parametrize("session_zone", ["UTC", "Asia/Baku", "America/New_York"])
-async def test_times_without_a_zone_mean_the_configured_one(plain_shop: Shop, session_zone: str) -> None:
+async def test_times_without_a_zone_mean_the_configured_one(
+    plain_shop: Shop, session_zone: str
+) -> None:
     """B3: whatever zone the role or the session has."""
     shop = plain_shop
     name = await shop.connection.fetchval("SELECT current_database()")
@@ -161,13 +174,15 @@ async def test_discovery_uses_its_index_and_not_the_final_rows(shop: Shop) -> No
     unknown = orders.reader.queries.unknown_sql()
     assert unknown is not None
     await shop.connection.execute("SET plan_cache_mode = force_generic_plan")
-    since = orders.reader.queries.since_sql().replace("$1", "extract(epoch FROM now() - interval '1 minute')")
+    since = orders.reader.queries.since_sql().replace(
+        "$1", "extract(epoch FROM now() - interval '1 minute')"
+    )
     for sql in (orders.reader.queries.scan_sql(), unknown, since):
         plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {sql}"))
         assert "_om_" in plan, plan
         assert "Seq Scan" not in plan
     ids = [o.id for o in (await orders.scan()).orders[:5]]
-    lock = orders.ledger.statements.lock_sql().replace("$1", f"ARRAY{ids}")
+    lock = orders.row_writer.statements.lock_sql().replace("$1", f"ARRAY{ids}")
     plan = "\n".join(r[0] for r in await shop.connection.fetch(f"EXPLAIN {lock}"))
     assert "Seq Scan" not in plan
 
@@ -206,7 +221,7 @@ async def test_orders_are_read_again_as_they_are_now(shop: Shop) -> None:
     await shop.set(changed, provider_referans="another")
     found = {order.id: order for order in await orders.reread(known)}
     assert found.keys() == {same, changed}
-    assert found[changed].referans == "another"
+    assert found[changed].reference == "another"
     assert found[same] == next(order for order in (await orders.scan()).orders if order.id == same)
 
 
@@ -217,9 +232,13 @@ async def test_a_completed_order_gets_its_pin(shop: Shop) -> None:
     order_id = await shop.add()
     before = await shop.row(order_id)
     result = await record_one(shop, order_id, Completed(PIN, "Yüklendi"))
-    assert result.fate is Fate.WRITTEN
+    assert result.fate is WriteStatus.WRITTEN
     row = await shop.row(order_id)
-    assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", PIN.reveal(), "Yüklendi")
+    assert (row["external_status"], row["pin_code"], row["note"]) == (
+        "completed",
+        PIN.reveal(),
+        "Yüklendi",
+    )
     written = {"external_status", "pin_code", "note"}
     if shop.spelling is SHOP:
         assert row["duration_ms"] == 130_500
@@ -228,27 +247,39 @@ async def test_a_completed_order_gets_its_pin(shop: Shop) -> None:
         assert row["provider_message"] == "Yüklendi"
         written |= {"duration_ms", "completed_at", "last_sync_at", "provider_message"}
         assert row["status"] == "pending"
-    assert {k: v for k, v in row.items() if k not in written} == {k: v for k, v in before.items() if k not in written}
+    assert {k: v for k, v in row.items() if k not in written} == {
+        k: v for k, v in before.items() if k not in written
+    }
 
 
 async def test_a_top_up_without_pin_leaves_the_column_alone(shop: Shop) -> None:
     order_id = await shop.add(note="first")
     await record_one(shop, order_id, Completed(None, "Yüklendi"))
     row = await shop.row(order_id)
-    assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", None, "first | Yüklendi")
+    assert (row["external_status"], row["pin_code"], row["note"]) == (
+        "completed",
+        None,
+        "first | Yüklendi",
+    )
 
 
 async def test_a_cancelled_order_fails_without_pin(shop: Shop) -> None:
     order_id = await shop.add()
     await record_one(shop, order_id, Cancelled("Oyuncu bulunamadı"))
     row = await shop.row(order_id)
-    assert (row["external_status"], row["pin_code"], row["note"]) == ("failed", None, "Oyuncu bulunamadı")
+    assert (row["external_status"], row["pin_code"], row["note"]) == (
+        "failed",
+        None,
+        "Oyuncu bulunamadı",
+    )
 
 
 async def test_the_shops_own_words_are_written(shop: Shop) -> None:
     orders = await prepared(shop, rules=Rules(completed="done", failed="rejected"))
     one, two = await shop.add(), await shop.add()
-    await orders.record([found(shop.order(one), Completed(None)), found(shop.order(two), Cancelled())])
+    await orders.record(
+        [found(shop.order(one), Completed(None)), found(shop.order(two), Cancelled())]
+    )
     assert (await shop.row(one))["external_status"] == "done"
     assert (await shop.row(two))["external_status"] == "rejected"
 
@@ -257,11 +288,11 @@ async def test_waiting_is_written_once(shop: Shop) -> None:
     order_id = await shop.add()
     orders = await prepared(shop)
     first = (await orders.record([found(shop.order(order_id), Waiting("bekleniyor"))]))[0]
-    assert first.fate is Fate.WRITTEN
+    assert first.fate is WriteStatus.WRITTEN
     row = await shop.row(order_id)
     assert (row["external_status"], row["note"]) == ("processing", "bekleniyor")
     again = (await orders.record([found(shop.order(order_id), Waiting("bekleniyor"), age=200)]))[0]
-    assert again.fate is Fate.UNCHANGED
+    assert again.fate is WriteStatus.UNCHANGED
     after = await shop.row(order_id)
     if shop.spelling is SHOP:
         assert after.pop("last_sync_at") > row.pop("last_sync_at")
@@ -283,26 +314,30 @@ async def test_only_open_rows_are_ever_changed(shop: Shop, status: str | None) -
     order_id = await shop.add(status)
     before = await shop.row(order_id)
     result = await record_one(shop, order_id, Completed(None, "x"))
-    assert result.fate is Fate.GONE
+    assert result.fate is WriteStatus.GONE
     assert await shop.row(order_id) == before
 
 
 @pytest.mark.parametrize("status", ["failed", "refunded", "not_sent", None])
-async def test_a_pin_for_an_order_that_ended_otherwise_is_a_persons(shop: Shop, status: str | None) -> None:
+async def test_a_pin_for_an_order_that_ended_otherwise_is_a_persons(
+    shop: Shop, status: str | None
+) -> None:
     order_id = await shop.add(status)
     before = await shop.row(order_id)
     result = await record_one(shop, order_id, Completed(PIN, "x"))
-    assert (result.fate, result.review) == (Fate.GONE, StuckReason.PIN_FOR_ENDED)
+    assert (result.fate, result.review) == (WriteStatus.GONE, StuckReason.PIN_FOR_ENDED)
     assert await shop.row(order_id) == before
     assert await reviews(shop) == {(order_id, "pin_for_ended")}
 
 
 @pytest.mark.parametrize("status", ["completed", "done", "delivered"])
-async def test_a_pin_goes_into_an_order_that_somebody_else_completed_without(shop: Shop, status: str) -> None:
+async def test_a_pin_goes_into_an_order_that_somebody_else_completed_without(
+    shop: Shop, status: str
+) -> None:
     order_id = await shop.add(status)
     before = await shop.row(order_id)
     result = await record_one(shop, order_id, Completed(PIN, "x"))
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
     assert await shop.row(order_id) == {**before, "pin_code": PIN.reveal()}
     assert await reviews(shop) == set()
 
@@ -316,20 +351,23 @@ async def reviews(shop: Shop) -> set[tuple[str, str]]:
 
 async def test_a_row_that_is_gone_is_gone(shop: Shop) -> None:
     result = await record_one(shop, str(uuid.uuid4()), Completed(PIN))
-    assert (result.fate, result.detail) == (Fate.GONE, "the row is deleted")
+    assert (result.fate, result.detail) == (WriteStatus.GONE, "the row is deleted")
 
 
 async def test_somebody_elses_uncommitted_end_is_not_overwritten(shop: Shop) -> None:
-    """A1: the shop holds an uncommitted ``refunded``; our write waits for nothing and overwrites nothing."""
+    """A1: the shop holds an uncommitted ``refunded``.
+
+    Our write waits for nothing and overwrites nothing.
+    """
     order_id = await shop.add()
     orders = await prepared(shop)
     finding = found(shop.order(order_id), Completed(PIN))
     transaction = shop.connection.transaction()
     await transaction.start()
     await shop.set(order_id, external_status="refunded")
-    assert (await orders.record([finding]))[0].fate is Fate.LOCKED
+    assert (await orders.record([finding]))[0].fate is WriteStatus.LOCKED
     await transaction.commit()
-    assert (await orders.record([finding]))[0].fate is Fate.GONE
+    assert (await orders.record([finding]))[0].fate is WriteStatus.GONE
     row = await shop.row(order_id)
     assert (row["external_status"], row["pin_code"]) == ("refunded", None)
 
@@ -342,15 +380,19 @@ async def test_a_locked_row_does_not_hold_up_the_others(shop: Shop) -> None:
         await shop.set(ids[1], note="busy")
         results = await orders.record([found(shop.order(i), Completed(Pin(i))) for i in ids])
     fates = {r.finding.order.id: r.fate for r in results}
-    assert fates == {ids[0]: Fate.WRITTEN, ids[1]: Fate.LOCKED, ids[2]: Fate.WRITTEN}
+    assert fates == {
+        ids[0]: WriteStatus.WRITTEN,
+        ids[1]: WriteStatus.LOCKED,
+        ids[2]: WriteStatus.WRITTEN,
+    }
 
 
 async def test_an_order_sent_anew_is_not_ended_by_the_old_answer(shop: Shop) -> None:
     """The answer was about another reference."""
-    order_id = await shop.add(referans="111")
+    order_id = await shop.add(reference="111")
     await shop.set(order_id, provider_referans="222")
-    result = await record_one(shop, order_id, Cancelled("iptal"), referans="111")
-    assert result.fate is Fate.RESENT
+    result = await record_one(shop, order_id, Cancelled("iptal"), reference="111")
+    assert result.fate is WriteStatus.RESENT
     assert (await shop.row(order_id))["external_status"] == "sent"
 
 
@@ -364,10 +406,12 @@ async def test_an_order_sent_anew_is_not_ended_by_the_old_answer(shop: Shop) -> 
     ],
 )
 async def test_stuck_orders_stay_open(shop: Shop, answer: Answer, reason: StuckReason) -> None:
-    order_id = await shop.add(pin="STORED" if reason in ("pin_differs", "failed_with_pin") else None)
+    order_id = await shop.add(
+        pin="STORED" if reason in ("pin_differs", "failed_with_pin") else None
+    )
     before = await shop.row(order_id)
     result = await record_one(shop, order_id, answer)
-    assert (result.fate, result.stuck) == (Fate.STUCK, reason)
+    assert (result.fate, result.stuck) == (WriteStatus.STUCK, reason)
     after = await shop.row(order_id)
     before.pop("last_sync_at", None)
     after.pop("last_sync_at", None)
@@ -389,7 +433,9 @@ async def test_control_characters_do_not_reach_the_table(shop: Shop) -> None:
 
 
 async def poisoned(shop: Shop, check: str) -> None:
-    await shop.connection.execute(f"ALTER TABLE product_orders ADD CONSTRAINT poison CHECK ({check})")
+    await shop.connection.execute(
+        f"ALTER TABLE product_orders ADD CONSTRAINT poison CHECK ({check})"
+    )
 
 
 async def test_one_bad_row_never_sinks_its_batch(shop: Shop) -> None:
@@ -397,12 +443,15 @@ async def test_one_bad_row_never_sinks_its_batch(shop: Shop) -> None:
     ids = [await shop.add() for _ in range(9)]
     await poisoned(shop, f"\"{shop.spelling.name('pin_code')}\" <> 'POISON'")
     orders = await prepared(shop)
-    findings = [found(shop.order(i), Completed(Pin("POISON" if n == 4 else f"P-{n}"))) for n, i in enumerate(ids)]
+    findings = [
+        found(shop.order(i), Completed(Pin("POISON" if n == 4 else f"P-{n}")))
+        for n, i in enumerate(ids)
+    ]
     results = {r.finding.order.id: r for r in await write_all(orders, findings)}
     for n, order_id in enumerate(ids):
         row = await shop.row(order_id)
         if n == 4:
-            assert results[order_id].fate is Fate.STUCK
+            assert results[order_id].fate is WriteStatus.STUCK
             assert results[order_id].stuck is StuckReason.REJECTED_BY_DATABASE
             assert "constraint poison" in results[order_id].detail
             assert "POISON" not in results[order_id].detail, "C4"
@@ -414,9 +463,15 @@ async def test_one_bad_row_never_sinks_its_batch(shop: Shop) -> None:
 async def test_a_message_the_database_refuses_does_not_cost_the_pin(shop: Shop) -> None:
     order_id = await shop.add()
     await poisoned(shop, f"\"{shop.spelling.name('note')}\" <> 'bad words'")
-    assert (await record_one(shop, order_id, Completed(PIN, "bad words"))).fate is Fate.WRITTEN
+    assert (
+        await record_one(shop, order_id, Completed(PIN, "bad words"))
+    ).fate is WriteStatus.WRITTEN
     row = await shop.row(order_id)
-    assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", PIN.reveal(), None)
+    assert (row["external_status"], row["pin_code"], row["note"]) == (
+        "completed",
+        PIN.reveal(),
+        None,
+    )
 
 
 async def test_a_database_that_cannot_store_the_text_gets_the_pin(server_latin: str) -> None:
@@ -425,7 +480,9 @@ async def test_a_database_that_cannot_store_the_text_gets_the_pin(server_latin: 
 
     async with Shop.create(server_latin, PLAIN) as shop:
         order_id = await shop.add()
-        assert (await record_one(shop, order_id, Completed(PIN, "İşlem tamam ✓"))).fate is Fate.WRITTEN
+        assert (
+            await record_one(shop, order_id, Completed(PIN, "İşlem tamam ✓"))
+        ).fate is WriteStatus.WRITTEN
         assert (await shop.row(order_id))["pin_code"] == PIN.reveal()
 
 
@@ -456,17 +513,23 @@ CREATE TRIGGER meddle BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCT
     ids=["vetoed", "other pin", "kept open", "raises"],
 )
 async def test_a_meddling_trigger_is_seen(shop: Shop, body: str) -> None:
-    """A11: zero rows do not mean that somebody else was faster, and what is returned is compared with what was meant."""
+    """A11: zero rows do not mean that somebody else was faster, and what is returned is compared
+    with what was meant.
+    """
     names = {"pin": shop.spelling.name("pin_code"), "status": shop.spelling.name("external_status")}
     order_id = await shop.add()
     await shop.connection.execute(TRIGGER.format(body=body.format(**names)))
     result = await record_one(shop, order_id, Completed(PIN))
     row = await shop.row(order_id)
     if "FORGED" in body:
-        assert (result.fate, row["external_status"], row["pin_code"]) == (Fate.WRITTEN, "completed", "FORGED")
+        assert (result.fate, row["external_status"], row["pin_code"]) == (
+            WriteStatus.WRITTEN,
+            "completed",
+            "FORGED",
+        )
         assert result.notice == "the table holds another PIN than was written"
         return
-    assert result.fate is Fate.STUCK
+    assert result.fate is WriteStatus.STUCK
     assert PIN.reveal() not in result.detail
     assert (row["external_status"], row["pin_code"]) == ("sent", None)
 
@@ -481,7 +544,7 @@ async def test_our_own_commit_is_recognised_when_its_word_was_lost(shop: Shop) -
     other.attempted = Write(Outcome.COMPLETED, "completed", pin=PIN)
     await shop.set(theirs, external_status="completed", pin_code="ELSE")
     results = {r.finding.order.id: r.fate for r in await orders.record([first, other])}
-    assert results == {ours: Fate.WRITTEN, theirs: Fate.GONE}
+    assert results == {ours: WriteStatus.WRITTEN, theirs: WriteStatus.GONE}
 
 
 async def test_two_findings_about_one_order_are_a_mistake(shop: Shop) -> None:
@@ -489,7 +552,9 @@ async def test_two_findings_about_one_order_are_a_mistake(shop: Shop) -> None:
     order_id = await shop.add()
     orders = await prepared(shop)
     with pytest.raises(AssertionError):
-        await orders.record([found(shop.order(order_id), Completed(PIN)), found(shop.order(order_id), Cancelled())])
+        await orders.record(
+            [found(shop.order(order_id), Completed(PIN)), found(shop.order(order_id), Cancelled())]
+        )
     assert (await shop.row(order_id))["external_status"] == "sent"
 
 
@@ -498,11 +563,17 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
     ids = [await shop.add() for _ in range(200)]
     orders = await prepared(shop)
     answers: Sequence[Answer] = [
-        Completed(Pin(f"P-{n}"), "ok") if n % 3 == 0 else Cancelled("no") if n % 3 == 1 else Waiting()
+        Completed(Pin(f"P-{n}"), "ok")
+        if n % 3 == 0
+        else Cancelled("no")
+        if n % 3 == 1
+        else Waiting()
         for n in range(200)
     ]
-    results = await orders.record([found(shop.order(i), a) for i, a in zip(ids, answers, strict=True)])
-    assert {r.fate for r in results} == {Fate.WRITTEN}
+    results = await orders.record(
+        [found(shop.order(i), a) for i, a in zip(ids, answers, strict=True)]
+    )
+    assert {r.fate for r in results} == {WriteStatus.WRITTEN}
     for n, order_id in enumerate(ids):
         row = await shop.row(order_id)
         assert row["pin_code"] == (f"P-{n}" if n % 3 == 0 else None)
@@ -516,30 +587,42 @@ async def test_a_large_batch_lands_each_pin_on_its_own_order(shop: Shop) -> None
         max_size=20,
     )
 )
-def test_arrays_are_built_from_whole_records(writes: list[tuple[str | None, str | None, bool]]) -> None:
+def test_arrays_are_built_from_whole_records(
+    writes: list[tuple[str | None, str | None, bool]],
+) -> None:
     """A4."""
     rows = [
-        values_of(
-            found(Order(str(n), "sent", NOW, "1"), Waiting()),
-            Write(
-                Outcome.COMPLETED if final else Outcome.PROCESSING,
-                "s",
-                pin=Pin(pin) if pin is not None else None,
-                note=note,
+        record_of(
+            UPDATE,
+            Change(
+                found(Order(str(n), "sent", NOW, "1"), Waiting()),
+                Write(
+                    Outcome.COMPLETED if final else Outcome.PROCESSING,
+                    "s",
+                    pin=Pin(pin) if pin is not None else None,
+                    note=note,
+                ),
+                "sent",
             ),
-            "sent",
         )
         for n, (pin, note, final) in enumerate(writes)
     ]
-    assert {len(row) for row in rows} == {UPDATE_PARAMETERS}
+    assert {len(row) for row in rows} == {len(UPDATE)}
     assert [row[2] for row in rows] == [pin for pin, _, _ in writes]
 
 
 async def test_giving_up(shop: Shop) -> None:
     ids = [await shop.add() for _ in range(4)]
     orders = await prepared(shop)
-    answers: list[Answer] = [Waiting("b"), Refused("3", "x"), Unreachable("timeout"), Completed(PIN)]
-    await orders.record([found(shop.order(i), a, age=DAY + 5) for i, a in zip(ids, answers, strict=True)])
+    answers: list[Answer] = [
+        Waiting("b"),
+        Refused("3", "x"),
+        Unreachable("timeout"),
+        Completed(PIN),
+    ]
+    await orders.record(
+        [found(shop.order(i), a, age=DAY + 5) for i, a in zip(ids, answers, strict=True)]
+    )
     rows = [await shop.row(i) for i in ids]
     assert [r["external_status"] for r in rows] == ["failed", "sent", "sent", "completed"]
     assert rows[0]["note"] == "Timeout: No response after 24h"
@@ -571,7 +654,9 @@ async def test_an_enum_column_works(plain_bare_shop: Shop) -> None:
     assert [o.id for o in scan.unknown] == [odd]
     await orders.record([found(shop.order(order_id), Completed(PIN))])
     assert (await shop.row(order_id))["external_status"] == "completed"
-    with pytest.raises(SettingsError, match=r"statuses\.completed: product_orders\.external_status cannot hold"):
+    with pytest.raises(
+        SettingsError, match=r"statuses\.completed: product_orders\.external_status cannot hold"
+    ):
         await shop.orders(rules=Rules(completed="done")).prepare()
 
 
@@ -584,8 +669,11 @@ async def test_an_id_need_not_be_a_uuid(plain_bare_shop: Shop) -> None:
     )
     orders = await prepared(shop)
     (order,) = await orders.reread((await orders.scan()).orders)
-    assert (await orders.record([found(order, Completed(PIN))]))[0].fate is Fate.WRITTEN
-    assert await shop.connection.fetchval("SELECT pin_code FROM product_orders WHERE id = 'A-17'") == PIN.reveal()
+    assert (await orders.record([found(order, Completed(PIN))]))[0].fate is WriteStatus.WRITTEN
+    assert (
+        await shop.connection.fetchval("SELECT pin_code FROM product_orders WHERE id = 'A-17'")
+        == PIN.reveal()
+    )
 
 
 # --- rights, and a table that changes
@@ -611,7 +699,9 @@ async def test_the_least_rights_are_enough(shop: Shop) -> None:
     """E13: SELECT on the table and UPDATE on the columns written."""
     role = f"r{uuid.uuid4().hex}"
     table = (await prepared(shop)).table
-    columns = ", ".join(c.sql for name, c in table.columns.items() if name not in ("id", "tenant_id", "sent_at"))
+    columns = ", ".join(
+        c.sql for name, c in table.columns.items() if name not in ("id", "tenant_id", "sent_at")
+    )
     await shop.connection.execute(
         f"CREATE ROLE {role} LOGIN PASSWORD 'secret-of-the-role'; GRANT SELECT ON product_orders TO {role};"
         f"GRANT UPDATE ({columns}) ON product_orders TO {role}; {least_rights(role)}"
@@ -621,8 +711,10 @@ async def test_the_least_rights_are_enough(shop: Shop) -> None:
     order_id, waiting = await shop.add(), await shop.add()
     scan = await orders.scan()
     assert len(scan.orders) == 2
-    results = await orders.record([found(shop.order(order_id), Completed(PIN)), found(shop.order(waiting), Waiting())])
-    assert {r.fate for r in results} == {Fate.WRITTEN}
+    results = await orders.record(
+        [found(shop.order(order_id), Completed(PIN)), found(shop.order(waiting), Waiting())]
+    )
+    assert {r.fate for r in results} == {WriteStatus.WRITTEN}
     await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
@@ -636,14 +728,19 @@ async def test_the_table_may_change_under_us(plain_shop: Shop) -> None:
         "ALTER TABLE product_orders ALTER COLUMN pin_code TYPE varchar(500), ADD COLUMN extra int"
     )
     assert len((await orders.scan()).orders) == 2
-    assert (await orders.record([found(shop.order(first), Completed(PIN))]))[0].fate is Fate.WRITTEN
+    assert (await orders.record([found(shop.order(first), Completed(PIN))]))[
+        0
+    ].fate is WriteStatus.WRITTEN
     await shop.connection.execute('ALTER TABLE product_orders RENAME COLUMN pin_code TO "pinCode"')
     finding = found(shop.order(second), Completed(Pin("Y" * 400)))
     with pytest.raises(ShopMisfitError, match="42703"):
         await orders.record([finding])
-    assert (await orders.record([finding]))[0].fate is Fate.WRITTEN, "it looks again"
+    assert (await orders.record([finding]))[0].fate is WriteStatus.WRITTEN, "it looks again"
     assert (
-        await shop.connection.fetchval('SELECT "pinCode" FROM product_orders WHERE id = $1::uuid', second) == "Y" * 400
+        await shop.connection.fetchval(
+            'SELECT "pinCode" FROM product_orders WHERE id = $1::uuid', second
+        )
+        == "Y" * 400
     )
     await shop.connection.execute("ALTER TABLE product_orders DROP COLUMN sent_at")
     with pytest.raises(ShopMisfitError, match="sent_at"):
@@ -656,8 +753,10 @@ async def test_a_widened_column_frees_a_stuck_pin(shop: Shop) -> None:
     finding = found(shop.order(order_id), Completed(Pin("Y" * 121)))
     assert (await orders.record([finding]))[0].stuck is StuckReason.PIN_TOO_WIDE
     column = shop.spelling.name("pin_code")
-    await shop.connection.execute(f'ALTER TABLE product_orders ALTER COLUMN "{column}" TYPE varchar(200)')
-    assert (await orders.record([finding]))[0].fate is Fate.WRITTEN
+    await shop.connection.execute(
+        f'ALTER TABLE product_orders ALTER COLUMN "{column}" TYPE varchar(200)'
+    )
+    assert (await orders.record([finding]))[0].fate is WriteStatus.WRITTEN
     assert (await shop.row(order_id))["pin_code"] == "Y" * 121
 
 
@@ -673,7 +772,9 @@ async def test_two_writers_end_an_order_once(shop: Shop) -> None:
     for order_id in ids:
         fates = sorted(str(r.fate) for r in results if r.finding.order.id == order_id)
         assert fates.count("written") <= 1
-        winner = [r for r in results if r.finding.order.id == order_id and r.fate is Fate.WRITTEN]
+        winner = [
+            r for r in results if r.finding.order.id == order_id and r.fate is WriteStatus.WRITTEN
+        ]
         row = await shop.row(order_id)
         if winner:
             answer = winner[0].finding.answer
@@ -699,7 +800,9 @@ def test_the_table_comes_first() -> None:
 
 
 @pytest.mark.parametrize("answer", [Completed(Pin("PIN-1")), Cancelled("x"), Waiting("y")])
-async def test_a_table_without_tenants_is_written_as_any_other(plain_bare_shop: Shop, answer: Answer) -> None:
+async def test_a_table_without_tenants_is_written_as_any_other(
+    plain_bare_shop: Shop, answer: Answer
+) -> None:
     """The event's tenant is of a type of its own: a bare NULL would be text."""
     await plain_bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN tenant_id")
     await migrate(plain_bare_shop.dsn)
@@ -713,6 +816,47 @@ async def test_a_table_without_tenants_is_written_as_any_other(plain_bare_shop: 
     orders = await prepared(plain_bare_shop)
     (order,) = await orders.reread((await orders.scan()).orders)
     (result,) = await orders.record([found(order, answer)])
-    assert result.fate is Fate.WRITTEN
-    assert await plain_bare_shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 1
+    assert result.fate is WriteStatus.WRITTEN
+    assert (
+        await plain_bare_shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 1
+    )
     assert (await plain_bare_shop.row(order_id))["external_status"] != "sent"
+
+
+async def test_reading_very_many_ends_however_long_it_takes(
+    plain_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part has a statement's time of its own; only one that does not come ends the scan."""
+    monkeypatch.setattr(reading, "SLICE", 2)
+    ids = {await plain_shop.add() for _ in range(12)}
+    database = plain_shop.database(statement_timeout=0.3, margin=0.1)
+    orders = plain_shop.orders(database)
+    await orders.prepare()
+    seen: list[str] = []
+
+    def slowly(part: Slice) -> None:
+        time.sleep(0.15)
+        seen.extend(order.id for order in part.orders)
+
+    await orders.scan(take=slowly)
+    assert sorted(seen) == sorted(ids)
+
+
+async def test_what_is_sent_while_very_many_are_read_is_found_meanwhile_and_once(
+    plain_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SLICE", 2)
+    monkeypatch.setattr(reading, "LOOK_FOR_NEW_EVERY", 0.0)
+    ids = [await plain_shop.add(sent_at=time.time() - 3600 * (n % 2)) for n in range(60)]
+    orders = plain_shop.orders()
+    await orders.prepare()
+    seen: list[str] = []
+    sent: list[asyncio.Task[str]] = []
+
+    def take(part: Slice) -> None:
+        seen.extend(order.id for order in part.orders)
+        if not sent:
+            sent.append(asyncio.create_task(plain_shop.add(sent_at=time.time())))
+
+    await orders.scan(take=take)
+    assert sorted(seen) == sorted([*ids, await sent[0]])

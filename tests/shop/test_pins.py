@@ -1,4 +1,6 @@
-"""PINs that come late, PINs that came before for somebody else, and PINs of two lines: on the shop's real tables."""
+"""PINs that come late, PINs that came before for somebody else, and PINs of two lines: on the
+shop's real tables.
+"""
 
 import uuid
 from collections import Counter
@@ -9,10 +11,10 @@ import pytest
 import structlog
 
 from order_monitor.core.answer import Cancelled, Completed, Garbled, Waiting
+from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding
 from order_monitor.shop.repository import Orders
 from tests.clocks import Drive
 from tests.shop.test_events import events, prepared
@@ -32,7 +34,9 @@ async def carrying(shop: Shop, orders: Orders, package: str | None = PACKAGE) ->
     return order_id
 
 
-async def ended_without(shop: Shop, orders: Orders, package: str | None = PACKAGE, *, pin: str | None = None) -> str:
+async def ended_without(
+    shop: Shop, orders: Orders, package: str | None = PACKAGE, *, pin: str | None = None
+) -> str:
     order_id = await shop.add(package_id=package, pin=pin)
     await orders.record([found(shop.order(order_id), Completed(None, "onaylandı"))])
     return order_id
@@ -46,9 +50,9 @@ async def age(shop: Shop, order_id: str, seconds: float) -> None:
     )
 
 
-async def late(shop: Shop, orders: Orders, order_id: str, pin: str = "LATE-1") -> Finding:
+async def late(shop: Shop, orders: Orders, order_id: str, pin: str = "LATE-1") -> CheckResult:
     (order,) = [o for o in (await orders.scan()).awaiting if o.id == order_id]
-    return Finding(order, Completed(Pin(pin), f"yüklendi {pin}"), NOW, NOW, 4)
+    return CheckResult(order, Completed(Pin(pin), f"yüklendi {pin}"), NOW, NOW, 4)
 
 
 async def test_a_pin_of_two_lines_is_stored_as_two_lines(shop: Shop) -> None:
@@ -67,7 +71,9 @@ async def test_what_ended_without_its_pin_is_asked_on_for_it(shop: Shop) -> None
     order_id = await ended_without(shop, orders)
     direct = await ended_without(shop, orders, str(uuid.uuid4()))
     scan = await orders.scan()
-    assert [o.id for o in scan.awaiting] == [order_id], f"{direct} is of a package that never had one"
+    assert [o.id for o in scan.awaiting] == [order_id], (
+        f"{direct} is of a package that never had one"
+    )
     assert scan.orders == []
     (order,) = scan.awaiting
     assert order.status == "completed"
@@ -82,7 +88,9 @@ async def test_without_packages_it_goes_by_the_account(plain_shop: Shop) -> None
     assert [o.id for o in (await orders.scan()).awaiting] == [order_id]
 
 
-@pytest.mark.parametrize("change", ["off", "refunded", "pin", "deleted", "by a person", "failed", "too old"])
+@pytest.mark.parametrize(
+    "change", ["off", "refunded", "pin", "deleted", "by a person", "failed", "too old"]
+)
 async def test_nothing_else_is_asked_on_for(plain_shop: Shop, change: str) -> None:
     shop = plain_shop
     orders = await prepared(shop, await_pin=0.0 if change == "off" else 900.0)
@@ -94,12 +102,15 @@ async def test_nothing_else_is_asked_on_for(plain_shop: Shop, change: str) -> No
         case "pin":
             await shop.set(order_id, pin_code="by hand")
         case "deleted":
-            await shop.connection.execute("DELETE FROM product_orders WHERE id = $1::uuid", order_id)
+            await shop.connection.execute(
+                "DELETE FROM product_orders WHERE id = $1::uuid", order_id
+            )
         case "by a person":
             await shop.connection.execute("UPDATE order_monitor_events SET source = 'person'")
         case "failed":
             await shop.connection.execute(
-                "UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = $1::uuid", order_id
+                "UPDATE order_monitor_events SET outcome = 'failed' WHERE order_id = $1::uuid",
+                order_id,
             )
         case "too old":
             await age(shop, order_id, 2 * 86_400)
@@ -112,12 +123,21 @@ async def test_a_late_pin_goes_in_with_an_event_that_moves_no_money(shop: Shop) 
     order_id = await ended_without(shop, orders)
     before = await shop.row(order_id)
     (result,) = await orders.record([await late(shop, orders, order_id)])
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
     after = await shop.row(order_id)
     assert after == {**before, "pin_code": "LATE-1"}, "nothing but the PIN"
     *_, event = await events(shop)
     told = {
-        name: event[name] for name in ("from_status", "to_status", "outcome", "has_pin", "repeat", "checks", "message")
+        name: event[name]
+        for name in (
+            "from_status",
+            "to_status",
+            "outcome",
+            "has_pin",
+            "repeat",
+            "checks",
+            "message",
+        )
     }
     assert told == {
         "from_status": "completed",
@@ -138,17 +158,21 @@ async def test_what_an_older_version_ended_without_its_pin_gets_it_too(shop: Sho
     order_id = await ended_without(shop, orders)
     await shop.connection.execute("DELETE FROM order_monitor_dispatches")
     (result,) = await orders.record([await late(shop, orders, order_id)])
-    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (Fate.WRITTEN, "LATE-1")
+    assert (result.fate, (await shop.row(order_id))["pin_code"]) == (WriteStatus.WRITTEN, "LATE-1")
 
 
-async def test_a_pin_for_what_somebody_ended_and_nothing_is_noted_of_is_a_persons(shop: Shop) -> None:
+async def test_a_pin_for_what_somebody_ended_and_nothing_is_noted_of_is_a_persons(
+    shop: Shop,
+) -> None:
     orders = await prepared(shop)
     order_id = await shop.add("completed", noted=False)
     (result,) = await orders.record([found(shop.order(order_id), Completed(PIN))])
-    assert (result.fate, result.review) == (Fate.RESENT, StuckReason.PIN_FOR_ENDED)
+    assert (result.fate, result.review) == (WriteStatus.RESENT, StuckReason.PIN_FOR_ENDED)
 
 
-@pytest.mark.parametrize("mark", ["-", "Yok.", "&nbsp;", "<br>", "PİN  YOK", "(yok)", "—", "\u00a0", "\u200b"])
+@pytest.mark.parametrize(
+    "mark", ["-", "Yok.", "&nbsp;", "<br>", "PİN  YOK", "(yok)", "—", "\u00a0", "\u200b"]
+)
 async def test_a_pin_goes_in_where_any_mark_of_nothing_stands(plain_shop: Shop, mark: str) -> None:
     """In the database's eyes they are not all the same, in those of the program they are."""
     shop, orders = plain_shop, await prepared(plain_shop, **AWAITING)
@@ -161,33 +185,42 @@ async def test_a_pin_goes_in_where_any_mark_of_nothing_stands(plain_shop: Shop, 
     await shop.set(by_shop, external_status="completed")
     finding = found(shop.order(by_shop), Completed(Pin("CODE-77")))
     results = await orders.record([await late(shop, orders, late_one), finding])
-    assert [result.fate for result in results] == [Fate.WRITTEN] * 2
+    assert [result.fate for result in results] == [WriteStatus.WRITTEN] * 2
     assert [(await shop.row(i))["pin_code"] for i in (late_one, by_shop)] == ["LATE-1", "CODE-77"]
 
 
 @pytest.mark.parametrize("status", ["completed", "delivered"])
-async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(shop: Shop, status: str) -> None:
-    """The shop has moved it by its own end, of which there is no event: none tells that this one repeats it."""
+async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(
+    shop: Shop, status: str
+) -> None:
+    """The shop has moved it by its own end, of which there is no event: none tells that this one
+    repeats it.
+    """
     order_id = await shop.add()
     orders = await prepared(shop)
     order = shop.order(order_id)
     await shop.set(order_id, external_status=status)
     (result,) = await orders.record([found(order, Completed(PIN, "tamam"))])
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
     (event,) = await events(shop)
     assert (event["outcome"], event["has_pin"], event["repeat"]) == ("completed", True, True)
     assert (await shop.row(order_id))["pin_code"] == PIN.reveal()
 
 
 async def test_a_late_pin_moves_no_money_though_the_event_of_its_end_is_gone(shop: Shop) -> None:
-    """Events are removed in time, and by restores; an end of another dispatch tells nothing either."""
+    """Events are removed in time, and by restores.
+
+    An end of another dispatch tells nothing either.
+    """
     orders = await prepared(shop, **AWAITING)
     await carrying(shop, orders)
     order_id = await ended_without(shop, orders)
     finding = await late(shop, orders, order_id)
-    await shop.connection.execute("DELETE FROM order_monitor_events WHERE order_id = $1::uuid", order_id)
+    await shop.connection.execute(
+        "DELETE FROM order_monitor_events WHERE order_id = $1::uuid", order_id
+    )
     (result,) = await orders.record([finding])
-    assert (result.fate, result.repeat) == (Fate.WRITTEN, True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
     event = (await events(shop))[-1]
     assert (str(event["order_id"]), event["has_pin"], event["repeat"]) == (order_id, True, True)
 
@@ -200,7 +233,10 @@ async def test_a_late_pin_goes_in_only_where_the_order_stands_as_it_ended(plain_
         found(plain_shop.order(i, status=status, ended_at=NOW), Completed(Pin(f"LATE-{i}")))
         for i, status in ((a, "delivered"), (b, "delivered"))
     ]
-    assert {r.finding.order.id: r.fate for r in await orders.record(findings)} == {a: Fate.GONE, b: Fate.WRITTEN}
+    assert {r.finding.order.id: r.fate for r in await orders.record(findings)} == {
+        a: WriteStatus.GONE,
+        b: WriteStatus.WRITTEN,
+    }
     assert [(await plain_shop.row(i))["pin_code"] for i in (a, b)] == [None, f"LATE-{b}"]
 
 
@@ -211,21 +247,24 @@ async def test_a_late_pin_never_replaces_one(plain_shop: Shop) -> None:
     finding = await late(plain_shop, orders, order_id)
     await plain_shop.set(order_id, pin_code="by hand")
     (result,) = await orders.record([finding])
-    assert result.fate is Fate.GONE
+    assert result.fate is WriteStatus.GONE
     assert (await plain_shop.row(order_id))["pin_code"] == "by hand"
 
 
 @pytest.mark.parametrize(
-    "answer", [Cancelled("iptal"), Waiting("bekliyor"), Completed(None, "x"), Garbled("unknown_state")]
+    "answer",
+    [Cancelled("iptal"), Waiting("bekliyor"), Completed(None, "x"), Garbled("unknown_state")],
 )
 async def test_no_other_answer_changes_what_has_ended(plain_shop: Shop, answer: Any) -> None:
     orders = await prepared(plain_shop, **AWAITING)
     await carrying(plain_shop, orders)
     order_id = await ended_without(plain_shop, orders)
     before = await plain_shop.row(order_id)
-    finding = replace(await late(plain_shop, orders, order_id), answer=answer, seen_at=NOW + 10 * 86_400)
+    finding = replace(
+        await late(plain_shop, orders, order_id), answer=answer, seen_at=NOW + 10 * 86_400
+    )
     (result,) = await orders.record([finding])
-    assert result.fate is Fate.UNCHANGED
+    assert result.fate is WriteStatus.UNCHANGED
     assert await plain_shop.row(order_id) == before
     assert len(await events(plain_shop)) == 2
 
@@ -245,7 +284,7 @@ async def test_a_late_pin_whose_commit_was_not_heard_of_is_known_as_ours(plain_s
     finding = await late(plain_shop, orders, order_id)
     await orders.record([finding])
     (result,) = await orders.record([finding])
-    assert result.fate is Fate.WRITTEN
+    assert result.fate is WriteStatus.WRITTEN
     assert len(await events(plain_shop)) == 3
 
 
@@ -255,11 +294,13 @@ async def test_a_row_that_somebody_holds_is_tried_again(plain_shop: Shop) -> Non
     order_id = await ended_without(plain_shop, orders)
     finding = await late(plain_shop, orders, order_id)
     async with plain_shop.connection.transaction():
-        await plain_shop.connection.execute("SELECT 1 FROM product_orders WHERE id = $1::uuid FOR UPDATE", order_id)
+        await plain_shop.connection.execute(
+            "SELECT 1 FROM product_orders WHERE id = $1::uuid FOR UPDATE", order_id
+        )
         (result,) = await orders.record([finding])
-    assert result.fate is Fate.LOCKED
+    assert result.fate is WriteStatus.LOCKED
     (result,) = await orders.record([finding])
-    assert result.fate is Fate.WRITTEN
+    assert result.fate is WriteStatus.WRITTEN
 
 
 async def test_a_pin_that_does_not_come_is_put_up_for_review_once(shop: Shop) -> None:
@@ -273,7 +314,9 @@ async def test_a_pin_that_does_not_come_is_put_up_for_review_once(shop: Shop) ->
         fresh = await prepared(shop, **AWAITING)
         await fresh.scan()
     assert [line["order_id"] for line in logs if line["event"] == "order.pin_missing"] == [order_id]
-    reviews = await shop.connection.fetch("SELECT order_id::text AS id, kind FROM order_monitor_review")
+    reviews = await shop.connection.fetch(
+        "SELECT order_id::text AS id, kind FROM order_monitor_review"
+    )
     assert [(r["id"], r["kind"]) for r in reviews] == [(order_id, "pin_missing")]
 
 
@@ -286,15 +329,19 @@ async def test_after_a_restart_it_is_waited_for_all_the_same(plain_shop: Shop) -
 
 
 async def test_the_way_of_an_order_whose_pin_comes_late(plain_shop: Shop) -> None:
-    """Through the running engine: the end at once, the PIN when it is there, and no call after that."""
+    """Through the running engine: the end at once, the PIN when it is there, and no call after
+    that.
+    """
     shop = plain_shop
     await carrying(shop, await prepared(shop))
     order_id = await shop.add(package_id=PACKAGE, sent_at=NOW - 100)
     arrives = 240.0
     bench = Bench(
         shop,
-        lambda _: text("OK|2|LATE-1|yüklendi" if bench.clock.elapsed >= arrives else "OK|2| |onaylandı"),
-        layout=AWAITING,
+        lambda _: text(
+            "OK|2|LATE-1|yüklendi" if bench.clock.elapsed >= arrives else "OK|2| |onaylandı"
+        ),
+        table_config=AWAITING,
     )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(20, scan_every=10)
@@ -313,10 +360,12 @@ async def test_what_awaits_its_pin_is_neither_overdue_nor_failed(plain_shop: Sho
     await carrying(shop, orders)
     order_id = await shop.add(package_id=PACKAGE, sent_at=NOW - 90_000)
     await orders.record([found(shop.order(order_id, sent_at=NOW - 90_000), Completed(None, "x"))])
-    bench = Bench(shop, lambda _: text("OK|1| |bekliyor"), layout=AWAITING, give_up_blind=True)
+    bench = Bench(
+        shop, lambda _: text("OK|1| |bekliyor"), table_config=AWAITING, give_up_blind=True
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(1500, scan_every=10)
-        assert not any(bench.engine.board.is_past_deadline(entry) for entry in bench.engine.queue)
+        assert not any(bench.engine.context.is_past_deadline(entry) for entry in bench.engine.queue)
     assert await bench.status(order_id) == "completed"
     assert len(await events(shop)) == 2
 
@@ -327,20 +376,26 @@ class TestOnePinTwoOrders:
     async def test_the_second_order_is_kept_open(self, shop: Shop) -> None:
         a, b = await shop.add(), await shop.add()
         orders = await prepared(shop)
-        first, second = [(await orders.record([found(shop.order(i), Completed(PIN))]))[0] for i in (a, b)]
-        assert (first.fate, second.fate) == (Fate.WRITTEN, Fate.STUCK)
+        first, second = [
+            (await orders.record([found(shop.order(i), Completed(PIN))]))[0] for i in (a, b)
+        ]
+        assert (first.fate, second.fate) == (WriteStatus.WRITTEN, WriteStatus.STUCK)
         assert second.stuck is StuckReason.PIN_DUPLICATE
         assert second.detail == f"order {a} has the same"
         assert (await shop.row(b))["external_status"] == "sent"
         assert (await shop.row(b))["pin_code"] is None
-        kinds = await shop.connection.fetch("SELECT order_id::text AS id, kind FROM order_monitor_review")
+        kinds = await shop.connection.fetch(
+            "SELECT order_id::text AS id, kind FROM order_monitor_review"
+        )
         assert [(r["id"], r["kind"]) for r in kinds] == [(b, "pin_duplicate")]
 
     async def test_within_one_batch_too(self, plain_shop: Shop) -> None:
         ids = [await plain_shop.add() for _ in range(5)]
         orders = await prepared(plain_shop)
         results = await orders.record([found(plain_shop.order(i), Completed(PIN)) for i in ids])
-        assert Counter(r.fate for r in results) == Counter({Fate.WRITTEN: 1, Fate.STUCK: 4})
+        assert Counter(r.fate for r in results) == Counter(
+            {WriteStatus.WRITTEN: 1, WriteStatus.STUCK: 4}
+        )
 
     async def test_after_a_restart_too(self, plain_shop: Shop) -> None:
         a, b = await plain_shop.add(), await plain_shop.add()
@@ -365,7 +420,7 @@ class TestOnePinTwoOrders:
         await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
         await plain_shop.set(order_id, external_status="sent", pin_code=None)
         (result,) = await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
-        assert result.fate is Fate.WRITTEN
+        assert result.fate is WriteStatus.WRITTEN
 
     async def test_another_account_may_sell_the_same(self, plain_shop: Shop) -> None:
         ids = [await plain_shop.add() for _ in range(2)]
@@ -373,7 +428,9 @@ class TestOnePinTwoOrders:
         for order_id, account in zip(ids, ("x", "y"), strict=True):
             order = plain_shop.order(order_id, integration=account)
             await plain_shop.note(order_id, account)
-            assert (await orders.record([found(order, Completed(PIN), account=account)]))[0].fate is Fate.WRITTEN
+            assert (await orders.record([found(order, Completed(PIN), account=account)]))[
+                0
+            ].fate is WriteStatus.WRITTEN
 
     async def test_a_refused_write_leaves_no_claim(self, plain_shop: Shop) -> None:
         """A's row is refused, so A has not got the PIN; B, whose it is, gets it."""
@@ -384,13 +441,13 @@ class TestOnePinTwoOrders:
         )
         (first,) = await orders.record([found(plain_shop.order(a), Completed(PIN))])
         (second,) = await orders.record([found(plain_shop.order(b), Completed(PIN))])
-        assert (first.stuck, second.fate) == (StuckReason.REJECTED_BY_DATABASE, Fate.WRITTEN)
+        assert (first.stuck, second.fate) == (StuckReason.REJECTED_BY_DATABASE, WriteStatus.WRITTEN)
 
     async def test_a_shop_that_sells_one_code_many_times_says_so(self, plain_shop: Shop) -> None:
         ids = [await plain_shop.add() for _ in range(3)]
         orders = await prepared(plain_shop, unique_pins=False)
         results = await orders.record([found(plain_shop.order(i), Completed(PIN)) for i in ids])
-        assert {r.fate for r in results} == {Fate.WRITTEN}
+        assert {r.fate for r in results} == {WriteStatus.WRITTEN}
 
     async def test_a_late_pin_of_somebody_else_does_not_go_in(self, plain_shop: Shop) -> None:
         orders = await prepared(plain_shop, **AWAITING)
@@ -405,7 +462,11 @@ class TestOnePinTwoOrders:
         await prepared(plain_shop)
         bench = Bench(
             plain_shop,
-            lambda r: text("OK|2|RIGHT-1|x" if r == f"r-{b[:8]}" and bench.clock.elapsed > 100 else "OK|2|CACHED-1|x"),
+            lambda r: text(
+                "OK|2|RIGHT-1|x"
+                if r == f"r-{b[:8]}" and bench.clock.elapsed > 100
+                else "OK|2|CACHED-1|x"
+            ),
         )
         async with Drive(bench.engine, bench.clock) as drive:
             await drive.run(60, scan_every=10)
@@ -427,10 +488,16 @@ class TestOutcome:
                 f"NEW.{status} := 'delivered'; END IF; RETURN NEW; END $$; CREATE TRIGGER reword BEFORE UPDATE ON product_orders "
                 "FOR EACH ROW EXECUTE FUNCTION reword()"
             )
-        rules = shop.layout.rules if trigger else replace(shop.layout.rules, completed="done", failed="rejected")
+        rules = (
+            shop.table_config.rules
+            if trigger
+            else replace(shop.table_config.rules, completed="done", failed="rejected")
+        )
         orders = await prepared(shop, rules=rules)
         a, b, c = [await shop.add() for _ in range(3)]
-        await orders.record([found(shop.order(a), Completed(PIN)), found(shop.order(b), Cancelled("iptal"))])
+        await orders.record(
+            [found(shop.order(a), Completed(PIN)), found(shop.order(b), Cancelled("iptal"))]
+        )
         await orders.record([found(shop.order(c), Waiting("x"))])
         told = {str(r["order_id"]): (r["to_status"], r["outcome"]) for r in await events(shop)}
         assert told == {
@@ -444,7 +511,9 @@ class TestOutcome:
         order_id = await plain_shop.add()
         orders = await prepared(plain_shop)
         await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
-        await plain_shop.connection.execute("UPDATE order_monitor_events SET to_status = 'delivered'")
+        await plain_shop.connection.execute(
+            "UPDATE order_monitor_events SET to_status = 'delivered'"
+        )
         await plain_shop.set(order_id, external_status="sent")
         (result,) = await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
         assert result.repeat
@@ -481,7 +550,9 @@ class TestOutcome:
         (event,) = await events(plain_shop)
         assert event["outcome"] == outcome
 
-    async def test_before_migrate_adds_it_nothing_is_read_and_nothing_ends(self, shop: Shop) -> None:
+    async def test_before_migrate_adds_it_nothing_is_read_and_nothing_ends(
+        self, shop: Shop
+    ) -> None:
         orders = await prepared(shop)
         order_id = await shop.add()
         await shop.connection.execute("ALTER TABLE order_monitor_events DROP COLUMN uid")
@@ -492,4 +563,6 @@ class TestOutcome:
             await orders.record([found(shop.order(order_id), Completed(PIN))])
         assert (await shop.row(order_id))["external_status"] == "sent"
         await prepared(shop)
-        assert [o.id for o in (await orders.scan()).orders] == [order_id], "it goes on where it is there"
+        assert [o.id for o in (await orders.scan()).orders] == [order_id], (
+            "it goes on where it is there"
+        )

@@ -1,4 +1,6 @@
-"""Behind a real pgbouncer in transaction mode, where every statement may run on another server connection."""
+"""Behind a real pgbouncer in transaction mode, where every statement may run on another server
+connection.
+"""
 
 import asyncio
 import os
@@ -15,12 +17,12 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 import pytest
 
+from order_monitor.cluster.membership import Membership
 from order_monitor.core.answer import Completed
+from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate
 from order_monitor.demo.postgres import EmbeddedPostgres
-from order_monitor.shop.membership import Membership
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests.commands.test_process import running, settings
@@ -46,8 +48,12 @@ pidfile = {directory}/pid
 
 
 @pytest.fixture
-async def pooled(plain_shop: Shop, server: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The address of the shop's database through the pooler, in transaction mode if nothing else is asked for."""
+async def pooled(
+    plain_shop: Shop, server: EmbeddedPostgres, request: pytest.FixtureRequest
+) -> AsyncIterator[str]:
+    """The address of the shop's database through the pooler, in transaction mode if nothing else is
+    asked for.
+    """
     if PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
     url = urlsplit(plain_shop.dsn)
@@ -58,7 +64,9 @@ async def pooled(plain_shop: Shop, server: EmbeddedPostgres, request: pytest.Fix
     (directory / "users").write_text(f'"{url.username}" "{unquote(url.password or "")}"\n')
     mode = getattr(request, "param", "transaction")
     size = 8 if mode == "session" else 2
-    config = CONFIG.format(mode=mode, size=size, host=server.directory, port=port, directory=directory)
+    config = CONFIG.format(
+        mode=mode, size=size, host=server.directory, port=port, directory=directory
+    )
     (directory / "ini").write_text(config)
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     if user is not None:
@@ -88,7 +96,10 @@ async def _answers(dsn: str) -> None:
 
 
 async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: str) -> None:
-    """A8: names of prepared statements are per-process counters; through a pooler another client's may be run."""
+    """A8: names of prepared statements are per-process counters.
+
+    Through a pooler another client's may be run.
+    """
     foreign = await asyncpg.connect(pooled, statement_cache_size=100)
     ids = [await plain_shop.add() for _ in range(60)]
     orders = plain_shop.orders(plain_shop.database(pooled))
@@ -104,7 +115,7 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
             results = await orders.record(
                 [found(plain_shop.order(i), Completed(Pin(f"P-{i}"))) for i in ids[n : n + 5]]
             )
-            assert {r.fate for r in results} == {Fate.WRITTEN}
+            assert {r.fate for r in results} == {WriteStatus.WRITTEN}
             scan = await orders.scan()
             assert {o.id for o in scan.orders} == set(ids[n + 5 :])
 
@@ -121,11 +132,14 @@ async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) ->
     for writer in writers:
         await writer.prepare()
     batches = [
-        w.record([found(plain_shop.order(i), Completed(Pin(f"P-{n}"))) for i in ids]) for n, w in enumerate(writers)
+        w.record([found(plain_shop.order(i), Completed(Pin(f"P-{n}"))) for i in ids])
+        for n, w in enumerate(writers)
     ]
     results = [r for batch in await asyncio.gather(*batches) for r in batch]
     for order_id in ids:
-        written = [r for r in results if r.finding.order.id == order_id and r.fate is Fate.WRITTEN]
+        written = [
+            r for r in results if r.finding.order.id == order_id and r.fate is WriteStatus.WRITTEN
+        ]
         assert len(written) <= 1
         assert (await plain_shop.row(order_id))["pin_code"] in (None, "P-0", "P-1")
 
@@ -153,7 +167,9 @@ async def test_migrate_works_through_it(plain_shop: Shop, pooled: str) -> None:
     assert await migration.missing(await migration.table()) == []
 
 
-async def test_locks_that_are_worth_nothing_are_refused(plain_shop: Shop, pooled: str, tmp_path: Path) -> None:
+async def test_locks_that_are_worth_nothing_are_refused(
+    plain_shop: Shop, pooled: str, tmp_path: Path
+) -> None:
     """Two processes would both believe that they hold an account, or none could."""
     await plain_shop.add()
     config = settings(pooled, "http://127.0.0.1:9", cluster={"enabled": True})
@@ -198,7 +214,9 @@ async def test_busy_or_not_the_pooler_is_seen(plain_shop: Shop, pooled: str) -> 
 async def test_a_refusal_leaves_nothing_set_on_the_shops_own_connections(
     plain_shop: Shop, pooled: str, pause: float
 ) -> None:
-    """Whatever the program's own looks do at that moment: a limit set by us would be the shop's from then on."""
+    """Whatever the program's own looks do at that moment: a limit set by us would be the shop's
+    from then on.
+    """
     looker = await asyncpg.connect(pooled, statement_cache_size=0)
 
     async def look() -> None:
@@ -218,13 +236,18 @@ async def test_a_refusal_leaves_nothing_set_on_the_shops_own_connections(
         looker.terminate()  # or the transaction it was in would keep one of the pooler's two
     first, second = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(2)]
     async with first.transaction(), second.transaction():
-        assert [await one.fetchval("SHOW idle_session_timeout") for one in (first, second)] == ["0", "0"]
+        assert [await one.fetchval("SHOW idle_session_timeout") for one in (first, second)] == [
+            "0",
+            "0",
+        ]
     for one in (first, second):
         await one.close()
 
 
 @pytest.mark.parametrize("pooled", ["session"], indirect=True)
-async def test_a_pooler_in_session_mode_will_do(plain_shop: Shop, pooled: str, tmp_path: Path) -> None:
+async def test_a_pooler_in_session_mode_will_do(
+    plain_shop: Shop, pooled: str, tmp_path: Path
+) -> None:
     await plain_shop.add()
     config = settings(pooled, "http://127.0.0.1:9", cluster={"enabled": True})
     async with running(tmp_path, config) as run:

@@ -18,7 +18,7 @@ STEADY = ClockMemory(1_000.0, 1_001.0, 0.0)
 @pytest.fixture
 async def ours(plain_shop: Shop) -> Shop:
     """A shop with our own tables."""
-    async for _ in Migration(plain_shop.database(), plain_shop.layout, SystemClock()).apply():
+    async for _ in Migration(plain_shop.database(), plain_shop.table_config, SystemClock()).apply():
         pass
     return plain_shop
 
@@ -33,7 +33,9 @@ async def rows(shop: Shop) -> dict[str, dict[str, Any]]:
 
 
 async def now(shop: Shop) -> float:
-    return float(await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+    return float(
+        await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    )
 
 
 async def test_a_row_is_told_again_and_again(ours: Shop) -> None:
@@ -65,7 +67,9 @@ async def test_what_is_recalled_is_this_boots_and_the_newest(ours: Shop) -> None
     await process(ours, "newer", "once").tell(BOOT, ClockMemory(3.0, 2.0, 100.0))
     memory, _ = await me.recall(BOOT)
     assert memory is not None
-    assert (memory.machine, memory.database, memory.unsteady_until) == (3.0, 2.0, 900.0), "the longest of all"
+    assert (memory.machine, memory.database, memory.unsteady_until) == (3.0, 2.0, 900.0), (
+        "the longest of all"
+    )
     for nothing in ("", "a third boot"):
         assert (await me.recall(nothing)).memory is None
 
@@ -73,7 +77,9 @@ async def test_what_is_recalled_is_this_boots_and_the_newest(ours: Shop) -> None
 async def test_a_row_told_while_the_database_was_ahead_is_not_newer_for_that(ours: Shop) -> None:
     """Its own offset says when it was written, whatever the database's clock showed."""
     await process(ours, "leapt").tell(BOOT, ClockMemory(1.0, 90_002.0, 700.0))
-    await ours.connection.execute("UPDATE order_monitor_presence SET seen_at = seen_at + interval '25 h'")
+    await ours.connection.execute(
+        "UPDATE order_monitor_presence SET seen_at = seen_at + interval '25 h'"
+    )
     await process(ours, "after").tell(BOOT, ClockMemory(1.0, 2.0, 706.0))
     memory, _ = await process(ours, "me").recall(BOOT)
     assert memory is not None
@@ -91,7 +97,13 @@ async def test_a_row_without_offsets_is_not_the_newest(ours: Shop) -> None:
 async def test_who_else_lives(ours: Shop) -> None:
     me = process(ours, "me")
     await me.tell(BOOT, STEADY, "x")
-    for name, kind in (("b", "daemon"), ("c", "daemon"), ("once", "once"), ("ask", "ask"), ("old", "daemon")):
+    for name, kind in (
+        ("b", "daemon"),
+        ("c", "daemon"),
+        ("once", "once"),
+        ("ask", "ask"),
+        ("old", "daemon"),
+    ):
         await process(ours, name, kind).tell(BOOT, STEADY, "y" if name == "c" else "x")
     ahead = process(ours, "ahead")
     await ahead.tell(BOOT, STEADY, "x")

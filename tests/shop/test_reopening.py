@@ -1,4 +1,6 @@
-"""Putting an order back to open: only while nobody can have acted on its end, whoever asks and with whatever settings."""
+"""Putting an order back to open: only while nobody can have acted on its end, whoever asks and with
+whatever settings.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -9,8 +11,8 @@ import pytest
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from tests.shop.test_events import events, prepared
 from tests.shop.test_orders import found
 from tests.shops import Shop
@@ -28,7 +30,7 @@ async def ended(shop: Shop, orders: Orders, answer: Answer | None = None) -> str
 
 async def reopen(shop: Shop, orders: Orders, order_id: str, **changes: Any) -> str:
     async with shop.database().transaction() as connection:
-        reopener = Reopener(orders.table, replace(orders.ledger.layout, **changes))
+        reopener = Reopener(orders.table, replace(orders.row_writer.table_config, **changes))
         return await reopener.reopen(connection, order_id, "wrong", "Ayşe")
 
 
@@ -36,12 +38,17 @@ async def refused(shop: Shop, orders: Orders, order_id: str, why: str, **changes
     before = (await shop.row(order_id), [dict(e) for e in await events(shop)])
     with pytest.raises(ReopenRefusedError, match=why):
         await reopen(shop, orders, order_id, **changes)
-    assert (await shop.row(order_id), [dict(e) for e in await events(shop)]) == before, "and nothing of it stays"
+    assert (await shop.row(order_id), [dict(e) for e in await events(shop)]) == before, (
+        "and nothing of it stays"
+    )
 
 
 async def deliveries(shop: Shop) -> dict[int, str]:
     rows = await shop.connection.fetch("SELECT * FROM order_monitor_deliveries")
-    return {r["event_id"]: "aside" if r["dead_at"] else "done" if r["delivered_at"] else "waits" for r in rows}
+    return {
+        r["event_id"]: "aside" if r["dead_at"] else "done" if r["delivered_at"] else "waits"
+        for r in rows
+    }
 
 
 async def test_who_put_it_back_stands_in_the_event(shop: Shop) -> None:
@@ -56,7 +63,11 @@ async def test_who_put_it_back_stands_in_the_event(shop: Shop) -> None:
         "reopened",
         "Ayşe",
     )
-    assert (back["account"], back["reference"]) == (end["account"], end["reference"]) == ("a1", f"r-{order_id[:8]}")
+    assert (
+        (back["account"], back["reference"])
+        == (end["account"], end["reference"])
+        == ("a1", f"r-{order_id[:8]}")
+    )
     assert back["uid"] not in (None, end["uid"])
     assert (back["has_pin"], back["repeat"], back["consumed_at"]) == (False, False, None)
 
@@ -99,13 +110,26 @@ async def test_an_end_that_was_posted_is_not_taken_back_whoever_asks(plain_shop:
     for order_id in (tried, done, replayed):
         await refused(plain_shop, orders, order_id, "was posted to the shop, or tried")
     assert await reopen(plain_shop, orders, waiting) == "sent"
-    assert await deliveries(plain_shop) == {1: "waits", 2: "done", 3: "waits", 4: "aside", 5: "waits"}
+    assert await deliveries(plain_shop) == {
+        1: "waits",
+        2: "done",
+        3: "waits",
+        4: "aside",
+        5: "waits",
+    }
     assert await outbox.counts() == (3, 0), "what was withdrawn is no dead letter"
-    assert await outbox.replay("Ayşe", ids=[4], order_id=waiting, since=9999, dead=True) == [1, 2, 3, 5]
+    assert await outbox.replay("Ayşe", ids=[4], order_id=waiting, since=9999, dead=True) == [
+        1,
+        2,
+        3,
+        5,
+    ]
 
 
 @pytest.mark.parametrize("is_posted", [True, False])
-async def test_an_end_that_nobody_has_put_up_yet_never_will_be(plain_shop: Shop, *, is_posted: bool) -> None:
+async def test_an_end_that_nobody_has_put_up_yet_never_will_be(
+    plain_shop: Shop, *, is_posted: bool
+) -> None:
     """The mark may be set at this very moment, by an upgrade that begins before this event."""
     orders = await (hooked(plain_shop, URL) if is_posted else prepared(plain_shop))
     order_id = await ended(plain_shop, orders)
@@ -116,7 +140,9 @@ async def test_an_end_that_nobody_has_put_up_yet_never_will_be(plain_shop: Shop,
 
 
 async def test_a_reopening_and_the_sweep_at_the_same_time(plain_shop: Shop) -> None:
-    """Whoever is first, no end is both withdrawn and posted, and neither keeps the other waiting for ever."""
+    """Whoever is first, no end is both withdrawn and posted, and neither keeps the other waiting
+    for ever.
+    """
     orders = await prepared(plain_shop)
     ids = [await ended(plain_shop, orders) for _ in range(20)]
     mine = await mark(plain_shop, URL)
@@ -150,7 +176,9 @@ async def test_where_nobody_consumes_an_event_counts_as_untouched(plain_shop: Sh
     await refused(plain_shop, orders, one, "the shop has acted", is_consumed=False)
     assert await reopen(plain_shop, orders, one) == "sent"
     assert [e["consumed_at"] is not None for e in await events(plain_shop)] == [True, True, True]
-    await plain_shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now() WHERE id = 2")
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET consumed_at = now() WHERE id = 2"
+    )
     await refused(plain_shop, orders, other, "the shop has acted")
 
 
@@ -172,4 +200,4 @@ async def test_only_the_end_that_stands_is_taken_back(plain_shop: Shop) -> None:
     await refused(plain_shop, orders, still, "it is open")
     since = await ended(plain_shop, orders)
     await plain_shop.set(since, external_status="refunded")
-    await refused(plain_shop, orders, since, "somebody changed it since")
+    await refused(plain_shop, orders, since, "it has changed since")

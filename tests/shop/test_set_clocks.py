@@ -1,6 +1,8 @@
-"""Times without a zone in the hour that is twice when clocks are set back, and in the one that never is when they are set forward.
+"""Times without a zone in the hour that is twice when clocks are set back, and in the one that
+never is when they are set forward.
 
-The zone is made for the moment: its clocks are set so many seconds from now, so that the database's own clock is in that hour.
+The zone is made for the moment: its clocks are set so many seconds from now, so that the database's
+own clock is in that hour.
 """
 
 import datetime as dt
@@ -11,12 +13,12 @@ import asyncpg
 import pytest
 
 from order_monitor.core.answer import Completed
+from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate
-from order_monitor.shop.columns import Column, Table
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
+from order_monitor.shop.schema.columns import Column, Table
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_orders import found, prepared
 from tests.shops import LAYOUT, Shop
@@ -26,7 +28,9 @@ UTC = dt.UTC
 
 
 def zone(moment: float, *, back: bool) -> str:
-    """Return a zone, at UTC and in summer an hour ahead, whose clocks are set back (or forward) at ``moment``, epoch seconds."""
+    """Return a zone, at UTC and in summer an hour ahead, whose clocks are set back (or forward) at
+    ``moment``, epoch seconds.
+    """
     far = _rule(moment + 150 * 86_400.0, ahead=not back)
     near = _rule(moment, ahead=back)
     return f"XST0XDT-1,{far},{near}" if back else f"XST0XDT-1,{near},{far}"
@@ -41,7 +45,9 @@ def _rule(moment: float, *, ahead: bool) -> str:
 
 
 async def now_of(connection: asyncpg.Connection) -> float:
-    return float(await connection.fetchval("SELECT floor(extract(epoch FROM clock_timestamp()))::float8"))
+    return float(
+        await connection.fetchval("SELECT floor(extract(epoch FROM clock_timestamp()))::float8")
+    )
 
 
 def table_in(time_zone: str) -> Table:
@@ -77,7 +83,10 @@ async def test_what_was_sent_before_clocks_are_set_back_is_not_in_the_future(
 async def test_what_was_sent_behind_it_is_as_old_as_it_is_or_younger(
     plain_bare_shop: Shop, since: float, age: float
 ) -> None:
-    """Never older: it would be given up too early. What was sent in the first of the two hours reads as in the second."""
+    """Never older: it would be given up too early.
+
+    What was sent in the first of the two hours reads as in the second.
+    """
     connection = plain_bare_shop.connection
     now = await now_of(connection)
     moment = now - since
@@ -90,19 +99,27 @@ async def test_what_was_sent_behind_it_is_as_old_as_it_is_or_younger(
 
 
 @pytest.mark.parametrize("until", [-3000.0, -600.0, -1.0, 1.0, 600.0, 3000.0])
-async def test_a_time_that_never_was_is_not_in_the_future_either(plain_bare_shop: Shop, until: float) -> None:
-    """Before clocks are set forward a shop that set its own too early writes such times, behind it one that sets them too late."""
+async def test_a_time_that_never_was_is_not_in_the_future_either(
+    plain_bare_shop: Shop, until: float
+) -> None:
+    """Before clocks are set forward a shop that set its own too early writes such times, behind it
+    one that sets them too late.
+    """
     connection = plain_bare_shop.connection
     now = await now_of(connection)
     table = table_in(zone(now + until, back=False))
-    shops_clock = dt.datetime.fromtimestamp(now + (HOUR if until > 0 else 0.0), UTC).replace(tzinfo=None)
+    shops_clock = dt.datetime.fromtimestamp(now + (HOUR if until > 0 else 0.0), UTC).replace(
+        tzinfo=None
+    )
     assert await connection.fetchval(
         "SELECT $1::timestamp AT TIME ZONE $2 AT TIME ZONE $2 <> $1", shops_clock, table.time_zone
     )
     assert await read(connection, table, f"'{shops_clock}'::timestamp") == now
 
 
-async def test_what_is_in_the_future_by_more_than_clocks_are_set_stays_so(plain_bare_shop: Shop) -> None:
+async def test_what_is_in_the_future_by_more_than_clocks_are_set_stays_so(
+    plain_bare_shop: Shop,
+) -> None:
     connection = plain_bare_shop.connection
     now = await now_of(connection)
     for back in (True, False):
@@ -119,9 +136,12 @@ async def test_what_is_in_the_future_by_more_than_clocks_are_set_stays_so(plain_
 
 
 @pytest.mark.parametrize(
-    "name", ["Asia/Baku", "Europe/Istanbul", "Europe/Berlin", "America/New_York", "Etc/GMT+4", "+04:30"]
+    "name",
+    ["Asia/Baku", "Europe/Istanbul", "Europe/Berlin", "America/New_York", "Etc/GMT+4", "+04:30"],
 )
-async def test_on_all_other_days_nothing_is_read_otherwise(plain_bare_shop: Shop, name: str) -> None:
+async def test_on_all_other_days_nothing_is_read_otherwise(
+    plain_bare_shop: Shop, name: str
+) -> None:
     connection = plain_bare_shop.connection
     table = table_in(name)
     for days in range(1, 400, 7):
@@ -133,7 +153,9 @@ async def test_on_all_other_days_nothing_is_read_otherwise(plain_bare_shop: Shop
         assert await read(connection, table, f"'{written}'::timestamp") == plain
 
 
-async def test_a_look_for_what_is_new_finds_what_was_sent_after_clocks_were_set_back(plain_bare_shop: Shop) -> None:
+async def test_a_look_for_what_is_new_finds_what_was_sent_after_clocks_were_set_back(
+    plain_bare_shop: Shop,
+) -> None:
     """By the shop's clock it was sent earlier than what is known."""
     connection = plain_bare_shop.connection
     now = await now_of(connection)
@@ -147,7 +169,9 @@ async def test_a_look_for_what_is_new_finds_what_was_sent_after_clocks_were_set_
                 )
                 assert is_found, (moment - now, known - now, sent - now)
     assert (
-        Table("s", "t", {"sent_at": Column("sent_at", "timestamp with time zone")}).since("sent_at", "$1")
+        Table("s", "t", {"sent_at": Column("sent_at", "timestamp with time zone")}).since(
+            "sent_at", "$1"
+        )
         == "to_timestamp($1)"
     )
 
@@ -173,7 +197,7 @@ async def test_an_order_sent_in_the_doubled_hour_is_found_young_and_ended(plain_
     (order,) = await orders.reread((await orders.scan()).orders)
     assert (order.sent_at, order.skip_reason(now)) == (now - 100, None)
     (result,) = await orders.record([found(order, Completed(Pin("PIN-1")), age=100)])
-    assert result.fate is Fate.WRITTEN
+    assert result.fate is WriteStatus.WRITTEN
     assert (await shop.row(order_id))["pin_code"] == "PIN-1"
 
 
@@ -205,7 +229,9 @@ async def test_a_time_that_never_was_leads_to_its_own_partition(plain_bare_shop:
     (order,) = await orders.reread((await orders.scan()).orders)
     assert order.sent_at == now
     (result,) = await orders.record([found(order, Completed(Pin("PIN-1")), age=100)])
-    assert result.fate is Fate.WRITTEN
-    row = await shop.connection.fetchrow("SELECT pin_code, sent_at FROM product_orders WHERE id = $1::uuid", order_id)
+    assert result.fate is WriteStatus.WRITTEN
+    row = await shop.connection.fetchrow(
+        "SELECT pin_code, sent_at FROM product_orders WHERE id = $1::uuid", order_id
+    )
     assert row is not None
     assert (row["pin_code"], row["sent_at"]) == ("PIN-1", written)

@@ -1,5 +1,6 @@
 """The table changes under a running program: it is looked at again by itself, and seldom."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,14 +8,17 @@ import pytest
 from order_monitor.core.answer import Completed
 from order_monitor.core.errors import ShopError, ShopMisfitError
 from order_monitor.core.pin import Pin
-from order_monitor.shop.catalogue import LOOK_EVERY
+from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.schema.cache import LOOK_EVERY
 from tests.clocks import ManualClock
 from tests.shop.test_orders import found
 from tests.shops import NOW, Shop
 from tests.watching import watched
 
-ENUM = "CREATE TYPE word AS ENUM ({words}); ALTER TABLE product_orders ALTER {column} DROP DEFAULT, "
+ENUM = (
+    "CREATE TYPE word AS ENUM ({words}); ALTER TABLE product_orders ALTER {column} DROP DEFAULT, "
+)
 AS_ENUM = ENUM + "ALTER {column} TYPE word USING {column}::text::word"
 WORDS = ("not_sent", "sent", "processing", "completed", "failed")
 
@@ -37,10 +41,11 @@ HEALED: dict[str, str] = {
 }
 
 
-def orders_of(shop: Shop, clock: ManualClock, **changes: Any) -> Orders:
-    orders = shop.orders(**changes)
-    orders._catalogue._monotonic = clock.monotonic
-    return orders
+def orders_of(
+    shop: Shop, clock: ManualClock, database: Database | None = None, **changes: Any
+) -> Orders:
+    database = database or shop.database()
+    return Orders(database, replace(shop.table_config, **changes), clock.monotonic)
 
 
 async def end(orders: Orders, shop: Shop, order_id: str) -> None:
@@ -48,14 +53,18 @@ async def end(orders: Orders, shop: Shop, order_id: str) -> None:
     assert [order.id for order in (await orders.scan()).orders] == [order_id]
     results = await orders.record([found(shop.order(order_id), Completed(Pin("PIN-1")))])
     assert results[0].write is not None
-    row = await shop.connection.fetchrow("SELECT external_status::text AS s, pin_code FROM product_orders")
+    row = await shop.connection.fetchrow(
+        "SELECT external_status::text AS s, pin_code FROM product_orders"
+    )
     assert row is not None
     assert tuple(row) == ("completed", "PIN-1")
 
 
 @pytest.mark.parametrize("change", HEALED)
 async def test_it_goes_on_by_itself(plain_shop: Shop, change: str) -> None:
-    """E6: also where nothing fails: a time that lost its zone would be read by another one without a word."""
+    """E6: also where nothing fails: a time that lost its zone would be read by another one without
+    a word.
+    """
     order_id = await plain_shop.add()
     orders = orders_of(plain_shop, ManualClock(), time_zone="UTC")
     assert len((await orders.scan()).orders) == 1
@@ -127,7 +136,9 @@ async def test_what_no_look_mends_is_told_and_tried_again(plain_shop: Shop, chan
     await end(orders, plain_shop, order_id)
 
 
-async def test_the_catalogue_is_read_once_a_minute_however_often_a_look_fails(plain_shop: Shop) -> None:
+async def test_the_catalogue_is_read_once_a_minute_however_often_a_look_fails(
+    plain_shop: Shop,
+) -> None:
     await plain_shop.add()
     async with watched(plain_shop.dsn) as (database, asked):
         clock = ManualClock()

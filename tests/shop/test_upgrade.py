@@ -1,4 +1,6 @@
-"""From the version before: what it has written is read as it was meant, and its keys become the accounts' ids."""
+"""From the version before: what it has written is read as it was meant, and its keys become the
+accounts' ids.
+"""
 
 import uuid
 from dataclasses import replace
@@ -33,11 +35,15 @@ EVENT = (
 
 
 async def upgraded(shop: Shop) -> list[str]:
-    migration = Migration(shop.database(), replace(shop.layout, accounts_from_shop=True), SystemClock())
+    migration = Migration(
+        shop.database(), replace(shop.table_config, accounts_from_shop=True), SystemClock()
+    )
     return [line async for line in migration.apply()]
 
 
-async def test_who_decided_and_why_is_taken_from_what_was_asked_and_not_from_a_name(plain_bare_shop: Shop) -> None:
+async def test_who_decided_and_why_is_taken_from_what_was_asked_and_not_from_a_name(
+    plain_bare_shop: Shop,
+) -> None:
     shop = plain_bare_shop
     await shop.connection.execute(BEFORE)
     written = {
@@ -51,7 +57,9 @@ async def test_who_decided_and_why_is_taken_from_what_was_asked_and_not_from_a_n
     for name, values in written.items():
         await shop.connection.execute(EVENT, ids[name], *values)
     await upgraded(shop)
-    rows = await shop.connection.fetch("SELECT order_id::text AS id, source, cause FROM order_monitor_events")
+    rows = await shop.connection.fetch(
+        "SELECT order_id::text AS id, source, cause FROM order_monitor_events"
+    )
     assert {row["id"]: (row["source"], row["cause"]) for row in rows} == {
         ids["completed"]: ("program", "answer"),
         ids["late"]: ("program", "time_limit"),
@@ -62,7 +70,10 @@ async def test_who_decided_and_why_is_taken_from_what_was_asked_and_not_from_a_n
 
 
 async def test_pauses_and_timing_are_kept_by_ids(plain_bare_shop: Shop) -> None:
-    """A pause whose name fits several accounts pauses all of them; what was learned of several at once is nobody's."""
+    """A pause whose name fits several accounts pauses all of them.
+
+    What was learned of several at once is nobody's.
+    """
     shop = plain_bare_shop
     await shop.connection.execute(BEFORE + PLAIN_TABLES)
     for key in (FIRST, SECOND, OTHER):
@@ -74,9 +85,12 @@ async def test_pauses_and_timing_are_kept_by_ids(plain_bare_shop: Shop) -> None:
     names = [f"main-{FIRST[:8]}", f"main-{OTHER[:8]}"]
     for name in [*names, "gone-00000000", "default"]:
         await shop.connection.execute(
-            "INSERT INTO order_monitor_pauses (account, reason, paused_by) VALUES ($1, $1, 'x')", name
+            "INSERT INTO order_monitor_pauses (account, reason, paused_by) VALUES ($1, $1, 'x')",
+            name,
         )
-        await shop.connection.execute("INSERT INTO order_monitor_timing VALUES ($1, 'p', '{}')", name)
+        await shop.connection.execute(
+            "INSERT INTO order_monitor_timing VALUES ($1, 'p', '{}')", name
+        )
     await upgraded(shop)
     pauses = await shop.connection.fetch("SELECT account, reason FROM order_monitor_pauses")
     assert {row["account"]: row["reason"] for row in pauses} == {
@@ -104,15 +118,15 @@ async def test_by_a_role_that_owns_nothing_all_else_is_made_and_the_owner_is_tol
     database = shop.database(f"postgresql://{role}:pw@{shop.dsn.partition('@')[2]}")
     told: list[str] = []
     with pytest.raises(ShopMisfitError, match="let the owner of the table run") as refused:
-        async for line in Migration(database, shop.layout, SystemClock()).apply():
+        async for line in Migration(database, shop.table_config, SystemClock()).apply():
             told.append(line)  # noqa: PERF401 - what was told before it raised counts
     made = await shop.connection.fetch(
         "SELECT relname FROM pg_class WHERE relname LIKE 'order_monitor_%' AND relkind = 'r'"
     )
-    assert len(made) == 9, "our own tables are there all the same"
+    assert len(made) == 10, "our own tables are there all the same"
     for sql in str(refused.value).splitlines()[1:]:
         await shop.connection.execute(sql)
-    again = [line async for line in Migration(database, shop.layout, SystemClock()).apply()]
+    again = [line async for line in Migration(database, shop.table_config, SystemClock()).apply()]
     assert again == []
     await database.close()
     await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -1,1 +1,3 @@
-"""Years of faults in virtual time: the real engine against a provider, a shop and a network that one seed decides."""
+"""Years of faults in virtual time: the real engine against a provider, a shop and a network, all
+derived from one seed.
+"""

@@ -1,6 +1,7 @@
-"""``make simulate SEEDS=10000``: run so many seeds, tell what broke, shortened.
+"""``make simulate SEEDS=10000``: run this many seeds, and report failures as shortened scenarios.
 
-``python -m tests.simulation --crashes 0-9`` lets a process die at each await of its life, in the small runs of these seeds.
+``python -m tests.simulation --crashes 0-9`` kills a process at each await of its life, in the small
+runs of these seeds.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from tests.simulation.world import BrokenError, play
 
 
 def why(scenario: Scenario) -> str:
-    """Play it, and say what broke; nothing where all held."""
+    """Run it, and return what broke; an empty string if everything held."""
     return judged(scenario)[0]
 
 
 def judged(scenario: Scenario) -> tuple[str, float]:
-    """Play it; return what broke, if anything, and how many seconds went by in it."""
+    """Run it; return what broke, if anything, and how many simulated seconds passed."""
     try:
         return "", run(play(scenario))[1]
     except BrokenError as error:
@@ -34,7 +35,7 @@ def judged(scenario: Scenario) -> tuple[str, float]:
 
 
 def say(text: str) -> None:
-    """Tell it at once."""
+    """Print it immediately."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -76,7 +77,7 @@ def seeds(text: str) -> range:
 
 
 def sweep(chosen: range, every: int) -> int:
-    """Let a process die at each step of the small runs of some seeds."""
+    """Kill a process at each step of the small runs of some seeds."""
     done, began = Sweep(), time.monotonic()
     for seed in chosen:
         before = len(done.broken)
@@ -92,10 +93,18 @@ def main() -> int:
     """Run them."""
     parser = argparse.ArgumentParser(prog="make simulate SEEDS=…")
     parser.add_argument("--seeds", type=seeds, default=range(200), help="how many, or from-to")
-    parser.add_argument("--random", action="store_true", help="begin at a seed nobody has chosen, and print it")
-    parser.add_argument("--short", action="store_true", help="stop at the first, and do not shorten it")
-    parser.add_argument("--crashes", type=seeds, help="die at each step of small runs instead: 200, or from-to")
-    parser.add_argument("--every", type=int, default=1, help="with --crashes: at each k-th step only")
+    parser.add_argument(
+        "--random", action="store_true", help="begin at a seed nobody has chosen, and print it"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="stop at the first, and do not shorten it"
+    )
+    parser.add_argument(
+        "--crashes", type=seeds, help="die at each step of small runs instead: 200, or from-to"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, help="with --crashes: at each k-th step only"
+    )
     given = parser.parse_args()
     if given.crashes is not None:
         return sweep(given.crashes, given.every)
@@ -112,7 +121,9 @@ def main() -> int:
             if given.short:
                 break
             small = shortened(scenario)
-            say(f"  shortened to {len(small.orders)} orders and {len(small.faults)} faults: {why(small)}\n  {small}")
+            say(
+                f"  shortened to {len(small.orders)} orders and {len(small.faults)} faults: {why(small)}\n  {small}"
+            )
         if broken and given.short:
             break
     say(

@@ -1,4 +1,6 @@
-"""The tables beside the orders in the model shop: accounts, pauses, learned timing, and what a reopening changes."""
+"""The other tables in the model shop: accounts, pauses, learned timing, and the changes of a
+reopening.
+"""
 
 import math
 import re
@@ -6,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from order_monitor.shop.event_sql import PERSON, PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.writing.event_sql import PERSON, PROGRAM, WEBHOOK_MARK
 from tests.simulation.posting import POSTING, Delivery, Posting
 from tests.simulation.presence import PRESENT, Present
 from tests.simulation.shared import SHARED, own_of
@@ -19,7 +21,10 @@ _STATUS = re.compile(r"IN \('([a-z_]+)'\) AND NOT")
 
 @dataclass(frozen=True)
 class Login:
-    """A row of integrations. ``address`` and ``sifre`` are right or wrong; ``kod`` is the dealer's own name."""
+    """A row of integrations.
+
+    ``address`` and ``sifre`` are right or wrong; ``kod`` is the dealer's name.
+    """
 
     id: str
     name: str = "shop"
@@ -31,14 +36,14 @@ class Login:
 
 
 class Beside(Posting, Present):
-    """What a connection's statements do to the tables beside."""
+    """The effect of a connection's statements on these tables."""
 
     author: str
     _later: list[Callable[[], None]]
     _changed: "dict[str, tuple[Stored, Stored]]"
 
     async def _lock_first(self, name: str, args: Sequence[Any]) -> None:
-        """Wait for the row that a statement without SKIP LOCKED would wait for."""
+        """Wait for the row lock that a statement without SKIP LOCKED would wait for."""
         if name == "_withdraw_delivery":
             await self._wait_for(f"delivery {args[0]}")
         elif name in ("_put_back", "_withdraw_event"):
@@ -57,7 +62,12 @@ class Beside(Posting, Present):
     def _integrations(self, *_: Any) -> list[Any]:
         rows = [self.store.logins[key] for key in sorted(self.store.logins)]
         self.pool.on_logins(rows)
-        return [{**vars(row), "base_url": row.address, "tenant_id": None} for row in rows]
+        names = ("id", "name", "enabled", "sifre", "provider", "kod")
+        return [
+            {name: getattr(row, name) for name in names}
+            | {"base_url": row.address, "tenant_id": None}
+            for row in rows
+        ]
 
     # --- pauses
 
@@ -65,6 +75,7 @@ class Beside(Posting, Present):
         now = self.store.now()
         paused = {account: until for account, until in self.store.pauses.items() if until > now}
         self.pool.on_pauses(set(paused))
+        self.pool.seen["pauses"] = set(paused)
         return [
             {
                 "account": name,
@@ -94,7 +105,12 @@ class Beside(Posting, Present):
 
     def _last_event(self, _: str, args: Sequence[Any]) -> list[Any]:
         events = [event for event in self.store.events if event.order_id == args[0]]
-        return [{**vars(e), "is_taken": e.consumed_at is not None, "taken": "then"} for e in events[-1:]]
+        names = ("id", "from_status", "to_status", "decided_by", "source", "has_pin")
+        return [
+            {name: getattr(e, name) for name in names}
+            | {"is_taken": e.consumed_at is not None, "taken": "then"}
+            for e in events[-1:]
+        ]
 
     def _lock_event(self, _: str, args: Sequence[Any]) -> list[Any]:
         key = f"event {args[0]}"
@@ -105,11 +121,13 @@ class Beside(Posting, Present):
         return [{"id": event.id}]
 
     def _withdraw_new(self, _: str, args: Sequence[Any]) -> list[Any]:
-        """Put an event aside that nobody has put up."""
+        """Mark as dead an event that was never queued for delivery."""
         event = next(e for e in self.store.events if e.id == args[0])
         if event.id in self.store.deliveries:
             return []
-        aside = Delivery(event.id, event.order_id, self.store.now(), is_dead=True, is_withdrawn=True)
+        aside = Delivery(
+            event.id, event.order_id, self.store.now(), is_dead=True, is_withdrawn=True
+        )
         self._later.append(lambda: self.store.deliveries.update({event.id: aside}))
         return [{"bool": True}]
 
@@ -148,16 +166,26 @@ class Beside(Posting, Present):
         event = next(e for e in self.store.events if e.id == args[0])
         back, reason, by = args[1:]
         was, number, now = event.to_status, self.store.number_of("event"), self.store.now()
-        fresh = replace(event, id=number, from_status=was, to_status=back, message=reason, checks=None, decided_at=now)
+        fresh = replace(
+            event,
+            id=number,
+            from_status=was,
+            to_status=back,
+            message=reason,
+            checks=None,
+            decided_at=now,
+        )
         fresh = replace(fresh, decided_by=by, repeat=False, outcome="reopened", consumed_at=None)
-        fresh = replace(fresh, source=PERSON, cause=PERSON, queued=WEBHOOK_MARK in self._all("settings"))
+        fresh = replace(
+            fresh, source=PERSON, cause=PERSON, queued=WEBHOOK_MARK in self._all("settings")
+        )
         self._events.append(fresh)
 
     def _integration_of(self, row: "Stored") -> str | None:
-        """Which account took an order: its row says so, else its dispatch."""
-        if not self.pool.ledger.layout.accounts_from_shop:
+        """Return the account that took an order: from its row, otherwise from its dispatch."""
+        if not self.pool.row_writer.table_config.accounts_from_shop:
             return None
-        sent = self._newest_dispatches().get((row.id, row.referans.strip()))
+        sent = self._newest_dispatches().get((row.id, row.reference.strip()))
         return own_of(row) or (sent.account if sent is not None else None)
 
     # --- learned timing
@@ -167,10 +195,15 @@ class Beside(Posting, Present):
 
     def _columns(self, _: str, args: Sequence[Any]) -> list[Any]:
         text = {"data_type": "text", "udt_schema": "pg_catalog", "udt_name": "text", "labels": None}
-        return [{"column_name": "sketch", "width": None, "written": True, "is_domain": False, **text}]
+        return [
+            {"column_name": "sketch", "width": None, "written": True, "is_domain": False, **text}
+        ]
 
     def _sketches(self, *_: Any) -> list[Any]:
-        return [{"account": a, "package": p, "sketch": text} for (a, p), text in self.store.sketches.items()]
+        return [
+            {"account": a, "package": p, "sketch": text}
+            for (a, p), text in self.store.sketches.items()
+        ]
 
     def _sketch(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [{"sketch": self.store.sketches.get((args[0], args[1]), "")}]
@@ -189,16 +222,24 @@ class Beside(Posting, Present):
             if row is None or not is_end or event.source != PROGRAM:
                 continue
             if event.sent_at is not None and event.decided_at >= event.sent_at:
-                more: dict[str, Any] = {"age": event.decided_at - event.sent_at, "at": event.decided_at}
+                more: dict[str, Any] = {
+                    "age": event.decided_at - event.sent_at,
+                    "at": event.decided_at,
+                }
                 more |= {"account": event.account, "integration": self._integration_of(row)}
                 found.append(
-                    {"id": row.id, "package": row.package or None, "is_end": event.cause != "time_limit", **more}
+                    {
+                        "id": row.id,
+                        "package": row.package or None,
+                        "is_end": event.cause != "time_limit",
+                        **more,
+                    }
                 )
         return found[: args[0]]
 
 
 def _has_text(pin: str | None) -> bool:
-    """Whether anything but blanks stands in the PIN's place."""
+    """Whether the PIN column contains anything except blanks."""
     return bool((pin or "").strip(" "))
 
 
@@ -226,4 +267,4 @@ STARTS: dict[str, str] = {
     **PRESENT,
     **SHARED,
 }
-"""How the statements about these tables begin, and what does them."""
+"""The beginnings of the statements about these tables, and their handlers."""

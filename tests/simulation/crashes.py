@@ -1,6 +1,7 @@
-"""A small run gone through step by step: its process dies at each await of its life, another takes over, and all must hold.
+"""A small run, step by step: its process dies at each await of its life, another takes over, and
+every invariant must hold.
 
-The same with the connection to the database, which is cut at each statement.
+The same for the connection to the database, which is cut at each statement.
 """
 
 import ast
@@ -18,8 +19,8 @@ from tests.simulation.world import play
 
 
 @dataclass
-class Census:
-    """Where a process stands at each of its steps, and at which of them a COMMIT is on its way."""
+class QueueSummary:
+    """Where a process is at each of its steps, and which of them have a COMMIT in flight."""
 
     at: list[tuple[Place, ...]] = field(default_factory=list)
     committing: set[int] = field(default_factory=set)
@@ -37,7 +38,7 @@ class Census:
             self.committing.add(len(self.at))
 
     def steps(self, every: int = 1) -> list[int]:
-        """Return each k-th step, and of each place the first and the last one."""
+        """Return each k-th step, and the first and the last step at each place."""
         first: dict[Place, int] = {}
         last: dict[Place, int] = {}
         for step, found in enumerate(self.at, 1):
@@ -48,25 +49,28 @@ class Census:
 
     @property
     def statements(self) -> int:
-        """How many statements were sent to the database, by all."""
+        """Return the number of statements sent to the database by all processes."""
         return self.store.statements if self.store is not None else 0
 
     def places(self) -> Counter[Place]:
-        """Count how often it stood where."""
+        """Count how often it was at each place."""
         return Counter(place for found in self.at for place in found)
 
 
-def census(scenario: Scenario) -> Census:
-    """Let it play undisturbed, and return where its first process stood."""
-    found = Census()
+def queue_summary(scenario: Scenario) -> QueueSummary:
+    """Run it without a crash, and return where its first process was."""
+    found = QueueSummary()
     run(play(scenario, found.watch))
     return found
 
 
-def crashes(scenario: Scenario, steps: Iterable[int], committing: set[int]) -> Iterator[tuple[int, str]]:
-    """Let the first process die at each of ``steps``, where a COMMIT is on its way once with it done and once without.
+def crashes(
+    scenario: Scenario, steps: Iterable[int], committing: set[int]
+) -> Iterator[tuple[int, str]]:
+    """Kill the first process at each of ``steps``; with a COMMIT in flight, once with it done and
+    once without.
 
-    Yields the step and what broke, nothing where all held.
+    Yields the step and what broke, empty if everything held.
     """
     for step in steps:
         for commits in (False, True) if step in committing else (False,):
@@ -95,14 +99,18 @@ def awaits(files: Iterable[str]) -> set[tuple[str, int, int]]:
 
 
 def hit(known: set[tuple[str, int, int]], stood: Iterable[Place]) -> set[tuple[str, int, int]]:
-    """Return those awaits at which something stood."""
+    """Return the awaits at which a process was."""
     lines = set(stood)
-    return {(file, a, b) for file, a, b in known if any((file, line) in lines for line in range(a, b + 1))}
+    return {
+        (file, a, b)
+        for file, a, b in known
+        if any((file, line) in lines for line in range(a, b + 1))
+    }
 
 
 @dataclass
 class Sweep:
-    """What going through some small runs came to."""
+    """The result of stepping through some small runs."""
 
     steps: int = 0
     runs: int = 0
@@ -111,8 +119,10 @@ class Sweep:
     broken: list[str] = field(default_factory=list)
 
     def go_through(self, scenario: Scenario, every: int = 1) -> None:
-        """Let the first process of ``scenario`` die at each k-th step, and at each place at its first and its last one."""
-        found = census(scenario)
+        """Kill the first process of ``scenario`` at each k-th step, and at the first and the last
+        step of each place.
+        """
+        found = queue_summary(scenario)
         steps = found.steps(every)
         self.steps += len(steps)
         self.stood.update(place for step in steps for place in found.at[step - 1])
@@ -122,14 +132,14 @@ class Sweep:
                 self.broken.append(f"seed {scenario.seed}, step {step}: {why}")
 
     def cut(self, scenario: Scenario, every: int = 1) -> None:
-        """Let the connection to the database be cut at each k-th statement, once in a run."""
-        for statement in range(1, census(scenario).statements + 1, every):
+        """Cut the connection to the database at each k-th statement, once in a run."""
+        for statement in range(1, queue_summary(scenario).statements + 1, every):
             self.cuts += 1
             if why := _why(replace(scenario, cut_at=statement)):
                 self.broken.append(f"seed {scenario.seed}, cut at statement {statement}: {why}")
 
     def told(self) -> str:
-        """Say it in one line."""
+        """Return it in one line."""
         known = awaits({file for file, _ in self.stood})
         stood = len(hit(known, self.stood))
         return (

@@ -1,4 +1,6 @@
-"""An event loop whose time goes on only when nobody has anything to do: hours pass in milliseconds, and always alike."""
+"""An event loop whose time advances only when every task is idle: hours pass in milliseconds, and
+runs are deterministic.
+"""
 
 import asyncio
 import gc
@@ -12,11 +14,11 @@ from order_monitor.watch.system_clock import SystemClock
 Result = TypeVar("Result")
 
 BUSY = 50_000
-"""How many turns the loop may take without time going on."""
+"""The most turns of the loop without an advance of time."""
 
 
 class _Leap(selectors.DefaultSelector):
-    """Never waits: what would have been waited for is leapt over."""
+    """Never waits: it advances the time instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,41 +49,54 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run ``main`` in virtual time, and leave no task behind; never in debug mode, which makes each step eight times slower."""
+    """Run ``main`` in virtual time, and leave no task behind.
+
+    Never in debug mode, which makes each step eight times slower.
+    """
     try:
         with asyncio.Runner(debug=False, loop_factory=VirtualLoop) as runner:
             return runner.run(main)
     finally:
-        # Each start of the program spares what is there from the collector, for good: here many start in one interpreter.
+        # Each start of the program freezes the existing objects out of the collector for good: here
+        # one interpreter has many starts.
         gc.unfreeze()
 
 
 PLAIN_LEAP = 100.0
-"""Seconds beyond which a change of a clock is no drift, however long nobody has read it."""
+"""Seconds beyond which a clock change counts as a jump instead of drift, regardless of the time
+since the last reading.
+"""
 
 READ_BY = 90.0
 """Seconds within which a process has read its clock."""
 
 
 class SimClock(SystemClock):
-    """A machine's clock: right, ahead or behind by ``step`` seconds, which may change while it runs."""
+    """A machine's clock: right, ahead or behind by ``step`` seconds, which may change at run
+    time.
+    """
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
         self.step = 0.0
         self._read = 0.0
         self._since = float("-inf")
-        """How far it was ahead when it was surely read last before its newest leap, and when that was."""
+        """Return how far it was ahead at the last certain reading before its newest jump, and when
+        that was.
+        """
 
     def leap(self, step: float) -> None:
-        """Be ahead by so much from now on."""
+        """Be ahead by this much from now on."""
         now = self.monotonic()
         if now - self._since >= READ_BY:
             self._read = self.step
         self.step, self._since = step, now
 
     def is_believed(self, began: float) -> bool:
-        """Whether a process that ``began`` then may go by it; what had happened by then, or for a moment only, it cannot know."""
+        """Whether a process that ``began`` at that time may rely on it.
+
+        It cannot know about earlier or momentary changes.
+        """
         is_known = self._since > began + READ_BY and abs(self.step - self._read) > PLAIN_LEAP
         has_leapt = is_known and self.monotonic() - self._since < SETTLING
         return not has_leapt and abs(self.step) < WIDEST + PLAIN_LEAP

@@ -1,4 +1,6 @@
-"""People's commands at the worst moments: each is a process of its own, over the program's own decisions."""
+"""Operators' commands at the worst moments: each is a separate process that uses the program's own
+decisions.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,14 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from order_monitor.commands.ask import Chosen
-from order_monitor.commands.resolve import Decision, _finding, _NotWrittenError, _write
+from order_monitor.commands.resolve import Decision, NotWrittenError, result_of, write_decision
+from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate
 from order_monitor.core.schedule import Now
-from order_monitor.shop.order_history import OrderHistory
-from order_monitor.shop.pauses import Pauses, ends_of
-from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.accounts.pauses import Pauses, ends_of
+from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.routing import ShopAccounts
 from tests.simulation.process import Process
 from tests.simulation.scenario import HOUR, Fault
@@ -27,35 +29,37 @@ _TRIES = 20
 
 
 class People:
-    """Whoever is in charge of the shop."""
+    """The person in charge of the shop."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
 
     async def do(self, fault: Fault) -> None:
-        """Type one command, or two."""
+        """Run one command, or two."""
         await getattr(self, fault.kind)(fault)
 
-    async def _type(self, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]) -> Process:
-        """Run a command to its end; whatever it is refused with is for the person to read."""
+    async def _type(
+        self, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]
+    ) -> Process:
+        """Run a command to its end; a refusal is only a message to the person."""
         process = self._world.make(Now(), author, work)
         assert process.task is not None
         await asyncio.wait({process.task}, timeout=3 * HOUR)
         self._world.check(process.task.done(), "a command did not end")
         if not process.is_dead and not process.task.cancelled():
-            with suppress(OrderMonitorError, ReopenRefusedError, _NotWrittenError):
+            with suppress(OrderMonitorError, ReopenRefusedError, NotWrittenError):
                 process.task.result()
         self._world.gather(process)
         return process
 
     async def ask(self, fault: Fault) -> None:
-        """Ask about all, or about some that are named."""
+        """Ask about all orders, or about some."""
         row = self._world.some(fault, OPEN)
         ids = [row.id] if row is not None and fault.size < 0.5 else None
 
         async def work(process: Process) -> None:
             await _take_accounts(process)
-            await process.once(Chosen(process.orders, ids))
+            await process.once(Chosen(process.orders, ids, lambda *_: True))
 
         await self._type("ask", work)
 
@@ -64,7 +68,7 @@ class People:
         row = self._world.some(fault, OPEN)
         if row is None:
             return
-        await self._world.next_question(row.referans, 60.0)
+        await self._world.next_question(row.reference, 60.0)
         await asyncio.sleep(fault.size * 1.2)
         self._world.touched.add(row.id)
         pin = Pin(f"BY-HAND-{row.id}-{fault.target}") if fault.target % 3 == 0 else None
@@ -75,33 +79,39 @@ class People:
                 scan = await process.orders.scan([row.id])
                 for order in scan.orders:
                     history = OrderHistory(order, has_pin=False, note="", now=scan.now)
-                    finding = _finding(process.orders, history, decision)
+                    finding = result_of(process.orders, history, decision)
                     assert finding is not None
-                    result = await _write(process.database, process.orders, finding, decision)
-                    if result.fate is not Fate.LOCKED:
+                    result = await write_decision(
+                        process.database, process.orders, finding, decision
+                    )
+                    if result.fate is not WriteStatus.LOCKED:
                         return
                 await asyncio.sleep(0.25)
 
         await self._type(PERSON, work)
 
     async def reopen(self, fault: Fault) -> None:
-        """Put an order back to open just after its end, or later."""
-        row = self._world.some(fault, FINAL) if fault.size < 0.3 else await self._world.next_end(900.0)
+        """Reopen an order just after its end, or later."""
+        row = (
+            self._world.some(fault, FINAL)
+            if fault.size < 0.3
+            else await self._world.next_end(900.0)
+        )
         if row is None:
             return
         await asyncio.sleep(fault.size**3 * 40)
 
         async def work(process: Process) -> None:
             await process.orders.prepare()
-            ledger = process.orders.ledger
-            reopener = Reopener(ledger.table, ledger.layout)
+            row_writer = process.orders.row_writer
+            reopener = Reopener(row_writer.table, row_writer.table_config)
             async with process.database.transaction() as connection:
                 await reopener.reopen(connection, row.id, "x", PERSON)
 
         await self._type(PERSON, work)
 
     async def pause(self, fault: Fault) -> None:
-        """Pause an account for a time, or until it is resumed by hand."""
+        """Pause an account for a time, or until a person resumes it."""
         key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
         pauses = Pauses("public")
         seconds = fault.seconds if fault.size < 0.5 else None
@@ -123,7 +133,7 @@ class People:
             await asyncio.sleep(10)
 
     async def release(self, fault: Fault) -> None:
-        """Let through what the brake holds of a login."""
+        """Release what the brake holds of a login."""
         key = self._world.scenario.accounts[fault.target % len(self._world.scenario.accounts)]
 
         async def work(process: Process) -> None:

@@ -1,4 +1,4 @@
-"""The webhook's side of the model shop: what is put up for delivery, tried, taken by its receiver, or put aside."""
+"""The webhook's side of the model shop: deliveries that are queued, tried, received, or dead."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from order_monitor.shop.event_sql import WEBHOOK_MARK
+from order_monitor.shop.writing.event_sql import WEBHOOK_MARK
 from tests.simulation.shared import Setting, Shared
 
 if TYPE_CHECKING:
@@ -15,25 +15,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class Delivery:
-    """A row of order_monitor_deliveries. ``failed_at`` is when its last try ended in vain, None where another is under way."""
+    """A row of order_monitor_deliveries.
+
+    ``failed_at`` is when its last try failed, None while another is in flight.
+    """
 
     event_id: int
     order_id: str
     next_at: float
     attempts: int = 0
     failed_at: float | None = None
+    outcome: str = ""
     is_delivered: bool = False
     is_dead: bool = False
     is_withdrawn: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Whether it is tried no more."""
+        """Whether it is not tried any more."""
         return self.is_delivered or self.is_dead
 
 
 class Posting(Shared):
-    """What a connection's statements do to the deliveries."""
+    """The effect of a connection's statements on the deliveries."""
 
     _later: list[Callable[[], None]]
 
@@ -42,11 +46,13 @@ class Posting(Shared):
             return
         waiting = [d.event_id for d in self.store.deliveries.values() if not d.is_over]
         since = min(waiting) if waiting else max((e.id for e in self.store.events), default=0) + 1
+        if args[2] is not None:
+            since = min(since, args[2])
         value = json.dumps({"since": since, "address": args[0]}, separators=(", ", " : "))
         self._put("settings", WEBHOOK_MARK, Setting(value, self.store.now()))
 
     async def _lock_new_deliveries(self, ids: Iterable[int]) -> None:
-        """Wait for whoever is putting up the same; what is there already is left alone."""
+        """Wait for a transaction that queues the same event; existing rows stay unchanged."""
         for event_id in ids:
             if event_id not in self.store.deliveries:
                 await self._wait_for(f"delivery {event_id}")
@@ -56,7 +62,9 @@ class Posting(Shared):
         return [
             e.id
             for e in self.store.events
-            if first <= e.id <= last and e.id not in self.store.deliveries and not self._is_withdrawn(e)
+            if first <= e.id <= last
+            and e.id not in self.store.deliveries
+            and not self._is_withdrawn(e)
         ]
 
     def _is_withdrawn(self, event: "Event") -> bool:
@@ -65,7 +73,9 @@ class Posting(Shared):
 
     def _sweep(self, _: str, args: Sequence[Any]) -> list[Any]:
         orders = {e.id: e.order_id for e in self.store.events}
-        fresh = [Delivery(event_id, orders[event_id], self.store.now()) for event_id in self._swept(args)]
+        fresh = [
+            Delivery(event_id, orders[event_id], self.store.now()) for event_id in self._swept(args)
+        ]
         self._later.append(lambda: self.store.deliveries.update({d.event_id: d for d in fresh}))
         return fresh
 
@@ -81,7 +91,11 @@ class Posting(Shared):
                 continue
             seen.add(delivery.order_id)
             key = f"delivery {delivery.event_id}"
-            if delivery.next_at <= now and len(claimed) < limit and self.store.locked.get(key, self) is self:
+            if (
+                delivery.next_at <= now
+                and len(claimed) < limit
+                and self.store.locked.get(key, self) is self
+            ):
                 self.store.locked[key] = self
                 claimed.append(delivery)
 
@@ -93,7 +107,11 @@ class Posting(Shared):
 
         self._later.append(take)
         return [
-            {"event": json.dumps(self._event_of(d.event_id), default=str), "attempts": d.attempts + 1} for d in claimed
+            {
+                "event": json.dumps(self._event_of(d.event_id), default=str),
+                "attempts": d.attempts + 1,
+            }
+            for d in claimed
         ]
 
     def _event_of(self, event_id: int) -> dict[str, Any]:
@@ -108,7 +126,13 @@ class Posting(Shared):
     def _dispatch_of(self, event: "Event") -> str:
         rounds = [e for e in self.store.events if e.order_id == event.order_id and e.id < event.id]
         count = sum(e.outcome == "reopened" for e in rounds)
-        fields = (event.order_id, event.account or "", event.reference or "", event.outcome, str(count))
+        fields = (
+            event.order_id,
+            event.account or "",
+            event.reference or "",
+            event.outcome,
+            str(count),
+        )
         return hashlib.sha256(chr(31).join(fields).encode()).hexdigest()
 
     def _settle(self, sql: str, args: Sequence[Any]) -> None:
@@ -119,8 +143,12 @@ class Posting(Shared):
         def settle() -> None:
             if "SET next_at" in sql:
                 delivery.next_at, delivery.failed_at = self.store.now() + args[2], self.store.now()
+                delivery.outcome = args[1]
             elif "SET attempts" in sql:
-                delivery.attempts, delivery.next_at = max(delivery.attempts - 1, 1), self.store.now() + args[1]
+                delivery.attempts, delivery.next_at = (
+                    max(delivery.attempts - 1, 1),
+                    self.store.now() + args[1],
+                )
             elif "SET delivered_at" in sql:
                 delivery.is_delivered = True
             else:
@@ -129,12 +157,22 @@ class Posting(Shared):
         self._later.append(settle)
 
     def _let_go(self, _: str, args: Sequence[Any]) -> list[Any]:
-        longest, pace = args
+        longest, pace, first = args
         now = self.store.now()
+
+        def is_outages(d: Delivery, failed_at: float) -> bool:
+            own = 1.1 * first * 2.0 ** min(d.attempts - 1, 20)
+            return bool(
+                d.next_at - failed_at <= longest or (d.outcome != "http_429" and own <= longest)
+            )
+
         failed = [
             d
             for _, d in sorted(self.store.deliveries.items())
-            if not d.is_over and d.failed_at is not None and d.next_at > now and d.next_at - d.failed_at <= longest
+            if not d.is_over
+            and d.failed_at is not None
+            and d.next_at > now
+            and is_outages(d, d.failed_at)
         ]
 
         def let_go() -> None:
@@ -147,7 +185,12 @@ class Posting(Shared):
 
     def _counts(self, *_: Any) -> list[Any]:
         rows = self.store.deliveries.values()
-        return [{"waiting": sum(not d.is_over for d in rows), "dead": sum(d.is_dead and d.attempts > 0 for d in rows)}]
+        return [
+            {
+                "waiting": sum(not d.is_over for d in rows),
+                "dead": sum(d.is_dead and d.attempts > 0 for d in rows),
+            }
+        ]
 
 
 POSTING: dict[str, str] = {
@@ -158,4 +201,4 @@ POSTING: dict[str, str] = {
     'UPDATE "public"."order_monitor_deliveries" d SET': "_settle",
     "SELECT (SELECT count(*) FROM": "_counts",
 }
-"""How the statements about these tables begin, and what does them."""
+"""The beginnings of the statements about these tables, and their handlers."""

@@ -1,4 +1,6 @@
-"""Who works on the model shop: the processes' rows with their clocks, and the settings that decide money."""
+"""The processes at work on the model shop: their rows with their clocks, and the settings that
+decide money.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ class Attendant:
 
 
 class Present(Shared):
-    """What a connection's statements do to these tables."""
+    """The effect of a connection's statements on these tables."""
 
     _later: list[Callable[[], None]]
 
@@ -43,17 +45,30 @@ class Present(Shared):
                 if key != me and row.seen_at < now - DAY:
                     self._put("presence", key, None)
         self._put("presence", me, Attendant(kind, kept, now, boot, machine, database, until))
-        return [{"now": now}]
+        return [{"extract": now}]
 
     def _recall(self, _: str, args: Sequence[Any]) -> list[Any]:
         boot, me = args
-        kept = [row for key, row in self._all("presence").items() if row.boot == boot != "" and key != me]
-        found = {"now": self.store.now(), "unsteady_until": None, "utc_offset": None, "database_offset": None}
+        kept = [
+            row
+            for key, row in self._all("presence").items()
+            if row.boot == boot != "" and key != me
+        ]
+        found = {
+            "now": self.store.now(),
+            "unsteady_until": None,
+            "utc_offset": None,
+            "database_offset": None,
+        }
         if not kept:
             return [{**found, "at": None, "is_there": None}]
-        times = {id(row): None if row.database is None else row.seen_at - row.database for row in kept}
+        times = {
+            id(row): None if row.database is None else row.seen_at - row.database for row in kept
+        }
         newest = max(kept, key=lambda row: -1.0 if (at := times[id(row)]) is None else at)
-        found["unsteady_until"] = max((row.until for row in kept if row.until is not None), default=None)
+        found["unsteady_until"] = max(
+            (row.until for row in kept if row.until is not None), default=None
+        )
         found |= {"utc_offset": newest.machine, "database_offset": newest.database}
         return [{**found, "at": times[id(newest)], "is_there": True}]
 
@@ -62,12 +77,17 @@ class Present(Shared):
     def _money(self, sql: str, _: Sequence[Any]) -> list[Any]:
         found = _PREFIX.search(sql)
         assert found is not None
-        rows = sorted((name, row) for name, row in self._all("settings").items() if name.startswith(found[1]))
+        rows = sorted(
+            (name, row) for name, row in self._all("settings").items() if name.startswith(found[1])
+        )
         self.pool.on_money({name.removeprefix(found[1]): row.value for name, row in rows})
-        return [{"name": n, "value": r.value, "stored_at": r.stored_at, "stored_by": None} for n, r in rows]
+        return [
+            {"name": n, "value": r.value, "stored_at": r.stored_at, "stored_by": r.stored_by}
+            for n, r in rows
+        ]
 
     def _lock_money(self, *_: Any) -> None:
-        """Held until the transaction's end."""
+        """Locked until the transaction's end."""
 
     def _lived_by(self, _: str, args: Sequence[Any]) -> list[Any]:
         me, within = args
@@ -75,13 +95,18 @@ class Present(Shared):
         return [
             {"settings": row.settings}
             for key, row in self._all("presence").items()
-            if row.kind == "daemon" and key != me and row.settings is not None and row.seen_at > now - within
+            if row.kind == "daemon"
+            and key != me
+            and row.settings is not None
+            and row.seen_at > now - within
         ]
 
     def _announce(self, _: str, args: Sequence[Any]) -> None:
         me, *_rest, settings = args
         old = self._one("presence", me) or Attendant("daemon", None, 0.0)
-        self._put("presence", me, replace(old, kind="daemon", settings=settings, seen_at=self.store.now()))
+        self._put(
+            "presence", me, replace(old, kind="daemon", settings=settings, seen_at=self.store.now())
+        )
 
     def _leave_money(self, _: str, args: Sequence[Any]) -> None:
         if (old := self._one("presence", args[0])) is not None:
@@ -98,4 +123,4 @@ PRESENT: dict[str, str] = {
     'INSERT INTO "public"."order_monitor_presence" (id, host, pid, kind, version, settings)': "_announce",
     'UPDATE "public"."order_monitor_presence" SET settings = NULL': "_leave_money",
 }
-"""How the statements about these tables begin, and what does them."""
+"""The beginnings of the statements about these tables, and their handlers."""

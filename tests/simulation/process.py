@@ -1,4 +1,6 @@
-"""One process of the program: the real engine, directory, webhook, doubts and learned timing, over connections of its own."""
+"""One process of the program: the real engine, directory, webhook, doubts and learned timing, over
+its own connections.
+"""
 
 import asyncio
 import random
@@ -9,42 +11,42 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from order_monitor.commands.assembly import running
+from order_monitor.app import running
 from order_monitor.core.answer import Answer, Completed
+from order_monitor.core.check_result import WriteResult
 from order_monitor.core.clocks import ClockWatch
-from order_monitor.core.entry import Stage
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order, SkipReason
-from order_monitor.core.recording import Result
 from order_monitor.core.schedule import Continuous, Plan, Schedule
-from order_monitor.core.timing.plan import Learned
-from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.terms import Terms
-from order_monitor.shop.accounts import Integration
+from order_monitor.core.tracked_order import Stage
+from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident, Presence
-from order_monitor.shop.timings import Timings
 from order_monitor.tell.webhook import Receiver, Sender
-from order_monitor.watch.accord import Accord, AgreedShop
+from order_monitor.timing.learning import Learning
+from order_monitor.timing.plan import Learned
+from order_monitor.timing.planner import Terms, Timing
+from order_monitor.timing.store import Timings
 from order_monitor.watch.account import Account
-from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.brake_watch import BrakeWatch
+from order_monitor.watch.cancellation_sync import CancellationSync
 from order_monitor.watch.discovery import Shop
-from order_monitor.watch.doubts import Doubts
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.heartbeat import Heartbeat
 from order_monitor.watch.housekeeping import Housekeeping
-from order_monitor.watch.learning import Learning
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
+from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard
 from tests.simulation.beside import Login
 from tests.simulation.loop import SimClock
 from tests.simulation.provider import Client, Limits
 from tests.simulation.scenario import CONFIG
 from tests.simulation.shop import ModelOrders, Pool, database_over, layout_for, ledger_for
+from tests.simulation.shown import Shown
 from tests.simulation.steps import Stepped, Steps
 
 if TYPE_CHECKING:
@@ -53,20 +55,20 @@ if TYPE_CHECKING:
 EPOCH = 1_790_000_000.0
 SCAN = 20.0
 TAKES_EFFECT = 1.0
-"""Seconds after a look within which what it read is heeded: a call may just have been started."""
+"""Seconds after a scan until its data takes effect: a call may have started just before."""
 
 TAKES_LONG = 60.0
-"""Seconds, more than a look takes, within which a client that nobody needs is closed."""
+"""Seconds, more than a scan takes, within which an unused client is closed."""
 
 LOST_AFTER = 600.0
-"""Seconds after which a PIN that was read has its fate, where nothing is wrong."""
+"""Seconds after which a PIN that was read has been written or reviewed, without faults."""
 
 SKIPPED_FOR = 4
-"""Looks within which an order is taken up whose account is well again."""
+"""Scans within which an order is picked up after its account has recovered."""
 
 MONEY = "schedule.give_up_after"
 BOOT = "one boot"
-"""All processes run on one machine that is never booted again."""
+"""All processes run on one machine that is never rebooted."""
 
 ADDRESS = "https://s.example/h"
 OTHER_ADDRESS = "https://t.example/h"
@@ -77,11 +79,11 @@ owner: ContextVar["Process | None"] = ContextVar("owner", default=None)
 
 
 class BrokenError(AssertionError):
-    """Something that must hold does not."""
+    """An invariant is broken."""
 
 
 def owned(loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.Task[Any]:
-    """Make a task that is its maker's: when a process dies, all its tasks do."""
+    """Create a task that belongs to its creator: when a process dies, all its tasks do."""
     process = owner.get()
     if process is None:
         return asyncio.Task(work, loop=loop, **given)
@@ -93,7 +95,7 @@ def owned(loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.T
 
 
 class Process(Observer):
-    """As the command line composes it, with a clock of its own."""
+    """Composed like the command line, with a separate clock."""
 
     def __init__(
         self,
@@ -104,13 +106,15 @@ class Process(Observer):
         *,
         is_other: bool = False,
     ) -> None:
-        """``is_other``: its file has other settings than the others go by, and another address to post events to."""
+        """``is_other``: its file has settings that differ from the others', and another address to
+        post events to.
+        """
         scenario = world.scenario
         self.is_other = is_other
-        self._differs = False
-        """Whether it has read that others go by other settings than its own."""
+        self.differs = False
+        """Whether it has read that others use settings different from its own."""
         self.unsteady: set[str] = set()
-        """The orders that were last asked about while this machine's clock could not be believed."""
+        """The orders that were last asked about while this machine's clock was unreliable."""
         self.world = world
         self.number = number
         self.clock = SimClock(EPOCH)
@@ -118,14 +122,16 @@ class Process(Observer):
         self.steps = Steps(self.die)
         self.is_dead = False
         self.is_replaced = False
-        """Whether somebody sees to it that another one takes its place, or that none does."""
+        """Whether another process replaces it for certain, or none does."""
         self.over = asyncio.Event()
-        self.limits = Limits(scenario.concurrency, scenario.per_second, len(scenario.accounts), world.twins)
+        self.limits = Limits(
+            scenario.concurrency, scenario.per_second, len(scenario.accounts), world.twins
+        )
         self.read: dict[tuple[str, str], float] = {}
-        """The PINs that were read and have no fate yet: of which orders, and since when."""
+        """The PINs that were read and not yet written or reviewed: their orders, and since when."""
         self.clients: list[Client] = []
         from_shop = scenario.accounts != (CONFIG,)
-        layout = layout_for(
+        table_config = layout_for(
             give_up_after=scenario.give_up_after,
             last_sync=scenario.last_sync,
             author=author,
@@ -137,14 +143,16 @@ class Process(Observer):
         )
         self.pool = Pool(
             world.store,
-            ledger_for(layout, last_sync=scenario.last_sync),
+            ledger_for(table_config, last_sync=scenario.last_sync),
             self._pauses_read,
             self._logins_read,
             self._money_read,
         )
         self.database = database_over(self.pool)
         self.orders = ModelOrders(self.pool, self.database)
-        self.directory: Directory = ShopAccounts(self.open) if from_shop else OneAccount(self.open(None))
+        self.directory: Directory = (
+            ShopAccounts(self.open) if from_shop else OneAccount(self.open(None))
+        )
         self._read_pauses: dict[str, float] = {}
         self._known_pauses: dict[str, float] = {}
         self._read_logins = {} if from_shop else {CONFIG: world.truth.versions[CONFIG]}
@@ -167,27 +175,44 @@ class Process(Observer):
         )
         self.brake = BrakeWatch(self.orders.brake, self.clock) if scenario.brake_hold else None
         me = Ident(f"process {number}", "host", number, DAEMON if self.is_daemon else author, "1")
-        self.accord = Accord(self.database, "public", self._money(), Daemon(me.id, me.host, me.pid, "1"), self.clock)
+        self.settings_guard = SettingsGuard(
+            self.database, "public", self._money(), Daemon(me.id, me.host, me.pid, "1"), self.clock
+        )
+        self.shown = Shown(self)
         self.engine = self._engine()
-        self.accord.watch(self.engine.board)
-        self.attendance = Attendance(self.engine.board, Presence(self.database, "public", me), BOOT)
+        self.settings_guard.watch(self.engine.context)
+        self.heartbeat = Heartbeat(self.engine.context, Presence(self.database, "public", me), BOOT)
         if self.learning is not None:
             self.learning.watch(self.engine)
         self.stop = Stop()
-        self.sender = self._sender(layout.rules)
-        self.life = Lifecycle(self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside())
+        self.sender = self._sender(table_config.rules)
+        self.life = Lifecycle(
+            self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside()
+        )
         self.task: asyncio.Task[Any] | None = None
 
     def _engine(self) -> Engine:
-        observer = Observers([one for one in (self, self.learning, self.brake) if one is not None])
-        found: Shop = AgreedShop(self.orders, self.orders, self.accord) if self.is_daemon else self.orders
-        engine = Engine(found, self.directory, self.policy, self.clock, observer, ClockWatch(is_recalling=True))
+        observer = Observers(
+            [one for one in (self, self.shown, self.learning, self.brake) if one is not None]
+        )
+        found: Shop = (
+            GuardedShop(self.orders, self.orders, self.settings_guard)
+            if self.is_daemon
+            else self.orders
+        )
+        engine = Engine(
+            found, self.directory, self.policy, self.clock, observer, ClockWatch(is_recalling=True)
+        )
         if self.brake is not None:
             self.brake.watch(engine)
         return engine
 
     def _plan(self) -> Plan:
-        return Learned(self.schedule, self.learning.timing) if self.learning else Continuous(self.schedule)
+        return (
+            Learned(self.schedule, self.learning.timing)
+            if self.learning
+            else Continuous(self.schedule)
+        )
 
     def _learning(self) -> Learning:
         terms = Terms(budget=self.world.scenario.budget, ceiling=self.world.scenario.per_second)
@@ -199,17 +224,33 @@ class Process(Observer):
             return None
         client = httpx.AsyncClient(transport=httpx.MockTransport(self.world.receive))
         receiver = Receiver(OTHER_ADDRESS if self.is_other else ADDRESS, SECRET, rules, pause=30.0)
-        return Sender(Outbox(self.database, "public"), client, receiver, self.clock, random.Random(self.number))
+        return Sender(
+            Outbox(self.database, "public"),
+            client,
+            receiver,
+            self.clock,
+            random.Random(self.number),
+        )
 
     def _beside(self) -> dict[str, Any]:
         if not self.is_daemon:
             return {}
         confirm = self.world.scenario.confirm_cancelled
-        doubts = Doubts(self.engine, self.orders.unconfirmed, self.clock, confirm) if confirm else None
-        parts = running({"webhook": self.sender, "timing": self.learning, "presence": self.attendance})
+        self._doubts = (
+            CancellationSync(self.engine, self.orders.unconfirmed, self.clock, confirm)
+            if confirm
+            else None
+        )
+        parts = running(
+            {"webhook": self.sender, "timing": self.learning, "presence": self.heartbeat}
+        )
         parts |= running({"brake": self.brake})
         return parts | running(
-            {"settings": self.accord, "housekeeping": Housekeeping(self.orders, self.clock), "doubts": doubts}
+            {
+                "settings": self.settings_guard,
+                "housekeeping": Housekeeping(self.orders, self.clock),
+                "doubts": self._doubts,
+            }
         )
 
     def _money(self) -> dict[str, str]:
@@ -219,7 +260,7 @@ class Process(Observer):
     # --- accounts
 
     def open(self, integration: Integration | None) -> Account:
-        """As the command line opens one, over the model's panel."""
+        """Opened like the command line's, over the model's panel."""
         row = self.world.truth.settings if integration is None else _login_of(integration)
         if not row.address.startswith("https://"):
             msg = "the address is private"
@@ -237,11 +278,13 @@ class Process(Observer):
     def _money_read(self, stored: dict[str, str]) -> None:
         own = self._money()
         differs = self.is_daemon and any(own[key] != value for key, value in stored.items())
-        asyncio.get_running_loop().call_later(TAKES_EFFECT, setattr, self, "_differs", differs)
+        asyncio.get_running_loop().call_later(TAKES_EFFECT, setattr, self, "differs", differs)
 
     def scanned(self, seconds: float) -> None:
-        """What a look has read is heeded from now on."""
-        asyncio.get_running_loop().call_later(TAKES_EFFECT, self._know, self._read_pauses, self._read_logins)
+        """The data of a scan takes effect from now on."""
+        asyncio.get_running_loop().call_later(
+            TAKES_EFFECT, self._know, self._read_pauses, self._read_logins
+        )
         skipped = {
             order_id: self._skipped.get(order_id, 0) + 1
             for order_id, reason in self.engine.skips.items()
@@ -249,7 +292,9 @@ class Process(Observer):
         }
         self._skipped = skipped
         for order_id, looks in skipped.items():
-            self.world.check(looks <= SKIPPED_FOR, f"{order_id} is skipped although its account is well")
+            self.world.check(
+                looks <= SKIPPED_FOR, f"{order_id} is skipped although its account is well"
+            )
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """A PIN that was read must not be lost from now on."""
@@ -259,8 +304,8 @@ class Process(Observer):
         if isinstance(answer, Completed) and answer.pin is not None:
             self.read[order.id, answer.pin.reveal()] = self.world.now()
 
-    def settled(self, account: str, result: Result, delay: float) -> None:
-        """It has its fate: it is kept, or before a person."""
+    def settled(self, account: str, result: WriteResult, delay: float) -> None:
+        """It is stored, or waits for a person."""
         finding = result.finding
         if finding.pin is not None:
             self.read.pop((finding.order.id, finding.pin.reveal()), None)
@@ -270,9 +315,12 @@ class Process(Observer):
         self._known_pauses, self._known_logins = pauses, logins
 
     def forbidden(self, row: Login) -> str:
-        """Say why a call by this login must not begin, by what this process knows; nothing where it may."""
+        """Return the reason, as far as this process knows, why a call by this login must not begin.
+
+        An empty string if it may.
+        """
         store, truth = self.world.store, self.world.truth
-        if self._differs:
+        if self.differs:
             return "known to go by other settings"
         until = self._known_pauses.get(row.id)
         if until is not None and store.pauses.get(row.id) == until > store.now():
@@ -282,35 +330,49 @@ class Process(Observer):
         now = truth.settings if row.id == CONFIG else store.logins.get(row.id)
         if now is None or not truth.is_well(row.id):
             return "known as switched off"
-        return "" if (row.address, row.sifre) == (now.address, now.sifre) else "by a login known as old"
+        return (
+            ""
+            if (row.address, row.sifre) == (now.address, now.sifre)
+            else "by a login known as old"
+        )
 
-    def reload(self, schedule: Schedule, concurrency: int, per_second: float, *, reopen: bool) -> None:
-        """As SIGHUP does: everything in the order in which the program takes it over."""
+    def reload(
+        self, schedule: Schedule, concurrency: int, per_second: float, *, reopen: bool
+    ) -> None:
+        """Like SIGHUP: every setting, in the order in which the program applies it."""
         self.schedule = schedule
         if self.learning is not None:
-            self.learning.adopt(schedule)
+            self.learning.reconfigure(schedule)
         self.policy = replace(self.policy, plan=self._plan(), concurrency=concurrency)
-        self.engine.adopt(self.policy)
-        self.engine.adopt_accounts(self.open if reopen else None, per_second, 2)
-        self.life.adopt(grace=25.0, scan_interval=SCAN)
+        self.engine.reconfigure(self.policy)
+        self.engine.reconfigure_accounts(self.open if reopen else None, per_second, 2)
+        self.life.reconfigure(grace=25.0, scan_interval=SCAN)
         if reopen and self.world.scenario.accounts == (CONFIG,):
             versions = {CONFIG: self.world.truth.versions[CONFIG]}
             self._read_logins = versions
-            asyncio.get_running_loop().call_later(TAKES_EFFECT, self._know, self._known_pauses, versions)
+            asyncio.get_running_loop().call_later(
+                TAKES_EFFECT, self._know, self._known_pauses, versions
+            )
 
     def look(self) -> None:
-        """See that each order is due within the longest pause, and that no client is left open."""
+        """Check that each order is due within the longest pause, and that no client is left
+        open.
+        """
         jitter = 1 + self.schedule.jitter
         for entry in self.engine.queue:
             if entry.stage is Stage.SCHEDULED and self.is_daemon:
                 ahead = entry.due - self.world.store.now()
-                self.world.check(ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only")
+                self.world.check(
+                    ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only"
+                )
         self.world.sight.look(self)
+        self.shown.look_whether_ready()
+        self.shown.look_at_the_page()
         current = {id(account.provider) for account in self.engine.accounts.values()}
         current |= {
-            id(client) for client in self.engine.discovery._dropped
-        }  # closed after the next look that is through
-        if not self.engine.dispatcher.calls and not self.engine.dispatcher.calls._closing:
+            id(client) for client in self.engine.discovery.dropped
+        }  # closed after the next complete scan
+        if not self.engine.dispatcher.calls and not self.engine.dispatcher.calls.closing:
             left = [c for c in self.clients if not c.is_closed and id(c) not in current]
             now = self.world.now()
             self._left = {id(client): self._left.get(id(client), now) for client in left}
@@ -319,27 +381,33 @@ class Process(Observer):
         self.clients = [client for client in self.clients if not client.is_closed]
 
     def look_for_lost(self) -> None:
-        """See that no PIN is kept in memory only, where nothing is wrong any more."""
+        """Check that no PIN is kept only in memory when there are no faults any more."""
         for (order_id, pin), at in self.read.items():
-            self.world.check(self.world.now() - at < LOST_AFTER, f"PIN {pin} of {order_id} was read, and is nowhere")
+            self.world.check(
+                self.world.now() - at < LOST_AFTER,
+                f"PIN {pin} of {order_id} was read, and is nowhere",
+            )
 
     # --- life
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Begin to live."""
+        """Start."""
+        self.shown.watch(SCAN, self.sender)
         self.task = asyncio.create_task(work, name="process")
         self.task.add_done_callback(lambda _: self.over.set())
 
     async def daemon(self) -> None:
-        """Run until stopped, and keep what was learned."""
+        """Run until stopped, and save what was learned."""
         await self.life.forever(self.sender.begin if self.sender is not None else None)
         if self.learning is not None:
             await self.learning.save()
-        await self.attendance.leave()
-        await self.accord.leave()
+        if self._doubts is not None:
+            await self._doubts.leave()
+        await self.heartbeat.leave()
+        await self.settings_guard.leave()
 
     async def once(self, shop: Shop | None = None) -> None:
-        """Make one pass over the orders, or over some, and post what is due."""
+        """Make one pass over all orders, or over some, and post what is due."""
         if shop is not None:
             self.engine.discovery.shop = shop
         if self.sender is not None:
@@ -347,17 +415,19 @@ class Process(Observer):
         await self.life.once(self._before_one_pass)
         if self.brake is not None:
             await self.brake.finish()
-        await self.attendance.tell()
+        await self.heartbeat.tell()
         if self.sender is not None and not self.stop.event.is_set():
             await self.sender.drain()
 
     async def _before_one_pass(self) -> None:
-        await self.attendance.begin()
+        await self.heartbeat.begin()
         if self.brake is not None:
             await self.brake.step()
 
     def die(self) -> None:
-        """As ``kill -9`` does: nothing is finished, nothing is written, save what the server does with a COMMIT it has."""
+        """Like ``kill -9``: nothing is finished and nothing is written, except for a COMMIT that
+        the server already has.
+        """
         if self.is_dead:
             return
         self.is_dead = True
@@ -368,13 +438,13 @@ class Process(Observer):
             task.cancel()
 
     async def kill(self) -> None:
-        """Die, and wait until nothing of it is left."""
+        """Die, and wait until all its tasks are gone."""
         self.die()
         if self.tasks:
             await asyncio.wait(list(self.tasks), timeout=5)
 
     async def end(self) -> None:
-        """As SIGTERM does."""
+        """Like SIGTERM."""
         self.stop.event.set()
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=120)

@@ -1,4 +1,6 @@
-"""The provider as it might be: it knows the truth of each order, and says it when and how the scenario wants."""
+"""A simulated provider: it knows the truth about each order, and answers when and how the scenario
+wants.
+"""
 
 import asyncio
 import random
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from order_monitor.core.answer import Answer, Busy, Unreachable
 from order_monitor.providers.provider import Balance, NoBalance, Reply
-from order_monitor.providers.znet_parser import parse_text
+from order_monitor.providers.znet.parser import parse_text
 from tests.simulation.beside import Login
 from tests.simulation.scenario import OrderPlan
 
@@ -23,14 +25,15 @@ MINUTE = 60.0
 
 
 Name = tuple[str, str]
-"""What an order goes by at the provider: the dealer's own name, and the reference."""
+"""An order's key at the provider: the dealer's name, and the reference."""
 
 
 @dataclass
 class Truth:
-    """What the provider knows of one order. ``before`` is what was sent under the same reference before, and ended for that.
+    """What the provider knows about one order.
 
-    Until ``stale_until`` it still says how the one before has ended.
+    ``before`` is the previous order under the same reference, which this one ended. Until
+    ``stale_until`` it still answers with that order's end.
     """
 
     plan: OrderPlan
@@ -38,19 +41,21 @@ class Truth:
     ends_at: float | None
     pin_at: float
     said: set[str] = field(default_factory=set)
-    """Every final thing it has said: PINs, ``cancelled``, ``approved``."""
+    """Every final answer given: PINs, ``cancelled``, ``approved``."""
     said_waiting_at: float | None = None
     before: "Truth | None" = None
     stale_until: float = 0.0
 
     @property
     def approved(self) -> set[str]:
-        """The PINs and approvals it has said, also of what was sent before."""
-        return self.said - {"cancelled"} | (self.before.approved if self.before is not None else set())
+        """The PINs and approvals given, including those of earlier orders."""
+        return self.said - {"cancelled"} | (
+            self.before.approved if self.before is not None else set()
+        )
 
 
 class Panel:
-    """One provider for all processes; knows who asks, and what goes wrong just now."""
+    """One provider for all processes; knows who asks, and which faults are active."""
 
     def __init__(self, chance: random.Random) -> None:
         self.truths: dict[Name, Truth] = {}
@@ -65,7 +70,9 @@ class Panel:
         return asyncio.get_running_loop().time()
 
     def place(self, name: Name, plan: OrderPlan, sent_at: float, stale_for: float = 0.0) -> None:
-        """Take an order; one with the same name before is cancelled, and that is still said for ``stale_for`` seconds."""
+        """Accept an order; an earlier one with the same key is cancelled, and is still reported for
+        ``stale_for`` seconds.
+        """
         ends = None if plan.ends_after is None else sent_at + plan.ends_after
         late = 240.0 if plan.outcome == "late" else 0.0
         self._placed += 1
@@ -81,7 +88,10 @@ class Panel:
         """End an order that has not ended."""
         now = self.now()
         if truth.ends_at is None or truth.ends_at > now:
-            truth.ends_at, truth.plan = now, replace(truth.plan, outcome="cancelled", unknown_for=0.0)
+            truth.ends_at, truth.plan = (
+                now,
+                replace(truth.plan, outcome="cancelled", unknown_for=0.0),
+            )
 
     def begin(self, kind: str, account: str, size: float) -> None:
         self.faults.setdefault(account, {})[kind] = size
@@ -89,8 +99,8 @@ class Panel:
     def end(self, kind: str, account: str) -> None:
         self.faults.get(account, {}).pop(kind, None)
 
-    async def ask(self, row: Login, referans: str) -> Answer:
-        """Answer after a while; whoever hangs up before has heard nothing."""
+    async def ask(self, row: Login, reference: str) -> Answer:
+        """Answer after a while; a client that disconnects earlier hears nothing."""
         self.calls += 1
         account, is_known = row.id, row.sifre == RIGHT
         wrong = self.faults.get(account, {})
@@ -110,12 +120,14 @@ class Panel:
             return parse_text("8|Bağlantı Hatası")
         if "refusing" in wrong and self._chance.random() < 0.9:
             return parse_text("3|Açıklama")
-        truth = self.truths[row.kod, referans]
+        truth = self.truths[row.kod, reference]
         text = self._truly(truth)
         if (wrongly := self._wrongly(text, wrong, truth.plan.sent_at)) != text:
             truth.said.add("cancelled")
             text = wrongly
-        crossed = self._last.get(row.kod) if "crossed" in wrong and self._chance.random() < 0.5 else None
+        crossed = (
+            self._last.get(row.kod) if "crossed" in wrong and self._chance.random() < 0.5 else None
+        )
         if text.startswith("OK|2|P"):
             self._last[row.kod] = text
         if text == BROKEN:
@@ -123,11 +135,16 @@ class Panel:
         return parse_text(crossed or text)
 
     def _wrongly(self, text: str, wrong: dict[str, float], sent_at: float) -> str:
-        """What is said in place of the truth; that counts as said. ``cancels_all`` is until when an order must have been sent."""
+        """Return a false answer; it counts as said.
+
+        ``cancels_all`` is the latest sending time of the orders concerned.
+        """
         is_waiting = text.startswith("OK|1|")
         if text.startswith("OK|") and sent_at < wrong.get("cancels_all", float("-inf")):
             return "OK|3| |x"
-        return "OK|3| |x" if is_waiting and "wavers" in wrong and self._chance.random() < 0.6 else text
+        return (
+            "OK|3| |x" if is_waiting and "wavers" in wrong and self._chance.random() < 0.6 else text
+        )
 
     def _truly(self, truth: Truth) -> str:
         now = self.now()
@@ -152,7 +169,9 @@ class Panel:
 
 
 class Client:
-    """One process's client of one account: counts what it does, and must not be used once it is closed."""
+    """One process's client of one account: it counts its calls, and must not be used after it is
+    closed.
+    """
 
     def __init__(self, panel: Panel, row: Login, process: "Process") -> None:
         self.panel = panel
@@ -161,41 +180,46 @@ class Client:
         self.is_closed = False
         self._under_way = 0
 
-    async def ask(self, referans: str) -> Reply:
+    async def ask(self, reference: str) -> Reply:
         limits, now = self.process.limits, self.panel.now()
         if self.process.is_dead:
             raise asyncio.CancelledError
         if self.is_closed:
-            limits.broken.append(f"asked {referans} through a client that is closed")
+            limits.broken.append(f"asked {reference} through a client that is closed")
         if why := self.process.forbidden(self.row):
-            limits.broken.append(f"asked {referans} of {self.row.id}, {why}")
-        limits.started(self.row, referans, now)
-        self.process.world.asked(self.row, referans)
+            limits.broken.append(f"asked {reference} of {self.row.id}, {why}")
+        limits.started(self.row, reference, now)
+        self.process.world.asked(self.row, reference)
         self._under_way += 1
         try:
             if "connect" not in self.panel.faults.get(self.row.id, {}):
-                return Reply(await self.panel.ask(self.row, referans))
+                return Reply(await self.panel.ask(self.row, reference))
             await asyncio.sleep(0.01)
             limits.asked_again(self.row, self.panel.now())
-            return Reply(await self.panel.ask(self.row, referans), 2)
+            return Reply(await self.panel.ask(self.row, reference), 2)
         finally:
             self._under_way -= 1
-            limits.ended(self.row, referans)
+            limits.ended(self.row, reference)
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")
 
     async def aclose(self) -> None:
         if self._under_way:
-            self.process.limits.broken.append(f"a client of {self.row.id} was closed while it was asking")
+            self.process.limits.broken.append(
+                f"a client of {self.row.id} was closed while it was asking"
+            )
         self.is_closed = True
 
 
 class Limits:
-    """What one process may do: so many calls at once, so many a second of a login."""
+    """The limits of one process: concurrent calls, and calls a second of a login."""
 
-    def __init__(self, concurrency: int, per_second: float, accounts: int, twins: Collection[str]) -> None:
-        # Accounts that answer have as many places as those that keep calls waiting, and a probe each beside.
+    def __init__(
+        self, concurrency: int, per_second: float, accounts: int, twins: Collection[str]
+    ) -> None:
+        # Accounts that answer have as many places as those that keep calls waiting, plus one probe
+        # each.
         self.most_in_flight = 2 * concurrency + accounts
         self.per_second = per_second
         self.twins = twins
@@ -207,25 +231,27 @@ class Limits:
         self._requests: dict[str, deque[float]] = {}
 
     def asked_again(self, row: Login, now: float) -> None:
-        """Count a request: in the long run they keep the pace, however many a question takes."""
+        """Count a request: over time they keep the pace, even if a question takes several."""
         requests = self._requests.setdefault(row.kod, deque())
         requests.append(now)
         while requests[0] <= now - MINUTE:
             requests.popleft()
         if len(requests) > self.per_second * MINUTE + 2 * self.most_in_flight:
-            self.broken.append(f"{len(requests)} requests in a minute of {row.kod}, {self.per_second} a second allowed")
+            self.broken.append(
+                f"{len(requests)} requests in a minute of {row.kod}, {self.per_second} a second allowed"
+            )
 
-    def ended(self, row: Login, referans: str) -> None:
+    def ended(self, row: Login, reference: str) -> None:
         self.in_flight -= 1
-        self.asked.remove((row.id, referans))
+        self.asked.remove((row.id, reference))
 
-    def started(self, row: Login, referans: str, now: float) -> None:
+    def started(self, row: Login, reference: str, now: float) -> None:
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:
             self.broken.append(f"{self.in_flight} calls at once, {self.most_in_flight} allowed")
-        if (row.id, referans) in self.asked and referans not in self.twins:
-            self.broken.append(f"asked {referans} while it was asked already")
-        self.asked.append((row.id, referans))
+        if (row.id, reference) in self.asked and reference not in self.twins:
+            self.broken.append(f"asked {reference} while it was asked already")
+        self.asked.append((row.id, reference))
         self.asked_at[row.id] = now
         starts = self._starts.setdefault(row.kod, deque())
         starts.append(now)
@@ -233,4 +259,6 @@ class Limits:
         while starts[0] <= now - WINDOW:
             starts.popleft()
         if len(starts) > max(1.0, self.per_second * (WINDOW + 0.05)) + 1:
-            self.broken.append(f"{len(starts)} calls in a second of {row.kod}, {self.per_second} allowed")
+            self.broken.append(
+                f"{len(starts)} calls in a second of {row.kod}, {self.per_second} allowed"
+            )

@@ -1,4 +1,6 @@
-"""What happens in one run: orders and faults, all of it drawn from one seed, and plain enough to be shortened by hand."""
+"""The contents of one run: orders and faults, all drawn from one seed, and simple enough to shorten
+by hand.
+"""
 
 import random
 from dataclasses import dataclass, replace
@@ -12,9 +14,23 @@ SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
 ANEW = ("resend", "resend_same", "reassign", "reassign_anew", "touch", "twins", "same_pin")
 ACCOUNTS = ("switched_off", "removed", "password", "moved", "renamed")
 PEOPLE = ("pause", "ask", "resolve", "reopen")
-PROCESS = ("kill", "crash", "stop", "clock", "second", "once", "pair", "sighup", "receiver_down", "other_file")
+PROCESS = (
+    "kill",
+    "crash",
+    "stop",
+    "clock",
+    "second",
+    "once",
+    "pair",
+    "sighup",
+    "receiver_down",
+    "other_file",
+)
 KINDS = (*PROVIDER, *DATABASE, *SHOP, *ANEW, *ACCOUNTS, *PEOPLE, *PROCESS)
 SPECIAL = (
+    "fails_over",
+    "refuses_all",
+    "blocked",
     "rewrites",
     "pin_by_hand",
     "ended_by_shop",
@@ -24,7 +40,9 @@ SPECIAL = (
     "wavers",
     "cancels_all",
 )
-"""What happens only in runs of one kind, see `tests.simulation.special`: drawn with the others it would make other runs of all."""
+"""Faults that occur only in runs of one kind, see `tests.simulation.special`: drawn with the others
+they would change all other runs.
+"""
 
 MONEY = (
     *ANEW,
@@ -39,15 +57,15 @@ MONEY = (
     "resolve",
     "reopen",
 )
-"""What decides whose a code is, and what moves money."""
+"""Settings that decide who owns a code, and when money moves."""
 
 CONFIG = "default"
-"""The account of a shop whose one account stands in the settings."""
+"""The account of a shop whose only account is in the settings."""
 
 
 @dataclass(frozen=True)
 class OrderPlan:
-    """An order, and what the provider will say of it when. Times are seconds from the start."""
+    """An order, and the provider's answers by time. Times are seconds from the start."""
 
     number: int
     sent_at: float
@@ -55,17 +73,21 @@ class OrderPlan:
     package: int
     ends_after: float | None
     outcome: str
-    """``pin``, ``direct`` (no PIN), ``late`` (approved first, the PIN some minutes later), ``cancelled``."""
+    """``pin``, ``direct`` (no PIN), ``late`` (approved first, the PIN some minutes later),
+    ``cancelled``.
+    """
     unknown_for: float = 0.0
-    """How long after it was sent the provider does not know it."""
+    """How long after sending the provider does not know it."""
     note: str = ""
     forgets: str = ""
-    """What is said in place of an answer, for ever: ``refused``, ``empty``, or ``broken`` (a status of 500)."""
+    """What the provider always says instead of an answer: ``refused``, ``empty``, or ``broken`` (a
+    status of 500).
+    """
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong at a time, for a while, at somebody's."""
+    """A fault at a time, for a while, at one party."""
 
     at: float
     kind: str
@@ -89,43 +111,50 @@ class Scenario:
     last_sync: bool = False
     confirm_cancelled: float = 0.0
     many: bool = False
-    """Whether all orders are read now and then only, as where there are very many."""
+    """Whether full reads are rare, as with a very large number of orders."""
     hours: float = 1.0
     refresh: float = 60.0
     """How often the shop's accounts are read, in seconds."""
     learned: bool = False
-    """Whether the timing is learned; with ``budget`` calls a second, None for as many as backoff would make."""
+    """Whether the timing is learned.
+
+    With ``budget`` calls a second, None for as many as backoff would make.
+    """
     budget: float | None = None
     primed: bool = False
-    """Whether something was learned before."""
+    """Whether something was learned earlier."""
     crash_at: tuple[int, ...] = ()
-    """After how many steps the first process dies, the second, and so on."""
+    """The number of steps after which the first process dies, the second, and so on."""
     commits_at_death: bool | None = None
-    """Whether the server does a COMMIT on its way when a process dies; None for either way."""
+    """Whether the server executes a COMMIT in flight when a process dies; None for either."""
     one_login: bool = False
-    """Whether the first two accounts hold one dealer's login."""
+    """Whether the first two accounts share one dealer's login."""
     is_special: bool = False
     """Whether it is a run of one kind."""
     brake_hold: float = 0.0
     """Seconds for which a flood of cancellations is held; 0 for no brake."""
     give_up_unknown: bool = False
     is_first_start: bool = False
-    """Whether the program begins on a table that is old."""
+    """Whether the program starts on an old table."""
     cut_at: int = 0
-    """At which statement, of all from the start, the connection to the database is cut, once."""
+    """The statement, counted from the start, at which the database connection is cut, once."""
 
 
 def draw(seed: int) -> Scenario:
-    """Return the run that ``seed`` decides."""
+    """Return the run for ``seed``."""
     chance = random.Random(seed)
     hours = chance.choice((0.5, 1.0, 2.0))
     accounts = ("a", "b", "c")[: chance.randint(1, 3)]
-    orders = tuple(_order(chance, number, accounts, hours) for number in range(chance.randint(1, 24)))
-    if chance.random() < 0.2:  # a campaign: all are sent within seconds, and their answers come together
+    orders = tuple(
+        _order(chance, number, accounts, hours) for number in range(chance.randint(1, 24))
+    )
+    if (
+        chance.random() < 0.2
+    ):  # a campaign: all are sent within seconds, and their answers arrive together
         began = chance.uniform(0, hours * HOUR * 0.5)
         orders = tuple(replace(order, sent_at=began + 0.2 * order.number) for order in orders)
     weights = {kind: chance.random() ** 2 for kind in KINDS}
-    if chance.random() < 0.4:  # the same again and again finds what a mixture hides
+    if chance.random() < 0.4:  # repetition finds what a mixture hides
         only = chance.choice(KINDS)
         weights = {kind: float(kind == only) for kind in KINDS}
     count = chance.choice((0, 2, 5, 10, 20))
@@ -133,20 +162,33 @@ def draw(seed: int) -> Scenario:
     if more.random() < 0.15:
         accounts = (CONFIG,)
         orders = tuple(replace(order, account=CONFIG) for order in orders)
-    faults = tuple(sorted((_fault(chance, weights, hours) for _ in range(count)), key=lambda fault: fault.at))
+    faults = tuple(
+        sorted((_fault(chance, weights, hours) for _ in range(count)), key=lambda fault: fault.at)
+    )
     refresh = more.choice((20.0, 60.0, 300.0))
     if (
         more.random() < 0.06
-    ):  # a password that somebody mistypes, and nothing else: how soon it is tried then can be told
-        faults = (Fault(hours * HOUR * 0.3, "password", 400 + 300 * more.random(), more.randrange(1 << 16), 0.5),)
+    ):  # only a mistyped password, with no other fault: this shows how soon it is tried again
+        faults = (
+            Fault(
+                hours * HOUR * 0.3,
+                "password",
+                400 + 300 * more.random(),
+                more.randrange(1 << 16),
+                0.5,
+            ),
+        )
         refresh = 20.0
     anew = random.Random(f"{seed} anew")
-    if anew.random() < 0.25:  # what money hangs on, again and again, while orders are asked about
+    if anew.random() < 0.25:  # settings that decide money, changed while orders are asked about
         faults = _of_money(anew, orders)
     named = random.Random(f"{seed} named")
-    if named.random() < 0.04:  # an account gets another name, and is paused by that
+    if named.random() < 0.04:  # an account is renamed, and paused under the new name
         key, began = named.randrange(1 << 16), hours * HOUR * 0.2
-        faults = (Fault(began, "renamed", 1.0, key, 0.5), Fault(began + refresh + 100, "pause", 900.0, key, 0.5))
+        faults = (
+            Fault(began, "renamed", 1.0, key, 0.5),
+            Fault(began + refresh + 100, "pause", 900.0, key, 0.5),
+        )
     return _alone(
         seed,
         Scenario(
@@ -172,24 +214,34 @@ def draw(seed: int) -> Scenario:
 
 
 def _alone(seed: int, scenario: Scenario) -> Scenario:
-    """Let now and then one thing go wrong and nothing else: a restart, say, would make good what it does."""
+    """Sometimes use one fault and no other: a restart, for example, would repair the damage."""
     chance = random.Random(f"{seed} alone")
     orders, which = scenario.orders, chance.randrange(len(scenario.orders))
     order, kind = orders[which], chance.random()
     key = scenario.accounts.index(order.account)
-    if kind < 0.02:  # a provider that is asked too much names a time beyond reason
+    if kind < 0.02:  # an overloaded provider names an absurd time
         at = max(0.0, order.sent_at - 5)
         return replace(scenario, faults=(Fault(at, "busy", 60 + 60 * chance.random(), key, 0.9),))
     if kind < 0.04:  # the clock is set some minutes before an order becomes too old
         orders = tuple(replace(o, ends_after=None) if o is order else o for o in orders)
         limit, size = 20 * 60.0, chance.choice((0.2, 0.8))
-        fault = Fault(max(100.0, order.sent_at + limit - 300 * chance.random()), "clock", 150.0, 0, size)
+        fault = Fault(
+            max(100.0, order.sent_at + limit - 300 * chance.random()), "clock", 150.0, 0, size
+        )
         return replace(scenario, orders=orders, faults=(fault,), give_up_after=limit)
-    if kind < 0.06:  # the database is away just when the very first process begins, and orders have ended before
+    if (
+        kind < 0.06
+    ):  # the database is down as the first process starts, with orders that have already ended
         orders = tuple(replace(o, sent_at=-60.0, ends_after=30.0, unknown_for=0.0) for o in orders)
-        fault = Fault(0.0, chance.choice(("db_stall", "db_cut")), 90 * chance.random(), 0, 0.1 * chance.random())
+        fault = Fault(
+            0.0,
+            chance.choice(("db_stall", "db_cut")),
+            90 * chance.random(),
+            0,
+            0.1 * chance.random(),
+        )
         return replace(scenario, orders=orders, faults=(fault,), webhook=True)
-    if kind < 0.08:  # clients are opened anew again and again, while a provider takes long to answer
+    if kind < 0.08:  # clients are reopened repeatedly, while a provider answers slowly
         slow = Fault(max(0.0, order.sent_at), "slow", 600.0, key, 0.5)
         anew = (Fault(slow.at + 7.0 * n, "sighup", 1.0, n, 0.5) for n in range(1, 40))
         return replace(scenario, faults=(slow, *anew))
@@ -210,17 +262,35 @@ def _of_money(chance: random.Random, orders: tuple[OrderPlan, ...]) -> tuple[Fau
 
 
 def small(seed: int) -> Scenario:
-    """Return the run that ``seed`` decides of a few orders and minutes, whose every step can be gone through."""
+    """Return the run for ``seed`` with a few orders and minutes, small enough to step through
+    completely.
+    """
     chance = random.Random(f"{seed} small")
     accounts = chance.choice(((CONFIG,), ("a",), ("a", "b")))
     orders = tuple(
-        replace(_order(chance, number, accounts, 0.0), sent_at=20.0 * chance.random(), ends_after=90 * chance.random())
+        replace(
+            _order(chance, number, accounts, 0.0),
+            sent_at=20.0 * chance.random(),
+            ends_after=90 * chance.random(),
+        )
         for number in range(chance.randint(2, 4))
     )
     kinds = [
         kind
         for kind in KINDS
-        if kind not in ("kill", "crash", "stop", "second", "other_file", "clock", "crossed", "pair", "delete", "refund")
+        if kind
+        not in (
+            "kill",
+            "crash",
+            "stop",
+            "second",
+            "other_file",
+            "clock",
+            "crossed",
+            "pair",
+            "delete",
+            "refund",
+        )
     ]
     faults = tuple(
         Fault(
@@ -248,7 +318,9 @@ def small(seed: int) -> Scenario:
     )
 
 
-def _order(chance: random.Random, number: int, accounts: tuple[str, ...], hours: float) -> OrderPlan:
+def _order(
+    chance: random.Random, number: int, accounts: tuple[str, ...], hours: float
+) -> OrderPlan:
     outcome = chance.choices(("pin", "direct", "late", "cancelled"), (6, 2, 2, 3))[0]
     after = chance.choice((5.0, 40.0, 300.0, 2000.0)) * chance.random()
     return OrderPlan(

@@ -1,6 +1,7 @@
-"""What all processes share, in the model shop: dispatches, codes, settings and reviews; each change comes with its transaction.
+"""Shared state of all processes in the model shop: dispatches, codes, settings and reviews.
 
-A key that somebody else is inserting or changing is waited for, as a unique index waits for the other transaction's end.
+Each change belongs to its transaction. A key that another transaction is inserting or changing is
+waited for, as a unique index waits for that transaction's end.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from order_monitor.core.order import SAME_TIME
-from order_monitor.shop.brake import KIND as HELD
-from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
 from order_monitor.shop.reviews import UNCONFIRMED
+from order_monitor.shop.writing.brake import KIND as HELD
+from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 
 if TYPE_CHECKING:
     from tests.simulation.shop import Event, Pool, Store, Stored
@@ -62,10 +63,11 @@ class Setting:
 
     value: str
     stored_at: float
+    stored_by: str | None = None
 
 
 class Shared:
-    """What a connection's statements do to these tables."""
+    """The effect of a connection's statements on these tables."""
 
     pool: "Pool"
     store: "Store"
@@ -82,14 +84,18 @@ class Shared:
     def _all(self, table: str) -> dict[Any, Any]:
         draft = self._drafts.get(table)
         kept: dict[Any, Any] = getattr(self.store, table)
-        return kept if draft is None else {k: row for k, row in {**kept, **draft}.items() if row is not None}
+        return (
+            kept
+            if draft is None
+            else {k: row for k, row in {**kept, **draft}.items() if row is not None}
+        )
 
     def _one(self, table: str, key: Any) -> Any:
         draft = self._drafts.get(table, {})
         return draft[key] if key in draft else getattr(self.store, table).get(key)
 
     def _put(self, table: str, key: Any, row: Any) -> None:
-        """Keep a row, None for none, from the commit on."""
+        """Store a row, None to delete it, at the commit."""
         self._drafts.setdefault(table, {})[key] = row
 
     def _keep_drafts(self) -> None:
@@ -105,7 +111,7 @@ class Shared:
     # --- locks
 
     async def _until_free(self, key: str) -> None:
-        """Wait for another transaction's end, but take nothing."""
+        """Wait for another transaction's end without taking a lock."""
         end = asyncio.get_running_loop().time() + min(self.lock_wait, LONGEST_LOCK)
         while self.store.locked.get(key, self) is not self:
             await asyncio.sleep(_AT_ONCE)
@@ -113,12 +119,12 @@ class Shared:
                 raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
 
     async def _wait_for(self, key: str) -> None:
-        """Lock something; whoever finds it locked waits, as in PostgreSQL without SKIP LOCKED."""
+        """Lock something; if it is locked, wait, as PostgreSQL does without SKIP LOCKED."""
         await self._until_free(key)
         self.store.locked[key] = self
 
     async def _lock_shared(self, name: str, args: Sequence[Any]) -> None:
-        """Wait for what a statement about these tables would wait for."""
+        """Wait as a statement about these tables would wait."""
         for table, key in self._inserted(name, args):
             await self._until_free(f"{table} {key}")
             if self._one(table, key) is None:
@@ -128,7 +134,9 @@ class Shared:
 
     @staticmethod
     def _inserted(name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:
-        """What is inserted unless it is there: another's insert is waited for, what is there is left alone."""
+        """Insert unless it exists: wait for another's insert, and leave an existing row
+        unchanged.
+        """
         match name:
             case "_claim_codes":
                 return [("pins", (login, digest)) for login, digest, _ in zip(*args, strict=True)]
@@ -141,13 +149,18 @@ class Shared:
         return []
 
     def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:  # noqa: PLR0911 - one a statement
-        """What is inserted or changed: it is locked in any case."""
+        """Insert or update: locked in any case."""
         match name:
             case "_note_dispatches":
-                return [("dispatches", (i, reference, a)) for i, a, reference, *_ in zip(*args, strict=True)]
+                return [
+                    ("dispatches", (i, reference, a))
+                    for i, a, reference, *_ in zip(*args, strict=True)
+                ]
             case "_mark_dispatches":
                 keys = [(i, reference, a) for i, a, reference, *_ in zip(*args, strict=True)]
-                return [("dispatches", key) for key in sorted(keys) if key in self._all("dispatches")]
+                return [
+                    ("dispatches", key) for key in sorted(keys) if key in self._all("dispatches")
+                ]
             case "_mean":
                 key = self._last_noted(args[0])
                 return [] if key is None else [("dispatches", key)]
@@ -171,7 +184,9 @@ class Shared:
             key, number = (order_id, reference, account), self.store.number_of("dispatch")
             old = self._one("dispatches", key)
             if old is None:
-                row = Dispatch(number, order_id, account, reference, sent_at, login, self.store.now())
+                row = Dispatch(
+                    number, order_id, account, reference, sent_at, login, self.store.now()
+                )
             else:
                 touched = old.touched + (abs(old.sent_at - sent_at) >= SAME_TIME)
                 row = replace(old, number=number, sent_at=sent_at, login=login, touched=touched)
@@ -184,12 +199,18 @@ class Shared:
             row = self._one("dispatches", (order_id, reference, account))
             if row is None:
                 continue
-            understood = seen_at if odd_at is None and row.understood_at is None else row.understood_at
+            understood = (
+                seen_at if odd_at is None and row.understood_at is None else row.understood_at
+            )
             odd = None if odd_at is None else odd_at if row.odd_at is None else row.odd_at
-            self._put("dispatches", (order_id, reference, account), replace(row, understood_at=understood, odd_at=odd))
+            self._put(
+                "dispatches",
+                (order_id, reference, account),
+                replace(row, understood_at=understood, odd_at=odd),
+            )
 
     def _newest_dispatches(self) -> dict[tuple[str, str], Dispatch]:
-        """Each order's newest dispatch under each of its references."""
+        """Return each order's newest dispatch under each of its references."""
         rows = sorted(self._all("dispatches").values(), key=lambda row: row.number)
         return {(row.order_id, row.reference): row for row in rows}
 
@@ -205,7 +226,9 @@ class Shared:
                 if row.reference == reference and row.order_id != order_id and row.login in logins
             ]
             more = {"meant": noted.meant_by is not None, "twins": twins, "odd_at": noted.odd_at}
-            found.append({"id": order_id, "found_at": noted.found_at, "touched": noted.touched, **more})
+            found.append(
+                {"id": order_id, "found_at": noted.found_at, "touched": noted.touched, **more}
+            )
         return found
 
     def _twins(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -217,15 +240,27 @@ class Shared:
                 d.order_id == order_id and d.reference == reference and d.meant_by is not None
                 for d in self._all("dispatches").values()
             )
-            is_open = row is not None and row.status in self.pool.ledger.layout.open
+            is_open = row is not None and row.status in self.pool.row_writer.table_config.open
             sent_at = row.sent_at if row is not None else None
             root = row.id if row is not None else None
-            found.append({"id": order_id, "is_open": is_open, "sent_at": sent_at, "root": root, "meant": meant})
+            found.append(
+                {
+                    "id": order_id,
+                    "is_open": is_open,
+                    "sent_at": sent_at,
+                    "root": root,
+                    "meant": meant,
+                }
+            )
         return found
 
     def _last_noted(self, order_id: str) -> Any:
-        """The key of what was noted last of an order."""
-        rows = [(row.number, key) for key, row in self._all("dispatches").items() if row.order_id == order_id]
+        """Return the key of an order's last noted dispatch."""
+        rows = [
+            (row.number, key)
+            for key, row in self._all("dispatches").items()
+            if row.order_id == order_id
+        ]
         return max(rows)[1] if rows else None
 
     def _mean(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -237,10 +272,13 @@ class Shared:
 
     # --- codes
 
-    def _claim_codes(self, _: str, args: Sequence[Any]) -> None:
+    def _claim_codes(self, _: str, args: Sequence[Any]) -> list[Any]:
+        claimed: list[Any] = []
         for login, digest, order_id in zip(*args, strict=True):
             if self._one("pins", (login, digest)) is None:
                 self._put("pins", (login, digest), Claimed(order_id, self.store.now()))
+                claimed.append({"id": order_id})
+        return claimed
 
     def _owners(self, _: str, args: Sequence[Any]) -> list[Any]:
         keys = set(zip(*args, strict=True))
@@ -270,18 +308,24 @@ class Shared:
     def _brought(self, _: str, args: Sequence[Any]) -> list[Any]:
         pins = self._all("pins").items()
         claimed = {(row.order_id, digest) for (_, digest), row in pins}
-        before = {(row.order_id, digest) for (_, digest), row in pins if row.claimed_at < self._began}
+        before = {
+            (row.order_id, digest) for (_, digest), row in pins if row.claimed_at < self._began
+        }
         return [
             {"id": order_id}
             for order_id, digest in zip(*args, strict=True)
-            if (order_id, digest) in before and not any(i == order_id and other != digest for i, other in claimed)
+            if (order_id, digest) in before
+            and not any(i == order_id and other != digest for i, other in claimed)
         ]
 
     def _prune(self, *_: Any) -> list[Any]:
-        """Nothing here is as old as what is forgotten."""
+        """Do nothing: no row here is old enough to be forgotten."""
         return []
 
     # --- settings
+
+    def _has_consumer(self, _: str, __: Sequence[Any]) -> list[Any]:
+        return [{"coalesce": False}]
 
     def _read_mark(self, sql: str, _: Sequence[Any]) -> list[Any]:
         found = _NAMED.search(sql)
@@ -300,11 +344,11 @@ class Shared:
     def _add_mark(self, _: str, args: Sequence[Any]) -> list[Any]:
         if self._one("settings", args[0]) is not None:
             return []
-        self._put("settings", args[0], Setting(args[1], self.store.now()))
+        self._put("settings", args[0], Setting(args[1], self.store.now(), args[2]))
         return [{"bool": True}]
 
     def _set_mark(self, _: str, args: Sequence[Any]) -> None:
-        self._put("settings", args[0], Setting(args[1], self.store.now()))
+        self._put("settings", args[0], Setting(args[1], self.store.now(), args[2]))
 
     def _logins_due(self, args: Sequence[Any]) -> list[str]:
         due = []
@@ -322,33 +366,47 @@ class Shared:
         like, days = _LIKE.search(sql), _DAYS.search(sql)
         assert like is not None
         oldest = float("-inf") if days is None else self.store.now() - int(days[1]) * DAY
-        rows = [(name, row) for name, row in self._all("settings").items() if name.startswith(like[1])]
+        rows = [
+            (name, row) for name, row in self._all("settings").items() if name.startswith(like[1])
+        ]
         rows = sorted(rows, key=lambda pair: (-pair[1].stored_at, pair[0]))
         return [{"name": name} for name, row in rows if row.stored_at > oldest]
 
     # --- the brake
 
     def _lock_logins(self, *_: Any) -> None:
-        """It is waited for beforehand."""
+        """Do nothing: the wait comes earlier."""
 
     def _brake_marks(self, *_: Any) -> list[Any]:
         rows = self._all("settings").items()
-        return [{"name": name, "value": row.value} for name, row in rows if name.startswith("brake ")]
+        return [
+            {"name": name, "value": row.value} for name, row in rows if name.startswith("brake ")
+        ]
 
     def _open_held(self) -> list[dict[str, Any]]:
         accounts, rows = self._all("review_accounts"), self._all("reviews").items()
-        return [{"id": key[0], "account": accounts[key], "since": at} for key, at in rows if key[1] == HELD]
+        return [
+            {"id": key[0], "account": accounts[key], "since": at}
+            for key, at in rows
+            if key[1] == HELD
+        ]
 
     def _active(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, released_at = args
-        active = sum(row["account"] in accounts and row["since"] > released_at for row in self._open_held())
+        active = sum(
+            row["account"] in accounts and row["since"] > released_at for row in self._open_held()
+        )
         return [{"active": active, "now": self.store.now()}]
 
     def _held(self, *_: Any) -> list[Any]:
         return self._open_held()
 
     def _held_since(self, _: str, args: Sequence[Any]) -> list[Any]:
-        return [row for row in self._open_held() if row["id"] in args[0]]
+        return [
+            {"id": row["id"], "since": row["since"]}
+            for row in self._open_held()
+            if row["id"] in args[0]
+        ]
 
     def _count_ends(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, after, until = args
@@ -369,14 +427,31 @@ class Shared:
             for event in reversed(self.store.events)
             if event.account in args[0]
             and event.decided_at > self.store.now() - DAY
-            and (event.outcome, event.source, event.cause, event.repeat) == ("completed", PROGRAM, "answer", False)
+            and (event.outcome, event.source, event.cause, event.repeat)
+            == ("completed", PROGRAM, "answer", False)
             and event.reference
         ]
 
     # --- what waits for a person, or for a second answer
 
     def _count_reviews(self, *_: Any) -> list[Any]:
-        return [{"count": sum(kind != UNCONFIRMED for _, kind in self._all("reviews"))}]
+        count = sum(kind != UNCONFIRMED for _, kind in self._all("reviews"))
+        self.pool.seen["reviews"] = count
+        return [{"count": count}]
+
+    def _oldest_reviews(self, _: str, args: Sequence[Any]) -> list[Any]:
+        accounts, rows = self._all("review_accounts"), list(self._all("reviews").items())
+        found = [(key, since) for key, since in rows if key[1] != UNCONFIRMED][: args[0]]
+        return [
+            {
+                "id": key[0],
+                "kind": key[1],
+                "detail": "",
+                "account": accounts.get(key, ""),
+                "since": since,
+            }
+            for key, since in found
+        ]
 
     def _review(self, _: str, args: Sequence[Any]) -> None:
         for *key, account in zip(args[0], args[1], args[-1], strict=True):
@@ -392,14 +467,16 @@ class Shared:
         if name == "_mend":
             return [key for key in zip(args[0], args[1], strict=True) if key in keys]
         ids, _by, _how, kind = args
-        return sorted(key for key in keys if key[0] in ids and key[1] == (kind or key[1]) != UNCONFIRMED)
+        return sorted(
+            key for key in keys if key[0] in ids and key[1] == (kind or key[1]) != UNCONFIRMED
+        )
 
     def _mend(self, _: str, args: Sequence[Any]) -> None:
         for key in self._closed("_mend", args):
             self._put("reviews", key, None)
 
     def _mend_worded(self, *_: Any) -> None:
-        """Nothing here is ever refused for its word alone."""
+        """Nothing here is refused only for its word."""
 
     def _close_reviews(self, _: str, args: Sequence[Any]) -> None:
         for key in self._closed("_close_reviews", args):
@@ -407,27 +484,41 @@ class Shared:
             self._put("decided", key, args[1])
 
     def _unconfirmed(self, *_: Any) -> list[Any]:
-        waiting = {i: since for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED}
+        waiting = {
+            i: since for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED
+        }
         found: dict[str, list[float]] = {}
         for dispatch in self._all("dispatches").values():
             found.setdefault(dispatch.order_id, []).append(dispatch.found_at)
-        # What was said of the dispatch before is no first half of anything.
-        gone = {i for i, at in found.items() if len(at) > 1 and i in waiting and max(at) > waiting[i]}
-        return [{"id": i, "since": since} for i, since in waiting.items() if i not in gone]
+        # An answer about the earlier dispatch does not count as a first cancellation.
+        gone = {
+            i for i, at in found.items() if len(at) > 1 and i in waiting and max(at) > waiting[i]
+        }
+        accounts = self._all("review_accounts")
+        return [
+            {"id": i, "since": since, "account": accounts.get((i, UNCONFIRMED))}
+            for i, since in waiting.items()
+            if i not in gone
+        ]
 
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
         last = {event.order_id: event.source for event in [*self.store.events, *self._events]}
-        return [{"id": order_id, "source": last[order_id]} for order_id in sorted(args[0]) if order_id in last]
+        return [
+            {"id": order_id, "source": last[order_id]}
+            for order_id in sorted(args[0])
+            if order_id in last
+        ]
 
 
 def own_of(row: "Stored") -> str | None:
-    """The account that an order's own row names."""
+    """Return the account in an order's own row."""
     return row.account.strip() or None
 
 
 SHARED: dict[str, str] = {
     'DELETE FROM "public"."order_monitor_pins"': "_prune",
     'DELETE FROM "public"."order_monitor_dispatches"': "_prune",
+    'DELETE FROM "public"."order_monitor_observed"': "_prune",
     'INSERT INTO "public"."order_monitor_dispatches" AS d': "_note_dispatches",
     "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)": "_standing",
     'SELECT u.id, o."id" IS NOT NULL AND': "_twins",
@@ -439,6 +530,7 @@ SHARED: dict[str, str] = {
     "SELECT u.id FROM unnest($1::text[]) AS u(id) WHERE EXISTS (SELECT FROM": "_given",
     "SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[])": "_brought",
     'SELECT value FROM "public"."order_monitor_settings" WHERE name =': "_read_mark",
+    "SELECT COALESCE(has_table_privilege(to_regclass($1)": "_has_consumer",
     'INSERT INTO "public"."order_monitor_settings" (name, value, stored_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING': (
         "_add_mark"
     ),
@@ -457,10 +549,11 @@ SHARED: dict[str, str] = {
     'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
+    "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",
     'UPDATE "public"."order_monitor_review" AS w SET resolution': "_mend_worded",
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
     "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM": "_last_sources",
 }
-"""How the statements about these tables begin, and what does them."""
+"""The beginnings of the statements about these tables, and their handlers."""

@@ -1,7 +1,9 @@
-"""The shop's database in memory, below the real statements: it knows each statement by its text, and does what PostgreSQL does.
+"""The shop's database in memory, below the real statements: it recognises each statement by its
+text, and does what PostgreSQL does.
 
-Rows are locked, changes wait for the commit, a cut connection rolls back. Whatever statement it does not know is an error, so that
-it cannot stay behind; `test_model_shop` runs the same orders over it and over a real PostgreSQL.
+Rows are locked, changes wait for the commit, and a cut connection rolls back. An unknown statement
+is an error, so that the model cannot fall behind; `test_model_shop` runs the same orders over it
+and over a real PostgreSQL.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import random
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,50 +19,69 @@ import asyncpg
 
 from order_monitor.core.decision import Rules
 from order_monitor.core.login import Credentials
-from order_monitor.core.order import CONFIGURED, SAME_TIME, Route
-from order_monitor.shop.accounts import AccountTables
-from order_monitor.shop.brake_desk import BrakeDesk
-from order_monitor.shop.catalogue import Catalogue, Holdings
-from order_monitor.shop.claims import Claims
-from order_monitor.shop.columns import _IS_TABLE, _LOOK, Column, Table
+from order_monitor.core.order import CONFIGURED, NEVER_SENT, SAME_TIME, Route
+from order_monitor.shop.accounts.logins import KEPT_DAYS, Logins
+from order_monitor.shop.accounts.pauses import Pauses
+from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Connection as Lent
 from order_monitor.shop.database import Database
-from order_monitor.shop.dispatches import TOUCHED
 from order_monitor.shop.dsn import Address
-from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.first_start import read_start
-from order_monitor.shop.layout import NEVER_SENT, Layout
-from order_monitor.shop.ledger import Ledger
-from order_monitor.shop.logins import KEPT_DAYS, Logins
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START_RELEASED, digest_key, read_mark
-from order_monitor.shop.order_reader import OrderReader
-from order_monitor.shop.order_recorder import OrderRecorder
-from order_monitor.shop.pauses import Pauses
-from order_monitor.shop.pins import Codes
 from order_monitor.shop.pruning import Pruning
-from order_monitor.shop.recent_ends import pins_sql, without_pin_sql
+from order_monitor.shop.reading.orders import OrderReader
+from order_monitor.shop.reading.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
-from order_monitor.shop.statements import NOWHERE
-from order_monitor.shop.timings import history_sql
-from order_monitor.shop.unconfirmed import Unconfirmed
+from order_monitor.shop.schema.cache import SchemaCache, ShopTables
+from order_monitor.shop.schema.columns import COLUMNS_SQL, IS_TABLE_SQL, Column, Table
+from order_monitor.shop.schema.table_config import TableConfig
+from order_monitor.shop.writing.brake_table import BrakeTable
+from order_monitor.shop.writing.cancellation_table import CancellationTable
+from order_monitor.shop.writing.claims import Claims
+from order_monitor.shop.writing.dispatches import TOUCHED
+from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.writing.order_writer import OrderWriter
+from order_monitor.shop.writing.pins import Codes
+from order_monitor.shop.writing.row_writer import RowWriter
+from order_monitor.shop.writing.statements import NOWHERE
+from order_monitor.timing.store import history_sql
 from tests.simulation.beside import STARTS, Beside, Login
 from tests.simulation.posting import Delivery
 from tests.simulation.presence import Attendant
 from tests.simulation.shared import DAY, LONGEST_LOCK, Claimed, Dispatch, Setting, own_of
+from tests.simulation.tape import Tape
 
 OPEN = ("sent", "pending", "processing", "queued")
 FINAL = ("completed", "delivered", "failed", "refunded")
 LATE_REPEATS, NO_DIGIT = "c.is_late OR COALESCE(t.before, false), c.outcome", "!~ '[0-9]'"
 COMPARED = "IS NOT DISTINCT FROM u.had RETURNING"
-"""What the model does only where the statement says so: that a late PIN's event repeats, what could be no PIN, what stood there."""
+"""What the model does only if the statement does so: the repeat of a late PIN's event, texts that
+may not be PINs, the previous text.
+"""
+
+REPLICATED = (
+    *(
+        "rows",
+        "events",
+        "deliveries",
+        "reviews",
+        "review_accounts",
+        "decided",
+        "dispatches",
+        "pins",
+        "settings",
+    ),
+    *("presence", "sketches"),
+)
+"""The parts of the store that a standby has."""
 
 _LOCK_WAIT = re.compile(r"set_config\('lock_timeout', '([0-9]+)'")
 _NO_PIN = frozenset(word.strip().lower() for word in Rules().no_pin if word.isascii())
 
 
 def refused() -> asyncpg.PostgresError:
-    """What a trigger of the shop's raises, from a function."""
+    """An error raised by a function in one of the shop's triggers."""
     error = asyncpg.RaiseError("no")
     error.server_source_filename, error.context = "pl_exec.c", "PL/pgSQL function"
     return error
@@ -72,7 +94,7 @@ class Stored:
     id: str
     status: str
     sent_at: float
-    referans: str
+    reference: str
     account: str
     package: str = ""
     pin: str | None = None
@@ -105,13 +127,17 @@ class Event:
 
     @property
     def uid(self) -> str:
-        """What it is known by outside: no two have the same, and it tells nothing of its number."""
+        """Its external id: unique, and independent of its number."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(self.id)))
 
 
 @dataclass
 class Store:
-    """Everything that is committed. ``on_commit`` is told of each change of ours: before, after, and what it was made by."""
+    """All committed data.
+
+    ``on_commit`` is called for each change of ours with the row before, the row after, and what
+    made the change.
+    """
 
     epoch: float
     chance: random.Random
@@ -122,7 +148,7 @@ class Store:
     reviews: dict[tuple[str, str], float] = field(default_factory=dict)
     review_accounts: dict[tuple[str, str], str] = field(default_factory=dict)
     decided: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What a person has closed, by whom."""
+    """The reviews that a person has closed, with the person."""
     dispatches: dict[tuple[str, str, str], Dispatch] = field(default_factory=dict)
     pins: dict[tuple[str, bytes], Claimed] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
@@ -133,7 +159,13 @@ class Store:
     locked: dict[str, object] = field(default_factory=dict)
     poisoned: set[str] = field(default_factory=set)
     rewriting: dict[str, str] = field(default_factory=dict)
-    """What a trigger makes of the writes of some rows: ``open``, ``no pin``, ``nothing``, or ``delivered``."""
+    """The effect of a trigger on writes to some rows: ``open``, ``no pin``, ``nothing``, or
+    ``delivered``.
+    """
+    blocked: set[str] = field(default_factory=set)
+    """Rows whose writes wait for another session's lock in a trigger, until the statement gives
+    up.
+    """
     slow: set[str] = field(default_factory=set)
     down: bool = False
     stall: bool = False
@@ -142,21 +174,38 @@ class Store:
     quick: bool = False
     statements: int = 0
     cut_at: int = 0
-    """At which of all ``statements`` the connection is cut, once."""
-    _numbers: dict[str, int] = field(default_factory=dict)
+    """The number, among all ``statements``, at which the connection is cut, once."""
+    tape: Tape | None = None
+    """The tape that records everything, if any."""
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def now(self) -> float:
         return self.epoch + asyncio.get_running_loop().time()
 
+    def copied(self) -> dict[str, Any]:
+        """Return a standby's current state.
+
+        Accounts and pauses come from people, and are not lost here.
+        """
+        return {name: deepcopy(getattr(self, name)) for name in REPLICATED}
+
+    def go_back(self, kept: dict[str, Any]) -> None:
+        """Switch to the standby's state: later commits are lost, but numbers are not reused."""
+        for name, value in kept.items():
+            setattr(self, name, value)
+
     def number_of(self, what: str) -> int:
-        """The next number of a table's; one that is rolled back leaves a gap."""
-        self._numbers[what] = self._numbers.get(what, 0) + 1
-        return self._numbers[what]
+        """Return a table's next number; a rollback leaves a gap."""
+        self.numbers[what] = self.numbers.get(what, 0) + 1
+        return self.numbers[what]
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What a change of a row was committed with. ``began`` is when its transaction did, epoch seconds."""
+    """The transaction of a row's change.
+
+    ``began`` is its start, in epoch seconds.
+    """
 
     author: str
     began: float
@@ -164,35 +213,50 @@ class Commit:
 
 
 class Pool:
-    """One process's connections. The others are told each time paused accounts, all accounts, and settings were read."""
+    """One process's connections.
+
+    The callbacks run each time paused accounts, all accounts, or settings were read.
+    """
 
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
+        row_writer: RowWriter,
         on_pauses: Callable[[set[str]], None] = lambda _: None,
         on_logins: Callable[[list[Login]], None] = lambda _: None,
         on_money: Callable[[dict[str, str]], None] = lambda _: None,
     ) -> None:
         self.store = store
-        self.ledger = ledger
+        self.row_writer = row_writer
         self.on_pauses = on_pauses
         self.on_logins = on_logins
         self.on_money = on_money
         self.reader: OrderReader | None = None
-        self.accounts = AccountTables("public", ROUTING, INTEGRATIONS) if ledger.layout.accounts_from_shop else None
+        self.accounts = (
+            AccountTables("public", ROUTING, INTEGRATIONS)
+            if row_writer.table_config.accounts_from_shop
+            else None
+        )
         self.is_dead = False
         self.known: dict[str, str] = {}
+        self.seen: dict[str, Any] = {}
+        """The data of the last read: ``open`` orders (None if not all were read), ``reviews``,
+        ``events``, ``pauses``.
+        """
         self._lent: list[Connection] = []
         self._free = asyncio.Semaphore(4)
 
     @property
     def is_committing(self) -> bool:
-        """Whether a COMMIT is on its way to the server, who may or may not do it if the process dies now."""
+        """Whether a COMMIT is in flight, which the server may or may not execute if the process
+        dies now.
+        """
         return any(connection.is_committing for connection in self._lent)
 
     def die(self, *, commits: bool) -> None:
-        """Cut all connections: what is not committed is undone, and what is being committed is or is not, as ``commits`` says."""
+        """Cut all connections: uncommitted changes are undone, and a COMMIT in flight is decided by
+        ``commits``.
+        """
         self.is_dead = True
         for connection in self._lent:
             connection.cut(commits=commits)
@@ -213,7 +277,7 @@ class Pool:
         self._free.release()
 
     async def pause(self) -> None:
-        """What the network and the server take; where the database is away, an error."""
+        """The latency of network and server; an error while the database is down."""
         store = self.store
         if self.is_dead:
             raise ConnectionResetError("away")
@@ -238,7 +302,7 @@ class Pool:
 
 
 class Cursor:
-    """What a cursor still has to give."""
+    """The rows that a cursor has not returned yet."""
 
     def __init__(self, rows: list[Any]) -> None:
         self._rows = rows
@@ -254,10 +318,12 @@ class Connection(Beside):
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.store = pool.store
-        self.author = pool.ledger.layout.author
+        self.author = pool.row_writer.table_config.author
         self.is_committing = False
         self.lock_wait = LONGEST_LOCK
+        self.number = pool.store.number_of("connection")
         self._began = 0.0
+        self._is_open = False
         self._is_closed = False
         self._drafts: dict[str, dict[Any, Any]] = {}
         self._changed: dict[str, tuple[Stored, Stored]] = {}
@@ -280,6 +346,9 @@ class Connection(Beside):
 
     def roll_back(self) -> None:
         store = self.store
+        if self._is_open and store.tape is not None:
+            store.tape.add(store, "rollback", self.number)
+        self._is_open = False
         for order_id in [i for i, owner in store.locked.items() if owner is self]:
             del store.locked[order_id]
         self._changed, self._events, self._later, self._drafts = {}, [], [], {}
@@ -291,6 +360,9 @@ class Connection(Beside):
             self.lock_wait = int(found[1]) / 1000
             await self.pool.pause()
             self._began = self.store.now()
+            self._is_open = True
+            if self.store.tape is not None:
+                self.store.tape.add(self.store, "begin", self.number)
         elif sql == "COMMIT":
             await self._commit()
         elif sql == "ROLLBACK":
@@ -330,6 +402,8 @@ class Connection(Beside):
 
     def _apply(self) -> None:
         store, commit = self.store, Commit(self.author, self._began, tuple(self._events))
+        if store.tape is not None:
+            store.tape.look(store)
         for before, after in self._changed.values():
             store.rows[after.id] = after
             store.on_commit(before, after, commit)
@@ -341,6 +415,10 @@ class Connection(Beside):
         for change in self._later:
             change()
         self._keep_drafts()
+        if store.tape is not None:
+            store.tape.note(store)
+            store.tape.add(store, "commit", self.number)
+        self._is_open = False
         self.roll_back()
 
     async def _do(self, sql: str, args: Sequence[Any]) -> list[Any]:
@@ -348,8 +426,25 @@ class Connection(Beside):
         name = self.pool.known.get(sql)
         if name is None:
             name = self.pool.known[sql] = _name_of(sql, self.pool)
+        if name in ("_update", "_late_update") and not self.store.blocked.isdisjoint(args[0]):
+            await asyncio.sleep(self.lock_wait)
+            raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
         await self._lock_first(name, args)
-        return getattr(self, name)(sql, args) or []
+        if self.store.tape is None:
+            return getattr(self, name)(sql, args) or []
+        return self._taped(self.store.tape, name, sql, args)
+
+    def _taped(self, tape: Tape, name: str, sql: str, args: Sequence[Any]) -> list[Any]:
+        """Execute a statement, and record it with its result."""
+        tape.look(self.store)
+        events = self.store.numbers.get("event", 0)
+        try:
+            result = getattr(self, name)(sql, args) or []
+        except asyncpg.PostgresError as error:
+            tape.did(self.store, self.number, name, sql, args, error=error, events=events)
+            raise
+        tape.did(self.store, self.number, name, sql, args, result=list(result), events=events)
+        return list(result)
 
     def _time(self, *_: Any) -> list[Any]:
         return [{"now": self.store.now()}]
@@ -360,6 +455,7 @@ class Connection(Beside):
     def _waiting(self, *_: Any) -> list[Any]:
         open_ones = [event.decided_at for event in self.store.events if event.consumed_at is None]
         is_posted, oldest = WEBHOOK_MARK in self._all("settings"), min(open_ones, default=None)
+        self.pool.seen["events"] = None if is_posted else (len(open_ones), oldest)
         return [{"count": len(open_ones), "since": oldest, "is_posted": is_posted}]
 
     def _unknown(self, *_: Any) -> list[Any]:
@@ -368,10 +464,14 @@ class Connection(Beside):
     # --- the orders
 
     def _row(self, order_id: str) -> Stored | None:
-        return self._changed[order_id][1] if order_id in self._changed else self.store.rows.get(order_id)
+        return (
+            self._changed[order_id][1]
+            if order_id in self._changed
+            else self.store.rows.get(order_id)
+        )
 
     def _take(self, order_id: str, fits: Callable[[Stored], bool]) -> Stored | None:
-        """Lock a row, unless it does not fit or somebody else holds it."""
+        """Lock a row, unless it does not match or another transaction holds it."""
         row = self._row(order_id)
         if row is None or not fits(row) or self.store.locked.get(order_id, self) is not self:
             return None
@@ -381,13 +481,21 @@ class Connection(Beside):
     def _lock(self, _: str, args: Sequence[Any]) -> list[Any]:
         if self.store.deadlocks and self.store.chance.random() < 0.2:
             raise asyncpg.DeadlockDetectedError("deadlock")
-        rows = [self._take(order_id, lambda row: row.status in OPEN) for order_id in sorted(args[0])]
+        rows = [
+            self._take(order_id, lambda row: row.status in OPEN) for order_id in sorted(args[0])
+        ]
         return [self._as_locked(row) for row in rows if row is not None]
 
     def _as_locked(self, row: Stored) -> dict[str, Any]:
-        words = f"{row.status}\x1f{row.id}\x1f{row.package}\x1f{row.account}\x1f{row.referans}"
-        more = {"sent_at": row.sent_at, "own": own_of(row), "root": row.id, "own_words": words, "settled": False}
-        return {**_as_row(row), "note": row.note, "referans": row.referans, **more}
+        words = f"{row.status}\x1f{row.id}\x1f{row.package}\x1f{row.account}\x1f{row.reference}"
+        more = {
+            "sent_at": row.sent_at,
+            "own": own_of(row),
+            "root": row.id,
+            "own_words": words,
+            "settled": False,
+        }
+        return {**_as_row(row), "note": row.note, "reference": row.reference, **more}
 
     def _late_lock(self, sql: str, args: Sequence[Any]) -> list[Any]:
         (ids, statuses), is_looked_at = args, NO_DIGIT in sql
@@ -396,7 +504,11 @@ class Connection(Beside):
             return row.status in statuses and (not is_looked_at or may_lack(row.pin))
 
         rows = [self._take(order_id, fits) for order_id in sorted(ids)]
-        return [self._as_locked(row) for row in rows if row is not None]
+        found = [self._as_locked(row) for row in rows if row is not None]
+        return [
+            {name: value for name, value in row.items() if name != "settled"} | {"note": None}
+            for row in found
+        ]
 
     def _update(self, sql: str, args: Sequence[Any]) -> list[Any]:
         records = list(zip(*args, strict=True))
@@ -404,24 +516,44 @@ class Connection(Beside):
             raise asyncpg.QueryCanceledError("statement timeout")
         changed = []
         for record in records:
-            order_id, status, pin, note, _message, seen_at, _done, _ms, was, told, checks, sent, outcome, _, *rest = (
-                record
-            )
+            (
+                order_id,
+                status,
+                pin,
+                note,
+                _message,
+                seen_at,
+                _done,
+                _ms,
+                was,
+                told,
+                checks,
+                sent,
+                outcome,
+                _,
+                *rest,
+            ) = record
             (*rest, had, _), row = rest, self._row(order_id)
             if row is None or row.status not in OPEN or (pin is not None and row.pin != had):
                 continue
             if order_id in self.store.poisoned:
                 raise refused()
-            fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note, last_sync_at=seen_at)
+            fresh = replace(row, status=status, pin=pin or row.pin, note=note or row.note)
+            if self.pool.row_writer.table.get("last_sync_at") is not None:
+                fresh = replace(fresh, last_sync_at=seen_at)
             if (rewritten := self._rewritten(row, fresh)) is None:
                 continue
             fresh, is_event = rewritten, was != rewritten.status
-            event = self._event(sql, row, fresh, told, checks, outcome, sent, rest) if is_event else None
+            event = (
+                self._event(sql, row, fresh, told, checks, outcome, sent, rest)
+                if is_event
+                else None
+            )
             changed.append(self._changed_to(row, fresh, event))
         return changed
 
     def _rewritten(self, row: Stored, fresh: Stored) -> Stored | None:
-        """What a trigger makes of a write; None where it keeps the row as it was."""
+        """Return a trigger's result for a write; None if it keeps the row unchanged."""
         match self.store.rewriting.get(row.id):
             case "nothing":
                 return None
@@ -434,7 +566,7 @@ class Connection(Beside):
         return fresh
 
     def _retell(self, _: str, args: Sequence[Any]) -> None:
-        """Say in events of this transaction what a trigger has made of their rows."""
+        """Put triggers' changes of rows into this transaction's events."""
         for number, status, has_pin in zip(*args, strict=True):
             event = next(event for event in self._events if event.id == number)
             event.to_status, event.has_pin = status, has_pin
@@ -449,12 +581,16 @@ class Connection(Beside):
                 raise refused()
             if (fresh := self._rewritten(row, replace(row, pin=pin))) is None:
                 continue
-            event = self._event(sql, row, fresh, told, checks, "completed", sent, rest, is_late=True)
+            event = self._event(
+                sql, row, fresh, told, checks, "completed", sent, rest, is_late=True
+            )
             changed.append(self._changed_to(row, fresh, event))
         return changed
 
-    def _changed_to(self, row: Stored, fresh: Stored, event: tuple[Event, bool] | None) -> dict[str, Any]:
-        """Keep a row's change and its event until the commit, and return what the statement does."""
+    def _changed_to(
+        self, row: Stored, fresh: Stored, event: tuple[Event, bool] | None
+    ) -> dict[str, Any]:
+        """Store a row's change and its event for the commit, and return the statement's result."""
         self._changed[row.id] = (self._changed.get(row.id, (row,))[0], fresh)
         found = {"id": row.id, "status": fresh.status, "pin": fresh.pin}
         if event is None:
@@ -475,7 +611,7 @@ class Connection(Beside):
         *,
         is_late: bool = False,
     ) -> tuple[Event, bool]:
-        """Return the event of a change, and whether it repeats that of a dispatch which was sent before."""
+        """Return the event of a change, and whether it repeats one of an earlier dispatch."""
         source, cause, account, reference = origin
         same = [
             e
@@ -505,11 +641,16 @@ class Connection(Beside):
             reference,
         )
         made.queued = WEBHOOK_MARK in self._all("settings")
-        earlier = any(e.sent_at is not None and sent is not None and e.sent_at < sent - SAME_TIME for e in same)
+        earlier = any(
+            e.sent_at is not None and sent is not None and e.sent_at < sent - SAME_TIME
+            for e in same
+        )
         return made, repeat and not is_late and earlier
 
     def _try_status(self, _: str, args: Sequence[Any]) -> list[Any]:
-        """Give one row a status, which is rolled back: a row that is refused is refused with any."""
+        """Give one row a status, then roll back: a row that is refused is refused with any
+        status.
+        """
         row = self._row(args[0])
         if row is None or row.status not in OPEN:
             return []
@@ -521,37 +662,51 @@ class Connection(Beside):
         for order_id, seen_at in zip(*args, strict=True):
             row = self._row(order_id)
             if row is not None and row.status in OPEN:
-                self._changed[order_id] = (self._changed.get(order_id, (row,))[0], replace(row, last_sync_at=seen_at))
+                self._changed[order_id] = (
+                    self._changed.get(order_id, (row,))[0],
+                    replace(row, last_sync_at=seen_at),
+                )
 
     def _status(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [_as_row(row) for order_id in args[0] if (row := self._row(order_id)) is not None]
 
     def _watched(self) -> Iterable[Stored]:
-        """The open orders that were not sent too long before the start."""
-        before = self._ledger.ignored_before
-        return (row for row in self.store.rows.values() if row.status in OPEN and row.sent_at >= before)
+        """Return the open orders that were not sent too long before the start."""
+        before = self._row_writer.ignored_before
+        return (
+            row for row in self.store.rows.values() if row.status in OPEN and row.sent_at >= before
+        )
 
     @property
-    def _ledger(self) -> Ledger:
+    def _row_writer(self) -> RowWriter:
         reader = self.pool.reader
-        return self.pool.ledger if reader is None else reader._catalogue.holdings.ledger
+        return (
+            self.pool.row_writer if reader is None else reader.schema_cache.shop_tables.row_writer
+        )
 
     def _scan(self, *_: Any) -> list[Any]:
-        return self._as_orders(self._watched())
+        rows = self._as_orders(self._watched())
+        self.pool.seen["open"] = len(rows)
+        return rows
 
     def _scan_since(self, _: str, args: Sequence[Any]) -> list[Any]:
+        self.pool.seen["open"] = None
         return self._as_orders(row for row in self._watched() if row.sent_at > args[0])
 
     def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
         return self._as_orders(row for row in self._watched() if row.id in args[0])
 
     def _count_apart(self, *_: Any) -> list[Any]:
-        ledger, now = self._ledger, self.store.now()
+        row_writer, now = self._row_writer, self.store.now()
         open_at = [row.sent_at for row in self.store.rows.values() if row.status in OPEN]
-        late = now - ledger.rules.give_up_after
-        held = sum(ledger.ignored_before <= at < ledger.first_start and at <= late for at in open_at)
+        late = now - row_writer.rules.give_up_after
+        held = sum(
+            row_writer.ignored_before <= at < row_writer.first_start and at <= late
+            for at in open_at
+        )
         released = FIRST_START_RELEASED in self._all("settings")
-        left_alone = sum(at < ledger.ignored_before for at in open_at)
+        left_alone = sum(at < row_writer.ignored_before for at in open_at)
+        self.pool.seen["left_alone"] = left_alone
         return [{"left_alone": left_alone, "held": 0 if released else held, "took": 0.0}]
 
     def _namesakes(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -559,15 +714,17 @@ class Connection(Beside):
         return self._as_orders(
             row
             for row in self.store.rows.values()
-            if row.referans in references and row.id not in ids and row.status != NEVER_SENT
+            if row.reference in references and row.id not in ids and row.status != NEVER_SENT
         )
 
     def _as_orders(self, rows: Iterable[Stored]) -> list[dict[str, Any]]:
         dispatches = self._newest_dispatches()
-        return [self._as_order(row, dispatches.get((row.id, row.referans.strip()))) for row in rows]
+        return [
+            self._as_order(row, dispatches.get((row.id, row.reference.strip()))) for row in rows
+        ]
 
     def _as_order(self, row: Stored, sent: Dispatch | None) -> dict[str, Any]:
-        from_shop, own = self.pool.ledger.layout.accounts_from_shop, own_of(row)
+        from_shop, own = self.pool.row_writer.table_config.accounts_from_shop, own_of(row)
         noted = sent.account if sent is not None else None
         integration, route = None, Route.ONE
         if from_shop:
@@ -583,9 +740,9 @@ class Connection(Beside):
             "id": row.id,
             "status": row.status,
             "sent_at": sent.found_at if sent is not None and is_old else row.sent_at,
-            "referans": row.referans,
+            "reference": row.reference,
             "tenant_id": None,
-            "last_sync_at": row.last_sync_at if self.pool.ledger.records_every_check else None,
+            "last_sync_at": row.last_sync_at if self.pool.row_writer.records_every_check else None,
             "integration": integration,
             "route": int(route),
             "package": row.package or None,
@@ -593,15 +750,21 @@ class Connection(Beside):
             "understood": registered and sent is not None and sent.understood_at is not None,
             "odd_at": sent.odd_at if registered and sent is not None else None,
             "settled": False,
+            "reference_from": 0,
         }
 
     def _pins(self, _: str, args: Sequence[Any]) -> list[Any]:
-        found = []
+        oldest = self.store.now() - DAY
+        found: dict[tuple[str | None, str | None], None] = {}
         for event in self.store.events:
             row = self.store.rows.get(event.order_id)
-            if event.id > args[0] and event.has_pin and row is not None and not lacks(row.pin):
-                found.append({"package": row.package, "tenant_id": "", "integration": self._integration_of(row)})
-        return found
+            is_one = event.id > args[0] and event.has_pin and event.decided_at > oldest
+            if is_one and row is not None and not lacks(row.pin):
+                found[row.package or None, self._integration_of(row)] = None
+        return [
+            {"package": package, "tenant_id": None, "integration": account}
+            for package, account in found
+        ]
 
     def _unclaimed(self, _: str, args: Sequence[Any]) -> list[Any]:
         first, last = args
@@ -611,13 +774,20 @@ class Connection(Beside):
             for event in self.store.events
             if first <= event.id <= last and event.has_pin and event.decided_at > oldest
         }
-        rows = [(row, event) for i, event in sorted(given.items()) if (row := self.store.rows.get(i)) is not None]
+        rows = [
+            (row, event)
+            for i, event in sorted(given.items())
+            if (row := self.store.rows.get(i)) is not None
+        ]
+        names = ("id", "pin", "reference", "sent_at", "own", "root", "own_words")
         return [
-            {**self._as_locked(row), "account": event.account, "integration": self._integration_of(row)}
+            {name: self._as_locked(row)[name] for name in names}
+            | {"account": event.account, "integration": self._integration_of(row)}
             for row, event in rows
         ]
 
-    def _without_pin(self, _: str, args: Sequence[Any]) -> list[Any]:
+    def _without_pin(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        fits = may_lack if NO_DIGIT in sql else lacks
         now, wait, longest = self.store.now(), args[0], args[1]
         last: dict[str, Event] = {}
         for event in self.store.events:
@@ -628,7 +798,7 @@ class Connection(Beside):
         for event in sorted(last.values(), key=lambda event: -event.decided_at):
             row = self.store.rows.get(event.order_id)
             is_late = event.decided_at < now - wait
-            if row is None or row.status != event.to_status or not lacks(row.pin):
+            if row is None or row.status != event.to_status or not fits(row.pin):
                 continue
             if is_late and (row.id, "pin_missing") in self.store.reviews:
                 continue
@@ -649,15 +819,15 @@ _STARTS: dict[str, str] = {
 
 
 def _name_of(sql: str, pool: Pool) -> str:
-    """Return what a statement does, by its whole text where it is about orders.
+    """Return the handler of a statement, by its whole text if it is about orders.
 
     Raises:
-        AssertionError: nobody knows it.
+        AssertionError: it is unknown.
     """
-    ledger, reader = pool.ledger, pool.reader
+    row_writer, reader = pool.row_writer, pool.reader
     if " AS left_alone, " in sql:
         return "_count_apart"
-    statements = ledger.statements
+    statements = row_writer.statements
     whole = {
         statements.lock_sql(): "_lock",
         statements.lock_sql(NOWHERE): "_lock",
@@ -667,32 +837,34 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.late_update_sql(): "_late_update",
         statements.try_status_sql(): "_try_status",
         statements.try_status_sql(own=True): "_try_status",
-        pins_sql(ledger.layout, ledger.table, pool.accounts): "_pins",
-        history_sql(ledger.layout, ledger.table, pool.accounts): "_past",
-        _LOOK: "_columns",
-        _IS_TABLE: "_is_table",
+        pins_sql(row_writer.table_config, row_writer.table, pool.accounts): "_pins",
+        history_sql(row_writer.table_config, row_writer.table, pool.accounts): "_past",
+        COLUMNS_SQL: "_columns",
+        IS_TABLE_SQL: "_is_table",
     }
-    if ledger.records_every_check:
+    if row_writer.records_every_check:
         whole[statements.touch_sql()] = "_touch"
-    found = whole.get(sql) or next((name for start, name in _STARTS.items() if sql.lstrip().startswith(start)), None)
+    found = whole.get(sql) or next(
+        (name for start, name in _STARTS.items() if sql.lstrip().startswith(start)), None
+    )
     if found is None and reader is not None:
-        found = _name_of_reading(sql, ledger, reader)
+        found = _name_of_reading(sql, row_writer, reader)
     assert found is not None, f"the model shop does not know this statement: {sql[:300]}"
     return found
 
 
-def _name_of_reading(sql: str, ledger: Ledger, reader: OrderReader) -> str | None:
+def _name_of_reading(sql: str, row_writer: RowWriter, reader: OrderReader) -> str | None:
     queries = reader.queries
     whole = {
         queries.scan_sql(): "_scan",
         queries.since_sql(): "_scan_since",
         queries.unknown_sql(): "_unknown",
-        reader._claims._sql(): "_unclaimed",
-        ledger.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
+        reader.claims.sql(): "_unclaimed",
+        row_writer.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
     }
     if sql.startswith(f"{queries.among_sql()}"):
         return "_scan_among"
-    if sql.endswith(without_pin_sql(ledger, Reviews(ledger.layout.schema).sql)):
+    if sql.endswith(without_pin_sql(row_writer, Reviews(row_writer.table_config.schema).sql)):
         return "_without_pin"
     return whole.get(sql)
 
@@ -702,12 +874,12 @@ def _as_row(row: Stored) -> dict[str, Any]:
 
 
 def lacks(pin: str | None) -> bool:
-    """Whether a text is no PIN, as the statements see it."""
+    """Whether a text is not a PIN, according to the statements."""
     return not (pin or "").strip(" \t\r\n-*_.") or (pin or "").strip().lower() in _NO_PIN
 
 
 def may_lack(pin: str | None) -> bool:
-    """Whether a text could be no PIN, as the statements see it: the program tells which."""
+    """Whether a text might not be a PIN, according to the statements: the program decides."""
     return lacks(pin) or not re.search("[0-9]", pin or "") or bool(re.search("[&<]", pin or ""))
 
 
@@ -719,29 +891,44 @@ ROUTING = {name: column(name) for name in ("id", "tenant_id", "package_id")} | {
     "primary": column("primary_provider_id")
 }
 INTEGRATIONS = {
-    name: column(name) for name in ("id", "tenant_id", "name", "provider", "base_url", "kod", "sifre", "enabled")
+    name: column(name)
+    for name in ("id", "tenant_id", "name", "provider", "base_url", "kod", "sifre", "enabled")
 }
 
 
-class Known(Catalogue):
-    """A catalogue whose tables are as they are, and need not be looked up; what all processes share is read as ever."""
+class Known(SchemaCache):
+    """A catalogue with fixed tables that need no lookup.
 
-    def __init__(self, database: Database, layout: Layout, ledger: Ledger, accounts: AccountTables | None) -> None:
-        super().__init__(database, layout)
-        self._ledger = ledger
+    Shared data is read as usual.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        table_config: TableConfig,
+        row_writer: RowWriter,
+        accounts: AccountTables | None,
+    ) -> None:
+        super().__init__(database, table_config)
+        self._row_writer = row_writer
         self._accounts = accounts
 
-    async def _look(self, connection: Lent) -> Holdings:
-        schema = self.layout.schema
-        key, began = await digest_key(connection, schema), await read_mark(connection, schema, FIRST_MIGRATE)
-        shared = await Codes(self._ledger.table, schema, key).shared(connection)
+    async def _look(self, connection: Lent) -> ShopTables:
+        schema = self.table_config.schema
+        key, began = (
+            await digest_key(connection, schema),
+            await read_mark(connection, schema, FIRST_MIGRATE),
+        )
+        shared = await Codes(self._row_writer.table, schema, key).shared(connection)
         logins = await self._logins_of(connection, self._accounts, key)
-        ledger = replace(self._ledger, logins=logins, key=key, shared=shared, began_at=float(began or "-inf"))
-        if self.layout.ignore_before is not None:
+        row_writer = replace(
+            self._row_writer, logins=logins, key=key, shared=shared, began_at=float(began or "-inf")
+        )
+        if self.table_config.ignore_before is not None:
             start = await read_start(connection, schema)
-            before = start.ignored_before(self.layout.ignore_before)
-            ledger = replace(ledger, first_start=start.moment, ignored_before=before)
-        return Holdings(ledger, self._accounts, Pauses(schema), Reviews(schema))
+            before = start.ignored_before(self.table_config.ignore_before)
+            row_writer = replace(row_writer, first_start=start.moment, ignored_before=before)
+        return ShopTables(row_writer, self._accounts, Pauses(schema), Reviews(schema))
 
 
 def layout_for(
@@ -754,9 +941,9 @@ def layout_for(
     brake_hold: float = 0.0,
     give_up_unknown: bool = False,
     ignore_before: str | None = None,
-) -> Layout:
+) -> TableConfig:
     rules = Rules(give_up_after=give_up_after, pin_width=120, note_width=250)
-    return Layout(
+    return TableConfig(
         schema="public",
         table="product_orders",
         overrides={},
@@ -774,32 +961,43 @@ def layout_for(
     )
 
 
-def ledger_for(layout: Layout, *, last_sync: bool) -> Ledger:
+def ledger_for(table_config: TableConfig, *, last_sync: bool) -> RowWriter:
     text = Column("x", "text")
     columns = {
         name: replace(text, name=name)
-        for name in ("external_status", "sent_at", "pin_code", "note", "provider_referans", "package_id", "provider_id")
+        for name in (
+            "external_status",
+            "sent_at",
+            "pin_code",
+            "note",
+            "provider_referans",
+            "package_id",
+            "provider_id",
+        )
     }
     columns["id"] = Column("id", "uuid", cast="::uuid")
     columns["sent_at"] = Column("sent_at", "timestamp with time zone")
     if last_sync:
         columns["last_sync_at"] = Column("last_sync_at", "timestamp with time zone")
-    table = Table("public", "product_orders", columns, is_reference_indexed=True)
-    return Ledger(table, layout, layout.rules, Logins(layout.schema, b""))
+    readable = ("external_status", "id", "package_id", "provider_id", "provider_referans")
+    table = Table("public", "product_orders", columns, readable=readable, is_reference_indexed=True)
+    return RowWriter(table, table_config, table_config.rules, Logins(table_config.schema, b""))
 
 
 class ModelOrders(Orders):
-    """The shop's orders over the model: the real reader, recorder and ledger, with other connections below."""
+    """The shop's orders over the model: the real reader, recorder and ledger on the model's
+    connections.
+    """
 
     def __init__(self, pool: Pool, database: Database) -> None:
-        layout = pool.ledger.layout
-        self._catalogue = Known(database, layout, pool.ledger, pool.accounts)
-        self.reader = OrderReader(database, self._catalogue)
-        self._claims = Claims(self._catalogue)
-        self._pruning = Pruning(self._catalogue)
-        self._recorder = OrderRecorder(database, self._catalogue)
-        self.unconfirmed = Unconfirmed(self._catalogue)
-        self.brake = BrakeDesk(self._catalogue)
+        table_config = pool.row_writer.table_config
+        self._schema_cache = Known(database, table_config, pool.row_writer, pool.accounts)
+        self.reader = OrderReader(database, self._schema_cache)
+        self._claims = Claims(self._schema_cache)
+        self._pruning = Pruning(self._schema_cache)
+        self._recorder = OrderWriter(database, self._schema_cache)
+        self.unconfirmed = CancellationTable(self._schema_cache)
+        self.brake = BrakeTable(self._schema_cache)
         pool.reader = self.reader
 
 

@@ -1,4 +1,4 @@
-"""Runs of one kind each, drawn apart from all others: what a mixture of everything hides, or makes good again."""
+"""Runs of one kind each, drawn separately: they show what a mixture of faults hides or repairs."""
 
 import math
 import random
@@ -9,27 +9,31 @@ from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
 
 DAY = 24 * HOUR
 EVERY = 3
-"""Each seed of so many plays one beside its own."""
+"""One seed in this many has a special run in addition to its own."""
 
 SIZES = (2, 3, 5, 9, 17, 33, 60, 120, 250, 500)
-"""How many orders end together, where a batch is refused: the largest are drawn seldom."""
+"""Numbers of orders that end together when a batch is refused: the largest are drawn rarely."""
 
 ODD = ("refused", "empty", "broken")
 
 
 def drawn(seed: int) -> tuple[Scenario, ...]:
-    """Return all runs that ``seed`` decides."""
+    """Return all runs for ``seed``."""
     return (draw(seed), special(seed)) if seed % EVERY == 0 else (draw(seed),)
 
 
 def special(seed: int) -> Scenario:
-    """Return the run of one kind that ``seed`` decides."""
+    """Return the run of one kind for ``seed``."""
     chance = random.Random(f"{seed} special")
     scenario = MAKERS[chance.randrange(len(MAKERS))](seed, chance)
-    return replace(scenario, is_special=True, last_sync=chance.random() < 0.3, webhook=chance.random() < 0.6)
+    return replace(
+        scenario, is_special=True, last_sync=chance.random() < 0.3, webhook=chance.random() < 0.6
+    )
 
 
-def _plan(chance: random.Random, number: int, account: str, outcome: str, **more: float | str | None) -> OrderPlan:
+def _plan(
+    chance: random.Random, number: int, account: str, outcome: str, **more: float | str | None
+) -> OrderPlan:
     package = 0 if outcome == "direct" else chance.randint(1, 3)
     plan = OrderPlan(number, 0.0, account, package, None, outcome)
     return replace(plan, **more)  # type: ignore[arg-type]
@@ -40,7 +44,10 @@ def _accounts(chance: random.Random, most: int = 2) -> tuple[str, ...]:
 
 
 def refused_batches(seed: int, chance: random.Random) -> Scenario:
-    """Very many end while the database is away; when it is back, triggers and locks stand against some of them, for a while."""
+    """A large number of orders ends while the database is down.
+
+    When it is back, triggers and locks block some of them for a while.
+    """
     size = SIZES[min(chance.randrange(len(SIZES)), chance.randrange(len(SIZES)))]
     accounts = _accounts(chance)
     orders = tuple(
@@ -54,17 +61,27 @@ def refused_batches(seed: int, chance: random.Random) -> Scenario:
         )
         for number in range(size)
     )
-    kinds = ("poison", "rewrites", "rewrites", "lock", "slow_trigger")
+    kinds = ("poison", "rewrites", "rewrites", "lock", "slow_trigger", "blocked")
     away = Fault(85.0, "db_down", 40 + 60 * chance.random(), 0, 0.5)
     against = (
-        Fault(84.0, chance.choice(kinds), away.seconds + 60 * (1 + chance.random()), chance.randrange(1 << 16), 0.7)
+        Fault(
+            84.0,
+            chance.choice(kinds),
+            away.seconds + 60 * (1 + chance.random()),
+            chance.randrange(1 << 16),
+            0.7,
+        )
         for _ in range(chance.randint(1, 3))
     )
-    return Scenario(seed, orders, (*against, away), accounts, concurrency=60, per_second=100.0, hours=0.1)
+    return Scenario(
+        seed, orders, (*against, away), accounts, concurrency=60, per_second=100.0, hours=0.1
+    )
 
 
 def by_hand(seed: int, chance: random.Random) -> Scenario:
-    """The shop ends orders, and puts PINs into them, while they are asked about and while a late PIN is waited for."""
+    """The shop ends orders, and adds PINs to them, while they are asked about and while a late PIN
+    is awaited.
+    """
     accounts = _accounts(chance)
     orders = tuple(
         _plan(
@@ -79,20 +96,40 @@ def by_hand(seed: int, chance: random.Random) -> Scenario:
     )
     kinds = ("pin_by_hand", "pin_by_hand", "ended_by_shop")
     faults = (
-        Fault(1000 * chance.random(), chance.choice(kinds), 1.0, chance.randrange(1 << 16), chance.random())
+        Fault(
+            1000 * chance.random(),
+            chance.choice(kinds),
+            1.0,
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
         for _ in range(chance.randint(4, 16))
     )
     ordered = tuple(sorted(faults, key=lambda fault: fault.at))
     return Scenario(seed, orders, ordered, accounts, hours=0.3)
 
 
-def _flood(seed: int, chance: random.Random, plans: list[OrderPlan], faults: tuple[Fault, ...]) -> Scenario:
-    """The provider has completed some orders before, and others go on meanwhile; then very many are cancelled."""
+def _flood(
+    seed: int, chance: random.Random, plans: list[OrderPlan], faults: tuple[Fault, ...]
+) -> Scenario:
+    """The provider has completed some orders before, and others continue.
+
+    Then it cancels a large number.
+    """
     accounts = ("a", "b")
-    before = [_plan(chance, 0, chance.choice(accounts), "pin", ends_after=30.0) for _ in range(chance.randint(4, 12))]
+    before = [
+        _plan(chance, 0, chance.choice(accounts), "pin", ends_after=30.0)
+        for _ in range(chance.randint(4, 12))
+    ]
     meanwhile = [
         _plan(
-            chance, 0, chance.choice(accounts), "pin", sent_at=600 + 3000 * chance.random(), ends_after=900.0, note="m"
+            chance,
+            0,
+            chance.choice(accounts),
+            "pin",
+            sent_at=600 + 3000 * chance.random(),
+            ends_after=900.0,
+            note="m",
         )
         for _ in range(12)
     ]
@@ -110,10 +147,12 @@ def _flood(seed: int, chance: random.Random, plans: list[OrderPlan], faults: tup
 
 
 def out_of_stock(seed: int, chance: random.Random) -> Scenario:
-    """It cancels them rightly, within some minutes."""
+    """It cancels them correctly, within some minutes."""
     count, spread = chance.choice((10, 13, 16, 19, 40)), chance.choice((5.0, 200.0))
     plans = [
-        _plan(chance, 0, account, "cancelled", sent_at=300 + spread * chance.random(), ends_after=50.0)
+        _plan(
+            chance, 0, account, "cancelled", sent_at=300 + spread * chance.random(), ends_after=50.0
+        )
         for account in ("a", "b")
         for _ in range(count)
     ]
@@ -121,10 +160,15 @@ def out_of_stock(seed: int, chance: random.Random) -> Scenario:
 
 
 def cancels_all(seed: int, chance: random.Random) -> Scenario:
-    """It says so of every order, or of every older one, by a fault of its own, for a while."""
+    """It says so of every order, or of every older one, through a fault, for a while."""
     plans = [
         _plan(
-            chance, 0, account, chance.choice(("pin", "pin", "cancelled")), sent_at=300 * chance.random(), ends_after=at
+            chance,
+            0,
+            account,
+            chance.choice(("pin", "pin", "cancelled")),
+            sent_at=300 * chance.random(),
+            ends_after=at,
         )
         for account in ("a", "b")
         for at in [chance.choice((5000.0, 9000.0, None))] * chance.choice((12, 16, 30))
@@ -136,18 +180,37 @@ def cancels_all(seed: int, chance: random.Random) -> Scenario:
     scenario = _flood(seed, chance, plans, (*faults, *_disturbed(chance)))
     if not are_new_ones_right:
         return scenario
-    # None of them is completed while the provider is wrong: none can be a control.
-    later = (replace(plan, ends_after=5000.0) if plan.note == "m" else plan for plan in scenario.orders)
+    # None of them is completed while the provider is wrong: none can serve as a control.
+    later = (
+        replace(plan, ends_after=5000.0) if plan.note == "m" else plan for plan in scenario.orders
+    )
     return replace(scenario, orders=tuple(later))
 
 
 def _disturbed(chance: random.Random) -> tuple[Fault, ...]:
-    """Now and then something else goes wrong meanwhile, or a person lets through what is held."""
+    """Sometimes another fault occurs as well, or a person releases the held orders."""
     if chance.random() < 0.6:
         return ()
-    kinds = ("second", "kill", "stop", "once", "db_down", "commit_lost", "outage", "release", "release", "crash")
+    kinds = (
+        "second",
+        "kill",
+        "stop",
+        "once",
+        "db_down",
+        "commit_lost",
+        "outage",
+        "release",
+        "release",
+        "crash",
+    )
     faults = (
-        Fault(300 + 3000 * chance.random(), chance.choice(kinds), 120 * chance.random(), chance.randrange(9), 0.4)
+        Fault(
+            300 + 3000 * chance.random(),
+            chance.choice(kinds),
+            120 * chance.random(),
+            chance.randrange(9),
+            0.4,
+        )
         for _ in range(chance.randint(1, 4))
     )
     return tuple(sorted(faults, key=lambda fault: fault.at))
@@ -158,10 +221,17 @@ def not_known(seed: int, chance: random.Random) -> Scenario:
     accounts = _accounts(chance)
     kinds = ODD if chance.random() < 0.3 else (chance.choice(ODD),)
     odd = [
-        _plan(chance, 0, chance.choice(accounts), "pin", sent_at=900 * chance.random(), forgets=chance.choice(kinds))
+        _plan(
+            chance,
+            0,
+            chance.choice(accounts),
+            "pin",
+            sent_at=900 * chance.random(),
+            forgets=chance.choice(kinds),
+        )
         for _ in range(chance.choice((1, 3, 6, 12, 25)))
     ]
-    # Where all others ended long ago nothing tells that the account still knows any.
+    # If all others ended long ago, nothing shows that the account still knows any order.
     is_lonely = chance.random() < 0.4
     good = [
         _plan(
@@ -189,7 +259,7 @@ def not_known(seed: int, chance: random.Random) -> Scenario:
 
 
 def first_start(seed: int, chance: random.Random) -> Scenario:
-    """The program begins on a table with orders of last winter that look open."""
+    """The program starts on a table with last winter's orders, which look open."""
     accounts = _accounts(chance)
     ages = (30 * DAY, 7 * DAY + 60, 7 * DAY - HOUR, 3 * DAY, 2 * HOUR, 1500.0, 60.0)
     old = [
@@ -226,17 +296,31 @@ def first_start(seed: int, chance: random.Random) -> Scenario:
 
 
 def asked_twice(seed: int, chance: random.Random) -> Scenario:
-    """Connections fail, and each question takes two requests, while more is due than the pace allows."""
+    """Connections fail, and each question takes two requests, while more is due than the pace
+    allows.
+    """
     orders = tuple(
-        _plan(chance, number, "a", "pin", sent_at=60 * chance.random(), ends_after=2000.0) for number in range(60)
+        _plan(chance, number, "a", "pin", sent_at=60 * chance.random(), ends_after=2000.0)
+        for number in range(60)
     )
     faults = (Fault(10.0, "connect", 900.0, 0, 0.5),)
     per_second = chance.choice((0.5, 1.0))
-    return Scenario(seed, orders, faults, ("a",), per_second=per_second, concurrency=chance.choice((1, 5)), hours=0.4)
+    return Scenario(
+        seed,
+        orders,
+        faults,
+        ("a",),
+        per_second=per_second,
+        concurrency=chance.choice((1, 5)),
+        hours=0.4,
+    )
 
 
 def wavers(seed: int, chance: random.Random) -> Scenario:
-    """The provider says that an order is cancelled, and a moment later that it waits; processes come and go meanwhile."""
+    """The provider says that an order is cancelled, and a moment later that it waits.
+
+    Processes come and go meanwhile.
+    """
     orders = tuple(
         _plan(
             chance,
@@ -249,10 +333,63 @@ def wavers(seed: int, chance: random.Random) -> Scenario:
         for number in range(chance.randint(6, 16))
     )
     kinds = ("kill", "stop", "kill", "ends_paused") if chance.random() < 0.7 else ()
-    anew = [Fault(200.0 + 80 * n, chance.choice(kinds), 20 * chance.random(), n, 0.5) for n in range(20) if kinds]
+    anew = [
+        Fault(200.0 + 80 * n, chance.choice(kinds), 20 * chance.random(), n, 0.5)
+        for n in range(20)
+        if kinds
+    ]
     faults = (Fault(100.0, "wavers", 1200.0, 0, 0.5), *anew)
     confirm = chance.choice((30.0, 120.0, 300.0))
     return Scenario(seed, orders, faults, ("a",), confirm_cancelled=confirm, hours=0.5)
+
+
+def all_refused(seed: int, chance: random.Random) -> Scenario:
+    """The database refuses every write for some minutes, while orders end."""
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "direct", "cancelled")),
+            sent_at=60 * chance.random(),
+            ends_after=chance.choice((60.0, 200.0)) * chance.random(),
+        )
+        for number in range(chance.choice((1, 2, 3, 4, 8, 30)))
+    )
+    fault = Fault(70.0, "refuses_all", 60 + 900 * chance.random(), 0, 0.5)
+    return Scenario(seed, orders, (fault,), accounts, hours=0.3)
+
+
+def fails_over(seed: int, chance: random.Random) -> Scenario:
+    """The database fails over repeatedly just after orders have ended, and loses its last
+    commits.
+    """
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
+            sent_at=900 * chance.random(),
+            ends_after=400 * chance.random(),
+        )
+        for number in range(chance.randint(4, 20))
+    )
+    kinds = ("fails_over", "fails_over", "fails_over", "kill", "resolve", "reopen", "receiver_down")
+    faults = (
+        Fault(
+            100 + 1200 * chance.random(),
+            chance.choice(kinds),
+            1 + 30 * chance.random(),
+            n,
+            chance.random(),
+        )
+        for n in range(chance.randint(2, 8))
+    )
+    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    return Scenario(seed, orders, ordered, accounts, hours=0.4, refresh=20.0)
 
 
 MAKERS: tuple[Callable[[int, random.Random], Scenario], ...] = (
@@ -264,4 +401,6 @@ MAKERS: tuple[Callable[[int, random.Random], Scenario], ...] = (
     first_start,
     asked_twice,
     wavers,
+    all_refused,
+    fails_over,
 )

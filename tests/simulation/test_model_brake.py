@@ -1,4 +1,4 @@
-"""The model's brake cannot lie either: the same floods over it and over a real PostgreSQL are held and let through alike."""
+"""The model's brake matches PostgreSQL: both hold and release the same floods alike."""
 
 import random
 import uuid
@@ -8,27 +8,40 @@ import pytest
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.brake import CANCELLED, FEW, FINE
+from order_monitor.core.check_result import CheckResult
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Finding
 from tests.shops import NOW, Shop
-from tests.simulation.test_model_shop import ACCOUNTS, PACKAGES, Hand, by_order, made, order_of, told
+from tests.simulation.test_model_shop import (
+    ACCOUNTS,
+    PACKAGES,
+    Hand,
+    by_order,
+    made,
+    order_of,
+    told,
+)
 
 ORDERS = 70
 HOLD = 3600.0
 LATER = 9e9
-"""Epoch seconds, after all that PostgreSQL calls now."""
+"""Epoch seconds, later than PostgreSQL's current time."""
 
 
 def _answers(chance: random.Random, order_id: str) -> Answer:
     if chance.random() < 0.6:
         return Cancelled("iptal")
-    return Completed(Pin(f"PIN-{order_id[-6:]}"), "") if chance.random() < 0.6 else Waiting("bekliyor")
+    return (
+        Completed(Pin(f"PIN-{order_id[-6:]}"), "") if chance.random() < 0.6 else Waiting("bekliyor")
+    )
 
 
 async def _record(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
-    found = await hand.orders.reread([order_of(i) for i in sorted(chance.sample(ids, chance.randint(1, 25)))])
+    found = await hand.orders.reread(
+        [order_of(i) for i in sorted(chance.sample(ids, chance.randint(1, 25)))]
+    )
     findings = [
-        Finding(o, _answers(chance, o.id), NOW + 500, NOW, 1, account=o.integration or "") for o in sorted(found)
+        CheckResult(o, _answers(chance, o.id), NOW + 500, NOW, 1, account=o.integration or "")
+        for o in sorted(found)
     ]
     return told(await hand.orders.record(findings)) if findings else []
 
@@ -47,18 +60,31 @@ async def _step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
             return sorted((await desk.release(chance.choice(ACCOUNTS), "Ayşe")).items())
     asked = []
     for question in await desk.questions():
-        # Whatever one statement has written has its numbers in any order.
-        asked.append((question.login, len(question.controls), {c.account for c in question.controls} <= set(ACCOUNTS)))
+        # The numbers within one statement may be in any order.
+        asked.append(
+            (
+                question.login,
+                len(question.controls),
+                {c.account for c in question.controls} <= set(ACCOUNTS),
+            )
+        )
         await desk.answered(question.login, chance.choice((CANCELLED, FEW, FINE)))
     return asked
 
 
 async def _stands(hand: Hand) -> list[Any]:
     marks = [
-        (name, value if name == "key" or not name.startswith("brake") else "") for name, value in await hand.settings()
+        (name, value if name == "key" or not name.startswith("brake") else "")
+        for name, value in await hand.settings()
     ]
-    said = [value.partition(" ")[2] for name, value in await hand.settings() if name.startswith("brake control")]
-    held = sorted((one.order_id, one.account, one.is_released) for one in await hand.orders.brake.held())
+    said = [
+        value.partition(" ")[2]
+        for name, value in await hand.settings()
+        if name.startswith("brake control")
+    ]
+    held = sorted(
+        (one.order_id, one.account, one.is_released) for one in await hand.orders.brake.held()
+    )
     return [
         held,
         marks,

@@ -1,4 +1,6 @@
-"""The model shop cannot lie: the same orders, answers and hands over it and over a real PostgreSQL come to the same."""
+"""The model shop matches PostgreSQL: the same orders, answers and changes give the same result in
+both.
+"""
 
 import asyncio
 import random
@@ -11,30 +13,38 @@ from typing import Any, Protocol
 
 import pytest
 
-from order_monitor.commands.resolve import Decision, _finding, _NotWrittenError, _write
+from order_monitor.commands.resolve import Decision, NotWrittenError, result_of, write_decision
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import RowRejectedError
 from order_monitor.core.order import CONFIGURED, Order
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding, Result
-from order_monitor.core.timing.sketch import Sketch
+from order_monitor.shop.accounts.pauses import Pauses
 from order_monitor.shop.database import Database
 from order_monitor.shop.marks import KEY, set_mark
-from order_monitor.shop.order_history import OrderHistory
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.pauses import Pauses
-from order_monitor.shop.reopening import Reopener, ReopenRefusedError
+from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.repository import Orders
-from order_monitor.shop.timings import Timings
+from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
+from order_monitor.timing.sketch import Sketch
+from order_monitor.timing.store import Timings
 from tests.shops import NOW, Shop
 from tests.simulation.beside import Login
-from tests.simulation.shop import ModelOrders, Pool, Store, Stored, database_over, layout_for, ledger_for
+from tests.simulation.shop import (
+    ModelOrders,
+    Pool,
+    Store,
+    Stored,
+    database_over,
+    layout_for,
+    ledger_for,
+)
 
 PACKAGES = [str(uuid.UUID(int=n)) for n in range(3)]
 ACCOUNTS = ("a", "b", "c")
 LOGINS = {"a": "kod-1", "b": "kod-1", "c": "kod-2"}
-"""Two of the accounts are one dealer's."""
+"""Two of the accounts belong to one dealer."""
 
 TABLES = """
 CREATE TABLE package_routing (id text, tenant_id text, package_id text, primary_provider_id text);
@@ -46,7 +56,7 @@ CREATE INDEX ON product_orders (provider_referans);
 
 
 class Hand(Protocol):
-    """The shop's own hand, in the model or in PostgreSQL."""
+    """The shop's own writes, in the model or in PostgreSQL."""
 
     orders: Orders
     outbox: Outbox
@@ -75,8 +85,14 @@ class Real:
     database: Database
 
     async def add(self, order_id: str, package: str, account: str) -> None:
-        referans = f"ref-{order_id[-6:]}"
-        await self.shop.add(order_id=order_id, package_id=package, referans=referans, provider_id=account, noted=False)
+        reference = f"ref-{order_id[-6:]}"
+        await self.shop.add(
+            order_id=order_id,
+            package_id=package,
+            reference=reference,
+            provider_id=account,
+            noted=False,
+        )
 
     async def consume(self, order_id: str) -> None:
         await self.shop.connection.execute(
@@ -90,7 +106,9 @@ class Real:
         await self.shop.set(order_id, **values)
 
     async def delete(self, order_id: str) -> None:
-        await self.shop.connection.execute("DELETE FROM product_orders WHERE id = $1::uuid", order_id)
+        await self.shop.connection.execute(
+            "DELETE FROM product_orders WHERE id = $1::uuid", order_id
+        )
 
     async def rows(self) -> list[tuple[Any, ...]]:
         rows = await self.shop.connection.fetch(
@@ -132,7 +150,9 @@ class Real:
         return sorted(tuple(row) for row in rows)
 
     async def make_due(self) -> None:
-        await self.shop.connection.execute("UPDATE order_monitor_deliveries SET next_at = clock_timestamp()")
+        await self.shop.connection.execute(
+            "UPDATE order_monitor_deliveries SET next_at = clock_timestamp()"
+        )
 
 
 @dataclass
@@ -145,7 +165,9 @@ class Model:
     database: Database
 
     async def add(self, order_id: str, package: str, account: str) -> None:
-        self.store.rows[order_id] = Stored(order_id, "sent", NOW - 100, f"ref-{order_id[-6:]}", account, package)
+        self.store.rows[order_id] = Stored(
+            order_id, "sent", NOW - 100, f"ref-{order_id[-6:]}", account, package
+        )
 
     async def consume(self, order_id: str) -> None:
         for event in self.store.events:
@@ -153,7 +175,7 @@ class Model:
                 event.consumed_at = NOW
 
     async def change(self, order_id: str, **values: Any) -> None:
-        names = {"external_status": "status", "pin_code": "pin", "provider_referans": "referans"}
+        names = {"external_status": "status", "pin_code": "pin", "provider_referans": "reference"}
         names |= {"provider_id": "account", "sent_at": "sent_at"}
         if order_id in self.store.rows:
             changed: dict[str, Any] = {names[name]: value for name, value in values.items()}
@@ -163,7 +185,10 @@ class Model:
         self.store.rows.pop(order_id, None)
 
     async def rows(self) -> list[tuple[Any, ...]]:
-        return sorted((r.id, r.status, r.pin, r.note, r.referans, r.account) for r in self.store.rows.values())
+        return sorted(
+            (r.id, r.status, r.pin, r.note, r.reference, r.account)
+            for r in self.store.rows.values()
+        )
 
     async def events(self) -> list[tuple[Any, ...]]:
         names = (
@@ -181,18 +206,34 @@ class Model:
             "account",
             "reference",
         )
-        return [(*(getattr(e, name) for name in names), e.consumed_at is not None) for e in self.store.events]
+        return [
+            (*(getattr(e, name) for name in names), e.consumed_at is not None)
+            for e in self.store.events
+        ]
 
     async def reviews(self) -> set[tuple[str, str]]:
         return set(self.store.reviews)
 
     async def dispatches(self) -> list[tuple[Any, ...]]:
         rows = self.store.dispatches.values()
-        key = ("order_id", "account", "reference", "sent_at", "login", "touched", "understood_at", "odd_at")
-        return sorted((tuple(getattr(d, name) for name in key) for d in rows), key=lambda row: row[:3])
+        key = (
+            "order_id",
+            "account",
+            "reference",
+            "sent_at",
+            "login",
+            "touched",
+            "understood_at",
+            "odd_at",
+        )
+        return sorted(
+            (tuple(getattr(d, name) for name in key) for d in rows), key=lambda row: row[:3]
+        )
 
     async def pins(self) -> list[tuple[Any, ...]]:
-        return sorted((*key, row.order_id, sorted(row.seen_in)) for key, row in self.store.pins.items())
+        return sorted(
+            (*key, row.order_id, sorted(row.seen_in)) for key, row in self.store.pins.items()
+        )
 
     async def settings(self) -> list[tuple[Any, ...]]:
         return sorted((name, row.value) for name, row in self.store.settings.items())
@@ -203,8 +244,10 @@ class Model:
 
 
 async def made(shop: Shop, *, from_shop: bool, brake_hold: float = 0.0) -> tuple[Real, Model]:
-    """Make both alike: the same accounts, marks, and key of the digests."""
-    layout = layout_for(give_up_after=86_400.0, last_sync=False, from_shop=from_shop, brake_hold=brake_hold)
+    """Make both equal: the same accounts, marks, and key of the digests."""
+    table_config = layout_for(
+        give_up_after=86_400.0, last_sync=False, from_shop=from_shop, brake_hold=brake_hold
+    )
     await shop.connection.execute(TABLES)
     store = Store(NOW, random.Random(1), quick=True)
     for account, kod in LOGINS.items():
@@ -213,12 +256,12 @@ async def made(shop: Shop, *, from_shop: bool, brake_hold: float = 0.0) -> tuple
             "INSERT INTO integrations (id, name, provider, base_url, kod, sifre) VALUES ($1, $2, $3, $4, $5, $6)",
             *(login.id, login.name, login.provider, login.address, login.kod, login.sifre),
         )
-    pool = Pool(store, ledger_for(layout, last_sync=False))
+    pool = Pool(store, ledger_for(table_config, last_sync=False))
     over, database = database_over(pool), shop.database()
     for one in (database, over):
         async with one.transaction() as connection:
             await set_mark(connection, "public", KEY, "11" * 32)
-    real = Real(shop, Orders(database, layout), Outbox(database, "public"), database)
+    real = Real(shop, Orders(database, table_config), Outbox(database, "public"), database)
     model = Model(store, ModelOrders(pool, over), Outbox(over, "public"), over)
     for hand in (real, model):
         await hand.orders.prepare()
@@ -231,16 +274,25 @@ async def both(plain_shop: Shop) -> tuple[Real, Model]:
     return await made(plain_shop, from_shop=True)
 
 
-def order_of(order_id: str, referans: str | None = None, **more: Any) -> Order:
-    return Order(order_id, "sent", NOW - 100, referans or f"ref-{order_id[-6:]}", **more)
+def order_of(order_id: str, reference: str | None = None, **more: Any) -> Order:
+    return Order(order_id, "sent", NOW - 100, reference or f"ref-{order_id[-6:]}", **more)
 
 
-def told(results: list[Result]) -> list[tuple[Any, ...]]:
-    """What became of each, without what only a moment decides."""
+def told(results: list[WriteResult]) -> list[tuple[Any, ...]]:
+    """Return each result, without details that depend on timing."""
     return sorted(
         (
             r.finding.order.id,
-            *map(str, (r.fate, r.stuck, r.review, r.review_of, r.detail if r.stuck != "pin_too_wide" else "")),
+            *map(
+                str,
+                (
+                    r.fate,
+                    r.stuck,
+                    r.review,
+                    r.review_of,
+                    r.detail if r.stuck != "pin_too_wide" else "",
+                ),
+            ),
             r.status,
             r.repeat,
             r.wait,
@@ -251,7 +303,7 @@ def told(results: list[Result]) -> list[tuple[Any, ...]]:
 
 
 async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
-    """Do one thing that ``chance`` decides, the same to both; return what is seen of it."""
+    """Do one random thing, the same to both; return its visible effects."""
     kind = chance.choice(("record", "record", "record", "set", "delete", "scan", "note", *PEOPLES))
     some = chance.sample(ids, chance.randint(1, 4))
     if kind == "set":
@@ -267,10 +319,17 @@ async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
         return []
     if kind == "scan":
         scan = await hand.orders.scan()
-        return [seen(scan.orders), seen(scan.awaiting), scan.waiting and scan.waiting[0], scan.reviews]
+        return [
+            seen(scan.orders),
+            seen(scan.awaiting),
+            scan.waiting and scan.waiting[0],
+            scan.reviews,
+        ]
     if kind == "note":
         return [seen(await hand.orders.reread([order_of(i) for i in some]))]
-    findings = [finding_of(order, answer(chance), chance) for order in await orders_of(hand, chance, some)]
+    findings = [
+        finding_of(order, answer(chance), chance) for order in await orders_of(hand, chance, some)
+    ]
     if not findings:
         return []
     first = told(await hand.orders.record(findings))
@@ -278,10 +337,15 @@ async def step(hand: Hand, chance: random.Random, ids: list[str]) -> list[Any]:
 
 
 async def orders_of(hand: Hand, chance: random.Random, some: list[str]) -> list[Order]:
-    """Orders as somebody knows them: as they were sent first, as they are now, or as they ended without their PIN."""
+    """Orders as a process may know them: as they were first sent, as they are now, or as they ended
+    without their PIN.
+    """
     kind = chance.choice(("first", "now", "now", "noted", "noted", "late"))
     if kind == "first":
-        return [order_of(i, chance.choice((None, None, "old")), integration=chance.choice(ACCOUNTS)) for i in some]
+        return [
+            order_of(i, chance.choice((None, None, "old")), integration=chance.choice(ACCOUNTS))
+            for i in some
+        ]
     if kind == "noted":
         found = await hand.orders.reread([order_of(i) for i in some])
     else:
@@ -290,24 +354,28 @@ async def orders_of(hand: Hand, chance: random.Random, some: list[str]) -> list[
     return sorted(order for order in found if order.id in some)
 
 
-def finding_of(order: Order, answer: Answer, chance: random.Random) -> Finding:
+def finding_of(order: Order, answer: Answer, chance: random.Random) -> CheckResult:
     seen_at = NOW + chance.choice((0.0, 30.0, 200.0))
-    finding = Finding(order, answer, seen_at, NOW, 3, account=order.integration or CONFIGURED)
+    finding = CheckResult(order, answer, seen_at, NOW, 3, account=order.integration or CONFIGURED)
     finding.odd_since = NOW - 50.0 if isinstance(answer, Refused) else None
     finding.is_odd_noted = order.odd_at is not None
     return finding
 
 
 def seen(orders: Iterable[Order]) -> list[Any]:
-    """Orders without the moments at which something happened to be done."""
+    """Orders without times."""
     return sorted(order._replace(ended_at=0.0 if order.awaits_pin else None) for order in orders)
 
 
 async def change(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
-    """The shop sends an order anew: elsewhere, under another reference, that of another order, or at another time."""
+    """The shop sends an order again: at another account, under another reference, under that of
+    another order, or at another time.
+    """
     values: dict[str, Any] = {}
     if chance.random() < 0.5:
-        values["provider_referans"] = chance.choice(("ref-000001", "ref-000002", " ref-000003 ", "old", "new"))
+        values["provider_referans"] = chance.choice(
+            ("ref-000001", "ref-000002", " ref-000003 ", "old", "new")
+        )
     if chance.random() < 0.5:
         values["provider_id"] = chance.choice((*ACCOUNTS, ""))
     if chance.random() < 0.4:
@@ -319,14 +387,17 @@ async def change(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
 
 
 async def end(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
-    """An order is asked about as it is now, ends, and may be sent anew and end again."""
+    """An order is asked about in its current state, ends, and may be sent again and end again."""
     told_of: list[Any] = []
     for _ in range(chance.randint(1, 3)):
         found = await hand.orders.reread([order_of(order_id)])
         pin = Pin(f"PIN-{order_id[-2:]}-{chance.randint(1, 2):05}")
-        ended = chance.choice((Completed(pin, ""), Completed(pin, ""), Completed(None, ""), Cancelled("iptal")))
+        ended = chance.choice(
+            (Completed(pin, ""), Completed(pin, ""), Completed(None, ""), Cancelled("iptal"))
+        )
         findings = [
-            Finding(order, ended, NOW + 500, NOW, 1, account=order.integration or CONFIGURED) for order in found
+            CheckResult(order, ended, NOW + 500, NOW, 1, account=order.integration or CONFIGURED)
+            for order in found
         ]
         if findings and chance.random() < 0.3:
             await change(hand, chance, order_id)
@@ -336,7 +407,7 @@ async def end(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
 
 
 async def post(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
-    """Whoever is first says where events are posted to; who goes by another mark gets none."""
+    """The first process sets the webhook's address; a process with another mark gets no events."""
     mark = await hand.outbox.mark()
     if mark is None:
         mark = await hand.outbox.set_first("x")
@@ -351,17 +422,23 @@ async def post(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
             case "died":
                 await hand.outbox.died(delivery.event_id, "x")
             case _:
-                await hand.outbox.failed(delivery.event_id, "x", chance.choice((5.0, 5000.0)))
-    let_go = await hand.outbox.let_go(100.0, 1000.0)
+                await hand.outbox.failed(
+                    delivery.event_id,
+                    chance.choice(("x", "http_429")),
+                    chance.choice((5.0, 5000.0)),
+                )
+    let_go = await hand.outbox.let_go(100.0, 1000.0, 5.0)
     counts = await hand.outbox.counts()
     await hand.make_due()
-    known = sorted((d.event["order_id"], d.event["outcome"], d.event["dispatch"], d.attempts) for d in claimed)
+    known = sorted(
+        (d.event["order_id"], d.event["outcome"], d.event["dispatch"], d.attempts) for d in claimed
+    )
     return [swept, known, let_go, counts, [bool(d.event["uid"]) for d in claimed]]
 
 
 async def mean(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     async with hand.database.transaction() as connection:
-        return [await hand.orders.ledger.dispatches.mean(connection, order_id, "Ayşe")]
+        return [await hand.orders.row_writer.dispatches.mean(connection, order_id, "Ayşe")]
 
 
 async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
@@ -369,17 +446,17 @@ async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]
     decision = Decision(chance.choice(("completed", "failed")), "x", "Ayşe", pin)
     known = await hand.orders.scan([order_id])
     order = next(iter(known.orders), order_of(order_id))
-    finding = _finding(hand.orders, OrderHistory(order, has_pin=False, note="", now=NOW), decision)
+    finding = result_of(hand.orders, OrderHistory(order, has_pin=False, note="", now=NOW), decision)
     assert finding is not None
     try:
-        return told([await _write(hand.database, hand.orders, finding, decision)])
-    except _NotWrittenError as error:
+        return told([await write_decision(hand.database, hand.orders, finding, decision)])
+    except NotWrittenError as error:
         return [str(error)]
 
 
 async def reopen(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
-    ledger = hand.orders.ledger
-    reopener = Reopener(ledger.table, ledger.layout)
+    row_writer = hand.orders.row_writer
+    reopener = Reopener(row_writer.table, row_writer.table_config)
     try:
         async with hand.database.transaction() as connection:
             return [await reopener.reopen(connection, order_id, "x", "Ayşe")]
@@ -401,13 +478,17 @@ async def pause(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
         else:
             resumed = await pauses.resume(connection, [name])
     async with hand.database.transaction() as connection:
-        return [resumed, sorted((p.account, p.until is None) for p in (await pauses.read(connection)).values())]
+        return [
+            resumed,
+            sorted((p.account, p.until is None) for p in (await pauses.read(connection)).values()),
+        ]
 
 
 async def doubt(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     settled = sorted(await hand.orders.unconfirmed.read())[:1] if chance.random() < 0.5 else []
     await hand.orders.unconfirmed.keep({order_id: "a"} if order_id not in settled else {}, settled)
-    return [sorted(await hand.orders.unconfirmed.read())]
+    waiting = await hand.orders.unconfirmed.read()
+    return [sorted((order_id, one.account) for order_id, one in waiting.items())]
 
 
 async def learn(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
@@ -454,7 +535,10 @@ def answer(chance: random.Random) -> Answer:
 
 
 def by_order(events: list[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
-    """Each order's events in their order; within one statement PostgreSQL numbers those of different orders as it likes."""
+    """Return each order's events in sequence.
+
+    Within one statement PostgreSQL numbers those of different orders arbitrarily.
+    """
     found: dict[str, list[tuple[Any, ...]]] = {}
     for event in events:
         found.setdefault(event[0], []).append(event)
@@ -484,22 +568,30 @@ async def compare(real: Real, model: Model, when: str) -> None:
 
 
 class _UndoneError(Exception):
-    """Undoes a transaction."""
+    """Rolls back a transaction."""
 
 
 @pytest.mark.parametrize("commits", [True, False])
-async def test_both_wait_for_the_claim_of_another_transaction(both: tuple[Real, Model], *, commits: bool) -> None:
-    """What is claimed and committed belongs to the other order; what is rolled back leaves no claim."""
+async def test_both_wait_for_the_claim_of_another_transaction(
+    both: tuple[Real, Model], *, commits: bool
+) -> None:
+    """A committed claim belongs to the other order.
+
+    A rolled-back one leaves no claim.
+    """
     ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
     for hand in both:
         for order_id in ids:
             await hand.add(order_id, PACKAGES[0], "a")
         orders = await hand.orders.reread([order_of(i) for i in ids])
-        first, second = (finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1)) for o in sorted(orders))
+        first, second = (
+            finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1))
+            for o in sorted(orders)
+        )
         with suppress(_UndoneError):
             async with hand.database.transaction() as connection:
-                (result,) = await hand.orders.ledger.write(connection, [first], with_notes=True)
-                assert result.fate is Fate.WRITTEN
+                (result,) = await hand.orders.row_writer.write(connection, [first], with_notes=True)
+                assert result.fate is WriteStatus.WRITTEN
                 waiting = asyncio.create_task(hand.orders.record([second], 5.0))
                 await asyncio.sleep(0.3)
                 assert not waiting.done()
@@ -507,7 +599,9 @@ async def test_both_wait_for_the_claim_of_another_transaction(both: tuple[Real, 
                     raise _UndoneError
         (result,) = await waiting
         assert (result.fate, result.stuck) == (
-            (Fate.STUCK, StuckReason.PIN_DUPLICATE) if commits else (Fate.WRITTEN, None)
+            (WriteStatus.STUCK, StuckReason.PIN_DUPLICATE)
+            if commits
+            else (WriteStatus.WRITTEN, None)
         )
     await compare(*both, "in the end")
 
@@ -518,9 +612,12 @@ async def test_both_wait_no_longer_than_a_lock_may_take(both: tuple[Real, Model]
         for order_id in ids:
             await hand.add(order_id, PACKAGES[0], "a")
         orders = await hand.orders.reread([order_of(i) for i in ids])
-        first, second = (finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1)) for o in sorted(orders))
+        first, second = (
+            finding_of(o, Completed(Pin("PIN-00001"), "x"), random.Random(1))
+            for o in sorted(orders)
+        )
         async with hand.database.transaction() as connection:
-            await hand.orders.ledger.write(connection, [first], with_notes=True)
+            await hand.orders.row_writer.write(connection, [first], with_notes=True)
             with pytest.raises(RowRejectedError) as refused:
                 await hand.orders.record([second], 0.2)
             assert refused.value.is_passing
@@ -530,27 +627,35 @@ async def test_both_wait_no_longer_than_a_lock_may_take(both: tuple[Real, Model]
 async def test_a_pin_of_another_dispatch_waits_until_this_one_brings_it_too(
     both: tuple[Real, Model], *, is_same: bool
 ) -> None:
-    """Whatever else the order ends with, once or again: the claim of that is no sign of the other."""
+    """Any further end of the order, once or repeated: its claim is no evidence for the other."""
     order_id = str(uuid.UUID(int=1))
     first, second = Pin("PIN-00001"), Pin("PIN-00001" if is_same else "PIN-00002")
     for hand in both:
         await hand.add(order_id, PACKAGES[0], "a")
         before = await hand.orders.reread([order_of(order_id)])
         await hand.change(order_id, provider_referans="another")
-        await hand.orders.record([finding_of(o, Completed(first, ""), random.Random(1)) for o in before])
+        await hand.orders.record(
+            [finding_of(o, Completed(first, ""), random.Random(1)) for o in before]
+        )
         for _ in range(2):
             assert await hand.reviews() == {(order_id, "pin_for_other_dispatch")}
             now = await hand.orders.reread([order_of(order_id)])
-            await hand.orders.record([finding_of(o, Completed(second, ""), random.Random(1)) for o in now])
+            await hand.orders.record(
+                [finding_of(o, Completed(second, ""), random.Random(1)) for o in now]
+            )
             if is_same:
                 break
             await hand.change(order_id, external_status="sent", pin_code=None)
-        assert await hand.reviews() == (set() if is_same else {(order_id, "pin_for_other_dispatch")})
+        assert await hand.reviews() == (
+            set() if is_same else {(order_id, "pin_for_other_dispatch")}
+        )
     await compare(*both, "in the end")
 
 
 async def test_the_model_knows_no_statement_that_is_not_ours(both: tuple[Real, Model]) -> None:
-    pool = Pool(both[1].store, ledger_for(layout_for(give_up_after=1.0, last_sync=True), last_sync=True))
+    pool = Pool(
+        both[1].store, ledger_for(layout_for(give_up_after=1.0, last_sync=True), last_sync=True)
+    )
     async with database_over(pool).transaction() as connection:
         with pytest.raises(AssertionError, match="does not know"):
             await connection.fetch("SELECT 1")

@@ -1,34 +1,42 @@
-"""One run of a scenario: processes come and go, things go wrong, and what must hold is looked at all the time.
+"""One run of a scenario: processes come and go, faults occur, and the invariants are checked
+continuously.
 
-What must hold (each is a reason to stop the run):
+The invariants (a violation stops the run):
 
-- a final row never changes, save by the shop's own hand, and save for the PIN that an end lacked;
-- no order fails that the provider did not cancel, save by the time limit after "still waiting"; not by what was said of it before
-  it was sent anew, neither elsewhere nor under the same reference;
-- an order is ended by an answer of the account and the reference that its row names, noted before, and its event says so;
-- of two orders of a login that have one reference none is ended, as soon as that is noted;
+- a final row never changes, except by the shop's own write, and except for the PIN that an end
+  lacked;
+- no order fails that the provider did not cancel, except by the time limit after "still waiting";
+  an answer about an earlier sending, elsewhere or under the same reference, fails no order;
+- an order is ended by an answer of the account and the reference in its row, noted before, and its
+  event says so;
+- if two orders of a login share a reference, neither is ended once that is noted;
 - no PIN is stored that the provider did not give, and none twice at a login, at any time;
-- a PIN that was read stands in a row, or is before a person;
-- of each end of a dispatch (order, account, reference) one event moves money, and no more;
-- the webhook tells each event at least once, of one order in order;
-- never more calls at once or in a second than allowed; none of an account known to be paused or switched off, none by a login known
-  to be old, none through a client that was closed, and no client is left open;
-- the shop moves money once for each end, also where a person puts an order back to open;
-- no order ends by its age within ten minutes of a leap of the machine's clock;
-- who has read that others go by other settings asks nothing, and posts nothing to another address;
-- every order is due within the longest pause, and where nothing is wrong it is asked then;
-- no order is skipped whose account has been well for some time, and a mended login is tried in time;
-- some time after the last fault every order that has ended at the provider has ended in the shop, with its PIN.
+- a PIN that was read is in a row, or under review;
+- for each end of a dispatch (order, account, reference) exactly one event moves money;
+- the webhook posts each event at least once, and the events of one order in sequence;
+- calls at once and calls a second stay within their limits; there is none for an account known to
+  be paused or switched off, none with a login known to be old, none through a closed client, and no
+  client is left open;
+- the shop moves money once for each end, even if a person reopens an order;
+- no order ends by its age within ten minutes of a jump of the machine's clock;
+- a process that has read that others use different settings asks nothing, and posts nothing to
+  another address;
+- every order is due within the longest pause, and without faults it is asked then;
+- no order is skipped after its account has been well for some time, and a repaired login is tried
+  in time;
+- some time after the last fault every order that has ended at the provider has ended in the shop,
+  with its PIN.
 """
 
 import asyncio
 import hashlib
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -38,39 +46,68 @@ from unittest.mock import patch
 import httpx
 import structlog
 
+from order_monitor.core.check_result import CheckResult
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.order import SAME_TIME
-from order_monitor.core.recording import Finding
 from order_monitor.core.schedule import OnePass, Plan, Schedule
-from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.terms import Terms
-from order_monitor.shop.dispatches import TOUCHED
-from order_monitor.shop.event_sql import PERSON as PERSON_DECIDED
-from order_monitor.shop.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
 from order_monitor.shop.webhook_mark import address_of
+from order_monitor.shop.writing.dispatches import TOUCHED
+from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
+from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.timing.planner import Terms, Timing
 from tests.simulation.beside import Login
 from tests.simulation.people import PERSON, People
-from tests.simulation.process import ADDRESS, EPOCH, MONEY, SCAN, TAKES_EFFECT, BrokenError, Process, owned, owner
+from tests.simulation.process import (
+    ADDRESS,
+    EPOCH,
+    MONEY,
+    SCAN,
+    TAKES_EFFECT,
+    BrokenError,
+    Process,
+    owned,
+    owner,
+)
 from tests.simulation.provider import Panel, Truth
-from tests.simulation.scenario import ACCOUNTS, DATABASE, HOUR, PEOPLE, PROVIDER, WRONG, Fault, OrderPlan, Scenario
+from tests.simulation.scenario import (
+    ACCOUNTS,
+    DATABASE,
+    HOUR,
+    PEOPLE,
+    PROVIDER,
+    WRONG,
+    Fault,
+    OrderPlan,
+    Scenario,
+)
 from tests.simulation.shared import Setting
 from tests.simulation.shop import FINAL, OPEN, Commit, Event, Store, Stored, lacks
 from tests.simulation.shops_accounts import Accounts
 from tests.simulation.sight import Sight
+from tests.simulation.tape import Tape
 
 CALM = 4.5 * HOUR
-"""Seconds after the last fault within which everything has ended: the longest Retry-After, the longest backoff, and some more."""
+"""Seconds after the last fault within which everything has ended: the longest Retry-After, the
+longest backoff, and a margin.
+"""
 
 STALE = 55.0
-"""Seconds for which the provider may say how an attempt ended that was made under the same reference before."""
+"""Seconds for which the provider may report the end of an earlier attempt under the same
+reference.
+"""
 
-_OF_PINS = frozenset(map(str, StuckReason)) - {"reference_twice", "repeat_sent_anew", "unknown_state", "two_answers"}
-"""The reviews by which a person learns that a PIN was read."""
+_OF_PINS = frozenset(map(str, StuckReason)) - {
+    "reference_twice",
+    "repeat_sent_anew",
+    "unknown_state",
+    "two_answers",
+}
+"""The reviews that tell a person that a PIN was read."""
 
 LONGEST_PAUSE = 600.0 * 1.1
-"""Seconds between two questions about an order, at the most, where nothing is wrong."""
+"""The most seconds between two questions about an order, without faults."""
 
 __all__ = ["BrokenError", "World", "play"]
 
@@ -80,7 +117,7 @@ End = tuple[str, str, str, str]
 
 
 class World:
-    """The scenario while it runs."""
+    """The running scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -98,35 +135,38 @@ class World:
         self.reviving: set[asyncio.Task[None]] = set()
         self.store.cut_at = scenario.cut_at
         self.is_disturbed = bool(scenario.crash_at or scenario.cut_at)
-        self.wrong = 0
+        self.going_on: Counter[str] = Counter()
+        """The kinds of the active faults."""
         self.quiet_since = 0.0
-        """How many things are wrong just now, and since when that has not changed."""
-        self.counts_steps = bool(scenario.crash_at) or any(fault.kind == "crash" for fault in scenario.faults)
+        """Since when they have not changed."""
+        self.counts_steps = bool(scenario.crash_at) or any(
+            fault.kind == "crash" for fault in scenario.faults
+        )
         self.watch_steps: Callable[[Process], None] = lambda _: None
         self.count = 0
         self.broken: list[str] = []
         self.plans: dict[str, OrderPlan] = {}
         self.touched: set[str] = set()
-        """Orders that the shop or a person has had a hand in: their end is not only the provider's."""
+        """Orders that the shop or a person has changed: their end is not only the provider's."""
         self.crossed = any(fault.kind in ("crossed", "pair") for fault in scenario.faults)
         self.anew: set[str] = set()
-        """Orders that the shop has sent anew."""
+        """Orders that the shop has sent again."""
         self.twins: dict[str, list[str]] = {}
-        """By each reference that several orders have, those orders."""
+        """The orders of each reference that several orders have."""
         self.same_pin: set[str] = set()
-        """Orders whose PIN the provider has given to another one too."""
+        """Orders whose PIN the provider has also given to another one."""
         self.times: dict[tuple[str, str, str], list[float]] = {}
-        """By order, account and reference, the times at which the shop says it was sent."""
+        """The times of sending in the shop, by order, account and reference."""
         self.stored: set[tuple[str, str]] = set()
-        """The PINs that ever stood in an order's row."""
+        """The PINs that were ever in an order's row."""
         self.was_found: dict[tuple[str, str], tuple[str, str]] = {}
-        """The PINs that were read and met their fate: of which order, and by which account and reference."""
+        """The PINs that were read and stored or reviewed: their order, account and reference."""
         self.posted: dict[str, list[int]] = defaultdict(list)
         self.receiver_down = 0
         self.adopted_at = float("-inf")
-        """When a person has said last where events are posted to."""
+        """When a person last set the webhook's address."""
         self.moved: dict[End, set[int]] = defaultdict(set)
-        """By the shop's own books: which events it has moved money for, by what has ended how."""
+        """The shop's own books: the events for which it has moved money, by end."""
         self.last_asked: dict[str, float] = {}
         self._questions: dict[str, asyncio.Event] = {}
         self._end = asyncio.Event()
@@ -147,13 +187,17 @@ class World:
 
     def _committed(self, before: Stored, after: Stored, commit: Commit) -> None:
         self.note("row", after.id, after.status, after.pin, commit.author)
-        event = next((event for event in reversed(commit.events) if event.order_id == after.id), None)
+        event = next(
+            (event for event in reversed(commit.events) if event.order_id == after.id), None
+        )
         has_come = not lacks(after.pin) and after.pin != before.pin
         if before.status in FINAL:
             is_same = before.status == after.status and after.status in ("completed", "delivered")
             late = is_same and lacks(before.pin) and has_come
             reopened = commit.author == PERSON and after.status in OPEN and after.pin == before.pin
-            self.check(late or reopened, f"final row {after.id} changed: {before.status} -> {after.status}")
+            self.check(
+                late or reopened, f"final row {after.id} changed: {before.status} -> {after.status}"
+            )
         elif after.status in FINAL:
             self._ended = after
             self._end.set()
@@ -166,31 +210,40 @@ class World:
         if has_come:
             self.stored.add((after.id, after.pin or ""))
             self._look_whose(after)
-        if event is not None and (has_come or (after.status in FINAL and before.status not in FINAL)):
+        if event is not None and (
+            has_come or (after.status in FINAL and before.status not in FINAL)
+        ):
             self._look_at_an_end(before, after, event)
             if event.source == PROGRAM:
                 self._look_at_an_answer(before, after, event, commit)
 
     def _look_whose(self, row: Stored) -> None:
-        """A code stands in one order of a login, always: the database itself decides."""
+        """A code is in one order of a login at all times: the database itself enforces it."""
         kod = self.truth.kod_of(row.account)
         rows = self.store.rows.values()
         twice = [r.id for r in rows if r.pin == row.pin and self.truth.kod_of(r.account) == kod]
         self.check(twice == [row.id], f"PIN {row.pin} went to {twice}")
 
     def _look_at_an_end(self, before: Stored, after: Stored, event: Event) -> None:
-        """The event says who ended what: what the row names."""
+        """The event names the party that ended the order, as in its row."""
         source = PERSON_DECIDED if event.decided_by == PERSON else PROGRAM
-        self.check(event.to_status == after.status, f"the event of {after.id} says {event.to_status}")
+        self.check(
+            event.to_status == after.status, f"the event of {after.id} says {event.to_status}"
+        )
         self.check(event.source == source, f"{event.source} ended {after.id}, and not {source}")
-        self.check(event.has_pin is not lacks(after.pin), f"the event of {after.id} says has_pin {event.has_pin}")
-        named = (before.account, before.referans.strip())
+        self.check(
+            event.has_pin is not lacks(after.pin),
+            f"the event of {after.id} says has_pin {event.has_pin}",
+        )
+        named = (before.account, before.reference.strip())
         told = (event.account, event.reference)
         self.check(told == named, f"{after.id} ended by an answer of {told}, its row names {named}")
 
-    def _look_at_an_answer(self, before: Stored, after: Stored, event: Event, commit: Commit) -> None:
-        """The provider has said it: of this dispatch, to its account."""
-        truth, dispatch = self.truth_of(after), (after.id, after.account, after.referans.strip())
+    def _look_at_an_answer(
+        self, before: Stored, after: Stored, event: Event, commit: Commit
+    ) -> None:
+        """The provider has said it: about this dispatch, to its account."""
+        truth, dispatch = self.truth_of(after), (after.id, after.account, after.reference.strip())
         if after.status == "failed":
             times = self.times[dispatch]
             is_touched = len(times) > TOUCHED
@@ -202,19 +255,27 @@ class World:
             self.check(lacks(after.pin), f"{after.id} failed with the PIN {after.pin!r}")
             process = owner.get()
             self.sight.failed(before, after, event, commit, process)
-            is_steady = event.cause != "time_limit" or process is None or after.id not in process.unsteady
-            self.check(is_steady, f"{after.id} ended by its age while a clock could not be believed")
+            is_steady = (
+                event.cause != "time_limit" or process is None or after.id not in process.unsteady
+            )
+            self.check(
+                is_steady, f"{after.id} ended by its age while a clock could not be believed"
+            )
         if before.status in OPEN and after.status in FINAL:
             self.sight.ended(after, commit)
         said = truth.approved
         if self.crossed:
             kod = self.truth.kod_of(after.account)
-            said = set().union(*(one.approved for name, one in self.panel.truths.items() if name[0] == kod))
+            said = set().union(
+                *(one.approved for name, one in self.panel.truths.items() if name[0] == kod)
+            )
         if after.status == "completed" and before.status != "completed":
             self.check(bool(said), f"{after.id} completed without an approval")
         if after.pin != before.pin:
-            self.check(after.pin in said, f"{after.id} got PIN {after.pin!r}, said were {sorted(said)}")
-        noted = self.store.dispatches.get((after.id, after.referans.strip(), after.account))
+            self.check(
+                after.pin in said, f"{after.id} got PIN {after.pin!r}, said were {sorted(said)}"
+            )
+        noted = self.store.dispatches.get((after.id, after.reference.strip(), after.account))
         self.check(noted is not None, f"{after.id} ended, and its dispatch is not noted")
         twins = [
             row.order_id
@@ -226,19 +287,22 @@ class World:
         ]
         self.check(not twins, f"{after.id} ended {after.status}, and {twins} have its reference")
 
-    @staticmethod
-    def _was_cancelled(truth: Truth) -> bool:
+    @classmethod
+    def _was_cancelled(cls, truth: Truth) -> bool:
         before = truth.before
-        return before is not None and ("cancelled" in before.said or World._was_cancelled(before))
+        return before is not None and ("cancelled" in before.said or cls._was_cancelled(before))
 
     def truth_of(self, row: Stored) -> Truth:
-        """What the provider knows of an order, by what its row names."""
-        return self.panel.truths[self.truth.kod_of(row.account), row.referans.strip()]
+        """What the provider knows about an order, by the reference in its row."""
+        return self.panel.truths[self.truth.kod_of(row.account), row.reference.strip()]
 
-    def was_read(self, finding: Finding) -> None:
-        """A PIN that was read has met its fate: it is in the row, or before a person."""
+    def was_read(self, finding: CheckResult) -> None:
+        """A PIN that was read is now in the row, or under review."""
         assert finding.pin is not None
-        self.was_found[finding.order.id, finding.pin.reveal()] = (finding.account, finding.order.referans.strip())
+        self.was_found[finding.order.id, finding.pin.reveal()] = (
+            finding.account,
+            finding.order.reference.strip(),
+        )
 
     async def receive(self, request: httpx.Request) -> httpx.Response:
         """The shop's own address for events."""
@@ -251,21 +315,28 @@ class World:
         data = json.loads(request.content)["data"]
         mark = json.loads(self.store.settings[WEBHOOK_MARK].value)
         if mark["address"] != address_of(str(request.url)):
-            self.check(self.now() - self.adopted_at < TAKES_EFFECT, f"an event was posted to {request.url}")
-        event = next(event for event in self.store.events if event.uid == request.headers["webhook-id"])
-        self.check(event.id == data["id"] and bool(data["dispatch"]), f"event {event.id} was posted as {data}")
+            self.check(
+                self.now() - self.adopted_at < TAKES_EFFECT, f"an event was posted to {request.url}"
+            )
+        event = next(
+            event for event in self.store.events if event.uid == request.headers["webhook-id"]
+        )
+        self.check(
+            event.id == data["id"] and bool(data["dispatch"]),
+            f"event {event.id} was posted as {data}",
+        )
         self.posted[data["order_id"]].append(event.id)
         self._move(event, repeat=data["repeat"])
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         return httpx.Response(204)
 
     def _move(self, event: Event, *, repeat: bool) -> None:
-        """Move money as the shop should: once for an event, and never for a repeat."""
+        """Move money like a correct shop: once for an event, and never for a repeat."""
         if event.outcome in ("completed", "failed") and not repeat:
             self.moved[_end_of(event)].add(event.id)
 
     def consume(self) -> None:
-        """Take the events from their table, as a shop without a webhook does."""
+        """Read the events from their table, like a shop without a webhook."""
         for event in self.store.events:
             if event.consumed_at is None and f"event {event.id}" not in self.store.locked:
                 event.consumed_at = self.store.now()
@@ -276,48 +347,62 @@ class World:
             await asyncio.sleep(self.chance.uniform(1, 90))
             self.consume()
 
-    def asked(self, login: Login, referans: str) -> None:
-        """A question begins; where nothing is wrong none comes too late."""
-        now = self.now()
-        if (waiting := self._questions.pop(referans, None)) is not None:
+    def asked(self, login: Login, reference: str) -> None:
+        """A question begins; without faults none comes too late."""
+        self.sight.questions_at[reference] = now = self.now()
+        if (waiting := self._questions.pop(reference, None)) is not None:
             waiting.set()
-        row = self.store.rows.get(f"order-{self.panel.truths[login.kod, referans].plan.number}")
+        row = self.store.rows.get(f"order-{self.panel.truths[login.kod, reference].plan.number}")
         self.check(
-            row is None or not self.sight.is_left_alone(row), f"{referans} is asked about, and is to be left alone"
+            row is None or not self.sight.is_left_alone(row),
+            f"{reference} is asked about, and is to be left alone",
         )
-        last = self.last_asked.pop(referans, None)
+        last = self.last_asked.pop(reference, None)
         if row is None or row.status not in OPEN:
             return
-        self.last_asked[referans] = now
+        self.last_asked[reference] = now
         slack = 60 + len(self.plans) * max(1.0, 1 / self.scenario.per_second)
-        was_shut = self.scenario.is_special and self.sight.was_shut(login.id, 2 * LONGEST_PAUSE + slack)
+        was_shut = self.scenario.is_special and self.sight.was_shut(
+            login.id, 2 * LONGEST_PAUSE + slack
+        )
         if last is not None and not self.is_disturbed and not was_shut:
             self.check(
-                now - last <= LONGEST_PAUSE + slack, f"{referans} of {login.id} was not asked for {now - last:.0f} s"
+                now - last <= LONGEST_PAUSE + slack,
+                f"{reference} of {login.id} was not asked for {now - last:.0f} s",
             )
 
-    async def next_question(self, referans: str, seconds: float) -> None:
-        """Wait until somebody asks about an order, so long at most."""
-        event = self._questions.setdefault(referans, asyncio.Event())
+    async def next_question(self, reference: str, seconds: float) -> None:
+        """Wait until an order is asked about, up to a time limit."""
+        event = self._questions.setdefault(reference, asyncio.Event())
         with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
 
     async def next_end(self, seconds: float) -> Stored | None:
-        """Wait until an order ends, so long at most; return it."""
+        """Wait until an order ends, up to a time limit; return it."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._end.wait(), seconds)
             return self._ended
         return None
 
     def is_settled(self, order_id: str) -> bool:
-        """Whether the account of an order has been well for longer than it takes to be seen."""
+        """Whether the account of an order has been well for longer than its detection takes."""
         row = self.store.rows.get(order_id)
-        if row is None or not self.truth.is_well(row.account):
-            return False
-        return self.now() - self.truth.since[row.account] > self.scenario.refresh + 3 * SCAN
+        return row is not None and self.is_account_settled(row.account)
+
+    def is_account_settled(self, key: str) -> bool:
+        """The same for an account."""
+        return (
+            self.truth.is_well(key)
+            and self.now() - self.truth.since[key] > self.scenario.refresh + 3 * SCAN
+        )
+
+    @property
+    def wrong(self) -> int:
+        """The number of active faults."""
+        return self.going_on.total()
 
     def was_quiet_since(self, at: float) -> bool:
-        """Whether nothing was wrong from then on, and no process began."""
+        """Whether there has been no fault since then, and no process start."""
         return not self.wrong and self.quiet_since <= at
 
     # --- running
@@ -326,7 +411,7 @@ class World:
         asyncio.get_running_loop().set_task_factory(owned)
         if self.scenario.primed:
             self._prime()
-        looking = asyncio.create_task(self._look_for_ever()) if self.scenario.is_special else None
+        looking = asyncio.create_task(self._look_for_ever())
         consumer = None if self.scenario.webhook else asyncio.create_task(self._consume_for_ever())
         try:
             await self._run()
@@ -336,16 +421,19 @@ class World:
                     task.cancel()
 
     async def _look_for_ever(self) -> None:
-        """Look at what is wrong for moments only."""
+        """Check for momentary faults."""
+        seconds = 5.0 if self.scenario.is_special else 20.0
         while True:
-            await asyncio.sleep(5)
+            await asyncio.sleep(seconds)
             for process in self.processes:
                 self.sight.look(process)
+                process.shown.look_whether_ready()
             self.sight.look_at_the_held()
             self.sight.look_for_forgotten()
+            self.sight.look_for_neglected(seconds)
 
     def _prime(self) -> None:
-        """Let something be known of when orders end."""
+        """Prepare some learned timing."""
         timing = Timing(Schedule(), Terms())
         for number in range(60):
             key = (self.scenario.accounts[0], f"package-{number % 3}")
@@ -353,14 +441,16 @@ class World:
         self.store.sketches |= {key: sketch.dump() for key, sketch in timing.take().items()}
 
     async def _run(self) -> None:
-        await self._start()
-        placing = [(max(0.0, plan.sent_at), partial(self._place, plan)) for plan in self.scenario.orders]
-        failing = [(fault.at, partial(self._begin, fault)) for fault in self.scenario.faults]
+        await self.start()
+        placing = [
+            (max(0.0, plan.sent_at), partial(self.place, plan)) for plan in self.scenario.orders
+        ]
+        failing = [(fault.at, partial(self.begin, fault)) for fault in self.scenario.faults]
         running: list[asyncio.Task[None]] = []
         for at, act in sorted([*placing, *failing], key=lambda action: action[0]):
             await asyncio.sleep(max(0.0, at - self.now()))
             running.append(asyncio.create_task(act(), name="action"))
-            self._stop_where_broken()
+            self.stop_where_broken()
         if running:
             await asyncio.wait(running)
         for task in running:
@@ -368,17 +458,17 @@ class World:
         is_over = False
         while not is_over:
             if not self.processes:
-                await self._start()
+                await self.start()
             await self._calm()
             await self._end_all()
             is_over = not self.processes
         self.consume()
-        self._stop_where_broken()
+        self.stop_where_broken()
         self._look_at_the_end()
-        self._stop_where_broken()
+        self.stop_where_broken()
 
     async def _end_all(self) -> None:
-        """Stop all processes; one that died meanwhile has another in its place."""
+        """Stop all processes; one that has died has a replacement."""
         while self.processes:
             process = self.processes.pop()
             await process.end()
@@ -391,7 +481,7 @@ class World:
         while self.now() < end:
             await asyncio.sleep(60)
             self.sight.look_for_forgotten()
-            self._stop_where_broken()
+            self.stop_where_broken()
             if not self._unfinished():
                 break
         for what in self._unfinished():
@@ -399,7 +489,7 @@ class World:
         for process in self.processes:
             process.look_for_lost()
 
-    def _stop_where_broken(self) -> None:
+    def stop_where_broken(self) -> None:
         for process in self.processes:
             process.look()
             self.gather(process)
@@ -410,7 +500,7 @@ class World:
             raise BrokenError("; ".join(self.broken[:3]))
 
     def gather(self, process: Process) -> None:
-        """Take over what a process has done that it must not."""
+        """Take over a process's violations."""
         self.broken += process.limits.broken
         process.limits.broken = []
 
@@ -440,7 +530,7 @@ class World:
         self.alive.append(process)
         return process
 
-    async def _start(self, *, is_other: bool = False) -> Process:
+    async def start(self, *, is_other: bool = False) -> Process:
         """Start a daemon."""
         process = self.make(None, "daemon", Process.daemon, is_other=is_other)
         self.processes.append(process)
@@ -449,7 +539,7 @@ class World:
         return process
 
     def die_after(self, process: Process, steps: int, pause: float) -> asyncio.Task[None]:
-        """Let a process die at a step of its life, and another take its place."""
+        """Let a process die at a chosen step, and start another one."""
         process.steps.left = steps
         task = asyncio.create_task(self._revive(process, pause), name="revive")
         self.reviving.add(task)
@@ -460,46 +550,52 @@ class World:
         await process.over.wait()
         if process.is_dead and process.is_daemon and not process.is_replaced:
             await asyncio.sleep(pause)
-            await self._start()
+            await self.start()
 
     def died(self, process: Process) -> None:
-        """A process is no more."""
+        """A process has died."""
         self.note("died", process.number)
         if process in self.processes:
             self.processes.remove(process)
         self.gather(process)
 
     def commits_at_death(self, number: int) -> bool:
-        """Whether the server does what a dying process has asked it to commit."""
+        """Whether the server executes the COMMIT of a dying process."""
         given = self.scenario.commits_at_death
-        return random.Random(f"{self.scenario.seed} {number}").random() < 0.5 if given is None else given
+        return (
+            random.Random(f"{self.scenario.seed} {number}").random() < 0.5
+            if given is None
+            else given
+        )
 
     def _over(self, process: Process, _: object) -> None:
         self.alive.remove(process)
 
-    async def _place(self, plan: OrderPlan) -> None:
-        referans = f"1{plan.number:05}"
-        self.panel.place((self.truth.kod_of(plan.account), referans), plan, plan.sent_at)
-        self._add(plan, referans)
+    async def place(self, plan: OrderPlan) -> None:
+        reference = f"1{plan.number:05}"
+        self.panel.place((self.truth.kod_of(plan.account), reference), plan, plan.sent_at)
+        self._add(plan, reference)
 
-    def _add(self, plan: OrderPlan, referans: str) -> None:
+    def _add(self, plan: OrderPlan, reference: str) -> None:
         """Add an order's row."""
         order_id, sent_at = f"order-{plan.number}", EPOCH + plan.sent_at
         self.plans[order_id] = plan
-        self.store.rows[order_id] = Stored(order_id, "sent", sent_at, referans, plan.account, f"package-{plan.package}")
-        self.times[order_id, plan.account, referans] = [sent_at]
+        self.store.rows[order_id] = Stored(
+            order_id, "sent", sent_at, reference, plan.account, f"package-{plan.package}"
+        )
+        self.times[order_id, plan.account, reference] = [sent_at]
         self.note("placed", order_id)
 
     # --- what goes wrong
 
-    async def _begin(self, fault: Fault) -> None:
+    async def begin(self, fault: Fault) -> None:
         self.note("fault", fault.kind)
-        self.wrong += 1
+        self.going_on[fault.kind] += 1
         self.is_disturbed = True
         try:
             await self._do(fault)
         finally:
-            self.wrong -= 1
+            self.going_on -= Counter([fault.kind])
             self.quiet_since = self.now()
         if fault.kind == "password":
             await self.truth.look_whether_tried(fault)
@@ -532,15 +628,23 @@ class World:
             "deadlocks": ("deadlocks", True),
         }[fault.kind]
         setattr(self.store, name, value)
+        self._note_away()
         await asyncio.sleep(fault.seconds)
         setattr(self.store, name, "" if name == "commits" else False)
+        self._note_away()
+
+    def _note_away(self) -> None:
+        """Record since when the database has been unavailable, after a change."""
+        is_away = self.store.down or self.store.stall
+        since = self.sight.away_since
+        self.sight.away_since = (self.now() if since is None else since) if is_away else None
 
     def some(self, fault: Fault, statuses: tuple[str, ...] = (*OPEN, *FINAL)) -> Stored | None:
         rows = [row for _, row in sorted(self.store.rows.items()) if row.status in statuses]
         return rows[fault.target % len(rows)] if rows else None
 
     def _set(self, row: Stored, **values: object) -> None:
-        """The shop's own hand; it waits for no lock of ours, since ours are short."""
+        """The shop's own write; it waits for no lock of ours, since ours are short."""
         self.store.rows[row.id] = replace(self.store.rows[row.id], **values)  # type: ignore[arg-type]
         self.note("shop", row.id, sorted(values))
 
@@ -552,16 +656,26 @@ class World:
         return False
 
     async def _lock(self, fault: Fault) -> None:
-        for row in [r for i, r in sorted(self.store.rows.items()) if hash_of(i, fault.target) % 3 == 0]:
+        for row in [
+            r for i, r in sorted(self.store.rows.items()) if hash_of(i, fault.target) % 3 == 0
+        ]:
             self.store.locked.setdefault(row.id, fault)
         await asyncio.sleep(fault.seconds)
         for order_id in [i for i, holder in self.store.locked.items() if holder is fault]:
             del self.store.locked[order_id]
 
     async def _stale_save(self, fault: Fault) -> None:
-        """The shop saves an old copy of an ended order; with another time it has sent the order anew."""
+        """The shop saves an old copy of an ended order.
+
+        With another time of sending it has sent the order again.
+        """
         if (row := self.some(fault, FINAL)) and await self._free(row):
-            self._send(row, status="sent", pin=None, sent_at=self.store.now() if fault.size < 0.3 else row.sent_at)
+            self._send(
+                row,
+                status="sent",
+                pin=None,
+                sent_at=self.store.now() if fault.size < 0.3 else row.sent_at,
+            )
 
     async def _refund(self, fault: Fault) -> None:
         if (row := await self._asked_about(fault)) and await self._free(row):
@@ -574,29 +688,36 @@ class World:
             del self.store.rows[row.id]
 
     async def _asked_about(self, fault: Fault) -> Stored | None:
-        """Some order, at any time or while somebody asks about it."""
+        """Return some order, at any time or while it is being asked about."""
         if fault.size < 0.5:
             return self.some(fault)
         row = self._soon_over(fault)
         if row is not None:
-            await self.next_question(row.referans, 400.0)
+            await self.next_question(row.reference, 400.0)
             await asyncio.sleep(fault.size * 0.3)
         return row
 
     def _soon_over(self, fault: Fault) -> Stored | None:
-        """Some open order of which an end is to be read, or any where there is none."""
+        """Return some open order whose end is about to be read, or any order if there is none."""
         rows = [row for _, row in sorted(self.store.rows.items()) if row.status in OPEN]
         ends = [(row, self.truth_of(row).ends_at) for row in rows]
-        found = [row for row, at in ends if at is not None and at < self.now() + 60] if fault.size < 0.7 else rows
+        found = (
+            [row for row, at in ends if at is not None and at < self.now() + 60]
+            if fault.size < 0.7
+            else rows
+        )
         found = found or rows
         return found[fault.target % len(found)] if found else None
 
     async def _resend(self, fault: Fault) -> None:
-        """The shop sends an order anew under another reference."""
+        """The shop sends an order again under another reference."""
         await self._send_anew(fault, to_another=False, under_another=True)
 
     async def _resend_same(self, fault: Fault) -> None:
-        """The shop sends an order anew under the same reference; the provider still says for a while how it was before."""
+        """The shop sends an order again under the same reference.
+
+        For a while the provider still reports the earlier state.
+        """
         await self._send_anew(fault, to_another=False, under_another=False)
 
     async def _reassign(self, fault: Fault) -> None:
@@ -604,45 +725,57 @@ class World:
         await self._send_anew(fault, to_another=True, under_another=False)
 
     async def _reassign_anew(self, fault: Fault) -> None:
-        """The shop moves an order to another account, which has a reference of its own for it."""
+        """The shop moves an order to another account, with a new reference."""
         await self._send_anew(fault, to_another=True, under_another=True)
 
     async def _send_anew(self, fault: Fault, *, to_another: bool, under_another: bool) -> None:
-        """At the worst moment: while somebody asks about the order as it was."""
+        """At the worst moment: while the earlier dispatch is being asked about."""
         row, accounts = self._soon_over(fault), self.scenario.accounts
         if row is None or (to_another and len(accounts) < 2):
             return
-        await self.next_question(row.referans, 400.0)
+        await self.next_question(row.reference, 400.0)
         await asyncio.sleep(fault.size * 0.3)
         if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
             return
-        # An attempt that nobody has noted is not told from the next one under its reference.
-        is_noted = (row.id, row.referans, row.account) in self.store.dispatches
-        if not (is_noted or under_another) or row.referans in self.twins:
+        # An attempt that was never noted cannot be distinguished from the next one under its
+        # reference.
+        is_noted = (row.id, row.reference, row.account) in self.store.dispatches
+        if not (is_noted or under_another) or row.reference in self.twins:
             return
         others = [account for account in accounts if account != row.account]
         account = others[fault.target % len(others)] if to_another else row.account
         kod = self.truth.kod_of(account)
-        if not under_another and (kod, row.referans) in self.panel.truths and to_another and fault.target % 2:
+        if (
+            not under_another
+            and (kod, row.reference) in self.panel.truths
+            and to_another
+            and fault.target % 2
+        ):
             return
-        referans = f"2{len(self.panel.truths):05}" if under_another else row.referans
+        reference = f"2{len(self.panel.truths):05}" if under_another else row.reference
         outcome = ("pin", "direct", "late", "cancelled")[fault.target // 2 % 4]
-        plan = replace(self.plans[row.id], sent_at=self.now(), account=account, outcome=outcome, unknown_for=0.0)
+        plan = replace(
+            self.plans[row.id],
+            sent_at=self.now(),
+            account=account,
+            outcome=outcome,
+            unknown_for=0.0,
+        )
         if fault.size < 0.5:
             self.panel.cancel(self.truth_of(row))
         stale_for = 0.0 if under_another or to_another else fault.size * STALE
-        self.panel.place((kod, referans), plan, self.now(), stale_for)
+        self.panel.place((kod, reference), plan, self.now(), stale_for)
         self.plans[row.id] = plan
         self.anew.add(row.id)
-        # Some shops keep the time at which the order was sent first, where another account takes it.
+        # Some shops keep the first time of sending when another account takes the order.
         sent_at = row.sent_at if to_another and fault.target % 3 == 0 else self.store.now()
-        self._send(row, account=account, referans=referans, sent_at=sent_at, status="sent")
+        self._send(row, account=account, reference=reference, sent_at=sent_at, status="sent")
 
     def _send(self, row: Stored, **values: Any) -> None:
-        """Change how an order was sent, and keep when that was."""
+        """Change how an order was sent, and record when."""
         self._set(row, **values)
         now = self.store.rows[row.id]
-        times = self.times.setdefault((now.id, now.account, now.referans), [])
+        times = self.times.setdefault((now.id, now.account, now.reference), [])
         if not times or abs(times[-1] - now.sent_at) >= SAME_TIME:
             times.append(now.sent_at)
 
@@ -657,12 +790,14 @@ class World:
             await asyncio.sleep(3 + fault.size * 40)
 
     async def _twins(self, fault: Fault) -> None:
-        """The shop sends an order under a reference that another one of the same dealer has, or had."""
+        """The shop sends an order under a reference that another order of the same dealer has, or
+        had.
+        """
         row = self.some(fault, OPEN if fault.size < 0.6 else FINAL)
         if row is None:
             return
         if fault.size < 0.3:
-            await self.next_question(row.referans, 100.0)
+            await self.next_question(row.reference, 100.0)
         row = self.store.rows.get(row.id)
         if row is None:
             return
@@ -674,8 +809,8 @@ class World:
             sent_at=self.now(),
             account=same[fault.target % len(same)],
         )
-        self._add(plan, row.referans)
-        self.twins.setdefault(row.referans, [row.id]).append(f"order-{plan.number}")
+        self._add(plan, row.reference)
+        self.twins.setdefault(row.reference, [row.id]).append(f"order-{plan.number}")
 
     async def _same_pin(self, fault: Fault) -> None:
         """The provider gives one PIN to two orders."""
@@ -686,26 +821,70 @@ class World:
             if (truth := self.truth_of(row)).plan.outcome in ("pin", "late") and not truth.said
         ]
         for (one, truth), (other, another) in pairwise(found):
-            if self.truth.kod_of(one.account) == self.truth.kod_of(other.account) and truth is not another:
+            if (
+                self.truth.kod_of(one.account) == self.truth.kod_of(other.account)
+                and truth is not another
+            ):
                 another.pin = truth.pin
                 self.same_pin |= {one.id, other.id}
                 return
 
     async def _poison(self, fault: Fault) -> None:
-        """A trigger refuses some rows; while the database is away before it, answers pile up: they come with others."""
+        """A trigger refuses some rows.
+
+        While the database is down before that, answers pile up: the rows come in batches with
+        others.
+        """
         ids = {
-            i for i, row in sorted(self.store.rows.items()) if row.status in OPEN and hash_of(i, fault.target) % 3 == 0
+            i
+            for i, row in sorted(self.store.rows.items())
+            if row.status in OPEN and hash_of(i, fault.target) % 3 == 0
         }
         self.store.poisoned |= ids
         if fault.size < 0.6:
             self.store.down = True
+            self._note_away()
             await asyncio.sleep(90)
             self.store.down = False
+            self._note_away()
+        await asyncio.sleep(fault.seconds)
+        self.store.poisoned -= ids
+
+    async def _fails_over(self, fault: Fault) -> None:
+        """A standby without the last commits takes the database's place.
+
+        The shop's books are in it too. Not in the first minute: a process that loses the start of
+        posting just after it was first set does not post those events until it is set again.
+        """
+        await asyncio.sleep(max(0.0, 60.0 - self.now()))
+        kept, books, stored = self.store.copied(), deepcopy(self.moved), set(self.stored)
+        for _ in range(40):
+            if await self.next_end(3.0) is not None:
+                break
+            kept, books, stored = self.store.copied(), deepcopy(self.moved), set(self.stored)
+        await asyncio.sleep(fault.size * 2)
+        self.store.down = True
+        self._note_away()
+        self.store.go_back(kept)
+        self.moved, self.stored = books, stored
+        # An order whose row is lost with them was, as far as anyone can know, never sent.
+        self.was_found = {
+            key: whose for key, whose in self.was_found.items() if key[0] in kept["rows"]
+        }
+        self.note("failed over", len(self.store.events))
+        await asyncio.sleep(fault.seconds)
+        self.store.down = False
+        self._note_away()
+
+    async def _refuses_all(self, fault: Fault) -> None:
+        """A trigger refuses every write to any existing order."""
+        ids = set(self.store.rows)
+        self.store.poisoned |= ids
         await asyncio.sleep(fault.seconds)
         self.store.poisoned -= ids
 
     async def _rewrites(self, fault: Fault) -> None:
-        """A trigger makes something else of what is written to some rows."""
+        """A trigger changes the writes to some rows."""
         kinds = ("open", "no pin", "nothing", "delivered")
         found = {
             i: kinds[(fault.target + hash_of(i, 7)) % 4]
@@ -718,9 +897,16 @@ class World:
             self.store.rewriting.pop(order_id, None)
 
     async def _pin_by_hand(self, fault: Fault) -> None:
-        """Somebody puts a PIN into an order that has none, open or ended; some look as if they could be none."""
+        """The shop puts a PIN into an order that has none, open or ended.
+
+        Some look like placeholders.
+        """
         statuses = ("completed",) if fault.size < 0.4 else OPEN
-        rows = [row for _, row in sorted(self.store.rows.items()) if row.status in statuses and lacks(row.pin)]
+        rows = [
+            row
+            for _, row in sorted(self.store.rows.items())
+            if row.status in statuses and lacks(row.pin)
+        ]
         if not rows or not await self._free(row := rows[fault.target % len(rows)]):
             return
         row = self.store.rows[row.id]
@@ -729,14 +915,23 @@ class World:
             self._set(row, pin=f"SHOP-{fault.target if fault.target % 2 else 'ABC'}")
 
     async def _ended_by_shop(self, fault: Fault) -> None:
-        """The shop ends an order, without its PIN and without an event, just when it is asked about."""
+        """The shop ends an order, without its PIN and without an event, just when it is asked
+        about.
+        """
         row = self._soon_over(fault)
         if row is None:
             return
-        await self.next_question(row.referans, 400.0)
+        await self.next_question(row.reference, 400.0)
         if await self._free(row) and (row := self.store.rows[row.id]).status in OPEN:
             self.touched.add(row.id)
             self._set(row, status="completed")
+
+    async def _blocked(self, fault: Fault) -> None:
+        """A trigger waits for another session's lock at each write of some rows."""
+        ids = {i for i in self.store.rows if hash_of(i, fault.target) % 4 == 0}
+        self.store.blocked |= ids
+        await asyncio.sleep(fault.seconds)
+        self.store.blocked -= ids
 
     async def _slow_trigger(self, fault: Fault) -> None:
         ids = set(sorted(self.store.rows)[:: 1 + fault.target % 3])
@@ -752,16 +947,17 @@ class World:
             process.is_replaced = True
             await process.kill()
             await asyncio.sleep(fault.seconds / 10)
-            await self._start()
+            await self.start()
 
     async def _crash(self, fault: Fault) -> None:
-        """Some process dies at an await of its: a daemon, or a command that somebody has typed."""
+        """Some process dies at one of its awaits: a daemon, or a person's command."""
         if not self.alive:
             return
         process = self.alive[fault.target % len(self.alive)]
         if process.steps.left is None:
             await asyncio.wait(
-                {self.die_after(process, 1 + int(fault.size**3 * 3000), fault.seconds / 10)}, timeout=600
+                {self.die_after(process, 1 + int(fault.size**3 * 3000), fault.seconds / 10)},
+                timeout=600,
             )
             process.steps.left = None
 
@@ -772,7 +968,7 @@ class World:
             await process.end()
             self.gather(process)
             await asyncio.sleep(fault.seconds / 10)
-            await self._start()
+            await self.start()
 
     async def _clock(self, fault: Fault) -> None:
         if process := self._one(fault):
@@ -781,7 +977,7 @@ class World:
             process.clock.leap(0.0)
 
     async def _second(self, fault: Fault) -> None:
-        process = await self._start()
+        process = await self.start()
         await asyncio.sleep(fault.seconds)
         if process in self.processes:
             self.processes.remove(process)
@@ -790,13 +986,16 @@ class World:
             self.gather(process)
 
     async def _other_file(self, fault: Fault) -> None:
-        """A daemon by another file is started beside, or in place of the one there is; then a person adopts what was before."""
+        """A daemon with another settings file is started next to the running one, or in its place.
+
+        Then a person adopts the earlier settings.
+        """
         if fault.size < 0.3 and (old := self._one(fault)):
             self.processes.remove(old)
             old.is_replaced = True
             await old.end()
             self.gather(old)
-        process = await self._start(is_other=True)
+        process = await self.start(is_other=True)
         process.is_replaced = True
         await asyncio.sleep(fault.seconds)
         if process in self.processes:
@@ -805,10 +1004,10 @@ class World:
             self.gather(process)
         self._adopt()
         if not self.processes:
-            await self._start()
+            await self.start()
 
     def _adopt(self) -> None:
-        """A person says what holds again: ``settings adopt``, and ``webhook adopt``."""
+        """A person decides what holds again: ``settings adopt``, and ``webhook adopt``."""
         now = self.store.now()
         self.store.settings[f"money.{MONEY}"] = Setting(str(self.scenario.give_up_after), now)
         if (mark := self.store.settings.get(WEBHOOK_MARK)) is not None:
@@ -829,7 +1028,7 @@ class World:
         self.gather(process)
 
     async def _pair(self, fault: Fault) -> None:
-        """Two passes at a time beside the daemon, while answers are crossed."""
+        """Two passes at a time next to the daemon, while answers cross."""
         account = self.scenario.accounts[fault.target % len(self.scenario.accounts)]
         self.panel.begin("crossed", account, fault.size)
         await asyncio.gather(self._once(fault), self._once(fault))
@@ -838,10 +1037,14 @@ class World:
     async def _sighup(self, fault: Fault) -> None:
         if process := self._one(fault):
             schedule = replace(
-                process.schedule, base=(20.0, 30.0)[fault.target % 2], cap=(300.0, 600.0)[fault.target // 2 % 2]
+                process.schedule,
+                base=(20.0, 30.0)[fault.target % 2],
+                cap=(300.0, 600.0)[fault.target // 2 % 2],
             )
             concurrency = max(1, process.policy.concurrency - 1)
-            process.reload(schedule, concurrency, self.scenario.per_second * 0.9, reopen=fault.size < 0.6)
+            process.reload(
+                schedule, concurrency, self.scenario.per_second * 0.9, reopen=fault.size < 0.6
+            )
 
     async def _receiver_down(self, fault: Fault) -> None:
         self.receiver_down += 1
@@ -851,24 +1054,36 @@ class World:
     # --- what is looked at in the end
 
     def _unfinished(self) -> list[str]:
-        """What the provider has ended and the shop has not yet."""
+        """Return what has ended at the provider but not yet in the shop."""
         left = []
         for order_id, plan in self.plans.items():
             row = self.store.rows.get(order_id)
-            if row is None or order_id in self.touched or (row.status in OPEN and self.sight.is_kept(row)):
+            if (
+                row is None
+                or order_id in self.touched
+                or (row.status in OPEN and self.sight.is_kept(row))
+            ):
                 continue
             truth = self.truth_of(row)
             age = self.store.now() - row.sent_at
-            is_due = bool(truth.plan.forgets) or (truth.ends_at is not None and self.now() > truth.ends_at)
-            if row.status in OPEN and (is_due or age > self.scenario.give_up_after) and not self._is_kept_open(row):
-                left.append(f"{order_id} ({plan.outcome}) is still {row.status} at an age of {age:.0f} s")
+            is_due = bool(truth.plan.forgets) or (
+                truth.ends_at is not None and self.now() > truth.ends_at
+            )
+            if (
+                row.status in OPEN
+                and (is_due or age > self.scenario.give_up_after)
+                and not self._is_kept_open(row)
+            ):
+                left.append(
+                    f"{order_id} ({plan.outcome}) is still {row.status} at an age of {age:.0f} s"
+                )
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
         if waiting:
             left.append(f"{len(waiting)} events are not told")
         return left
 
     def _is_kept_open(self, row: Stored) -> bool:
-        """Whether the order is before a person, for what has been done to it."""
+        """Whether the order is under review because of changes to it."""
         kinds = {kind for order_id, kind in self.store.reviews if order_id == row.id}
         is_odd = self.crossed or row.id in self.same_pin or row.id in self.anew
         twins = [i for ids in self.twins.values() if row.id in ids for i in ids]
@@ -879,26 +1094,38 @@ class World:
     def _look_at_the_end(self) -> None:
         for order_id, plan in self.plans.items():
             row = self.store.rows.get(order_id)
-            if row is not None and order_id not in self.touched | self.same_pin and not self.crossed:
+            if (
+                row is not None
+                and order_id not in self.touched | self.same_pin
+                and not self.crossed
+            ):
                 truth = self.truth_of(row)
                 if row.status == "completed" and plan.outcome == "pin" and truth.before is None:
-                    self.check(row.pin == truth.pin, f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}")
+                    self.check(
+                        row.pin == truth.pin,
+                        f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}",
+                    )
         self._look_at_what_was_read()
         self._look_at_the_money()
         if self.scenario.webhook:
             self._look_at_posts()
 
     def _look_at_what_was_read(self) -> None:
-        """A PIN that was read stands in an order's row, or stood there, or is before a person, for whom it was read first."""
+        """A PIN that was read is or was in an order's row, or is under review for the order that it
+        was first read for.
+        """
         kept = {pin for _, pin in self.stored}
         reviewed = self.store.reviews.keys() | self.store.decided.keys()
-        for (order_id, pin), (_, referans) in self.was_found.items():
+        for (order_id, pin), (_, reference) in self.was_found.items():
             keys = {(order_id, kind) for kind in _OF_PINS}
-            keys |= {(i, "reference_twice") for i in self.twins.get(referans, [])}
+            keys |= {(i, "reference_twice") for i in self.twins.get(reference, [])}
             if keys & reviewed:
                 kept.add(pin)
-        for (order_id, pin), (account, referans) in self.was_found.items():
-            self.check(pin in kept, f"PIN {pin} of {order_id} was read at {account} as {referans}, and is nowhere")
+        for (order_id, pin), (account, reference) in self.was_found.items():
+            self.check(
+                pin in kept,
+                f"PIN {pin} of {order_id} was read at {account} as {reference}, and is nowhere",
+            )
 
     def _look_at_the_money(self) -> None:
         money: dict[End, int] = defaultdict(int)
@@ -917,7 +1144,7 @@ class World:
             self.check(len(numbers) == 1, f"events {sorted(numbers)} moved money for {end}")
         for order_id, row in self.store.rows.items():
             if row.status in ("completed", "failed") and order_id not in self.touched:
-                end = (order_id, row.account, row.referans.strip(), row.status)
+                end = (order_id, row.account, row.reference.strip(), row.status)
                 self.check(money[end] == 1, f"no event moves money for {end}")
                 self.check(bool(self.moved[end]), f"no money was moved for {end}")
 
@@ -925,7 +1152,9 @@ class World:
         told: dict[str, list[int]] = defaultdict(list)
         for event in self.store.events:
             delivery = self.store.deliveries.get(event.id)
-            self.check(delivery is not None, f"event {event.id} of {event.order_id} is never posted")
+            self.check(
+                delivery is not None, f"event {event.id} of {event.order_id} is never posted"
+            )
             if delivery is not None and delivery.is_over and not delivery.is_withdrawn:
                 told[event.order_id].append(event.id)
         for order_id, ids in told.items():
@@ -942,22 +1171,33 @@ def hash_of(text: str, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{text} {number}".encode(), digest_size=4).digest())
 
 
-async def play(scenario: Scenario, watch_steps: Callable[[Process], None] | None = None) -> tuple[str, float]:
-    """Run ``scenario``; return a digest of all that happened, and how many seconds went by.
+async def play(
+    scenario: Scenario,
+    watch_steps: Callable[[Process], None] | None = None,
+    tape: Tape | None = None,
+) -> tuple[str, float]:
+    """Run ``scenario``; return a digest of all that happened, and how many seconds passed.
+
+    ``tape`` records the shop's data.
 
     Raises:
-        BrokenError: something that must hold does not.
+        BrokenError: an invariant does not hold.
     """
     random.seed(scenario.seed)
-    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    structlog.configure(processors=[drop], cache_logger_on_first_use=False)
     world = World(scenario)
+    world.store.tape = tape
     if watch_steps is not None:
         world.counts_steps, world.watch_steps = True, watch_steps
     key = random.Random(f"{scenario.seed} key")
-    with patch("order_monitor.shop.marks.secrets.token_hex", lambda size: key.randbytes(size).hex()):
+    with patch(
+        "order_monitor.shop.marks.secrets.token_hex", lambda size: key.randbytes(size).hex()
+    ):
         await world.run()
+    if tape is not None:
+        tape.end(world.store)
     return world.trace.hexdigest(), world.now()
 
 
-def _drop(*_: object) -> dict[str, object]:
+def drop(*_: object) -> dict[str, object]:
     raise structlog.DropEvent

@@ -1,4 +1,6 @@
-"""A service that messages go to, as Apprise's ``json://`` posts them: a real server on loopback."""
+"""A service that receives messages, as posted by Apprise's ``json://``: a real server on
+loopback.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +12,7 @@ TOKEN = "token-CANARY-4711"
 
 
 class Mailbox:
-    """Keeps what it got; its status is the test's to say, and it can be held."""
+    """Stores what it receives; the test sets its status, and can make it wait."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, str, str]] = []

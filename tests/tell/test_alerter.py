@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import structlog
 
-from order_monitor.commands.serving import alerter_of
+from order_monitor.app import alerter_of
 from order_monitor.settings.loading import load
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.layout import SETTINGS
-from order_monitor.shop.told import NAME, ToldRow
+from order_monitor.shop.notices import NAME, NoticeStore
+from order_monitor.shop.schema.table_config import SETTINGS
 from order_monitor.tell.alerter import LOOK, Alerter, Calendar
-from order_monitor.tell.attention import Cause, causes_of, urgent_causes_of
+from order_monitor.tell.attention import REMEDIES, Cause, causes_in, urgent_causes_of
 from order_monitor.tell.document import document_of
 from order_monitor.tell.messages import Messages
 from order_monitor.tell.page import LANGUAGES
@@ -55,7 +55,9 @@ def logged() -> Iterator[list[Any]]:
 class Bench:
     """Processes that share a shop, and the clock of all."""
 
-    def __init__(self, database: Database, *urls: str, language: str = "en", daily_at: int | None = None) -> None:
+    def __init__(
+        self, database: Database, *urls: str, language: str = "en", daily_at: int | None = None
+    ) -> None:
         self.database = database
         self.urls = urls
         self.clock = ManualClock()
@@ -65,17 +67,21 @@ class Bench:
 
     def alerter(self, me: str = "a") -> Alerter:
         services = services_of(self.urls, timeout=5.0)
-        row = ToldRow(self.database, "public")
+        row = NoticeStore(self.database, "public")
         return Alerter(row, services, self.messages, self.clock, me, self.calendar, self.redactor)
 
-    async def run(self, seconds: float, *alerters: Alerter, causes: list[Cause], waiting: int = 7) -> None:
+    async def run(
+        self, seconds: float, *alerters: Alerter, causes: list[Cause], waiting: int = 7
+    ) -> None:
         """Let each look as often as it does, all at once."""
         for _ in range(round(seconds / LOOK)):
             self.clock.elapsed += LOOK
             await asyncio.gather(*(one.look(causes, waiting) for one in alerters))
 
 
-async def test_what_begins_is_told_once_after_a_restart_too_and_so_is_its_end(database: Database, box: Mailbox) -> None:
+async def test_what_begins_is_told_once_after_a_restart_too_and_so_is_its_end(
+    database: Database, box: Mailbox
+) -> None:
     bench = Bench(database, box.url)
     first = bench.alerter("a")
     await bench.run(60, first, causes=[STUCK, CLOSED])
@@ -90,7 +96,9 @@ async def test_what_begins_is_told_once_after_a_restart_too_and_so_is_its_end(da
     await bench.run(4000, second, causes=[STUCK])
     assert box.texts[1:] == ["Over: Accounts closed: 1 of 3\nStill: Orders stuck: 2"]
     await bench.run(400, second, causes=[])
-    assert box.got[2:] == [("success", "order-monitor (shop-1): All is well", "Over: Orders stuck: 2")]
+    assert box.got[2:] == [
+        ("success", "order-monitor (shop-1): All is well", "Over: Orders stuck: 2")
+    ]
 
 
 async def test_what_lasts_for_a_moment_is_no_news(database: Database, box: Mailbox) -> None:
@@ -100,7 +108,11 @@ async def test_what_lasts_for_a_moment_is_no_news(database: Database, box: Mailb
         await bench.run(LOOK, alerter, causes=[CLOSED])
         await bench.run(LOOK, alerter, causes=[])
     await bench.run(20, alerter, causes=[Cause("not_ready", why="no scan for 60 s")])
-    await bench.run(600, alerter, causes=[Cause("clocks", why="this machine has been up for less than ten minutes")])
+    await bench.run(
+        600,
+        alerter,
+        causes=[Cause("clocks", why="this machine has been up for less than ten minutes")],
+    )
     assert box.got == []
 
 
@@ -114,7 +126,9 @@ async def test_two_processes_send_each_message_once(database: Database, box: Mai
     )
 
 
-async def test_what_one_process_sees_the_other_does_not_take_for_over(database: Database, box: Mailbox) -> None:
+async def test_what_one_process_sees_the_other_does_not_take_for_over(
+    database: Database, box: Mailbox
+) -> None:
     bench = Bench(database, box.url)
     sees, blind = bench.alerter("a"), bench.alerter("b")
     for _ in range(60):
@@ -153,7 +167,9 @@ async def test_a_service_that_fails_is_tried_again_with_pauses_and_keeps_no_othe
         await bench.run(600, alerter, causes=[STUCK])
         assert (len(other.got), box.texts) == (1, ["Orders stuck: 2"])
     told = [line for line in logged if line["event"] != "notify.alone"]
-    first, second = ([line for line in told if line["service"] == name] for name in ("1 (JSON)", "2 (JSON)"))
+    first, second = (
+        [line for line in told if line["service"] == name] for name in ("1 (JSON)", "2 (JSON)")
+    )
     assert [line["event"] for line in first] == ["notify.failing", "notify.back", "notify.sent"]
     assert [line["event"] for line in second] == ["notify.sent"]
     assert "error=500" in first[0]["why"]
@@ -185,7 +201,9 @@ def _in_istanbul(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_in_istanbul")
-async def test_the_daily_line_comes_once_a_day_at_its_time(database: Database, plain_shop: Shop, box: Mailbox) -> None:
+async def test_the_daily_line_comes_once_a_day_at_its_time(
+    database: Database, plain_shop: Shop, box: Mailbox
+) -> None:
     """By this machine's zone: midnight UTC is three o'clock there."""
     for outcome, took, is_repeat in (
         ("completed", 40, False),
@@ -222,19 +240,31 @@ async def test_no_secret_is_in_a_message_in_the_log_or_in_the_database(
     database: Database, plain_shop: Shop, box: Mailbox, logged: list[Any]
 ) -> None:
     """C1, C3: an address is a secret, and so is what the redactor knows."""
-    bench = Bench(database, box.url, f"json://user:{TOKEN}@127.0.0.1:1/{TOKEN}", f"nonsense://{TOKEN}")
+    bench = Bench(
+        database, box.url, f"json://user:{TOKEN}@127.0.0.1:1/{TOKEN}", f"nonsense://{TOKEN}"
+    )
     bench.redactor.learn(["PIN-CANARY-1"])
-    await bench.run(60, bench.alerter(), causes=[Cause("not_ready", why="account PIN-CANARY-1 \u202e is closed")])
+    await bench.run(
+        60,
+        bench.alerter(),
+        causes=[Cause("not_ready", why="account PIN-CANARY-1 \u202e is closed")],
+    )
     assert box.texts == ["Not working: account **** \\u202e is closed"]
-    kept = await plain_shop.connection.fetchval(f"SELECT value FROM {SETTINGS} WHERE name = $1", NAME)
+    kept = await plain_shop.connection.fetchval(
+        f"SELECT value FROM {SETTINGS} WHERE name = $1", NAME
+    )
     assert json.loads(kept)["services"]
     shown = f"{logged} {kept} {box.got}"
     assert "CANARY" not in shown
     assert "127.0.0.1" not in kept
-    assert [line["service"] for line in logged if line["event"] == "notify.unknown_address"] == ["3"]
+    assert [line["service"] for line in logged if line["event"] == "notify.unknown_address"] == [
+        "3"
+    ]
 
 
-async def test_a_mistake_of_ours_ends_no_daemon(database: Database, box: Mailbox, logged: list[Any]) -> None:
+async def test_a_mistake_of_ours_ends_no_daemon(
+    database: Database, box: Mailbox, logged: list[Any]
+) -> None:
     bench = Bench(database, box.url)
     alerter = bench.alerter()
     odd: Any = [None]
@@ -243,7 +273,9 @@ async def test_a_mistake_of_ours_ends_no_daemon(database: Database, box: Mailbox
     assert [line["event"] for line in logged] == ["notify.broken"]
 
 
-def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch, logged: list[Any]) -> None:
+def test_without_the_library_it_is_said_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(NoLibraryError, match=r"pip install 'order-monitor\[notify\]'"):
         services_of(["json://127.0.0.1"])
@@ -256,49 +288,50 @@ def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.Monkey
     assert alerter_of(load(None, {}), database, ManualClock(), "me", Redactor()) is None
 
 
-KINDS = (
-    *(
-        "closed",
-        "paused",
-        "nobodys",
-        "beside",
-        "late",
-        "stuck",
-        "held",
-        "overdue",
-        "first_start",
-        "events",
-        "dead",
-        "reviews",
-    ),
-    *("clocks", "differ", "light", "not_ready"),
-)
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REMEDIES)
 def test_each_kind_has_its_sentence(language: str, kind: str) -> None:
     cause = Cause(kind, 41, 57, 5400.0, "WHY-{n}", "provider")
     said = Messages(language, "h").sentence(cause)
     assert "{" not in said.replace("WHY-{n}", "")
-    assert any(part in said for part in ("41", "57", "90", "WHY-{n}", "Provider", "Sağlayıcı", "المزوّد"))
+    assert any(
+        part in said for part in ("41", "57", "90", "WHY-{n}", "Provider", "Sağlayıcı", "المزوّد")
+    )
 
 
 async def test_a_judgement_is_the_pages_own() -> None:
-    """What the page shows is what people are told, and what it takes its places from is known to it."""
+    """What the page shows is what people are told, and what it takes its places from is known to
+    it.
+    """
     from importlib import resources
 
     stage = await stages.quiet(ManualClock())
-    assert (causes_of(stage.view), urgent_causes_of(stage.view)) == ([], [])
+    assert (causes_in(stage.view), urgent_causes_of(stage.view)) == ([], [])
     stage = await stages.on_fire(ManualClock())
-    kinds = [cause.kind for cause in causes_of(stage.view)]
-    assert kinds == ["closed", "paused", "late", "stuck", "overdue", "events", "reviews"]
+    kinds = [cause.kind for cause in causes_in(stage.view)]
+    assert kinds == [
+        "closed",
+        "paused",
+        "late",
+        "stuck",
+        "overdue",
+        "skipped",
+        "events",
+        "reviews",
+        "light",
+    ]
     assert [cause.kind for cause in urgent_causes_of(stage.view)] == ["not_ready", *kinds]
-    assert document_of(stage.view)["attention"] == [cause.document() for cause in causes_of(stage.view)]
+    assert document_of(stage.view)["attention"] == [
+        cause.document() for cause in causes_in(stage.view)
+    ]
     script = (resources.files("order_monitor.tell") / "page" / "page.js").read_text("utf-8")
     assert "status.attention" in script
-    words = json.loads((resources.files("order_monitor.tell") / "page" / "words.json").read_text("utf-8"))["en"]
-    assert {key for key in words if key.startswith("cause_")} == {f"cause_{kind}" for kind in KINDS[:-1]}
+    words = json.loads(
+        (resources.files("order_monitor.tell") / "page" / "words.json").read_text("utf-8")
+    )["en"]
+    assert {key for key in words if key.startswith("cause_")} == {
+        f"cause_{kind}" for kind in REMEDIES if kind != "not_ready"
+    }
 
 
 async def test_while_it_starts_nothing_is_told_unless_that_fails() -> None:

@@ -1,4 +1,6 @@
-"""Each alert over what the daemon really exposes: it fires where it should, stays silent where all is well, and is explained."""
+"""Each alert over what the daemon really exposes: it fires where it should, stays silent where all
+is well, and is explained.
+"""
 
 import json
 import re
@@ -42,10 +44,15 @@ FOLLOWS = {
 }
 """What is left to the alert that names the cause."""
 
-UNSEEN = {"OrderMonitorAccountPausedLong", "OrderMonitorEndsHeld", "OrderMonitorReviewsWaiting"}
+UNSEEN = {
+    *("OrderMonitorAccountPausedLong", "OrderMonitorEndsHeld", "OrderMonitorReviewsWaiting"),
+    "OrderMonitorOrdersLate",
+}
 """Alerts over what no stage below has: their cases are among CASES."""
 
-promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
+promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus"
+)
 
 
 class Posting:
@@ -76,6 +83,7 @@ async def on_fire() -> Stage:
     posting: Any = Posting()
     posting.waiting, posting.dead = 500, 3
     stage.view.sender = posting
+    stage.engine.state.first_start_held = 3
     stage.stuck(stage.engine.queue.coming(1)[0].order, StuckReason.PIN_DUPLICATE)
     for n in range(5):
         judge = stage.accounts["default"].judge
@@ -86,12 +94,16 @@ async def on_fire() -> Stage:
 
 
 def series(stage: Stage, *, lost: int = 0) -> list[dict[str, str]]:
-    """Turn a scrape into what promtool replays for an hour: counters go on at their rate, gauges stay."""
+    """Turn a scrape into what promtool replays for an hour: counters go on at their rate, gauges
+    stay.
+    """
     found = []
     for family in text_string_to_metric_families(stage.metrics.text().decode()):
         for sample in family.samples:
             labels = {**sample.labels, "job": "order-monitor", "instance": "a"}
-            name = f"{sample.name}{{{', '.join(f'{k}={json.dumps(v)}' for k, v in labels.items())}}}"
+            name = (
+                f"{sample.name}{{{', '.join(f'{k}={json.dumps(v)}' for k, v in labels.items())}}}"
+            )
             grows = sample.name.endswith(("_total", "_bucket", "_count", "_sum"))
             is_time = sample.name.endswith("timestamp_seconds")
             value = lost if sample.name.endswith("dropped_total") else sample.value
@@ -102,18 +114,32 @@ def series(stage: Stage, *, lost: int = 0) -> list[dict[str, str]]:
 
 
 def fired(tmp_path: Path, given: list[dict[str, str]]) -> set[str]:
-    """Return the alerts that fire after an hour of these series: promtool, told to expect none, says what it got instead."""
-    firing = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "60m", "exp_samples": []}
-    told = complaints(tmp_path, [{"interval": "1m", "input_series": given, "promql_expr_test": [firing]}])
+    """Return the alerts that fire after an hour of these series: promtool, told to expect none,
+    says what it got instead.
+    """
+    firing = {
+        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+        "eval_time": "60m",
+        "exp_samples": [],
+    }
+    told = complaints(
+        tmp_path, [{"interval": "1m", "input_series": given, "promql_expr_test": [firing]}]
+    )
     assert not told or "got:" in told, told
     return set(re.findall(r'alertname="(\w+)"', told.rpartition("got:")[2]))
 
 
-def complaints(tmp_path: Path, tests: list[dict[str, Any]], rules: Path = DEPLOY / "alerts.yml") -> str:
+def complaints(
+    tmp_path: Path, tests: list[dict[str, Any]], rules: Path = DEPLOY / "alerts.yml"
+) -> str:
     """Run promtool; return what it complains of."""
     path = tmp_path / "cases.yml"
-    path.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    path.write_text(
+        yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
@@ -123,7 +149,10 @@ UP = {"series": 'up{job="order-monitor", instance="a"}', "values": "1+0x80"}
 @promtool
 def test_the_rules_are_well_formed() -> None:
     done = subprocess.run(
-        ["promtool", "check", "rules", DEPLOY / "alerts.yml"], capture_output=True, text=True, check=False
+        ["promtool", "check", "rules", DEPLOY / "alerts.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -149,7 +178,10 @@ async def test_a_daemon_that_is_gone_is_one_alert(tmp_path: Path, up: list[dict[
 
 @dataclass(frozen=True)
 class Case:
-    """Series by name and labels, as promtool writes values a minute apart; ``count`` alerts fire at ``at``."""
+    """Series by name and labels, as promtool writes values a minute apart.
+
+    ``count`` alerts fire at ``at``.
+    """
 
     given: dict[str, str]
     count: int = 0
@@ -177,7 +209,11 @@ CASES = {
         Case({"up": OFF}, 0, "4m"),
         Case({"up": ON}),
     ],
-    "OrderMonitorDatabaseDown": [Case(AWAY, 1, "6m"), Case(AWAY, 0, "4m"), Case({"database_up": ON})],
+    "OrderMonitorDatabaseDown": [
+        Case(AWAY, 1, "6m"),
+        Case(AWAY, 0, "4m"),
+        Case({"database_up": ON}),
+    ],
     "OrderMonitorNotUnderstood": [
         Case(BLIND, 1, "4m"),
         Case(BLIND, 0, "2m"),
@@ -225,7 +261,10 @@ CASES = {
         Case({**ASKED, "last_success_timestamp_seconds": OFF}, 1, "7m"),
         Case({**ASKED, "last_success_timestamp_seconds": "_x20 0x100"}, 0, "25m"),
         Case({**ASKED, "last_success_timestamp_seconds": "_x20 0x100"}, 1, "28m"),
-        Case({**ASKED, **LONG_AGO, f"account_orders{OTHER}": "2x2000", f"account_paused{OTHER}": ON}, 1),
+        Case(
+            {**ASKED, **LONG_AGO, f"account_orders{OTHER}": "2x2000", f"account_paused{OTHER}": ON},
+            1,
+        ),
         Case({**ASKED, **LONG_AGO, **PAUSED}),
         Case({**ASKED, **LONG_AGO, **AWAY}),
         Case({**SHUT, **LONG_AGO}),
@@ -240,10 +279,19 @@ CASES = {
         Case({**ASKED, "oldest_due_seconds": "601x100", **AWAY}),
         Case({**SHUT, "oldest_due_seconds": "601x100"}),
         Case(
-            {"oldest_due_seconds": "601x100", "database_up": "0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"},
+            {
+                "oldest_due_seconds": "601x100",
+                "database_up": "0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1",
+            },
             1,
             "20m",
         ),
+    ],
+    "OrderMonitorOrdersLate": [
+        Case({"oldest_open_seconds": "1900+60x100", "orders_overdue": OFF}, 1, "6m"),
+        Case({"oldest_open_seconds": "1900+60x100", "orders_overdue": OFF}, 0, "4m"),
+        Case({"oldest_open_seconds": "1700x100", "orders_overdue": OFF}, 0, "60m"),
+        Case({"oldest_open_seconds": "90000x100", "orders_overdue": "1x100"}, 0, "60m"),
     ],
     "OrderMonitorOrdersOverdue": [
         Case({"orders_overdue": "3x100"}, 1, "31m"),
@@ -274,6 +322,11 @@ CASES = {
         Case({"reviews": OFF}, 0, "90m"),
         Case({"reviews": "2x100", "orders_stuck": "2x100"}, 0, "90m"),
     ],
+    "OrderMonitorNeedsALook": [
+        Case({'attention{kind="beside"}': ON, 'attention{kind="differ"}': ON}, 2, "31m"),
+        Case({'attention{kind="beside"}': ON}, 0, "29m"),
+        Case({'attention{kind="beside"}': OFF, 'attention{kind="stuck"}': ON}, 0, "60m"),
+    ],
     "OrderMonitorNoReference": [
         Case({'orders_skipped{reason="no_reference"}': "5x100"}, 1, "31m"),
         Case({'orders_skipped{reason="no_reference"}': "5x100"}, 0, "29m"),
@@ -282,7 +335,12 @@ CASES = {
     ],
     "OrderMonitorOrdersSkipped": [
         Case(
-            {'orders_skipped{reason="no_routing"}': "5x100", 'orders_skipped{reason="bad_address"}': "1x100"}, 2, "31m"
+            {
+                'orders_skipped{reason="no_routing"}': "5x100",
+                'orders_skipped{reason="bad_address"}': "1x100",
+            },
+            2,
+            "31m",
         ),
         Case({'orders_skipped{reason="no_routing"}': "5x100"}, 0, "29m"),
         Case({'orders_skipped{reason="no_routing"}': OFF}, 0, "60m"),
@@ -307,11 +365,27 @@ CASES = {
         Case({"webhook_dead": OFF}),
     ],
     "OrderMonitorSlowDetection": [
-        Case({f'{DETECTED}{{le="{le}"}}': f"0+{n}x200" for le, n in (("300", 90), ("600", 100), ("+Inf", 100))}, 1),
         Case(
-            {f'{DETECTED}{{le="{le}"}}': f"0+{n}x200" for le, n in (("300", 90), ("600", 100), ("+Inf", 100))}, 0, "14m"
+            {
+                f'{DETECTED}{{le="{le}"}}': f"0+{n}x200"
+                for le, n in (("300", 90), ("600", 100), ("+Inf", 100))
+            },
+            1,
         ),
-        Case({f'{DETECTED}{{le="{le}"}}': f"0+{n}x200" for le, n in (("300", 96), ("600", 100), ("+Inf", 100))}),
+        Case(
+            {
+                f'{DETECTED}{{le="{le}"}}': f"0+{n}x200"
+                for le, n in (("300", 90), ("600", 100), ("+Inf", 100))
+            },
+            0,
+            "14m",
+        ),
+        Case(
+            {
+                f'{DETECTED}{{le="{le}"}}': f"0+{n}x200"
+                for le, n in (("300", 96), ("600", 100), ("+Inf", 100))
+            }
+        ),
         Case({f'{DETECTED}{{le="{le}"}}': "50x200" for le in ("300", "600", "+Inf")}),
     ],
     "OrderMonitorLogDropped": [
@@ -337,7 +411,9 @@ def test_every_alert_has_cases_where_it_fires_and_where_not() -> None:
 
 
 def needed(tmp_path: Path, name: str) -> Path:
-    """The file of rules, or the one rule by itself where it looks at no other: a day of minutes through all takes ten seconds."""
+    """The file of rules, or the one rule by itself where it looks at no other: a day of minutes
+    through all takes ten seconds.
+    """
     if "ALERTS{" in ALERTS[name]["expr"]:
         return DEPLOY / "alerts.yml"
     path = tmp_path / "rules.yml"
@@ -351,7 +427,9 @@ def replay(name: str, case: Case) -> dict[str, Any]:
     return {
         "name": f"{name} {case}",
         "interval": "1m",
-        "input_series": [{"series": named(key), "values": values} for key, values in case.given.items()],
+        "input_series": [
+            {"series": named(key), "values": values} for key, values in case.given.items()
+        ],
         "promql_expr_test": [
             {
                 "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}})',
@@ -364,8 +442,13 @@ def replay(name: str, case: Case) -> dict[str, Any]:
 
 @promtool
 @pytest.mark.parametrize("name", CASES)
-def test_it_fires_where_it_should_and_is_silent_where_it_should_not(tmp_path: Path, name: str) -> None:
-    assert complaints(tmp_path, [replay(name, case) for case in CASES[name]], needed(tmp_path, name)) == ""
+def test_it_fires_where_it_should_and_is_silent_where_it_should_not(
+    tmp_path: Path, name: str
+) -> None:
+    assert (
+        complaints(tmp_path, [replay(name, case) for case in CASES[name]], needed(tmp_path, name))
+        == ""
+    )
 
 
 @promtool
@@ -381,7 +464,11 @@ def test_it_fires_where_it_should_and_is_silent_where_it_should_not(tmp_path: Pa
 @pytest.mark.parametrize("at", ["10m", "30m", "60m"])
 def test_an_outage_is_one_alert(tmp_path: Path, given: dict[str, str], alert: str, at: str) -> None:
     """All that follows from it is seen as well: nothing understood, orders late, not ready."""
-    follows = {"ready": ON if alert == "OrderMonitorNoSuccess" else OFF, "oldest_due_seconds": "0+60x2000", **LONG_AGO}
+    follows = {
+        "ready": ON if alert == "OrderMonitorNoSuccess" else OFF,
+        "oldest_due_seconds": "0+60x2000",
+        **LONG_AGO,
+    }
     if alert == "OrderMonitorNoSuccess":
         follows["oldest_due_seconds"] = "30x2000"
     test = replay(alert, Case({"up": ON, **follows, **given}, 1, at))
@@ -391,9 +478,13 @@ def test_an_outage_is_one_alert(tmp_path: Path, given: dict[str, str], alert: st
 
 
 def test_a_cause_stands_above_what_looks_for_it() -> None:
-    """Rules of a group are evaluated in order: below its cause, a rule sees this minute's and not the last one's."""
+    """Rules of a group are evaluated in order: below its cause, a rule sees this minute's and not
+    the last one's.
+    """
     names = list(ALERTS)
-    looking = {name: [cause for cause in CAUSES if cause in rule["expr"]] for name, rule in ALERTS.items()}
+    looking = {
+        name: [cause for cause in CAUSES if cause in rule["expr"]] for name, rule in ALERTS.items()
+    }
     assert {name for name, causes in looking.items() if causes} == FOLLOWS
     for name, causes in looking.items():
         assert all(names.index(cause) < names.index(name) for cause in causes)
@@ -425,8 +516,12 @@ async def test_rules_and_dashboard_speak_of_what_there_is() -> None:
         grouped = re.findall(r"\b(?:by|on) ?\(([^()]*)\)", expression)
         grouped = [label.strip() for group in grouped for label in group.split(",")]
         selected = re.findall(r"[{,]\s*(\w+)\s*(?:=|!=|=~|!~)", expression)
-        own = {"instance", "job"} | ({"alertname", "alertstate"} if "ALERTS{" in expression else set())
-        assert {*grouped, *selected} <= set[str]().union(*(known[name] for name in names), own), expression
+        own = {"instance", "job"} | (
+            {"alertname", "alertstate"} if "ALERTS{" in expression else set()
+        )
+        assert {*grouped, *selected} <= set[str]().union(*(known[name] for name in names), own), (
+            expression
+        )
 
 
 @promtool
@@ -435,7 +530,9 @@ def test_each_panel_is_promql(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{n}", "expr": expression} for n, expression in enumerate(chosen)]
     path = tmp_path / "panels.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -443,7 +540,10 @@ def test_the_dashboard_shows_every_metric() -> None:
     text = (DEPLOY / "grafana-dashboard.json").read_text()
     source = (Path(__file__).parents[2] / "order_monitor" / "tell" / "metrics.py").read_text()
     named = {
-        f"order_monitor_{n}" for n in re.findall(r'_gauge\(\s*"(\w+)"|_histogram\("(\w+)"', source) for n in n if n
+        f"order_monitor_{n}"
+        for n in re.findall(r'_gauge\(\s*"(\w+)"|_histogram\("(\w+)"', source)
+        for n in n
+        if n
     }
     named |= set(re.findall(r'"(order_monitor_\w+)"', source))
     assert {name for name in named if name not in text} == set()

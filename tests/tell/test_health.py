@@ -1,8 +1,10 @@
-"""The health endpoint on a real socket: from memory, for those who may ask, with a reason for every no."""
+"""The health endpoint on a real socket: from memory, for those who may ask, with a reason for every
+no.
+"""
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,12 +12,13 @@ import httpx
 import pytest
 
 from order_monitor import __version__
+from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.shop.order_reader import Scan, Slice, Take
-from order_monitor.tell.health import Access, HealthServer
+from order_monitor.shop.reading.orders import Scan, Slice, Take
+from order_monitor.tell.connection_limiter import ConnectionLimiter
+from order_monitor.tell.health import Access, HealthServer, Site
 from order_monitor.tell.readiness import Readiness
 from order_monitor.watch.account import Account
 from order_monitor.watch.dispatcher import TICK
@@ -38,23 +41,42 @@ class EmptyShop:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(NOW, [], [])
 
-    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+    async def record(
+        self, findings: list[CheckResult], lock_wait: float = 1.0
+    ) -> list[WriteResult]:
         return []
 
 
 class Bench:
-    def __init__(self, access: Access | None = None, *, accounts: bool = True) -> None:
+    def __init__(
+        self,
+        access: Access | None = None,
+        *,
+        accounts: bool = True,
+        site: Site | None = None,
+        door: ConnectionLimiter | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.shop = EmptyShop()
         self.account = Account("main", Silent())
-        directory: Any = {"main": self.account} if accounts else ShopAccounts(lambda _: self.account)
+        directory: Any = (
+            {"main": self.account} if accounts else ShopAccounts(lambda _: self.account)
+        )
         self.engine = Engine(self.shop, directory, Policy(Continuous(Schedule())), self.clock)
-        self.server = HealthServer(Readiness(self.engine, self.clock, 10.0), access or Access(port=0))
+        self.server = HealthServer(
+            Readiness(self.engine, self.clock, 10.0), access or Access(port=0), site, door=door
+        )
 
     async def scan(self) -> None:
         await self.engine.scan()
@@ -98,7 +120,12 @@ async def test_all_is_well() -> None:
     bench = Bench()
     async with listening(bench) as client:
         await bench.scan()
-        assert await state(client) == {"version": __version__, "live": True, "ready": True, "reasons": []}
+        assert await state(client) == {
+            "version": __version__,
+            "live": True,
+            "ready": True,
+            "reasons": [],
+        }
 
 
 async def test_a_scan_too_long_ago() -> None:
@@ -122,11 +149,16 @@ async def _turns() -> None:
 
 
 async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read() -> None:
-    """Of a million the first are asked about long before the last is read; and a long look is no outage while it goes on."""
+    """Of a million the first are asked about long before the last is read.
+
+    And a long look is no outage while it goes on.
+    """
     bench = Bench()
     go_on = asyncio.Event()
 
-    async def long(*, since: float | None = None, take: Take | None = None) -> Scan:
+    async def long(
+        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
+    ) -> Scan:
         assert take is not None
         for _ in range(3):
             take(Slice(bench.clock.time(), [Order("x", "sent", NOW + 250, "r")]))
@@ -159,7 +191,9 @@ async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read()
             with pytest.raises(ShopUnavailableError):
                 await scan
         bench.engine.dispatcher.start_calls()
-        assert (await state(client))["reasons"] == ["no scan for 60 s: ConnectionRefusedError"], "none comes to its end"
+        assert (await state(client))["reasons"] == ["no scan for 60 s: ConnectionRefusedError"], (
+            "none comes to its end"
+        )
 
 
 async def test_every_account_closed() -> None:
@@ -259,7 +293,9 @@ async def test_a_token_guards_all_but_the_probes() -> None:
             b"Basic ?",
             b"Basic",
         ):
-            assert (await client.get("/healthz", headers=[(b"Authorization", basic)])).status_code == 401, basic
+            assert (
+                await client.get("/healthz", headers=[(b"Authorization", basic)])
+            ).status_code == 401, basic
         assert (await client.get("/healthz", auth=("anybody", "TOKEN-CANARY"))).status_code == 200
         right = {"Authorization": "Bearer TOKEN-CANARY"}
         assert (await client.get("/healthz", headers=right)).status_code == 200
@@ -286,5 +322,7 @@ async def test_a_taken_port_is_bad_settings() -> None:
     bench = Bench()
     async with listening(bench):
         taken = bench.server.bound()[1]
-        with pytest.raises(SettingsError, match=rf"health\.port: cannot listen on 127\.0\.0\.1:{taken}"):
+        with pytest.raises(
+            SettingsError, match=rf"health\.port: cannot listen on 127\.0\.0\.1:{taken}"
+        ):
             await Bench(Access(port=taken)).server.start()

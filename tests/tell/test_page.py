@@ -1,11 +1,13 @@
-"""The page in a real browser: quiet, busy, crowded and on fire, in three languages, at three sizes, light and dark."""
+"""The page in a real browser: quiet, busy, crowded and on fire, in three languages, at three sizes,
+light and dark.
+"""
 
 import asyncio
 import json
 import re
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -17,7 +19,8 @@ from order_monitor.core.answer import OUTCOMES
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.tell.document import document_of
-from order_monitor.tell.page import LANGUAGES, language_of
+from order_monitor.tell.finder import ELSEWHERE
+from order_monitor.tell.page import LANGUAGES, STREAMS, language_of
 from order_monitor.tell.page import Page as Document
 from tests import stages
 from tests.clocks import ManualClock
@@ -31,7 +34,9 @@ browsers = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One for the whole session: each test opens a context of its own, which shares nothing with another's."""
+    """One for the whole session: each test opens a context of its own, which shares nothing with
+    another's.
+    """
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched
@@ -39,7 +44,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def opened(browser: Browser, stage: Stage, query: str = "", **context: Any) -> AsyncIterator[Page]:
+async def opened(
+    browser: Browser, stage: Stage, query: str = "", **context: Any
+) -> AsyncIterator[Page]:
     """The page of a stage; any complaint of the browser's is an error."""
     complaints: list[str] = []
 
@@ -59,7 +66,9 @@ async def opened(browser: Browser, stage: Stage, query: str = "", **context: Any
         yield page
         await tab.close()
         assert complaints == []
-        assert all(address.startswith((url, "data:")) for address in requested), "no other host is asked for anything"
+        assert all(address.startswith((url, "data:")) for address in requested), (
+            "no other host is asked for anything"
+        )
 
 
 async def text(page: Page, selector: str) -> str:
@@ -72,12 +81,16 @@ async def text(page: Page, selector: str) -> str:
     [
         ("quiet", "ok", "All is well"),
         ("busy", "ok", "All is well"),
-        pytest.param("crowded", "warn", "Running, but somebody should look", marks=pytest.mark.untraced),
+        pytest.param(
+            "crowded", "warn", "Running, but somebody should look", marks=pytest.mark.untraced
+        ),
         ("on_fire", "bad", "Not working"),
         ("shared", "warn", "Running, but somebody should look"),
     ],
 )
-async def test_it_answers_at_a_glance(browser: Browser, name: str, state: str, headline: str) -> None:
+async def test_it_answers_at_a_glance(
+    browser: Browser, name: str, state: str, headline: str
+) -> None:
     stage = await STAGES[name]()
     async with opened(browser, stage) as page:
         assert await page.get_attribute("#verdict", "data-state") == state
@@ -85,24 +98,29 @@ async def test_it_answers_at_a_glance(browser: Browser, name: str, state: str, h
         shown = int((await text(page, "#open")).replace(",", ""))
         assert shown == len(stage.shelf.orders)
         lights = {
-            n: await page.get_attribute(f"[data-light={n}]", "data-ok") for n in ("database", "provider", "monitor")
+            n: await page.get_attribute(f"[data-light={n}]", "data-ok")
+            for n in ("database", "provider", "monitor")
         }
         assert set(lights.values()) == {"false" if name == "on_fire" else "true"}
         assert await page.locator("#accounts tbody tr").count() == len(stage.accounts)
         content = await page.content()
         assert PIN not in content
-        await page.wait_for_function("document.getElementById('freshness').textContent.startsWith('data as of')")
+        await page.wait_for_selector("#freshness:text-matches('^\\s*data as of')")
 
 
 @browsers
 @pytest.mark.parametrize("lang", LANGUAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-async def test_nothing_is_clipped_or_runs_sideways(browser: Browser, lang: str, scheme: Any, size: str) -> None:
+async def test_nothing_is_clipped_or_runs_sideways(
+    browser: Browser, lang: str, scheme: Any, size: str
+) -> None:
     stage = await stages.on_fire()
     width, height = SIZES[size]
     viewport: Any = {"width": width, "height": height}
-    async with opened(browser, stage, f"?lang={lang}", viewport=viewport, color_scheme=scheme) as page:
+    async with opened(
+        browser, stage, f"?lang={lang}", viewport=viewport, color_scheme=scheme
+    ) as page:
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert await page.get_attribute("html", "lang") == lang
         assert await page.get_attribute("html", "dir") == ("rtl" if lang == "ar" else "ltr")
@@ -151,13 +169,14 @@ async def test_other_peoples_words_stay_words(browser: Browser) -> None:
 
 @browsers
 @pytest.mark.parametrize(
-    ("lang", "said"), [("en", "No order is ended by its age"), ("tr", "yaşı nedeniyle"), ("ar", "بسبب عمره")]
+    ("lang", "said"),
+    [("en", "No order is ended by its age"), ("tr", "yaşı nedeniyle"), ("ar", "بسبب عمره")],
 )
 async def test_it_says_that_no_age_ends_an_order(browser: Browser, lang: str, said: str) -> None:
     clock = ManualClock()
     stage = await stages.busy(clock)
     clock.epoch -= 40
-    stage.engine.board.read_clock()
+    stage.engine.context.read_clock()
     async with opened(browser, stage, f"?lang={lang}") as page:
         assert await page.get_attribute("#verdict", "data-state") == "warn"
         told = await text(page, "#reasons")
@@ -200,9 +219,10 @@ async def test_the_search_finds_by_id_account_and_state(browser: Browser) -> Non
         assert await page.locator("#problems tbody tr").count() == 4
         wanted = next(iter(stage.engine.state.stuck))
         await page.fill("#search", wanted[:13].upper())
-        assert {await row.get_attribute("data-order") for row in await page.locator("#problems tbody tr").all()} == {
-            wanted
-        }
+        assert {
+            await row.get_attribute("data-order")
+            for row in await page.locator("#problems tbody tr").all()
+        } == {wanted}
         await page.fill("#search", "baku")
         assert await page.locator("#accounts tbody tr").count() == 1
         await page.fill("#search", "no such thing")
@@ -212,17 +232,17 @@ async def test_the_search_finds_by_id_account_and_state(browser: Browser) -> Non
 @browsers
 async def test_the_search_finds_by_the_reference_which_is_in_no_column(browser: Browser) -> None:
     stage = stages.Stage()
-    late, other, young = (stage.order(age, referans=f"4711-{age}") for age in (90_000, 90_100, 20))
+    late, other, young = (stage.order(age, reference=f"4711-{age}") for age in (90_000, 90_100, 20))
     stage.shelf.orders = [late, other, young]
     await stage.begin()
-    stage.ended(done := stage.order(50, referans="4711-done"))
+    stage.ended(done := stage.order(50, reference="4711-done"))
     async with opened(browser, stage) as page:
-        for referans, table, order in (
+        for reference, table, order in (
             ("4711-90000", "problems", late),
             ("1-20", "next", young),
             ("-DONE", "recent", done),
         ):
-            await page.fill("#search", referans)
+            await page.fill("#search", reference)
             rows = await page.locator(f"#{table} tbody tr").all()
             assert [await row.get_attribute("data-order") for row in rows] == [order.id]
 
@@ -284,14 +304,18 @@ def test_every_word_is_in_every_language() -> None:
     words = json.loads((folder / "words.json").read_text("utf-8"))
     assert set(words) == set(LANGUAGES)
     used = set(re.findall(r'(?:word|say)\("(\w+)"', (folder / "page.js").read_text("utf-8")))
-    used |= set(re.findall(r'data-(?:word|label)="(\w+)"', (folder / "page.html").read_text("utf-8")))
-    used |= {f"why_{reason}" for reason in (*StuckReason, *SkipReason)}
+    used |= set(
+        re.findall(r'data-(?:word|label)="(\w+)"', (folder / "page.html").read_text("utf-8"))
+    )
+    used |= {f"why_{reason}" for reason in (*StuckReason, *SkipReason, ELSEWHERE)}
     used |= {f"outcome_{o}" for o in OUTCOMES if o in ("blocked", "busy", "unreachable", "refused")}
     for language, told in words.items():
         assert used <= set(told), language
         assert set(told) == set(words["en"]), language
         places = {key: set(re.findall(r"\{\w+\}", value)) for key, value in told.items()}
-        assert places == {key: set(re.findall(r"\{\w+\}", value)) for key, value in words["en"].items()}, language
+        assert places == {
+            key: set(re.findall(r"\{\w+\}", value)) for key, value in words["en"].items()
+        }, language
 
 
 async def test_the_policy_lets_nothing_else_in() -> None:
@@ -325,9 +349,14 @@ async def test_the_document_is_as_promised() -> None:
     assert document["orders"].keys() >= {"open", "due", "overdue", "stuck", "skipped"}
     assert document["orders"]["skipped"] == {"no_reference": 7}
     assert (document["orders"]["overdue"], document["orders"]["stuck"]) == (30, 4)
-    assert all(a.keys() >= {"name", "open", "reason", "last_error", "in_flight"} for a in document["accounts"])
+    assert all(
+        a.keys() >= {"name", "open", "reason", "last_error", "in_flight"}
+        for a in document["accounts"]
+    )
     assert document["detection_seconds"].keys() >= {"p50", "p95"}
-    assert (document["ready"], len(document["reasons"])) == (False, 2), "a paused account is no fault"
+    assert (document["ready"], len(document["reasons"])) == (False, 2), (
+        "a paused account is no fault"
+    )
     assert document["accounts"][2]["paused"]["reason"] == HOSTILE
     assert "CANARY" not in answer.text
 
@@ -348,7 +377,10 @@ async def test_streams_end_at_once_when_the_program_stops() -> None:
     await stage.server.start()
     host, port = stage.server.bound()
     address = f"http://{host}:{port}/api/stream"
-    async with httpx.AsyncClient(trust_env=False) as client, client.stream("GET", address) as response:
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        client.stream("GET", address) as response,
+    ):
         lines = response.aiter_lines()
         assert await anext(lines) == "event: status"
         async with asyncio.timeout(1.5):
@@ -357,28 +389,40 @@ async def test_streams_end_at_once_when_the_program_stops() -> None:
                 pass
 
 
+async def watch(client: httpx.AsyncClient, url: str) -> int:
+    """Open a stream, close it, and return its status."""
+    async with client.stream("GET", f"{url}/api/stream") as response:
+        return response.status_code
+
+
 async def test_a_reader_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """D8: it holds up nobody, nothing piles up for it, and its place is given back."""
-    monkeypatch.setattr("order_monitor.tell.page._WRITE_TIMEOUT", 0.2)
-    monkeypatch.setattr("order_monitor.tell.page._EVERY", 0.0001)
+    monkeypatch.setattr("order_monitor.tell.page.WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr("order_monitor.tell.page.EVERY", 0.0001)
+    monkeypatch.setattr("order_monitor.tell.page.STREAMS", 1)
     stage = await stages.crowded(count=300)
     async with stage.listening() as url:
         port = int(url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        dashboard: Any = stage.server._site
-        async with asyncio.timeout(20):
-            while dashboard._streams:
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
+            assert await watch(client, url) == 503, "there was room for one"
+            while await watch(client, url) == 503:
                 await asyncio.sleep(0.05)
         writer.close()
 
 
 async def test_only_so_many_may_watch() -> None:
     stage = await stages.quiet()
-    dashboard: Any = stage.server._site
-    dashboard._streams = 16
-    async with stage.listening() as url, httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        stage.listening() as url,
+        httpx.AsyncClient(trust_env=False) as client,
+        AsyncExitStack() as open_ones,
+    ):
+        for _ in range(STREAMS):
+            stream = client.stream("GET", f"{url}/api/stream")
+            assert (await open_ones.enter_async_context(stream)).status_code == 200
         answer = await client.get(f"{url}/api/stream")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
         assert (await client.get(f"{url}/api/status")).status_code == 200
@@ -421,7 +465,7 @@ async def test_who_asks_what_is_shown_where_several_do(browser: Browser) -> None
         ]
         assert "Accounts that no process asks: 1" in await page.inner_text("#reasons")
         gates = [await gate.inner_text() for gate in await page.locator("#accounts .gate").all()]
-        assert gates == ["✓ open", "asked by shop-2-815/20002", "! asked by nobody yet"]
+        assert gates == ["✓ open", "asked by shop-2-815/20002", "! not asked by any process yet"]
         assert stage.view.cluster is not None
         stage.view.cluster.view, stage.view.cluster.problem = None, "timeout"
         await page.reload()

@@ -1,4 +1,6 @@
-"""What is printed reaches its reader whatever the stream is, or is lost without a traceback: by real processes."""
+"""What is printed reaches its reader whatever the stream is, or is lost without a traceback: by
+real processes.
+"""
 
 import io
 import json
@@ -20,26 +22,39 @@ ROOT = Path(__file__).parents[2]
 ODD = "ş ✓ \N{PILE OF POO} \x9b\x1b"
 
 
-def shell(tmp_path: Path, command: str, config: str = GOOD, **environ: str) -> subprocess.CompletedProcess[bytes]:
+def shell(
+    tmp_path: Path, command: str, config: str = GOOD, **environ: str
+) -> subprocess.CompletedProcess[bytes]:
     """Run a line of shell, in which ``om`` is the program; its last exit code is that of ``om``."""
     (tmp_path / "monitor.toml").write_text(config)
-    known = {k: v for k, v in os.environ.items() if not k.startswith(("ORDER_MONITOR_", "COVERAGE"))}
+    known = {
+        k: v for k, v in os.environ.items() if not k.startswith(("ORDER_MONITOR_", "COVERAGE"))
+    }
     told = f'om() {{ "{sys.executable}" -m order_monitor "$@"; }}\n{command}'
     env = {**known, "PYTHONPATH": str(ROOT), **environ}
     done = subprocess.run(
-        ["/bin/bash", "-c", told], cwd=tmp_path, env=env, capture_output=True, check=False, timeout=60
+        ["/bin/bash", "-c", told],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        check=False,
+        timeout=60,
     )
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
     return done
 
 
-@pytest.mark.parametrize("command", ["man", "--help", "--version", "completion bash", "migrate --help"])
+@pytest.mark.parametrize(
+    "command", ["man", "--help", "--version", "completion bash", "migrate --help"]
+)
 def test_a_full_disk_is_told_and_is_exit_1(tmp_path: Path, command: str) -> None:
     done = shell(tmp_path, f"om {command} >/dev/full")
     assert done.returncode == 1
     assert done.stderr == b"order-monitor: standard output takes nothing: No space left on device\n"
-    assert shell(tmp_path, f"om {command} >/dev/full 2>&1").returncode == 1, "and where nobody can be told"
+    assert shell(tmp_path, f"om {command} >/dev/full 2>&1").returncode == 1, (
+        "and where nobody can be told"
+    )
 
 
 def test_an_error_that_cannot_be_told_keeps_its_exit_code(tmp_path: Path) -> None:
@@ -60,13 +75,16 @@ def test_a_reader_who_leaves_ends_it_quietly(tmp_path: Path, command: str) -> No
 
 def test_a_stream_that_is_for_reading_only_takes_nothing(tmp_path: Path) -> None:
     done = shell(tmp_path, "om man 1</dev/null")
-    assert (done.returncode, done.stderr) == (1, b"order-monitor: standard output takes nothing: Bad file descriptor\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"order-monitor: standard output takes nothing: Bad file descriptor\n",
+    )
 
 
 @pytest.mark.parametrize("form", ["", "--json", "--csv"])
 async def test_orders_whatever_becomes_of_them(plain_shop: Shop, tmp_path: Path, form: str) -> None:
     for n in range(300):
-        await plain_shop.add(sent_at=1_700_000_000.0 + n, referans=ODD)
+        await plain_shop.add(sent_at=1_700_000_000.0 + n, reference=ODD)
     config = settings(plain_shop.dsn, "http://127.0.0.1:1")
     done = shell(tmp_path, f"om orders {form} >/dev/full", config)
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
@@ -75,9 +93,13 @@ async def test_orders_whatever_becomes_of_them(plain_shop: Shop, tmp_path: Path,
     assert (done.returncode, done.stderr, len(done.stdout)) == (0, b"", 10)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "iso8859-9", "cp857", "utf-8", "utf-16-le"])
-async def test_each_encoding_gets_what_it_has(plain_shop: Shop, tmp_path: Path, encoding: str) -> None:
-    await plain_shop.add(referans=ODD)
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "latin-1", "iso8859-9", "cp857", "utf-8", "utf-16-le"]
+)
+async def test_each_encoding_gets_what_it_has(
+    plain_shop: Shop, tmp_path: Path, encoding: str
+) -> None:
+    await plain_shop.add(reference=ODD)
     config = settings(plain_shop.dsn, "http://127.0.0.1:1")
     for command in ("orders", "orders --csv"):
         done = shell(tmp_path, f"om {command}", config, PYTHONIOENCODING=encoding)
@@ -89,11 +111,17 @@ async def test_each_encoding_gets_what_it_has(plain_shop: Shop, tmp_path: Path, 
     done = shell(tmp_path, "om orders --json", config, PYTHONIOENCODING=encoding)
     assert json.loads(done.stdout.decode(encoding))[0]["referans"] == ODD
     for command in ("--help", "man", "nonsense ş ✓"):
-        assert shell(tmp_path, f"om {command}", config, PYTHONIOENCODING=encoding).returncode in (0, 2)
+        assert shell(tmp_path, f"om {command}", config, PYTHONIOENCODING=encoding).returncode in (
+            0,
+            2,
+        )
 
 
 def caught(monkeypatch: pytest.MonkeyPatch) -> tuple[io.BytesIO, io.BytesIO]:
-    """Return what will be printed from now on; no fixture, since pytest puts its own streams back before a test begins."""
+    """Return what will be printed from now on.
+
+    No fixture, since pytest puts its own streams back before a test begins.
+    """
     out, err = io.BytesIO(), io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "utf-8"))
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, "utf-8"))

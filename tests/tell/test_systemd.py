@@ -1,4 +1,7 @@
-"""What systemd is told, over a real socket, by the real daemon; and that a stuck loop is told to it by silence."""
+"""What systemd is told, over a real socket, by the real daemon.
+
+And that a stuck loop is told to it by silence.
+"""
 
 import asyncio
 import os
@@ -120,7 +123,9 @@ async def test_a_loop_that_hangs_feeds_no_watchdog(
                     if "WATCHDOG=1" in manager.heard():
                         last = time.monotonic()
                     await asyncio.sleep(0.02)
-            assert process.returncode is None, "it lives, and is silent: three of its times have passed"
+            assert process.returncode is None, (
+                "it lives, and is silent: three of its times have passed"
+            )
         finally:
             process.kill()
             await process.wait()
@@ -133,10 +138,10 @@ async def test_an_engine_that_no_longer_ticks_feeds_no_watchdog(tmp_path: Path) 
     name = str(tmp_path / "notify")
     with managed(name) as manager:
         notifier = Notifier(stage.view, clock, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000"})
-        notifier._look()
+        notifier.report()
         assert "WATCHDOG=1" in manager.heard()
         clock.elapsed += 61
-        notifier._look()
+        notifier.report()
         assert "WATCHDOG=1" not in manager.heard()
 
 
@@ -158,7 +163,7 @@ async def test_anothers_watchdog_is_not_fed(tmp_path: Path) -> None:
     name = str(tmp_path / "notify")
     with managed(name) as manager:
         environ = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
-        Notifier(stage.view, ManualClock(), environ)._look()
+        Notifier(stage.view, ManualClock(), environ).report()
         assert "WATCHDOG=1" not in manager.heard()
 
 
@@ -169,7 +174,7 @@ async def test_what_somebody_else_says_is_one_harmless_line(tmp_path: Path) -> N
     with managed(name) as manager:
         notifier = Notifier(stage.view, ManualClock(), {"NOTIFY_SOCKET": name})
         stage.view.engine.state.scan_problem = "\x1b[31mgone\u202e\udc9b\nMAINPID=1"
-        notifier._look()
+        notifier.report()
         *_, status = manager.heard()
         assert status.endswith(r"; database: \u001b[31mgone\u202e\udc9b\nMAINPID=1")
         assert status.count("\n") == 0

@@ -34,7 +34,12 @@ def test_a_span_says_which_order_and_how_it_went() -> None:
         ("order.check", {"order.id": "an-order", "account": "default", "outcome": "completed"}),
         (
             "order.check",
-            {"order.id": "an-order", "account": "default", "outcome": "unreachable", "error.type": "timeout"},
+            {
+                "order.id": "an-order",
+                "account": "default",
+                "outcome": "unreachable",
+                "error.type": "timeout",
+            },
         ),
         ("orders.write", {"count": 7}),
         ("orders.scan", {}),
@@ -63,17 +68,23 @@ def test_what_must_not_be_logged() -> None:
 
 
 async def test_no_cookie_of_a_collector_is_sent_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def collector(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer(b"", headers="Set-Cookie: session=abc; Path=/\r\nConnection: close\r\n"))
+    async def collector(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(
+            answer(b"", headers="Set-Cookie: session=abc; Path=/\r\nConnection: close\r\n")
+        )
         writer.close()
 
     async with RawServer(collector) as server:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
         traces = traces_of(ManualClock())
         assert traces is not None
-        for _ in range(2):
+        for n in range(2):
             traces.scanned(0.0)
-            await asyncio.to_thread(traces._provider.force_flush)
+            while len(server.requests) <= n:
+                await asyncio.sleep(0.005)
         await asyncio.to_thread(traces.close)
     assert len(server.requests) == 2
     assert not any(b"cookie" in request.lower() for request in server.requests)

@@ -1,4 +1,6 @@
-"""The webhook over a real database and a real server: signed, at least once, in order, and put aside in the end."""
+"""The webhook over a real database and a real server: signed, at least once, in order, and put
+aside in the end.
+"""
 
 import asyncio
 import gc
@@ -18,13 +20,13 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
-from order_monitor.commands.serving import _client
+from order_monitor.app import client_of
 from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.easing import FIRST_PAUSE
 from order_monitor.core.errors import ShopError, ShopUnavailableError
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate
-from order_monitor.providers.transport import FreshConnections
+from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import Mark, address_of, set_first
@@ -66,7 +68,8 @@ class Receiver:
         body = await request.text()
         await self.hold.wait()
         headers = dict(request.headers)
-        # The library insists on a recent time, the tests live at another: the signature is what counts.
+        # The library insists on a recent time, the tests live at another: the signature is what
+        # counts.
         at = float(headers["webhook-timestamp"])
         signature = self.signer.sign(headers["webhook-id"], datetime.fromtimestamp(at, UTC), body)
         assert headers["webhook-signature"] == signature
@@ -74,7 +77,9 @@ class Receiver:
         self.ids.append(headers["webhook-id"])
         self.got.append(json.loads(body))
         status = self.answers.pop(0) if self.answers else 204
-        return web.Response(status=status, headers=self.headers, body=self.body.encode() if status == 200 else b"")
+        return web.Response(
+            status=status, headers=self.headers, body=self.body.encode() if status == 200 else b""
+        )
 
     async def has_got(self, count: int) -> None:
         """Wait for so many posts in all."""
@@ -98,13 +103,15 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sender(shop: Shop, url: str, dsn: str | None = None, **more: Any) -> AsyncIterator[Sender]:
-    outbox = Outbox(shop.database(dsn), "public")
+async def sender(
+    shop: Shop, url: str, dsn: str | None = None, **more: Any
+) -> AsyncIterator[Sender]:
+    outbox = more.pop("outbox", None) or Outbox(shop.database(dsn), "public")
     clock = more.pop("clock", None) or ManualClock()
-    is_ours, board = more.pop("is_ours", lambda: True), more.pop("board", None)
+    is_ours, context = more.pop("is_ours", lambda: True), more.pop("context", None)
     client = more.pop("client", None) or httpx.AsyncClient(trust_env=False)
     to = Posting(url, SECRET, **more)
-    made = Sender(outbox, client, to, clock, random.Random(1), is_ours=is_ours, board=board)
+    made = Sender(outbox, client, to, clock, random.Random(1), is_ours=is_ours, context=context)
     try:
         yield made
     finally:
@@ -135,14 +142,20 @@ async def delivery(shop: Shop, event_id: int) -> dict[str, Any]:
 
 
 async def uid(shop: Shop, event_id: int) -> str:
-    return str(await shop.connection.fetchval("SELECT uid FROM order_monitor_events WHERE id = $1", event_id))
+    return str(
+        await shop.connection.fetchval(
+            "SELECT uid FROM order_monitor_events WHERE id = $1", event_id
+        )
+    )
 
 
 async def make_due(shop: Shop) -> None:
     await shop.connection.execute("UPDATE order_monitor_deliveries SET next_at = clock_timestamp()")
 
 
-async def test_each_event_is_posted_signed_and_without_its_pin(shop: Shop, receiver: Receiver) -> None:
+async def test_each_event_is_posted_signed_and_without_its_pin(
+    shop: Shop, receiver: Receiver
+) -> None:
     order_id = await shop.add()
     orders = await hooked(shop, receiver.url)
     await orders.record([found(shop.order(order_id), Waiting("bekleniyor"))])
@@ -162,7 +175,9 @@ async def test_each_event_is_posted_signed_and_without_its_pin(shop: Shop, recei
     assert events[-1]["consumed_at"] is None, "a delivery is not the shop's own consumption"
 
 
-async def test_a_failing_receiver_is_tried_again_later_and_ever_later(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_failing_receiver_is_tried_again_later_and_ever_later(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
@@ -214,7 +229,11 @@ async def test_a_page_in_place_of_the_receiver_has_taken_nothing(
     [
         ("<!-- login --><!DOCTYPE html><title>x</title>", "", True),
         ("\r\n\r\n  <!-- a -->\n<!-- b -->\n<html lang=tr>", "text/plain", True),
-        ('<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN"><html>', "text/xml", True),
+        (
+            '<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN"><html>',
+            "text/xml",
+            True,
+        ),
         ('<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">', "", True),
         ("\ufeff<!--x--><head><title>Giriş</title>", "", True),
         ("<body>Bakım", "", True),
@@ -222,7 +241,11 @@ async def test_a_page_in_place_of_the_receiver_has_taken_nothing(
         ("<script>location='/login'</script>", "", True),
         ("<br />\n<b>Warning</b>: x on line <b>3</b><br />\n<!doctype HTML>", "", True),
         ("Warning: x in y.php on line 3\n<html>", "", True),
-        ("<!--[if lt IE 7]> <html class=ie6> <![endif]--><!--[if gt IE 8]><!--> <html> <!--<![endif]-->", "", True),
+        (
+            "<!--[if lt IE 7]> <html class=ie6> <![endif]--><!--[if gt IE 8]><!--> <html> <!--<![endif]-->",
+            "",
+            True,
+        ),
         ("<div>Please log in</div>", "text/html; charset=utf-8", True),
         ("  <!-- x --> <p>Please log in", "Text/HTML", True),
         ("<p>thanks</p>", "text/plain", False),
@@ -245,14 +268,18 @@ def test_what_looks_like_a_page(body: str, content_type: str, *, is_page: bool) 
     assert looks_like_page(body.lstrip("\ufeff").encode("utf-16"), content_type) is is_page
 
 
-@pytest.mark.parametrize("body", ["<!--" * 1024, "<?" * 2048, "<!" * 2048, " " * 4096, "<!---->" * 585, "<!-- -" * 682])
+@pytest.mark.parametrize(
+    "body", ["<!--" * 1024, "<?" * 2048, "<!" * 2048, " " * 4096, "<!---->" * 585, "<!-- -" * 682]
+)
 def test_no_body_takes_long_to_judge(body: str) -> None:
     began = time.monotonic()
     looks_like_page(body.encode(), "text/html")
     assert time.monotonic() - began < 0.2
 
 
-async def test_a_login_page_behind_a_comment_has_taken_nothing(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_login_page_behind_a_comment_has_taken_nothing(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
@@ -268,14 +295,19 @@ async def test_a_login_page_behind_a_comment_has_taken_nothing(plain_shop: Shop,
 
 
 async def test_no_cookie_is_ever_sent_back() -> None:
-    """Neither by the webhook nor by the ping; addressed by name, since jars treat numbers otherwise."""
+    """Neither by the webhook nor by the ping.
+
+    Addressed by name, since jars treat numbers otherwise.
+    """
 
     async def biscuit(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(b"ok", headers="Set-Cookie: session=abc; Path=/\r\n"))
 
-    async with RawServer(biscuit) as server, _client(5.0) as client:
+    async with RawServer(biscuit) as server, client_of(5.0) as client:
         for _ in range(2):
-            assert (await client.post(f"http://localhost:{server.port}/hook", content=b"{}")).status_code == 200
+            assert (
+                await client.post(f"http://localhost:{server.port}/hook", content=b"{}")
+            ).status_code == 200
         assert len(server.requests) == 2
         assert not any(b"cookie" in request.lower() for request in server.requests)
         assert not client.cookies
@@ -298,7 +330,9 @@ async def test_of_one_order_nothing_overtakes(plain_shop: Shop, receiver: Receiv
     a, b = await plain_shop.add(), await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(a), Waiting("x"))])
-    await orders.record([found(plain_shop.order(a), Cancelled("x")), found(plain_shop.order(b), Cancelled("x"))])
+    await orders.record(
+        [found(plain_shop.order(a), Cancelled("x")), found(plain_shop.order(b), Cancelled("x"))]
+    )
     receiver.answers = [500]
     async with sender(plain_shop, receiver.url) as posting:
         assert await posting.post_due() == 2
@@ -330,9 +364,13 @@ async def test_what_cannot_be_delivered_is_put_aside_and_holds_up_nobody(
             )
         dead = await delivery(plain_shop, 1)
         assert dead["dead_at"] is not None
-        assert (dead["attempts"], dead["delivered_at"], len(dead["tries"])) == (attempts, None, attempts)
+        assert (dead["attempts"], dead["delivered_at"], len(dead["tries"])) == (
+            attempts,
+            None,
+            attempts,
+        )
         await posting.drain()
-        assert await posting._outbox.counts() == (0, 1)
+        assert await Outbox(plain_shop.database(), "public").counts() == (0, 1)
     assert receiver.got[-1]["type"] == "order.failed"
 
 
@@ -361,7 +399,9 @@ async def endless(_: bytes, reader: asyncio.StreamReader, writer: asyncio.Stream
     ("behaviour", "outcome"),
     [(stall, "timeout"), (cut, "Error"), (lie, "Error"), (flood, "Error"), (endless, "delivered")],
 )
-async def test_whatever_a_receiver_does_ends_in_time(plain_shop: Shop, behaviour: Any, outcome: str) -> None:
+async def test_whatever_a_receiver_does_ends_in_time(
+    plain_shop: Shop, behaviour: Any, outcome: str
+) -> None:
     order_id = await plain_shop.add()
     orders = await prepared(plain_shop)
     async with (
@@ -393,12 +433,15 @@ async def test_two_senders_share_the_work(plain_shop: Shop, receiver: Receiver) 
     assert sorted(body["data"]["order_id"] for body in receiver.got) == sorted(ids)
 
 
-async def test_a_sender_killed_in_mid_post_posts_again_and_counts_the_try(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_sender_killed_in_mid_post_posts_again_and_counts_the_try(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
     async with sender(plain_shop, receiver.url) as posting:
-        await posting._outbox.claim(8, 70.0, await mark(plain_shop, receiver.url))  # and died
+        dying = Outbox(plain_shop.database(), "public")
+        await dying.claim(8, 70.0, await mark(plain_shop, receiver.url))  # and died
         assert await posting.post_due() == 0
         assert (await delivery(plain_shop, 1))["attempts"] == 1
         await make_due(plain_shop)
@@ -407,15 +450,22 @@ async def test_a_sender_killed_in_mid_post_posts_again_and_counts_the_try(plain_
     assert (await delivery(plain_shop, 1))["attempts"] == 2
 
 
-async def test_the_word_of_a_delivery_is_lost_and_it_is_posted_again(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_the_word_of_a_delivery_is_lost_and_it_is_posted_again(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     """At least once: the receiver knows it by its id."""
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
     receiver.hold.clear()
-    async with Proxy(plain_shop.dsn) as proxy, sender(plain_shop, receiver.url, proxy.dsn) as posting:
+    async with (
+        Proxy(plain_shop.dsn) as proxy,
+        sender(plain_shop, receiver.url, proxy.dsn) as posting,
+    ):
         task = asyncio.create_task(posting.post_due())
-        while not await plain_shop.connection.fetchval("SELECT attempts FROM order_monitor_deliveries"):
+        while not await plain_shop.connection.fetchval(
+            "SELECT attempts FROM order_monitor_deliveries"
+        ):
             await asyncio.sleep(0.01)
         port = proxy.port
         await proxy.stop()
@@ -432,7 +482,10 @@ async def test_it_runs_on_while_the_database_is_away(plain_shop: Shop, receiver:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     clock = ManualClock()
-    async with Proxy(plain_shop.dsn) as proxy, sender(plain_shop, receiver.url, proxy.dsn, clock=clock) as posting:
+    async with (
+        Proxy(plain_shop.dsn) as proxy,
+        sender(plain_shop, receiver.url, proxy.dsn, clock=clock) as posting,
+    ):
         port = proxy.port
         await proxy.stop()
         task = asyncio.create_task(posting.run())
@@ -448,7 +501,9 @@ async def test_it_runs_on_while_the_database_is_away(plain_shop: Shop, receiver:
     assert receiver.signed_at[0] >= NOW
 
 
-async def test_where_another_posts_for_all_nothing_is_posted(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_where_another_posts_for_all_nothing_is_posted(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
@@ -466,18 +521,25 @@ async def test_where_another_posts_for_all_nothing_is_posted(plain_shop: Shop, r
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_dead_letters_are_shown(plain_shop: Shop, receiver: Receiver, panel: Panel, tmp_path: Path) -> None:
+async def test_dead_letters_are_shown(
+    plain_shop: Shop, receiver: Receiver, panel: Panel, tmp_path: Path
+) -> None:
     order_id = await plain_shop.add()
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(order_id), Cancelled("x"))])
     receiver.answers = [410]
     async with sender(plain_shop, receiver.url) as posting:
         await posting.drain()
-    config = settings(plain_shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET})
+    config = settings(
+        plain_shop.dsn, panel.server.url, webhook={"url": receiver.url, "secret": SECRET}
+    )
     async with running(tmp_path, config, "check", "--json") as run:
         assert await run.end() == 0
     (line,) = [line for line in json.loads(run.out) if line["subject"] == "webhook"]
-    assert (line["level"], line["text"]) == ("warning", "0 events wait for delivery, 1 is a dead letter")
+    assert (line["level"], line["text"]) == (
+        "warning",
+        "0 events wait for delivery, 1 is a dead letter",
+    )
     async with running(tmp_path, config, "explain", order_id, "--json") as run:
         assert await run.end() == 0
     (event,) = json.loads(run.out)["events"]
@@ -487,16 +549,25 @@ async def test_dead_letters_are_shown(plain_shop: Shop, receiver: Receiver, pane
 async def test_while_this_machine_is_short_of_something_it_goes_slower_and_no_event_pays_for_it(
     plain_shop: Shop, receiver: Receiver
 ) -> None:
-    """Really without files: no try is used up, none is posted while all calls pause, and then they come one by one."""
+    """Really without files: no try is used up, none is posted while all calls pause, and then they
+    come one by one.
+    """
     orders = await hooked(plain_shop, receiver.url)
     for _ in range(3):
         await orders.record([found(plain_shop.order(await plain_shop.add()), Cancelled("x"))])
     bench = Bench(plain_shop, lambda _: httpx.Response(200))
     client = httpx.AsyncClient(transport=FreshConnections(ssl.create_default_context()))
-    more: dict[str, Any] = {"clock": bench.clock, "board": bench.engine.board, "client": client, "max_attempts": 1}
+    outbox = Outbox(plain_shop.database(), "public")
+    more: dict[str, Any] = {
+        "outbox": outbox,
+        "clock": bench.clock,
+        "context": bench.engine.context,
+        "client": client,
+        "max_attempts": 1,
+    }
     with capture_logs() as logs:
         async with sender(plain_shop, receiver.url, **more) as posting:
-            await posting._outbox.counts()
+            await outbox.counts()
             with no_files_left():
                 assert await posting.post_due() == 3
             assert {(await delivery(plain_shop, n))["attempts"] for n in (1, 2, 3)} == {1}
@@ -507,21 +578,30 @@ async def test_while_this_machine_is_short_of_something_it_goes_slower_and_no_ev
             assert await posting.post_due() == 1
             await posting.drain()
     assert len(receiver.got) == 3
-    assert await plain_shop.connection.fetchval("SELECT count(dead_at) FROM order_monitor_deliveries") == 0
+    assert (
+        await plain_shop.connection.fetchval("SELECT count(dead_at) FROM order_monitor_deliveries")
+        == 0
+    )
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["machine.exhausted"]
 
 
 async def test_without_a_webhook_nothing_is_put_up(plain_shop: Shop) -> None:
     order_id = await plain_shop.add()
     orders = await prepared(plain_shop)
-    assert (await orders.record([found(plain_shop.order(order_id), Cancelled("x"))]))[0].fate is Fate.WRITTEN
-    assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_deliveries") == 0
+    assert (await orders.record([found(plain_shop.order(order_id), Cancelled("x"))]))[
+        0
+    ].fate is WriteStatus.WRITTEN
+    assert (
+        await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_deliveries") == 0
+    )
 
 
 def test_a_status_that_is_none_of_ours_is_a_reopened_order() -> None:
     nobody: Any = None
     made = Sender(nobody, nobody, Posting("", SECRET), SystemClock())
-    assert json.loads(made.body({"to_status": "sent", "decided_at": "x"}))["type"] == "order.reopened"
+    assert (
+        json.loads(made.body({"to_status": "sent", "decided_at": "x"}))["type"] == "order.reopened"
+    )
 
 
 async def test_the_program_posts_what_it_wrote(
@@ -529,7 +609,11 @@ async def test_the_program_posts_what_it_wrote(
 ) -> None:
     shop = bare_shop
     ids = await sent(shop, 12)
-    config = settings(shop.dsn, panel.server.url, webhook={"url": f"{receiver.url}?key=URL-CANARY", "secret": SECRET})
+    config = settings(
+        shop.dsn,
+        panel.server.url,
+        webhook={"url": f"{receiver.url}?key=URL-CANARY", "secret": SECRET},
+    )
     code, _, errors = await once(tmp_path, config)
     assert code
     assert "order-monitor migrate" in errors
@@ -547,8 +631,12 @@ async def test_the_program_posts_what_it_wrote(
     assert SECRET.encode() not in run.err
 
 
-async def test_when_several_posts_cannot_be_noted_each_is_heard_of(plain_shop: Shop, receiver: Receiver) -> None:
-    """Found by simulation (seeds 200 to 400): all but the first failure ended as "exception was never retrieved"."""
+async def test_when_several_posts_cannot_be_noted_each_is_heard_of(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
+    """Found by simulation (seeds 200 to 400): all but the first failure ended as "exception was
+    never retrieved".
+    """
     ids = [await plain_shop.add() for _ in range(4)]
     orders = await hooked(plain_shop, receiver.url)
     await orders.record([found(plain_shop.order(i), Cancelled("x")) for i in ids])
@@ -557,7 +645,12 @@ async def test_when_several_posts_cannot_be_noted_each_is_heard_of(plain_shop: S
     receiver.hold.clear()
     async with sender(plain_shop, receiver.url) as posting:
         due = asyncio.create_task(posting.post_due())
-        while await plain_shop.connection.fetchval("SELECT sum(attempts) FROM order_monitor_deliveries") != 4:
+        while (
+            await plain_shop.connection.fetchval(
+                "SELECT sum(attempts) FROM order_monitor_deliveries"
+            )
+            != 4
+        ):
             await asyncio.sleep(0.01)
         await plain_shop.connection.execute("DROP TABLE order_monitor_deliveries")
         receiver.hold.set()

@@ -1,4 +1,6 @@
-"""Since when and to which address a shop's events are posted: one mark in the database, for every process alike."""
+"""Since when and to which address a shop's events are posted: one mark in the database, for every
+process alike.
+"""
 
 import asyncio
 import hashlib
@@ -9,20 +11,30 @@ from typing import Any
 import httpx
 import pytest
 
-from order_monitor.core.answer import Cancelled
+from order_monitor.core.answer import Cancelled, Waiting
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.shop import outbox as outboxes
 from order_monitor.shop.outbox import Outbox
-from order_monitor.shop.reopening import Reopener
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import Mark, address_of, adopt, read_webhook
+from order_monitor.shop.writing.reopening import Reopener
 from order_monitor.tell.webhook import LOOK, OTHER_ADDRESS
 from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
 from tests.shop.test_events import prepared
 from tests.shop.test_orders import found
 from tests.shops import Shop
-from tests.tell.test_webhook import SECRET, Receiver, delivery, hooked, make_due, mark, receiver, sender, uid
+from tests.tell.test_webhook import (
+    SECRET,
+    Receiver,
+    delivery,
+    hooked,
+    make_due,
+    mark,
+    receiver,
+    sender,
+    uid,
+)
 
 __all__ = ["panel", "receiver"]
 
@@ -46,7 +58,9 @@ async def marked(shop: Shop) -> Mark | None:
 
 async def reopened(shop: Shop, orders: Orders, order_id: str) -> None:
     async with shop.database().transaction() as connection:
-        await Reopener(orders.table, orders.ledger.layout).reopen(connection, order_id, "wrong", "Ayşe")
+        await Reopener(orders.table, orders.row_writer.table_config).reopen(
+            connection, order_id, "wrong", "Ayşe"
+        )
 
 
 def posted(receiver: Receiver) -> list[int]:
@@ -55,7 +69,11 @@ def posted(receiver: Receiver) -> list[int]:
 
 def test_an_address_is_its_scheme_host_port_and_path() -> None:
     one = address_of("https://shop.example/hook")
-    same = ("HTTPS://Shop.Example/hook", "https://shop.example:443/hook?key=T#x", "https://u:p@shop.example/hook?k=2")
+    same = (
+        "HTTPS://Shop.Example/hook",
+        "https://shop.example:443/hook?key=T#x",
+        "https://u:p@shop.example/hook?k=2",
+    )
     assert {address_of(url) for url in same} == {one}
     other = (
         "http://shop.example/hook",
@@ -68,7 +86,9 @@ def test_an_address_is_its_scheme_host_port_and_path() -> None:
     assert one == hashlib.sha256(b"https://shop.example:443/hook").hexdigest()
 
 
-async def test_a_first_webhook_says_nothing_of_what_was_before_it(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_first_webhook_says_nothing_of_what_was_before_it(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     orders = await prepared(plain_shop)
     winter, now = await plain_shop.add(), await plain_shop.add()
     await fail(orders, plain_shop, winter)
@@ -81,7 +101,30 @@ async def test_a_first_webhook_says_nothing_of_what_was_before_it(plain_shop: Sh
     assert await queued(plain_shop) == [2]
 
 
-async def test_an_upgrade_goes_on_from_the_oldest_event_that_waits(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_mark_that_a_failover_has_lost_is_set_again_as_it_was(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
+    """The commit of the mark may be among the last ones, which the standby never saw."""
+    clock = ManualClock()
+    orders = await prepared(plain_shop)
+    await fail(orders, plain_shop, await plain_shop.add())
+    order_id = await plain_shop.add()
+    async with sender(plain_shop, receiver.url, clock=clock) as posting:
+        await posting.drain()
+        first = await marked(plain_shop)
+        await plain_shop.connection.execute(
+            "DELETE FROM order_monitor_settings WHERE name = 'webhook'"
+        )
+        await fail(orders, plain_shop, order_id)
+        clock.ring(clock.elapsed + LOOK + 1)
+        await posting.drain()
+    assert await marked(plain_shop) == first
+    assert [body["data"]["order_id"] for body in receiver.got] == [order_id]
+
+
+async def test_an_upgrade_goes_on_from_the_oldest_event_that_waits(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     """Also with those that a person's settings file without a webhook kept from being put up."""
     orders = await prepared(plain_shop)
     for _ in range(6):
@@ -95,14 +138,19 @@ async def test_an_upgrade_goes_on_from_the_oldest_event_that_waits(plain_shop: S
         await posting.drain()
     assert sorted(posted(receiver)) == [4, 5, 6]
     by_event = dict(zip(posted(receiver), receiver.ids, strict=True))
-    assert (by_event[4], by_event[5]) == ("4", "5"), "as an older version called them: a retry is no new event"
+    assert (by_event[4], by_event[5]) == ("4", "5"), (
+        "as an older version called them: a retry is no new event"
+    )
     assert by_event[6] == await uid(plain_shop, 6)
 
 
 async def test_two_first_daemons_agree(plain_shop: Shop, receiver: Receiver) -> None:
     """Whoever is first, one alone posts, and the other knows that it may not."""
     orders = await prepared(plain_shop)
-    async with sender(plain_shop, receiver.url) as a, sender(plain_shop, f"{receiver.url}/other") as b:
+    async with (
+        sender(plain_shop, receiver.url) as a,
+        sender(plain_shop, f"{receiver.url}/other") as b,
+    ):
         assert sum(await asyncio.gather(a.post_due(), b.post_due())) == 0
         assert sorted([a.problem, b.problem]) == ["", OTHER_ADDRESS]
         for _ in range(20):
@@ -131,40 +179,56 @@ async def test_two_senders_of_one_address_begin_at_once_and_post_each_event_once
 async def test_the_sweep_puts_up_what_nobody_has(
     plain_shop: Shop, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A statement that began before the mark, in a transaction that ends after it, does not see the mark."""
+    """A statement that began before the mark, in a transaction that ends after it, does not see the
+    mark.
+    """
     monkeypatch.setattr(outboxes, "SLICE", 3)
     orders = await prepared(plain_shop)
     (old, late), clock = [await plain_shop.add() for _ in range(2)], ManualClock()
     await fail(orders, plain_shop, old)
     async with sender(plain_shop, receiver.url, clock=clock) as posting:
         async with plain_shop.database().transaction() as connection:
-            await orders.ledger.write(connection, [found(plain_shop.order(late), Cancelled("x"))], with_notes=True)
+            await orders.row_writer.write(
+                connection, [found(plain_shop.order(late), Cancelled("x"))], with_notes=True
+            )
             await posting.drain()
         for _ in range(9):
             await fail(orders, plain_shop, await plain_shop.add())
-        await plain_shop.connection.execute("DELETE FROM order_monitor_deliveries WHERE event_id IN (5, 8)")
+        await plain_shop.connection.execute(
+            "DELETE FROM order_monitor_deliveries WHERE event_id IN (5, 8)"
+        )
         await posting.drain()
         assert sorted(posted(receiver)) == [3, 4, 6, 7, 9, 10, 11], "until it looks again"
         clock.ring(clock.elapsed + LOOK)
         await posting.drain()
         assert sorted(posted(receiver)) == list(range(2, 12))
-    assert await Outbox(plain_shop.database(), "public").sweep(1) == 1, "and from the very first only where told to"
+    assert await Outbox(plain_shop.database(), "public").sweep(1) == 1, (
+        "and from the very first only where told to"
+    )
     await plain_shop.connection.execute("DELETE FROM order_monitor_deliveries")
-    monkeypatch.setattr(outboxes, "_OVERLAP", 2)
+    monkeypatch.setattr(outboxes, "OVERLAP", 2)
     assert await Outbox(plain_shop.database(), "public").sweep(1) == 3, (
         "what was looked through is not again, by nobody"
     )
 
 
-async def test_the_sweep_puts_up_nothing_that_was_withdrawn(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_the_sweep_puts_up_nothing_that_was_withdrawn(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     """Not even where an older version has withdrawn it, and left no trace of that beside the event."""
     orders = await hooked(plain_shop, receiver.url)
     order_id = await plain_shop.add()
     await fail(orders, plain_shop, order_id)
     await reopened(plain_shop, orders, order_id)
     await fail(orders, plain_shop, order_id)
-    rows = await plain_shop.connection.fetch("SELECT event_id, dead_at FROM order_monitor_deliveries ORDER BY 1")
-    assert [(row["event_id"], row["dead_at"] is not None) for row in rows] == [(1, True), (2, False), (3, False)]
+    rows = await plain_shop.connection.fetch(
+        "SELECT event_id, dead_at FROM order_monitor_deliveries ORDER BY 1"
+    )
+    assert [(row["event_id"], row["dead_at"] is not None) for row in rows] == [
+        (1, True),
+        (2, False),
+        (3, False),
+    ]
     await plain_shop.connection.execute("DELETE FROM order_monitor_deliveries")
     async with sender(plain_shop, receiver.url) as posting:
         await posting.drain()
@@ -172,7 +236,9 @@ async def test_the_sweep_puts_up_nothing_that_was_withdrawn(plain_shop: Shop, re
     assert [body["data"]["repeat"] for body in receiver.got] == [False, False]
 
 
-async def test_another_address_posts_nothing_until_it_is_adopted(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_another_address_posts_nothing_until_it_is_adopted(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     orders, clock = await hooked(plain_shop, ELSEWHERE), ManualClock()
     await fail(orders, plain_shop, await plain_shop.add())
     async with sender(plain_shop, receiver.url, clock=clock) as posting:
@@ -216,13 +282,17 @@ async def test_who_posts_for_nobody_sets_no_mark_and_knows_of_another_address(
 
 async def test_a_mark_that_is_none_is_said_so(plain_shop: Shop, receiver: Receiver) -> None:
     await prepared(plain_shop)
-    await plain_shop.connection.execute("INSERT INTO order_monitor_settings (name, value) VALUES ('webhook', '[1]')")
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_settings (name, value) VALUES ('webhook', '[1]')"
+    )
     async with sender(plain_shop, receiver.url) as posting:
         with pytest.raises(ShopMisfitError, match="mark 'webhook'"):
             await posting.drain()
 
 
-async def test_a_dispatch_is_the_same_after_a_restore_from_a_backup(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_dispatch_is_the_same_after_a_restore_from_a_backup(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     """The newest events are gone with the disk, and are found out and written again."""
     orders = await hooked(plain_shop, receiver.url)
     a, b = await plain_shop.add(), await plain_shop.add()
@@ -238,16 +308,21 @@ async def test_a_dispatch_is_the_same_after_a_restore_from_a_backup(plain_shop: 
             await fail(orders, plain_shop, order_id)
         await posting.drain()
     first, second = (
-        {body["data"]["order_id"]: body["data"] for body in part} for part in (receiver.got[:2], receiver.got[2:])
+        {body["data"]["order_id"]: body["data"] for body in part}
+        for part in (receiver.got[:2], receiver.got[2:])
     )
-    assert {i: data["dispatch"] for i, data in first.items()} == {i: data["dispatch"] for i, data in second.items()}
+    assert {i: data["dispatch"] for i, data in first.items()} == {
+        i: data["dispatch"] for i, data in second.items()
+    }
     assert len({data["dispatch"] for data in first.values()}) == 2
     assert len(set(receiver.ids)) == 4, "the posts are others"
     text = "\x1f".join((a, "a1", f"r-{a[:8]}", "failed", "0"))
     assert first[a]["dispatch"] == hashlib.sha256(text.encode()).hexdigest()
 
 
-async def test_a_reopened_orders_next_end_is_another_dispatch(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_reopened_orders_next_end_is_another_dispatch(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     orders = await hooked(plain_shop, receiver.url)
     order_id = await plain_shop.add()
     await fail(orders, plain_shop, order_id)
@@ -258,18 +333,27 @@ async def test_a_reopened_orders_next_end_is_another_dispatch(plain_shop: Shop, 
     async with sender(plain_shop, receiver.url) as posting:
         await posting.drain()
     back, end, again = (body["data"] for body in receiver.got)
-    assert (back["outcome"], back["source"], back["cause"], back["account"]) == ("reopened", "person", "person", "a1")
+    assert (back["outcome"], back["source"], back["cause"], back["account"]) == (
+        "reopened",
+        "person",
+        "person",
+        "a1",
+    )
     assert end["dispatch"] == again["dispatch"], "an end told twice"
     assert (end["repeat"], again["repeat"]) == (False, True)
     text = "\x1f".join((order_id, "a1", f"r-{order_id[:8]}", "failed", "1"))
     assert end["dispatch"] == hashlib.sha256(text.encode()).hexdigest()
 
 
-async def test_what_an_older_event_lacks_counts_as_empty(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_what_an_older_event_lacks_counts_as_empty(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     orders = await hooked(plain_shop, receiver.url)
     order_id = await plain_shop.add()
     await fail(orders, plain_shop, order_id)
-    await plain_shop.connection.execute("UPDATE order_monitor_events SET account = NULL, reference = NULL")
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET account = NULL, reference = NULL"
+    )
     async with sender(plain_shop, receiver.url) as posting:
         await posting.drain()
     text = f"{order_id}\x1f\x1f\x1ffailed\x1f0"
@@ -310,6 +394,59 @@ async def test_after_an_outage_the_rest_goes_at_once_in_order_and_at_a_pace(
     assert sorted(posted(receiver)[before:]) == [1, 2, 3, 4, 5, 6]
 
 
+async def test_after_an_outage_an_orders_events_go_in_order(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
+    """What was never tried since it waited for the one before it goes right after it, and no
+    sooner.
+    """
+    orders, clock = await hooked(plain_shop, receiver.url), ManualClock()
+    ids = [await plain_shop.add() for _ in range(3)]
+    for answer in (Waiting("x"), Cancelled("y")):
+        await orders.record([found(plain_shop.order(order_id), answer) for order_id in ids])
+    async with sender(plain_shop, receiver.url, clock=clock) as posting:
+        receiver.answers = [503] * 18
+        for _ in range(6):
+            assert await posting.post_due() == 3
+            clock.ring(clock.elapsed + 60)
+            await make_due(plain_shop)
+        before = len(receiver.got)
+        async with asyncio.timeout(30):
+            while len(receiver.got) < before + 6:
+                await posting.drain()
+                await asyncio.sleep(0.02)
+    told = [(body["data"]["order_id"], body["type"]) for body in receiver.got[before:]]
+    assert len(told) == len(set(told)) == 6
+    for order_id in ids:
+        assert [kind for order, kind in told if order == order_id] == [
+            "order.processing",
+            "order.failed",
+        ]
+
+
+@pytest.mark.parametrize(("status", "is_let_go"), [(503, True), (429, False)])
+async def test_a_wish_for_a_pause_ends_with_the_outage(
+    plain_shop: Shop, receiver: Receiver, status: int, *, is_let_go: bool
+) -> None:
+    """A receiver that was down for a minute and spoke of an hour.
+
+    Not where it wants to be called less often.
+    """
+    orders, clock = await hooked(plain_shop, receiver.url), ManualClock()
+    async with sender(plain_shop, receiver.url, clock=clock) as posting:
+        await fail(orders, plain_shop, await plain_shop.add())
+        assert await posting.post_due() == 1
+        for _ in range(2):
+            await fail(orders, plain_shop, await plain_shop.add())
+        receiver.answers, receiver.headers = [status] * 2, {"Retry-After": "3600"}
+        assert await posting.post_due() == 2
+        assert await waits(plain_shop, 2) > 3500
+        clock.ring(clock.elapsed + 60)
+        await fail(orders, plain_shop, await plain_shop.add())
+        assert await posting.post_due() == 1
+        assert (await waits(plain_shop, 2) < 1) is is_let_go
+
+
 async def waits(shop: Shop, event_id: int) -> float:
     return float((await delivery(shop, event_id))["again_in"])
 
@@ -336,16 +473,19 @@ async def test_what_another_is_posting_is_not_let_go(plain_shop: Shop, receiver:
     for _ in range(2):
         await fail(orders, plain_shop, await plain_shop.add())
     receiver.answers = [500, 500]
-    async with sender(plain_shop, receiver.url) as posting, sender(plain_shop, receiver.url) as other:
+    async with sender(plain_shop, receiver.url) as posting:
         await posting.post_due()
         await make_due(plain_shop)
-        (_, taken) = await other._outbox.claim(2, 70.0, await mark(plain_shop, receiver.url))
+        others, own = (Outbox(plain_shop.database(), "public") for _ in range(2))
+        (_, taken) = await others.claim(2, 70.0, await mark(plain_shop, receiver.url))
         assert taken.event_id == 2
-        assert await posting._outbox.let_go(1e9, 20.0) == 0
+        assert await own.let_go(1e9, 20.0, 5.0) == 0
         assert await waits(plain_shop, 2) > 60
 
 
-async def test_a_sender_that_starts_lets_go_what_failed_before_it(plain_shop: Shop, receiver: Receiver) -> None:
+async def test_a_sender_that_starts_lets_go_what_failed_before_it(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
     orders = await hooked(plain_shop, receiver.url)
     await fail(orders, plain_shop, await plain_shop.add())
     receiver.answers = [503] * 5
@@ -396,7 +536,9 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
 ) -> None:
     hook = {"url": f"{receiver.url}?key=URL-CANARY", "secret": SECRET}
     config = settings(plain_bare_shop.dsn, panel.server.url, webhook=hook)
-    async with running(tmp_path, settings(plain_bare_shop.dsn, panel.server.url), "webhook", "adopt") as run:
+    async with running(
+        tmp_path, settings(plain_bare_shop.dsn, panel.server.url), "webhook", "adopt"
+    ) as run:
         assert await run.end() == 2
     assert b"webhook.url: is missing" in run.err
     async with running(tmp_path, config, "webhook", "adopt") as run:
@@ -411,11 +553,16 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
     async with running(tmp_path, config, "check", "--json") as run:
         assert await run.end() == 0
     (line,) = [line for line in json.loads(run.out) if line["subject"] == "webhook.url"]
-    assert (line["level"], line["do"]) == ("warning", "order-monitor webhook adopt, if this is the right one")
+    assert (line["level"], line["do"]) == (
+        "warning",
+        "order-monitor webhook adopt, if this is the right one",
+    )
     async with running(tmp_path, config) as run:
         await run.event("webhook.other_address")
         where = await run.event("health.listening")
-        async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{where['port']}") as client:
+        async with httpx.AsyncClient(
+            trust_env=False, base_url=f"http://127.0.0.1:{where['port']}"
+        ) as client:
             ready, status = await client.get("/readyz"), (await client.get("/api/status")).json()
         assert (ready.status_code, f"webhook: {OTHER_ADDRESS}" in status["reasons"]) == (503, True)
         assert status["webhook"]["problem"] == OTHER_ADDRESS
@@ -426,7 +573,9 @@ async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
     assert b"posted to this address, from number 1 on (of 20" in run.out
     assert b"CANARY" not in run.out + run.err
     assert (
-        await plain_bare_shop.connection.fetchval("SELECT stored_by FROM order_monitor_settings WHERE name = 'webhook'")
+        await plain_bare_shop.connection.fetchval(
+            "SELECT stored_by FROM order_monitor_settings WHERE name = 'webhook'"
+        )
         == "Ayşe"
     )
     async with running(tmp_path, config) as run:

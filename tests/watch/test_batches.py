@@ -1,10 +1,12 @@
-"""Several orders in one call: a call that fails as a whole says nothing of any of them, and costs none of them its turn."""
+"""Several orders in one call: a call that fails as a whole says nothing of any of them, and costs
+none of them its turn.
+"""
 
 from collections.abc import Sequence
 
 import pytest
 
-from order_monitor.core.answer import Answer, Busy, Completed, Refused, Unreachable
+from order_monitor.core.answer import Answer, Busy, Completed, Refused, Unreachable, Waiting
 from order_monitor.providers.provider import Balance, Batch, NoBalance, Reply
 from tests.clocks import Drive
 from tests.shops import NOW, Shop
@@ -12,18 +14,23 @@ from tests.watch.test_engine import Bench, text
 
 
 class Together:
-    """A provider that answers about fifty orders at once, unless ``failure`` says why the whole call fails."""
+    """A provider that answers about fifty orders at once, unless ``failure`` says why the whole
+    call fails.
+    """
 
     batch = 50
+
+    def calls_of(self, references: Sequence[str]) -> int:
+        return -(-len(references) // self.batch)
 
     def __init__(self) -> None:
         self.failure: Answer | None = None
         self.poison = ""
         self.calls: list[list[str]] = []
 
-    async def ask(self, referans: str) -> Reply:
-        found = await self.ask_many([referans])
-        answer = found.answers.get(referans, found.failure)
+    async def ask(self, reference: str) -> Reply:
+        found = await self.ask_many([reference])
+        answer = found.answers.get(reference, found.failure)
         assert answer is not None
         return Reply(answer)
 
@@ -46,7 +53,9 @@ def bench_of(shop: Shop, **options: bool) -> tuple[Bench, Together]:
 
 
 @pytest.mark.parametrize("give_up_blind", [False, True])
-async def test_a_machine_that_is_short_of_something_ends_no_order(plain_shop: Shop, *, give_up_blind: bool) -> None:
+async def test_a_machine_that_is_short_of_something_ends_no_order(
+    plain_shop: Shop, *, give_up_blind: bool
+) -> None:
     old = await plain_shop.add(sent_at=NOW - 90_000)
     ids = [old, *[await plain_shop.add(sent_at=NOW - 100 - n) for n in range(60)]]
     bench, provider = bench_of(plain_shop, give_up_blind=give_up_blind)
@@ -60,7 +69,9 @@ async def test_a_machine_that_is_short_of_something_ends_no_order(plain_shop: Sh
     assert {await bench.status(i) for i in ids} == {"completed"}
 
 
-async def test_one_order_that_spoils_each_call_keeps_no_other_from_its_answer(plain_shop: Shop) -> None:
+async def test_one_order_that_spoils_each_call_keeps_no_other_from_its_answer(
+    plain_shop: Shop,
+) -> None:
     ids = [await plain_shop.add(sent_at=NOW - 100 - n) for n in range(60)]
     bench, provider = bench_of(plain_shop)
     provider.poison = f"r-{ids[7][:8]}"
@@ -80,3 +91,24 @@ async def test_one_pass_ends_however_long_the_provider_fails(plain_shop: Shop) -
             await drive.run(300, scan_every=300)
         assert len(provider.calls) <= 61
         assert {await bench.status(i) for i in ids} == {"sent"}
+
+
+async def test_a_pause_that_the_second_request_of_a_call_asks_for_is_kept(plain_shop: Shop) -> None:
+    """What the first request brought is older than the refusal of the second, and opens nothing."""
+    for n in range(4):
+        await plain_shop.add(sent_at=NOW - 100 - n)
+    bench, provider = bench_of(plain_shop)
+
+    async def half(references: Sequence[str]) -> Batch:
+        provider.calls.append(list(references))
+        answers: dict[str, Answer] = {references[0]: Waiting("")}
+        failure = Busy("http_429", retry_after=600.0) if len(references) > 1 else None
+        return Batch(answers, len(references[:2]), failure)
+
+    provider.ask_many = half  # type: ignore[method-assign]
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(60, scan_every=10)
+        assert not bench.account.gate.is_open
+        first = len(provider.calls)
+        await drive.run(400, scan_every=10)
+    assert len(provider.calls) == first

@@ -1,15 +1,17 @@
-"""The brake in walks through a night: virtual time in the program and in the real PostgreSQL alike, which every process goes by."""
+"""The brake in walks through a night: virtual time in the program and in the real PostgreSQL alike,
+which every process goes by.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.order import Order
-from order_monitor.core.recording import Finding, Result
-from order_monitor.shop.order_reader import Scan, Take
+from order_monitor.shop.reading.orders import Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.brake_watch import BrakeWatch
 from tests.clocks import Drive, ManualClock
@@ -51,11 +53,19 @@ class InVirtualTime:
         await self.tick()
         return await self.orders.reread(orders)
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         await self.tick()
         return await self.orders.scan(since=since, take=take)
 
-    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+    async def record(
+        self, findings: list[CheckResult], lock_wait: float = 1.0
+    ) -> list[WriteResult]:
         await self.tick()
         return await self.orders.record(findings, lock_wait)
 
@@ -63,20 +73,28 @@ class InVirtualTime:
 class Night:
     """A bench whose database goes by its clock, with what watches the brake."""
 
-    def __init__(self, shop: Shop, panel: Callable[[str], str], *, hold: float = HOUR, **options: Any) -> None:
+    def __init__(
+        self, shop: Shop, panel: Callable[[str], str], *, hold: float = HOUR, **options: Any
+    ) -> None:
         self.shop = shop
         self.answers: Callable[[str], str] = panel
-        layout = {"rules": replace(shop.layout.rules, brake_hold=hold), "await_pin": 0.0}
+        table_config = {
+            "rules": replace(shop.table_config.rules, brake_hold=hold),
+            "await_pin": 0.0,
+        }
         real = options.pop("orders", None)
-        self.bench = Bench(shop, lambda r: text(self.answers(r)), real_time=True, layout=layout, **options)
-        orders = real or self.bench.orders
-        assert isinstance(orders, Orders)
-        self.orders = InVirtualTime(orders, shop, self.bench.clock)
+        self.bench = Bench(
+            shop,
+            lambda r: text(self.answers(r)),
+            table_config=table_config,
+            wrapped=lambda orders, clock: InVirtualTime(real or orders, shop, clock),
+            **options,
+        )
+        self.orders = self.bench.orders
+        assert isinstance(self.orders, InVirtualTime)
         self.engine = self.bench.engine
-        self.engine.discovery.shop = self.orders
-        self.engine.writer._persistence._recorder = self.orders
-        self.brake = BrakeWatch(orders.brake, self.bench.clock)
-        self.engine.board.observer = self.brake
+        self.brake = BrakeWatch(self.orders.orders.brake, self.bench.clock)
+        self.engine.context.observer = self.brake
         self.brake.watch(self.engine)
 
     async def go(self, seconds: float) -> None:
@@ -106,7 +124,9 @@ async def night(plain_shop: Shop) -> Shop:
     return plain_shop
 
 
-async def many(shop: Shop, count: int, name: str, *, sent: float = NOW, status: str = "processing") -> None:
+async def many(
+    shop: Shop, count: int, name: str, *, sent: float = NOW, status: str = "processing"
+) -> None:
     """Orders whose references begin with ``name``."""
     await shop.connection.execute(
         "INSERT INTO public.product_orders (id, external_status, sent_at, provider_referans) "
@@ -118,7 +138,9 @@ async def many(shop: Shop, count: int, name: str, *, sent: float = NOW, status: 
     )
 
 
-async def history(shop: Shop, completed: int, failed: int, *, ago: float = 7200.0, name: str = "old") -> None:
+async def history(
+    shop: Shop, completed: int, failed: int, *, ago: float = 7200.0, name: str = "old"
+) -> None:
     """What the account did before, with its events."""
     await shop.connection.execute(
         "WITH made AS (INSERT INTO public.product_orders (id, external_status, sent_at, provider_referans) "
@@ -134,11 +156,16 @@ async def history(shop: Shop, completed: int, failed: int, *, ago: float = 7200.
     )
 
 
-async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the_end(night: Shop) -> None:
+async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the_end(
+    night: Shop,
+) -> None:
     await history(night, 50, 5)
     await many(night, 60, "out")
     await many(night, 3, "slow")
-    walk = Night(night, lambda r: CANCELLED if r.startswith("out") else DONE if r.startswith("old") else WAITING)
+    walk = Night(
+        night,
+        lambda r: CANCELLED if r.startswith("out") else DONE if r.startswith("old") else WAITING,
+    )
     await walk.go(600)
     assert await walk.held() == 60
     assert (await walk.ends())["failed"] == 5
@@ -150,7 +177,9 @@ async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the
     assert (await walk.held(), (await walk.ends())["failed"]) == (0, 65)
     closed = await night.connection.fetch("SELECT DISTINCT closed_by FROM order_monitor_review")
     assert [row["closed_by"] for row in closed] == ["daemon"]
-    events = await night.connection.fetchval("SELECT count(*) FROM order_monitor_events WHERE outcome = 'failed'")
+    events = await night.connection.fetchval(
+        "SELECT count(*) FROM order_monitor_events WHERE outcome = 'failed'"
+    )
     assert events == 65
     assert walk.engine.state.held == {}
 
@@ -174,7 +203,9 @@ async def test_a_panel_that_cancels_all_by_night_has_failed_none_when_it_comes_t
     assert walk.engine.state.kept == {}
 
 
-async def test_controls_that_stand_are_not_enough_without_another_order_that_is_understood(night: Shop) -> None:
+async def test_controls_that_stand_are_not_enough_without_another_order_that_is_understood(
+    night: Shop,
+) -> None:
     await history(night, 50, 5)
     await many(night, 40, "out")
     walk = Night(night, lambda r: DONE if r.startswith("old") else CANCELLED)
@@ -193,7 +224,10 @@ async def test_fewer_than_three_completed_in_the_last_day_are_no_control(night: 
     await history(night, 50, 0, ago=2 * 86_400.0, name="long-ago")
     await many(night, 40, "out")
     await many(night, 3, "slow")
-    walk = Night(night, lambda r: CANCELLED if r.startswith("out") else DONE if r.startswith("old") else WAITING)
+    walk = Night(
+        night,
+        lambda r: CANCELLED if r.startswith("out") else DONE if r.startswith("old") else WAITING,
+    )
     await walk.go(2 * HOUR)
     assert (await walk.held(), (await walk.ends())["failed"]) == (40, 0)
 
@@ -204,7 +238,13 @@ async def test_one_control_that_reads_cancelled_holds_all(night: Shop) -> None:
     await many(night, 3, "slow")
     walk = Night(
         night,
-        lambda r: CANCELLED if r.startswith("out") or r == "old-2" else DONE if r.startswith("old") else WAITING,
+        lambda r: (
+            CANCELLED
+            if r.startswith("out") or r == "old-2"
+            else DONE
+            if r.startswith("old")
+            else WAITING
+        ),
     )
     await walk.go(2 * HOUR)
     assert (await walk.held(), (await walk.ends())["failed"]) == (40, 0)
@@ -283,7 +323,9 @@ async def test_a_restart_goes_on_with_what_is_held(night: Shop) -> None:
     assert (await second.held(), (await second.ends())["failed"]) == (0, 30)
 
 
-async def test_what_another_process_holds_is_let_go_by_an_answer_that_says_nothing_new_here(night: Shop) -> None:
+async def test_what_another_process_holds_is_let_go_by_an_answer_that_says_nothing_new_here(
+    night: Shop,
+) -> None:
     await history(night, 50, 0)
     await many(night, 30, "out")
     here = Night(night, lambda _: WAITING)
@@ -297,7 +339,9 @@ async def test_what_another_process_holds_is_let_go_by_an_answer_that_says_nothi
     assert await here.held() == 0
 
 
-async def test_an_order_that_the_shop_ends_or_deletes_or_sends_anew_is_held_no_more(night: Shop) -> None:
+async def test_an_order_that_the_shop_ends_or_deletes_or_sends_anew_is_held_no_more(
+    night: Shop,
+) -> None:
     await history(night, 50, 0)
     await many(night, 30, "out")
     walk = Night(night, lambda r: WAITING if r == "anew" else CANCELLED)

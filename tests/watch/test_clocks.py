@@ -1,21 +1,23 @@
-"""Ends by age in the running engine: a real PostgreSQL, virtual time, and clocks that somebody sets."""
+"""Ends by age in the running engine: a real PostgreSQL, virtual time, and clocks that somebody
+sets.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.clocks import ClockWatch
-from order_monitor.core.recording import Finding, Result
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.order_reader import Scan, Take
 from order_monitor.shop.presence import Ident, Presence
+from order_monitor.shop.reading.orders import Scan, Take
 from order_monitor.shop.repository import Orders
-from order_monitor.watch.attendance import Attendance
 from order_monitor.watch.engine import Engine
+from order_monitor.watch.heartbeat import Heartbeat
 from order_monitor.watch.system_clock import SystemClock
 from tests.clocks import Drive, ManualClock
 from tests.shops import NOW, Shop
@@ -28,7 +30,7 @@ BOOT = "a boot of this machine"
 @pytest.fixture
 async def ours(plain_shop: Shop) -> Shop:
     """A shop with our own tables."""
-    async for _ in Migration(plain_shop.database(), plain_shop.layout, SystemClock()).apply():
+    async for _ in Migration(plain_shop.database(), plain_shop.table_config, SystemClock()).apply():
         pass
     return plain_shop
 
@@ -39,23 +41,33 @@ class Ahead(AtClock):
     def __init__(self, orders: Orders, clock: ManualClock) -> None:
         super().__init__(orders, clock)
         self.ahead = 0.0
-        self.findings: list[Finding] = []
+        self.findings: list[CheckResult] = []
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         give = None if take is None else lambda part: take(replace(part, now=part.now + self.ahead))
         scan = await super().scan(since=since, take=give)
         return replace(scan, now=scan.now + self.ahead)
 
-    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+    async def record(
+        self, findings: list[CheckResult], lock_wait: float = 1.0
+    ) -> list[WriteResult]:
         self.findings += findings
         return await super().record(findings, lock_wait)
 
 
-def bench_of(shop: Shop, body: str = WAITING, **options: Any) -> tuple[Bench, Ahead, list[Finding]]:
+def bench_of(
+    shop: Shop, body: str = WAITING, **options: Any
+) -> tuple[Bench, Ahead, list[CheckResult]]:
     bench = Bench(shop, lambda _: text(body), **options)
     assert isinstance(bench.orders, AtClock)
     ahead = Ahead(bench.orders.orders, bench.clock)
-    bench.engine = Engine(ahead, {"main": bench.account}, bench.engine.board.policy, bench.clock)
+    bench.engine = Engine(ahead, {"main": bench.account}, bench.engine.context.policy, bench.clock)
     return bench, ahead, ahead.findings
 
 
@@ -64,7 +76,9 @@ def events(logs: Sequence[Any], *names: str) -> list[str]:
 
 
 async def test_a_database_a_day_ahead_fails_nothing(ours: Shop) -> None:
-    """Seen in reality: 25 h ahead for six seconds, and fifty waiting orders, one minute old, were failed for good."""
+    """Seen in reality: 25 h ahead for six seconds, and fifty waiting orders, one minute old, were
+    failed for good.
+    """
     ids = [await ours.add(sent_at=NOW) for _ in range(50)]
     bench, database, findings = bench_of(ours)
     with capture_logs() as logs:
@@ -83,12 +97,14 @@ async def test_a_database_a_day_ahead_fails_nothing(ours: Shop) -> None:
     assert all(finding.age < 1000 for finding in findings)
     told = events(logs, "clock.leapt", "ends_by_age.stopped", "ends_by_age.resumed", "order.failed")
     assert told == ["clock.leapt", "ends_by_age.stopped", "ends_by_age.resumed"]
-    assert bench.engine.board.clocks.leaps == {"machine": 0, "database": 2}
+    assert bench.engine.context.clocks.leaps == {"machine": 0, "database": 2}
     assert len(bench.times(ids[0])) >= 4, "what was planned by that clock is planned anew"
 
 
 async def test_an_order_past_its_time_is_not_written_over_and_over(ours: Shop) -> None:
-    """Its age may not end it for ten minutes: it goes on at its usual times, and one answer is written once."""
+    """Its age may not end it for ten minutes: it goes on at its usual times, and one answer is
+    written once.
+    """
     order_id = await ours.add(sent_at=NOW - DAY - 100)
     bench, _, findings = bench_of(ours)
     bench.clock.up = 60.0
@@ -140,7 +156,7 @@ async def test_a_machine_whose_clock_is_set_fails_nothing(ours: Shop) -> None:
         database.ahead -= 1801.0
         await drive.run(500, scan_every=10)
     assert await bench.status(order_id) == "processing"
-    assert bench.engine.board.clocks.leaps == {"machine": 1, "database": 0}
+    assert bench.engine.context.clocks.leaps == {"machine": 1, "database": 0}
 
 
 # --- what is kept for the next process
@@ -161,41 +177,46 @@ class OnVirtualTime(Presence):
         return (await super().recall(boot_id))._replace(now=NOW + self._clock.elapsed)
 
 
-def attendance(bench: Bench, name: str) -> Attendance:
-    bench.engine.board.clocks = ClockWatch(is_recalling=True)
-    return Attendance(bench.engine.board, OnVirtualTime(bench, name), BOOT)
+def heartbeat(bench: Bench, name: str) -> Heartbeat:
+    bench.engine.context.clocks = ClockWatch(is_recalling=True)
+    return Heartbeat(bench.engine.context, OnVirtualTime(bench, name), BOOT)
 
 
 async def test_a_process_knows_of_a_leap_before_it(ours: Shop) -> None:
     first, _, _ = bench_of(ours)
-    one = attendance(first, "first")
+    one = heartbeat(first, "first")
     await one.tell()
-    assert first.engine.board.clocks.vouches(first.clock.boot())
+    assert first.engine.context.clocks.vouches(first.clock.boot())
     first.clock.elapsed += 10
     await one.tell()
     await one.leave()
     second, _, _ = bench_of(ours)
     second.clock.elapsed, second.clock.epoch = 60.0, NOW + 1800
-    two = attendance(second, "second")
-    assert not second.engine.board.clocks.vouches(second.clock.boot())
+    two = heartbeat(second, "second")
+    assert not second.engine.context.clocks.vouches(second.clock.boot())
     with capture_logs() as logs:
         await two.begin()
-    assert {"event": "clock.leapt", "log_level": "warning", "clock": "machine", "seconds": 1800.0} in logs
-    assert not second.engine.board.clocks.vouches(second.clock.boot())
+    assert {
+        "event": "clock.leapt",
+        "log_level": "warning",
+        "clock": "machine",
+        "seconds": 1800.0,
+    } in logs
+    assert not second.engine.context.clocks.vouches(second.clock.boot())
     await two.tell()
     third, _, _ = bench_of(ours)
     third.clock.elapsed, third.clock.epoch = 120.0, NOW + 1800
-    three = attendance(third, "third")
+    three = heartbeat(third, "third")
     await three.begin()
-    assert "before this process" in third.engine.board.clocks.why(third.clock.boot())
+    assert "before this process" in third.engine.context.clocks.why(third.clock.boot())
     third.clock.elapsed = 661.0
-    assert third.engine.board.clocks.vouches(third.clock.boot())
+    assert third.engine.context.clocks.vouches(third.clock.boot())
 
 
 async def test_without_the_table_nothing_stops_and_no_age_counts(ours: Shop) -> None:
     order_id = await ours.add(sent_at=NOW - DAY - 100)
     bench, _, _ = bench_of(ours)
-    one = attendance(bench, "one")
+    one = heartbeat(bench, "one")
     await ours.connection.execute("ALTER TABLE order_monitor_presence RENAME TO away")
     with capture_logs() as logs:
         await one.tell()
@@ -213,7 +234,7 @@ async def test_without_the_table_nothing_stops_and_no_age_counts(ours: Shop) -> 
 
 async def test_the_side_task_goes_on_telling(ours: Shop) -> None:
     bench, _, _ = bench_of(ours)
-    one = attendance(bench, "one")
+    one = heartbeat(bench, "one")
     task = asyncio.create_task(one.run(), name="presence")
     seen = set()
     for _ in range(4):

@@ -1,24 +1,26 @@
-"""The way of an order through the running engine: virtual time, a real PostgreSQL, the real client over a scripted transport."""
+"""The way of an order through the running engine: virtual time, a real PostgreSQL, the real client
+over a scripted transport.
+"""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order, SkipReason
-from order_monitor.core.recording import Finding, Result
 from order_monitor.core.schedule import Continuous, OnePass, Plan, Schedule
 from order_monitor.providers.provider import Reply
-from order_monitor.providers.znet import Znet, ZnetAccount
-from order_monitor.shop.order_reader import Scan, Take
+from order_monitor.providers.znet.client import Znet, ZnetAccount
+from order_monitor.shop.reading.orders import Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -34,7 +36,9 @@ Panel = Callable[[str], Awaitable[httpx.Response] | httpx.Response]
 
 def text(body: str, status: int = 200, **headers: str) -> httpx.Response:
     return httpx.Response(
-        status, stream=httpx.ByteStream(body.encode()), headers={k.replace("_", "-"): v for k, v in headers.items()}
+        status,
+        stream=httpx.ByteStream(body.encode()),
+        headers={k.replace("_", "-"): v for k, v in headers.items()},
     )
 
 
@@ -57,7 +61,13 @@ class AtClock:
         self.rereads.append([order.id for order in orders])
         return await self.orders.reread(orders)
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         self.looks.append(since)
         self._clock.elapsed += self.cost if since is None else 0.0
         give = None if take is None else lambda part: take(replace(part, now=self._clock.time()))
@@ -65,7 +75,9 @@ class AtClock:
         awaiting = [order._replace(ended_at=now) for order in scan.awaiting]
         return replace(scan, now=now, awaiting=awaiting)
 
-    async def record(self, findings: list[Finding], lock_wait: float = 1.0) -> list[Result]:
+    async def record(
+        self, findings: list[CheckResult], lock_wait: float = 1.0
+    ) -> list[WriteResult]:
         return await self.orders.record(findings)
 
 
@@ -79,24 +91,44 @@ class Bench:
         self.panel = panel
         self.most_at_once = 0
         self.at_once = 0
-        schedule = Schedule(jitter=0, **{k: options.pop(k) for k in ("first_check", "give_up_after") if k in options})
-        plan: Plan = OnePass(schedule, options.pop("every", None)) if options.get("one_pass") else Continuous(schedule)
-        znet = Znet(ZnetAccount("https://x.example", "k", "s"), httpx.MockTransport(self._answer), self.clock)
-        self.account = Account(
-            "main", znet, Gate(options.pop("gate_after", 5)), Pace(options.pop("calls_per_second", 1000.0))
+        schedule = Schedule(
+            jitter=0,
+            **{k: options.pop(k) for k in ("first_check", "give_up_after") if k in options},
         )
-        layout = replace(shop.layout, **options.pop("layout", {}))
-        layout = replace(
-            layout,
+        plan: Plan = (
+            OnePass(schedule, options.pop("every", None))
+            if options.get("one_pass")
+            else Continuous(schedule)
+        )
+        znet = Znet(
+            ZnetAccount("https://x.example", "k", "s"),
+            httpx.MockTransport(self._answer),
+            self.clock,
+        )
+        self.account = Account(
+            "main",
+            znet,
+            Gate(options.pop("gate_after", 5)),
+            Pace(options.pop("calls_per_second", 1000.0)),
+        )
+        table_config = replace(shop.table_config, **options.pop("table_config", {}))
+        table_config = replace(
+            table_config,
             rules=replace(
-                layout.rules, give_up_after=schedule.give_up_after, give_up_blind=options.get("give_up_blind", False)
+                table_config.rules,
+                give_up_after=schedule.give_up_after,
+                give_up_blind=options.get("give_up_blind", False),
             ),
         )
         orders = shop.orders(
             options.pop("database", None),
-            **{f: getattr(layout, f) for f in ("open", "known", "rules", "record_sync", "await_pin")},
+            **{
+                f: getattr(table_config, f)
+                for f in ("open", "known", "rules", "record_sync", "await_pin")
+            },
         )
-        self.orders = orders if options.pop("real_time", False) else AtClock(orders, self.clock)
+        wrapped: Callable[[Orders, ManualClock], Any] = options.pop("wrapped", AtClock)
+        self.orders = wrapped(orders, self.clock)
         self.engine = Engine(
             self.orders,
             {"main": self.account},
@@ -105,18 +137,18 @@ class Bench:
         )
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
-        referans = request.url.params["tahsilat_api_islem_id"]
-        self.calls.append((self.clock.elapsed, referans))
+        reference = request.url.params["tahsilat_api_islem_id"]
+        self.calls.append((self.clock.elapsed, reference))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            answer = self.panel(referans)
+            answer = self.panel(reference)
             return answer if isinstance(answer, httpx.Response) else await answer
         finally:
             self.at_once -= 1
 
     def times(self, order_id: str) -> list[float]:
-        return [round(at, 1) for at, referans in self.calls if referans == f"r-{order_id[:8]}"]
+        return [round(at, 1) for at, reference in self.calls if reference == f"r-{order_id[:8]}"]
 
     async def status(self, order_id: str) -> str:
         return str((await self.shop.row(order_id))["external_status"])
@@ -125,12 +157,19 @@ class Bench:
 async def test_an_order_is_asked_about_at_its_times_and_ended(shop: Shop) -> None:
     order_id = await shop.add(sent_at=NOW)
     ends = 600.0
-    bench = Bench(shop, lambda _: text("OK|2|PIN-1|tamam" if bench.clock.elapsed >= ends else "OK|1| |bekleniyor"))
+    bench = Bench(
+        shop,
+        lambda _: text("OK|2|PIN-1|tamam" if bench.clock.elapsed >= ends else "OK|1| |bekleniyor"),
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(1100, scan_every=10)
     assert bench.times(order_id) == [60, 90, 150, 270, 510, 990]
     row = await shop.row(order_id)
-    assert (row["external_status"], row["pin_code"], row["note"]) == ("completed", "PIN-1", "bekleniyor | tamam")
+    assert (row["external_status"], row["pin_code"], row["note"]) == (
+        "completed",
+        "PIN-1",
+        "bekleniyor | tamam",
+    )
     assert len(bench.engine.queue) == 0
     assert bench.engine.state.ends == Counter(completed=1)
 
@@ -152,7 +191,9 @@ async def test_a_restart_goes_on_where_an_order_would_be(plain_shop: Shop) -> No
     bench = Bench(plain_shop, lambda _: text("OK|1| |x"))
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(120, scan_every=10)
-    assert bench.times(order_id) == [0, 110], "the slot at 270 was missed: at once; then 510, not 30 s later"
+    assert bench.times(order_id) == [0, 110], (
+        "the slot at 270 was missed: at once; then 510, not 30 s later"
+    )
 
 
 async def test_the_newest_of_a_backlog_goes_first(plain_shop: Shop) -> None:
@@ -191,15 +232,17 @@ async def test_the_rate_and_the_concurrency_are_ceilings(plain_shop: Shop) -> No
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
-async def test_each_request_of_a_question_counts_in_the_pace(plain_shop: Shop, *, ends_well: bool) -> None:
+async def test_each_request_of_a_question_counts_in_the_pace(
+    plain_shop: Shop, *, ends_well: bool
+) -> None:
     """A connection that fails is tried once more: the provider counts both."""
     for n in range(40):
         await plain_shop.add(sent_at=NOW - 1000 - n)
     tried: Counter[str] = Counter()
 
-    def panel(referans: str) -> httpx.Response:
-        tried[referans] += 1
-        if tried[referans] == 1 or not ends_well:
+    def panel(reference: str) -> httpx.Response:
+        tried[reference] += 1
+        if tried[reference] == 1 or not ends_well:
             raise httpx.ConnectError("no route")
         return text("OK|1| |x")
 
@@ -222,7 +265,9 @@ async def test_each_request_of_a_question_counts_in_the_pace(plain_shop: Shop, *
     ],
     ids=["empty", "code 8", "html", "redirect", "403", "500"],
 )
-async def test_an_outage_shuts_the_account_and_fails_no_order(plain_shop: Shop, panel: Panel, reason: str) -> None:
+async def test_an_outage_shuts_the_account_and_fails_no_order(
+    plain_shop: Shop, panel: Panel, reason: str
+) -> None:
     ids = [await plain_shop.add(sent_at=NOW - 2 * DAY - n) for n in range(30)]
     bench = Bench(plain_shop, panel, gate_after=5, concurrency=1)
     async with Drive(bench.engine, bench.clock) as drive:
@@ -232,8 +277,10 @@ async def test_an_outage_shuts_the_account_and_fails_no_order(plain_shop: Shop, 
         await drive.run(1000, scan_every=10)
         probes = [round(at) for at, _ in bench.calls[5:]]
         assert probes == [5, 15, 35, 75, 155, 315, 615, 915]
-        assert len({r for _, r in bench.calls}) > 8, "each probe is another order's: one bad order locks nobody out"
-        assert sum(map(bench.engine.board.is_past_deadline, bench.engine.queue)) == 30
+        assert len({r for _, r in bench.calls}) > 8, (
+            "each probe is another order's: one bad order locks nobody out"
+        )
+        assert sum(map(bench.engine.context.is_past_deadline, bench.engine.queue)) == 30
         assert {await bench.status(i) for i in ids} == {"sent"}
         bench.panel = lambda _: text("OK|2| |tamam")
         await drive.run(400, scan_every=10)
@@ -257,9 +304,13 @@ async def test_retry_after_is_obeyed(plain_shop: Shop) -> None:
 
 
 async def test_a_refused_question_concerns_its_order_alone(plain_shop: Shop) -> None:
-    refused = await plain_shop.add(sent_at=NOW, referans="bad")
+    refused = await plain_shop.add(sent_at=NOW, reference="bad")
     fine = await plain_shop.add(sent_at=NOW)
-    bench = Bench(plain_shop, lambda r: text("3|Sipariş bulunamadı" if r == "bad" else "OK|1| |x"), gate_after=2)
+    bench = Bench(
+        plain_shop,
+        lambda r: text("3|Sipariş bulunamadı" if r == "bad" else "OK|1| |x"),
+        gate_after=2,
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(1000, scan_every=10)
     assert [round(at) for at, r in bench.calls if r == "bad"] == [60, 90, 690], "asked at the cap"
@@ -281,8 +332,10 @@ async def test_a_garbled_answer_changes_nothing(plain_shop: Shop, body: str) -> 
 
 async def test_the_deadline_needs_a_definitive_answer(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW - DAY + 30)
-    late = await plain_shop.add(sent_at=NOW - DAY + 30, referans="late")
-    bench = Bench(plain_shop, lambda r: text("OK|1| |bekleniyor" if r != "late" else "3|?"), first_check=60)
+    late = await plain_shop.add(sent_at=NOW - DAY + 30, reference="late")
+    bench = Bench(
+        plain_shop, lambda r: text("OK|1| |bekleniyor" if r != "late" else "3|?"), first_check=60
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(29, scan_every=10)
         assert await bench.status(order_id) in ("sent", "processing")
@@ -292,7 +345,7 @@ async def test_the_deadline_needs_a_definitive_answer(plain_shop: Shop) -> None:
         assert (await plain_shop.row(order_id))["note"].endswith("Timeout: No response after 24h")
         await drive.run(700, scan_every=10)
     assert await bench.status(late) == "sent"
-    assert sum(map(bench.engine.board.is_past_deadline, bench.engine.queue)) == 1
+    assert sum(map(bench.engine.context.is_past_deadline, bench.engine.queue)) == 1
     assert bench.engine.state.ends == Counter(failed=1)
 
 
@@ -309,7 +362,7 @@ async def test_what_cannot_be_asked_about_is_skipped_counted_and_told_once(
     plain_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fine = await plain_shop.add(sent_at=NOW - 100)
-    await plain_shop.add(referans="")
+    await plain_shop.add(reference="")
     await plain_shop.add(sent_at=None)
     await plain_shop.add("teleported")
     ahead = await plain_shop.add(sent_at=NOW + 301)
@@ -335,7 +388,7 @@ async def test_what_cannot_be_asked_about_is_skipped_counted_and_told_once(
 
 
 async def test_an_order_that_gets_its_reference_later_is_taken_up(plain_shop: Shop) -> None:
-    order_id = await plain_shop.add(referans="", sent_at=NOW - 100)
+    order_id = await plain_shop.add(reference="", sent_at=NOW - 100)
     bench = Bench(plain_shop, lambda _: text("OK|2| |x"))
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(20, scan_every=10)
@@ -362,12 +415,14 @@ async def test_orders_ended_by_another_hand_are_dropped(plain_shop: Shop) -> Non
 
 
 async def test_an_order_sent_anew_starts_anew(plain_shop: Shop) -> None:
-    order_id = await plain_shop.add(sent_at=NOW, referans="old")
+    order_id = await plain_shop.add(sent_at=NOW, reference="old")
     bench = Bench(plain_shop, lambda r: text("OK|3| |iptal" if r == "old" else "OK|1| |x"))
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(55, scan_every=10)
         await plain_shop.set(order_id, provider_referans="new")
-        await plain_shop.connection.execute("UPDATE product_orders SET sent_at = to_timestamp($1::float8)", NOW + 50)
+        await plain_shop.connection.execute(
+            "UPDATE product_orders SET sent_at = to_timestamp($1::float8)", NOW + 50
+        )
         await drive.run(10, scan_every=5)
         assert bench.calls == []
         await drive.run(60, scan_every=5)
@@ -375,11 +430,13 @@ async def test_an_order_sent_anew_starts_anew(plain_shop: Shop) -> None:
     assert await bench.status(order_id) == "processing"
 
 
-async def test_a_resent_order_met_while_writing_is_asked_under_its_new_reference(plain_shop: Shop) -> None:
-    order_id = await plain_shop.add(sent_at=NOW - 100, referans="old")
+async def test_a_resent_order_met_while_writing_is_asked_under_its_new_reference(
+    plain_shop: Shop,
+) -> None:
+    order_id = await plain_shop.add(sent_at=NOW - 100, reference="old")
 
-    async def panel(referans: str) -> httpx.Response:
-        if referans == "old":
+    async def panel(reference: str) -> httpx.Response:
+        if reference == "old":
             await plain_shop.set(order_id, provider_referans="new")
             return text("OK|3| |iptal")
         return text("OK|2|PIN|x")
@@ -419,7 +476,9 @@ async def test_a_scan_that_began_before_our_write_does_not_ask_again(plain_shop:
     assert len(bench.calls) == 1
 
 
-async def test_stuck_orders_are_shown_and_asked_again(plain_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_stuck_orders_are_shown_and_asked_again(
+    plain_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     order_id = await plain_shop.add(sent_at=NOW - 100)
     bench = Bench(plain_shop, lambda _: text(f"OK|2|{'X' * 121}|tamam"))
     async with Drive(bench.engine, bench.clock) as drive:
@@ -427,7 +486,9 @@ async def test_stuck_orders_are_shown_and_asked_again(plain_shop: Shop, capsys: 
         assert set(bench.engine.state.stuck) == {order_id}
         assert len(bench.calls) > 2
         assert await bench.status(order_id) == "sent"
-        await plain_shop.connection.execute("ALTER TABLE product_orders ALTER COLUMN pin_code TYPE varchar(200)")
+        await plain_shop.connection.execute(
+            "ALTER TABLE product_orders ALTER COLUMN pin_code TYPE varchar(200)"
+        )
         await drive.run(700, scan_every=10)
     assert await bench.status(order_id) == "completed"
     assert set(bench.engine.state.stuck) == set()
@@ -443,11 +504,11 @@ async def test_one_bad_order_does_not_disturb_the_others(plain_shop: Shop) -> No
     znet, bad = bench.account.provider, f"r-{ids[7][:8]}"
 
     class Faulty:
-        async def ask(self, referans: str) -> Reply:
-            if referans == bad:
+        async def ask(self, reference: str) -> Reply:
+            if reference == bad:
                 msg = "a fault in an adapter, holding a PIN-CANARY"
                 raise ZeroDivisionError(msg)
-            return await znet.ask(referans)
+            return await znet.ask(reference)
 
         async def balance(self) -> Any:
             return await znet.balance()
@@ -458,7 +519,9 @@ async def test_one_bad_order_does_not_disturb_the_others(plain_shop: Shop) -> No
     bench.account.provider = Faulty()
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(10, scan_every=100)
-    assert [await bench.status(i) for i in ids] == ["sent" if n == 7 else "completed" for n in range(20)]
+    assert [await bench.status(i) for i in ids] == [
+        "sent" if n == 7 else "completed" for n in range(20)
+    ]
 
 
 async def test_answers_wait_for_a_database_that_is_away(plain_shop: Shop) -> None:
@@ -466,7 +529,9 @@ async def test_answers_wait_for_a_database_that_is_away(plain_shop: Shop) -> Non
 
     ids = [await plain_shop.add(sent_at=NOW - 100 - n) for n in range(30)]
     async with Proxy(plain_shop.dsn) as proxy:
-        bench = Bench(plain_shop, lambda r: text(f"OK|2|PIN-{r}|x"), database=plain_shop.database(proxy.dsn))
+        bench = Bench(
+            plain_shop, lambda r: text(f"OK|2|PIN-{r}|x"), database=plain_shop.database(proxy.dsn)
+        )
         await bench.engine.scan()
         port = proxy.port
         await proxy.stop()
@@ -482,7 +547,10 @@ async def test_answers_wait_for_a_database_that_is_away(plain_shop: Shop) -> Non
 
 
 async def test_a_machine_that_slept_looks_at_the_clock_again(plain_shop: Shop) -> None:
-    """E11: timers stand still in suspend; the clock that goes on meanwhile is looked at every few seconds."""
+    """E11: timers stand still in suspend.
+
+    The clock that goes on meanwhile is looked at every few seconds.
+    """
     order_id = await plain_shop.add(sent_at=NOW)
     bench = Bench(plain_shop, lambda _: text("OK|1| |x"))
     async with Drive(bench.engine, bench.clock) as drive:
@@ -499,9 +567,11 @@ def test_the_clock_for_durations_goes_on_in_suspend() -> None:
 
 async def test_the_databases_clock_decides(plain_shop: Shop) -> None:
     """The daemon's own clock may be wrong by hours; ``sent_at`` was written by the database's."""
-    clock = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    clock = await plain_shop.connection.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp())::float8"
+    )
     order_id = await plain_shop.add(sent_at=clock - 30)
-    bench = Bench(plain_shop, lambda _: text("OK|1| |x"), real_time=True)
+    bench = Bench(plain_shop, lambda _: text("OK|1| |x"), wrapped=lambda orders, _: orders)
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(20, scan_every=100)
         assert bench.times(order_id) == []
@@ -561,7 +631,9 @@ def test_rules_are_the_layouts() -> None:
 
 @pytest.mark.untraced
 async def test_a_long_outage_is_summarised(plain_shop: Shop) -> None:
-    """One line when it begins, one an hour while it lasts, one when it ends, however many questions failed."""
+    """One line when it begins, one an hour while it lasts, one when it ends, however many questions
+    failed.
+    """
     from structlog.testing import capture_logs
 
     down = True
@@ -617,7 +689,10 @@ async def test_one_pass_waits_for_the_second_answer(plain_shop: Shop) -> None:
 
 async def test_a_state_nobody_knows_is_for_a_person_after_a_while(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW)
-    bench = Bench(plain_shop, lambda _: text("OK|7| |?" if bench.clock.elapsed < 2000 else "OK|1| |bekleniyor"))
+    bench = Bench(
+        plain_shop,
+        lambda _: text("OK|7| |?" if bench.clock.elapsed < 2000 else "OK|1| |bekleniyor"),
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(100, scan_every=10)
         assert set(bench.engine.state.stuck) == set()
@@ -630,9 +705,13 @@ async def test_a_state_nobody_knows_is_for_a_person_after_a_while(plain_shop: Sh
 
 
 async def test_somebody_elses_question_makes_ours_needless(shop: Shop) -> None:
-    """Where the column tells it: an order that was asked about after it came due is not asked about again at once."""
+    """Where the column tells it: an order that was asked about after it came due is not asked about
+    again at once.
+    """
     if shop.spelling is not SHOP:
-        await shop.connection.execute("ALTER TABLE product_orders ADD COLUMN last_sync_at timestamptz")
+        await shop.connection.execute(
+            "ALTER TABLE product_orders ADD COLUMN last_sync_at timestamptz"
+        )
     order_id = await shop.add(sent_at=NOW)
     bench = Bench(shop, lambda _: text("OK|1| |x"), calls_per_second=0.01)
     first = await shop.add(sent_at=NOW + 1)
@@ -652,8 +731,12 @@ async def test_somebody_elses_question_makes_ours_needless(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("step", [4000.0, -4000.0])
-async def test_a_step_of_this_machines_clock_changes_no_orders_age(plain_shop: Shop, step: float) -> None:
-    """Between two scans the database's time is told by a clock that nobody can set: no order is failed as too old, none waits."""
+async def test_a_step_of_this_machines_clock_changes_no_orders_age(
+    plain_shop: Shop, step: float
+) -> None:
+    """Between two scans the database's time is told by a clock that nobody can set: no order is
+    failed as too old, none waits.
+    """
     order_id = await plain_shop.add(sent_at=NOW)
     bench = Bench(plain_shop, lambda _: text("OK|1| |bekliyor"), give_up_after=1800.0)
     async with Drive(bench.engine, bench.clock) as drive:
@@ -665,7 +748,9 @@ async def test_a_step_of_this_machines_clock_changes_no_orders_age(plain_shop: S
 
 
 async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_shop: Shop) -> None:
-    """Each scan reads the database's clock anew, and two readings need not agree to the millisecond."""
+    """Each scan reads the database's clock anew, and two readings need not agree to the
+    millisecond.
+    """
     order_id = await plain_shop.add(sent_at=NOW)
     answers = asyncio.Event()
 
@@ -678,12 +763,17 @@ async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_sho
     assert isinstance(reader, AtClock)
     real = reader.scan
 
-    async def behind(*, since: float | None = None, take: Take | None = None) -> Scan:
+    async def behind(
+        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
+    ) -> Scan:
         scan = await real(since=since)
         return replace(scan, now=scan.now - 2.0)
 
     await bench.engine.scan()
-    tasks = [asyncio.create_task(bench.engine.writer.run()), asyncio.create_task(bench.engine.run(), name="engine")]
+    tasks = [
+        asyncio.create_task(bench.engine.writer.run()),
+        asyncio.create_task(bench.engine.run(), name="engine"),
+    ]
     while not bench.clock.asleep.get("engine"):
         await asyncio.sleep(0)
     bench.clock.ring(60.5)
@@ -709,7 +799,9 @@ async def test_the_databases_clock_is_not_behind_by_what_the_reading_took(plain_
     orders = await prepared(plain_shop)
     real = orders.reader.queries.scan_sql
     orders.reader.queries.scan_sql = lambda: f"{real()} AND pg_sleep(0.3) IS NOT NULL"  # type: ignore[method-assign]
-    before = await plain_shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    before = await plain_shop.connection.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp())::float8"
+    )
     scan = await orders.scan()
     assert len(scan.orders) == 1
     assert scan.now - before >= 0.3

@@ -1,4 +1,6 @@
-"""This machine has run out of something: all calls go slower, no account is closed, and no order pays for it."""
+"""This machine has run out of something: all calls go slower, no account is closed, and no order
+pays for it.
+"""
 
 import errno
 from typing import Any
@@ -7,43 +9,15 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from order_monitor.core.easing import CALM_AFTER, FIRST_PAUSE, LONGEST_PAUSE, Easing
 from order_monitor.core.errors import ShopUnavailableError
-from order_monitor.providers.failures import exhausted
+from order_monitor.providers.http.failures import exhausted
 from order_monitor.tell.attention import lights_of
-from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.status_view import StatusView
 from tests.clocks import Drive
 from tests.providers.test_exhausted import no_files_left
 from tests.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
-
-
-def test_calls_that_fail_together_are_one_shortage_and_each_further_one_doubles_the_pause() -> None:
-    easing = Easing()
-    assert easing.has_room(0.0, 500)
-    assert [easing.ran_out(0.0, "no_files", 40) for _ in range(20)] == [True] + [False] * 19
-    assert easing.until == FIRST_PAUSE
-    assert not easing.has_room(0.4, 0)
-    assert [easing.has_room(FIRST_PAUSE, calls) for calls in (0, 19, 20)] == [True, True, False]
-    assert [easing.has_room(FIRST_PAUSE + 10, calls) for calls in (39, 40)] == [True, False]
-    now = FIRST_PAUSE
-    for _ in range(10):
-        easing.ran_out(now, "no_files", 1)
-        now = easing.until
-    assert easing.has_room(now, 0)
-    easing.ran_out(now, "no_files", 1)
-    assert easing.until == now + LONGEST_PAUSE
-
-
-def test_it_is_over_after_a_minute_without_one() -> None:
-    easing = Easing()
-    assert not easing.is_over(1e9)
-    easing.ran_out(0.0, "no_files", 2)
-    assert not easing.is_over(FIRST_PAUSE + CALM_AFTER - 1)
-    assert easing.is_over(FIRST_PAUSE + CALM_AFTER)
-    assert not easing.is_over(FIRST_PAUSE + CALM_AFTER)
-    assert easing.has_room(FIRST_PAUSE + CALM_AFTER, 10_000)
 
 
 def runs_out() -> httpx.TransportError:
@@ -53,8 +27,12 @@ def runs_out() -> httpx.TransportError:
 
 
 @pytest.mark.parametrize("give_up_blind", [False, True])
-async def test_no_account_is_closed_and_no_order_ends_for_it(plain_shop: Shop, *, give_up_blind: bool) -> None:
-    """Not even an order past its deadline with ``give_up_blind``: it was not the provider that could not be asked."""
+async def test_no_account_is_closed_and_no_order_ends_for_it(
+    plain_shop: Shop, *, give_up_blind: bool
+) -> None:
+    """Not even an order past its deadline with ``give_up_blind``: it was not the provider that
+    could not be asked.
+    """
     old = await plain_shop.add(sent_at=NOW - 90_000)
     ids = [old, *[await plain_shop.add(sent_at=NOW - 100 - n) for n in range(60)]]
     is_short = True
@@ -97,14 +75,16 @@ async def test_one_pass_says_what_was_not_asked(plain_shop: Shop) -> None:
     assert bench.account.gate.is_open
 
 
-async def test_without_files_for_the_database_all_go_slower_and_the_database_is_not_blamed(plain_shop: Shop) -> None:
+async def test_without_files_for_the_database_all_go_slower_and_the_database_is_not_blamed(
+    plain_shop: Shop,
+) -> None:
     await plain_shop.add(sent_at=NOW - 100)
     bench = Bench(plain_shop, lambda _: text("OK|1| |x"))
-    view = Overview(bench.clock)
+    view = StatusView(bench.clock)
     view.watch(bench.engine, Readiness(bench.engine, bench.clock, 10.0), 86_400.0)
     with no_files_left(), pytest.raises(ShopUnavailableError, match=r"^no_files: "):
         await bench.engine.scan()
-    assert bench.engine.board.easing.reason == "no_files"
+    assert bench.engine.context.easing.reason == "no_files"
     lights = lights_of(view)
     assert lights["database"]["ok"]
     assert (lights["monitor"]["ok"], lights["monitor"]["why"]) == (

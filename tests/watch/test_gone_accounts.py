@@ -1,35 +1,37 @@
-"""Accounts come and go: within an hour nothing is remembered of those that are gone, but in rings of fixed size."""
+"""Accounts come and go: within an hour nothing is remembered of those that are gone, but in rings
+of fixed size.
+"""
 
+import asyncio
 import gc
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from order_monitor.core.answer import Answer, Completed, Refused, Unreachable, Waiting
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import Write
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.core.recording import Fate, Finding, Result
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.core.timing.planner import Timing
-from order_monitor.core.timing.terms import Terms
 from order_monitor.providers.provider import Balance, NoBalance, Reply
-from order_monitor.shop.accounts import Integration
-from order_monitor.shop.order_reader import Scan, Take
+from order_monitor.shop.accounts.tables import Integration
+from order_monitor.shop.reading.orders import Scan, Take
 from order_monitor.tell.metrics import Metrics
-from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.redactor import HIDDEN_FOR, Redactor
+from order_monitor.tell.status_view import StatusView
+from order_monitor.timing.learning import Learning
+from order_monitor.timing.planner import Terms, Timing
 from order_monitor.watch.account import Account
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.engine import Engine
-from order_monitor.watch.learning import Learning
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
@@ -40,7 +42,9 @@ MARK = "gone-account"
 """Stands in the key, the name and the secrets of each account that goes."""
 
 RINGS = 30 + 50 + 7 * 10
-"""How many mentions of accounts the rings for the page may hold, and the memory of learned timing where it has room for ten."""
+"""How many mentions of accounts the rings for the page may hold, and the memory of learned timing
+where it has room for ten.
+"""
 
 
 @dataclass
@@ -55,17 +59,28 @@ class Street:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return [self.orders[order.id] for order in orders if order.id in self.orders]
 
-    async def scan(self, *, since: float | None = None, take: Take | None = None) -> Scan:
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
         return Scan(self.clock.time(), list(self.orders.values()), [], list(self.integrations))
 
-    async def record(self, findings: list[Finding], lock_wait: float) -> list[Result]:
+    async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:
         return [self._written(finding) for finding in findings]
 
-    def _written(self, finding: Finding) -> Result:
+    def _written(self, finding: CheckResult) -> WriteResult:
         if isinstance(finding.answer, Completed):
             del self.orders[finding.order.id]
-            return Result(finding, Fate.WRITTEN, Write(Outcome.COMPLETED, "completed", pin=Pin("x")), status="sent")
-        return Result(finding, Fate.UNCHANGED)
+            return WriteResult(
+                finding,
+                WriteStatus.WRITTEN,
+                Write(Outcome.COMPLETED, "completed", pin=Pin("x")),
+                status="sent",
+            )
+        return WriteResult(finding, WriteStatus.UNCHANGED)
 
 
 class Panel:
@@ -74,7 +89,7 @@ class Panel:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
 
-    async def ask(self, referans: str) -> Reply:
+    async def ask(self, reference: str) -> Reply:
         return Reply(self.answer)
 
     async def balance(self) -> Balance | NoBalance:
@@ -89,7 +104,7 @@ class Desk:
         pass
 
 
-class Keeper:
+class TimingStore:
     async def read(self) -> None:
         return None
 
@@ -107,14 +122,18 @@ class Town:
         self.clock = clock = ManualClock()
         self.street = Street(clock)
         self.redactor = Redactor(clock.monotonic)
-        self.view = Overview(clock)
+        self.view = StatusView(clock)
         self.metrics = Metrics(self.view)
         schedule = Schedule(jitter=0)
         self.brake = BrakeWatch(Desk(), clock)  # type: ignore[arg-type]
-        self.learning = Learning(Timing(schedule, Terms(packages=10)), Keeper(), clock, schedule)
+        self.learning = Learning(
+            Timing(schedule, Terms(packages=10)), TimingStore(), clock, schedule
+        )
         observers = Observers([self.metrics, self.view.history, self.brake, self.learning])
         directory = ShopAccounts(self.open, self.redactor.follow)
-        self.engine = Engine(self.street, directory, Policy(Continuous(schedule), concurrency=200), clock, observers)
+        self.engine = Engine(
+            self.street, directory, Policy(Continuous(schedule), concurrency=200), clock, observers
+        )
         self.view.watch(self.engine, Readiness(self.engine, clock, 60.0), 86_400.0)
         self.view.learned = self.learning.timing
         self.brake.watch(self.engine)
@@ -125,12 +144,16 @@ class Town:
         if made.base_url == "bad":
             raise ValueError("bad")
         n = int(made.id.rpartition("-")[2])
-        answer = (Completed(Pin("x")), Waiting("x"), Refused("3", "x"), Unreachable("timeout"))[n % 4]
+        answer = (Completed(Pin("x")), Waiting("x"), Refused("3", "x"), Unreachable("timeout"))[
+            n % 4
+        ]
         return Account(made.name, Panel(answer), Gate(2), Pace(1000.0))
 
     def settle(self, generation: int, count: int) -> None:
         """Let other accounts take the place of those before, each with two open orders."""
-        self.street.integrations = [self.integration(f"{MARK}-{generation}-{n}", n) for n in range(count)]
+        self.street.integrations = [
+            self.integration(f"{MARK}-{generation}-{n}", n) for n in range(count)
+        ]
         self.street.integrations.append(self.integration("stays-0", 0))
         self.street.orders = {}
         for n, made in enumerate(self.street.integrations):
@@ -138,7 +161,15 @@ class Town:
                 order_id = f"{generation}-{n}-{turn}"
                 sent_at = self.clock.time() - 300
                 self.street.orders[order_id] = Order(
-                    order_id, "sent", sent_at, order_id, None, None, made.id, registered=True, package=f"p{n % 3}"
+                    order_id,
+                    "sent",
+                    sent_at,
+                    order_id,
+                    None,
+                    None,
+                    made.id,
+                    registered=True,
+                    package=f"p{n % 3}",
                 )
 
     @staticmethod
@@ -148,18 +179,21 @@ class Town:
 
     async def turn_over(self, balances: int) -> None:
         async with Drive(self.engine, self.clock) as drive:
-            await drive.run(130, scan_every=60)
-            for account in list(self.engine.accounts.values())[:balances]:
-                self.balances._read_at[account.key] = self.clock.monotonic()
-                await self.balances._read(account)
-        self.learning._purge()
+            drive.tasks += [
+                asyncio.create_task(self.balances.run(), name="balances"),
+                asyncio.create_task(self.learning.run(), name="learning"),
+            ]
+            await drive.run(320, scan_every=60)
+            while not self.clock.asleep["learning"]:
+                await asyncio.sleep(0)
+        read = sum(account.balance is not None for account in self.engine.accounts.values())
+        assert read >= balances / 3, "those whose gate is open"
         while self.learning.timing.refresh():
             pass
         self.learning.timing.take()
 
     def mentions(self) -> list[str]:
         """Every text that names an account which is gone, from the parts down."""
-        self.balances._forget_gone()
         return [text for text in texts(self) if MARK in text]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from order_monitor.shop import left_out
+from order_monitor.shop.writing import left_out
 from order_monitor.tell.attention import lights_of
-from order_monitor.tell.overview import Overview
 from order_monitor.tell.readiness import Readiness
+from order_monitor.tell.status_view import StatusView
 from tests.clocks import Drive
 from tests.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
@@ -20,9 +20,15 @@ CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 CREATE TRIGGER no BEFORE {what} FOR EACH ROW EXECUTE FUNCTION no()
 """
 WALLS = {
-    "a trigger on every update": TRIGGER.format(when="true", code="P0001", what="UPDATE ON product_orders"),
-    "a full disk, by a trigger": TRIGGER.format(when="true", code="53100", what="UPDATE ON product_orders"),
-    "a trigger on our events": TRIGGER.format(when="true", code="23505", what="INSERT ON order_monitor_events"),
+    "a trigger on every update": TRIGGER.format(
+        when="true", code="P0001", what="UPDATE ON product_orders"
+    ),
+    "a full disk, by a trigger": TRIGGER.format(
+        when="true", code="53100", what="UPDATE ON product_orders"
+    ),
+    "a trigger on our events": TRIGGER.format(
+        when="true", code="23505", what="INSERT ON order_monitor_events"
+    ),
     "a column of our events that nobody fills": "ALTER TABLE order_monitor_events ADD COLUMN code text NOT NULL",
     "a constraint on our events": "ALTER TABLE order_monitor_events ADD CHECK (source = 'shop')",
     "a trigger that keeps every row": TRIGGER.format(
@@ -37,7 +43,7 @@ ALTER TABLE order_monitor_events DROP COLUMN IF EXISTS code, DROP CONSTRAINT IF 
 
 def numbered() -> Callable[[str], str]:
     numbers: dict[str, int] = {}
-    return lambda referans: PIN.format(1000 + numbers.setdefault(referans, len(numbers)))
+    return lambda reference: PIN.format(1000 + numbers.setdefault(reference, len(numbers)))
 
 
 def probe_of(bench: Bench) -> Readiness:
@@ -46,7 +52,7 @@ def probe_of(bench: Bench) -> Readiness:
 
 
 def is_green(bench: Bench) -> bool:
-    view = Overview(bench.clock)
+    view = StatusView(bench.clock)
     view.watch(bench.engine, probe_of(bench), 86_400.0)
     return bool(lights_of(view)["database"]["ok"])
 
@@ -60,7 +66,9 @@ async def test_a_wall_before_every_write_is_told_and_forgotten_when_it_is_gone(
     ids = [await shop.add(sent_at=NOW - 100 - n) for n in range(5)]
     await shop.connection.execute(WALLS[wall])
     pin = numbered()
-    bench = Bench(shop, lambda referans: text(pin(referans) if answer == "ends" else "OK|1| |bekleniyor"))
+    bench = Bench(
+        shop, lambda reference: text(pin(reference) if answer == "ends" else "OK|1| |bekleniyor")
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(50, scan_every=10)
         assert probe_of(bench).reasons() == []
@@ -76,17 +84,24 @@ async def test_a_wall_before_every_write_is_told_and_forgotten_when_it_is_gone(
         await drive.run(640, scan_every=60)
         assert probe_of(bench).reasons() == []
         assert is_green(bench)
-    assert {await bench.status(i) for i in ids} == {"completed" if answer == "ends" else "processing"}
+    assert {await bench.status(i) for i in ids} == {
+        "completed" if answer == "ends" else "processing"
+    }
 
 
 async def test_one_row_that_is_refused_for_ever_is_its_own_matter(plain_shop: Shop) -> None:
     """Two as well; and the others are written beside them."""
-    bad = [await plain_shop.add(sent_at=NOW - 100, tenant_id="11111111-1111-4111-8111-111111111111") for _ in range(2)]
+    bad = [
+        await plain_shop.add(sent_at=NOW - 100, tenant_id="11111111-1111-4111-8111-111111111111")
+        for _ in range(2)
+    ]
     await plain_shop.connection.execute(
-        TRIGGER.format(when="NEW.tenant_id IS NOT NULL", code="P0001", what="UPDATE ON product_orders")
+        TRIGGER.format(
+            when="NEW.tenant_id IS NOT NULL", code="P0001", what="UPDATE ON product_orders"
+        )
     )
     pin = numbered()
-    bench = Bench(plain_shop, lambda referans: text(pin(referans)))
+    bench = Bench(plain_shop, lambda reference: text(pin(reference)))
     async with Drive(bench.engine, bench.clock) as drive:
         for n in range(8):
             await plain_shop.add(sent_at=NOW + bench.clock.elapsed - 60 - n)
@@ -96,14 +111,18 @@ async def test_one_row_that_is_refused_for_ever_is_its_own_matter(plain_shop: Sh
 
 
 async def test_answers_that_need_no_write_are_neither_progress_nor_a_refusal(shop: Shop) -> None:
-    """Orders that wait as before answer every few minutes, which is noted where the table has the column: no more gets through."""
+    """Orders that wait as before answer every few minutes, which is noted where the table has the
+    column: no more gets through.
+    """
     for n in range(4):
         await shop.add("processing", sent_at=NOW - 100 - n, note="bekleniyor")
     ending = [await shop.add(sent_at=NOW - 100 - n) for n in range(3)]
     names = {f"r-{i[:8]}" for i in ending}
     await shop.connection.execute(WALLS["a column of our events that nobody fills"])
     pin = numbered()
-    bench = Bench(shop, lambda referans: text(pin(referans) if referans in names else "OK|1| |bekleniyor"))
+    bench = Bench(
+        shop, lambda reference: text(pin(reference) if reference in names else "OK|1| |bekleniyor")
+    )
     async with Drive(bench.engine, bench.clock) as drive:
         await drive.run(70, scan_every=10)
         assert "orders refused: 3" in probe_of(bench).reasons()[0]
@@ -118,7 +137,7 @@ async def test_answers_that_need_no_write_are_neither_progress_nor_a_refusal(sho
 async def test_rows_that_somebody_holds_for_more_than_a_minute_are_told(plain_shop: Shop) -> None:
     ids = [await plain_shop.add(sent_at=NOW - 100 - n) for n in range(3)]
     pin = numbered()
-    bench = Bench(plain_shop, lambda referans: text(pin(referans)))
+    bench = Bench(plain_shop, lambda reference: text(pin(reference)))
     other = await asyncpg.connect(plain_shop.dsn)
     async with Drive(bench.engine, bench.clock) as drive:
         async with other.transaction():
@@ -136,16 +155,22 @@ async def test_rows_that_somebody_holds_for_more_than_a_minute_are_told(plain_sh
 async def test_a_word_that_the_column_refuses_leaves_the_program_ready(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty wait, and some of them end meanwhile: nothing is stuck, messages go on, and the word comes when it may."""
+    """Thirty wait, and some of them end meanwhile: nothing is stuck, messages go on, and the word
+    comes when it may.
+    """
     monkeypatch.setattr(left_out, "LOOK_AGAIN", 0.0)
     name = shop.spelling.name("external_status")
-    await shop.connection.execute(f"ALTER TABLE product_orders ADD CONSTRAINT c CHECK (\"{name}\" <> 'processing')")
+    await shop.connection.execute(
+        f"ALTER TABLE product_orders ADD CONSTRAINT c CHECK (\"{name}\" <> 'processing')"
+    )
     ids = [await shop.add(sent_at=NOW - 100 - n) for n in range(30)]
     ending, pin = {f"r-{i[:8]}" for i in ids[:4]}, numbered()
     bench = Bench(
         shop,
-        lambda referans: text(
-            pin(referans) if referans in ending and bench.clock.elapsed > 200 else "OK|1| |bekleniyor"
+        lambda reference: text(
+            pin(reference)
+            if reference in ending and bench.clock.elapsed > 200
+            else "OK|1| |bekleniyor"
         ),
     )
     async with Drive(bench.engine, bench.clock) as drive:
@@ -154,8 +179,15 @@ async def test_a_word_that_the_column_refuses_leaves_the_program_ready(
         assert bench.engine.state.stuck == {}
         assert [await bench.status(i) for i in ids] == ["completed"] * 4 + ["sent"] * 26
         assert all([(await shop.row(i))["note"] == "bekleniyor" for i in ids[4:]])
-        assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_review WHERE closed_at IS NULL") == 0
+        assert (
+            await shop.connection.fetchval(
+                "SELECT count(*) FROM order_monitor_review WHERE closed_at IS NULL"
+            )
+            == 0
+        )
         assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_review") < 20
         await shop.connection.execute("ALTER TABLE product_orders DROP CONSTRAINT c")
         await drive.run(1300, scan_every=60)
-        assert {await bench.status(i) for i in ids[4:]} == {"processing"}, "the same answer, and the word at last"
+        assert {await bench.status(i) for i in ids[4:]} == {"processing"}, (
+            "the same answer, and the word at last"
+        )

@@ -1,1 +1,5 @@
-"""One module a contestant; what runs inside its processes is apart from what the comparison itself needs to know."""
+"""One module per contestant.
+
+Code that runs inside a contestant's processes is separate from code that the comparison itself
+imports.
+"""

@@ -1,4 +1,4 @@
-"""Celery's side of the plan: what its worker and Beat load."""
+"""Celery's side of the plan: the app that its worker and Beat load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery import Celery
 
 from benchmarks.compare.contestants.celery_plan import socket_of
 from benchmarks.compare.load import BATCH, KOD, OLDEST_SQL, OPEN, READ, SIFRE, Load
-from order_monitor.providers.znet_parser import parse_text
+from order_monitor.providers.znet.parser import parse_text
 
 LOAD: Final = Load.told()
 WRITE: Final = (
@@ -32,26 +32,29 @@ app.conf.update(
 
 
 class Kept(Generic[T]):
-    """Things that one caller uses at a time, and the next one then."""
+    """A pool of objects, each used by one caller at a time."""
 
     def __init__(self, make: Callable[[], T], most: int) -> None:
-        """Make more by ``make`` when all are in use, ``most`` of them at most."""
+        """Create objects with ``make`` when all are in use, up to ``most``."""
         self._make = make
         self._free = threading.Semaphore(most)
         self._idle: list[T] = []
 
     @contextmanager
     def one(self) -> Iterator[T]:
-        """Lend one."""
+        """Lend one object."""
         with self._free:
             thing = self._idle.pop() if self._idle else self._make()
             yield thing
             self._idle.append(thing)
 
 
-# One connection a client: httpx's pool walks all it has at each call, and that must not count against Celery.
+# One connection a client: httpx's pool walks all its connections at each call, and that must not
+# count against Celery.
 _TLS: Final = httpx.create_ssl_context()
-CLIENTS: Final = Kept(lambda: httpx.Client(verify=_TLS, timeout=20.0, trust_env=False), LOAD.in_flight)
+CLIENTS: Final = Kept(
+    lambda: httpx.Client(verify=_TLS, timeout=20.0, trust_env=False), LOAD.in_flight
+)
 CONNECTIONS: Final = Kept(lambda: psycopg.connect(LOAD.dsn, autocommit=True), 4)
 
 
@@ -65,7 +68,7 @@ def ask(referans: str) -> str | None:
 
 
 def is_over(order_id: str) -> bool:
-    """Check one order, and return whether nothing is left to ask."""
+    """Check one order, and return whether there is nothing left to ask."""
     with CONNECTIONS.one() as connection:
         row = connection.execute(READ + "%s", (order_id,)).fetchone()
     if row is None or row[0] not in OPEN:
@@ -78,13 +81,13 @@ def is_over(order_id: str) -> bool:
 
 
 def check(task: Any, order_id: str) -> None:  # noqa: ANN401 - Celery's task
-    """Check an order, and again after a countdown while it is open."""
+    """Check an order, and retry with a countdown while it is open."""
     if not is_over(order_id):
         raise task.retry(countdown=LOAD.times.pause(task.request.retries))
 
 
 def batch() -> None:
-    """Check the 100 open orders that were sent first."""
+    """Check the 100 oldest open orders."""
     with CONNECTIONS.one() as connection:
         rows = connection.execute(OLDEST, (OPEN, LOAD.times.first, BATCH)).fetchall()
     for (order_id,) in rows:

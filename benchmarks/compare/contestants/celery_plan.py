@@ -1,4 +1,7 @@
-"""The plan as it was written: Celery, Redis and Beat; a task an order with countdown retries, and a batch every 5 minutes."""
+"""The original plan: Celery, Redis and Beat.
+
+One task per order with countdown retries, and a batch every 5 minutes.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,41 @@ _APP = "benchmarks.compare.contestants.celery_app"
 
 
 def socket_of(load: Load) -> Path:
-    """Return where Redis listens."""
+    """Return Redis's address."""
     return Path(load.directory) / "redis.sock"
 
 
 def broker(load: Load) -> list[Command]:
-    """Return the command of a Redis of our own, which keeps nothing on disk."""
-    options = {"port": "0", "unixsocket": str(socket_of(load)), "save": "", "appendonly": "no", "dir": load.directory}
+    """Return the command for a private Redis that writes nothing to disk."""
+    options = {
+        "port": "0",
+        "unixsocket": str(socket_of(load)),
+        "save": "",
+        "appendonly": "no",
+        "dir": load.directory,
+    }
     written = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [Command("broker", (shutil.which("redis-server") or "redis-server", *written), socket=socket_of(load))]
+    return [
+        Command(
+            "broker",
+            (shutil.which("redis-server") or "redis-server", *written),
+            socket=socket_of(load),
+        )
+    ]
 
 
 def commands(load: Load) -> list[Command]:
-    """Return the commands of one worker, whose greenlets are the calls in flight, and of Beat."""
+    """Return the commands for one worker, with as many greenlets as calls in flight, and for
+    Beat.
+    """
     celery = ("-m", "celery", "-A", _APP)
     worker = ("worker", "--pool=gevent", f"--concurrency={load.in_flight}", "--loglevel=WARNING")
-    beat = ("beat", f"--schedule={load.directory}/beat", "--loglevel=WARNING", f"--pidfile={load.directory}/beat.pid")
+    beat = (
+        "beat",
+        f"--schedule={load.directory}/beat",
+        "--loglevel=WARNING",
+        f"--pidfile={load.directory}/beat.pid",
+    )
     return [python(load, *celery, *worker), python(load, *celery, *beat)]
 
 
@@ -40,7 +62,10 @@ async def producer(load: Load) -> AsyncIterator[Put]:
     """Send tasks as the shop would."""
     from celery import Celery  # noqa: PLC0415 - it may not be installed
 
-    with Celery(broker=f"redis+socket://{socket_of(load)}") as app, app.producer_pool.acquire() as sender:
+    with (
+        Celery(broker=f"redis+socket://{socket_of(load)}") as app,
+        app.producer_pool.acquire() as sender,
+    ):
 
         def send(order_ids: Sequence[str], delay: float) -> None:
             for order_id in order_ids:
@@ -53,7 +78,9 @@ async def producer(load: Load) -> AsyncIterator[Put]:
 
 
 def untaken(load: Load) -> int:
-    """Return how many tasks the worker has not yet fetched: those with a countdown wait in its memory."""
+    """Return how many tasks the worker has not fetched yet: tasks with a countdown wait in its
+    memory.
+    """
     from redis import Redis  # noqa: PLC0415 - it may not be installed
 
     with Redis(unix_socket_path=str(socket_of(load)), socket_timeout=10) as redis:

@@ -1,4 +1,4 @@
-"""What the comparison knows of a contestant."""
+"""How the comparison describes a contestant."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from benchmarks.compare.processes import Command
 
 ROOT: Final = Path(__file__).parents[3]
 Put = Callable[[Sequence[str], float], Awaitable[None]]
-"""Has orders (ids) asked about after so many seconds."""
+"""Schedules checks of orders (ids) after a number of seconds."""
 
 
 async def _nothing(dsn: str) -> None:
-    """Nothing is installed."""
+    """Install nothing."""
 
 
 @asynccontextmanager
 async def _unasked(_: Load) -> AsyncIterator[Put]:
     async def put(order_ids: Sequence[str], delay: float) -> None:
-        """Nothing: what is open in the table is found."""
+        """Do nothing: the contestant finds open orders in the table."""
 
     yield put
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One way to do the job."""
+    """One contestant."""
 
     name: str
     how: str
-    """In a sentence, for the table's reader."""
+    """One sentence for readers of the table."""
     commands: Callable[[Load], Sequence[Command]]
     packages: Sequence[str] = ()
     program: str | None = None
-    """A program that must be there beside the packages."""
+    """A program that the contestant needs in addition to the packages."""
     install: Callable[[str], Awaitable[None]] = _nothing
-    """Puts into a database (its address) what the contestant needs there."""
+    """Installs the contestant's objects in a database (given by its address)."""
     producer: Callable[[Load], AbstractAsyncContextManager[Put]] = _unasked
     broker: Callable[[Load], Sequence[Command]] = lambda _: ()
-    """What must run before orders can be put."""
+    """Processes that must run before orders can be put."""
     untaken: Callable[[Load], int] = lambda _: 0
-    """How many orders that were put still lie with the broker."""
+    """How many of the orders put are still at the broker."""
     is_whole: bool = True
-    """Whether it does the whole job, database and all; the others are limits."""
+    """Whether it does the whole job, including the database; the others are upper limits."""
 
 
 def module(name: str, load: Load) -> Command:
-    """Return the command that runs a module of ours as a contestant."""
+    """Return the command that runs one of our modules as a contestant."""
     return python(load, "-m", f"benchmarks.compare.contestants.{name}")
 
 
 def python(load: Load, *arguments: str) -> Command:
-    """Return the command that runs Python with ``arguments``, told of ``load``."""
+    """Return the command that runs Python with ``arguments`` and ``load`` in its environment."""
     return Command("own", (sys.executable, *arguments), {**load.environ(), "PYTHONPATH": str(ROOT)})

@@ -1,4 +1,4 @@
-"""Ask for ever over order-monitor's own client: the limit of httpx. Run as a process."""
+"""Ask in an endless loop over order-monitor's own client: the limit of httpx. Run as a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.compare.load import Load, referans
 
 
 async def ask_for_ever(load: Load) -> None:
-    """Keep as many calls in flight as the load says."""
+    """Keep the load's number of calls in flight."""
     znet, numbers = client(load.url), itertools.count()
 
     async def work() -> None:

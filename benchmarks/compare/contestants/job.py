@@ -1,4 +1,4 @@
-"""The job of the PostgreSQL queues: read the order's row, ask, and write what ended it."""
+"""The job of the PostgreSQL queues: read the order's row, ask, and write the end."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ WRITE: Final = (
     "WHERE id = $1 AND external_status = ANY($3)"
 )
 CONNECTIONS: Final = 4
-"""As many as order-monitor keeps."""
+"""The same number as order-monitor keeps."""
 
 
 class StillOpenError(Exception):
-    """The order has not ended: to be asked about again."""
+    """The order is still open and must be asked about again."""
 
 
 class Job:
-    """Checks one order at a time, as often as it is told to."""
+    """Checks one order per call."""
 
     def __init__(self, load: Load, pool: asyncpg.Pool[Any]) -> None:
-        """Ask where ``load`` says, and write through ``pool``."""
+        """Ask at the address in ``load``, and write through ``pool``."""
         self._client = client(load.url)
         self._pool = pool
 
@@ -34,7 +34,7 @@ class Job:
         """Check one order.
 
         Raises:
-            StillOpenError: it has not ended yet.
+            StillOpenError: the order has not ended yet.
         """
         row = await self._pool.fetchrow(READ + "$1", order_id)
         if row is None or row["external_status"] not in OPEN:
@@ -46,9 +46,11 @@ class Job:
 
 
 def pool_of(load: Load) -> asyncpg.Pool[Any]:
-    """Return the pool for the orders, not yet opened."""
+    """Return the pool for the orders, not opened yet."""
     return asyncpg.create_pool(load.dsn, min_size=1, max_size=CONNECTIONS, reset=_kept)
 
 
 async def _kept(connection: object) -> None:
-    """Leave a connection as it is: the pool's own cleaning is four statements each time, and nothing here needs them."""
+    """Do not reset a connection: the pool's own reset costs four statements each time, and nothing
+    here needs it.
+    """

@@ -1,4 +1,4 @@
-"""order-monitor: the daemon as it is run, with its settings in the environment."""
+"""order-monitor: the daemon as in production, with its settings in the environment."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.compare.load import KOD, SIFRE, Load
 from benchmarks.compare.processes import Command, ContestantFailedError
 
 _NO_CEILING: Final = 100_000
-"""Calls a second: only what is in flight limits it, as it does the others."""
+"""Calls a second, set so high that only the number in flight limits it, as for the others."""
 
 
 def environ(load: Load) -> dict[str, str]:
-    """Return the environment that holds its settings."""
+    """Return the environment with its settings."""
     settings = {
         "DATABASE__DSN": load.dsn,
         "PROVIDER__BASE_URL": load.url,
@@ -34,15 +34,22 @@ def environ(load: Load) -> dict[str, str]:
         "HEALTH__PORT": 0,
     }
     named = {f"ORDER_MONITOR_{name}": str(value) for name, value in settings.items()}
-    others = {name: value for name, value in os.environ.items() if not name.startswith("ORDER_MONITOR_")}
+    others = {
+        name: value for name, value in os.environ.items() if not name.startswith("ORDER_MONITOR_")
+    }
     return {**others, **named, "PYTHONPATH": str(ROOT)}
 
 
 async def install(dsn: str) -> None:
-    """Let ``order-monitor migrate`` add what it adds to a shop's database."""
+    """Run ``order-monitor migrate`` on a shop's database."""
     settings = environ(Load("http://127.0.0.1:9", dsn, ".", 20))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "order_monitor", "migrate", env=settings, stdout=asyncio.subprocess.DEVNULL
+        sys.executable,
+        "-m",
+        "order_monitor",
+        "migrate",
+        env=settings,
+        stdout=asyncio.subprocess.DEVNULL,
     )
     if await process.wait():
         raise ContestantFailedError("order-monitor migrate failed")

@@ -1,4 +1,4 @@
-"""pgqueuer: a job an order in PostgreSQL, tried again by its database-level retries of the same pauses."""
+"""pgqueuer: one job per order in PostgreSQL, with its database-level retries at the same pauses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH: Final = 1000
 
 
 async def install(dsn: str) -> None:
-    """Make its tables."""
+    """Create its tables."""
     from pgqueuer import AsyncpgDriver, Queries  # noqa: PLC0415 - it may not be installed
 
     connection = await asyncpg.connect(dsn)

@@ -36,7 +36,8 @@ async def work(load: Load) -> None:
 
         queuer.qm.entrypoint("check", executor_factory=executor)(check)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, queuer.shutdown.set)
-        # It counts a job as held until its end has been written: held to what is in flight, it would mostly wait.
+        # It counts a job until its end has been written: a limit at the number in flight would
+        # leave it mostly waiting.
         await queuer.qm.run(
             timedelta(seconds=load.times.dequeue),
             batch_size=load.in_flight,

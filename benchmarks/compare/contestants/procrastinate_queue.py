@@ -1,4 +1,4 @@
-"""procrastinate: a job an order in PostgreSQL, tried again by a retry strategy of the same pauses."""
+"""procrastinate: one job per order in PostgreSQL, with a retry strategy of the same pauses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BATCH: Final = 1000
 
 
 async def install(dsn: str) -> None:
-    """Make its tables."""
+    """Create its tables."""
     from procrastinate import App, PsycopgConnector  # noqa: PLC0415 - it may not be installed
 
     async with App(connector=PsycopgConnector(conninfo=dsn)).open_async() as app:
@@ -28,7 +28,9 @@ async def producer(load: Load) -> AsyncIterator[Put]:
     async with App(connector=PsycopgConnector(conninfo=load.dsn)).open_async() as app:
 
         async def put(order_ids: Sequence[str], delay: float) -> None:
-            deferrer = app.configure_task("check", allow_unknown=True, schedule_in={"seconds": delay})
+            deferrer = app.configure_task(
+                "check", allow_unknown=True, schedule_in={"seconds": delay}
+            )
             for start in range(0, len(order_ids), _BATCH):
                 jobs = [{"order_id": order_id} for order_id in order_ids[start : start + _BATCH]]
                 await deferrer.batch_defer_async(*jobs)

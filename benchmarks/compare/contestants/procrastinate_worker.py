@@ -12,14 +12,16 @@ from benchmarks.compare.load import Load, Times
 
 
 class Backoff(BaseRetryStrategy):  # type: ignore[misc] # it has no types where it is not installed
-    """The same pauses as everybody's."""
+    """Retries at the same pauses as all contestants."""
 
     def __init__(self, times: Times) -> None:
-        """Pause as ``times`` says."""
+        """Use the pauses of ``times``."""
         self._times = times
 
-    def get_retry_decision(self, *, exception: BaseException, job: QueuedJob) -> RetryDecision | None:
-        """Return when to try again."""
+    def get_retry_decision(
+        self, *, exception: BaseException, job: QueuedJob
+    ) -> RetryDecision | None:
+        """Return the time of the next try."""
         if not isinstance(exception, StillOpenError):
             return None
         return RetryDecision(retry_in={"seconds": self._times.pause(job.attempts)})
@@ -35,7 +37,9 @@ async def work(load: Load) -> None:
             await job.check(order_id)
 
         app.task(name="check", retry=Backoff(load.times))(check)
-        await app.run_worker_async(concurrency=load.in_flight, fetch_job_polling_interval=load.times.poll)
+        await app.run_worker_async(
+            concurrency=load.in_flight, fetch_job_polling_interval=load.times.poll
+        )
 
 
 if __name__ == "__main__":

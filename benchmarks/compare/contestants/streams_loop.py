@@ -1,4 +1,4 @@
-"""Ask for ever over asyncio's streams: the limit of Python. Run as a process."""
+"""Ask in an endless loop over asyncio's streams: the limit of Python. Run as a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.compare.load import KOD, SIFRE, Load, referans
 
 
 async def ask(host: str, port: int, order: str) -> list[bytes]:
-    """Return the fields of the answer about an order, over a connection of its own."""
+    """Return the fields of the answer about an order, over a new connection."""
     reader, writer = await asyncio.open_connection(host, port)
     path = f"/servis/pin_kontrol.php?kod={KOD}&sifre={SIFRE}&tahsilat_api_islem_id={order}"
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -20,7 +20,7 @@ async def ask(host: str, port: int, order: str) -> list[bytes]:
 
 
 async def ask_for_ever(load: Load) -> None:
-    """Keep as many calls in flight as the load says."""
+    """Keep the load's number of calls in flight."""
     address, numbers = urlsplit(load.url), itertools.count()
     host, port = address.hostname, address.port
     assert host is not None

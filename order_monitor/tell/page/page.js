@@ -8,7 +8,8 @@ const STALE_AFTER = 15;
 const POLL_EVERY = 5000;
 const LATE = 600;
 const LONGEST = 200;
-const MOST_PROBLEMS = 100;
+const SHORTEST_NAME = 4;
+const SEEK_AFTER = 700;
 const SIGNS = { ok: "✓", warn: "!", bad: "✕" };
 const small = window.matchMedia("(max-width: 40rem)");
 const expanded = new Set();
@@ -22,6 +23,9 @@ let receivedAt = null;
 let stream = null;
 let streamedAt = 0;
 let triedAt = 0;
+let matches = 0;
+let seeking = null;
+let found = null;
 
 // --- words, numbers and times
 
@@ -155,7 +159,8 @@ function causes(status) {
 function showVerdict(status) {
   const told = list(status.reasons).slice(0, 8).map((reason) => make("li", { dir: "auto", lang: "en" }, clean(reason)));
   const found = causes(status);
-  const state = status.ready !== true ? "bad" : found.length || isStale() ? "warn" : "ok";
+  const judged = { healthy: "ok", needs_a_look: "warn", not_healthy: "bad" }[status.verdict] ?? "bad";
+  const state = judged === "ok" && isStale() ? "warn" : judged;
   const key = isStale() ? "no_news" : { ok: "healthy", warn: "needs_a_look", bad: "not_healthy" }[state];
   byId("verdict").dataset.state = state;
   write(byId("verdict-text"), word(key));
@@ -188,13 +193,15 @@ function showNumbers() {
   const late = amount(orders.oldest_due_seconds);
   if (!isNumber(orders.oldest_due_seconds)) tile("oldest", "–");
   else tile("oldest", late ? duration(late) : word("nothing_late"), late > LATE ? "bad" : late > 60 ? "warn" : "ok");
-  tile("open", number(orders.open));
+  const waiting = amount(orders.awaiting_pin) ? say("awaiting_pin", { n: number(orders.awaiting_pin) }) : "";
+  tile("open", number(orders.open), "", waiting);
   tile("due", number(orders.due));
   tile("overdue", number(orders.overdue), amount(orders.overdue) ? "warn" : "");
   tile("stuck", number(orders.stuck), amount(orders.stuck) ? "bad" : "");
   showDeliveries(dict(shown.events), dict(shown.webhook));
   byId("tile-reviews").hidden = !amount(shown.reviews);
   if (amount(shown.reviews)) tile("reviews", number(shown.reviews), "warn");
+  write(byId("read"), isNumber(orders.read_seconds_ago) ? say("read_ago", { t: duration(orders.read_seconds_ago) }) : "");
   const running = (Date.parse(shown.now) - Date.parse(shown.started_at)) / 1000;
   const version = [clean(shown.version), isNumber(running) ? say("running", { t: duration(running) }) : ""];
   write(byId("version"), version.filter(Boolean).join(" · "));
@@ -218,6 +225,14 @@ function groups(rows) {
     label: isNumber(row.up_to) ? say("up_to", { t: duration(row.up_to) }) : say("over", { t: duration(n ? rows[n - 1].up_to : 0) }),
     count: amount(row.count),
   }));
+}
+
+/** The open orders by age, and those that are not asked about: all of them together are what is open. */
+function ages(orders) {
+  const { unknown_status: unknown, ...skipped } = dict(orders.skipped);
+  const rest = Object.values(skipped).reduce((sum, count) => sum + amount(count), 0);
+  const rows = groups(dicts(orders.by_age));
+  return rest ? [...rows, { label: word("skipped"), count: rest }] : rows;
 }
 
 /** Horizontal bars with their numbers written beside them. Places are percents, so that the text keeps its size. */
@@ -248,7 +263,7 @@ function historyChart(minutes) {
   const points = minutes.map((minute) => `${place(minute).toFixed(1)},${(98 - (amount(minute.open) / most) * 92).toFixed(1)}`).join(" ");
   const ended = minutes.reduce((sum, minute) => sum + amount(minute.ended), 0);
   const label = say("history_label", {
-    m: number(minutes.length), now: number(minutes.at(-1).open), most: number(most), ended: number(ended),
+    m: number(minutes.length), now: number(dict(shown.orders).open), most: number(most), ended: number(ended),
   });
   const svg = draw("svg", { viewBox: "0 0 300 100", preserveAspectRatio: "none", class: "history", role: "img", "aria-label": label });
   for (const minute of minutes) {
@@ -308,7 +323,7 @@ function showMembers() {
 function showCharts() {
   const orders = dict(shown.orders);
   const found = dict(shown.detection_seconds);
-  patch(byId("ages"), orders.open === 0 ? empty("nothing_open") : bars(word("by_age"), groups(dicts(orders.by_age))));
+  patch(byId("ages"), orders.open === 0 ? empty("nothing_open") : bars(word("by_age"), ages(orders)));
   const isKnown = isNumber(found.p50);
   write(byId("quantiles"), isKnown ? say("quantiles", { p50: duration(found.p50), p95: duration(found.p95) }) : "");
   patch(byId("delays"), isKnown ? bars(word("detection"), groups(dicts(found.buckets))) : empty("no_ends"));
@@ -325,16 +340,19 @@ function textOf(row) {
   return fold([...cells, row.key[1], row.state, clean(row.referans)].join("\n"));
 }
 
-/** Fill a table; a row is {key: [attribute, value], state, referans, cells}, its first cell the row's heading. */
-function table(id, heads, rows, nothing, most = Infinity) {
+/**
+ * Fill a table; a row is {key: [attribute, value], state, referans, cells}, its first cell the row's heading. There may be more
+ * than its rows: all is how many.
+ */
+function table(id, heads, rows, nothing, all = rows.length) {
   const { caption, tHead, tBodies } = byId(id);
-  const wanted = fold(byId("search").value);
+  const wanted = id === "found" ? "" : fold(byId("search").value);
   const kept = rows.filter((row) => !wanted || textOf(row).includes(wanted));
+  if (wanted) matches += kept.length;
   const few = kept.slice(0, expanded.has(id) ? kept.length : small.matches ? 6 : 20);
-  const all = number(rows.length) + (rows.length >= most ? "+" : "");
   const none = make("td", { class: "empty", colspan: heads.length, role: "cell" }, word(rows.length ? "nothing_found" : nothing));
   const title = make("span", { class: "unseen" }, `${word(id)}: `);
-  patch(caption, title, make("span", {}, say("shown_of", { n: number(few.length), all })));
+  patch(caption, title, make("span", {}, say("shown_of", { n: number(few.length), all: number(all) })));
   patch(tHead, make("tr", { role: "row" }, ...heads.map((head) => make("th", { scope: "col", role: "columnheader" }, word(head)))));
   patch(tBodies[0], ...(few.length ? few.map((row) => rowOf(row, heads)) : [make("tr", { role: "row" }, none)]));
   caption.hidden = !rows.length;
@@ -398,9 +416,10 @@ function rate(account) {
   return make("span", { class: "rate" }, say("of_limit", { n: number(account.calls_per_second), limit: number(account.limit_per_second) }), meter);
 }
 
-/** How many orders an account has, and below it how many of them its provider does not know. */
+/** How many orders an account has, and below it how many more wait for their PIN, and how many its provider does not know. */
 function ordersOf(account) {
   const cell = make("span", {}, number(account.orders));
+  if (account.awaiting_pin) cell.append(note(say("awaiting_pin", { n: number(account.awaiting_pin) })));
   if (account.odd_orders) cell.append(note(say("odd_orders", { n: number(account.odd_orders) })));
   return cell;
 }
@@ -426,7 +445,13 @@ function showLists() {
       code(problem.order_id, "code id"), mark(problem.kind === "stuck" ? "bad" : "warn", term("kind", problem.kind)),
       why(problem.why), name(problem.account), fromNow(problem.since),
     ],
-  })), "no_problems", MOST_PROBLEMS);
+  })), "no_problems", amount(shown.all_problems));
+  const waiting = dicts(shown.oldest_reviews);
+  byId("waiting-section").hidden = !waiting.length;
+  table("waiting", ["order", "rule", "account", "waits"], waiting.map((review) => ({
+    key: ["data-order", review.order_id], state: String(review.kind),
+    cells: [code(review.order_id, "code id"), why(review.kind), name(review.account), fromNow(review.since)],
+  })), "no_problems", amount(shown.reviews));
   table("recent", ["order", "change", "pin", "account", "at"], dicts(shown.recent).map((recent) => ({
     key: ["data-order", recent.order_id], referans: recent.referans,
     cells: [
@@ -449,7 +474,48 @@ function showSkipped() {
   write(byId("skipped"), told.length ? `${word("skipped")}: ${told.join(" ")}` : "");
 }
 
+/** What the search has found in the database: orders that are in none of the lists. */
+function showFound() {
+  const section = byId("found-section");
+  section.hidden = !found;
+  if (section.hidden) return;
+  const left = list(found.not_searched).map(clean).join(", ");
+  const notes = [found.problem ? say("not_found_out", { why: clean(found.problem) }) : "",
+    found.more ? word("more_found") : "", left ? say("not_searched", { names: left }) : ""];
+  write(byId("found-note"), notes.filter(Boolean).join(" "));
+  table("found", ["order", "status", "account", "age", "next_check", "rule"], dicts(found.orders).map((order) => ({
+    key: ["data-order", order.order_id],
+    cells: [
+      code(order.order_id, "code id"), code(order.status), name(order.account), fromNow(order.sent_at),
+      fromNow(order.next_at), order.why ? why(order.why) : "–",
+    ],
+  })), "nothing_in_database");
+}
+
+/** Look into the database for what no list has: once the typing has paused, or at once where somebody presses Enter. */
+function seek(isAtOnce) {
+  clearTimeout(seeking);
+  const typed = byId("search").value.trim();
+  found = null;
+  showFound();
+  const isWanted = isAtOnce ? typed !== "" : typed.length >= SHORTEST_NAME && !matches;
+  if (isWanted) seeking = setTimeout(() => find(typed), isAtOnce ? 0 : SEEK_AFTER);
+}
+
+async function find(typed) {
+  try {
+    const answer = await fetch(`api/find?q=${encodeURIComponent(typed)}`, { cache: "no-store", signal: AbortSignal.timeout(POLL_EVERY) });
+    if (byId("search").value.trim() !== typed) return;
+    if (answer.status === 429) seeking = setTimeout(() => find(typed), 1000);
+    else if (answer.ok) found = dict(await answer.json());
+    showFound();
+  } catch (error) {
+    console.info("no answer:", error.name);
+  }
+}
+
 function showTables() {
+  matches = 0;
   showAccounts();
   showMembers();
   showTiming();
@@ -514,7 +580,12 @@ for (const place of document.querySelectorAll("[data-word]")) place.textContent 
 for (const place of document.querySelectorAll("[data-label]")) place.setAttribute("aria-label", word(place.dataset.label));
 document.querySelector(`nav a[lang="${lang}"]`)?.setAttribute("aria-current", "true");
 document.addEventListener("visibilitychange", followVisibility);
-byId("search").addEventListener("input", () => shown && showTables());
+byId("search").addEventListener("input", () => {
+  if (!shown) return;
+  showTables();
+  seek(false);
+});
+byId("search").addEventListener("keydown", (event) => { if (event.key === "Enter") seek(true); });
 setInterval(showFreshness, 1000);
 setInterval(keepUp, POLL_EVERY);
 followVisibility();

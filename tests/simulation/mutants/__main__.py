@@ -1,4 +1,4 @@
-"""``make mutants``: plant each bug, and say after how many seeds it was seen."""
+"""``make mutants``: plant each bug, and report after how many seeds it was detected."""
 
 import os
 import re
@@ -16,7 +16,10 @@ _BROKE = re.compile(r"^seed (\d+): (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: in ``file``, ``old`` (which stands there once) becomes ``new``; ``also`` elsewhere, where two places guard."""
+    """A bug: in ``file``, ``old`` (which occurs there once) becomes ``new``.
+
+    ``also`` changes a second place, if two places guard.
+    """
 
     name: str
     file: str
@@ -26,7 +29,7 @@ class Mutant:
 
     @property
     def changes(self) -> list[tuple[str, str, str]]:
-        """All of them: in which file what becomes what."""
+        """Return all changes: the file, the old text and the new."""
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
@@ -39,13 +42,13 @@ MUTANTS = (
     ),
     Mutant(
         "an answer about an old reference is believed",
-        "shop/ledger.py",
-        "!= finding.order.referans.strip()",
-        '!= (row["referans"] or "").strip()',
+        "shop/writing/row_writer.py",
+        "!= finding.order.reference.strip()",
+        '!= (row["reference"] or "").strip()',
     ),
     Mutant(
         "a refused question is a cancellation",
-        "providers/znet_parser.py",
+        "providers/znet/parser.py",
         "else Refused(code, message)",
         "else Cancelled(message)",
     ),
@@ -63,7 +66,7 @@ MUTANTS = (
     ),
     Mutant(
         "the database's clock is ignored",
-        "watch/board.py",
+        "watch/context.py",
         "before, self.read_at = self.read_at, (now, at)",
         "before, self.read_at = self.read_at, (self.clock.time(), at)",
     ),
@@ -87,88 +90,93 @@ MUTANTS = (
     ),
     Mutant(
         "a locked row's answer is dropped",
-        "watch/writer.py",
-        '            self._hold(finding, _LONGEST_LOCKED, "somebody else holds the row", alone=False)\n            return',
+        "watch/write_queue.py",
+        '            self._hold(finding, _LONGEST_LOCKED, "another session holds the row", alone=False)\n            return',
         "            self.backlog.done(finding)\n            return",
     ),
     Mutant(
         "an outage of the database loses the batch",
-        "watch/writer.py",
+        "watch/write_queue.py",
         "return isinstance(error, ShopError) and not isinstance(error, RowRejectedError)",
         "return False",
     ),
-    Mutant("Retry-After is obeyed for ever", "core/gate.py", "min(retry_after, LONGEST_RETRY_AFTER)", "retry_after"),
+    Mutant(
+        "Retry-After is obeyed for ever",
+        "core/gate.py",
+        "min(retry_after, LONGEST_RETRY_AFTER)",
+        "retry_after",
+    ),
     Mutant(
         "a probe that is not understood is never handed back",
-        "watch/judgement.py",
+        "watch/answer_handler.py",
         "account.gate.shut(now, reason, probe=probe, grows=grows)",
         "account.gate.shut(now, reason, probe=False, grows=grows)",
     ),
     Mutant(
         "one PIN goes to two orders",
-        "shop/pins.py",
+        "shop/writing/pins.py",
         "                refused[one.order_id] = owner",
         "                refused.pop(one.order_id, None) or owner",
     ),
     Mutant(
         "a code is claimed for the account, and not for its login",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "self.logins.of(finding.account),",
         "(finding.account,),",
     ),
     Mutant(
         "any PIN closes what is open about that of another dispatch",
-        "shop/order_recorder.py",
-        "(same := await self._ledger.codes.brought(connection, digests))",
+        "shop/writing/order_writer.py",
+        "(same := await self._row_writer.codes.brought(connection, digests))",
         "(same := set(digests))",
     ),
     Mutant(
         "an answer of another account is believed",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         'row["own"] is not None and row["own"] != finding.account',
         "False",
     ),
     Mutant(
         "a PIN of another dispatch is dropped",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "review=_OTHER_DISPATCH if finding.pin is not None else None",
         "review=None",
     ),
     Mutant(
         "a PIN for an ended order is dropped",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "StuckReason.PIN_FOR_ENDED if finding.pin is not None and not finding.by_person else None",
         "None",
     ),
     Mutant(
         "the attempt before is believed although the order was sent anew",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "return is_moved or (noted.touched > 0",
         "return False and (noted.touched > 0",
     ),
     Mutant(
         "the attempt before is believed once the new time is noted",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         'finding.seen_at - row["sent_at"] < self.rules.first_check',
         "False",
     ),
     Mutant(
         "one of two orders with one reference is believed",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "if not is_end or noted is None or noted.meant or not noted.twins:",
         "if not is_end or noted is None or noted.meant or noted.twins:",
     ),
     Mutant(
         "only open orders count as having the same reference",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         'twin.root != row["root"] and not',
         'twin.is_open and twin.root != row["root"] and not',
     ),
     Mutant(
         "an order is asked about before its dispatch is noted",
-        "watch/rereading.py",
-        "return entry.referans is None or not entry.registered or is_old",
-        "return entry.referans is None or is_old",
+        "watch/refresh.py",
+        "return not entry.registered or is_old",
+        "return is_old",
     ),
     Mutant(
         "an order that was moved is asked on as before",
@@ -178,15 +186,15 @@ MUTANTS = (
     ),
     Mutant(
         "an event does not say whose it is",
-        "shop/ledger.py",
-        "return source, cause, finding.account or CONFIGURED",
-        "return source, cause, CONFIGURED",
+        "shop/writing/parameters.py",
+        "lambda c: c.finding.account or CONFIGURED",
+        "lambda c: CONFIGURED",
     ),
     Mutant(
         "a PIN that came late is forgotten",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         "added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)",
-        "added: list[Result] = []",
+        "added: list[WriteResult] = []",
     ),
     Mutant(
         "a page counts as delivered",
@@ -209,8 +217,8 @@ MUTANTS = (
     Mutant(
         "a new password is not taken over",
         "watch/routing.py",
-        "return integration.base_url, integration.kod, integration.sifre",
-        "return integration.base_url, integration.kod, integration.kod",
+        "integration.kod, integration.sifre, integration.proxy,",
+        "integration.kod, integration.kod, integration.proxy,",
     ),
     Mutant(
         "a mended login waits as long as the gate",
@@ -232,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "a pause goes by the account's name",
-        "watch/look.py",
+        "watch/scan_run.py",
         "pauses.get(key)",
         "pauses.get(account.name)",
     ),
@@ -244,7 +252,7 @@ MUTANTS = (
     ),
     Mutant(
         "an end that was posted is withdrawn",
-        "shop/reopening.py",
+        "shop/writing/reopening.py",
         "        if not done:\n",
         "        if done is None:\n            return\n        if not done:\n",
     ),
@@ -262,7 +270,7 @@ MUTANTS = (
     ),
     Mutant(
         "who goes by other settings asks all the same",
-        "watch/accord.py",
+        "watch/settings_guard.py",
         "before, self.problem = self.problem, problem_of(agreement.differing)",
         'before, self.problem = self.problem, ""',
     ),
@@ -274,7 +282,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was learned asks more seldom than the cap",
-        "core/timing/choice.py",
+        "timing/planner.py",
         "return Next(min(age + gap, self",
         "return Next(min(age + 9 * gap, self",
     ),
@@ -292,25 +300,25 @@ MUTANTS = (
     ),
     Mutant(
         "a cancellation is confirmed without its wait",
-        "watch/confirmation.py",
+        "watch/cancellations.py",
         "if before is not None and now - before >= self._confirm:",
         "if before is not None:",
     ),
     Mutant(
         "a cancellation is not withdrawn by what comes between",
-        "watch/confirmation.py",
+        "watch/cancellations.py",
         "                entry.note(cancelled_at=None)\n",
         "",
     ),
     Mutant(
         "a late PIN is written over one that is there",
-        "shop/ledger.py",
+        "shop/writing/row_writer.py",
         '        return is_no_pin(row["pin"], self.rules.no_pin)',
         "        return True",
         also=(
             "core/decision.py",
-            "answer.pin is None or not is_no_pin(row.pin, rules.no_pin):",
-            "answer.pin is None:",
+            "answer.pin is None or not is_no_pin(row.pin, rules.no_pin)",
+            "answer.pin is None",
         ),
     ),
     Mutant(
@@ -321,19 +329,19 @@ MUTANTS = (
     ),
     Mutant(
         "the event of a late PIN moves money",
-        "shop/event_sql.py",
+        "shop/writing/event_sql.py",
         "c.is_late OR COALESCE(t.before, false), c.outcome",
         "COALESCE(t.before, false), c.outcome",
     ),
     Mutant(
         "the second request of a question does not count in the pace",
-        "watch/judgement.py",
+        "watch/answer_handler.py",
         "if reply.requests > 1:",
         "if reply.requests > 2:",
     ),
     Mutant(
         "the brake counts accounts, and not logins",
-        "shop/brake.py",
+        "shop/writing/brake.py",
         "accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})",
         "accounts = sorted({r.finding.account for r in ends})",
     ),
@@ -346,8 +354,8 @@ MUTANTS = (
     Mutant(
         "the brake lets through although the controls read cancelled",
         "core/brake.py",
-        "        return CANCELLED\n",
-        "        return FINE\n",
+        "return CANCELLED",
+        "return FINE",
     ),
     Mutant(
         "the brake never trips",
@@ -357,9 +365,9 @@ MUTANTS = (
     ),
     Mutant(
         "what was sent before the first start is ended by its age",
-        "shop/ledger.py",
-        'finding.vouched and not (row["sent_at"] is not None and row["sent_at"] < held)',
-        "finding.vouched",
+        "shop/writing/row_writer.py",
+        'and not (row["sent_at"] is not None and row["sent_at"] < held)',
+        "",
     ),
     Mutant(
         "what was sent long before the first start is asked about",
@@ -375,9 +383,9 @@ MUTANTS = (
     ),
     Mutant(
         "an order that is not known is never asked again",
-        "watch/judgement.py",
-        "        else:\n            self._board.again(entry)\n\n",
-        "        else:\n            self._board.plan(entry, None if entry.is_odd else self._board.next_time(entry))\n\n",
+        "watch/answer_handler.py",
+        "        else:\n            self._context.again(entry)\n\n",
+        "        else:\n            self._context.plan(entry, None if entry.is_odd else self._context.next_time(entry))\n\n",
     ),
     Mutant(
         "what is not known fails without evidence",
@@ -393,32 +401,110 @@ MUTANTS = (
     ),
     Mutant(
         "an end is written although a person holds them",
-        "shop/ledger.py",
-        "        results = await self._without_paused(connection, results, ended)\n",
+        "shop/writing/row_writer.py",
+        "return await self._without_paused(connection, results, ended), standing",
+        "return results, standing",
+    ),
+    Mutant(
+        "it is ready although the orders cannot be read",
+        "tell/readiness.py",
+        "if self._clock.monotonic() - looked_at > limit:",
+        "if self._clock.monotonic() - looked_at > 1e9 * limit:",
+    ),
+    Mutant(
+        "it is ready although every write is refused",
+        "core/standstill.py",
+        "if not long_ago or len(self._refused) + len(waiting) < FEWEST:",
+        "if not waiting or len(waiting) < FEWEST:",
+    ),
+    Mutant(
+        "it is not ready when the first answer comes after a quiet minute",
+        "watch/write_queue.py",
+        "        if not self.backlog.free.total():\n            self._progress.made()\n",
         "",
     ),
+    Mutant(
+        "it is not ready while an account of several is shut",
+        "tell/readiness.py",
+        "if any(account.is_well(now) for account in accounts):",
+        "if accounts and all(account.is_well(now) for account in accounts):",
+    ),
+    Mutant(
+        "the page shows the most reviews there ever were",
+        "watch/discovery.py",
+        "self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews",
+        "self._state.events_waiting, self._state.reviews = scan.waiting, max(scan.reviews, self._state.reviews)",
+    ),
+    Mutant(
+        "the page shows the events of the first look",
+        "watch/discovery.py",
+        "self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews",
+        "self._state.events_waiting, self._state.reviews = self._state.events_waiting or scan.waiting, scan.reviews",
+    ),
+    Mutant(
+        "the most open orders there ever were are reported",
+        "watch/discovery.py",
+        "self._state.open = run.found + self._apart.left_alone",
+        "self._state.open = max(self._state.open, run.found + self._apart.left_alone)",
+    ),
+    Mutant(
+        "the page shows when an account was understood first",
+        "watch/account_health.py",
+        "account.answered_at = self._context.now()",
+        "account.answered_at = account.answered_at or self._context.now()",
+    ),
+    Mutant(
+        "the page shows the PIN",
+        "tell/history.py",
+        '"has_pin": write.pin is not None,',
+        '"has_pin": write.pin.reveal() if write.pin else "",',
+    ),
+    Mutant(
+        "an order that the shop gives another time at each save is never asked about",
+        "watch/intake.py",
+        "if before != (order.reference, account, order.awaits_pin):",
+        "if before != (order.reference, account, order.awaits_pin) or sent_at != order.sent_at:",
+    ),
 )
+
+
+def places_of(text: str, old: str) -> list[tuple[int, int]]:
+    """Return the position of ``old`` in ``text``, regardless of line breaks."""
+    pattern = r"\s*".join(
+        rf"(?:,\s*)?{re.escape(sign)}" if sign in ")]}" else re.escape(sign)
+        for sign in old
+        if not sign.isspace()
+    )
+    # A match that begins with a line's indentation replaces that too.
+    before, after = (r" *" if sign.isspace() else "" for sign in (old[0], old[-1]))
+    return [found.span() for found in re.finditer(f"{before}{pattern}{after}", text)]
 
 
 def planted(mutant: Mutant, folder: Path) -> None:
     """Copy the package and plant the bug.
 
     Raises:
-        ValueError: what it changes is not there, or not once.
+        ValueError: the old text is missing, or occurs more than once.
     """
-    shutil.copytree(ROOT / "order_monitor", folder / "order_monitor", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "order_monitor",
+        folder / "order_monitor",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for file, old, new in mutant.changes:
         path = folder / "order_monitor" / file
         text = path.read_text()
-        if text.count(old) != 1:
-            msg = f"{mutant.name}: it can no longer be planted in {file} ({text.count(old)} places)"
+        places = places_of(text, old)
+        if len(places) != 1:
+            msg = f"{mutant.name}: it can no longer be planted in {file} ({len(places)} places)"
             raise ValueError(msg)
-        path.write_text(text.replace(old, new))
+        begin, end = places[0]
+        path.write_text(f"{text[:begin]}{new}{text[end:]}")
 
 
 def seen(mutant: Mutant, seeds: int = SEEDS) -> tuple[int, str]:
-    """Return the first seed that breaks with the bug, and how; -1 where none does."""
+    """Return the first seed that breaks with the bug, and how; -1 if none does."""
     with tempfile.TemporaryDirectory() as folder:
         planted(mutant, Path(folder))
         done = subprocess.run(
@@ -442,7 +528,9 @@ def main() -> int:
     for mutant in MUTANTS:
         seed, how = seen(mutant)
         missed += seed < 0
-        sys.stdout.write(f"{'MISSED' if seed < 0 else f'seed {seed:3}'}  {mutant.name}: {how[:110]}\n")
+        sys.stdout.write(
+            f"{'MISSED' if seed < 0 else f'seed {seed:3}'}  {mutant.name}: {how[:110]}\n"
+        )
         sys.stdout.flush()
     sys.stdout.write(f"{len(MUTANTS) - missed} of {len(MUTANTS)} seen within {SEEDS} seeds\n")
     return 1 if missed else 0

@@ -1,0 +1,1 @@
+"""The client API of barakat and apstore: JSON, many orders per call."""

@@ -1,0 +1,519 @@
+"""One question, one connection, one answer: an HTTP/1.1 transport for httpx that uses no connection
+twice.
+
+An answer contains no reference, so only its connection shows which order it is about. On a reused
+connection a surplus response (from a proxy or server, or appended to the last one) would be read as
+the next order's answer, and one that arrives just after the next question cannot be distinguished
+from the real answer. Here such a response is dropped with its connection. Data that arrives before
+the question was sent is not an answer to it either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, cast
+
+import h11
+import httpx
+
+from order_monitor.core.proxy import Proxy
+from order_monitor.providers.http.address_guard import is_loopback
+from order_monitor.providers.http.failures import (
+    PROXY_FAILED,
+    PROXY_UNREACHABLE,
+    RESOLVER_FAILED,
+    ExhaustedError,
+    NotResolvedInTimeError,
+    ProxyFailedError,
+    exhausted,
+)
+from order_monitor.providers.http.resolver import Resolve, addresses_of
+from order_monitor.providers.http.response_head import HeadReader
+from order_monitor.providers.http.tunnel import ask_for_tunnel, refusal
+from order_monitor.providers.http.wire import Wire
+
+RACE_DELAY: Final = 0.25
+"""Seconds after which the next of several addresses is tried in parallel with the earlier ones (RFC
+8305, 5).
+"""
+
+HEAD_LIMIT: Final = 65_536
+"""Maximum bytes of a response's head together with the interim heads before it."""
+
+_FRAMING_LIMIT: Final = 131_072
+"""Maximum bytes that may come with a body without being part of it: its chunk sizes."""
+
+FORWARDED: Final = "forwarded"
+"""Extension key of a response that came through a proxy which could have written it itself."""
+
+_CLOSE: Final = (b"Connection", b"close")
+_CERTIFICATE_REASONS: Final = {
+    9: "certificate_not_yet_valid",
+    10: "certificate_expired",
+    18: "certificate_self_signed",
+    19: "certificate_self_signed",
+    2: "certificate_unknown_issuer",
+    20: "certificate_unknown_issuer",
+    21: "certificate_unknown_issuer",
+    62: "certificate_wrong_host",
+    64: "certificate_wrong_host",
+    66: "certificate_key_too_small",
+    67: "certificate_key_too_small",
+    68: "certificate_weak_signature",
+}
+"""OpenSSL's verification results (X509_V_ERR_…), grouped by what a person would do about them."""
+
+_UNKNOWN: Final = (20, 21)
+_LACKS_INTERMEDIATE: Final = "lacks_intermediate"
+
+
+CERTIFICATE_WORDS: Final = {
+    "certificate_not_yet_valid": "the server's certificate is not valid yet, or this machine's clock is wrong",
+    "certificate_expired": "the server's certificate has expired",
+    "certificate_self_signed": "the server's certificate, or its CA's, is signed by itself and not trusted here",
+    "certificate_missing_intermediate": "the server sends its certificate without the intermediate one that leads to a trusted"
+    " authority: it must send the whole chain",
+    "certificate_unknown_issuer": "the server's certificate is signed by an authority that is not trusted here, or by an"
+    " intermediate certificate that the server does not send",
+    "certificate_key_too_small": "the key of the server's certificate, or of its CA's, is too small to be safe (1024 bit):"
+    " it needs a new one of 2048 bit or more",
+    "certificate_weak_signature": "the server's certificate, or its CA's, is signed in a way that is no longer safe (SHA-1,"
+    " MD5): it needs a new one",
+    "certificate_wrong_host": "the server's certificate is for another name than the one in base_url",
+    "certificate_invalid": "the server's certificate is not accepted",
+}
+"""Each reason in words."""
+
+
+class CertificateRefusedError(httpx.TransportError):
+    """The server's certificate is not trusted; the text is a key of `CERTIFICATE_WORDS`."""
+
+
+class TlsFailedError(httpx.TransportError):
+    """The TLS handshake failed: often a server without TLS, or a very old one."""
+
+
+def trusting(ca_file: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the public authorities and those in ``ca_file`` (PEM).
+
+    Raises:
+        OSError: the file cannot be read, or contains no certificate.
+    """
+    context = httpx.create_ssl_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+class _Tls(ssl.SSLObject):
+    """A TLS session that inspects the received certificates when they are rejected; afterwards they
+    are no longer available.
+    """
+
+    def do_handshake(self) -> None:
+        """Perform the handshake.
+
+        Raises:
+            ssl.SSLCertVerificationError: with the attribute `_LACKS_INTERMEDIATE` true if the
+                intermediate certificate is missing.
+        """
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            setattr(
+                error, _LACKS_INTERMEDIATE, error.verify_code in _UNKNOWN and self._came_alone()
+            )
+            raise
+
+    def _came_alone(self) -> bool:
+        """Whether the server sent a single certificate that names a URL for its issuer's, as
+        certificates of public authorities must.
+        """
+        # Not public before Python 3.13, where it returns raw bytes. If it is not available, the
+        # reason stays unknown.
+        with suppress(Exception):
+            [only] = self._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+            return bool(only.get_info().get("caIssuers"))
+        return False
+
+
+def _reason_of(error: ssl.SSLCertVerificationError) -> str:
+    if getattr(error, _LACKS_INTERMEDIATE, False):
+        return "certificate_missing_intermediate"
+    return _CERTIFICATE_REASONS.get(error.verify_code, "certificate_invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRoute:
+    """The route through a proxy. ``resolve`` finds the proxy's own address.
+
+    With ``takes_names`` the proxy gets the provider's host name; otherwise an address that was
+    resolved, and checked, here.
+    """
+
+    proxy: Proxy
+    resolve: Resolve = addresses_of
+    takes_names: bool = True
+
+
+class FreshConnections(httpx.AsyncBaseTransport):
+    """Opens a connection for each request and closes it with the response."""
+
+    def __init__(
+        self,
+        verify: ssl.SSLContext,
+        resolve: Resolve = addresses_of,
+        proxy_route: ProxyRoute | None = None,
+    ) -> None:
+        """Verify servers with ``verify``, which is shared because creating one costs more than a
+        request.
+
+        Connect only to what ``resolve`` returns; use the ``proxy_route``, if given, for any host
+        other than this machine.
+        """
+        verify.sslobject_class = _Tls
+        self._verify = verify
+        self._resolve = resolve
+        self._proxy_route = proxy_route
+        self._good: dict[str, str] = {}
+        self._bad: dict[str, str] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request`` and return the response with its body unread.
+
+        Raises:
+            httpx.ConnectError: no server answers; the request was not sent.
+            httpx.ConnectTimeout: the same.
+            NamedFailureError: the resolver or the proxy failed, or this machine has run out of
+                something.
+            CertificateRefusedError: the server's certificate is not trusted.
+            TlsFailedError: the TLS handshake failed.
+            httpx.TransportError: the exchange failed; whether the request arrived is unknown.
+        """
+        seconds = request.extensions.get("timeout", {}).get("connect")
+        wire = await self.connect(request.url, seconds)
+        exchange = WireExchange(
+            wire,
+            self._proxy_route.proxy
+            if self._proxy_route and self._is_forwarded(request.url)
+            else None,
+        )
+        try:
+            return await exchange.ask(request)
+        except BaseException:
+            exchange.close()
+            raise
+
+    async def connect(self, url: httpx.URL, seconds: float | None) -> Wire:
+        """Open a connection to the server of ``url`` within ``seconds``, None for as long as it
+        takes.
+
+        Raises:
+            As `handle_async_request`, before the request is sent.
+        """
+        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        if self._proxy_route is not None and not is_loopback(url.host):
+            return await self._through_proxy(self._proxy_route, url, deadline)
+        return await self._direct(url, await self._addresses(url, deadline), deadline)
+
+    async def _direct(self, url: httpx.URL, addresses: list[str], deadline: float | None) -> Wire:
+        async with _until(deadline, httpx.ConnectTimeout("no connection in time")):
+            wire = await self._first(url.host, _port_of(url), addresses)
+            if url.scheme == "https":
+                try:
+                    await self._secured(wire, url.host)
+                except BaseException:
+                    # A host that accepts connections but then stays silent must not remain the
+                    # first choice.
+                    self._bad[url.host] = self._good.pop(url.host, "")
+                    raise
+            return wire
+
+    async def _addresses(self, url: httpx.URL, deadline: float | None) -> list[str]:
+        async with _until(deadline, NotResolvedInTimeError(RESOLVER_FAILED)):
+            return await self._resolve(url.host, _port_of(url))
+
+    # --- through a proxy
+
+    def _is_forwarded(self, url: httpx.URL) -> bool:
+        """Whether the proxy gets the request itself, not a tunnel, as is usual without TLS."""
+        proxy_route = self._proxy_route
+        is_plain = url.scheme == "http" and not is_loopback(url.host)
+        return (
+            proxy_route is not None
+            and is_plain
+            and not proxy_route.proxy.is_socks
+            and proxy_route.takes_names
+        )
+
+    async def _through_proxy(
+        self, proxy_route: ProxyRoute, url: httpx.URL, deadline: float | None
+    ) -> Wire:
+        hosts = [url.raw_host.decode("ascii")]
+        if not proxy_route.takes_names:
+            # IPv4 first: every proxy has it, and whether this one has IPv6 is not known here.
+            hosts = sorted(await self._addresses(url, deadline), key=lambda address: ":" in address)
+            if all(map(is_loopback, hosts)):
+                return await self._direct(url, hosts, deadline)
+        *others, last = hosts
+        for host in others:
+            with suppress(ProxyFailedError):
+                return await self._tunnel(proxy_route, url, host, deadline)
+        return await self._tunnel(proxy_route, url, last, deadline)
+
+    async def _tunnel(
+        self, proxy_route: ProxyRoute, url: httpx.URL, host: str, deadline: float | None
+    ) -> Wire:
+        """Return a wire to ``host`` through the proxy, or to the proxy if it gets the request
+        itself.
+        """
+        wire = await self._to_proxy(proxy_route, deadline)
+        if self._is_forwarded(url):
+            return wire
+        try:
+            async with _until(deadline, ProxyFailedError(PROXY_FAILED)):
+                await ask_for_tunnel(wire, proxy_route.proxy, host, _port_of(url))
+            async with _until(deadline, httpx.ConnectTimeout("no connection in time")):
+                return await self._secured(wire, url.host) if url.scheme == "https" else wire
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, httpx.ReadError):
+                raise ProxyFailedError(PROXY_FAILED) from None
+            raise
+
+    async def _to_proxy(self, proxy_route: ProxyRoute, deadline: float | None) -> Wire:
+        proxy = proxy_route.proxy
+        async with _until(deadline, ProxyFailedError(PROXY_UNREACHABLE)):
+            try:
+                addresses = await proxy_route.resolve(proxy.host, proxy.port)
+                wire = await self._first(proxy.host, proxy.port, addresses)
+                return await self._secured(wire, proxy.host) if proxy.scheme == "https" else wire
+            except ExhaustedError:
+                raise
+            except (
+                httpx.ConnectError,
+                httpx.ConnectTimeout,
+                CertificateRefusedError,
+                TlsFailedError,
+            ):
+                raise ProxyFailedError(PROXY_UNREACHABLE) from None
+
+    # --- one connection
+
+    async def _first(self, host: str, port: int, addresses: Sequence[str]) -> Wire:
+        """Connect to the first of ``addresses`` that answers: the one that answered last time, then
+        the families in turn (RFC 8305).
+        """
+        good, bad = self._good.get(host), self._bad.get(host)
+        ordered = sorted(_in_turn(addresses), key=lambda address: (address == bad, address != good))
+        address, wire = await _raced(ordered, lambda one: _open(one, port))
+        self._good[host] = address
+        return wire
+
+    async def _secured(self, wire: Wire, host: str) -> Wire:
+        """Return ``wire`` with TLS; close it if the handshake fails."""
+        try:
+            await wire.secure(self._verify, host)
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise CertificateRefusedError(_reason_of(error)) from None
+            if isinstance(error, ssl.SSLError):
+                raise TlsFailedError("no TLS connection") from None
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise exhausted(error) or httpx.ConnectError(type(error).__name__) from None
+            raise
+        return wire
+
+
+@asynccontextmanager
+async def _until(deadline: float | None, error: httpx.TransportError) -> AsyncIterator[None]:
+    """Raise ``error`` if the block has not ended by ``deadline`` (seconds of the loop's clock)."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise error from None
+
+
+def _port_of(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _in_turn(addresses: Sequence[str]) -> list[str]:
+    """Return the addresses with the families alternating, starting with the first one's family."""
+    kinds = [":" in address for address in addresses]
+    families = [
+        [a for a, kind in zip(addresses, kinds, strict=True) if kind is is_first]
+        for is_first in (kinds[0], not kinds[0])
+    ]
+    return [
+        address
+        for pair in itertools.zip_longest(*families)
+        for address in pair
+        if address is not None
+    ]
+
+
+async def _open(address: str, port: int) -> Wire:
+    """Connect to one address.
+
+    Raises:
+        httpx.ConnectError: nothing listens there.
+        httpx.ConnectTimeout: the connection took too long.
+        ExhaustedError: this machine has run out of something.
+    """
+    try:
+        _, wire = await asyncio.get_running_loop().create_connection(Wire, address, port)
+    except TimeoutError:
+        raise httpx.ConnectTimeout("no connection in time") from None
+    except OSError as error:
+        raise exhausted(error, address) or httpx.ConnectError(type(error).__name__) from None
+    return wire
+
+
+async def _raced(
+    addresses: Sequence[str], connect: Callable[[str], Awaitable[Wire]]
+) -> tuple[str, Wire]:
+    """Return the first connection that succeeds, and its address.
+
+    Each address gets a head start before the next. asyncio's own race loses a socket when it is
+    cancelled.
+    """
+    if len(addresses) == 1:
+        return addresses[0], await connect(addresses[0])
+    waiting, errors = list(addresses), list[BaseException]()
+    tries: dict[asyncio.Future[Wire], str] = {}
+    try:
+        while waiting or tries:
+            if waiting:
+                address = waiting.pop(0)
+                tries[asyncio.ensure_future(connect(address))] = address
+            done, _ = await asyncio.wait(
+                tries, timeout=RACE_DELAY if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in done:
+                if (error := one.exception()) is None:
+                    return tries.pop(one), one.result()
+                errors.append(error)
+                del tries[one]
+    finally:
+        for late in tries:
+            late.add_done_callback(_close_late)
+            late.cancel()
+    raise next((error for error in errors if not isinstance(error, ExhaustedError)), errors[0])
+
+
+def _close_late(done: asyncio.Future[Wire]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        done.result().close()
+
+
+_PROXY_SIGNS: Final = frozenset({b"proxy-authenticate", b"x-squid-error"})
+
+
+class WireExchange(httpx.AsyncByteStream):
+    """One request and its response over one wire; iterating it yields the response's body."""
+
+    def __init__(self, wire: Wire, forwarding: Proxy | None = None) -> None:
+        """Use ``wire`` alone; ``forwarding`` is the proxy at its other end that gets the request
+        itself.
+        """
+        self._wire = wire
+        self._forwarding = forwarding
+        self._came = 0
+        self._body = 0
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._head = HeadReader(HEAD_LIMIT)
+
+    async def ask(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; return its response as soon as the head is complete."""
+        # One iteration of the loop delivers anything the server sent unasked.
+        await asyncio.sleep(0)
+        if self._wire.spoke_first:
+            raise httpx.RemoteProtocolError("the server spoke before it was asked")
+        self._wire.send(self._written(request, await request.aread()))
+        event = await self._next()
+        while isinstance(event, h11.InformationalResponse):
+            event = await self._next()
+        if not isinstance(event, h11.Response):
+            raise httpx.RemoteProtocolError("no response")
+        headers = event.headers.raw_items()
+        if self._forwarding is None:
+            return httpx.Response(event.status_code, headers=headers, stream=self)
+        if _is_the_proxys(event.status_code, headers):
+            raise ProxyFailedError(refusal(event.status_code))
+        return httpx.Response(
+            event.status_code, headers=headers, stream=self, extensions={FORWARDED: True}
+        )
+
+    def _written(self, request: httpx.Request, body: bytes) -> bytes:
+        headers = [
+            (name, value) for name, value in request.headers.raw if name.lower() != b"connection"
+        ]
+        target = request.url.raw_path
+        if self._forwarding is not None:
+            target = b"http://" + request.url.netloc + target
+            login = self._forwarding.authorization()
+            headers += [(b"Proxy-Authorization", login)] if login is not None else []
+        try:
+            head = h11.Request(method=request.method, target=target, headers=[*headers, _CLOSE])
+            parts = (
+                [head, h11.Data(data=body), h11.EndOfMessage()]
+                if body
+                else [head, h11.EndOfMessage()]
+            )
+            return b"".join(self._http.send(part) or b"" for part in parts)
+        except h11.LocalProtocolError:
+            raise httpx.LocalProtocolError("the request cannot be written") from None
+
+    async def _next(self) -> h11.Event | type[h11.PAUSED]:
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                await self._read_on()
+        except (h11.RemoteProtocolError, ValueError):
+            raise httpx.RemoteProtocolError("not HTTP, or cut short") from None
+        return cast("h11.Event | type[h11.PAUSED]", event)
+
+    async def _read_on(self) -> None:
+        # h11 has returned everything it was fed except an unfinished line.
+        if self._came - self._body > HEAD_LIMIT + _FRAMING_LIMIT:
+            raise httpx.RemoteProtocolError("too much around the body")
+        data = await self._wire.receive()
+        ready = self._head.feed(data)
+        self._came += len(ready)
+        if ready:
+            self._http.receive_data(ready)
+        if not data:
+            self._http.receive_data(b"")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives."""
+        while isinstance(event := await self._next(), h11.Data):
+            self._body += len(event.data)
+            yield bytes(event.data)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._wire.close()
+
+
+def _is_the_proxys(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a proxy that got the request answered it itself, as far as the answer shows.
+
+    An error status alone does not show it. Such an answer counts as the proxy's: then it is a
+    network failure and nothing is read from it. Only a provider's 429 is believed.
+    """
+    if status not in (200, 429):
+        return True
+    names = {name.lower(): value.lower() for name, value in headers}
+    return bool(_PROXY_SIGNS & names.keys()) or b"error=" in names.get(b"proxy-status", b"")

@@ -1,0 +1,20 @@
+"""The kinds of provider that can be asked. To add one: a folder next to this file, a line in
+`KINDS`, and the shop's word for it in `order_monitor.core.login.KIND_OF`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from order_monitor.core.login import CLIENT_API, INTERNAL, ZNET
+from order_monitor.providers.client_api.kind import CLIENT_API_KIND
+from order_monitor.providers.kind import Kind
+from order_monitor.providers.tenant.kind import TENANT_KIND
+from order_monitor.providers.znet.kind import ZNET_KIND
+
+KINDS: Final[Mapping[str, Kind]] = {
+    ZNET: ZNET_KIND,
+    CLIENT_API: CLIENT_API_KIND,
+    INTERNAL: TENANT_KIND,
+}

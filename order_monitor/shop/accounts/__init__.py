@@ -1,0 +1,1 @@
+"""The shop's accounts, their logins, and their pauses."""

@@ -1,0 +1,38 @@
+"""Names of PostgreSQL's advisory locks, and detection of an older version's locks."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+from order_monitor.shop.database import Connection
+
+OLD_MEMBER: Final = "a member"
+"""The mark of versions that locked accounts by name; which accounts they hold is unknown."""
+
+OLDER_VERSION: Final = "a process of version 0.1 works on the same table: stop all of that version, migrate, start this one"
+
+_IS_OLDER: Final = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+async def is_older_there(connection: Connection, table: str) -> bool:
+    """Whether a cluster member of version 0.1 works on ``table`` (with its schema)."""
+    return bool(await connection.fetchval(_IS_OLDER, lock_class(table, OLD_MEMBER)))
+
+
+def lock_class(space: str, mark: str) -> int:
+    """Return the 31 bits that all locks of one ``mark`` share."""
+    return lock_number(space, mark) & 0x7FFFFFFF
+
+
+def lock_number(space: str, key: str) -> int:
+    """Return the 64-bit number of a lock in PostgreSQL.
+
+    With a million accounts, the chance that any two share a number is 1 in 30 million.
+    """
+    return int.from_bytes(
+        blake2b(f"order-monitor\0{space}\0{key}".encode(), digest_size=8).digest(), signed=True
+    )

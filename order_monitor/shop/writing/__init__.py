@@ -1,0 +1,1 @@
+"""Every statement that writes orders, and the decisions on the locked rows."""

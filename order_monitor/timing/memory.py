@@ -1,0 +1,484 @@
+"""What is known about each package: the ends seen, the table that plans its orders, and the level
+that it borrows from while few ends were seen. All of it is stored together and removed together.
+
+Three levels: (account, package), the account, all. A level's curve is estimated with its parent's
+as the prior, worth ``CREDIT`` orders: after n orders of its own, the parent's weight is CREDIT / (n
++ CREDIT) (Bühlmann's credibility 1967; as a hierarchy of Dirichlet priors MacKay and Peto 1995).
+The root's prior is uniform: each bin has the same probability.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Container, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from typing import Final
+
+from order_monitor.timing.distribution import BINS, Curve, Ends, Span, estimating, finished, span
+from order_monitor.timing.plan_table import PRICES, CallBudget, PlanTable, position
+from order_monitor.timing.sketch import Sketch
+
+Key = tuple[str, str]
+"""(account, package); (account, "") is the account, and ("", "") all accounts."""
+
+ALL: Final[Key] = ("", "")
+CREDIT: Final = 2.0
+"""How many orders a parent's curve counts for."""
+
+VAGUE: Final = [1 / BINS] * BINS
+
+
+STALL: Final = 8.0
+"""Ends that were due, and none came: one in three thousand by chance. Orders then follow backoff."""
+
+LASTING: Final = 0.999
+"""What an end leaves of the longest wait for one."""
+
+PATIENCE: Final = 64
+"""Calls of an account after which its price is recalculated."""
+
+START: Final = 5.0
+"""An account's initial place on the ladder of prices."""
+
+LOOKED_AT: Final = 16
+"""The number of places compared when memory is full; the lightest is removed."""
+
+
+@dataclass(slots=True)
+class Instant:
+    """Whether surprising ends can all have come at one instant, as after a provider's outage,
+    rather than each at its order's own age.
+
+    Each end gives two intervals: of time, and of age. Orders that ended at one instant share a
+    time; orders of a product that has changed share an age. Example: at noon all open orders end,
+    and are found within ten minutes, one at an age of 20 minutes and one of 2 hours: one noon, no
+    common age. An order that was sent before an instant and still waits after it rules it out.
+    Times are epoch seconds, ages seconds.
+    """
+
+    since: float = -math.inf
+    until: float = math.inf
+    oldest: float = -math.inf
+    youngest: float = math.inf
+
+    def end(self, before: float, age: float, now: float) -> None:
+        """Count a surprising end; where no instant is left, start again with this one."""
+        if max(self.since, now - age + before) > min(self.until, now):
+            self.since, self.until, self.oldest, self.youngest = (
+                -math.inf,
+                math.inf,
+                -math.inf,
+                math.inf,
+            )
+        self.since = max(self.since, now - age + before)
+        self.until = min(self.until, now)
+        self.oldest = max(self.oldest, before)
+        self.youngest = min(self.youngest, age)
+
+    def waits(self, age: float, now: float) -> None:
+        """Count an order that still waits: nothing that was sent earlier has ended all at once."""
+        if now - age < self.since:
+            self.since = max(self.since, now)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the ends share an instant and no age."""
+        return self.since <= self.until and self.oldest > self.youngest
+
+    def holds(self, before: float, age: float, now: float) -> bool:
+        """Whether another end can have come at the same instant."""
+        return self.is_one and now - age + before <= self.until and now >= self.since
+
+
+@dataclass(slots=True)
+class Place:
+    """One level's memory.
+
+    ``sketch`` contains the ends, ``waiting`` the number of orders that wait, by the edge up to
+    which that is known. ``seen`` is the number of ends, ``built`` the number when ``table`` was
+    built; ``weight`` is how many orders the table represents in its account's costs. The latest
+    change came with the order sent at ``since``, and ``untold`` is how many ends of such orders are
+    to be seen before learning is used again. ``mass`` and
+    ``ends`` are what the levels below borrow: a package has none below it and stores neither.
+    """
+
+    sketch: Sketch
+    waiting: Counter[int] = field(default_factory=Counter)
+    seen: float = 0.0
+    built: float = 0.0
+    misfit: float = 0.0
+    alert: float = 0.0
+    overdue: float = 0.0
+    usual: float = 0.0
+    instant: Instant = field(default_factory=Instant)
+    outage: Instant | None = None
+    first_odd: float = math.inf
+    since: float = -math.inf
+    untold: int = 0
+    table: PlanTable | None = None
+    weight: float = 0.0
+    mass: Sequence[float] | None = None
+    ends: Sequence[float] = ()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it has grown by a tenth, and at least one order, since its last estimate."""
+        return self.seen >= self.built + max(1.0, 0.1 * min(self.built, self.sketch.total))
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing has ended for longer than chance explains, or than it did before."""
+        return self.overdue > max(STALL, 2 * self.usual)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether its orders follow backoff: it stalls, or has changed and too few of its orders
+        have ended since.
+        """
+        return self.untold > 0 or self.stalled
+
+    def precedes(self, age: float, now: float) -> bool:
+        """Whether an order of this age was sent before the latest change.
+
+        A clock that went back since then makes that unknown.
+        """
+        return now - age < self.since <= now
+
+    def waits(self, before: float, age: float, now: float) -> None:
+        """Note an order that still waits: how likely it was to have ended is added up until one
+        does.
+        """
+        self.instant.waits(age, now)
+        if self.table is not None:
+            done = self.table.share_by(before)
+            ended = self.table.share_by(age) - done
+            self.overdue += ended / (1 - done) if done < 1 else 1.0
+
+    def starts_anew(self) -> None:
+        """Forget all but a few orders: it has changed, with the first order that surprised.
+
+        Orders sent earlier say nothing about those to come.
+        """
+        self.instant = Instant()
+        self.built, self.alert = 0.0, WORRY
+        self.sketch.scale(LEFT / self.sketch.total)
+        self.since, self.untold = self.first_odd, AGAIN
+        self.waiting.clear()
+
+    def resumes(self) -> None:
+        """Note an end: a wait for it that comes again and again is usual, and no outage."""
+        self.usual = max(self.overdue, self.usual * LASTING)
+        self.untold = max(0, self.untold - 1)
+        self.overdue = 0.0
+
+    def spans(self) -> Iterator[Span]:
+        """Yield all evidence: closed intervals, and waiting orders as intervals without an end."""
+        yield from self.sketch.spans()
+        for lo, orders in self.waiting.items():
+            if orders > 0:
+                yield lo, BINS, float(orders)
+
+    def later(self) -> list[float]:
+        """Return, for each edge, how many ends lie, or may lie, after it."""
+        until = [0.0] * BINS
+        for _, hi, weight in self.sketch.spans():
+            if hi < BINS:
+                until[hi - 1] += weight
+        return list(accumulate(reversed(until)))[::-1]
+
+
+def parent(key: Key) -> Key | None:
+    """Return the key whose curve substitutes for this one's; None for the root."""
+    if key == ALL:
+        return None
+    return (key[0], "") if key[1] else ALL
+
+
+@dataclass(slots=True)
+class Account:
+    """One account: its purse, its place on the ladder of prices, and its packages' costs.
+
+    ``costs`` are the calls at each price, ``equal`` those of backoff, both summed over the orders
+    of the ``packages`` that have a table.
+    """
+
+    purse: CallBudget
+    position: float = START
+    calls: int = 0
+    packages: int = 0
+    costs: list[float] = field(default_factory=lambda: [0.0] * len(PRICES))
+    equal: float = 0.0
+
+    def count(self, table: PlanTable, orders: float) -> None:
+        """Add a package's table with a weight in orders; a negative weight removes it."""
+        self.packages += 1 if orders > 0 else -1
+        self.equal += orders * table.equal
+        self.costs = [
+            cost + orders * calls for cost, calls in zip(self.costs, table.calls, strict=True)
+        ]
+        if not self.packages:
+            self.costs, self.equal = [0.0] * len(PRICES), 0.0
+
+    def settle(self, lent: PlanTable | None) -> None:
+        """Recalculate the price: over the packages if there are any, otherwise for the ``lent``
+        table.
+        """
+        self.calls = 0
+        if self.packages:
+            self.position = position(self.costs, self.purse.ratio * self.equal)
+        elif lent is not None:
+            self.position = position(lent.calls, self.purse.ratio * lent.equal)
+
+
+class Memory:
+    """All levels' places, at most ``room`` of them, and the accounts.
+
+    Beyond that limit a light place is removed; its account's place keeps its data.
+    """
+
+    def __init__(self, half_life: float, room: int = 1000, budget: float | None = None) -> None:
+        """Start empty; ``half_life`` (seconds) sets how fast evidence fades.
+
+        ``budget`` is in calls a second an account; None allows as many calls as backoff would make.
+        """
+        self.half_life = half_life
+        self.room = room
+        self.places: dict[Key, Place] = {}
+        self.grown: dict[Key, None] = {}
+        self._budget = budget
+        self._accounts: dict[str, Account] = {}
+
+    @property
+    def known(self) -> float:
+        """The number of orders seen of all packages, after fading."""
+        place = self.places.get(ALL)
+        return 0.0 if place is None else place.sketch.total
+
+    def lineage(self, key: Key) -> Iterator[Key]:
+        """Yield the key and its ancestors."""
+        level: Key | None = key
+        while level is not None:
+            yield level
+            level = parent(level)
+
+    def place(self, key: Key) -> Place:
+        """Return the memory of a key, created if missing."""
+        found = self.places.get(key)
+        if found is None:
+            if len(self.places) >= self.room:
+                self._make_room()
+            found = self.places[key] = Place(Sketch(self.half_life))
+        return found
+
+    def ended(self, key: Key, after: float, until: float, now: float) -> None:
+        """Learn that an order ended between two ages.
+
+        ``until`` is infinite if no further answer about the order will come.
+        """
+        found = span(after, until)
+        for level in self.lineage(key):
+            place = self.place(level)
+            place.sketch.add(found, now)
+            place.seen += 1
+
+    def moved(self, key: Key, lo: int | None, to: int | None) -> None:
+        """Learn that an order that waited at edge ``lo`` waits at edge ``to``.
+
+        None as ``lo`` means not waiting yet, None as ``to`` not waiting any more.
+        """
+        for level in self.lineage(key):
+            waiting = self.place(level).waiting
+            if lo is not None and waiting[lo] > 1:
+                waiting[lo] -= 1
+            elif lo is not None:
+                del waiting[lo]
+            if to is not None:
+                waiting[to] += 1
+
+    def curve(self, key: Key) -> Curve:
+        """Return a fresh estimate for a key's orders, in one piece."""
+        return finished(self.estimating(key))
+
+    def estimating(self, key: Key) -> Generator[None, None, Curve]:
+        """Re-estimate a key's orders, in pieces.
+
+        Its ancestors' estimates are used unchanged.
+        """
+        place = self.place(key)
+        prior, borrowed = self._stand_in(parent(key))
+        place.built = place.seen
+        ends = place.later()
+        mass = yield from estimating(place.spans(), prior, CREDIT)
+        if not key[1]:
+            place.mass, place.ends = array("f", mass), array("f", ends)
+        return Curve.of(mass, [own + lent for own, lent in zip(ends, borrowed, strict=True)])
+
+    def lent(self, key: Key) -> Curve:
+        """Return the curve for an order about which only an ancestor ``key`` is known."""
+        return Curve.of(*self._stand_in(key))
+
+    def _stand_in(self, key: Key | None) -> tuple[Sequence[float], list[float]]:
+        """Return the prior that a key gives to the levels below, and its weight in ends: never more
+        than ``CREDIT``.
+        """
+        place = None if key is None else self.places.get(key)
+        if place is None or place.mass is None:
+            return (VAGUE, [0.0] * BINS) if key is None else self._stand_in(parent(key))
+        return place.mass, [CREDIT * ends / (ends + CREDIT) for ends in place.ends]
+
+    def _make_room(self) -> None:
+        """Remove one: among a few, checked in turn, the lightest package, or an account if there is
+        none.
+        """
+        looked_at = [key for key in islice(self.places, LOOKED_AT + 1) if key != ALL]
+        if not looked_at:
+            return
+        newest = max(self.places[key].sketch.at for key in looked_at)
+
+        def worth(key: Key) -> tuple[bool, float]:
+            sketch = self.places[key].sketch
+            return not key[1], sketch.total * 2 ** ((sketch.at - newest) / self.half_life)
+
+        for key in looked_at:
+            self.places[key] = self.places.pop(key)
+        gone = min(looked_at, key=worth)
+        self.drop(gone)
+        self.grown.pop(gone, None)
+        del self.places[gone]
+
+    # --- tables and prices
+
+    def account(self, name: str) -> Account:
+        """Return an account, created if missing."""
+        found = self._accounts.get(name)
+        if found is None:
+            found = self._accounts[name] = Account(CallBudget(self._budget))
+        return found
+
+    def price(self, name: str) -> float:
+        """Return an account's place on the ladder of prices."""
+        found = self._accounts.get(name)
+        return START if found is None else found.position
+
+    def remain(self, accounts: Container[str]) -> None:
+        """Forget the purses and tables of all accounts except these.
+
+        What was seen of them fades without further action.
+        """
+        gone = {name for name in self._accounts if name != ALL[0] and name not in accounts}
+        for key in [key for key in self.places if key[0] in gone]:
+            self.drop(key)
+        for name in gone:
+            del self._accounts[name]
+
+    def put(self, key: Key, table: PlanTable) -> None:
+        """Install a key's table."""
+        self.drop(key)
+        place, account = self.place(key), self.account(key[0])
+        place.table = table
+        if key[1]:
+            place.weight = max(place.sketch.total, 1.0)
+            account.count(table, place.weight)
+        account.settle(self.own((key[0], "")))
+
+    def drop(self, key: Key) -> None:
+        """Remove a key's table."""
+        place = self.places.get(key)
+        if place is not None and place.table is not None:
+            if place.weight:
+                self.account(key[0]).count(place.table, -place.weight)
+            place.table, place.weight = None, 0.0
+
+    def find(self, key: Key) -> PlanTable | None:
+        """Return the table for an order: its package's, otherwise the one its account lends,
+        otherwise the one all accounts lend.
+        """
+        for level in (key, (key[0], ""), ALL):
+            place = self.places.get(level)
+            if place is not None and place.table is not None:
+                return place.table
+        return None
+
+    def own(self, key: Key) -> PlanTable | None:
+        """Return a key's own table."""
+        place = self.places.get(key)
+        return None if place is None else place.table
+
+    def spend(self, name: str, backoff: float, now: float) -> None:
+        """Count a call of an account, and the calls that backoff would have made for the same order
+        in the same time.
+        """
+        account = self.account(name)
+        account.purse.spend(backoff, now, account.position)
+        account.calls += 1
+        if account.calls >= PATIENCE:
+            account.settle(self.own((name, "")))
+
+
+NEAR: Final = 1.5
+RARE: Final = 0.03
+EXPECTED: Final = 0.15
+ALARM: Final = 4.0
+ENOUGH: Final = 30.0
+"""The fewest orders on which a judgement is made."""
+
+NEVER: Final = 0.005
+"""So few orders were known to end near an end that it alone is reason to ask early."""
+
+WORRY: Final = 1.5
+"""After such an end, backoff's early checks are made in addition to the learned ones, until ten
+ordinary ends were seen.
+"""
+
+LEFT: Final = 8.0
+"""Orders that are remembered of a product after it has changed."""
+
+AGAIN: Final = 25
+"""Ends of a changed product before what is learned of it is used again: the first few tell least of
+all how early its orders end.
+"""
+
+CLOSE: Final = 1.5
+"""Surprises, less what ordinary ends make up for, above which two that come close together are
+reason enough to ask early.
+"""
+
+
+def known_near(curve: Ends, after: float, until: float) -> float:
+    """Return the share of the orders that were known to end near: from ``after`` / 1.5 to ``until``
+    x 1.5.
+    """
+    return curve.share_by(until * NEAR) - curve.share_by(after / NEAR)
+
+
+def changed(place: Place, curve: Ends, after: float, until: float, now: float) -> bool:
+    """Note one more end between two ages, found at ``now``.
+
+    If that makes too many surprises, forget all but ``LEFT`` orders and return True. By chance that
+    happens once in tens of thousands of orders. Surprises that came at one instant change nothing.
+    """
+    share = known_near(curve, after, until)
+    is_surprise = share < RARE
+    place.alert = WORRY if share < NEVER else max(0.0, place.alert - EXPECTED)
+    if place.sketch.total < ENOUGH:
+        return False
+    if not place.misfit:
+        place.first_odd = math.inf
+    place.misfit = max(0.0, place.misfit + (1.0 if is_surprise else -EXPECTED))
+    if is_surprise:
+        place.first_odd = min(place.first_odd, now - until)
+        place.instant.end(after, until, now)
+        if place.misfit > CLOSE:
+            place.alert = WORRY
+    if place.misfit < ALARM:
+        return False
+    place.misfit = 0.0
+    if place.instant.is_one:
+        place.outage, place.instant = place.instant, Instant()
+        place.alert = 0.0
+        return False
+    place.starts_anew()
+    return True

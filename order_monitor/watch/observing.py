@@ -1,0 +1,200 @@
+"""Observes next to another monitor without writing: orders take the same path, over a shop that
+stores what would have been written.
+
+An order whose end was observed is not asked about again for that dispatch. An order that the other
+monitor ended first is asked about once more, at its own next time, so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
+from order_monitor.core.clock import Clock
+from order_monitor.core.errors import ShopError
+from order_monitor.core.order import Order
+from order_monitor.core.schedule import Plan
+from order_monitor.shop.observations import (
+    EndedElsewhere,
+    Key,
+    ObservationStore,
+    end_words,
+    key_of,
+)
+from order_monitor.shop.reading.orders import Scan, Slice, Take
+from order_monitor.shop.schema.table_config import TableConfig
+from order_monitor.watch.account import Account
+from order_monitor.watch.discovery import Shop
+from order_monitor.watch.routing import Directory, asked_of
+
+AT_A_TIME: Final = 500
+"""The most orders ended first by another monitor that are in the queue at a time."""
+
+_SHARE: Final = 100.0
+"""A read without an index repeats after this many times its duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservingPlan:
+    """A plan that checks an order ended by another monitor once."""
+
+    plan: Plan
+    table_config: TableConfig
+
+    def first(self, order: Order, now: float) -> float | None:
+        """The wrapped plan's time."""
+        return self.plan.first(order, now)
+
+    def again(self, order: Order, now: float) -> float | None:
+        """The wrapped plan's time while the order is open."""
+        is_ended = order.status in end_words(self.table_config)
+        return None if is_ended else self.plan.again(order, now)
+
+
+class ObservingShop:
+    """The shop, with writes replaced by observations."""
+
+    def __init__(
+        self, shop: Shop, store: ObservationStore, directory: Directory, clock: Clock
+    ) -> None:
+        """Read ``shop``, and store what would be written in ``store``.
+
+        Orders ended by another monitor are asked about if ``directory`` has an account for them.
+        """
+        self._shop = shop
+        self._store = store
+        self._directory = directory
+        self._clock = clock
+        self._done: set[Key] = set()
+        self._done_since: set[Key] = set()
+        self._done_again_at = self._ended_again_at = float("-inf")
+        self._ended: dict[str, tuple[Order, float | None]] = {}
+        """The orders that another monitor ended first, each with the time of its end if known
+        (epoch seconds).
+        """
+        self._began: float | None = None
+        self._log = structlog.get_logger("order_monitor.observe")
+
+    @property
+    def records_every_check(self) -> bool:
+        """Always true: an order's last check is part of the observation."""
+        return True
+
+    async def scan(
+        self,
+        *,
+        since: float | None = None,
+        of: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> Scan:
+        """Return the open orders whose end was not observed yet, and those that another monitor
+        ended first.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as required.
+        """
+        await self._read_done()
+
+        def give(part: Slice) -> None:
+            assert take is not None
+            take(replace(part, orders=self._open(part.orders)))
+
+        scan = await self._shop.scan(since=since, of=of, take=None if take is None else give)
+        await self._read_ended(scan.now)
+        orders = [*self._open(scan.orders), *(order for order, _ in self._ended.values())]
+        return replace(scan, orders=orders, awaiting=[], held=())
+
+    async def reread(self, orders: Sequence[Order]) -> list[Order]:
+        """Return the current rows of the orders that must still be asked about.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as required.
+        """
+        found = self._open(await self._shop.reread(orders))
+        ids = {order.id for order in found}
+        ended = [self._ended[o.id][0] for o in orders if o.id in self._ended and o.id not in ids]
+        return [*found, *ended]
+
+    async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:
+        """Store what would be written.
+
+        Raises:
+            ShopError: the database could not be asked.
+        """
+        their_ends = {order_id: at for order_id, (_, at) in self._ended.items()}
+        results = await self._store.record(findings, their_ends, lock_wait)
+        for result in results:
+            finding = result.finding
+            if result.fate is WriteStatus.OBSERVED:
+                self._done_since.add(key_of(finding.order, finding.account))
+            if result.fate in (WriteStatus.OBSERVED, WriteStatus.RESENT, WriteStatus.GONE):
+                self._ended.pop(finding.order.id, None)
+        return results
+
+    def _open(self, orders: Sequence[Order]) -> list[Order]:
+        """Return the orders whose end was not observed.
+
+        The other monitor's own checks (``last_sync_at``) are ignored.
+        """
+        return [
+            order._replace(last_sync_at=None)
+            for order in orders
+            if (key := key_of(order)) not in self._done and key not in self._done_since
+        ]
+
+    async def _read_done(self) -> None:
+        """Load what was observed before the start, and by other processes.
+
+        This process's own observations in the meantime are already known, and are in the next read
+        too.
+        """
+        began = self._clock.monotonic()
+        if began < self._done_again_at:
+            return
+        self._done |= self._done_since
+        self._done_since = set()
+        self._done = await self._store.done()
+        took = self._clock.monotonic() - began
+        self._done_again_at = began + took * _SHARE
+
+    async def _read_ended(self, now: float) -> None:
+        """Load the orders that another monitor ended first, unless that would take more than a
+        hundredth of the time.
+        """
+        began = self._clock.monotonic()
+        if began < self._ended_again_at:
+            return
+        try:
+            found = await self._store.ended_elsewhere(now)
+        except ShopError as error:
+            # Only the comparison needs this: orders are found and asked about without it.
+            self._log.warning("observe.not_compared", why=str(error))
+            found = None
+        self._ended_again_at = began + (self._clock.monotonic() - began) * _SHARE
+        if found is None:
+            return
+        is_first, self._began = self._began is None, now if self._began is None else self._began
+        known, self._ended = self._ended, {}
+        for one in found:
+            if len(self._ended) >= AT_A_TIME:
+                break
+            if isinstance(asked_of(self._directory, one.order, now), Account):
+                before = known.get(one.order.id)
+                is_known = before is not None and key_of(before[0]) == key_of(one.order)
+                at = before[1] if before and is_known else self._seen(one, now, is_first)
+                self._ended[one.order.id] = one.order._replace(last_sync_at=None), at
+
+    def _seen(self, one: EndedElsewhere, now: float, is_first: bool) -> float | None:  # noqa: FBT001 - private
+        """Return when another monitor ended an order, if this process was running then (epoch
+        seconds): earlier ends must not count as found late.
+        """
+        assert self._began is not None
+        if one.ended_at is None:
+            return None if is_first else now
+        return one.ended_at if one.was_asked or one.ended_at >= self._began else None

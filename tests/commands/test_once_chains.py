@@ -1,0 +1,41 @@
+"""``--once`` carries the ends of children upward, too, where the settings say so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from order_monitor.settings.money import MONEY
+from tests.commands.test_money import call
+from tests.real_shop import new_id, real_shop
+
+PIN = "AB12-CD34-EF56"
+
+
+@pytest.mark.parametrize(("who", "ends"), [("monitor", True), ("shop", False)])
+async def test_a_pass_ends_a_parent_only_where_the_settings_say_so(
+    database_dsn: str, tmp_path: Path, who: str, *, ends: bool
+) -> None:
+    assert "provider.chains" in MONEY
+    async with real_shop(database_dsn) as shop:
+        internal, parent, child = await shop.integration("internal"), new_id(), new_id()
+        of_parent: dict[str, Any] = {
+            "providerId": internal,
+            "externalOrderId": child,
+            "provider_referans": parent,
+        }
+        await shop.add(id=parent, **of_parent)
+        of_child: dict[str, Any] = {"root_order_id": parent, "status": "done", "pinCode": PIN}
+        await shop.add(id=child, **of_child)
+        await shop.set(child, status="approved")
+        config = (
+            f'[database]\ndsn = "{database_dsn}"\n[provider]\nsource = "database"\n'
+            f'chains = "{who}"\n[statuses]\npreset = "watan"\n'
+        )
+        code, _, err = await call(tmp_path, config, "--once")
+        assert code == 0, err
+        row = await shop.row(parent)
+        assert (row["externalStatus"], row["pinCode"]) == (
+            ("done", PIN) if ends else ("sent", None)
+        )
+        assert PIN not in err

@@ -1,0 +1,1 @@
+"""The program over the event loop of the extra ``fast``."""
