@@ -82,7 +82,6 @@ from order_monitor.timing.store import Timings
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.brake_watch import BrakeWatch
-from order_monitor.watch.cancellation_sync import CancellationSync
 from order_monitor.watch.chains import Chains
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
@@ -155,6 +154,7 @@ def table_config_of(settings: Settings) -> TableConfig:
             first_check=schedule.first_check,
             no_pin=settings.provider.no_pin,
             brake_hold=schedule.brake_hold,
+            confirm_cancelled=schedule.confirm_cancelled,
         ),
         record_sync=schedule.record_sync,
         accounts_from_shop=settings.provider.source == "database",
@@ -384,7 +384,8 @@ def shop_of(settings: Settings, orders: Orders, directory: Directory, clock: Clo
     """Return where orders are found and answers are written, or only observed."""
     if not settings.observe:
         return orders
-    return ObservingShop(orders, orders.observations, directory, clock)
+    confirm = settings.schedule.confirm_cancelled
+    return ObservingShop(orders, orders.observations, directory, clock, confirm)
 
 
 def policy_of(settings: Settings, *, one_pass: bool = False, plan: Plan | None = None) -> Policy:
@@ -563,17 +564,6 @@ def learning_of(
     return Learning(Timing(schedule, terms), keeper, clock, schedule)
 
 
-def cancellation_sync_of(
-    settings: Settings, engine: Engine, orders: Orders, clock: Clock
-) -> CancellationSync | None:
-    """Return the part that stores cancellations waiting for a second answer, None if the first
-    answer is believed.
-    """
-    confirm = settings.schedule.confirm_cancelled
-    is_kept = confirm and not settings.observe
-    return CancellationSync(engine, orders.unconfirmed, clock, confirm) if is_kept else None
-
-
 def chains_of(
     settings: Settings,
     engine: Engine,
@@ -650,7 +640,6 @@ class App:
     heartbeat: Heartbeat
     life: Lifecycle
     settings_guard: SettingsGuard
-    cancellations: CancellationSync | None
 
     @classmethod
     def of(
@@ -717,12 +706,7 @@ class App:
             view.queue_summary if settings.health.enabled or alerter is not None else None
         )
         chains = chains_of(settings, engine, database, orders, clock, leads)
-        balances, doubts = (
-            balances_of(settings, engine, clock),
-            cancellation_sync_of(settings, engine, orders, clock),
-        )
-        if doubts is not None:
-            observer.add(doubts)
+        balances = balances_of(settings, engine, clock)
         tasks = running(
             {CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances}
         )
@@ -734,7 +718,6 @@ class App:
             {
                 "brake": brake,
                 "housekeeping": Housekeeping(orders, clock),
-                "doubts": doubts,
                 "chains": chains,
                 "late orders": late_orders_of(settings, engine, orders, clock, leads),
                 "census": queue_summary,
@@ -770,7 +753,6 @@ class App:
             heartbeat,
             life,
             settings_guard,
-            doubts,
         )
 
     async def __aenter__(self) -> Self:
@@ -787,8 +769,6 @@ class App:
             await self.health.stop()
         if self.learning is not None:
             await self.learning.save()
-        if self.cancellations is not None:
-            await self.cancellations.leave()
         await self.heartbeat.leave()
         await self.settings_guard.leave()
         if self.sender is not None:

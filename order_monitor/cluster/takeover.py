@@ -216,8 +216,7 @@ class Takeover:
             if not entry.is_in_hand:
                 # This makes it read again, and keeps the mark that a scan may have set just now.
                 entry.registered = entry.registered and entry.account in read
-                # Kept in a table, from where it is restored; here it may have been withdrawn since.
-                entry.note(cancelled_at=None, unknown=0)
+                entry.note(unknown=0)
             if entry.account in since and entry.is_waiting:
                 self._schedule(entry, since[entry.account])
         context.observer.taken_over(taken)

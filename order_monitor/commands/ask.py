@@ -46,7 +46,6 @@ from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.streams import say
-from order_monitor.watch.cancellation_sync import withdraw_answered
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.observer import Observer
@@ -129,6 +128,8 @@ def _fate(result: WriteResult, said: str) -> tuple[bool, str]:
             return False, f"{said}; cannot be written: {result.stuck} {result.detail}".rstrip()
         case WriteStatus.HELD:
             return False, f"{said}; held: {result.detail}"
+        case WriteStatus.UNCONFIRMED:
+            return False, f"{said}; believed only when a second answer confirms it"
         case WriteStatus.GONE:
             return True, f"{said}; another writer ended it first ({result.status!r})"
         case _:
@@ -205,9 +206,7 @@ async def _ask(
             life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
             if sender is not None:
                 await sender.begin()
-            engine.cancellations.answered = set()
             await life.once(heartbeat.begin)
-            await withdraw_answered(engine, orders.unconfirmed)
             await heartbeat.tell()
             if sender is not None and not stop.event.is_set():
                 await sender.drain()

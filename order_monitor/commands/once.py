@@ -47,7 +47,6 @@ from order_monitor.tell.status_view import StatusView
 from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.brake_watch import BrakeWatch
-from order_monitor.watch.cancellation_sync import withdraw_answered
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.system_clock import SystemClock
@@ -124,10 +123,7 @@ async def _pass(
 
             is_shown = Screen(to_stderr=True).is_seen and not as_json and not quiet
             async with _progress(engine) if is_shown else nullcontext():
-                engine.cancellations.answered = set()
                 written = await life.once(before)
-                if not settings.observe:
-                    await withdraw_answered(engine, orders.unconfirmed)
                 await brake.finish()
                 if chains is not None and not await chains.attempt():
                     written = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from order_monitor.core.answer import AboutOrder, Answer, Completed, Waiting
 from order_monitor.core.decision import StuckReason, Write
@@ -30,7 +30,8 @@ class CheckResult:
     ``odd_since``: since when no answer about the order was understood, through the order's own
     fault (epoch seconds), and ``is_odd_noted`` whether its dispatch has that noted.
     ``others_understood``: another order of the account was understood within the hour before this
-    answer. ``nobody_understood``: no order was understood for as long as orders may wait, or at
+    answer. ``other_at``: when the order's answer before this one came, unless that was a
+    cancellation too (epoch seconds). ``nobody_understood``: no order was understood for as long as orders may wait, or at
     all, so it cannot be determined whose fault the answer is; a person has to look. ``child`` is
     the order whose end this answer repeats, if no provider was asked.
     """
@@ -54,6 +55,7 @@ class CheckResult:
     others_understood: bool = False
     nobody_understood: bool = False
     child: str | None = None
+    other_at: float | None = None
 
     @property
     def is_urgent(self) -> bool:
@@ -109,6 +111,7 @@ class WriteStatus(StrEnum):
     LOCKED = "locked"
     STUCK = "stuck"
     HELD = "held"
+    UNCONFIRMED = "unconfirmed"
     OBSERVED = "observed"
 
 
@@ -125,7 +128,8 @@ class WriteResult:
     order is not asked about any more; ``write`` is what would have been written. ``code`` is the
     digest that identifies the PIN's code. ``marked``: the dispatch now records whether its answers
     are understood. ``is_refused``: we decided to write, but the database refused. ``is_partial``:
-    part of it was left out, so the same answer has to be written again.
+    part of it was left out, so the same answer has to be written again. An ``UNCONFIRMED``
+    cancellation is believed when a second answer confirms it ``again_at`` or later (epoch seconds).
     """
 
     finding: CheckResult
@@ -144,3 +148,37 @@ class WriteResult:
     code: bytes | None = field(default=None, repr=False)
     is_refused: bool = False
     is_partial: bool = False
+    again_at: float | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the order has ended by this result."""
+        return self.write is not None and self.write.final
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether the order has a different answer now, or has changed, so that an end of it that
+        was held is no longer held.
+        """
+        match self.fate:
+            case WriteStatus.GONE:
+                return True
+            case WriteStatus.RESENT:
+                return not self.wait
+            case WriteStatus.LOCKED | WriteStatus.HELD | WriteStatus.UNCONFIRMED:
+                return False
+            case WriteStatus.WRITTEN | WriteStatus.UNCHANGED | WriteStatus.STUCK:
+                is_other = isinstance(self.finding.answer, Completed | Waiting)
+                return is_other and not self.is_end
+            case WriteStatus.OBSERVED:
+                return False
+            case _:
+                assert_never(self.fate)
+
+    @property
+    def withdraws_cancellation(self) -> bool:
+        """Whether a cancellation of the order no longer waits for a second answer, because of this
+        one, which may itself be held.
+        """
+        is_other = isinstance(self.finding.answer, Completed | Waiting)
+        return self.is_withdrawal or (is_other and self.fate is not WriteStatus.LOCKED)

@@ -92,7 +92,8 @@ class Rules:
     Widths are characters, None for no limit; ages are seconds. ``no_pin`` are the words that mean
     "no PIN", in a row too. Without ``writes_processing`` a waiting order keeps its status, because
     the column does not accept the word. A flood of failures is held back for ``brake_hold`` seconds
-    before it may be believed; 0 believes each at once.
+    before it may be believed; 0 believes each at once. A cancellation is believed when a second
+    answer confirms it ``confirm_cancelled`` seconds later; with 0 the first is believed.
     """
 
     completed: str = "completed"
@@ -107,6 +108,7 @@ class Rules:
     note_width: int | None = None
     no_pin: Collection[str] = NO_PIN_WORDS
     brake_hold: float = 0.0
+    confirm_cancelled: float = 0.0
 
     def word(self, outcome: Outcome) -> str:
         """Return the status to write for an outcome."""

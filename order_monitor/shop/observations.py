@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
@@ -128,11 +129,13 @@ class ObservationStore:
         findings: Sequence[CheckResult],
         their_ends: Mapping[str, float | None],
         lock_wait: float = 1.0,
+        confirm_at: Mapping[str, float] = MappingProxyType({}),
     ) -> list[WriteResult]:
         """Record what would be written for findings about different orders, all of them or none.
 
-        ``their_ends`` are the times at which others ended some of the orders, if known (epoch
-        seconds).
+        ``their_ends`` are the times at which others ended some of the orders, if known;
+        ``confirm_at`` are the orders whose cancellation needs a second answer, and when that is
+        asked for (both epoch seconds).
 
         Raises:
             ShopError: as `Orders.record`.
@@ -152,6 +155,12 @@ class ObservationStore:
                 if i in ended or row["status"] in row_writer.statements.open_statuses
             }
             decided = await row_writer.would_write(connection, {i: by_id[i] for i in taken}, taken)
+            decided = [
+                r
+                if (at := confirm_at.get(r.finding.order.id)) is None or r.finding.order.id in ended
+                else replace(r, fate=WriteStatus.UNCONFIRMED, write=None, stuck=None, again_at=at)
+                for r in decided
+            ]
             results = [_observed(r, seen[r.finding.order.id], ended) for r in decided]
             results = await row_writer.marked(connection, results)
             await self._keep(connection, results, decided, ended, seen, their_ends)

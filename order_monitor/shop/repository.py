@@ -16,7 +16,6 @@ from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.shop.writing.brake_table import BrakeTable
-from order_monitor.shop.writing.cancellation_table import CancellationTable
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.order_writer import OrderWriter
 from order_monitor.shop.writing.row_writer import RowWriter
@@ -45,7 +44,6 @@ class Orders:
         self._claims = Claims(self._schema_cache)
         self._pruning = Pruning(self._schema_cache)
         self._recorder = OrderWriter(database, self._schema_cache)
-        self.unconfirmed = CancellationTable(self._schema_cache)
         self.brake = BrakeTable(self._schema_cache)
         self.observations = ObservationStore(database, self._schema_cache, self.reader)
 

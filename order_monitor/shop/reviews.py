@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,18 +67,12 @@ class Reviews:
         self, connection: Connection, table: Table, order_id: str, kind: str, account: str
     ) -> None:
         """Add one matter, once while it is open."""
-        await self.note_all(connection, table, kind, {order_id: account})
-
-    async def note_all(
-        self, connection: Connection, table: Table, kind: str, accounts: Mapping[str, str]
-    ) -> None:
-        """Add the same kind for several orders, each with its account, once while it is open."""
         await connection.execute(
-            f"INSERT INTO {self._table} (order_id, kind, account) SELECT u.id{table['id'].cast}, u.kind, u.account "
-            "FROM unnest($1::text[], $2::text[], $3::text[]) AS u(id, kind, account) ON CONFLICT DO NOTHING",
-            list(accounts),
-            [kind] * len(accounts),
-            list(accounts.values()),
+            f"INSERT INTO {self._table} (order_id, kind, account) "
+            f"VALUES ($1::text{table['id'].cast}, $2, $3) ON CONFLICT DO NOTHING",
+            order_id,
+            kind,
+            account,
         )
 
     async def close(
@@ -117,11 +111,15 @@ class Reviews:
         )
         return [(row["id"], row["kind"]) for row in rows]
 
-    async def count(self, connection: Connection) -> int:
-        """Return how many matters are open."""
-        return int(
-            await connection.fetchval(f"SELECT count(*) FROM {self._table} WHERE {_FOR_A_PERSON}")
+    async def count(self, connection: Connection) -> tuple[int, int]:
+        """Return how many matters are open, and how many cancellations wait besides."""
+        row = await connection.fetchrow(
+            f"SELECT count(*) FILTER (WHERE kind <> {literal(UNCONFIRMED)}) AS matters, "
+            f"count(*) FILTER (WHERE kind = {literal(UNCONFIRMED)}) AS unconfirmed "
+            f"FROM {self._table} WHERE closed_at IS NULL"
         )
+        assert row is not None
+        return row["matters"], row["unconfirmed"]
 
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
         """Return the orders that could not be written, each with its kind.

@@ -23,14 +23,13 @@ from order_monitor.core.answer import (
     Waiting,
 )
 from order_monitor.core.check_result import CheckResult
-from order_monitor.core.decision import StuckReason
+from order_monitor.core.decision import FOR_A_PERSON, StuckReason
 from order_monitor.core.judge import NOT_UNDERSTOOD, REFUSED, SAME_HOUR, SEARCHED, Fault, is_odd
 from order_monitor.core.tracked_order import Stage, TrackedOrder
 from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
 from order_monitor.watch.account_health import AccountHealth
 from order_monitor.watch.asker import Call
-from order_monitor.watch.cancellations import UnconfirmedCancellations
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.write_queue import WriteQueue
@@ -58,7 +57,6 @@ class AnswerHandler:
         self._writer = writer
         self._shop = shop
         self._health = AccountHealth(context, writer)
-        self.cancellations = UnconfirmedCancellations(context.policy.confirm_cancelled)
         self._log = structlog.get_logger("order_monitor.engine")
 
     def take(self, account: Account, call: Call, *, probe: bool) -> None:
@@ -170,10 +168,12 @@ class AnswerHandler:
     ) -> None:
         own = account.judge.understood(entry.id, now)
         self._health.answered(account, now, probe=probe)
+        was_cancelled = isinstance(entry.written, Cancelled)
+        other_at = entry.asked_at if entry.checks and not was_cancelled else None
         self._asked(account, entry, answer)
         entry.note(odd=0, odd_at=None)
         self._context.note_odd(entry)
-        self._answered(entry, answer)
+        self._answered(entry, answer, other_at)
         for order_id, odd in own.items():
             other = self._context.queue.get(order_id)
             if other is not None and not odd.is_own:
@@ -241,7 +241,6 @@ class AnswerHandler:
         account.gate.learned_nothing(now, probe=probe)
         self._context.ran_out(why)
         if self._context.policy.one_pass:
-            self.cancellations.forget(entry)
             self._context.queue.idle(entry)
         else:
             self._not_answered_at(entry, entry.due)
@@ -347,7 +346,6 @@ class AnswerHandler:
         if self._context.gives_up_blind(entry):
             self._submit(entry, answer)
         elif self._context.policy.one_pass:
-            self.cancellations.forget(entry)
             self._context.queue.idle(entry)
         else:
             self._not_answered_at(entry, entry.due, longest)
@@ -380,7 +378,7 @@ class AnswerHandler:
         entry.written = told
         if fault is Fault.ORDER:
             self._count_odd(entry)
-        is_for_a_person = not entry.awaits_pin and self.cancellations.is_for_a_person(entry, answer)
+        is_for_a_person = not entry.awaits_pin and needs_a_person(entry, answer)
         if fault is not Fault.ORDER and self._is_unexplained(account, entry):
             self._submit(entry, answer, nobody_understood=True)
         elif (
@@ -470,19 +468,16 @@ class AnswerHandler:
 
     # --- answers that were understood
 
-    def _answered(self, entry: TrackedOrder, answer: AboutOrder) -> None:
+    def _answered(self, entry: TrackedOrder, answer: AboutOrder, other_at: float | None) -> None:
         """Pass on an answer that changes something.
 
         A repeated "still waiting" changes nothing until the order may be ended by its age.
+        ``other_at`` is when the previous answer came, unless that was a cancellation (epoch
+        seconds).
         """
         entry.note(unknown=0)
         if entry.awaits_pin:
             self._ended_before(entry, answer)
-            return
-        if (
-            again := self.cancellations.ask_again_at(entry, answer, self._context.now())
-        ) is not None:
-            self._context.queue.schedule(entry, again)
             return
         repeated = (
             isinstance(answer, Waiting) and entry.written == answer and not entry.rare.odd_noted
@@ -491,7 +486,7 @@ class AnswerHandler:
         if repeated and not self._context.expires(entry) and not is_noted:
             self._context.again(entry)
         else:
-            self._submit(entry, answer)
+            self._submit(entry, answer, other_at=other_at)
 
     def _ended_before(self, entry: TrackedOrder, answer: AboutOrder) -> None:
         """Process an answer about an order that has ended: only its PIN can still change."""
@@ -514,6 +509,7 @@ class AnswerHandler:
         odd_at: Account | None = None,
         *,
         nobody_understood: bool = False,
+        other_at: float | None = None,
     ) -> None:
         """Pass an answer to the writer.
 
@@ -528,11 +524,22 @@ class AnswerHandler:
         finding.seen_utc = context.clock.time()
         finding.is_odd_noted = rare.odd_noted
         finding.nobody_understood = nobody_understood
+        finding.other_at = other_at
         if odd_at is not None and rare.odd_at is not None:
             finding.odd_since = rare.odd_at
             now = context.clock.monotonic()
             finding.others_understood = odd_at.judge.are_others_understood(entry.id, now, SAME_HOUR)
         self._writer.submit(finding)
+
+
+def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
+    """Count answers in a row that only a person can interpret; return whether there are now as many
+    as it takes to show the order to one.
+    """
+    allowed = FOR_A_PERSON.get(answer.why) if isinstance(answer, Garbled) else None
+    unknown = entry.rare.unknown + 1 if allowed else 0
+    entry.note(unknown=unknown)
+    return allowed is not None and unknown == allowed[1]
 
 
 def _count_requests(account: Account, reply: Reply, now: float) -> None:

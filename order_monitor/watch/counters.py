@@ -23,7 +23,8 @@ class Counters:
     orders whose answers are not understood, by their own fault, each with the account's key.
     ``odd_failures`` counts answers that look like a failure of the account but were their orders'
     own. ``kept`` are orders whose end this process read and that is held, each with the reason;
-    ``held`` counts the orders that the brake holds for any process, by account, and ``ends_paused``
+    ``unconfirmed`` are orders whose cancellation waits for a second answer, each with the time when
+    that was last seen; ``held`` counts the orders that the brake holds for any process, by account, and ``ends_paused``
     are the accounts whose ends a person holds. ``short_of`` is the resource that this machine has
     run out of, if that and not the database is the scan's problem. ``scanned_at`` is when a scan
     had taken in everything, ``taking_at`` when a part of it was taken in. ``reviews`` is the number
@@ -38,6 +39,7 @@ class Counters:
     stuck: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
+    unconfirmed: dict[str, float] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     ends_paused: dict[str, Pause] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)

@@ -26,6 +26,7 @@ from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.tracked_order import Stage, TrackedOrder
 from order_monitor.providers.provider import Provider
 from order_monitor.shop.reading.orders import Apart, Scan, Take
+from order_monitor.watch.cancellations import UnconfirmedCancellations
 from order_monitor.watch.context import Context
 from order_monitor.watch.held import HeldEnds
 from order_monitor.watch.intake import Intake, LeftTo
@@ -73,9 +74,19 @@ class Shop(Recorder, Protocol):
 class Discovery:
     """Keeps the queue in step with the table."""
 
-    def __init__(self, context: Context, shop: Shop, directory: Directory, held: HeldEnds) -> None:
-        """Fill the context's queue from ``shop``; ``held`` receives the held ends."""
+    def __init__(
+        self,
+        context: Context,
+        shop: Shop,
+        directory: Directory,
+        held: HeldEnds,
+        cancellations: UnconfirmedCancellations,
+    ) -> None:
+        """Fill the context's queue from ``shop``; ``held`` receives the held ends, and
+        ``cancellations`` those that wait for a second answer.
+        """
         self._held = held
+        self._cancellations = cancellations
         self._context = context
         self._queue = context.queue
         self._state = context.state
@@ -131,6 +142,7 @@ class Discovery:
         await self._let_go(run)
         self._plan_scans(run, is_changed=is_changed)
         self._held.look(scan.held, scan.pauses, run.began)
+        self._cancellations.look(scan.unconfirmed, run.began)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.oldest_reviews = scan.oldest_reviews
         self._state.scans += 1

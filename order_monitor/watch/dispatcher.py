@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from order_monitor.core.tracked_order import TrackedOrder
+from order_monitor.core.tracked_order import Stage, TrackedOrder
 from order_monitor.providers.provider import batch_of
 from order_monitor.watch.account import Account
 from order_monitor.watch.answer_handler import AnswerHandler
@@ -113,9 +113,10 @@ class Dispatcher:
             return False
         if self._context.hold:
             return True
-        if len(self._writer) or self._answers.cancellations.open:
-            return False
         queue = self._context.queue
+        unconfirmed = (queue.get(order_id) for order_id in self._context.state.unconfirmed)
+        if len(self._writer) or any(e and e.stage is Stage.SCHEDULED for e in unconfirmed):
+            return False
         while queue.promote(self._context.now()):
             pass
         return all(

@@ -61,8 +61,9 @@ class Engine:
             clocks=clocks or ClockWatch(),
         )
         held = HeldEnds(self.context)
-        self.discovery = Discovery(self.context, shop, self.directory, held)
-        self._results = ResultHandler(self.context, held, self.discovery.intake)
+        cancellations = UnconfirmedCancellations(self.context)
+        self.discovery = Discovery(self.context, shop, self.directory, held, cancellations)
+        self._results = ResultHandler(self.context, held, cancellations, self.discovery.intake)
         self._forgot_at = clock.monotonic()
         self.writer = WriteQueue(shop, clock, self._results, patience=policy.patience)
         self._answers = AnswerHandler(self.context, self.writer, shop)
@@ -101,11 +102,6 @@ class Engine:
     def skips(self) -> Mapping[str, SkipReason]:
         """The orders that are not asked about, and why."""
         return self.discovery.skips
-
-    @property
-    def cancellations(self) -> UnconfirmedCancellations:
-        """The cancellations that wait for a second answer."""
-        return self._answers.cancellations
 
     def now(self) -> float:
         """Return epoch seconds by the database's clock, on which ``sent_at`` is based."""
@@ -185,8 +181,7 @@ class Engine:
         context = self.context
         context.has_gone_back = False
         async for entry in unhurried(list(context.queue)):
-            now, since = context.now(), entry.rare.cancelled_at
-            entry.note(cancelled_at=None if since is None else min(since, now))
+            now = context.now()
             if entry.stage is Stage.SCHEDULED and entry.wake > now:
                 again = context.policy.plan.again(entry.order, now)
                 if again is not None and again < entry.wake:

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from order_monitor.core.answer import Cancelled
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
@@ -33,6 +34,11 @@ from order_monitor.watch.routing import Directory, asked_of
 
 AT_A_TIME: Final = 500
 """The most orders ended first by another monitor that are in the queue at a time."""
+
+_FORGOTTEN_AFTER: Final = 86_400.0
+"""Seconds after which a cancellation without a second answer is forgotten: its order is not asked
+about any more.
+"""
 
 _SHARE: Final = 100.0
 """A read without an index repeats after this many times its duration."""
@@ -59,11 +65,23 @@ class ObservingShop:
     """The shop, with writes replaced by observations."""
 
     def __init__(
-        self, shop: Shop, store: ObservationStore, directory: Directory, clock: Clock
+        self,
+        shop: Shop,
+        store: ObservationStore,
+        directory: Directory,
+        clock: Clock,
+        confirm_cancelled: float = 0.0,
     ) -> None:
         """Read ``shop``, and store what would be written in ``store``.
 
-        Orders ended by another monitor are asked about if ``directory`` has an account for them.
+        Orders ended by another monitor are asked about if ``directory`` has an account for them. A
+        cancellation is believed when a second answer confirms it ``confirm_cancelled`` seconds
+        later.
+        """
+        self._confirm = confirm_cancelled
+        self._cancelled: dict[str, tuple[Key, float]] = {}
+        """The orders whose last answer was a cancellation, each with its dispatch and the time of
+        the first one (epoch seconds): there is no table for that while nothing may be written.
         """
         self._shop = shop
         self._store = store
@@ -106,6 +124,8 @@ class ObservingShop:
 
         scan = await self._shop.scan(since=since, of=of, take=None if take is None else give)
         await self._read_ended(scan.now)
+        oldest = scan.now - self._confirm - _FORGOTTEN_AFTER
+        self._cancelled = {i: known for i, known in self._cancelled.items() if known[1] > oldest}
         orders = [*self._open(scan.orders), *(order for order, _ in self._ended.values())]
         return replace(scan, orders=orders, awaiting=[], held=())
 
@@ -128,14 +148,29 @@ class ObservingShop:
             ShopError: the database could not be asked.
         """
         their_ends = {order_id: at for order_id, (_, at) in self._ended.items()}
-        results = await self._store.record(findings, their_ends, lock_wait)
+        confirm_at = {f.order.id: at for f in findings if (at := self._confirm_at(f)) is not None}
+        results = await self._store.record(findings, their_ends, lock_wait, confirm_at)
         for result in results:
             finding = result.finding
             if result.fate is WriteStatus.OBSERVED:
                 self._done_since.add(key_of(finding.order, finding.account))
             if result.fate in (WriteStatus.OBSERVED, WriteStatus.RESENT, WriteStatus.GONE):
                 self._ended.pop(finding.order.id, None)
+                self._cancelled.pop(finding.order.id, None)
         return results
+
+    def _confirm_at(self, finding: CheckResult) -> float | None:
+        """Return when to ask for a second answer (epoch seconds), None if none is needed."""
+        order_id, key = finding.order.id, key_of(finding.order, finding.account)
+        if not self._confirm or not isinstance(finding.answer, Cancelled):
+            if finding.is_told:
+                self._cancelled.pop(order_id, None)
+            return None
+        before = self._cancelled.get(order_id)
+        if before is None or before[0] != key or before[1] > finding.seen_at:
+            before = self._cancelled[order_id] = key, finding.seen_at
+        until = before[1] + self._confirm
+        return until if finding.seen_at < until else None
 
     def _open(self, orders: Sequence[Order]) -> list[Order]:
         """Return the orders whose end was not observed.

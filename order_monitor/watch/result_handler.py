@@ -12,6 +12,7 @@ from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.tracked_order import TrackedOrder
+from order_monitor.watch.cancellations import UnconfirmedCancellations
 from order_monitor.watch.context import Context
 from order_monitor.watch.held import HeldEnds
 from order_monitor.watch.intake import Intake
@@ -23,13 +24,20 @@ _DIGEST_EVERY: Final = 3600.0
 class ResultHandler:
     """Keeps queue, state and log in step with the database."""
 
-    def __init__(self, context: Context, held: HeldEnds, intake: Intake) -> None:
-        """Record results on ``context``, and held ends on ``held``, and notify the context's
-        observer.
+    def __init__(
+        self,
+        context: Context,
+        held: HeldEnds,
+        cancellations: UnconfirmedCancellations,
+        intake: Intake,
+    ) -> None:
+        """Record results on ``context``, held ends on ``held``, and those that wait for a second
+        answer on ``cancellations``, and notify the context's observer.
 
         ``intake`` receives the orders that we ended.
         """
         self._held = held
+        self._cancellations = cancellations
         self._context = context
         self._queue = context.queue
         self._state = context.state
@@ -64,6 +72,7 @@ class ResultHandler:
         self._see_text(result)
         self._forget(result, entry)
         self._warn(result)
+        self._cancellations.answered(result)
         match result.fate:
             case WriteStatus.WRITTEN if order.awaits_pin:
                 self._pin_came(result)
@@ -71,6 +80,8 @@ class ResultHandler:
                 self._end(result)
             case WriteStatus.HELD:
                 self._held.keep(entry, result)
+            case WriteStatus.UNCONFIRMED:
+                self._cancellations.keep(entry, result)
             case WriteStatus.OBSERVED:
                 self._observed(result)
             case WriteStatus.GONE:
@@ -83,6 +94,7 @@ class ResultHandler:
                     self._context.again(entry)
         if self._queue.get(order.id) is None:
             self._state.odd.pop(order.id, None)
+            self._state.unconfirmed.pop(order.id, None)
 
     def _warn(self, result: WriteResult) -> None:
         """Say what a person should know of it, whatever its fate."""

@@ -245,7 +245,6 @@ async def test_what_the_holder_before_has_asked_is_not_asked_again(house: House)
 async def test_what_came_of_an_order_under_its_former_holder_is_read_and_not_remembered(
     house: House,
 ) -> None:
-    """A cancellation read here before may have been withdrawn there: it confirms nothing."""
     one = house.start("one", ("a", "b"))
     one.stage.shelf.orders = [one.stage.order(40, "a"), one.stage.order(40, "b")]
     await one.stage.begin()
@@ -262,12 +261,11 @@ async def test_what_came_of_an_order_under_its_former_holder_is_read_and_not_rem
     moved = next(iter(other.held()))
     for entry in one.stage.engine.queue:
         entry.registered = True
-        entry.note(cancelled_at=one.stage.engine.now(), unknown=1)
+        entry.note(unknown=1)
     await house.stop("other")
     await until(lambda: one.held() == {"a", "b"})
     for entry in one.stage.engine.queue:
         is_moved = entry.account == moved
-        assert (entry.rare.cancelled_at is None) is is_moved
         assert (entry.rare.unknown == 0) is is_moved
         assert entry.registered is not is_moved
     assert [list(accounts) for accounts in told] == [[moved]]

@@ -31,7 +31,6 @@ from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.store import Timings
 from order_monitor.watch.account import Account
 from order_monitor.watch.brake_watch import BrakeWatch
-from order_monitor.watch.cancellation_sync import CancellationSync
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
@@ -138,6 +137,7 @@ class Process(Observer):
             from_shop=from_shop,
             refresh=scenario.refresh,
             brake_hold=scenario.brake_hold,
+            confirm_cancelled=scenario.confirm_cancelled,
             give_up_unknown=scenario.give_up_unknown,
             ignore_before="" if scenario.is_first_start else None,
         )
@@ -167,7 +167,7 @@ class Process(Observer):
             plan or self._plan(),
             concurrency=scenario.concurrency,
             give_up_after=scenario.give_up_after,
-            confirm_cancelled=scenario.confirm_cancelled if plan is None else 0.0,
+            confirm_cancelled=scenario.confirm_cancelled,
             one_pass=plan is not None,
             patience=30.0 if plan is not None else None,
             reading=MANY if scenario.many else Reading(),
@@ -235,12 +235,6 @@ class Process(Observer):
     def _beside(self) -> dict[str, Any]:
         if not self.is_daemon:
             return {}
-        confirm = self.world.scenario.confirm_cancelled
-        self._doubts = (
-            CancellationSync(self.engine, self.orders.unconfirmed, self.clock, confirm)
-            if confirm
-            else None
-        )
         parts = running(
             {"webhook": self.sender, "timing": self.learning, "presence": self.heartbeat}
         )
@@ -249,7 +243,6 @@ class Process(Observer):
             {
                 "settings": self.settings_guard,
                 "housekeeping": Housekeeping(self.orders, self.clock),
-                "doubts": self._doubts,
             }
         )
 
@@ -401,8 +394,6 @@ class Process(Observer):
         await self.life.forever(self.sender.begin if self.sender is not None else None)
         if self.learning is not None:
             await self.learning.save()
-        if self._doubts is not None:
-            await self._doubts.leave()
         await self.heartbeat.leave()
         await self.settings_guard.leave()
 

@@ -359,7 +359,6 @@ UNTOLD = ("_nothing", "_prune", "_lock_logins", "_lock_money", "_time")
 
 ONE_VALUE = (
     "_newest",
-    "_count_reviews",
     "_count_with_pin",
     "_add_mark",
     "_withdraw_new",

@@ -146,6 +146,8 @@ class Shared:
                 return [("settings", WEBHOOK_MARK)]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
+            case "_wait":
+                return [("reviews", (order_id, UNCONFIRMED)) for order_id in args[0]]
         return []
 
     def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:  # noqa: PLR0911 - one a statement
@@ -435,9 +437,10 @@ class Shared:
     # --- what waits for a person, or for a second answer
 
     def _count_reviews(self, *_: Any) -> list[Any]:
-        count = sum(kind != UNCONFIRMED for _, kind in self._all("reviews"))
-        self.pool.seen["reviews"] = count
-        return [{"count": count}]
+        kinds = [kind for _, kind in self._all("reviews")]
+        unconfirmed = kinds.count(UNCONFIRMED)
+        self.pool.seen["reviews"] = len(kinds) - unconfirmed
+        return [{"matters": len(kinds) - unconfirmed, "unconfirmed": unconfirmed}]
 
     def _oldest_reviews(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, rows = self._all("review_accounts"), list(self._all("reviews").items())
@@ -483,22 +486,25 @@ class Shared:
             self._put("reviews", key, None)
             self._put("decided", key, args[1])
 
-    def _unconfirmed(self, *_: Any) -> list[Any]:
-        waiting = {
-            i: since for (i, kind), since in self.store.reviews.items() if kind == UNCONFIRMED
-        }
-        found: dict[str, list[float]] = {}
+    def _wait(self, _: str, args: Sequence[Any]) -> None:
+        for order_id, account, seen_at in zip(*args, strict=True):
+            key = order_id, UNCONFIRMED
+            if self._one("reviews", key) is None:
+                self._put("reviews", key, seen_at)
+                self._put("review_accounts", key, account)
+
+    def _unconfirmed(self, _: str, args: Sequence[Any]) -> list[Any]:
+        sent: dict[str, list[float]] = {}
         for dispatch in self._all("dispatches").values():
-            found.setdefault(dispatch.order_id, []).append(dispatch.found_at)
-        # An answer about the earlier dispatch does not count as a first cancellation.
-        gone = {
-            i for i, at in found.items() if len(at) > 1 and i in waiting and max(at) > waiting[i]
-        }
-        accounts = self._all("review_accounts")
+            sent.setdefault(dispatch.order_id, []).append(dispatch.found_at)
         return [
-            {"id": i, "since": since, "account": accounts.get((i, UNCONFIRMED))}
-            for i, since in waiting.items()
-            if i not in gone
+            {
+                "id": i,
+                "since": since,
+                "is_past": len(sent.get(i, ())) > 1 and max(sent[i]) > since,
+            }
+            for (i, kind), since in self._all("reviews").items()
+            if kind == UNCONFIRMED and (not args or i in args[0])
         ]
 
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -546,14 +552,15 @@ SHARED: dict[str, str] = {
     "SELECT r.order_id::text AS id, extract(epoch FROM opened_at)": "_held_since",
     "SELECT count(*) FILTER (WHERE e.outcome IN ('completed')) AS completed": "_count_ends",
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
-    'SELECT count(*) FROM "public"."order_monitor_review"': "_count_reviews",
+    "SELECT count(*) FILTER (WHERE kind <> 'cancel_unconfirmed')": "_count_reviews",
+    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, opened_at)': "_wait",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
     "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",
     'UPDATE "public"."order_monitor_review" AS w SET resolution': "_mend_worded",
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
-    "SELECT order_id::text AS id, extract(epoch FROM opened_at)": "_unconfirmed",
+    "SELECT w.order_id::text AS id, extract(epoch FROM w.opened_at)": "_unconfirmed",
     "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM": "_last_sources",
 }
 """The beginnings of the statements about these tables, and their handlers."""

@@ -37,7 +37,6 @@ from order_monitor.shop.schema.cache import SchemaCache, ShopTables
 from order_monitor.shop.schema.columns import COLUMNS_SQL, IS_TABLE_SQL, Column, Table
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.shop.writing.brake_table import BrakeTable
-from order_monitor.shop.writing.cancellation_table import CancellationTable
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
@@ -939,6 +938,7 @@ def layout_for(
     from_shop: bool = False,
     refresh: float = 60.0,
     brake_hold: float = 0.0,
+    confirm_cancelled: float = 0.0,
     give_up_unknown: bool = False,
     ignore_before: str | None = None,
 ) -> TableConfig:
@@ -950,7 +950,12 @@ def layout_for(
         time_zone=None,
         open=OPEN,
         known=(*FINAL, "not_sent"),
-        rules=replace(rules, brake_hold=brake_hold, give_up_unknown=give_up_unknown),
+        rules=replace(
+            rules,
+            brake_hold=brake_hold,
+            confirm_cancelled=confirm_cancelled,
+            give_up_unknown=give_up_unknown,
+        ),
         ignore_before=ignore_before,
         record_sync=last_sync,
         await_pin=900.0,
@@ -996,7 +1001,6 @@ class ModelOrders(Orders):
         self._claims = Claims(self._schema_cache)
         self._pruning = Pruning(self._schema_cache)
         self._recorder = OrderWriter(database, self._schema_cache)
-        self.unconfirmed = CancellationTable(self._schema_cache)
         self.brake = BrakeTable(self._schema_cache)
         pool.reader = self.reader
 

@@ -134,9 +134,7 @@ class Sight:
             )
         if world.scenario.brake_hold and after.id not in world.anew:
             self._look_at_the_brake(after, commit)
-        is_daemon = author is not None and author.is_daemon
-        if world.scenario.confirm_cancelled and event.cause == "answer" and is_daemon:
-            assert author is not None
+        if world.scenario.confirm_cancelled and event.cause == "answer" and author is not None:
             self._look_whether_confirmed(after, author)
 
     def ended(self, after: Stored, commit: Commit) -> None:
@@ -206,15 +204,15 @@ class Sight:
         )
 
     def _look_whether_confirmed(self, row: Stored, author: "Process") -> None:
-        """All answers that this process read, or earlier processes, were cancellations for the
-        required time.
+        """All answers that this process read, and those of others since its last other one, were
+        cancellations for the required time.
         """
         first, now = self._world.now(), self._world.now()
         for at, number, is_cancelled in reversed(self._heard[row.id]):
             is_own = number == author.number
             if is_own and not is_cancelled:
                 break
-            if is_cancelled and (is_own or at < author.born):
+            if is_cancelled:
                 first = at
         wait = self._world.scenario.confirm_cancelled
         self.check(

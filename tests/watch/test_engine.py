@@ -118,6 +118,7 @@ class Bench:
                 table_config.rules,
                 give_up_after=schedule.give_up_after,
                 give_up_blind=options.get("give_up_blind", False),
+                confirm_cancelled=options.get("confirm_cancelled", 0.0),
             ),
         )
         orders = shop.orders(

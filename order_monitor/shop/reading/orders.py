@@ -20,12 +20,13 @@ from order_monitor.shop.accounts.tables import Integration, credentials_of
 from order_monitor.shop.database import Connection, Database, UndoError, now_of
 from order_monitor.shop.reading.queries import Queries, order_of
 from order_monitor.shop.reading.recent_ends import RecentEnds, ended_sql
-from order_monitor.shop.reviews import Review
+from order_monitor.shop.reviews import UNCONFIRMED, Review
 from order_monitor.shop.schema.cache import SchemaCache, ShopTables
 from order_monitor.shop.schema.columns import literal, quoted
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.schema.table_config import CONSUMER, events_of, settings_of
 from order_monitor.shop.writing.brake import KIND, Held
+from order_monitor.shop.writing.cancellations import Unconfirmed
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import WEBHOOK_MARK
@@ -67,7 +68,9 @@ _BLANKS: Final = (
 """Whitespace that may surround a reference in the table."""
 
 _SWEEP_EVERY: Final = 60.0
-"""Seconds between two checks whether the orders with held ends are still open."""
+"""Seconds between two checks whether orders with held ends, or with unconfirmed cancellations, are
+still open.
+"""
 _SHARE: Final = 100.0
 """Orders that are not watched are counted again after this many times the duration of the count."""
 
@@ -126,8 +129,9 @@ class Scan:
     oldest waits; None where the webhook delivers them.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person,
     and ``oldest_reviews`` the first `SHOWN_REVIEWS` of them. ``awaiting`` are orders that have
-    ended without the PIN that may still come, ``held`` those whose end the brake holds. ``apart``
-    counts those that are not among ``orders``, as last counted.
+    ended without the PIN that may still come, ``held`` those whose end the brake holds,
+    ``unconfirmed`` those whose cancellation waits for a second answer. ``apart`` counts those that
+    are not among ``orders``, as last counted.
     """
 
     now: float
@@ -142,6 +146,7 @@ class Scan:
     held: Sequence[Held] = ()
     apart: Apart = Apart()
     oldest_reviews: Sequence[Review] = ()
+    unconfirmed: Sequence[Unconfirmed] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +255,12 @@ class OrderReader:
         unknown_sql = self.queries.unknown_sql()
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection, is_quick=wanted.since is not None)
-        reviews = await shop_tables.reviews.count(connection)
+        reviews, waits = await shop_tables.reviews.count(connection)
         oldest = await shop_tables.reviews.read(connection, SHOWN_REVIEWS) if reviews else []
-        is_held = reviews and not self.schema_cache.table_config.observes
-        held = await self._held(connection, shop_tables, first.now) if is_held else []
+        is_held = (reviews or waits) and not self.schema_cache.table_config.observes
+        held, unconfirmed = (
+            await self._held(connection, shop_tables, first.now) if is_held else ([], [])
+        )
         ended = await self._recent(connection, shop_tables, wanted.only)
         awaiting = await self.noted(
             connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]
@@ -275,6 +282,7 @@ class OrderReader:
             held,
             self._apart,
             oldest,
+            unconfirmed,
         )
         scan = Scan(now, *found)
         return scan, [r["id"] for r in ended if r["is_late"]]
@@ -364,23 +372,30 @@ class OrderReader:
 
     async def _held(
         self, connection: Connection, shop_tables: ShopTables, now: float
-    ) -> list[Held]:
-        """Return the orders whose end is held.
+    ) -> tuple[list[Held], list[Unconfirmed]]:
+        """Return the orders whose end the brake holds, and those whose cancellation waits for a
+        second answer.
 
         From time to time, drop those that are no longer open: they are not asked about again.
         """
-        held = await shop_tables.row_writer.brake.held(connection)
-        if not held or 0 <= now - self._swept_at < _SWEEP_EVERY:
-            return held
+        row_writer = shop_tables.row_writer
+        held = await row_writer.brake.held(connection)
+        waiting = await row_writer.cancellations.waiting(connection)
+        if not (held or waiting) or 0 <= now - self._swept_at < _SWEEP_EVERY:
+            return held, waiting
         self._swept_at = now
-        statements = shop_tables.row_writer.statements
-        rows = await connection.fetch(statements.status_sql(), [one.order_id for one in held])
-        is_open = {row["id"] for row in rows if row["status"] in statements.open_statuses}
-        gone = [(one.order_id, KIND) for one in held if one.order_id not in is_open]
-        await shop_tables.reviews.mend(
-            connection, shop_tables.row_writer.table, gone, "open no more"
+        statements, ids = (
+            row_writer.statements,
+            {h.order_id for h in held} | {w.order_id for w in waiting},
         )
-        return [one for one in held if one.order_id in is_open]
+        rows = await connection.fetch(statements.status_sql(), sorted(ids))
+        is_open = {row["id"] for row in rows if row["status"] in statements.open_statuses}
+        gone = [(i, kind) for i in ids - is_open for kind in (KIND, UNCONFIRMED)]
+        await shop_tables.reviews.mend(connection, row_writer.table, gone, "open no more")
+        return (
+            [one for one in held if one.order_id in is_open],
+            [one for one in waiting if one.order_id in is_open],
+        )
 
     async def among(self, ids: Sequence[str]) -> dict[str, Order]:
         """Return orders by id, in their current state, open or not; records nothing.

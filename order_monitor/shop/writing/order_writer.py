@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import PIN_KINDS, StuckReason
 from order_monitor.core.errors import (
@@ -21,6 +20,7 @@ from order_monitor.core.errors import (
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.reading.orders import note_namesakes
 from order_monitor.shop.reading.queries import Queries
+from order_monitor.shop.reviews import UNCONFIRMED
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.writing.brake import KIND
@@ -133,11 +133,17 @@ class OrderWriter:
         """
         reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
         await reviews.open(connection, table, results)
-        settled = {r.finding.order.id: r for r in results if r.write is not None and r.write.final}
-        withdrawn = {r.finding.order.id for r in results if _withdraws(r)}
-        asked = [*settled, *sorted(withdrawn)]
+        settled = {r.finding.order.id: r for r in results if r.is_end}
+        withdrawn = {r.finding.order.id for r in results if r.is_withdrawal}
+        contradicted = {r.finding.order.id for r in results if r.withdraws_cancellation}
+        asked = [*settled, *sorted((withdrawn | contradicted) - settled.keys())]
         waiting = await reviews.about(connection, table, asked) if asked else []
-        if gone := [(i, kind) for i, kind in waiting if i in withdrawn and kind == KIND]:
+        gone = [
+            (i, kind)
+            for i, kind in waiting
+            if (kind == KIND and i in withdrawn) or (kind == UNCONFIRMED and i in contradicted)
+        ]
+        if gone:
             await reviews.mend(connection, table, gone, "withdrawn")
         known = [
             (r.finding.order.id, str(StuckReason.NOT_KNOWN))
@@ -297,6 +303,7 @@ _SETTLED_BY_AN_END: Final = frozenset(
             StuckReason.REFERENCE_TWICE,
             StuckReason.NOT_KNOWN,
             StuckReason.HELD_BY_BRAKE,
+            UNCONFIRMED,
         ),
     )
 )
@@ -328,18 +335,3 @@ def _settled_by(result: WriteResult) -> frozenset[str]:
         if result.write is None or result.write.pin is None
         else _SETTLED_BY_A_PIN
     )
-
-
-def _withdraws(result: WriteResult) -> bool:
-    """Whether an order with a possibly held end has a different answer now, or has changed, so that
-    its end is no longer held.
-    """
-    match result.fate:
-        case WriteStatus.GONE:
-            return True
-        case WriteStatus.RESENT:
-            return not result.wait
-        case WriteStatus.LOCKED | WriteStatus.HELD:
-            return False
-    is_end = result.write is not None and result.write.final
-    return not is_end and isinstance(result.finding.answer, (Completed, Waiting))

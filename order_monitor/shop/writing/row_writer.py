@@ -43,6 +43,7 @@ from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig, events_of
 from order_monitor.shop.writing.brake import Brake, is_end
+from order_monitor.shop.writing.cancellations import Cancellations
 from order_monitor.shop.writing.dispatches import TOUCHED, Dispatches, Standing, Twin
 from order_monitor.shop.writing.event_sql import PERSON
 from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, record_of
@@ -106,6 +107,11 @@ class RowWriter:
     def codes(self) -> Codes:
         """The table of codes."""
         return Codes(self.table, self.table_config.schema, self.key)
+
+    @property
+    def cancellations(self) -> Cancellations:
+        """The cancellations that wait for a second answer."""
+        return Cancellations(self.table, self.rules)
 
     @property
     def brake(self) -> Brake:
@@ -268,7 +274,7 @@ class RowWriter:
         have ``ended`` without the PIN that came.
         """
         results, standing = await self._decided(
-            connection, findings, rows, ended, with_notes=with_notes
+            connection, findings, rows, ended, with_notes=with_notes, confirmed=False
         )
         found_at = {order_id: noted.found_at for order_id, noted in standing.items()}
         results = await self.brake.hold(connection, results, found_at)
@@ -283,9 +289,12 @@ class RowWriter:
         """Return what would be written of findings, by their orders' ids, onto open ``rows``.
 
         Nothing is written, and nothing need be locked. The brake and the claims on codes go by what
-        was written before, so they have no say.
+        was written before, so they have no say; nor does the wait for a second answer.
         """
-        return (await self._decided(connection, findings, rows, {}, with_notes=True))[0]
+        decided = await self._decided(
+            connection, findings, rows, {}, with_notes=True, confirmed=True
+        )
+        return decided[0]
 
     async def _decided(
         self,
@@ -295,8 +304,12 @@ class RowWriter:
         ended: Mapping[str, LockedRow],
         *,
         with_notes: bool,
+        confirmed: bool,
     ) -> tuple[list[WriteResult], dict[str, Standing]]:
-        """Return what the rows and the dispatches say, and what is noted of the latter."""
+        """Return what the rows and the dispatches say, and what is noted of the latter.
+
+        With ``confirmed`` a cancellation needs no second answer.
+        """
         pairs = [(findings[i], row, i in ended) for i, row in (*rows.items(), *ended.items())]
         noted = [
             (f.order.id, f.account, f.order.reference.strip())
@@ -311,6 +324,13 @@ class RowWriter:
             )
             for f, row, is_late in pairs
         ]
+        if not confirmed:
+            resent = {
+                i: rows[i]["sent_at"]
+                for i, noted in standing.items()
+                if i in rows and 0 < noted.touched < TOUCHED and rows[i]["sent_at"] is not None
+            }
+            results = await self.cancellations.hold(connection, results, resent)
         results = await self._without_twins(connection, results, standing, {**rows, **ended})
         results = await self._without_given(connection, results)
         return await self._without_paused(connection, results, ended), standing

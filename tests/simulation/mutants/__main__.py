@@ -300,14 +300,14 @@ MUTANTS = (
     ),
     Mutant(
         "a cancellation is confirmed without its wait",
-        "watch/cancellations.py",
-        "if before is not None and now - before >= self._confirm:",
-        "if before is not None:",
+        "shop/writing/cancellations.py",
+        "            if rest > 0:\n",
+        "            if rest > 0 and order_id in fresh:\n",
     ),
     Mutant(
         "a cancellation is not withdrawn by what comes between",
-        "watch/cancellations.py",
-        "                entry.note(cancelled_at=None)\n",
+        "shop/writing/order_writer.py",
+        "or (kind == UNCONFIRMED and i in contradicted)",
         "",
     ),
     Mutant(
