@@ -271,7 +271,19 @@ class Process(Observer):
     def _money_read(self, stored: dict[str, str]) -> None:
         own = self._money()
         differs = self.is_daemon and any(own[key] != value for key, value in stored.items())
-        asyncio.get_running_loop().call_later(TAKES_EFFECT, setattr, self, "differs", differs)
+        if differs:
+            asyncio.get_running_loop().call_later(TAKES_EFFECT, self._differ)
+        else:
+            # It may ask at once.
+            self.differs = False
+
+    def _differ(self) -> None:
+        """Take effect, unless the stored settings are this process's own now: it may have replaced
+        them in the transaction that read them.
+        """
+        own, stored = self._money(), self.world.store.settings
+        marks = {key: stored.get(f"money.{key}") for key in own}
+        self.differs = any(mark is None or mark.value != own[key] for key, mark in marks.items())
 
     def scanned(self, seconds: float) -> None:
         """The data of a scan takes effect from now on."""

@@ -309,6 +309,11 @@ MUTANTS = (
         "shop/writing/order_writer.py",
         "or (kind == UNCONFIRMED and i in contradicted)",
         "",
+        also=(
+            "shop/writing/cancellations.py",
+            "finding.other_at is not None and finding.other_at > first",
+            "False",
+        ),
     ),
     Mutant(
         "a late PIN is written over one that is there",
