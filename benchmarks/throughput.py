@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Process, Queue
 
 import asyncpg
@@ -40,7 +40,7 @@ from order_monitor.settings.sections import FINAL_STATUSES
 from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.account import Account
@@ -162,13 +162,7 @@ class InMemory:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         return Scan(time.time(), self._orders, [], list(self._integrations.values()))
 
     async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,7 @@ from order_monitor.core.outcome import Outcome
 from order_monitor.core.schedule import Plan
 from order_monitor.providers.provider import Balance, Batch, NoBalance, Provider, Reply
 from order_monitor.shop.accounts.tables import Integration
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.timing.learning import Learning
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -76,13 +76,7 @@ class VirtualShop:
         self._open: dict[str, Order] = {}
         self._arrived = 0
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         """Return every open order."""
         orders, now = self._world.orders, self._world.clock.monotonic()
         while self._arrived < len(orders) and orders[self._arrived].at <= now:

@@ -4,7 +4,7 @@ fire.
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.reading.orders import Apart, Scan, Take
+from order_monitor.shop.reading.orders import ALL, Apart, Part, Scan, Take
 from order_monitor.shop.reviews import Review
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.metrics import Metrics
@@ -72,19 +72,13 @@ class ShopInMemory:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         now = self.clock.time()
-        if of is not None:
-            self.read_again |= set(of)
-        orders = [o for o in self.orders if of is None or o.integration in of]
+        if part.of is not None:
+            self.read_again |= set(part.of)
+        orders = [o for o in self.orders if part.of is None or o.integration in part.of]
         return Scan(now, orders, **{"unknown": [], "waiting": self.waiting, **self.more})
 
     async def record(

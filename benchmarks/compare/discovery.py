@@ -22,6 +22,7 @@ from benchmarks.compare.world import World
 from benchmarks.throughput import LAYOUT
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
+from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.policy import Reading
 
@@ -111,7 +112,7 @@ class Archive:
                 raise ContestantFailedError(f"{len(first.orders)} open orders were found")
             since = max(order.sent_at or -math.inf for order in first.orders) - Reading().overlap
             ways = {
-                "what was sent lately": lambda: orders.scan(since=since),
+                "what was sent lately": lambda: orders.scan(Part(since=since)),
                 f"all {_OPEN_ORDERS:,} open orders": orders.scan,
             }
             return [

@@ -5,7 +5,7 @@ same code as the daemon.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Now
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.own_tables import people_tables
@@ -69,15 +69,9 @@ class Chosen:
         """Return the setting of the wrapped orders."""
         return self.orders.records_every_check
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         """Return the chosen orders, all at once."""
-        scan = await self.orders.scan(self.ids)
+        scan = await self.orders.scan(Part(only=self.ids))
         wanted = [order for order in scan.orders if self.wanted(order, scan.now)]
         return replace(scan, orders=wanted, unknown=[])
 

@@ -26,6 +26,7 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.reading.history import OrderHistory, read_order_history
+from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.own_tables import people_tables
@@ -181,7 +182,7 @@ class _Crowd:
                 ids = await Reviews(self._settings.database.schema_).of_kind(
                     connection, self._many.kind
                 )
-        scan = await self._orders.scan(ids)
+        scan = await self._orders.scan(Part(only=ids))
         found = {order.id: order for order in scan.orders}
         for order_id in ids or ():
             # An order that has ended may also have an open review.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.order import Order
@@ -11,7 +11,7 @@ from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Database
 from order_monitor.shop.observations import ObservationStore
 from order_monitor.shop.pruning import Pruning
-from order_monitor.shop.reading.orders import Apart, End, OrderReader, Scan, Take
+from order_monitor.shop.reading.orders import ALL, Apart, End, OrderReader, Part, Scan, Take
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig
@@ -112,18 +112,9 @@ class Orders:
         """Whether ``last_sync_at`` is written at each check."""
         return self.row_writer.records_every_check
 
-    async def scan(
-        self,
-        only: Sequence[str] | None = None,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
-        """Return the open orders, ``only`` some of them, those sent after ``since``, or those
-        ``of`` some accounts: see `OrderReader.scan`.
-        """
-        return await self.reader.scan(only, since=since, of=of, take=take)
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        """Return the open orders, all or a part of them: see `OrderReader.scan`."""
+        return await self.reader.scan(part, take)
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return the open ones of some orders in their current state: see `OrderReader.reread`."""

@@ -25,7 +25,7 @@ from order_monitor.core.order import NOBODY_ASKED, Order, SkipReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.tracked_order import Stage, TrackedOrder
 from order_monitor.providers.provider import Provider
-from order_monitor.shop.reading.orders import Apart, Scan, Take
+from order_monitor.shop.reading.orders import ALL, Apart, Part, Scan, Take
 from order_monitor.watch.cancellations import UnconfirmedCancellations
 from order_monitor.watch.context import Context
 from order_monitor.watch.held import HeldEnds
@@ -56,16 +56,8 @@ class Shop(Recorder, Protocol):
     def records_every_check(self) -> bool:
         """Whether a check that changed nothing is written too."""
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
-        """Return the open orders, or pass them to ``take`` in parts: all of them, those sent
-        ``since`` (epoch seconds), or those ``of`` the accounts with these keys.
-        """
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        """Return the open orders, all or a part of them, or pass them to ``take`` in slices."""
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return the given orders that are still open, with their current rows."""
@@ -115,10 +107,10 @@ class Discovery:
         """
         run = self._begin_run(is_whole=self._context.clock.monotonic() >= self.whole_again_at)
         known = set(self._directory.accounts)
-        since = None if run.is_whole else self._since()
+        part = ALL if run.is_whole else Part(since=self._since())
         self.intake.scanning_since = run.began
         try:
-            scan = await self.shop.scan(since=since, take=run.take)
+            scan = await self.shop.scan(part, run.take)
             await run.rest(scan)
         except (ShopError, SettingsError) as error:
             self._state.scan_problem = str(error)
@@ -177,7 +169,7 @@ class Discovery:
         before = [e async for e in unhurried(list(self._queue)) if e.account in keys]
         known = set(self._directory.accounts)
         try:
-            scan = await self.shop.scan(of=keys, take=run.take)
+            scan = await self.shop.scan(Part(of=keys), run.take)
             await run.rest(scan)
         finally:
             self.dropped += run.dropped

@@ -7,7 +7,7 @@ monitor ended first is asked about once more, at its own next time, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,7 +26,7 @@ from order_monitor.shop.observations import (
     end_words,
     key_of,
 )
-from order_monitor.shop.reading.orders import Scan, Slice, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.account import Account
 from order_monitor.watch.discovery import Shop
@@ -102,13 +102,7 @@ class ObservingShop:
         """Always true: an order's last check is part of the observation."""
         return True
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         """Return the open orders whose end was not observed yet, and those that another monitor
         ended first.
 
@@ -118,11 +112,11 @@ class ObservingShop:
         """
         await self._read_done()
 
-        def give(part: Slice) -> None:
+        def give(read: Slice) -> None:
             assert take is not None
-            take(replace(part, orders=self._open(part.orders)))
+            take(replace(read, orders=self._open(read.orders)))
 
-        scan = await self._shop.scan(since=since, of=of, take=None if take is None else give)
+        scan = await self._shop.scan(part, None if take is None else give)
         await self._read_ended(scan.now)
         oldest = scan.now - self._confirm - _FORGOTTEN_AFTER
         self._cancelled = {i: known for i, known in self._cancelled.items() if known[1] > oldest}

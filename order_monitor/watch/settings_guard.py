@@ -10,7 +10,7 @@ started later, has stored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -32,7 +32,7 @@ from order_monitor.shop.money_settings import (
     Difference,
     MoneySettings,
 )
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
 
@@ -192,13 +192,7 @@ class GuardedShop:
         """Return the shop's setting."""
         return self._shop.records_every_check
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         """Return the open orders.
 
         Raises:
@@ -213,7 +207,7 @@ class GuardedShop:
             raise
         await self._settings_guard.look()
         self._see()
-        return await self._shop.scan(since=since, of=of, take=take)
+        return await self._shop.scan(part, take)
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return the orders that are still open, with their current rows."""

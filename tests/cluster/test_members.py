@@ -16,6 +16,7 @@ from order_monitor.cluster.takeover import Takeover
 from order_monitor.core.gate import Pace
 from order_monitor.core.tracked_order import Stage as At
 from order_monitor.shop.locks import OLD_MEMBER, lock_class
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.watch.account import NOT_HELD, Account, LoginAccounts, by_login
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
@@ -512,10 +513,10 @@ async def test_beyond_many_accounts_one_that_is_read_slowly_is_not_given_up(
     go_on, scan = asyncio.Event(), one.stage.shelf.scan
     reads: list[Any] = []
 
-    async def slow(**given: Any) -> Any:
-        reads.append(given["of"])
+    async def slow(part: Part = ALL, take: Take | None = None) -> Scan:
+        reads.append(part.of)
         await go_on.wait()
-        return await scan(**given)
+        return await scan(part, take)
 
     one.stage.shelf.scan = slow  # type: ignore[method-assign]
     await house.stop("two")
@@ -538,13 +539,13 @@ async def test_a_plan_that_is_cancelled_late_leaves_the_next_one_its_accounts() 
     await stage.begin()
     leave, go_on, scan = asyncio.Event(), asyncio.Event(), stage.shelf.scan
 
-    async def slow(**given: Any) -> Any:
+    async def slow(part: Part = ALL, take: Take | None = None) -> Scan:
         try:
             await go_on.wait()
         except asyncio.CancelledError:
             await leave.wait()
             raise
-        return await scan(**given)
+        return await scan(part, take)
 
     stage.shelf.scan = slow  # type: ignore[method-assign]
     await takeover.start({"a"}, {})
@@ -566,10 +567,10 @@ async def test_a_take_over_that_fails_is_told_and_begun_again(house: House) -> N
     one, _, _ = await shared(house)
     scan, fails = one.stage.shelf.scan, [True]
 
-    async def failing(**given: Any) -> Any:
+    async def failing(part: Part = ALL, take: Take | None = None) -> Scan:
         if fails:
             raise KeyError(fails.pop())
-        return await scan(**given)
+        return await scan(part, take)
 
     one.stage.shelf.scan = failing  # type: ignore[method-assign]
     with capture_logs() as lines:
@@ -608,12 +609,12 @@ async def test_accounts_that_come_one_by_one_are_read_together() -> None:
     go_on, scan = asyncio.Event(), stage.shelf.scan
     reads: list[set[str]] = []
 
-    async def slow(**given: Any) -> Any:
-        reads.append(set(given["of"]))
+    async def slow(part: Part = ALL, take: Take | None = None) -> Scan:
+        reads.append(set(part.of or ()))
         if len(reads) == 2:
             raise KeyError(2)
         await go_on.wait()
-        return await scan(**given)
+        return await scan(part, take)
 
     stage.shelf.scan = slow  # type: ignore[method-assign]
     for name in ("a", "b", "c", "d", "a"):

@@ -24,6 +24,7 @@ from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.shop.accounts.pauses import Pauses
 from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.migration import Migration
+from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.engine import Engine
@@ -138,7 +139,7 @@ async def test_an_order_finds_its_account(market: Market) -> None:
     assert scan.integrations is not None
     assert {i.id for i in scan.integrations} == {routed, own, elsewhere}
     for wanted in ([routed], [own, elsewhere], []):
-        part = await market.orders().scan(of=wanted)
+        part = await market.orders().scan(Part(of=wanted))
         assert {o.id for o in part.orders} == {i for i, key in expected.items() if key in wanted}
         assert not part.is_whole
 
@@ -768,9 +769,9 @@ async def test_very_many_orders_of_others_do_not_keep_an_accounts_own_from_being
         database = shop.database(statement_timeout=patience)
         orders = shop.orders(database, accounts_from_shop=True, refresh=60.0)
         try:
-            await orders.scan(of=[key])
+            await orders.scan(Part(of=[key]))
         except ShopError:
             break
     else:
         pytest.fail("nothing takes long here")
-    assert [order.id for order in (await orders.scan(of=[key])).orders] == [order_id]
+    assert [order.id for order in (await orders.scan(Part(of=[key]))).orders] == [order_id]

@@ -20,7 +20,7 @@ from order_monitor.core.order import SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.first_start import Start, held_before, release
 from order_monitor.shop.migration import Migration, as_django, as_sql
-from order_monitor.shop.reading.orders import Apart
+from order_monitor.shop.reading.orders import Apart, Part
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import OneAccount
@@ -67,7 +67,7 @@ async def now(shop: Shop) -> float:
 async def told(
     orders: Orders, order_id: str, answer: Answer, *, age: float = 2 * DAY, **more: Any
 ) -> WriteResult:
-    (order,) = (await orders.scan([order_id])).orders
+    (order,) = (await orders.scan(Part(only=[order_id]))).orders
     finding = found(order, answer, age=age)
     for name, value in more.items():
         setattr(finding, name, value)
@@ -188,7 +188,7 @@ async def test_what_was_sent_long_before_the_start_is_not_read_and_counted(shop:
     )
     assert [order.id for order in await orders.left_alone(2)] == old[:0:-1]
     assert await orders.reread([shop.order(old[0])]) == [], "one that is dated back is let go"
-    assert {order.id for order in (await orders.scan(since=NOW - 30 * DAY)).orders} == young
+    assert {order.id for order in (await orders.scan(Part(since=NOW - 30 * DAY))).orders} == young
     everything = await shop.orders().scan()
     assert {order.id for order in everything.orders} == {*old, *young, *undated}
     assert odd in {order.id for order in everything.unknown}
@@ -331,7 +331,7 @@ async def test_what_counts_is_the_row_as_it_is_under_the_lock(plain_shop: Shop) 
     await start(plain_shop, NOW)
     order_id = await plain_shop.add(sent_at=NOW + 10)
     orders = plain_shop.orders(ignore_before="")
-    (order,) = (await orders.scan([order_id])).orders
+    (order,) = (await orders.scan(Part(only=[order_id]))).orders
     await plain_shop.connection.execute(
         "UPDATE product_orders SET sent_at = to_timestamp($1)", NOW - 5 * DAY
     )
@@ -449,7 +449,7 @@ async def test_an_order_settled_while_its_answer_was_on_its_way_gets_no_end(shop
     ]
     for answer in answers:
         order_id = await shop.add()
-        (order,) = (await orders.scan([order_id])).orders
+        (order,) = (await orders.scan(Part(only=[order_id]))).orders
         await shop.connection.execute(
             "UPDATE product_orders SET status = 'Rejected' WHERE id = $1::uuid", order_id
         )

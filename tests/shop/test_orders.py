@@ -26,7 +26,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.shop.reading import orders as reading
-from order_monitor.shop.reading.orders import SLICE, Slice
+from order_monitor.shop.reading.orders import SLICE, Part, Slice
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
@@ -201,7 +201,7 @@ async def test_a_quick_look_reads_what_was_sent_lately_and_nothing_else(shop: Sh
     await shop.connection.execute("ANALYZE product_orders")
     orders = await prepared(shop)
     now = (await orders.scan()).now
-    scan = await orders.scan(since=now - 605)
+    scan = await orders.scan(Part(since=now - 605))
     assert (len(scan.orders), scan.is_whole) == (10, False)
     assert all(order.sent_at is not None and order.sent_at > now - 605 for order in scan.orders)
     sql = orders.reader.queries.since_sql().replace("$1", str(now - 605))

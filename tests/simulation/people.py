@@ -15,6 +15,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Now
 from order_monitor.shop.accounts.pauses import Pauses, ends_of
 from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.routing import ShopAccounts
 from tests.simulation.process import Process
@@ -76,7 +77,7 @@ class People:
 
         async def work(process: Process) -> None:
             for _ in range(_TRIES):
-                scan = await process.orders.scan([row.id])
+                scan = await process.orders.scan(Part(only=[row.id]))
                 for order in scan.orders:
                     history = OrderHistory(order, has_pin=False, note="", now=scan.now)
                     finding = result_of(process.orders, history, decision)

@@ -25,6 +25,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.marks import KEY, set_mark
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.reading.history import OrderHistory
+from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.timing.sketch import Sketch
@@ -462,7 +463,7 @@ async def mean(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
 async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     pin = chance.choice((None, Pin(f"BY-HAND-{order_id[-2:]}")))
     decision = Decision(chance.choice(("completed", "failed")), "x", "Ayşe", pin)
-    known = await hand.orders.scan([order_id])
+    known = await hand.orders.scan(Part(only=[order_id]))
     order = next(iter(known.orders), order_of(order_id))
     finding = result_of(hand.orders, OrderHistory(order, has_pin=False, note="", now=NOW), decision)
     assert finding is not None

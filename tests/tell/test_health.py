@@ -4,7 +4,7 @@ no.
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.core.order import Order
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.shop.reading.orders import Scan, Slice, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.tell.connection_limiter import ConnectionLimiter
 from order_monitor.tell.health import Access, HealthServer, Site
 from order_monitor.tell.readiness import Readiness
@@ -41,13 +41,7 @@ class EmptyShop:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return []
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         if self.away:
             raise ShopUnavailableError("ConnectionRefusedError")
         return Scan(NOW, [], [])
@@ -156,9 +150,7 @@ async def test_ready_as_soon_as_orders_are_asked_about_though_not_all_are_read()
     bench = Bench()
     go_on = asyncio.Event()
 
-    async def long(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def long(part: Part = ALL, take: Take | None = None) -> Scan:
         assert take is not None
         for _ in range(3):
             take(Slice(bench.clock.time(), [Order("x", "sent", NOW + 250, "r")]))

@@ -3,7 +3,7 @@ which every process goes by.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.order import Order
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.brake_watch import BrakeWatch
 from tests.clocks import Drive, ManualClock
@@ -53,15 +53,9 @@ class InVirtualTime:
         await self.tick()
         return await self.orders.reread(orders)
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         await self.tick()
-        return await self.orders.scan(since=since, take=take)
+        return await self.orders.scan(part, take)
 
     async def record(
         self, findings: list[CheckResult], lock_wait: float = 1.0

@@ -3,7 +3,7 @@ sets.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.presence import Ident, Presence
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
@@ -43,15 +43,11 @@ class Ahead(AtClock):
         self.ahead = 0.0
         self.findings: list[CheckResult] = []
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
-        give = None if take is None else lambda part: take(replace(part, now=part.now + self.ahead))
-        scan = await super().scan(since=since, take=give)
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        give = (
+            None if take is None else lambda piece: take(replace(piece, now=piece.now + self.ahead))
+        )
+        scan = await super().scan(part, give)
         return replace(scan, now=scan.now + self.ahead)
 
     async def record(

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from order_monitor.shop.reading.orders import Slice
+from order_monitor.shop.reading.orders import Part, Slice
 from order_monitor.watch.policy import Reading
 from tests.clocks import Drive
 from tests.shop.test_migrate import lines
@@ -90,12 +90,11 @@ async def test_a_quick_look_reads_what_is_new_however_much_is_open(shop: Shop) -
     async with watched(shop.dsn) as (database, asked):
         orders = shop.orders(database)
         await orders.prepare()
-        await orders.scan(
-            since=NOW - 1, take=lambda _: None
-        )  # the first look also takes over what is older than our tables
+        # The first look also takes over what is older than our tables.
+        await orders.scan(Part(since=NOW - 1), lambda _: None)
         asked.clear()
         parts: list[Slice] = []
-        await orders.scan(since=NOW - 120, take=parts.append)
+        await orders.scan(Part(since=NOW - 120), parts.append)
         assert {order.id for part in parts for order in part.orders} == fresh
         assert len(asked) <= LOOK
         asked.clear()

@@ -4,7 +4,7 @@ stale knowledge.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
-from order_monitor.shop.reading.orders import Apart, Scan, Slice, Take
+from order_monitor.shop.reading.orders import ALL, Apart, Part, Scan, Slice, Take
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
@@ -198,9 +198,7 @@ async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None
             asked.set()
             return await super().ask(reference)
 
-    async def slow(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def slow(part: Part = ALL, take: Take | None = None) -> Scan:
         assert take is not None
         take(Slice(NOW, [Order("first", "sent", NOW - 1000, "r", registered=True)]))
         await go_on.wait()
@@ -233,11 +231,9 @@ async def test_what_was_read_before_a_look_failed_stays_and_nothing_is_let_go() 
     await engine.scan()
     real, looks = table.scan, list[float | None]()
 
-    async def cut(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def cut(part: Part = ALL, take: Take | None = None) -> Scan:
         assert take is not None
-        looks.append(since)
+        looks.append(part.since)
         take(Slice(NOW, [Order("c", "sent", NOW - 1000, "c"), Order("d", "sent", NOW, "")]))
         raise ShopUnavailableError("timeout")
 
@@ -263,9 +259,7 @@ async def test_what_is_to_be_read_again_at_once_is_not_taken_for_gone() -> None:
     table.open = {"o": order}
     engine = engine_over(table, clock)
 
-    async def long(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def long(part: Part = ALL, take: Take | None = None) -> Scan:
         assert take is not None
         take(Slice(NOW, [order]))
         entry = engine.queue.get("o")
@@ -318,9 +312,7 @@ async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back
     engine = engine_over(table, clock)
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(10)]
 
-    async def long(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def long(part: Part = ALL, take: Take | None = None) -> Scan:
         assert take is not None
         clock.elapsed += 1
         for order in orders:
@@ -352,13 +344,8 @@ class Table:
         self._late: list[Order] = []
         self._number = 0
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        since = part.since
         self.clock.elapsed += 0.3 if since is None else 0.0
         found = [
             order for order in self.open.values() if since is None or (order.sent_at or 0) > since
@@ -530,9 +517,7 @@ async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_i
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(3000)]
     pauses = {"default": Pause("default", "x", "x", NOW)}
 
-    async def paused(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
+    async def paused(part: Part = ALL, take: Take | None = None) -> Scan:
         return Scan(NOW, orders, [], pauses=pauses)
 
     table.scan = paused  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ over a scripted transport.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Continuous, OnePass, Plan, Schedule
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.znet.client import Znet, ZnetAccount
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -61,17 +61,11 @@ class AtClock:
         self.rereads.append([order.id for order in orders])
         return await self.orders.reread(orders)
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
-        self.looks.append(since)
-        self._clock.elapsed += self.cost if since is None else 0.0
-        give = None if take is None else lambda part: take(replace(part, now=self._clock.time()))
-        scan, now = await self.orders.scan(since=since, take=give), self._clock.time()
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        self.looks.append(part.since)
+        self._clock.elapsed += self.cost if part.since is None else 0.0
+        give = None if take is None else lambda piece: take(replace(piece, now=self._clock.time()))
+        scan, now = await self.orders.scan(part._replace(of=None), give), self._clock.time()
         awaiting = [order._replace(ended_at=now) for order in scan.awaiting]
         return replace(scan, now=now, awaiting=awaiting)
 
@@ -764,10 +758,8 @@ async def test_a_clock_that_goes_back_a_little_has_no_slot_asked_twice(plain_sho
     assert isinstance(reader, AtClock)
     real = reader.scan
 
-    async def behind(
-        *, since: float | None = None, of: Collection[str] | None = None, take: Take | None = None
-    ) -> Scan:
-        scan = await real(since=since)
+    async def behind(part: Part = ALL, take: Take | None = None) -> Scan:
+        scan = await real(Part(since=part.since))
         return replace(scan, now=scan.now - 2.0)
 
     await bench.engine.scan()

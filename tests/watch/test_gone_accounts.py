@@ -5,7 +5,7 @@ of fixed size.
 import asyncio
 import gc
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.accounts.tables import Integration
-from order_monitor.shop.reading.orders import Scan, Take
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.tell.metrics import Metrics
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.redactor import HIDDEN_FOR, Redactor
@@ -59,13 +59,7 @@ class Street:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         return [self.orders[order.id] for order in orders if order.id in self.orders]
 
-    async def scan(
-        self,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         return Scan(self.clock.time(), list(self.orders.values()), [], list(self.integrations))
 
     async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:

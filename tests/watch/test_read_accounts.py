@@ -7,7 +7,7 @@ from typing import Any
 
 from order_monitor.core.order import Route
 from order_monitor.core.queue import READ_AGAIN
-from order_monitor.shop.reading.orders import Slice
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.watch.account import Account
 from tests import stages
 from tests.clocks import ManualClock
@@ -18,14 +18,15 @@ def staged() -> tuple[stages.Stage, ManualClock]:
     return stages.Stage(("a", "b"), clock), clock
 
 
-def reading(stage: stages.Stage, meanwhile: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+def reading(stage: stages.Stage, meanwhile: Callable[[Part], Awaitable[None]]) -> None:
     """Let something happen between the read and its end."""
     scan = stage.shelf.scan
 
-    async def scans(*, take: Any = None, **given: Any) -> Any:
-        found = await scan(**given)
+    async def scans(part: Part = ALL, take: Take | None = None) -> Scan:
+        assert take is not None
+        found = await scan(part)
         take(Slice(found.now, found.orders))
-        await meanwhile(given)
+        await meanwhile(part)
         return replace(found, orders=[])
 
     stage.shelf.scan = scans  # type: ignore[method-assign]
@@ -59,7 +60,7 @@ async def test_an_order_that_was_in_hand_when_it_was_read_is_kept() -> None:
         assert entry is not None
         clock.elapsed += 1
 
-        async def answered(_: dict[str, Any], entry: Any = entry, at: Any = read_at) -> None:
+        async def answered(_: Part, entry: Any = entry, at: Any = read_at) -> None:
             stage.engine.queue.schedule(entry, stage.engine.now() + 10)  # noqa: B023 - called in this turn
             entry.read_at = entry.read_at if at is None else at
 
@@ -75,7 +76,7 @@ async def test_an_order_that_a_scan_finds_meanwhile_is_kept() -> None:
     began = clock.monotonic()
     clock.elapsed += 1
 
-    async def found(_: dict[str, Any]) -> None:
+    async def found(_: Part) -> None:
         stage.engine.discovery.intake.take(fresh, stage.engine.now(), began)
 
     reading(stage, found)
@@ -90,8 +91,8 @@ async def test_an_account_that_is_found_by_it_has_all_orders_read_again() -> Non
     stage.engine.discovery.whole_again_at = float("inf")
     sinces: list[float | None] = []
 
-    async def found(given: dict[str, Any]) -> None:
-        sinces.append(given.get("since"))
+    async def found(part: Part) -> None:
+        sinces.append(part.since)
         stage.accounts["c"] = Account("c", stages.Nobody())
 
     reading(stage, found)
@@ -107,8 +108,8 @@ async def test_an_order_that_is_skipped_no_more_during_a_scan_does_no_harm() -> 
     await stage.begin()
     go_on, has_read = asyncio.Event(), asyncio.Event()
 
-    async def waits(given: dict[str, Any]) -> None:
-        if given.get("of") is None:
+    async def waits(part: Part) -> None:
+        if part.of is None:
             has_read.set()
             await go_on.wait()
 

@@ -101,6 +101,8 @@ class Part(NamedTuple):
     of: Collection[str] | None = None
 
 
+ALL: Final = Part()
+
 Take = Callable[[Slice], None]
 """Receives the slices of a scan."""
 
@@ -175,18 +177,9 @@ class OrderReader:
         self._apart, self.counted = Apart(), (float("-inf"), float("-inf"))
         self._log = structlog.get_logger("order_monitor.orders")
 
-    async def scan(
-        self,
-        only: Sequence[str] | None = None,
-        *,
-        since: float | None = None,
-        of: Collection[str] | None = None,
-        take: Take | None = None,
-    ) -> Scan:
-        """Return the open orders, and those with an unknown status.
+    async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
+        """Return the open orders, or a ``part`` of them, and those with an unknown status.
 
-        ``only``, ``since`` and ``of`` limit the open ones to these ids, to those sent after that
-        time, or to those of the accounts with these keys.
         With ``take`` the open orders are passed to it as they are read; it keeps those read before
         an error.
 
@@ -202,7 +195,7 @@ class OrderReader:
         is_through = False
         try:
             async with self.schema_cache.transaction() as connection:
-                scan, late = await self._read(connection, Part(only, since, of), take)
+                scan, late = await self._read(connection, part, take)
             is_through = True
         finally:
             if not is_through:
@@ -225,7 +218,7 @@ class OrderReader:
         found: list[Scan] = []
         with suppress(UndoError):
             async with self.schema_cache.transaction() as connection:
-                scan, _ = await self._read(connection, Part(), None)
+                scan, _ = await self._read(connection, ALL, None)
                 found.append(scan)
                 raise UndoError
         return found[0]
@@ -267,7 +260,7 @@ class OrderReader:
         )
         # Read last, so that it is not behind by the duration of the scan.
         now = await now_of(connection)
-        is_whole = wanted == Part()
+        is_whole = wanted == ALL
         if is_whole:
             await self._count_apart(connection, now)
         found = (
