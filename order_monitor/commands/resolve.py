@@ -28,7 +28,7 @@ from order_monitor.shop.marks import add_mark
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.reading.history import OrderHistory, stored_pin
 from order_monitor.shop.repository import Orders
-from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.reviews import UNCONFIRMED, Reviews
 from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.shop.writing.dispatches import account_of
 from order_monitor.shop.writing.pins import names
@@ -346,6 +346,8 @@ async def _write_by(
             decision.by,
             f"{decision.how}: {decision.reason}",
         )
+        waits = [(finding.order.id, UNCONFIRMED)]
+        await reviews.mend(connection, orders.table, waits, "decided by a person")
     return result
 
 

@@ -30,8 +30,10 @@ class CheckResult:
     ``odd_since``: since when no answer about the order was understood, through the order's own
     fault (epoch seconds), and ``is_odd_noted`` whether its dispatch has that noted.
     ``others_understood``: another order of the account was understood within the hour before this
-    answer. ``other_at``: when the order's answer before this one came, unless that was a
-    cancellation too (epoch seconds). ``nobody_understood``: no order was understood for as long as orders may wait, or at
+    answer. ``other_at``: when this process last had another answer about the order than a
+    cancellation, as far as it matters (epoch seconds); ``waited``: seconds by its own clock since
+    the first cancellation, if it wrote that. ``delay``: seconds between the answer and the attempt
+    to write it. ``nobody_understood``: no order was understood for as long as orders may wait, or at
     all, so it cannot be determined whose fault the answer is; a person has to look. ``child`` is
     the order whose end this answer repeats, if no provider was asked.
     """
@@ -56,6 +58,9 @@ class CheckResult:
     nobody_understood: bool = False
     child: str | None = None
     other_at: float | None = None
+    waited: float | None = None
+    submitted_at: float = 0.0
+    delay: float = 0.0
 
     @property
     def is_urgent(self) -> bool:
@@ -129,7 +134,8 @@ class WriteResult:
     digest that identifies the PIN's code. ``marked``: the dispatch now records whether its answers
     are understood. ``is_refused``: we decided to write, but the database refused. ``is_partial``:
     part of it was left out, so the same answer has to be written again. An ``UNCONFIRMED``
-    cancellation is believed when a second answer confirms it ``again_at`` or later (epoch seconds).
+    cancellation is believed when a second answer confirms it ``again_at`` or later (epoch seconds);
+    ``is_first``: the wait begins with this one.
     """
 
     finding: CheckResult
@@ -149,6 +155,7 @@ class WriteResult:
     is_refused: bool = False
     is_partial: bool = False
     again_at: float | None = None
+    is_first: bool = False
 
     @property
     def is_end(self) -> bool:

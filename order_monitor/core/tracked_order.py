@@ -86,7 +86,8 @@ class RareState:
     Times are epoch seconds. ``ended_at``: it has ended, and only its PIN is awaited. ``failures``
     counts failures in a row, and ``held`` is the time until which it is held back for them.
     ``stuck``: why its answer cannot be written. ``unknown``: number of answers in a row that only a
-    person can read. ``anchor``: the
+    person can read. ``other_at``: when it had
+    another answer than a cancellation, after another process had read one. ``anchor``: the
     ``sent_at`` that its times follow from, if the shop has changed it since. ``odd``: number of
     answers in a row that were not understood, through its own fault; ``odd_at``: when the first one
     came; ``odd_noted``: that is stored in the database.
@@ -97,6 +98,7 @@ class RareState:
     held: float | None = None
     stuck: str | None = None
     unknown: int = 0
+    other_at: float | None = None
     anchor: float | None = None
     odd: int = 0
     odd_at: float | None = None
@@ -109,6 +111,7 @@ class _Changes(TypedDict, total=False):
     held: float | None
     stuck: str | None
     unknown: int
+    other_at: float | None
     anchor: float | None
     odd: int
     odd_at: float | None

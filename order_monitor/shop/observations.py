@@ -30,6 +30,7 @@ from order_monitor.shop.schema.table_config import (
     observations_of,
     open_statuses,
 )
+from order_monitor.shop.writing.cancellations import needs_confirmation
 from order_monitor.shop.writing.dispatches import account_of
 
 COMPARED_FOR: Final = 86_400.0
@@ -157,7 +158,9 @@ class ObservationStore:
             decided = await row_writer.would_write(connection, {i: by_id[i] for i in taken}, taken)
             decided = [
                 r
-                if (at := confirm_at.get(r.finding.order.id)) is None or r.finding.order.id in ended
+                if (at := confirm_at.get(r.finding.order.id)) is None
+                or r.finding.order.id in ended
+                or not needs_confirmation(r)
                 else replace(r, fate=WriteStatus.UNCONFIRMED, write=None, stuck=None, again_at=at)
                 for r in decided
             ]

@@ -168,8 +168,8 @@ class AnswerHandler:
     ) -> None:
         own = account.judge.understood(entry.id, now)
         self._health.answered(account, now, probe=probe)
-        was_cancelled = isinstance(entry.written, Cancelled)
-        other_at = entry.asked_at if entry.checks and not was_cancelled else None
+        was_other = isinstance(entry.written, Completed | Waiting)
+        other_at = entry.asked_at if was_other else entry.rare.other_at
         self._asked(account, entry, answer)
         entry.note(odd=0, odd_at=None)
         self._context.note_odd(entry)
@@ -472,8 +472,7 @@ class AnswerHandler:
         """Pass on an answer that changes something.
 
         A repeated "still waiting" changes nothing until the order may be ended by its age.
-        ``other_at`` is when the previous answer came, unless that was a cancellation (epoch
-        seconds).
+        ``other_at`` is when another answer than a cancellation came before (epoch seconds).
         """
         entry.note(unknown=0)
         if entry.awaits_pin:
@@ -525,6 +524,9 @@ class AnswerHandler:
         finding.is_odd_noted = rare.odd_noted
         finding.nobody_understood = nobody_understood
         finding.other_at = other_at
+        waits = context.state.unconfirmed.get(entry.id)
+        if waits is not None and waits.began_at is not None:
+            finding.waited = context.clock.monotonic() - waits.began_at
         if odd_at is not None and rare.odd_at is not None:
             finding.odd_since = rare.odd_at
             now = context.clock.monotonic()

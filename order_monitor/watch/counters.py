@@ -7,11 +7,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from order_monitor.core.answer import Blocked, Busy
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import SkipReason
 from order_monitor.shop.reviews import Review
+
+
+class UnconfirmedState(NamedTuple):
+    """What this process knows of a cancellation that waits for a second answer: when it last saw
+    that, and when the wait began, if this process began it (both monotonic seconds).
+    """
+
+    seen_at: float
+    began_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -23,10 +33,9 @@ class Counters:
     orders whose answers are not understood, by their own fault, each with the account's key.
     ``odd_failures`` counts answers that look like a failure of the account but were their orders'
     own. ``kept`` are orders whose end this process read and that is held, each with the reason;
-    ``unconfirmed`` are orders whose cancellation waits for a second answer, each with the time when
-    that was last seen; ``held`` counts the orders that the brake holds for any process, by account, and ``ends_paused``
-    are the accounts whose ends a person holds. ``short_of`` is the resource that this machine has
-    run out of, if that and not the database is the scan's problem. ``scanned_at`` is when a scan
+    ``unconfirmed`` are orders whose cancellation waits for a second answer; ``held`` counts the
+    orders that the brake holds for any process, by account, and ``ends_paused`` are the accounts
+    whose ends a person holds. ``short_of`` is the resource that this machine has run out of, if that and not the database is the scan's problem. ``scanned_at`` is when a scan
     had taken in everything, ``taking_at`` when a part of it was taken in. ``reviews`` is the number
     of reviews that wait for a person, ``oldest_reviews`` are the first of them. ``beside`` are
     other daemons that work on the same shop without sharing its accounts. ``succeeded_at`` is epoch
@@ -39,7 +48,7 @@ class Counters:
     stuck: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
-    unconfirmed: dict[str, float] = field(default_factory=dict)
+    unconfirmed: dict[str, UnconfirmedState] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     ends_paused: dict[str, Pause] = field(default_factory=dict)
     skipped: Counter[SkipReason] = field(default_factory=Counter)

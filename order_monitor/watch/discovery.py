@@ -134,7 +134,7 @@ class Discovery:
         await self._let_go(run)
         self._plan_scans(run, is_changed=is_changed)
         self._held.look(scan.held, scan.pauses, run.began)
-        self._cancellations.look(scan.unconfirmed, run.began)
+        self._cancellations.look(scan.unconfirmed, run.began, is_whole=run.is_whole)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.oldest_reviews = scan.oldest_reviews
         self._state.scans += 1

@@ -133,7 +133,7 @@ class Intake:
         self._queue.renew(entry, order, account)
         entry.read_at = read_at
         if before != (order.reference, account, order.awaits_pin):
-            entry.note(anchor=None, unknown=0)
+            entry.note(anchor=None, other_at=None, unknown=0)
             is_odd = order.odd_at is not None
             entry.note(odd=ODD if is_odd else 0, odd_at=order.odd_at, odd_noted=is_odd)
             self._context.note_odd(entry)

@@ -94,6 +94,8 @@ class RetryingRecorder:
 
     async def _once(self, batch: list[CheckResult], lock_wait: float) -> list[WriteResult]:
         began = self._clock.monotonic()
+        for finding in batch:
+            finding.delay = began - finding.submitted_at
         results = await self._recorder.record(batch, lock_wait)
         self._results.wrote(len(batch), self._clock.monotonic() - began)
         return results
@@ -250,7 +252,8 @@ class WriteQueue:
             return
         if not self.backlog.free.total():
             self._progress.made()
-        self.backlog.add(finding, self._clock.monotonic())
+        finding.submitted_at = self._clock.monotonic()
+        self.backlog.add(finding, finding.submitted_at)
         self._filled.set()
         self._batch_delay.joined_by(finding, self.backlog, self._throttle.limit)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ async def test_a_second_answer_of_any_process_confirms_it_when_the_wait_is_over(
     assert early.again_at == pytest.approx(at + CONFIRM, abs=0.01), "it waits since the first one"
     assert shown(await kept(shop), at) == [(True, 0)]
     assert (await one.scan()).reviews == 0, "it is no matter for a person"
-    assert [u.order_id for u in (await one.scan()).unconfirmed] == [order_id]
+    assert [u.order_id for u in (await one.scan()).unconfirmed or ()] == [order_id]
     assert (await shop.row(order_id))["external_status"] == "sent"
     second = await answered(other, shop, order_id, IPTAL, at + CONFIRM + 0.01)
     assert second.fate is WriteStatus.WRITTEN
@@ -144,21 +145,95 @@ async def test_one_from_the_future_confirms_nothing_and_waits_no_longer_than_the
     assert result.fate is WriteStatus.WRITTEN
 
 
-async def test_a_leap_of_the_databases_clock_alone_confirms_nothing(shop: Shop) -> None:
-    orders, order_id = confirming(shop), await shop.add()
-    at = await clock(shop)
-    await answered(orders, shop, order_id, IPTAL, at, seen_utc=at)
-    result = await answered(orders, shop, order_id, IPTAL, at + 3600, seen_utc=at + 10)
-    assert result.fate is WriteStatus.UNCONFIRMED
-    assert result.again_at == pytest.approx(at + 3600 + CONFIRM - 10, abs=0.01)
-
-
-async def test_a_machine_whose_clock_is_far_behind_asks_again_within_the_wait(shop: Shop) -> None:
+async def test_a_leap_of_the_databases_clock_confirms_nothing(shop: Shop) -> None:
     orders, order_id = confirming(shop), await shop.add()
     at = await clock(shop)
     await answered(orders, shop, order_id, IPTAL, at)
-    result = await answered(orders, shop, order_id, IPTAL, at + 60, seen_utc=at - 86_400)
-    assert result.again_at == at + 60 + CONFIRM
+    result = await answered(orders, shop, order_id, IPTAL, at + 3600, waited=10.0)
+    assert result.fate is WriteStatus.UNCONFIRMED
+    assert result.again_at == pytest.approx(at + 3600 + CONFIRM - 10, abs=0.01)
+    later = at + 3600 + CONFIRM
+    result = await answered(orders, shop, order_id, IPTAL, later, waited=CONFIRM)
+    assert result.fate is WriteStatus.WRITTEN
+
+
+async def test_an_own_clock_that_is_a_little_slower_asks_no_third_time(shop: Shop) -> None:
+    orders, order_id = confirming(shop), await shop.add()
+    at = await clock(shop)
+    await answered(orders, shop, order_id, IPTAL, at)
+    result = await answered(orders, shop, order_id, IPTAL, at + CONFIRM + 0.01, waited=CONFIRM - 1)
+    assert result.fate is WriteStatus.WRITTEN
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+async def test_one_that_was_written_late_counts_from_then(shop: Shop, which: str) -> None:
+    """An outage delays the write; meanwhile another process reads and writes another answer."""
+    daemon, person, order_id = confirming(shop), confirming(shop), await shop.add()
+    at = await clock(shop)
+    if which == "second":
+        await answered(daemon, shop, order_id, IPTAL, at - CONFIRM)
+    await answered(person, shop, order_id, Waiting("islemde"), at + 60)
+    late = await answered(daemon, shop, order_id, IPTAL, at, delay=90.0)
+    assert (late.fate, late.again_at) == (WriteStatus.UNCONFIRMED, at + 90 + CONFIRM)
+    result = await answered(daemon, shop, order_id, IPTAL, at + CONFIRM + 0.01)
+    assert result.fate is WriteStatus.UNCONFIRMED
+    result = await answered(daemon, shop, order_id, IPTAL, at + 90 + CONFIRM + 0.01)
+    assert result.fate is WriteStatus.WRITTEN
+
+
+async def test_one_of_another_reference_confirms_nothing_when_the_first_comes_back(
+    shop: Shop,
+) -> None:
+    orders, order_id = confirming(shop), await shop.add()
+    at, before = await clock(shop), shop.order(order_id)
+    await shop.set(order_id, provider_referans="r-b")
+    await shop.note(order_id)
+    (result,) = await orders.record([CheckResult(before._replace(reference="r-b"), IPTAL, at)])
+    assert result.fate is WriteStatus.UNCONFIRMED
+    await shop.set(order_id, provider_referans=before.reference)
+    result = await answered(orders, shop, order_id, IPTAL, at + CONFIRM + 1)
+    assert result.fate is WriteStatus.UNCONFIRMED
+    assert shown(await kept(shop), at) == [(False, 0), (True, CONFIRM + 1)]
+
+
+async def test_a_dispatch_found_while_the_clock_was_ahead_is_confirmed_as_any(shop: Shop) -> None:
+    orders, order_id = confirming(shop), await shop.add()
+    at = await clock(shop)
+    await shop.set(order_id, provider_referans="r-b")
+    await shop.note(order_id)
+    await shop.connection.execute(
+        "UPDATE order_monitor_dispatches SET found_at = to_timestamp($1) WHERE reference = 'r-b'",
+        at + 7 * 86_400,
+    )
+    order = shop.order(order_id)._replace(reference="r-b")
+    for seconds, fate in ((0.0, WriteStatus.UNCONFIRMED), (CONFIRM + 0.01, WriteStatus.WRITTEN)):
+        (result,) = await orders.record([CheckResult(order, IPTAL, at + seconds)])
+        assert result.fate is fate
+
+
+async def test_one_before_the_order_was_sent_again_confirms_nothing(shop: Shop) -> None:
+    """Under the same reference, with another time."""
+    orders, order_id = confirming(shop), await shop.add()
+    at = await clock(shop)
+    await answered(orders, shop, order_id, IPTAL, at)
+    sent_at = at + 100
+    await shop.set(order_id, sent_at=datetime.fromtimestamp(sent_at, UTC))
+    await shop.connection.execute("UPDATE order_monitor_dispatches SET touched = 1")
+    order = shop.order(order_id)._replace(sent_at=sent_at)
+    (result,) = await orders.record([CheckResult(order, IPTAL, sent_at + 500)])
+    assert result.fate is WriteStatus.UNCONFIRMED
+
+
+async def test_an_observed_order_that_was_sent_again_is_read_again(shop: Shop) -> None:
+    order_id = await shop.add()
+    shop.table_config = replace(shop.table_config, observes=True)
+    at, asked = await clock(shop), shop.order(order_id)
+    await shop.set(order_id, provider_referans="r-anew")
+    confirm = {order_id: at + CONFIRM}
+    (result,) = await shop.orders().observations.record(
+        [CheckResult(asked, IPTAL, at)], {}, 1.0, confirm
+    )
+    assert result.fate is WriteStatus.RESENT
 
 
 async def test_the_same_answer_written_twice_is_one_answer(shop: Shop) -> None:
@@ -215,7 +290,7 @@ async def test_the_rows_of_orders_that_others_ended_are_closed(shop: Shop) -> No
     for order_id in (waiting, gone):
         await answered(orders, shop, order_id, IPTAL, at)
     await shop.set(gone, external_status="completed")
-    found = (await confirming(shop).scan()).unconfirmed
+    found = (await confirming(shop).scan()).unconfirmed or ()
     assert [(one.order_id, round(one.since - at)) for one in found] == [(waiting, 0)]
     assert sorted((i, is_open) for i, is_open, _ in await kept(shop)) == sorted(
         [(waiting, True), (gone, False)]

@@ -1,4 +1,4 @@
-"""One process of the program: the real engine, directory, webhook, doubts and learned timing, over
+"""One process of the program: the real engine, directory, webhook and learned timing, over
 its own connections.
 """
 

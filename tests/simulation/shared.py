@@ -487,24 +487,24 @@ class Shared:
             self._put("decided", key, args[1])
 
     def _wait(self, _: str, args: Sequence[Any]) -> None:
-        for order_id, account, seen_at in zip(*args, strict=True):
+        for order_id, account, reference, since in zip(*args, strict=True):
             key = order_id, UNCONFIRMED
             if self._one("reviews", key) is None:
-                self._put("reviews", key, seen_at)
+                self._put("reviews", key, since)
                 self._put("review_accounts", key, account)
+                self._put("review_references", key, reference)
 
     def _unconfirmed(self, _: str, args: Sequence[Any]) -> list[Any]:
-        sent: dict[str, list[float]] = {}
-        for dispatch in self._all("dispatches").values():
-            sent.setdefault(dispatch.order_id, []).append(dispatch.found_at)
+        accounts, references = self._all("review_accounts"), self._all("review_references")
         return [
             {
-                "id": i,
+                "id": key[0],
                 "since": since,
-                "is_past": len(sent.get(i, ())) > 1 and max(sent[i]) > since,
+                "account": accounts[key],
+                "reference": references[key],
             }
-            for (i, kind), since in self._all("reviews").items()
-            if kind == UNCONFIRMED and (not args or i in args[0])
+            for key, since in self._all("reviews").items()
+            if key[1] == UNCONFIRMED and (not args or key[0] in args[0])
         ]
 
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -553,7 +553,7 @@ SHARED: dict[str, str] = {
     "SELECT count(*) FILTER (WHERE e.outcome IN ('completed')) AS completed": "_count_ends",
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
     "SELECT count(*) FILTER (WHERE kind <> 'cancel_unconfirmed')": "_count_reviews",
-    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, opened_at)': "_wait",
+    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
     "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",

@@ -66,6 +66,7 @@ REPLICATED = (
         "deliveries",
         "reviews",
         "review_accounts",
+        "review_references",
         "decided",
         "dispatches",
         "pins",
@@ -146,6 +147,7 @@ class Store:
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     reviews: dict[tuple[str, str], float] = field(default_factory=dict)
     review_accounts: dict[tuple[str, str], str] = field(default_factory=dict)
+    review_references: dict[tuple[str, str], str] = field(default_factory=dict)
     decided: dict[tuple[str, str], str] = field(default_factory=dict)
     """The reviews that a person has closed, with the person."""
     dispatches: dict[tuple[str, str, str], Dispatch] = field(default_factory=dict)

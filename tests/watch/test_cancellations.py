@@ -3,6 +3,8 @@ ask, and after a restart.
 """
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,25 @@ import pytest
 from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Garbled, Waiting
+from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.order import Order
 from order_monitor.core.queue import OrderQueue
+from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
+from order_monitor.shop.writing import cancellations as writing
+from order_monitor.watch import cancellations as watching
 from order_monitor.watch.answer_handler import needs_a_person
+from order_monitor.watch.engine import Engine
+from order_monitor.watch.observing import ObservingPlan, ObservingShop
+from order_monitor.watch.policy import Policy, Reading
+from order_monitor.watch.routing import OneAccount
 from tests.clocks import Drive
 from tests.commands.test_people import call, daemon, prepare
 from tests.commands.test_process import Panel, panel, sent, settings
 from tests.shop.test_cancellations import kept
 from tests.shop.test_events import prepared as with_tables
 from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.watch.test_engine import AtClock, Bench, text
 
 __all__ = ["panel"]
 
@@ -208,6 +219,205 @@ def test_a_person_looks_once_at_what_only_a_person_can_read(
     assert not needs_a_person(one, Waiting("w"))
     assert one.rare.unknown == 0, "an answer in between restarts the count"
     assert [needs_a_person(one, answer) for _ in told] == told
+
+
+async def test_an_answer_that_is_not_understood_does_not_prolong_the_wait(shop: Shop) -> None:
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop)
+    made.panel = lambda _: text(IPTAL if len(made.calls) % 2 else "?")
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(600, scan_every=10)
+    assert await made.status(order_id) == "failed", made.times(order_id)
+
+
+async def test_an_end_that_the_database_refuses_stays_confirmed(shop: Shop) -> None:
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop)
+    await shop.connection.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW::text LIKE '%failed%' THEN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END IF; "
+        "RETURN NEW; END $$; CREATE TRIGGER t BEFORE UPDATE ON product_orders "
+        "FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+    with capture_logs() as logs:
+        async with Drive(made.engine, made.clock) as drive:
+            await drive.run(3000, scan_every=10)
+    assert [line["event"] for line in logs].count("order.stuck") == 1
+    assert await is_waiting(shop) == {order_id: True}
+    assert len(await kept(shop)) == 1
+
+
+async def test_what_is_only_observed_is_confirmed_too(shop: Shop) -> None:
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    shop.table_config = replace(shop.table_config, observes=True)
+    made = bench(shop)
+    store = made.orders.orders.observations
+    observed = ObservingShop(made.orders, store, OneAccount(made.account), made.clock, CONFIRM)
+    plan = ObservingPlan(Continuous(Schedule(jitter=0)), shop.table_config)
+    policy = Policy(plan, confirm_cancelled=CONFIRM)
+    made.engine = Engine(observed, {"main": made.account}, policy, made.clock)
+    with capture_logs() as logs:
+        async with Drive(made.engine, made.clock) as drive:
+            await drive.run(200, scan_every=10)
+    told = [line["event"] for line in logs if line["event"].startswith("order.")]
+    assert [event for event in told if event != "order.asked"] == [
+        "order.cancel_unconfirmed",
+        "order.observed",
+    ]
+    assert made.times(order_id) == [60, 180]
+    assert await is_waiting(shop) == {}, "nothing but observations is written"
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_cron_asks_what_cannot_be_ended_no_more_often_than_others(
+    plain_shop: Shop, *, is_held: bool
+) -> None:
+    """Confirmed, but its row holds a PIN, or the brake holds its end: its row stays open."""
+    order_id, made = await cancelled_once(plain_shop)
+    rules = replace(plain_shop.table_config.rules, brake_hold=1e6)
+    if is_held:
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_review (order_id, kind, account, opened_at) "
+            "VALUES ($1::uuid, 'held_by_brake', 'default', to_timestamp($2))",
+            order_id,
+            NOW + 180,
+        )
+    else:
+        await plain_shop.set(order_id, pin_code="PIN-12345678")
+        async with Drive(made.engine, made.clock) as drive:
+            await drive.run(200, scan_every=10)
+        assert made.engine.state.stuck == {order_id: "failed_with_pin"}
+    asked = 0
+    for at in range(2000, 3800, 60):
+        table_config = {"rules": rules} if is_held else {}
+        cron = bench(plain_shop, one_pass=True, every=60.0, table_config=table_config)
+        cron.clock.elapsed = float(at)
+        await cron.engine.scan()
+        entry = cron.engine.queue.get(order_id)
+        asked += entry is not None and entry.is_waiting
+    assert asked <= 7
+
+
+async def test_a_new_dispatch_is_asked_about_at_its_own_time_after_a_restart(shop: Shop) -> None:
+    order_id, _ = await cancelled_once(shop)
+    sent_at = datetime.fromtimestamp(NOW + 70, UTC)
+    await shop.set(order_id, provider_referans="r-anew", sent_at=sent_at)
+    again = bench(shop)
+    again.clock.elapsed = 75.0
+    await again.engine.scan()
+    async with Drive(again.engine, again.clock) as drive:
+        await drive.run(200, scan_every=10)
+    assert again.calls[0] == (130.0, "r-anew")
+
+
+async def test_what_was_withdrawn_while_a_scan_was_under_way_is_not_planned(shop: Shop) -> None:
+    """The scan has still read the row."""
+    order_id, made = await cancelled_once(shop)
+    made.panel = lambda _: text("OK|1| |islemde")
+    entry = made.engine.queue.get(order_id)
+    assert entry is not None
+    assert isinstance(made.orders, AtClock)
+    scan = made.orders.scan
+
+    async def old(part: Part = ALL, take: Take | None = None) -> Scan:
+        found = await scan(part, take)
+        made.engine.queue.schedule(entry, made.engine.now())
+        made.engine.context.wake.set()
+        await drive.run(2)
+        assert await is_waiting(shop) == {order_id: False}
+        return found
+
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(1)
+        made.orders.scan = old  # type: ignore[method-assign]
+        await made.engine.scan()
+        assert not made.engine.state.unconfirmed
+        assert entry.due < NOW + 60 + CONFIRM
+
+
+async def test_one_that_another_process_confirmed_is_not_said_to_be_withdrawn(shop: Shop) -> None:
+    """With many orders, most scans read only what was sent recently."""
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop, reading=Reading(small=0, share=1e9, longest=1e9))
+    assert isinstance(made.orders, AtClock)
+    with capture_logs() as logs:
+        async with Drive(made.engine, made.clock) as drive:
+            await drive.run(61, scan_every=10)
+            made.engine.discovery.whole_again_at = 1e9
+            entry = made.engine.queue.get(order_id)
+            assert entry is not None
+            finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 60 + CONFIRM)
+            finding.account = entry.account
+            (result,) = await made.orders.orders.record([finding])
+            assert result.fate is WriteStatus.WRITTEN
+            await drive.run(20, scan_every=10)
+    assert made.engine.state.unconfirmed == {}
+    assert "order.cancel_withdrawn" not in [line["event"] for line in logs]
+
+
+async def test_more_of_them_than_are_read_are_not_said_to_be_withdrawn(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (writing, watching):
+        monkeypatch.setattr(module, "SHOWN", 3)
+    await with_tables(shop)
+    ids = [await shop.add(sent_at=NOW) for _ in range(6)]
+    made = bench(shop)
+    with capture_logs() as logs:
+        async with Drive(made.engine, made.clock) as drive:
+            await drive.run(100, scan_every=10)
+    assert made.engine.state.unconfirmed.keys() == set(ids)
+    assert "order.cancel_withdrawn" not in [line["event"] for line in logs]
+
+
+async def test_the_checks_of_another_process_do_not_prolong_the_wait(shop: Shop) -> None:
+    """Each check is recorded in the row, where the table has a column for that."""
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop, "OK|1| |islemde")
+    assert isinstance(made.orders, AtClock)
+    async with Drive(made.engine, made.clock) as drive:
+        for at in (100.0, 160.0):
+            await drive.run(at - made.clock.elapsed, scan_every=10)
+            entry = made.engine.queue.get(order_id)
+            assert entry is not None
+            finding = CheckResult(entry.order, Cancelled("iptal"), NOW + at, checks=1)
+            finding.account = entry.account
+            (result,) = await made.orders.orders.record([finding])
+            assert result.fate is WriteStatus.UNCONFIRMED
+            made.panel = lambda _: text(IPTAL)
+        await drive.run(200, scan_every=10)
+    assert [(is_open, round(since - NOW)) for _, is_open, since in await kept(shop)] == [
+        (False, 100)
+    ]
+
+
+async def test_a_repeated_waiting_that_no_scan_has_seen_counts(shop: Shop) -> None:
+    """A person's first cancellation comes, then a "waiting" here that is not written since nothing
+    changed, and only then a scan; after it, garbage.
+    """
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop, "OK|1| |islemde")
+    assert isinstance(made.orders, AtClock)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(145, scan_every=10)
+        entry = made.engine.queue.get(order_id)
+        assert entry is not None
+        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 145)
+        finding.account = entry.account
+        await made.orders.orders.record([finding])
+        await drive.run(15)
+        assert made.times(order_id)[-1] == 150
+        made.panel = lambda _: text(IPTAL)
+        await drive.run(400, scan_every=10)
+    since = [round(since - NOW) for _, _, since in await kept(shop)]
+    assert len(since) == 2
+    assert since[1] > 150
 
 
 @pytest.mark.parametrize("command", [("ask",), ("--once",)])

@@ -132,7 +132,8 @@ class Scan:
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person,
     and ``oldest_reviews`` the first `SHOWN_REVIEWS` of them. ``awaiting`` are orders that have
     ended without the PIN that may still come, ``held`` those whose end the brake holds,
-    ``unconfirmed`` those whose cancellation waits for a second answer. ``apart`` counts those that
+    ``unconfirmed`` those whose cancellation waits for a second answer, None while the shop is only
+    observed. ``apart`` counts those that
     are not among ``orders``, as last counted.
     """
 
@@ -148,7 +149,7 @@ class Scan:
     held: Sequence[Held] = ()
     apart: Apart = Apart()
     oldest_reviews: Sequence[Review] = ()
-    unconfirmed: Sequence[Unconfirmed] = ()
+    unconfirmed: Sequence[Unconfirmed] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +251,13 @@ class OrderReader:
         waiting = await self._waiting(connection, is_quick=wanted.since is not None)
         reviews, waits = await shop_tables.reviews.count(connection)
         oldest = await shop_tables.reviews.read(connection, SHOWN_REVIEWS) if reviews else []
-        is_held = (reviews or waits) and not self.schema_cache.table_config.observes
-        held, unconfirmed = (
-            await self._held(connection, shop_tables, first.now) if is_held else ([], [])
-        )
+        held: list[Held] = []
+        unconfirmed: list[Unconfirmed] | None = None
+        if not self.schema_cache.table_config.observes:
+            is_any = bool(reviews or waits)
+            held, unconfirmed = (
+                await self._held(connection, shop_tables, first.now) if is_any else ([], [])
+            )
         ended = await self._recent(connection, shop_tables, wanted.only)
         awaiting = await self.noted(
             connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]

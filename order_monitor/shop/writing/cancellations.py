@@ -8,6 +8,9 @@ Example, with a wait of 60 s: the daemon reads "cancelled" at 0 s, and the row o
 person's ``ask`` reads "in process", which closes it. At 70 s the daemon reads "cancelled" again:
 there is no row, so the wait begins at 70 s.
 
+A row is dated when it is written, not when its answer was read: an answer whose write was delayed
+would otherwise count from before another one that had no row to close.
+
 The rows are not for a person: `order_monitor.shop.reviews.Reviews` neither counts nor lists them.
 """
 
@@ -23,7 +26,6 @@ from order_monitor.core.decision import Rules
 from order_monitor.shop.database import Connection
 from order_monitor.shop.reviews import UNCONFIRMED, Reviews
 from order_monitor.shop.schema.columns import Table, literal
-from order_monitor.shop.schema.table_config import dispatches_of
 
 SHOWN: Final = 10_000
 """Maximum number of orders with such a cancellation read at a time, oldest first."""
@@ -33,12 +35,21 @@ _LATER: Final = 1.0
 database's time.
 """
 
+_LEAP: Final = 5.0
+"""Seconds by which the database's clock may go faster than the process's own before it counts as
+set ahead.
+"""
+
 
 class Unconfirmed(NamedTuple):
-    """An order whose cancellation waits ``since`` then (epoch seconds)."""
+    """An order whose cancellation waits ``since`` then (epoch seconds), by the account and the
+    reference that were asked.
+    """
 
     order_id: str
     since: float
+    account: str
+    reference: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +75,33 @@ class Cancellations:
         orders' rows must be locked.
 
         ``resent`` are the orders that were sent again under the same reference, and when (epoch
-        seconds). What was answered before that, or about another dispatch, says nothing.
+        seconds): what was answered before says nothing about the order.
         """
-        asked = [r for r in results if self.is_on and _ends_by_cancellation(r)]
+        asked = [r for r in results if self.is_on and needs_confirmation(r)]
         if not asked:
             return list(results)
-        since, past = await self._since(connection, [r.finding.order.id for r in asked])
+        stored = await self._of(connection, [r.finding.order.id for r in asked])
         fresh: dict[str, CheckResult] = {}
         waiting: dict[str, WriteResult] = {}
         for result in asked:
             finding, order_id = result.finding, result.finding.order.id
-            first = since.get(order_id)
-            first = None if order_id in past else first
-            if first is None or not _counts(first, finding, resent.get(order_id)):
-                fresh[order_id], first = finding, finding.seen_at
-            rest = self.rules.confirm_cancelled - finding.age_since(first)
+            first = stored.get(order_id)
+            is_first = first is None or not _counts(first, finding, resent.get(order_id))
+            if is_first:
+                fresh[order_id] = finding
+            rest = self.rules.confirm_cancelled - (
+                -finding.delay if is_first or first is None else _waited(first, finding)
+            )
             if rest > 0:
-                again_at = finding.seen_at + min(rest, self.rules.confirm_cancelled)
                 waiting[order_id] = replace(
                     result,
                     fate=WriteStatus.UNCONFIRMED,
                     write=None,
                     stuck=None,
-                    again_at=again_at,
+                    again_at=finding.seen_at + rest,
+                    is_first=is_first,
                 )
-        stale = [(order_id, UNCONFIRMED) for order_id in fresh if order_id in since]
+        stale = [(order_id, UNCONFIRMED) for order_id in fresh if order_id in stored]
         await self._reviews.mend(connection, self.table, stale, "begun again")
         await self._store(connection, fresh)
         return [waiting.get(r.finding.order.id, r) for r in results]
@@ -96,26 +109,19 @@ class Cancellations:
     async def waiting(self, connection: Connection) -> list[Unconfirmed]:
         """Return the orders whose cancellation waits, at most `SHOWN`, oldest first."""
         rows = await connection.fetch(f"{self._waiting_sql} ORDER BY w.id LIMIT {SHOWN}")
-        return [Unconfirmed(row["id"], row["since"]) for row in rows]
+        return [Unconfirmed(*row.values()) for row in rows]
 
-    async def _since(
-        self, connection: Connection, ids: Sequence[str]
-    ) -> tuple[dict[str, float], set[str]]:
-        """Return since when cancellations of these orders wait (epoch seconds), and those that are
-        about a previous dispatch.
-        """
+    async def _of(self, connection: Connection, ids: Sequence[str]) -> dict[str, Unconfirmed]:
         among = f"w.order_id = ANY($1::text[]{self.table['id'].cast}[])"
         rows = await connection.fetch(f"{self._waiting_sql} AND {among}", list(ids))
-        return {row["id"]: row["since"] for row in rows}, {
-            row["id"] for row in rows if row["is_past"]
-        }
+        return {row["id"]: Unconfirmed(*row.values()) for row in rows}
 
     @property
     def _waiting_sql(self) -> str:
+        """SQL for the open rows. ``detail`` is the reference."""
         return (
             "SELECT w.order_id::text AS id, extract(epoch FROM w.opened_at)::float8 AS since, "
-            f"EXISTS (SELECT FROM {dispatches_of(self.table.schema)} d WHERE d.order_id = w.order_id "
-            "HAVING count(*) > 1 AND max(d.found_at) > w.opened_at) AS is_past "
+            "COALESCE(w.account, '') AS account, COALESCE(w.detail, '') AS reference "
             f"FROM {self._reviews.sql} w WHERE w.closed_at IS NULL AND w.kind = {literal(UNCONFIRMED)}"
         )
 
@@ -123,16 +129,18 @@ class Cancellations:
         if not fresh:
             return
         await connection.execute(
-            f"INSERT INTO {self._reviews.sql} (order_id, kind, account, opened_at) "
-            f"SELECT u.id{self.table['id'].cast}, {literal(UNCONFIRMED)}, u.account, to_timestamp(u.seen_at) "
-            "FROM unnest($1::text[], $2::text[], $3::float8[]) AS u(id, account, seen_at) ON CONFLICT DO NOTHING",
+            f"INSERT INTO {self._reviews.sql} (order_id, kind, account, detail, opened_at) "
+            f"SELECT u.id{self.table['id'].cast}, {literal(UNCONFIRMED)}, u.account, u.reference, to_timestamp(u.since) "
+            "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) AS u(id, account, reference, since) "
+            "ON CONFLICT DO NOTHING",
             list(fresh),
             [finding.account for finding in fresh.values()],
-            [finding.seen_at for finding in fresh.values()],
+            [finding.order.reference.strip() for finding in fresh.values()],
+            [finding.seen_at + finding.delay for finding in fresh.values()],
         )
 
 
-def _ends_by_cancellation(result: WriteResult) -> bool:
+def needs_confirmation(result: WriteResult) -> bool:
     """Whether a provider's "cancelled" would end the order, or concern a person."""
     finding = result.finding
     return (
@@ -142,11 +150,25 @@ def _ends_by_cancellation(result: WriteResult) -> bool:
     )
 
 
-def _counts(first: float, finding: CheckResult, resent_at: float | None) -> bool:
+def _counts(first: Unconfirmed, finding: CheckResult, resent_at: float | None) -> bool:
     """Whether a stored cancellation is the first of two: it is about the same dispatch, and the
     process that has read this one has had no other answer since.
     """
-    is_before = resent_at is not None and first < resent_at <= finding.seen_at
-    is_from_the_future = first > finding.seen_at + _LATER
-    was_otherwise = finding.other_at is not None and finding.other_at > first
-    return not (is_before or is_from_the_future or was_otherwise)
+    is_same = (
+        first.account == finding.account and first.reference == finding.order.reference.strip()
+    )
+    is_before = resent_at is not None and first.since < resent_at <= finding.seen_at
+    is_from_the_future = first.since > finding.seen_at + _LATER
+    was_otherwise = finding.other_at is not None and finding.other_at > first.since
+    return is_same and not (is_before or is_from_the_future or was_otherwise)
+
+
+def _waited(first: Unconfirmed, finding: CheckResult) -> float:
+    """Return the seconds between two cancellations, by the database's clock.
+
+    By the process's own, if it knows the time of the first one and the database's was set ahead
+    since.
+    """
+    waited = finding.seen_at - first.since
+    own = finding.waited
+    return waited if own is None or waited <= own + _LEAP else own
