@@ -26,7 +26,7 @@ from order_monitor.commands.timing_words import explained
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
-from order_monitor.core.decision import Rules, timeout_message
+from order_monitor.core.decision import timeout_message
 from order_monitor.core.errors import ShopError
 from order_monitor.core.order import ReferenceFrom, SkipReason
 from order_monitor.core.schedule import Schedule
@@ -188,7 +188,14 @@ class _Story:
                 "why": "ends_paused",
                 "needs": [],
             }
-        held = self.history.held
+        held, cancelled_at = self.history.held, self.history.cancelled_at
+        if held is None and cancelled_at is not None:
+            return {
+                "since": iso(cancelled_at),
+                "until": iso(cancelled_at + self.settings.schedule.confirm_cancelled),
+                "why": "cancel_unconfirmed",
+                "needs": ["a second answer that confirms the cancellation"],
+            }
         if held is None:
             return None
         until = iso(held.since + self.settings.schedule.brake_hold)
@@ -244,19 +251,29 @@ class _Story:
             return f"it is open and asked about, but its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
         if self.history.held is not None:
             return self._held(self.history.held, when)
+        if (at := self.history.cancelled_at) is not None:
+            until = when(at + self.settings.schedule.confirm_cancelled)
+            return (
+                f"its provider said at {when(at)} that it is cancelled: it is failed if a second "
+                f"answer from {until} on says the same; any other answer withdraws that"
+            )
         if order.odd_at is not None:
             return self._odd(order.odd_at, when)
         age = self.history.now - (order.sent_at or self.history.now)
         if order.reference_from == ReferenceFrom.CHILD:
             return "another tenant took it, as an order in another database: it ends as that one does, never by its age"
-        if age >= self.schedule.give_up_after and (held := self.history.held_before) is not None:
-            return f"it is overdue, but was sent before the first start ({when(held)}): {HELD_DO}"
-        if age >= self.schedule.give_up_after and self.ageless:
-            return f"it is overdue, but its age cannot end it just now: {self.ageless}"
         if age >= self.schedule.give_up_after:
-            rules = Rules(give_up_after=self.schedule.give_up_after)
-            return f"it is overdue: a definitive 'still waiting' ends it ({timeout_message(rules.give_up_after)!r})"
+            return self._overdue(when)
         return "it is open, has a reference, and its account may be asked"
+
+    def _overdue(self, when: Callable[[float], str | None]) -> str:
+        """Explain what becomes of an order that is past its time limit."""
+        if (held := self.history.held_before) is not None:
+            return f"it is overdue, but was sent before the first start ({when(held)}): {HELD_DO}"
+        if self.ageless:
+            return f"it is overdue, but its age cannot end it just now: {self.ageless}"
+        words = timeout_message(self.schedule.give_up_after)
+        return f"it is overdue: a definitive 'still waiting' ends it ({words!r})"
 
     def _odd(self, odd_at: float, when: Callable[[float], str | None]) -> str:
         """Explain that the provider does not know the order, the evidence, and what will happen to

@@ -35,8 +35,9 @@ class Counters:
     own. ``kept`` are orders whose end this process read and that is held, each with the reason;
     ``unconfirmed`` are orders whose cancellation waits for a second answer; ``held`` counts the
     orders that the brake holds for any process, by account, and ``ends_paused`` are the accounts
-    whose ends a person holds. ``short_of`` is the resource that this machine has run out of, if that and not the database is the scan's problem. ``scanned_at`` is when a scan
-    had taken in everything, ``taking_at`` when a part of it was taken in. ``reviews`` is the number
+    whose ends a person holds. ``short_of`` is the resource that this machine has run out of, if
+    that and not the database is the scan's problem. ``scanned_at`` is when a scan had taken in
+    everything, ``taking_at`` when a part of it was taken in. ``reviews`` is the number
     of reviews that wait for a person, ``oldest_reviews`` are the first of them. ``beside`` are
     other daemons that work on the same shop without sharing its accounts. ``succeeded_at`` is epoch
     seconds: when an answer was last understood, or a scan found that nothing was due.

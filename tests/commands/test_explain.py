@@ -130,6 +130,27 @@ async def test_events_and_last_check(shop: Shop, tmp_path: Path) -> None:
         assert "sent -> completed by daemon  has_pin  tamam" in run.out.decode()
 
 
+async def test_a_cancellation_that_waits_for_a_second_answer(shop: Shop, tmp_path: Path) -> None:
+    (order_id,) = await sent(shop, 1)
+    await shop.connection.execute(
+        "INSERT INTO order_monitor_review (order_id, kind, account, opened_at) VALUES "
+        "($1::uuid, 'cancel_unconfirmed', 'default', '2026-01-02 10:00:00Z')",
+        order_id,
+    )
+    config = settings(shop.dsn, "http://127.0.0.1:1", schedule={"confirm_cancelled": 300})
+    code, story, _ = await explain(tmp_path, config, order_id)
+    assert code == 0
+    assert story["held"] == {
+        "since": "2026-01-02T10:00:00+00:00",
+        "until": "2026-01-02T10:05:00+00:00",
+        "why": "cancel_unconfirmed",
+        "needs": ["a second answer that confirms the cancellation"],
+    }
+    assert story["asked_about"] is True
+    assert "a second answer from 2026-01-02T10:05:00+00:00 on" in story["why"]
+    assert story["review"] == []
+
+
 @pytest.mark.parametrize(
     "order_id",
     ["00000000-0000-4000-8000-000000000000", "not-an-id", "'; DROP TABLE product_orders; --"],

@@ -34,7 +34,8 @@ class OrderHistory:
     ``others_understood_at``: when another order of its account was last understood for the first
     time, or ended. ``left_alone_before`` is set if the order is left alone because it was sent
     before that time. ``held_before`` is set if it was sent before the first start, so that its age
-    does not end it until a person releases that.
+    does not end it until a person releases that. ``cancelled_at`` is when the cancellation was
+    read that waits for a second answer.
     """
 
     order: Order
@@ -49,6 +50,7 @@ class OrderHistory:
     held_before: float | None = None
     others_understood_at: float | None = None
     held: HeldOrder | None = None
+    cancelled_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ async def read_order_history(
             pauses, reviews, held = await _people(
                 connection, orders, row["id"], rest["now"] if rest else 0.0
             )
+            waiting = await orders.row_writer.cancellations.of(connection, [row["id"]])
             others = await connection.fetchval(
                 _OTHERS.format(schema=quoted(table.schema)), row["id"], _account(row)
             )
@@ -118,6 +121,7 @@ async def read_order_history(
         held_before=began if sent is not None and sent < began else None,
         others_understood_at=others,
         held=held,
+        cancelled_at=waiting[row["id"]].since if row["id"] in waiting else None,
     )
 
 

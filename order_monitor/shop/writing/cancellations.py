@@ -80,7 +80,7 @@ class Cancellations:
         asked = [r for r in results if self.is_on and needs_confirmation(r)]
         if not asked:
             return list(results)
-        stored = await self._of(connection, [r.finding.order.id for r in asked])
+        stored = await self.of(connection, [r.finding.order.id for r in asked])
         fresh: dict[str, CheckResult] = {}
         waiting: dict[str, WriteResult] = {}
         for result in asked:
@@ -111,7 +111,8 @@ class Cancellations:
         rows = await connection.fetch(f"{self._waiting_sql} ORDER BY w.id LIMIT {SHOWN}")
         return [Unconfirmed(*row.values()) for row in rows]
 
-    async def _of(self, connection: Connection, ids: Sequence[str]) -> dict[str, Unconfirmed]:
+    async def of(self, connection: Connection, ids: Sequence[str]) -> dict[str, Unconfirmed]:
+        """Return those of these orders whose cancellation waits, by their ids."""
         among = f"w.order_id = ANY($1::text[]{self.table['id'].cast}[])"
         rows = await connection.fetch(f"{self._waiting_sql} AND {among}", list(ids))
         return {row["id"]: Unconfirmed(*row.values()) for row in rows}
