@@ -311,7 +311,7 @@ MUTANTS = (
         "",
         also=(
             "shop/writing/cancellations.py",
-            "finding.other_at is not None and finding.other_at > first",
+            "finding.other_at is not None and finding.other_at > first.since",
             "False",
         ),
     ),
