@@ -313,9 +313,13 @@ class _Story:
         times: list[float] = []
         sent = order.sent_at or self.history.now
         age = self._last_age()
+        after = self.history.now
+        if (cancelled_at := self.history.cancelled_at) is not None:
+            after = max(after, cancelled_at + self.settings.schedule.confirm_cancelled)
+            times.append(after)
         while len(times) < _TIMES:
             age = self._following(age)
-            times += [sent + age] if sent + age > self.history.now else []
+            times += [sent + age] if sent + age > after else []
         return times
 
     def _following(self, age: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, assert_never
@@ -30,12 +31,12 @@ class CheckResult:
     ``odd_since``: since when no answer about the order was understood, through the order's own
     fault (epoch seconds), and ``is_odd_noted`` whether its dispatch has that noted.
     ``others_understood``: another order of the account was understood within the hour before this
-    answer. ``other_at``: when this process last had another answer about the order than a
-    cancellation, as far as it matters (epoch seconds); ``waited``: seconds by its own clock since
-    the first cancellation, if it wrote that. ``delay``: seconds between the answer and the attempt
-    to write it. ``nobody_understood``: no order was understood for as long as orders may wait, or at
+    answer. ``nobody_understood``: no order was understood for as long as orders may wait, or at
     all, so it cannot be determined whose fault the answer is; a person has to look. ``child`` is
-    the order whose end this answer repeats, if no provider was asked.
+    the order whose end this answer repeats, if no provider was asked. ``other_at``: when this
+    process last had another answer about the order than a cancellation (epoch seconds);
+    ``waited``: seconds by its own clock since the first cancellation was written, if it wrote that.
+    ``since_read`` returns the seconds since the answer was read.
     """
 
     order: Order
@@ -59,8 +60,7 @@ class CheckResult:
     child: str | None = None
     other_at: float | None = None
     waited: float | None = None
-    submitted_at: float = 0.0
-    delay: float = 0.0
+    since_read: Callable[[], float] = field(default=float, repr=False)
 
     @property
     def is_urgent(self) -> bool:

@@ -86,8 +86,7 @@ class RareState:
     Times are epoch seconds. ``ended_at``: it has ended, and only its PIN is awaited. ``failures``
     counts failures in a row, and ``held`` is the time until which it is held back for them.
     ``stuck``: why its answer cannot be written. ``unknown``: number of answers in a row that only a
-    person can read. ``other_at``: when it had
-    another answer than a cancellation, after another process had read one. ``anchor``: the
+    person can read. ``anchor``: the
     ``sent_at`` that its times follow from, if the shop has changed it since. ``odd``: number of
     answers in a row that were not understood, through its own fault; ``odd_at``: when the first one
     came; ``odd_noted``: that is stored in the database.
@@ -98,7 +97,6 @@ class RareState:
     held: float | None = None
     stuck: str | None = None
     unknown: int = 0
-    other_at: float | None = None
     anchor: float | None = None
     odd: int = 0
     odd_at: float | None = None
@@ -111,7 +109,6 @@ class _Changes(TypedDict, total=False):
     held: float | None
     stuck: str | None
     unknown: int
-    other_at: float | None
     anchor: float | None
     odd: int
     odd_at: float | None
@@ -129,7 +126,8 @@ class TrackedOrder:
     (see `pack`); ``asked_at`` is
     the row's ``last_sync_at``. ``registered``: its dispatch
     is recorded in the database; nothing is asked before that. ``understood``: an answer about it
-    was understood before, which is recorded there too. ``due`` and ``asked_at`` are epoch seconds;
+    was understood before, which is recorded there too. ``other_at`` is when this process last read
+    that it waits or is completed. ``due``, ``asked_at`` and ``other_at`` are epoch seconds;
     ``read_at``, when the order was last read, is monotonic seconds. ``turn`` changes with each step
     and so identifies an entry's current place in a queue.
     """
@@ -145,6 +143,7 @@ class TrackedOrder:
     turn: int = 0
     checks: int = 0
     written: object = None
+    other_at: float | None = None
     rare: RareState = NOTHING
     registered: bool = False
     understood: bool = False

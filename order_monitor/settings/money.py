@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import words as folded
 from order_monitor.settings.model import Settings
-from order_monitor.shop.money_settings import OBSERVE, digest_of
+from order_monitor.shop.money_settings import OBSERVE
 
 MONEY: Final = (
     "statuses.open",
@@ -53,11 +53,6 @@ def money_of(settings: Settings) -> dict[str, str]:
     None of them is a secret.
     """
     return {key: _text(key, _value(settings, key)) for key in MONEY}
-
-
-def money_digest(settings: Settings) -> str:
-    """Return the digest of the money settings."""
-    return digest_of(money_of(settings))
 
 
 def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:

@@ -31,7 +31,6 @@ from order_monitor.shop.dsn import Address
 from order_monitor.shop.primaries import Lineage, Server, server_of, two_primaries
 from order_monitor.shop.refusals import OUTSIDE, outside, raised, sentence
 
-_CLOSING: Final = 5.0
 _BEGIN: Final = """
 BEGIN;
 SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{lock}', true),

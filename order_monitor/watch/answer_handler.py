@@ -168,12 +168,12 @@ class AnswerHandler:
     ) -> None:
         own = account.judge.understood(entry.id, now)
         self._health.answered(account, now, probe=probe)
-        was_other = isinstance(entry.written, Completed | Waiting)
-        other_at = entry.asked_at if was_other else entry.rare.other_at
         self._asked(account, entry, answer)
+        if self._context.policy.confirm_cancelled and not isinstance(answer, Cancelled):
+            entry.other_at = entry.asked_at
         entry.note(odd=0, odd_at=None)
         self._context.note_odd(entry)
-        self._answered(entry, answer, other_at)
+        self._answered(entry, answer)
         for order_id, odd in own.items():
             other = self._context.queue.get(order_id)
             if other is not None and not odd.is_own:
@@ -468,11 +468,10 @@ class AnswerHandler:
 
     # --- answers that were understood
 
-    def _answered(self, entry: TrackedOrder, answer: AboutOrder, other_at: float | None) -> None:
+    def _answered(self, entry: TrackedOrder, answer: AboutOrder) -> None:
         """Pass on an answer that changes something.
 
         A repeated "still waiting" changes nothing until the order may be ended by its age.
-        ``other_at`` is when another answer than a cancellation came before (epoch seconds).
         """
         entry.note(unknown=0)
         if entry.awaits_pin:
@@ -485,7 +484,7 @@ class AnswerHandler:
         if repeated and not self._context.expires(entry) and not is_noted:
             self._context.again(entry)
         else:
-            self._submit(entry, answer, other_at=other_at)
+            self._submit(entry, answer)
 
     def _ended_before(self, entry: TrackedOrder, answer: AboutOrder) -> None:
         """Process an answer about an order that has ended: only its PIN can still change."""
@@ -508,7 +507,6 @@ class AnswerHandler:
         odd_at: Account | None = None,
         *,
         nobody_understood: bool = False,
-        other_at: float | None = None,
     ) -> None:
         """Pass an answer to the writer.
 
@@ -523,7 +521,7 @@ class AnswerHandler:
         finding.seen_utc = context.clock.time()
         finding.is_odd_noted = rare.odd_noted
         finding.nobody_understood = nobody_understood
-        finding.other_at = other_at
+        finding.other_at = entry.other_at
         waits = context.state.unconfirmed.get(entry.id)
         if waits is not None and waits.began_at is not None:
             finding.waited = context.clock.monotonic() - waits.began_at

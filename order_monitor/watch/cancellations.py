@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from order_monitor.core.answer import Cancelled, Completed, Waiting
+from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.check_result import WriteResult
 from order_monitor.core.schedule import OnePass
 from order_monitor.core.tracked_order import Stage, TrackedOrder
@@ -40,17 +40,26 @@ class UnconfirmedCancellations:
         wait is over.
         """
         assert result.again_at is not None
-        order_id, now = result.finding.order.id, self._context.clock.monotonic()
-        before = self._waiting.get(order_id)
-        if before is None:
-            again_in = round(result.again_at - result.finding.seen_at, 3)
-            self._log.info("order.cancel_unconfirmed", order_id=order_id, again_in=again_in)
-        began_at = now if result.is_first else before.began_at if before is not None else None
-        self._waiting[order_id] = UnconfirmedState(now, began_at)
-        self._over.pop(order_id, None)
-        if entry is not None:
-            entry.note(stuck=None, other_at=None)
-            entry.written = result.finding.answer
+        finding, policy = result.finding, self._context.policy
+        now, before = self._context.clock.monotonic(), self._waiting.get(finding.order.id)
+        if before is None or result.is_first:
+            again_in = round(result.again_at - finding.seen_at, 3)
+            self._log.info("order.cancel_unconfirmed", order_id=finding.order.id, again_in=again_in)
+        began_at = None if before is None else before.began_at
+        if result.is_first:
+            # The commit may have taken a while since the row was dated.
+            dated = result.again_at - policy.confirm_cancelled - finding.seen_at
+            began_at = now - max(0.0, finding.since_read() - dated)
+        self._waiting[finding.order.id] = UnconfirmedState(now, began_at)
+        self._over.pop(finding.order.id, None)
+        if entry is None:
+            return
+        entry.note(stuck=None)
+        entry.written = finding.answer
+        if policy.one_pass and before is not None and result.is_first:
+            # Another process was answered otherwise meanwhile: the next pass goes on.
+            self._context.queue.idle(entry)
+        else:
             self._context.queue.schedule(entry, max(self._context.now(), result.again_at))
 
     def answered(self, result: WriteResult) -> None:
@@ -58,57 +67,51 @@ class UnconfirmedCancellations:
         row.
         """
         order_id, answer = result.finding.order.id, result.finding.answer
-        if order_id not in self._waiting or not (result.is_end or result.withdraws_cancellation):
+        is_over = result.is_end or result.withdraws_cancellation
+        if not is_over or not self._context.policy.confirm_cancelled:
             return
-        del self._waiting[order_id]
         self._over[order_id] = self._context.clock.monotonic()
-        if isinstance(answer, Completed | Waiting):
+        if self._waiting.pop(order_id, None) and isinstance(answer, Completed | Waiting):
             self._log.warning("order.cancel_withdrawn", order_id=order_id, outcome=answer.outcome)
 
     def look(self, waiting: Sequence[Unconfirmed] | None, began: float, *, is_whole: bool) -> None:
         """Take over what a scan that ``began`` at this time (monotonic seconds) read; None if it
         read no such rows. ``is_whole``: it read all open orders.
         """
+        self._over = {i: at for i, at in self._over.items() if at >= began}
         if waiting is None:
             return
         stored = {one.order_id for one in waiting}
-        if len(stored) < SHOWN:
-            self._forget(stored, began, is_whole=is_whole)
-        self._over = {i: at for i, at in self._over.items() if at >= began}
+        # After a quick scan, an order in the queue may have ended: by this cancellation.
+        if is_whole and len(stored) < SHOWN:
+            self._forget(stored, began)
         for one in waiting:
             if one.order_id not in self._over:
                 self._plan(one)
 
-    def _forget(self, stored: set[str], began: float, *, is_whole: bool) -> None:
+    def _forget(self, stored: set[str], began: float) -> None:
         """Forget cancellations whose rows another process has closed."""
         gone = [i for i, s in self._waiting.items() if i not in stored and s.seen_at < began]
         for order_id in gone:
             del self._waiting[order_id]
-            # After a quick scan, an order in the queue may have ended: by this cancellation.
-            if is_whole and self._context.queue.get(order_id) is not None:
+            entry = self._context.queue.get(order_id)
+            if entry is not None and entry.read_at >= began:
                 self._log.warning("order.cancel_withdrawn", order_id=order_id, outcome=_ELSEWHERE)
 
     def _plan(self, one: Unconfirmed) -> None:
         """Ask when the wait is over that another process, or this one before a restart, began."""
         queue, policy, now = self._context.queue, self._context.policy, self._context.now()
         entry = queue.get(one.order_id)
-        if entry is None or (entry.account, entry.reference.strip()) != (
-            one.account,
-            one.reference,
-        ):
+        if entry is None or not one.is_about(entry.account, entry.reference):
             # Another member's order, or one that was sent again.
             self._waiting.pop(one.order_id, None)
             return
         if not (entry.is_waiting or entry.stage is Stage.IDLE):
             return
-        is_new, asked_at = one.order_id not in self._waiting, entry.asked_at
-        if is_new and entry.checks and asked_at is not None and asked_at > one.since:
-            # Its row was opened by another process, and this one has read another answer since.
-            entry.note(other_at=None if isinstance(entry.written, Cancelled) else asked_at)
         if isinstance(entry.written, Waiting):
             # A repeated "waiting" closes the row, so it must be written.
             entry.written = None
-        if not is_new:
+        if one.order_id in self._waiting:
             return
         at = min(one.since, now) + policy.confirm_cancelled
         if not policy.one_pass:

@@ -70,6 +70,7 @@ class Intake:
         self._context.state.stuck.pop(entry.id, None)
         self._context.state.odd.pop(entry.id, None)
         self._context.state.kept.pop(entry.id, None)
+        self._context.state.unconfirmed.pop(entry.id, None)
         self._queue.forget(entry.id)
 
     def drop(self, entry: TrackedOrder) -> None:
@@ -133,7 +134,8 @@ class Intake:
         self._queue.renew(entry, order, account)
         entry.read_at = read_at
         if before != (order.reference, account, order.awaits_pin):
-            entry.note(anchor=None, other_at=None, unknown=0)
+            entry.note(anchor=None, unknown=0)
+            entry.other_at = None
             is_odd = order.odd_at is not None
             entry.note(odd=ODD if is_odd else 0, odd_at=order.odd_at, odd_noted=is_odd)
             self._context.note_odd(entry)

@@ -94,8 +94,6 @@ class RetryingRecorder:
 
     async def _once(self, batch: list[CheckResult], lock_wait: float) -> list[WriteResult]:
         began = self._clock.monotonic()
-        for finding in batch:
-            finding.delay = began - finding.submitted_at
         results = await self._recorder.record(batch, lock_wait)
         self._results.wrote(len(batch), self._clock.monotonic() - began)
         return results
@@ -252,8 +250,9 @@ class WriteQueue:
             return
         if not self.backlog.free.total():
             self._progress.made()
-        finding.submitted_at = self._clock.monotonic()
-        self.backlog.add(finding, finding.submitted_at)
+        now = self._clock.monotonic()
+        finding.since_read = lambda: self._clock.monotonic() - now
+        self.backlog.add(finding, now)
         self._filled.set()
         self._batch_delay.joined_by(finding, self.backlog, self._throttle.limit)
 

@@ -133,9 +133,10 @@ async def test_events_and_last_check(shop: Shop, tmp_path: Path) -> None:
 async def test_a_cancellation_that_waits_for_a_second_answer(shop: Shop, tmp_path: Path) -> None:
     (order_id,) = await sent(shop, 1)
     await shop.connection.execute(
-        "INSERT INTO order_monitor_review (order_id, kind, account, opened_at) VALUES "
-        "($1::uuid, 'cancel_unconfirmed', 'default', '2026-01-02 10:00:00Z')",
+        "INSERT INTO order_monitor_review (order_id, kind, account, detail, opened_at) VALUES "
+        "($1::uuid, 'cancel_unconfirmed', 'default', $2, '2026-01-02 10:00:00Z')",
         order_id,
+        f"r-{order_id[:8]}",
     )
     config = settings(shop.dsn, "http://127.0.0.1:1", schedule={"confirm_cancelled": 300})
     code, story, _ = await explain(tmp_path, config, order_id)

@@ -16,7 +16,7 @@ import pytest
 
 from order_monitor.core.answer import Waiting
 from order_monitor.settings.model import Settings
-from order_monitor.settings.money import MONEY, money_digest, money_of
+from order_monitor.settings.money import MONEY, money_of
 from order_monitor.settings.sections import (
     DatabaseSettings,
     ProviderSettings,
@@ -26,7 +26,7 @@ from order_monitor.settings.sections import (
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.money_settings import OBSERVE
+from order_monitor.shop.money_settings import OBSERVE, digest_of
 from order_monitor.watch.system_clock import SystemClock
 from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, panel, running, sent, settings
@@ -111,7 +111,7 @@ def digest(key: str, value: Any) -> str:
         "statuses": StatusSettings,
     }
     changed: dict[str, Any] = {section: kinds[section](**{name: value})}
-    return money_digest(Settings(**changed))
+    return digest_of(money_of(Settings(**changed)))
 
 
 async def stored(shop: Shop) -> dict[str, str]:
@@ -216,7 +216,7 @@ async def test_a_daemon_that_differs_from_one_that_lives_asks_nothing_and_goes_o
     await prepare(plain_shop)
     assert (await call(tmp_path, of(plain_shop, panel.server.url), "--once"))[0] == 0
     before = await stored(plain_shop)
-    await lives(plain_shop, money_digest(Settings()))
+    await lives(plain_shop, digest_of(money_of(Settings())))
     (order_id,) = await sent(plain_shop, 1)
     async with started(tmp_path, "d", of(plain_shop, panel.server.url, {key: OTHER[key]})) as run:
         await run.event("settings.differ")
@@ -229,7 +229,7 @@ async def test_a_daemon_that_differs_from_one_that_lives_asks_nothing_and_goes_o
         await asyncio.sleep(0.5)
         assert panel.server.calls == {}
         assert await stored(plain_shop) == before
-        await lives(plain_shop, money_digest(Settings()), ago=61)
+        await lives(plain_shop, digest_of(money_of(Settings())), ago=61)
         told = await run.event("settings.stored")
         assert list(told["replaced"]) == [key]
         assert told["replaced"][key]["old"] == before[key]
@@ -507,7 +507,7 @@ async def test_a_reload_with_another_setting_is_refused_whole_where_another_daem
     await prepare(plain_shop)
     async with started(tmp_path, "d", of(plain_shop, panel.server.url)) as run:
         await until_ready(run)
-        await lives(plain_shop, money_digest(Settings()))
+        await lives(plain_shop, digest_of(money_of(Settings())))
         changed = of(
             plain_shop, panel.server.url, {"schedule.give_up_after": "50h", "limits.concurrency": 3}
         )
@@ -517,7 +517,7 @@ async def test_a_reload_with_another_setting_is_refused_whole_where_another_daem
         ]
         assert (await stored(plain_shop))["schedule.give_up_after"] == "86400"
         assert (await ready(run))[0] == 200
-        await lives(plain_shop, money_digest(Settings()), ago=61)
+        await lives(plain_shop, digest_of(money_of(Settings())), ago=61)
         told = await reload(run, tmp_path / "d", changed)
         assert set(told["changed"]) == {"limits.concurrency", "schedule.give_up_after"}
         await stop(run)

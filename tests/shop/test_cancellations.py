@@ -173,7 +173,7 @@ async def test_one_that_was_written_late_counts_from_then(shop: Shop, which: str
     if which == "second":
         await answered(daemon, shop, order_id, IPTAL, at - CONFIRM)
     await answered(person, shop, order_id, Waiting("islemde"), at + 60)
-    late = await answered(daemon, shop, order_id, IPTAL, at, delay=90.0)
+    late = await answered(daemon, shop, order_id, IPTAL, at, since_read=lambda: 90.0)
     assert (late.fate, late.again_at) == (WriteStatus.UNCONFIRMED, at + 90 + CONFIRM)
     result = await answered(daemon, shop, order_id, IPTAL, at + CONFIRM + 0.01)
     assert result.fate is WriteStatus.UNCONFIRMED

@@ -56,6 +56,17 @@ async def cancelled_once(shop: Shop) -> tuple[str, Bench]:
     return order_id, made
 
 
+def observing(shop: Shop) -> Bench:
+    shop.table_config = replace(shop.table_config, observes=True)
+    made = bench(shop)
+    store = made.orders.orders.observations
+    observed = ObservingShop(made.orders, store, OneAccount(made.account), made.clock, CONFIRM)
+    plan = ObservingPlan(Continuous(Schedule(jitter=0)), shop.table_config)
+    policy = Policy(plan, confirm_cancelled=CONFIRM)
+    made.engine = Engine(observed, {"main": made.account}, policy, made.clock)
+    return made
+
+
 async def test_it_is_asked_about_again_when_the_wait_is_over(shop: Shop) -> None:
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
@@ -252,13 +263,7 @@ async def test_an_end_that_the_database_refuses_stays_confirmed(shop: Shop) -> N
 async def test_what_is_only_observed_is_confirmed_too(shop: Shop) -> None:
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
-    shop.table_config = replace(shop.table_config, observes=True)
-    made = bench(shop)
-    store = made.orders.orders.observations
-    observed = ObservingShop(made.orders, store, OneAccount(made.account), made.clock, CONFIRM)
-    plan = ObservingPlan(Continuous(Schedule(jitter=0)), shop.table_config)
-    policy = Policy(plan, confirm_cancelled=CONFIRM)
-    made.engine = Engine(observed, {"main": made.account}, policy, made.clock)
+    made = observing(shop)
     with capture_logs() as logs:
         async with Drive(made.engine, made.clock) as drive:
             await drive.run(200, scan_every=10)
@@ -313,6 +318,90 @@ async def test_a_new_dispatch_is_asked_about_at_its_own_time_after_a_restart(sho
     assert again.calls[0] == (130.0, "r-anew")
 
 
+@pytest.mark.parametrize("change", ["none", "sent_at", "garbage"])
+async def test_a_waiting_that_was_not_written_counts_whatever_comes_after_it(
+    plain_shop: Shop, change: str
+) -> None:
+    """Another process's first cancellation comes, then a "waiting" here that changes nothing and so
+    is not written; then the shop saves the row, or an answer is garbled.
+    """
+    await with_tables(plain_shop)
+    order_id = await plain_shop.add(sent_at=NOW)
+    made = bench(plain_shop, "OK|1| |islemde")
+    assert isinstance(made.orders, AtClock)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(145, scan_every=10)
+        entry = made.engine.queue.get(order_id)
+        assert entry is not None
+        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 145)
+        finding.account = entry.account
+        await made.orders.orders.record([finding])
+        await drive.run(15)
+        assert made.times(order_id)[-1] == 150
+        if change == "sent_at":
+            sent_at = datetime.fromtimestamp(NOW + 1.5, UTC)
+            await plain_shop.set(order_id, sent_at=sent_at)
+        answers = iter(["?"] if change == "garbage" else [])
+        made.panel = lambda _: text(next(answers, IPTAL))
+        await drive.run(600, scan_every=10)
+    since = [round(since - NOW) for _, _, since in await kept(plain_shop)]
+    assert len(since) == 2
+    assert since[1] > 150
+    assert await made.status(order_id) == "failed"
+
+
+async def test_garbage_after_another_process_began_the_wait_does_not_prolong_it(shop: Shop) -> None:
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW)
+    made = bench(shop, "?")
+    assert isinstance(made.orders, AtClock)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(55, scan_every=10)
+        entry = made.engine.queue.get(order_id)
+        assert entry is not None
+        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 55)
+        finding.account = entry.account
+        await made.orders.orders.record([finding])
+        await drive.run(10)
+        assert made.times(order_id) == [60]
+        made.panel = lambda _: text(IPTAL)
+        await drive.run(400, scan_every=10)
+    assert [round(since - NOW) for _, _, since in await kept(shop)] == [55]
+    assert await made.status(order_id) == "failed"
+
+
+async def test_a_single_pass_ends_though_another_process_withdraws_each_time(shop: Shop) -> None:
+    await with_tables(shop)
+    order_id = await shop.add(sent_at=NOW - 3600)
+    made = bench(shop, one_pass=True)
+    assert isinstance(made.orders, AtClock)
+    await made.engine.scan()
+    entry = made.engine.queue.get(order_id)
+    assert entry is not None
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(60)
+        finding = CheckResult(entry.order, Waiting("islemde"), NOW + 60, account=entry.account)
+        await made.orders.orders.record([finding])
+        await drive.run(200)
+        assert made.times(order_id) == [0, CONFIRM]
+        assert drive.tasks[1].done()
+    assert [is_open for _, is_open, _ in await kept(shop)] == [False, True], "the next goes on"
+
+
+async def test_what_only_observes_remembers_no_order_that_is_over(shop: Shop) -> None:
+    await with_tables(shop)
+    ids = [await shop.add(sent_at=NOW) for _ in range(3)]
+    made = observing(shop)
+    async with Drive(made.engine, made.clock) as drive:
+        await drive.run(61, scan_every=10)
+        assert made.engine.state.unconfirmed.keys() == set(ids)
+        await shop.connection.execute("DELETE FROM product_orders WHERE id = $1::uuid", ids[0])
+        await drive.run(20, scan_every=10)
+        assert made.engine.state.unconfirmed.keys() == set(ids[1:])
+        await drive.run(300, scan_every=10)
+    assert made.engine.state.unconfirmed == {}
+
+
 async def test_what_was_withdrawn_while_a_scan_was_under_way_is_not_planned(shop: Shop) -> None:
     """The scan has still read the row."""
     order_id, made = await cancelled_once(shop)
@@ -355,6 +444,8 @@ async def test_one_that_another_process_confirmed_is_not_said_to_be_withdrawn(sh
             (result,) = await made.orders.orders.record([finding])
             assert result.fate is WriteStatus.WRITTEN
             await drive.run(20, scan_every=10)
+            made.engine.discovery.whole_again_at = float("-inf")
+            await drive.run(20, scan_every=10)
     assert made.engine.state.unconfirmed == {}
     assert "order.cancel_withdrawn" not in [line["event"] for line in logs]
 
@@ -394,30 +485,6 @@ async def test_the_checks_of_another_process_do_not_prolong_the_wait(shop: Shop)
     assert [(is_open, round(since - NOW)) for _, is_open, since in await kept(shop)] == [
         (False, 100)
     ]
-
-
-async def test_a_repeated_waiting_that_no_scan_has_seen_counts(shop: Shop) -> None:
-    """A person's first cancellation comes, then a "waiting" here that is not written since nothing
-    changed, and only then a scan; after it, garbage.
-    """
-    await with_tables(shop)
-    order_id = await shop.add(sent_at=NOW)
-    made = bench(shop, "OK|1| |islemde")
-    assert isinstance(made.orders, AtClock)
-    async with Drive(made.engine, made.clock) as drive:
-        await drive.run(145, scan_every=10)
-        entry = made.engine.queue.get(order_id)
-        assert entry is not None
-        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 145)
-        finding.account = entry.account
-        await made.orders.orders.record([finding])
-        await drive.run(15)
-        assert made.times(order_id)[-1] == 150
-        made.panel = lambda _: text(IPTAL)
-        await drive.run(400, scan_every=10)
-    since = [round(since - NOW) for _, _, since in await kept(shop)]
-    assert len(since) == 2
-    assert since[1] > 150
 
 
 @pytest.mark.parametrize("command", [("ask",), ("--once",)])

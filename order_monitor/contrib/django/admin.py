@@ -14,6 +14,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path, reverse
@@ -25,7 +26,13 @@ from order_monitor.contrib.django.actions import ACTIONS
 from order_monitor.contrib.django.command_line import Said, run
 from order_monitor.contrib.django.conf import load
 from order_monitor.contrib.django.consumer import Side, say_done, try_again
-from order_monitor.contrib.django.models import Attempt, OrderEvent, Pause, Review
+from order_monitor.contrib.django.models import (
+    UNCONFIRMED,
+    Attempt,
+    OrderEvent,
+    Pause,
+    Review,
+)
 from order_monitor.contrib.django.requests import non_atomic
 
 
@@ -119,7 +126,7 @@ class OrderEventAdmin(ReadOnly):
             "told": said.text,
             "events": events,
             "attempts": list(Attempt.objects.filter(pk__in=[one.pk for one in events])),
-            "reviews": list(Review.objects.filter(order_id__iexact=order_id)[:200]),
+            "reviews": list(_reviews().filter(order_id__iexact=order_id)[:200]),
             "actions": [
                 (name, one)
                 for name, one in ACTIONS.items()
@@ -170,6 +177,10 @@ class OrderEventAdmin(ReadOnly):
         return said
 
 
+def _reviews() -> QuerySet[Review]:
+    return Review.objects.exclude(kind=UNCONFIRMED)
+
+
 @admin.register(Review)
 class ReviewAdmin(ReadOnly):
     """Reviews that wait for a person."""
@@ -186,6 +197,10 @@ class ReviewAdmin(ReadOnly):
     )
     list_filter = (("closed_at", admin.EmptyFieldListFilter), "kind")
     search_fields = ("order_id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Review]:
+        """Return them, without cancellations that wait for a second answer."""
+        return super().get_queryset(request).exclude(kind=UNCONFIRMED)
 
 
 @admin.register(Pause)

@@ -66,6 +66,10 @@ class OrderEvent(models.Model):
         return f"event {self.pk}: {self.order_id} {self.outcome}"
 
 
+UNCONFIRMED = "cancel_unconfirmed"
+"""A kind of review that is not for a person: a cancellation that waits for a second answer."""
+
+
 class Review(models.Model):
     """A decision about an order that a person must make."""
 

@@ -35,7 +35,7 @@ class OrderHistory:
     time, or ended. ``left_alone_before`` is set if the order is left alone because it was sent
     before that time. ``held_before`` is set if it was sent before the first start, so that its age
     does not end it until a person releases that. ``cancelled_at`` is when the cancellation was
-    read that waits for a second answer.
+    written that waits for a second answer.
     """
 
     order: Order
@@ -108,6 +108,7 @@ async def read_order_history(
     note = rest["note"] or ""
     masked = Pin(rest["pin"]).masked(note) if has_pin else note
     sent, row_writer = rest["sent_at"], orders.row_writer
+    asked = _account(row), row["reference"] or ""
     return OrderHistory(
         order_of(row),
         has_pin,
@@ -121,7 +122,7 @@ async def read_order_history(
         held_before=began if sent is not None and sent < began else None,
         others_understood_at=others,
         held=held,
-        cancelled_at=waiting[row["id"]].since if row["id"] in waiting else None,
+        cancelled_at=next((w.since for w in waiting.values() if w.is_about(*asked)), None),
     )
 
 

@@ -35,6 +35,9 @@ _LATER: Final = 1.0
 database's time.
 """
 
+_ROUNDING: Final = 0.001
+"""Seconds that are no wait: a column of times is exact to a microsecond only."""
+
 _LEAP: Final = 5.0
 """Seconds by which the database's clock may go faster than the process's own before it counts as
 set ahead.
@@ -50,6 +53,10 @@ class Unconfirmed(NamedTuple):
     since: float
     account: str
     reference: str
+
+    def is_about(self, account: str, reference: str) -> bool:
+        """Whether it was read of this account, by this reference."""
+        return (self.account, self.reference) == (account, reference.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +88,25 @@ class Cancellations:
         if not asked:
             return list(results)
         stored = await self.of(connection, [r.finding.order.id for r in asked])
-        fresh: dict[str, CheckResult] = {}
+        fresh: dict[str, tuple[CheckResult, float]] = {}
         waiting: dict[str, WriteResult] = {}
         for result in asked:
             finding, order_id = result.finding, result.finding.order.id
             first = stored.get(order_id)
-            is_first = first is None or not _counts(first, finding, resent.get(order_id))
-            if is_first:
-                fresh[order_id] = finding
-            rest = self.rules.confirm_cancelled - (
-                -finding.delay if is_first or first is None else _waited(first, finding)
-            )
-            if rest > 0:
+            if first is not None and _counts(first, finding, resent.get(order_id)):
+                waited = _waited(first, finding)
+            else:
+                waited = -finding.since_read()
+                fresh[order_id] = finding, finding.seen_at - waited
+            rest = self.rules.confirm_cancelled - waited
+            if rest > _ROUNDING:
                 waiting[order_id] = replace(
                     result,
                     fate=WriteStatus.UNCONFIRMED,
                     write=None,
                     stuck=None,
                     again_at=finding.seen_at + rest,
-                    is_first=is_first,
+                    is_first=order_id in fresh,
                 )
         stale = [(order_id, UNCONFIRMED) for order_id in fresh if order_id in stored]
         await self._reviews.mend(connection, self.table, stale, "begun again")
@@ -126,7 +133,9 @@ class Cancellations:
             f"FROM {self._reviews.sql} w WHERE w.closed_at IS NULL AND w.kind = {literal(UNCONFIRMED)}"
         )
 
-    async def _store(self, connection: Connection, fresh: Mapping[str, CheckResult]) -> None:
+    async def _store(
+        self, connection: Connection, fresh: Mapping[str, tuple[CheckResult, float]]
+    ) -> None:
         if not fresh:
             return
         await connection.execute(
@@ -135,9 +144,9 @@ class Cancellations:
             "FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) AS u(id, account, reference, since) "
             "ON CONFLICT DO NOTHING",
             list(fresh),
-            [finding.account for finding in fresh.values()],
-            [finding.order.reference.strip() for finding in fresh.values()],
-            [finding.seen_at + finding.delay for finding in fresh.values()],
+            [finding.account for finding, _ in fresh.values()],
+            [finding.order.reference.strip() for finding, _ in fresh.values()],
+            [since for _, since in fresh.values()],
         )
 
 
@@ -155,9 +164,7 @@ def _counts(first: Unconfirmed, finding: CheckResult, resent_at: float | None) -
     """Whether a stored cancellation is the first of two: it is about the same dispatch, and the
     process that has read this one has had no other answer since.
     """
-    is_same = (
-        first.account == finding.account and first.reference == finding.order.reference.strip()
-    )
+    is_same = first.is_about(finding.account, finding.order.reference)
     is_before = resent_at is not None and first.since < resent_at <= finding.seen_at
     is_from_the_future = first.since > finding.seen_at + _LATER
     was_otherwise = finding.other_at is not None and finding.other_at > first.since

@@ -301,8 +301,8 @@ MUTANTS = (
     Mutant(
         "a cancellation is confirmed without its wait",
         "shop/writing/cancellations.py",
-        "            if rest > 0:\n",
-        "            if rest > 0 and order_id in fresh:\n",
+        "            if rest > _ROUNDING:\n",
+        "            if rest > _ROUNDING and order_id in fresh:\n",
     ),
     Mutant(
         "a cancellation is not withdrawn by what comes between",
