@@ -17,6 +17,8 @@ from django.urls import reverse
 from order_monitor.contrib.django import admin
 from order_monitor.contrib.django.actions import ACTIONS
 from order_monitor.contrib.django.command_line import Said
+from order_monitor.contrib.django.models import UNCONFIRMED
+from order_monitor.shop import reviews
 from tests.contrib.conftest import DjangoShop
 from tests.contrib.test_app import configured
 from tests.contrib.test_consumer import consuming, drain, failing
@@ -111,6 +113,20 @@ def test_a_story_has_all_of_it(support: Client, django_shop: DjangoShop) -> None
         assert holds in shown
     assert "CANARY" not in shown
     assert support.get("/admin/order_monitor/orderevent/order/--version/").status_code == 200
+
+
+def test_a_cancellation_that_waits_for_a_second_answer_is_no_review(
+    support: Client, django_shop: DjangoShop
+) -> None:
+    assert UNCONFIRMED == reviews.UNCONFIRMED
+    order_id = django_shop.order(status="sent")
+    django_shop.sql.execute(
+        "INSERT INTO order_monitor_review (order_id, kind, detail) VALUES (%s, %s, 'canary')",
+        [order_id, UNCONFIRMED],
+    )
+    listed = text(support.get(reverse("admin:order_monitor_review_changelist")))
+    assert order_id not in listed
+    assert "canary" not in text(support.get(f"/admin/order_monitor/orderevent/order/{order_id}/"))
 
 
 @pytest.mark.parametrize("name", ACTIONS)
