@@ -305,7 +305,7 @@ class ScheduleSettings(Section):
     confirm_cancelled: Seconds = 0.0
     """After how long a second answer must agree before a cancellation is believed.
 
-    0 believes the first. Until then the order is not asked about again; `--once` waits for it.
+    0 believes the first. Nothing is asked in between; `--once` waits.
     """
     brake_hold: Seconds = 3600.0
     """How long a sudden flood of cancellations is held back before it may be believed.
