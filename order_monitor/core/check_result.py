@@ -172,12 +172,15 @@ class WriteResult:
                 return True
             case WriteStatus.RESENT:
                 return not self.wait
-            case WriteStatus.LOCKED | WriteStatus.HELD | WriteStatus.UNCONFIRMED:
-                return False
             case WriteStatus.WRITTEN | WriteStatus.UNCHANGED | WriteStatus.STUCK:
                 is_other = isinstance(self.finding.answer, Completed | Waiting)
                 return is_other and not self.is_end
-            case WriteStatus.OBSERVED:
+            case (
+                WriteStatus.LOCKED
+                | WriteStatus.HELD
+                | WriteStatus.UNCONFIRMED
+                | WriteStatus.OBSERVED
+            ):
                 return False
             case _:
                 assert_never(self.fate)
