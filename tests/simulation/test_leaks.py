@@ -260,4 +260,5 @@ def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> No
     assert grown.total() < SLACK_OBJECTS, grown.most_common(10)
     # Python 3.11's own `re`, under httpx's addresses, keeps some: less than one an order.
     assert last.blocks - first.blocks < placed, [s.blocks for s in samples]
-    assert open_files() == before
+    # What an earlier test of this process left may be closed meanwhile.
+    assert not open_files() - before
