@@ -121,7 +121,7 @@ async def test_who_says_nothing_for_long_is_shown_out_by_the_server(plain_shop: 
                     await one.connection.fetchval("SHOW idle_session_timeout") == f"{IDLE_LIMIT:g}s"
                 )
                 await one.connection.execute("SET idle_session_timeout = '50ms'")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while not await two.take(["a"]):
                         await asyncio.sleep(0.02)
                 await one.look(["a"])

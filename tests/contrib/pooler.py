@@ -42,7 +42,7 @@ def pooler(server: EmbeddedPostgres, dsn: str) -> Iterator[str]:
     process = subprocess.Popen([PGBOUNCER, "-q", str(directory / "ini")], **identity)  # type: ignore[call-overload]
     through = f"postgresql://{url.username}:{url.password}@127.0.0.1:{port}{url.path}"
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(through).close()

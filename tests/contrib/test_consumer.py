@@ -508,7 +508,7 @@ def test_a_handler_that_hangs_is_stopped(
     began = time.monotonic()
     with consuming(handler, handler_timeout=0.3) as consumer:
         drain(consumer)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert django_shop.moved == [(other, "debit")]
     assert django_shop.unconsumed == [event_id]
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
@@ -614,7 +614,7 @@ def test_what_follows_the_commit_is_stopped_too(
     began = time.monotonic()
     with consuming(handler, handler_timeout=0.3) as consumer:
         drain(consumer)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert django_shop.moved == [(order_id, "debit"), (other, "debit")]
     assert django_shop.unconsumed == []
     assert django_shop.all("SELECT event_id FROM order_monitor_attempts") == []
@@ -823,7 +823,7 @@ def test_once_does_not_wait_for_what_came_later(django_shop: DjangoShop) -> None
             assert consumer.run_once(consumer.newest()) == 0
             assert consumer.count_waiting(1) == (0, 0)
             assert consumer.count_waiting(2) == (1, 0)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50
     assert django_shop.moved == [(order_id, "debit")]
 
 
@@ -883,7 +883,7 @@ def test_a_notification_wakes_it(django_shop: DjangoShop) -> None:
         with psycopg.connect(django_shop.dsn, autocommit=True) as own:
             sql = "SELECT count(*) FROM wallet_entries"
             _run_until(consumer, lambda: own.execute(sql).fetchone() == (1,))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     timer.join()
 
 
@@ -1003,7 +1003,7 @@ def test_it_stops_when_it_is_asked_to(django_shop: DjangoShop, number: signal.Si
     while django_shop.unconsumed and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=40)
     assert process.returncode == 0
     assert len(django_shop.moved) == 1
 

@@ -324,7 +324,7 @@ def redis(tmp_path: Path) -> Iterator[str]:
         [REDIS, "--port", "0", "--unixsocket", str(address), "--save", "", "--dir", str(tmp_path)],
         stdout=subprocess.DEVNULL,
     )
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not address.exists():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -174,7 +174,7 @@ async def first_bytes(listener: socket.socket, arguments: dict[str, Any]) -> byt
     async with await asyncio.start_server(hang_up, sock=listener):
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await asyncpg.connect(**arguments, timeout=5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             data: bytes = await heard
             return data
 

@@ -38,7 +38,7 @@ class Knock:
         return await self.reader.readuntil(b"\r\n")
 
     async def is_cut(self) -> bool:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             try:
                 return await self.reader.read(1) == b""
             except ConnectionError:

@@ -210,7 +210,7 @@ async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None
     )
     tasks = [asyncio.create_task(engine.run()), asyncio.create_task(engine.writer.run())]
     scan = asyncio.create_task(engine.scan())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asked.wait()
     assert not scan.done()
     go_on.set()

@@ -337,7 +337,7 @@ async def test_the_daemon_looks_again(plain_shop: Shop, panel: Panel, tmp_path: 
         panel.answer = Cancelled("iptal")
         told = await run.event("order.contradicted")
         assert (told["order_id"], told["kind"]) == (order_id, "cancelled_after_completed")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 found = json.loads((await call(tmp_path, config, "review", "--json"))[1])
                 if found:
