@@ -244,7 +244,7 @@ class Database:
         """
         self._address = address
         self._timeout = statement_timeout
-        self._size = pool_size
+        self.pool_size = pool_size
         self._connect_timeout = connect_timeout
         self._margin = margin
         self._pool = pool
@@ -380,7 +380,7 @@ class Database:
                     self._comparing = asyncio.create_task(self._keep_comparing())
                 self._pool = await asyncpg.create_pool(
                     min_size=0,
-                    max_size=self._size,
+                    max_size=self.pool_size,
                     connect=self._connect,
                     reset=_nothing,
                     max_inactive_connection_lifetime=300,

@@ -26,7 +26,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.shop.reading import orders as reading
-from order_monitor.shop.reading.orders import SLICE, Part, Slice
+from order_monitor.shop.reading.orders import SLICE, Part, Slice, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
@@ -840,6 +840,39 @@ async def test_reading_very_many_ends_however_long_it_takes(
 
     await orders.scan(take=slowly)
     assert sorted(seen) == sorted(ids)
+
+
+@pytest.mark.parametrize(("pool_size", "at_once"), [(2, 1), (3, 2)])
+async def test_reads_of_all_orders_leave_a_connection_to_the_writer(
+    plain_shop: Shop, monkeypatch: pytest.MonkeyPatch, pool_size: int, at_once: int
+) -> None:
+    monkeypatch.setattr(reading, "SLICE", 2)
+    (order_id, *_) = [await plain_shop.add() for _ in range(12)]
+    orders = plain_shop.orders(plain_shop.database(pool_size=pool_size))
+    await orders.prepare()
+    await orders.fill_claims()
+    reads, most = set[int](), 0
+    written: list[asyncio.Task[Any]] = []
+
+    def taking(number: int) -> Take:
+        def take(_: Slice) -> None:
+            nonlocal most
+            reads.add(number)
+            most = max(most, len(reads))
+            if not written:
+                finding = CheckResult(plain_shop.order(order_id), Completed(None, "x"), time.time())
+                written.append(asyncio.create_task(orders.record([finding])))
+
+        return take
+
+    async def read(number: int) -> None:
+        await orders.scan(take=taking(number))
+        reads.discard(number)
+
+    await asyncio.gather(*map(read, range(4)))
+    assert most == at_once
+    ((result,),) = await asyncio.gather(*written)
+    assert result.fate is WriteStatus.WRITTEN
 
 
 async def test_what_is_sent_while_very_many_are_read_is_found_meanwhile_and_once(

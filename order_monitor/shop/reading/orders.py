@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -176,6 +176,9 @@ class OrderReader:
         self._has_start = self._is_long = False
         self.accounts_read_at = self._swept_at = float("-inf")
         self._apart, self.counted = Apart(), (float("-inf"), float("-inf"))
+        # A full read takes minutes where orders are very many, and so may the read of an account that
+        # is taken over: one connection stays for what is written.
+        self._long_reads = asyncio.Semaphore(max(1, database.pool_size - 1))
         self._log = structlog.get_logger("order_monitor.orders")
 
     async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
@@ -194,8 +197,12 @@ class OrderReader:
             await self.claims.fill()
             self._has_claims = True
         is_through = False
+        is_long = part.only is None and part.since is None
         try:
-            async with self.schema_cache.transaction() as connection:
+            async with (
+                self._long_reads if is_long else nullcontext(),
+                self.schema_cache.transaction() as connection,
+            ):
                 scan, late = await self._read(connection, part, take)
             is_through = True
         finally:
