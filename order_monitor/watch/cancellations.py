@@ -13,9 +13,10 @@ import structlog
 
 from order_monitor.core.answer import Completed, Waiting
 from order_monitor.core.check_result import WriteResult
+from order_monitor.core.confirmation import Unconfirmed
 from order_monitor.core.schedule import OnePass
 from order_monitor.core.tracked_order import Stage, TrackedOrder
-from order_monitor.shop.writing.cancellations import SHOWN, Unconfirmed
+from order_monitor.shop.writing.cancellations import SHOWN
 from order_monitor.watch.context import Context
 from order_monitor.watch.counters import UnconfirmedState
 

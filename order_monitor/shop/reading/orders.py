@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import structlog
 
+from order_monitor.core.confirmation import Unconfirmed
 from order_monitor.core.errors import NotMigratedError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
@@ -26,7 +27,6 @@ from order_monitor.shop.schema.columns import literal, quoted
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.schema.table_config import CONSUMER, events_of, settings_of
 from order_monitor.shop.writing.brake import KIND, Held
-from order_monitor.shop.writing.cancellations import Unconfirmed
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import WEBHOOK_MARK

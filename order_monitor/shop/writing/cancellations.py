@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from order_monitor.core.answer import Cancelled
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
+from order_monitor.core.confirmation import Unconfirmed, confirmation
 from order_monitor.core.decision import Rules
 from order_monitor.shop.database import Connection
 from order_monitor.shop.reviews import UNCONFIRMED, Reviews
@@ -29,34 +30,6 @@ from order_monitor.shop.schema.columns import Table, literal
 
 SHOWN: Final = 10_000
 """Maximum number of orders with such a cancellation read at a time, oldest first."""
-
-_LATER: Final = 1.0
-"""Seconds by which an answer may seem older than the first one, since processes estimate the
-database's time.
-"""
-
-_ROUNDING: Final = 0.001
-"""Seconds that are no wait: a column of times is exact to a microsecond only."""
-
-_LEAP: Final = 5.0
-"""Seconds by which the database's clock may go faster than the process's own before it counts as
-set ahead.
-"""
-
-
-class Unconfirmed(NamedTuple):
-    """An order whose cancellation waits ``since`` then (epoch seconds), by the account and the
-    reference that were asked.
-    """
-
-    order_id: str
-    since: float
-    account: str
-    reference: str
-
-    def is_about(self, account: str, reference: str) -> bool:
-        """Whether it was read of this account, by this reference."""
-        return (self.account, self.reference) == (account, reference.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +65,19 @@ class Cancellations:
         waiting: dict[str, WriteResult] = {}
         for result in asked:
             finding, order_id = result.finding, result.finding.order.id
-            first = stored.get(order_id)
-            if first is not None and _counts(first, finding, resent.get(order_id)):
-                waited = _waited(first, finding)
-            else:
-                waited = -finding.since_read()
-                fresh[order_id] = finding, finding.seen_at - waited
-            rest = self.rules.confirm_cancelled - waited
-            if rest > _ROUNDING:
+            found = confirmation(
+                stored.get(order_id), finding, self.rules.confirm_cancelled, resent.get(order_id)
+            )
+            if found.since is not None:
+                fresh[order_id] = finding, found.since
+            if found.again_at is not None:
                 waiting[order_id] = replace(
                     result,
                     fate=WriteStatus.UNCONFIRMED,
                     write=None,
                     stuck=None,
-                    again_at=finding.seen_at + rest,
-                    is_first=order_id in fresh,
+                    again_at=found.again_at,
+                    is_first=found.since is not None,
                 )
         stale = [(order_id, UNCONFIRMED) for order_id in fresh if order_id in stored]
         await self._reviews.mend(connection, self.table, stale, "begun again")
@@ -158,25 +129,3 @@ def needs_confirmation(result: WriteResult) -> bool:
         and isinstance(finding.answer, Cancelled)
         and not (finding.by_person or finding.child or finding.order.awaits_pin)
     )
-
-
-def _counts(first: Unconfirmed, finding: CheckResult, resent_at: float | None) -> bool:
-    """Whether a stored cancellation is the first of two: it is about the same dispatch, and the
-    process that has read this one has had no other answer since.
-    """
-    is_same = first.is_about(finding.account, finding.order.reference)
-    is_before = resent_at is not None and first.since < resent_at <= finding.seen_at
-    is_from_the_future = first.since > finding.seen_at + _LATER
-    was_otherwise = finding.other_at is not None and finding.other_at > first.since
-    return is_same and not (is_before or is_from_the_future or was_otherwise)
-
-
-def _waited(first: Unconfirmed, finding: CheckResult) -> float:
-    """Return the seconds between two cancellations, by the database's clock.
-
-    By the process's own, if it knows the time of the first one and the database's was set ahead
-    since.
-    """
-    waited = finding.seen_at - first.since
-    own = finding.waited
-    return waited if own is None or waited <= own + _LEAP else own

@@ -300,9 +300,9 @@ MUTANTS = (
     ),
     Mutant(
         "a cancellation is confirmed without its wait",
-        "shop/writing/cancellations.py",
-        "            if rest > _ROUNDING:\n",
-        "            if rest > _ROUNDING and order_id in fresh:\n",
+        "core/confirmation.py",
+        "if rest > _ROUNDING else None",
+        "if since is not None else None",
     ),
     Mutant(
         "a cancellation is not withdrawn by what comes between",
@@ -310,7 +310,7 @@ MUTANTS = (
         "or (kind == UNCONFIRMED and i in contradicted)",
         "",
         also=(
-            "shop/writing/cancellations.py",
+            "core/confirmation.py",
             "finding.other_at is not None and finding.other_at > first.since",
             "False",
         ),
