@@ -445,6 +445,8 @@ class Shared:
     def _oldest_reviews(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, rows = self._all("review_accounts"), list(self._all("reviews").items())
         found = [(key, since) for key, since in rows if key[1] != UNCONFIRMED][: args[0]]
+        if len(found) < args[0]:
+            self.pool.seen["reviews"] = len(found)
         return [
             {
                 "id": key[0],

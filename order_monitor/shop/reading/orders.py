@@ -258,6 +258,8 @@ class OrderReader:
         waiting = await self._waiting(connection, is_quick=wanted.since is not None)
         reviews, waits = await shop_tables.reviews.count(connection)
         oldest = await shop_tables.reviews.read(connection, SHOWN_REVIEWS) if reviews else []
+        # One may be added or closed between the two statements.
+        reviews = len(oldest) if len(oldest) < SHOWN_REVIEWS else max(reviews, SHOWN_REVIEWS)
         held: list[Held] = []
         unconfirmed: list[Unconfirmed] | None = None
         if not self.schema_cache.table_config.observes:
