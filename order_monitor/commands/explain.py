@@ -192,7 +192,7 @@ class _Story:
         if held is None and cancelled_at is not None:
             return {
                 "since": iso(cancelled_at),
-                "until": iso(cancelled_at + self.settings.schedule.confirm_cancelled),
+                "until": iso(self._confirmed_from(cancelled_at)),
                 "why": "cancel_unconfirmed",
                 "needs": ["a second answer that confirms the cancellation"],
             }
@@ -252,7 +252,7 @@ class _Story:
         if self.history.held is not None:
             return self._held(self.history.held, when)
         if (at := self.history.cancelled_at) is not None:
-            until = when(at + self.settings.schedule.confirm_cancelled)
+            until = when(self._confirmed_from(at))
             return (
                 f"its provider said at {when(at)} that it is cancelled: it is failed if a second "
                 f"answer from {until} on says the same; any other answer withdraws that"
@@ -265,6 +265,10 @@ class _Story:
         if age >= self.schedule.give_up_after:
             return self._overdue(when)
         return "it is open, has a reference, and its account may be asked"
+
+    def _confirmed_from(self, cancelled_at: float) -> float:
+        """Return when a second answer may confirm a cancellation (epoch seconds)."""
+        return cancelled_at + self.settings.schedule.confirm_cancelled
 
     def _overdue(self, when: Callable[[float], str | None]) -> str:
         """Explain what becomes of an order that is past its time limit."""
@@ -315,7 +319,7 @@ class _Story:
         age = self._last_age()
         after = self.history.now
         if (cancelled_at := self.history.cancelled_at) is not None:
-            after = max(after, cancelled_at + self.settings.schedule.confirm_cancelled)
+            after = max(after, self._confirmed_from(cancelled_at))
             times.append(after)
         while len(times) < _TIMES:
             age = self._following(age)

@@ -16,6 +16,7 @@ import structlog
 from order_monitor.core.answer import Cancelled
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.clock import Clock
+from order_monitor.core.confirmation import Unconfirmed, confirmation
 from order_monitor.core.errors import ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.schedule import Plan
@@ -79,9 +80,9 @@ class ObservingShop:
         later.
         """
         self._confirm = confirm_cancelled
-        self._cancelled: dict[str, tuple[Key, float]] = {}
-        """The orders whose last answer was a cancellation, each with its dispatch and the time of
-        the first one (epoch seconds): there is no table for that while nothing may be written.
+        self._cancelled: dict[str, Unconfirmed] = {}
+        """The orders whose last answer was a cancellation, each with the first one: there is no
+        table for that while nothing may be written.
         """
         self._shop = shop
         self._store = store
@@ -119,7 +120,7 @@ class ObservingShop:
         scan = await self._shop.scan(part, None if take is None else give)
         await self._read_ended(scan.now)
         oldest = scan.now - self._confirm - _FORGOTTEN_AFTER
-        self._cancelled = {i: known for i, known in self._cancelled.items() if known[1] > oldest}
+        self._cancelled = {i: first for i, first in self._cancelled.items() if first.since > oldest}
         orders = [*self._open(scan.orders), *(order for order, _ in self._ended.values())]
         return replace(scan, orders=orders, awaiting=[], held=())
 
@@ -155,16 +156,16 @@ class ObservingShop:
 
     def _confirm_at(self, finding: CheckResult) -> float | None:
         """Return when to ask for a second answer (epoch seconds), None if none is needed."""
-        order_id, key = finding.order.id, key_of(finding.order, finding.account)
+        order_id, reference = finding.order.id, finding.order.reference.strip()
         if not self._confirm or not isinstance(finding.answer, Cancelled):
             if finding.is_told:
                 self._cancelled.pop(order_id, None)
             return None
-        before = self._cancelled.get(order_id)
-        if before is None or before[0] != key or before[1] > finding.seen_at:
-            before = self._cancelled[order_id] = key, finding.seen_at
-        until = before[1] + self._confirm
-        return until if finding.seen_at < until else None
+        found = confirmation(self._cancelled.get(order_id), finding, self._confirm, None)
+        if found.since is not None:
+            first = Unconfirmed(order_id, found.since, finding.account, reference)
+            self._cancelled[order_id] = first
+        return found.again_at
 
     def _open(self, orders: Sequence[Order]) -> list[Order]:
         """Return the orders whose end was not observed.
