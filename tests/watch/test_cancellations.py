@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Garbled, Waiting
-from order_monitor.core.check_result import CheckResult, WriteStatus
+from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.order import Order
 from order_monitor.core.queue import OrderQueue
 from order_monitor.core.schedule import Continuous, Schedule
@@ -54,6 +54,17 @@ async def cancelled_once(shop: Shop) -> tuple[str, Bench]:
     async with Drive(made.engine, made.clock) as drive:
         await drive.run(61, scan_every=10)
     return order_id, made
+
+
+async def cancelled_elsewhere(made: Bench, order_id: str, at: float) -> WriteResult:
+    """Another process reads and writes a cancellation, this many seconds after `NOW`."""
+    entry = made.engine.queue.get(order_id)
+    assert entry is not None
+    assert isinstance(made.orders, AtClock)
+    answer = Cancelled("iptal")
+    finding = CheckResult(entry.order, answer, NOW + at, checks=1, account=entry.account)
+    (result,) = await made.orders.orders.record([finding])
+    return result
 
 
 def observing(shop: Shop) -> Bench:
@@ -331,11 +342,7 @@ async def test_a_waiting_that_was_not_written_counts_whatever_comes_after_it(
     assert isinstance(made.orders, AtClock)
     async with Drive(made.engine, made.clock) as drive:
         await drive.run(145, scan_every=10)
-        entry = made.engine.queue.get(order_id)
-        assert entry is not None
-        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 145)
-        finding.account = entry.account
-        await made.orders.orders.record([finding])
+        await cancelled_elsewhere(made, order_id, 145)
         await drive.run(15)
         assert made.times(order_id)[-1] == 150
         if change == "sent_at":
@@ -354,14 +361,9 @@ async def test_garbage_after_another_process_began_the_wait_does_not_prolong_it(
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
     made = bench(shop, "?")
-    assert isinstance(made.orders, AtClock)
     async with Drive(made.engine, made.clock) as drive:
         await drive.run(55, scan_every=10)
-        entry = made.engine.queue.get(order_id)
-        assert entry is not None
-        finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 55)
-        finding.account = entry.account
-        await made.orders.orders.record([finding])
+        await cancelled_elsewhere(made, order_id, 55)
         await drive.run(10)
         assert made.times(order_id) == [60]
         made.panel = lambda _: text(IPTAL)
@@ -432,16 +434,11 @@ async def test_one_that_another_process_confirmed_is_not_said_to_be_withdrawn(sh
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
     made = bench(shop, reading=Reading(small=0, share=1e9, longest=1e9))
-    assert isinstance(made.orders, AtClock)
     with capture_logs() as logs:
         async with Drive(made.engine, made.clock) as drive:
             await drive.run(61, scan_every=10)
             made.engine.discovery.whole_again_at = 1e9
-            entry = made.engine.queue.get(order_id)
-            assert entry is not None
-            finding = CheckResult(entry.order, Cancelled("iptal"), NOW + 60 + CONFIRM)
-            finding.account = entry.account
-            (result,) = await made.orders.orders.record([finding])
+            result = await cancelled_elsewhere(made, order_id, 60 + CONFIRM)
             assert result.fate is WriteStatus.WRITTEN
             await drive.run(20, scan_every=10)
             made.engine.discovery.whole_again_at = float("-inf")
@@ -470,15 +467,10 @@ async def test_the_checks_of_another_process_do_not_prolong_the_wait(shop: Shop)
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
     made = bench(shop, "OK|1| |islemde")
-    assert isinstance(made.orders, AtClock)
     async with Drive(made.engine, made.clock) as drive:
         for at in (100.0, 160.0):
             await drive.run(at - made.clock.elapsed, scan_every=10)
-            entry = made.engine.queue.get(order_id)
-            assert entry is not None
-            finding = CheckResult(entry.order, Cancelled("iptal"), NOW + at, checks=1)
-            finding.account = entry.account
-            (result,) = await made.orders.orders.record([finding])
+            result = await cancelled_elsewhere(made, order_id, at)
             assert result.fate is WriteStatus.UNCONFIRMED
             made.panel = lambda _: text(IPTAL)
         await drive.run(200, scan_every=10)
