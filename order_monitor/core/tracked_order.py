@@ -86,8 +86,7 @@ class RareState:
     Times are epoch seconds. ``ended_at``: it has ended, and only its PIN is awaited. ``failures``
     counts failures in a row, and ``held`` is the time until which it is held back for them.
     ``stuck``: why its answer cannot be written. ``unknown``: number of answers in a row that only a
-    person can read. ``anchor``: the
-    ``sent_at`` that its times follow from, if the shop has changed it since. ``odd``: number of
+    person can read. ``anchor``: the ``sent_at`` that its times follow from, if the shop has changed it since. ``odd``: number of
     answers in a row that were not understood, through its own fault; ``odd_at``: when the first one
     came; ``odd_noted``: that is stored in the database.
     """
@@ -122,9 +121,8 @@ NOTHING: Final = RareState()
 class TrackedOrder:
     """One open order and what this process remembers about it.
 
-    Lost at a restart, which does no harm. ``key`` is its id (see `key_of`), ``packed`` its reference
-    (see `pack`); ``asked_at`` is
-    the row's ``last_sync_at``. ``registered``: its dispatch
+    Lost at a restart, which does no harm. ``key`` is its id (see `key_of`), ``packed`` its
+    reference (see `pack`); ``asked_at`` is the row's ``last_sync_at``. ``registered``: its dispatch
     is recorded in the database; nothing is asked before that. ``understood``: an answer about it
     was understood before, which is recorded there too. ``other_at`` is when this process last read
     that it waits or is completed. ``due``, ``asked_at`` and ``other_at`` are epoch seconds;

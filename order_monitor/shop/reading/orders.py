@@ -133,8 +133,7 @@ class Scan:
     and ``oldest_reviews`` the first `SHOWN_REVIEWS` of them. ``awaiting`` are orders that have
     ended without the PIN that may still come, ``held`` those whose end the brake holds,
     ``unconfirmed`` those whose cancellation waits for a second answer, None while the shop is only
-    observed. ``apart`` counts those that
-    are not among ``orders``, as last counted.
+    observed. ``apart`` counts those that are not among ``orders``, as last counted.
     """
 
     now: float
