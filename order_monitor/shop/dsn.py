@@ -121,12 +121,12 @@ def parse_dsn(dsn: str) -> Address:
         # If a password was not escaped, a "key" may be part of it.
         is_safe = "password" not in options and "sslpassword" not in options
         named = [key for key in unknown if is_safe and re.fullmatch(r"[a-z_]{2,40}", key)]
-        msg = f"has keys that are not understood after '?': {', '.join(named) or 'unnamable'}; take them out"
-        raise ValueError(msg)
+        raise ValueError(
+            f"has keys that are not understood after '?': {', '.join(named) or 'unnamable'}; take them out"
+        )
     for key, choices in _CHOICES.items():
         if options.get(key, choices[0]) not in choices:
-            msg = f"{key} after '?' must be one of {', '.join(choices)}"
-            raise ValueError(msg)
+            raise ValueError(f"{key} after '?' must be one of {', '.join(choices)}")
     user, colon, password = login.partition(":")
     given = {
         key: options.pop(key, None)

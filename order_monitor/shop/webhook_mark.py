@@ -113,5 +113,6 @@ def _parsed(value: str) -> Mark:
         given = json.loads(value)
         return Mark(int(given["since"]), str(given["address"]), value)
     except (ValueError, TypeError, KeyError):
-        msg = f"the mark {WEBHOOK_MARK!r} in the table of settings is not as we write it"
-        raise ShopMisfitError(msg) from None
+        raise ShopMisfitError(
+            f"the mark {WEBHOOK_MARK!r} in the table of settings is not as we write it"
+        ) from None

@@ -84,20 +84,17 @@ class Reopener:
             order_id,
         )
         if row is None:
-            msg = "order-monitor has not ended it: there is no event of it"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError("order-monitor has not ended it: there is no event of it")
         if row["to_status"] in open_statuses(self._table, self._table_config):
-            msg = "it is open"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError("it is open")
         if row["from_status"] == row["to_status"]:
-            msg = "its PIN came after its end, and a customer may have it"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError("its PIN came after its end, and a customer may have it")
         if row["is_taken"]:
-            msg = f"the shop has acted on its end (event {row['id']}, {row['taken']})"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError(
+                f"the shop has acted on its end (event {row['id']}, {row['taken']})"
+            )
         if row["source"] != PROGRAM:
-            msg = f"{row['decided_by']} ended it, and not the daemon"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError(f"{row['decided_by']} ended it, and not the daemon")
         if row["has_pin"]:
             raise ReopenRefusedError(_HAS_PIN)
         # No stronger lock: a process that is just queueing the event for delivery holds a weaker
@@ -107,8 +104,7 @@ class Reopener:
             row["id"],
         )
         if locked is None:
-            msg = f"the shop is acting on its end just now (event {row['id']})"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError(f"the shop is acting on its end just now (event {row['id']})")
         return row
 
     async def _withdraw_delivery(self, connection: Connection, event: asyncpg.Record) -> None:
@@ -132,8 +128,9 @@ class Reopener:
             event["id"],
         )
         if not done:
-            msg = f"its end was posted to the shop, or tried to be (event {event['id']})"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError(
+                f"its end was posted to the shop, or tried to be (event {event['id']})"
+            )
 
     async def _put_back(self, connection: Connection, order_id: str, event: asyncpg.Record) -> str:
         t, statuses = self._table, open_statuses(self._table, self._table_config)
@@ -154,6 +151,7 @@ class Reopener:
             where = f"{t['id'].sql} = $1::text{t['id'].cast} AND {has_pin}"
             if await connection.fetchval(f"SELECT count(*) FROM {t.sql} WHERE {where}", order_id):
                 raise ReopenRefusedError(_HAS_PIN)
-            msg = f"its status is no longer {event['to_status']!r}: it has changed since"
-            raise ReopenRefusedError(msg)
+            raise ReopenRefusedError(
+                f"its status is no longer {event['to_status']!r}: it has changed since"
+            )
         return str(back)

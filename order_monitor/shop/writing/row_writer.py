@@ -713,15 +713,12 @@ class RowWriter:
                 result, notice="it cannot be seen through the view any more, nor read back"
             )
         if row is None:
-            msg = "a trigger or a rule took the row away"
-            raise RowRejectedError(msg)
+            raise RowRejectedError("a trigger or a rule took the row away")
         if row["status"] in self.statements.open_statuses:
-            msg = "a trigger kept the order open"
-            raise RowRejectedError(msg)
+            raise RowRejectedError("a trigger kept the order open")
         is_gone = is_no_pin(row["pin"], self.rules.no_pin)
         if write.pin is not None and is_gone and not self.table_config.pins_elsewhere:
-            msg = "a trigger took the PIN away"
-            raise RowRejectedError(msg)
+            raise RowRejectedError("a trigger took the PIN away")
         has_pin = write.pin is None or is_gone or write.pin.is_same(row["pin"])
         if row["status"] == write.status and has_pin:
             return result
@@ -865,11 +862,9 @@ def _told(
     write = result.write
     assert write is not None
     if stored is None:
-        msg = "a trigger or a rule kept the row from changing"
-        raise RowRejectedError(msg)
+        raise RowRejectedError("a trigger or a rule kept the row from changing")
     if write.final and stored["status"] in open_statuses:
-        msg = "a trigger kept the order open"
-        raise RowRejectedError(msg)
+        raise RowRejectedError("a trigger kept the order open")
     review = StuckReason.REPEAT_SENT_ANEW if stored["anew"] and write.final else result.review
     return replace(result, repeat=stored["repeat"], event_id=stored["event_id"], review=review)
 
