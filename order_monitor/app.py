@@ -51,7 +51,6 @@ from order_monitor.settings.sections import NotifySettings, WebhookSettings
 from order_monitor.settings.types import check_url
 from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.database import Database
-from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.notices import NoticeStore
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident, Presence
@@ -448,11 +447,6 @@ def table_of(settings: Settings) -> str:
     return f"{settings.database.schema_}.{settings.database.table}"
 
 
-def daemon_of(ident: Ident) -> Daemon:
-    """Return this process in the form used when settings are compared."""
-    return Daemon(ident.id, ident.host, ident.pid, ident.version)
-
-
 def mark_of(settings: Settings) -> str:
     """Return a digest that distinguishes the schedules of the processes in a cluster."""
     return blake2b(repr((settings.schedule, settings.limits)).encode(), digest_size=4).hexdigest()
@@ -680,7 +674,7 @@ class App:
             database,
             settings.database.schema_,
             money,
-            daemon_of(presence.ident),
+            presence.ident,
             clock,
         )
         directory = directory_of(settings, clock, redactor.follow, shared=shared)

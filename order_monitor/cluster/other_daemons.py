@@ -61,10 +61,10 @@ class OtherDaemons:
             rows = await self._presence.seen(WITHIN)
         except ShopError:
             return
-        moved = {peer.id for peer, at in rows if at > self._seen.get(peer.id, at)}
-        self._seen = {peer.id: at for peer, at in rows}
+        moved = {one.id for one in rows if one.seen_at > self._seen.get(one.id, one.seen_at)}
+        self._seen = {one.id: one.seen_at for one in rows}
         self._living = (self._living | moved) & self._seen.keys()
-        living = [peer for peer, _ in rows if peer.id in self._living]
+        living = [one for one in rows if one.id in self._living]
         if self._members is not None:
             members = self._members()
             if members is None:

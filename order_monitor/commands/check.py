@@ -48,10 +48,9 @@ from order_monitor.shop.accounts.tables import Integration, find_account_tables
 from order_monitor.shop.check.dry_run import DryRun
 from order_monitor.shop.check.line import CheckLine, Level
 from order_monitor.shop.check.tables import TableCheck, worst
-from order_monitor.shop.database import Database
+from order_monitor.shop.database import Database, now_of
 from order_monitor.shop.locks import OLDER_VERSION
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.presence import database_time
 from order_monitor.shop.reading.search import lookup_columns
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import address_of, read_webhook
@@ -221,7 +220,9 @@ async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
 async def _check_clocks(database: Database, clock: Clock) -> CheckLine:
     """Report the difference between the database's clock and this machine's."""
     clocks, began = ClockWatch(), clock.boot()
-    now, boot = await database_time(database), clock.boot()
+    async with database.transaction() as connection:
+        now = await now_of(connection)
+    boot = clock.boot()
     clocks.note_machine(clock.time(), boot)
     clocks.note_database(now, boot, boot - began)
     return clocks_line(clocks.difference or 0.0)
@@ -291,7 +292,7 @@ async def _check_other_daemons(settings: Settings, database: Database) -> list[C
     """Report daemons that work on this shop without sharing its accounts, or that share them
     although these settings do not.
     """
-    seen = [peer for peer, _ in await presence_of(settings, database, "check").seen(_LATELY)]
+    seen = await presence_of(settings, database, "check").seen(_LATELY)
     if not seen:
         return []
     async with database.transaction() as connection:

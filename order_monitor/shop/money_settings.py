@@ -17,6 +17,7 @@ from typing import Final
 from order_monitor.core.errors import ObservedError
 from order_monitor.shop.database import Connection
 from order_monitor.shop.marks import set_mark
+from order_monitor.shop.presence import Ident
 from order_monitor.shop.schema.columns import literal, quoted
 from order_monitor.shop.schema.table_config import PRESENCE, settings_of
 
@@ -38,16 +39,6 @@ _ABSENT: Final = {OBSERVE: "false"}
 they may be at work.
 """
 _COUNT_DIGITS: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Daemon:
-    """A daemon, as other processes see it: ``id`` is the id of its row in the presence table."""
-
-    id: str
-    host: str
-    pid: int
-    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +128,7 @@ class MoneySettings:
         *,
         by: str,
         may_replace: bool = False,
-        me: Daemon | None = None,
+        me: Ident | None = None,
     ) -> Agreement:
         """Compare ``own`` with what is stored; store what is missing and, with ``may_replace``,
         also what differs.
@@ -174,7 +165,7 @@ class MoneySettings:
         return Agreement(in_force, added, differing=differing)
 
     async def _is_lived_by(
-        self, connection: Connection, stored: Mapping[str, str], own: Mapping[str, str], me: Daemon
+        self, connection: Connection, stored: Mapping[str, str], own: Mapping[str, str], me: Ident
     ) -> bool:
         """Whether another running daemon uses the stored values.
 
@@ -196,7 +187,7 @@ class MoneySettings:
         )
         return any(is_digest_of(row["settings"], stored, own) for row in rows)
 
-    async def _announce(self, connection: Connection, me: Daemon, digest: str) -> None:
+    async def _announce(self, connection: Connection, me: Ident, digest: str) -> None:
         """Become visible at the moment in which we agree: a daemon that looks just afterwards must
         not consider us gone.
         """
@@ -210,7 +201,7 @@ class MoneySettings:
             digest,
         )
 
-    async def leave(self, connection: Connection, me: Daemon) -> None:
+    async def leave(self, connection: Connection, me: Ident) -> None:
         """Stop using the values, so that the next process need not wait until we count as gone."""
         await connection.execute(
             f"UPDATE {self._presence} SET settings = NULL WHERE id = $1", me.id

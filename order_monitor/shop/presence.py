@@ -35,16 +35,12 @@ class Ident:
 
 
 class Peer(NamedTuple):
-    """A running daemon, as of its last row.
-
-    ``settings`` is a digest of those that decide about money, None if it gave none.
-    """
+    """Another daemon, and when it was last seen (the database's epoch seconds)."""
 
     id: str
     host: str
     pid: int
-    version: str
-    settings: str | None
+    seen_at: float
 
 
 class Recollection(NamedTuple):
@@ -58,7 +54,10 @@ class Recollection(NamedTuple):
 
 
 class Presence:
-    """The presence table: our own row and the others'."""
+    """The presence table: our own row and the others'.
+
+    Each method raises `ShopError` where the database cannot be asked, or the table does not exist.
+    """
 
     def __init__(self, database: Database, schema: str, ident: Ident) -> None:
         """Write the row of ``ident`` in the table in ``schema``."""
@@ -79,9 +78,6 @@ class Presence:
 
         ``prunes`` deletes rows not seen for a day. Do not prune by a clock that is not vouched for:
         what seems old may be recent.
-
-        Raises:
-            ShopError: the database could not be asked, or the table does not exist.
         """
         me = self.ident
         async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
@@ -105,9 +101,6 @@ class Presence:
         The newest row is determined by the seconds since boot at which it was written: ``seen_at``
         minus the row's own offset. A row written while the database's clock was ahead does not
         count as newer because of that.
-
-        Raises:
-            ShopError: as `tell`.
         """
         async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
             row = await connection.fetchrow(
@@ -129,55 +122,17 @@ class Presence:
         )
         return Recollection(memory, row["now"])
 
-    async def others(self, within: float = 60.0, settings: str | None = None) -> list[Peer]:
-        """Return the other daemons that were seen within that many seconds.
-
-        With ``settings`` only those with this digest.
-
-        Raises:
-            ShopError: as `tell`.
-        """
+    async def seen(self, within: float) -> list[Peer]:
+        """Return the other daemons that were seen within that many seconds."""
         async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
             rows = await connection.fetch(
-                f"SELECT id, host, pid, version, settings FROM {self._table} WHERE kind = $1 AND id <> $2 "
-                "AND seen_at BETWEEN clock_timestamp() - make_interval(secs => $3) "
-                "AND clock_timestamp() + make_interval(secs => $3) AND ($4::text IS NULL OR settings = $4) "
-                "ORDER BY started_at, id",
-                *(DAEMON, self.ident.id, within, settings),
-            )
-        return [Peer(*row) for row in rows]
-
-    async def seen(self, within: float) -> list[tuple[Peer, float]]:
-        """Return the other daemons that were seen within that many seconds, each with the time (the
-        database's epoch seconds).
-
-        Raises:
-            ShopError: as `tell`.
-        """
-        async with self._database.transaction(lock_wait=_LOCK_WAIT) as connection:
-            rows = await connection.fetch(
-                f"SELECT id, host, pid, version, settings, extract(epoch FROM seen_at)::float8 AS at FROM {self._table} "
+                f"SELECT id, host, pid, extract(epoch FROM seen_at)::float8 AS seen_at FROM {self._table} "
                 "WHERE kind = $1 AND id <> $2 AND seen_at > clock_timestamp() - make_interval(secs => $3) "
                 "ORDER BY started_at, id",
                 *(DAEMON, self.ident.id, within),
             )
-        return [(Peer(*list(row)[:-1]), row["at"]) for row in rows]
+        return [Peer(*row) for row in rows]
 
     async def leave(self, boot_id: str, memory: ClockMemory, settings: str | None = None) -> None:
-        """Record that this process has ended; what it has seen of the clocks stays.
-
-        Raises:
-            ShopError: as `tell`.
-        """
+        """Record that this process has ended; what it has seen of the clocks stays."""
         await self.tell(boot_id, memory, settings, kind=GONE)
-
-
-async def database_time(database: Database) -> float:
-    """Return the database's clock, epoch seconds.
-
-    Raises:
-        ShopError: the database could not be asked.
-    """
-    async with database.transaction() as connection:
-        now: float = await connection.fetchval(f"SELECT {_NOW}")
-    return now

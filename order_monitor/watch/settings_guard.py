@@ -28,10 +28,10 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.money_settings import (
     LIVES_FOR,
     Agreement,
-    Daemon,
     Difference,
     MoneySettings,
 )
+from order_monitor.shop.presence import Ident
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
@@ -59,7 +59,7 @@ class SettingsGuard:
     """The part of one daemon in this agreement."""
 
     def __init__(
-        self, database: Database, schema: str, own: Mapping[str, str], me: Daemon, clock: Clock
+        self, database: Database, schema: str, own: Mapping[str, str], me: Ident, clock: Clock
     ) -> None:
         """Compare ``own`` with what is stored in ``schema``, as the daemon ``me``."""
         self._database = database

@@ -18,11 +18,11 @@ from order_monitor.settings.money import money_of
 from order_monitor.settings.sections import NotifySettings, ScheduleSettings, WebhookSettings
 from order_monitor.shop.money_settings import (
     OBSERVE,
-    Daemon,
     MoneySettings,
     refuse_while_observed,
 )
 from order_monitor.shop.outbox import Outbox
+from order_monitor.shop.presence import DAEMON, Ident
 from order_monitor.watch.observing import ObservingPlan
 from tests.commands.test_money import (
     call,
@@ -222,14 +222,14 @@ async def test_a_version_that_does_not_know_it_is_not_overruled(plain_shop: Shop
     observing = money_of(Settings(schedule=ScheduleSettings(observe=True)))
     older = {key: value for key, value in money_of(Settings()).items() if key != OBSERVE}
     async with database.transaction() as connection:
-        await money.reconcile(connection, older, by="a", me=Daemon("a", "h", 1, "0.1"))
+        await money.reconcile(connection, older, by="a", me=Ident("a", "h", 1, DAEMON, "0.1"))
         found = await money.reconcile(
-            connection, observing, by="b", may_replace=True, me=Daemon("b", "h", 2, "0.2")
+            connection, observing, by="b", may_replace=True, me=Ident("b", "h", 2, DAEMON, "0.2")
         )
         assert [str(one) for one in found.differing] == [f"{OBSERVE} is true, in force false"]
-        await money.leave(connection, Daemon("a", "h", 1, "0.1"))
+        await money.leave(connection, Ident("a", "h", 1, DAEMON, "0.1"))
         found = await money.reconcile(
-            connection, observing, by="b", may_replace=True, me=Daemon("b", "h", 2, "0.2")
+            connection, observing, by="b", may_replace=True, me=Ident("b", "h", 2, DAEMON, "0.2")
         )
         assert found.in_force[OBSERVE] == "true"
 

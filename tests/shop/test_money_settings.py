@@ -10,16 +10,16 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.money_settings import (
     Agreement,
-    Daemon,
     MoneySettings,
     digest_of,
     is_digest_of,
 )
+from order_monitor.shop.presence import DAEMON, Ident
 from order_monitor.watch.system_clock import SystemClock
 from tests.shops import Shop
 
 OLD, NEW = {"a": "1", "b": "2"}, {"a": "1", "b": "3"}
-ME = Daemon("me", "host", 7, "1")
+ME = Ident("me", "host", 7, DAEMON, "1")
 MONEY = MoneySettings("public")
 
 
@@ -150,7 +150,7 @@ async def test_of_many_that_start_at_once_all_that_agree_go_by_the_same(
             await connection.execute("SELECT 1")
     barrier = asyncio.Barrier(len(everyone))
 
-    async def start(own: dict[str, str], me: Daemon, database: Database) -> Agreement:
+    async def start(own: dict[str, str], me: Ident, database: Database) -> Agreement:
         await barrier.wait()
         return await reconcile(database, own, may_replace=True, me=me, by=me.id)
 

@@ -21,7 +21,6 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.tracked_order import Stage
 from order_monitor.shop.accounts.tables import Integration
-from order_monitor.shop.money_settings import Daemon
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident, Presence
 from order_monitor.tell.webhook import Receiver, Sender
@@ -175,9 +174,7 @@ class Process(Observer):
         )
         self.brake = BrakeWatch(self.orders.brake, self.clock) if scenario.brake_hold else None
         me = Ident(f"process {number}", "host", number, DAEMON if self.is_daemon else author, "1")
-        self.settings_guard = SettingsGuard(
-            self.database, "public", self._money(), Daemon(me.id, me.host, me.pid, "1"), self.clock
-        )
+        self.settings_guard = SettingsGuard(self.database, "public", self._money(), me, self.clock)
         self.shown = Shown(self)
         self.engine = self._engine()
         self.settings_guard.watch(self.engine.context)

@@ -4,7 +4,8 @@ from order_monitor.app import policy_of
 from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.money_settings import LIVES_FOR, Daemon, digest_of
+from order_monitor.shop.money_settings import LIVES_FOR, digest_of
+from order_monitor.shop.presence import Ident
 from order_monitor.watch.context import Context
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.settings_guard import EVERY, SettingsGuard
@@ -25,7 +26,7 @@ async def tables(shop: Shop) -> Database:
 def settings_guard(
     database: Database, own: dict[str, str], name: str, clock: ManualClock
 ) -> SettingsGuard:
-    return SettingsGuard(database, "public", own, Daemon(name, "h", 1, "1"), clock)
+    return SettingsGuard(database, "public", own, Ident(name, "h", 1, "daemon", "1"), clock)
 
 
 async def test_after_the_database_was_away_nobody_counts_as_gone_at_once(plain_shop: Shop) -> None:
