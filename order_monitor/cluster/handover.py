@@ -13,9 +13,9 @@ import structlog
 from order_monitor.cluster.membership import LEADER, Session, View
 from order_monitor.cluster.reach import Reach
 from order_monitor.cluster.sharing import in_turn_of, to_give, to_take
-from order_monitor.cluster.takeover import Shared
 from order_monitor.core.clock import Clock
 from order_monitor.watch.account import NOT_HELD
+from order_monitor.watch.engine import Engine
 
 KEPT_FOR: Final = 600.0
 """Seconds for which an account that was given up, and that no process took, is kept."""
@@ -37,7 +37,7 @@ class Handover:
     ``giving`` are the accounts being given up whose last calls are still under way.
     """
 
-    def __init__(self, engine: Shared, clock: Clock, reach: Reach) -> None:
+    def __init__(self, engine: Engine, clock: Clock, reach: Reach) -> None:
         """Take and give up ``engine``'s accounts, also by who can ``reach`` their providers."""
         self._engine = engine
         self._clock = clock

@@ -15,21 +15,22 @@ import structlog
 
 from order_monitor.cluster.handover import NAMED, Handover
 from order_monitor.cluster.membership import (
+    BEHIND,
+    CUT_OFF,
+    REACHES,
     LostMembershipError,
     Membership,
     OlderVersionError,
     Session,
     View,
-    behind,
-    cut_off,
-    reaches,
 )
 from order_monitor.cluster.reach import Reach
-from order_monitor.cluster.takeover import Shared, Takeover
+from order_monitor.cluster.takeover import Takeover
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
 from order_monitor.shop.locks import OLDER_VERSION
 from order_monitor.watch.account import NOT_HELD
+from order_monitor.watch.engine import Engine
 
 LEASE: Final = 5.0
 """Seconds for which an account may be asked after its lock was last seen to be held."""
@@ -41,7 +42,7 @@ REJOIN_AFTER: Final = 1.0
 class Cluster:
     """The membership of this process in the cluster."""
 
-    def __init__(self, engine: Shared, membership: Membership, clock: Clock) -> None:
+    def __init__(self, engine: Engine, membership: Membership, clock: Clock) -> None:
         """Lease ``engine``'s accounts, as far as ``membership`` grants them."""
         self._engine = engine
         self._membership = membership
@@ -191,15 +192,15 @@ class Cluster:
         late = {
             key for key, login in self._engine.by_login.items() if self.takeover.is_behind(login)
         } & view.me.keys
-        for name_of, shown, wanted in (
-            (behind, view.me.behind, late),
-            (cut_off, view.me.cut_off, self._reach.cut_off(view)),
-            (reaches, view.me.reaches, self._reach.reached),
+        for mark, shown, wanted in (
+            (BEHIND, view.me.behind, late),
+            (CUT_OFF, view.me.cut_off, self._reach.cut_off(view)),
+            (REACHES, view.me.reaches, self._reach.reached),
         ):
             if new := wanted - shown:
-                await session.take([name_of(key) for key in sorted(new)])
+                await session.take([f"{mark}{key}" for key in sorted(new)])
             if over := shown - wanted:
-                await session.give([name_of(key) for key in sorted(over)])
+                await session.give([f"{mark}{key}" for key in sorted(over)])
 
     def _say_what_differs(self, view: View) -> None:
         odd = frozenset(member.name for member in view.members if member.mark != view.me.mark)

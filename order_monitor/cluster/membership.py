@@ -23,9 +23,7 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.locks import OLD_MEMBER, lock_class, lock_number
 
 IDLE_LIMIT: Final = 15.0
-"""Seconds without a query after which the server closes a member's connection (PostgreSQL 14 and
-later).
-"""
+"""Seconds without a query after which the server closes a member's connection."""
 
 QUERY_LIMIT: Final = 3.0
 """Maximum seconds for one membership query."""
@@ -35,17 +33,18 @@ LEADER: Final = "the leader"
 
 _MEMBER: Final = "a member, by logins"
 
-_BEHIND: Final = "behind with "
-_CUT_OFF: Final = "cut off from "
-_REACHES: Final = "reaches "
-_MARKS: Final = (_BEHIND, _CUT_OFF, _REACHES)
-"""Prefixes of the locks with which a member says something of an account."""
+BEHIND: Final = "behind with "
+CUT_OFF: Final = "cut off from "
+REACHES: Final = "reaches "
+_MARKS: Final = (BEHIND, CUT_OFF, REACHES)
+"""Prefixes of the locks with which a member says something of an account: its holder is behind, or
+cannot reach its provider; another process can.
+"""
 
 _APPLICATION: Final = "order-monitor "
 _LONGEST_NAME: Final = 63
 _MARK: Final = 8
 _SPARE: Final = 100
-_IDLE_TIMEOUT_SINCE: Final = 140_000
 _TURNS: Final = 20
 _OTHERS: Final = 3
 _AT_A_TIME: Final = 100
@@ -115,7 +114,7 @@ class OlderVersionError(LostMembershipError):
 
 @dataclass(slots=True)
 class Session:
-    """A member's own connection."""
+    """A member's own connection. Each method raises what `Database.plain` does."""
 
     connection: Connection
     space: str
@@ -140,7 +139,6 @@ class Session:
         Raises:
             LostMembershipError: it is not.
             OlderVersionError: an older version's process is there, with different locks.
-            ShopError: as `Database.plain`.
         """
         for key in keys:
             for name in (key, *_marks(key)):
@@ -188,9 +186,6 @@ class Session:
         """Try to take ``keys``; return those that are ours now.
 
         Sets ``is_full`` if the server has no room for more locks.
-
-        Raises:
-            ShopError: as `Database.plain`.
         """
         numbers = [self.number_of(key) for key in keys]
         sql = "SELECT n FROM unnest($1::bigint[]) AS n WHERE pg_try_advisory_lock(n)"
@@ -207,20 +202,12 @@ class Session:
         return frozenset(taken)
 
     async def announce(self, application: str) -> None:
-        """Publish another name or mark.
-
-        Raises:
-            ShopError: as `Database.plain`.
-        """
+        """Publish another name or mark."""
         async with asyncio.timeout(QUERY_LIMIT):
             await self.connection.fetchval(_ANNOUNCE, application)
 
     async def give(self, keys: Collection[str]) -> None:
-        """Release ``keys``.
-
-        Raises:
-            ShopError: as `Database.plain`.
-        """
+        """Release ``keys``."""
         numbers = [self.number_of(key) for key in keys]
         async with asyncio.timeout(QUERY_LIMIT):
             await self.connection.fetch(
@@ -278,8 +265,7 @@ class Membership:
         await connection.execute(
             "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2"
         )
-        if int(await connection.fetchval("SHOW server_version_num")) >= _IDLE_TIMEOUT_SINCE:
-            await connection.execute(f"SET idle_session_timeout = '{IDLE_LIMIT:g}s'")
+        await connection.execute(f"SET idle_session_timeout = '{IDLE_LIMIT:g}s'")
 
     async def _refuse_pooler(self, connection: Connection) -> None:
         """Check that the connection keeps its server process while others want one too.
@@ -337,23 +323,6 @@ async def members_of(connection: Connection, table: str) -> frozenset[str]:
     return frozenset(
         row["name"].removeprefix(_APPLICATION).rpartition(" ")[0] for row in rows if row["name"]
     )
-
-
-def behind(key: str) -> str:
-    """Return the lock with which the holder of an account shows that it is behind."""
-    return f"{_BEHIND}{key}"
-
-
-def cut_off(key: str) -> str:
-    """Return the lock with which the holder of an account shows that it cannot reach the
-    provider.
-    """
-    return f"{_CUT_OFF}{key}"
-
-
-def reaches(key: str) -> str:
-    """Return the lock with which another process shows that it can."""
-    return f"{_REACHES}{key}"
 
 
 def _marks(key: str) -> list[str]:

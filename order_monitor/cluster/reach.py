@@ -16,10 +16,10 @@ from typing import Final
 import structlog
 
 from order_monitor.cluster.membership import View
-from order_monitor.cluster.takeover import Shared
 from order_monitor.core.clock import Clock
 from order_monitor.core.judge import Fault
 from order_monitor.providers.provider import Reachable
+from order_monitor.watch.engine import Engine
 
 KEPT: Final = 600.0
 """Seconds for which an account that moved stays where it is, reached or not."""
@@ -34,7 +34,7 @@ _LOOKS: Final = 30
 class Reach:
     """What this process knows of reaching the providers: of its own accounts, and of others'."""
 
-    def __init__(self, engine: Shared, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         """Judge by the gates of ``engine``'s accounts, and try through their clients."""
         self._engine = engine
         self._clock = clock

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.tracked_order import TrackedOrder
 from order_monitor.watch.account import LoginAccounts
-from order_monitor.watch.context import Context
+from order_monitor.watch.engine import Engine
 from order_monitor.watch.turns import unhurried
 
 MARGIN: Final = 30.0
@@ -34,43 +34,12 @@ behind with it.
 """
 
 
-class Shared(Protocol):
-    """The part of `order_monitor.watch.engine.Engine` that the processes share."""
-
-    context: Context
-
-    @property
-    def by_login(self) -> Mapping[str, LoginAccounts]:
-        """The accounts that may be asked, by the login they use, which has the same key in every
-        process.
-        """
-
-    async def read_accounts(self, keys: Collection[str]) -> None:
-        """Read the open orders of the accounts with these keys.
-
-        Raises:
-            ShopError: the database is not available.
-            SettingsError: the table is not as expected.
-        """
-
-    async def leave_accounts(self, keys: Collection[str]) -> None:
-        """Keep the orders of these accounts no longer."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether no more questions are asked."""
-
-    @property
-    def records_every_check(self) -> bool:
-        """Whether each check is recorded in the table, as far as that is known."""
-
-
 class Takeover:
     """Schedules orders in the background: with very many it takes long, and the leases of all other
     accounts must not run out meanwhile.
     """
 
-    def __init__(self, engine: Shared) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Schedule the orders of ``engine``."""
         self._engine = engine
         self._plans: set[asyncio.Task[None]] = set()

@@ -9,7 +9,7 @@ transaction that writes uses them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -27,7 +27,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.shop.writing.brake import Control
-from order_monitor.shop.writing.brake_table import Question
+from order_monitor.shop.writing.brake_table import BrakeTable, Question
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
@@ -39,25 +39,10 @@ _TRY_AGAIN: Final = 60.0
 _LONGEST_WAIT: Final = 30.0
 
 
-class BrakeStore(Protocol):
-    """Where the evidence is stored; implemented by
-    `order_monitor.shop.writing.brake_table.BrakeTable`.
-    """
-
-    async def understood(self, seen: Mapping[str, float]) -> None:
-        """Record when orders were last understood as waiting or completed, by account."""
-
-    async def questions(self) -> list[Question]:
-        """Return the controls that are due."""
-
-    async def answered(self, login: str, verdict: str) -> None:
-        """Record the verdict of the controls of a login."""
-
-
 class BrakeWatch(Observer):
     """Asks the controls of an engine's accounts, and records which other orders are understood."""
 
-    def __init__(self, desk: BrakeStore, clock: Clock) -> None:
+    def __init__(self, desk: BrakeTable, clock: Clock) -> None:
         """Store the evidence at ``desk``."""
         self._desk = desk
         self._clock = clock

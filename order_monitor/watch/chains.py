@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -16,7 +16,7 @@ from order_monitor.core.answer import Answer
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import RowRejectedError, SettingsError, ShopError
-from order_monitor.shop.writing.chains import ChainEnd
+from order_monitor.shop.writing.chains import ChainTable
 from order_monitor.watch.engine import Engine
 
 _AT_A_TIME: Final = 100
@@ -29,26 +29,13 @@ _LONGEST: Final = 1000
 """The most steps that late PINs move up a chain in one pass."""
 
 
-class ChainStore(Protocol):
-    """Finds and writes the ends; implemented by `order_monitor.shop.writing.chains.ChainTable`."""
-
-    async def ended(self) -> list[ChainEnd]:
-        """Return the open orders that end with this pass."""
-
-    async def late_pins(self) -> list[ChainEnd]:
-        """Return the ended orders without a PIN whose child now has one."""
-
-    async def record(self, findings: Sequence[CheckResult]) -> list[WriteResult]:
-        """Write ends."""
-
-
 class Chains:
     """Propagates ends from children to their parents."""
 
     def __init__(
         self,
         engine: Engine,
-        store: ChainStore,
+        store: ChainTable,
         clock: Clock,
         interval: float,
         is_ours: Callable[[], bool] = lambda: True,

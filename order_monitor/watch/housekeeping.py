@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.shop.repository import Orders
 
 EVERY: Final = 3600.0
 _PAUSE: Final = 1.0
 
 
-class Prunes(Protocol):
-    """What can be pruned; implemented by `order_monitor.shop.repository.Orders`."""
-
-    async def prune(self) -> int:
-        """Delete a part of it; return the number of rows."""
-
-
 class Housekeeping:
     """Prunes once an hour, in slices, so that no statement takes long."""
 
-    def __init__(self, shop: Prunes, clock: Clock) -> None:
+    def __init__(self, shop: Orders, clock: Clock) -> None:
         """Prune ``shop``."""
         self._shop = shop
         self._clock = clock

@@ -5,12 +5,13 @@ customer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.shop.writing.late import LateTable
 from order_monitor.watch.engine import Engine
 
 EVERY: Final = 10.0
@@ -19,20 +20,13 @@ EVERY: Final = 10.0
 _NAMED: Final = 20
 
 
-class LateStore(Protocol):
-    """Writes the reports; implemented by `order_monitor.shop.writing.late.LateTable`."""
-
-    async def tell(self, after: float) -> list[str]:
-        """Write the events; return the orders."""
-
-
 class LateOrders:
     """Looks for late orders while the daemon runs."""
 
     def __init__(
         self,
         engine: Engine,
-        store: LateStore,
+        store: LateTable,
         clock: Clock,
         after: float,
         is_ours: Callable[[], bool] = lambda: True,

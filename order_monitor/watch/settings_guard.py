@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -33,6 +33,7 @@ from order_monitor.shop.money_settings import (
 )
 from order_monitor.shop.presence import Ident
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
+from order_monitor.shop.repository import Orders
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
 
@@ -43,16 +44,6 @@ HOLD: Final = "settings"
 """The name of this hold on the context."""
 
 _LEAVING: Final = 2.0
-
-
-class Complete(Protocol):
-    """Checks whether the shop's tables are as expected.
-
-    Implemented by `order_monitor.shop.repository.Orders`.
-    """
-
-    async def complete(self) -> object:
-        """Raise an error if they are not."""
 
 
 class SettingsGuard:
@@ -178,7 +169,7 @@ class GuardedShop:
     others.
     """
 
-    def __init__(self, shop: Shop, tables: Complete, settings_guard: SettingsGuard) -> None:
+    def __init__(self, shop: Shop, tables: Orders, settings_guard: SettingsGuard) -> None:
         """Read and write ``shop`` while ``settings_guard`` allows it.
 
         Nothing is stored until its ``tables`` are as expected.
