@@ -109,17 +109,7 @@ class Migration:
             plans.append(IndexPlan(table, "unknown", table["external_status"].sql, condition))
         indexes = [change for plan in plans for change in plan.changes()]
         added = [] if table.relation.is_view else [_column(table, column)]
-        events = [_events(table), _outcome(table, self._table_config), *_origins(table)]
-        ours = [*events, _deliveries(table), _pauses(table), _review(table), _timing(table)]
-        ours += [
-            _dispatches(table),
-            _pins(table),
-            _settings(table),
-            _first_start(table),
-            _presence(table),
-            _observations(table),
-        ]
-        return [*added, *ours, *indexes]
+        return [*added, *_own_tables(table, self._table_config), *indexes]
 
     async def missing(self, table: Table) -> list[Change]:
         """Return what does not exist yet, including an index that was left half-built."""
@@ -160,27 +150,21 @@ class Migration:
                 yield f"could not add {change.what}: {error}"
             else:
                 yield f"added {change.what}"
-        rights, to_come = await self._rights(table, unmade)
+        async with self._database.transaction() as connection:
+            rights = await missing_rights(connection, self._table_config)
+            to_come = await grants_to_come(connection, table.schema, unmade)
         if not rights.needed:
             async for line in self._bring_up_to_date(table):
                 yield line
         for drop in await self.outdated(table):
-            if (why := await self._dropped(drop)) is None:
-                yield f"dropped {drop.what}, which served other statuses"
-            else:
+            if why := await self._drop(drop):
                 refused.append(f"{drop.sql};")
                 yield f"could not drop {drop.what}: {why}"
+            else:
+                yield f"dropped {drop.what}, which served other statuses"
         if table.relation.is_view:
             yield f"{table.schema}.{table.name} {'; '.join(view_remark(table.relation))}"
         _refuse(refused, rights, to_come)
-
-    async def _rights(self, table: Table, unmade: list[str]) -> tuple[Rights, list[str]]:
-        """Return the rights this role lacks, and those it will need on our tables that could not be
-        created.
-        """
-        async with self._database.transaction() as connection:
-            rights = await missing_rights(connection, self._table_config)
-            return rights, await grants_to_come(connection, table.schema, unmade)
 
     async def _refuse_older(self, table: Table) -> None:
         """Change nothing while version 0.1 is running: it would no longer find its pauses, and
@@ -235,20 +219,17 @@ class Migration:
                 await connection.execute(rename_timing_sql(table.schema))
         return int(status.rpartition(" ")[2])
 
-    async def _dropped(self, drop: Change) -> str | None:
-        """Drop an index; return why this role may not, None if it was dropped."""
+    async def _drop(self, drop: Change) -> str:
+        """Drop an index; return why this role may not, empty if it was dropped."""
         try:
-            await self._drop(drop)
+            if drop.is_quick:
+                await self._alter(drop.sql)
+            else:
+                async with self._database.plain() as connection:
+                    await connection.execute(drop.sql)
         except ShopMisfitError as error:
             return str(error)
-        return None
-
-    async def _drop(self, drop: Change) -> None:
-        if drop.is_quick:
-            await self._alter(drop.sql)
-            return
-        async with self._database.plain() as connection:
-            await connection.execute(drop.sql)
+        return ""
 
     async def _fill(self, table: Table, column: str, slices: str) -> int:
         """Fill in ``column`` of older events, a slice at a time.
@@ -332,32 +313,129 @@ async def _has(connection: Connection, table: Table, change: Change) -> bool:
         can_be_read = await may_use(connection, table.schema, SETTINGS, "SELECT")
         return not can_be_read or await read_mark(connection, table.schema, change.mark) is not None
     if change.table is not None:
+        if change.column is None:
+            return await is_table(connection, table.schema, change.table)
         # A table that is about to be created has all its columns from the start.
-        if change.column is None or not await is_table(connection, table.schema, change.table):
-            return change.column is not None or await is_table(
-                connection, table.schema, change.table
-            )
-        return await is_table(connection, table.schema, change.table, change.column)
+        return not await is_table(connection, table.schema, change.table) or await is_table(
+            connection, table.schema, change.table, change.column
+        )
     if change.index is None and change.place is None:
         return table.get("provider_referans") is not None
     return await is_there(connection, change)
 
 
-def _events(table: Table) -> Change:
-    """The events: one row for each change of status, for the shop's own code to consume."""
-    tenant = table.get("tenant_id")
-    return _our_table(
-        table,
-        EVENTS,
-        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, "
-        f"tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, to_status text NOT NULL, "
-        "has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
-        "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
-        "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false, outcome text, "
-        "source text, cause text, account text, reference text, uid uuid DEFAULT gen_random_uuid()",
-        order="INDEX (order_id, to_status)",
-        waiting="INDEX (id) WHERE consumed_at IS NULL",
-    )
+def _own_tables(table: Table, table_config: TableConfig) -> list[Change]:
+    """Return the changes that create our tables, and add what tables of older versions lack."""
+    order, tenant = _type_of(table["id"]), table.get("tenant_id")
+    waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
+    return [
+        # One row for each change of status, for the shop's own code to consume.
+        _our_table(
+            table,
+            EVENTS,
+            f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {order} NOT NULL, "
+            f"tenant_id {_type_of(tenant) if tenant else 'uuid'}, from_status text, to_status text NOT NULL, "
+            "has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz, "
+            "decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, "
+            "decided_by text NOT NULL DEFAULT 'daemon', repeat boolean NOT NULL DEFAULT false, outcome text, "
+            "source text, cause text, account text, reference text, uid uuid DEFAULT gen_random_uuid()",
+            order="INDEX (order_id, to_status)",
+            waiting="INDEX (id) WHERE consumed_at IS NULL",
+        ),
+        _outcome(table, table_config),
+        *_origins(table),
+        # The webhook's outbox: which event is still to be posted when, and the result of each try.
+        _our_table(
+            table,
+            DELIVERIES,
+            f"event_id bigint PRIMARY KEY REFERENCES {quoted(table.schema)}.{quoted(EVENTS)} ON DELETE CASCADE, "
+            f"order_id {order} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
+            "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
+            "tries jsonb NOT NULL DEFAULT '[]'",
+            due=f"INDEX (next_at) {waiting}",
+            order=f"INDEX (order_id, event_id) {waiting}",
+            dead="INDEX (event_id) WHERE dead_at IS NOT NULL",
+        ),
+        # The accounts that a person has paused: for every process, and after a restart.
+        _our_table(
+            table,
+            PAUSES,
+            "account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
+            "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz",
+        ),
+        # What a person must look at: contradictions, which are stored instead of guessed about.
+        _our_table(
+            table,
+            REVIEW,
+            f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {order} NOT NULL, kind text NOT NULL, "
+            "detail text, account text, opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, "
+            "resolution text",
+            open="UNIQUE INDEX (order_id, kind) WHERE closed_at IS NULL",
+        ),
+        # What was learned about when orders end: one sketch per product, without any order.
+        _our_table(
+            table,
+            TIMING,
+            "account text NOT NULL, package text NOT NULL, sketch text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), "
+            "PRIMARY KEY (account, package)",
+        ),
+        # Each order as it was sent: what is asked and believed depends on it.
+        _our_table(
+            table,
+            DISPATCHES,
+            f"number bigint GENERATED ALWAYS AS IDENTITY, order_id {order} NOT NULL, account text NOT NULL, "
+            "reference text NOT NULL, sent_at timestamptz, login text NOT NULL, "
+            "found_at timestamptz NOT NULL DEFAULT clock_timestamp(), first_understood_at timestamptz, "
+            "first_odd_at timestamptz, touched integer NOT NULL DEFAULT 0, meant_by text, "
+            "PRIMARY KEY (order_id, reference, account)",
+            reference="INDEX (reference, login)",
+            found="INDEX (found_at)",
+        ),
+        # The order that owns each code: a keyed digest. The key makes it belong to one order only.
+        _our_table(
+            table,
+            PINS,
+            f"login text NOT NULL, digest bytea NOT NULL, order_id {order} NOT NULL, "
+            f"claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(), seen_in {order}[] NOT NULL DEFAULT '{{}}', "
+            "PRIMARY KEY (login, digest)",
+            order="INDEX (order_id)",
+            claimed="INDEX (claimed_at)",
+        ),
+        _settings(table),
+        # For installations of a version without this mark.
+        Change(
+            "the moment of the first start",
+            first_start_sql(table.schema),
+            f"DELETE FROM {settings_of(table.schema)} WHERE name = {literal(FIRST_START)}",
+            mark=FIRST_START,
+        ),
+        # Which processes work on this shop, and the state of their clocks when last seen.
+        _our_table(
+            table,
+            PRESENCE,
+            "id text PRIMARY KEY, host text NOT NULL, pid integer NOT NULL, kind text NOT NULL, version text NOT NULL, "
+            "settings text, boot_id text, utc_offset double precision, database_offset double precision, "
+            "unsteady_until double precision, started_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
+            "seen_at timestamptz NOT NULL DEFAULT clock_timestamp()",
+            seen="INDEX (seen_at)",
+        ),
+        # What would have been written while the shop was only observed, with a digest of the PIN.
+        _our_table(
+            table,
+            OBSERVATIONS,
+            f"order_id {order} NOT NULL, tenant_id text, account text NOT NULL, "
+            "reference text NOT NULL, sent_at timestamptz, first_asked_at timestamptz NOT NULL, "
+            "last_asked_at timestamptz NOT NULL, checks integer NOT NULL DEFAULT 1, "
+            "answer text NOT NULL, outcome text, status text, cause text, why text, "
+            "has_pin boolean NOT NULL DEFAULT false, digest bytea, done_at timestamptz, "
+            "found_ended boolean NOT NULL DEFAULT false, their_end_at timestamptz, "
+            "noted_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
+            "PRIMARY KEY (order_id, reference, account)",
+            pending="INDEX (order_id) WHERE done_at IS NULL",
+            alone="INDEX (order_id) WHERE done_at IS NOT NULL AND their_end_at IS NULL AND NOT found_ended",
+            noted="INDEX (noted_at)",
+        ),
+    ]
 
 
 def _outcome(table: Table, table_config: TableConfig) -> Change:
@@ -455,149 +533,20 @@ def rename_pauses_sql(schema: str) -> str:
     )
 
 
-def _deliveries(table: Table) -> Change:
-    """The webhook's outbox: which event still has to be posted when, and the result of each try."""
-    waiting = "WHERE delivered_at IS NULL AND dead_at IS NULL"
-    return _our_table(
-        table,
-        DELIVERIES,
-        f"event_id bigint PRIMARY KEY REFERENCES {quoted(table.schema)}.{quoted(EVENTS)} ON DELETE CASCADE, "
-        f"order_id {_type_of(table['id'])} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
-        "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
-        "tries jsonb NOT NULL DEFAULT '[]'",
-        due=f"INDEX (next_at) {waiting}",
-        order=f"INDEX (order_id, event_id) {waiting}",
-        dead="INDEX (event_id) WHERE dead_at IS NOT NULL",
-    )
-
-
-def _pauses(table: Table) -> Change:
-    """The accounts that a person has paused; valid for every process, and after a restart."""
-    return _our_table(
-        table,
-        PAUSES,
-        "account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL, "
-        "paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz",
-    )
-
-
-def _review(table: Table) -> Change:
-    """What a person must look at: contradictions, which are stored instead of guessed about."""
-    return _our_table(
-        table,
-        REVIEW,
-        f"id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id {_type_of(table['id'])} NOT NULL, kind text NOT NULL, "
-        "detail text, account text, opened_at timestamptz NOT NULL DEFAULT now(), closed_at timestamptz, closed_by text, "
-        "resolution text",
-        open="UNIQUE INDEX (order_id, kind) WHERE closed_at IS NULL",
-    )
-
-
-def _timing(table: Table) -> Change:
-    """What was learned about when orders end: one sketch per product, without any order."""
-    return _our_table(
-        table,
-        TIMING,
-        "account text NOT NULL, package text NOT NULL, sketch text NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(), "
-        "PRIMARY KEY (account, package)",
-    )
-
-
-def _dispatches(table: Table) -> Change:
-    """Each order as it was sent: to which account, under which reference, and when.
-
-    What is asked and believed depends on it.
-    """
-    return _our_table(
-        table,
-        DISPATCHES,
-        f"number bigint GENERATED ALWAYS AS IDENTITY, order_id {_type_of(table['id'])} NOT NULL, account text NOT NULL, "
-        "reference text NOT NULL, sent_at timestamptz, login text NOT NULL, "
-        "found_at timestamptz NOT NULL DEFAULT clock_timestamp(), first_understood_at timestamptz, "
-        "first_odd_at timestamptz, touched integer NOT NULL DEFAULT 0, meant_by text, "
-        "PRIMARY KEY (order_id, reference, account)",
-        reference="INDEX (reference, login)",
-        found="INDEX (found_at)",
-    )
-
-
-def _pins(table: Table) -> Change:
-    """The order that owns each code: a keyed digest, never the code itself.
-
-    The primary key makes sure that a code belongs to only one order.
-    """
-    order = _type_of(table["id"])
-    return _our_table(
-        table,
-        PINS,
-        f"login text NOT NULL, digest bytea NOT NULL, order_id {order} NOT NULL, "
-        f"claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(), seen_in {order}[] NOT NULL DEFAULT '{{}}', "
-        "PRIMARY KEY (login, digest)",
-        order="INDEX (order_id)",
-        claimed="INDEX (claimed_at)",
-    )
-
-
 def _settings(table: Table) -> Change:
     """What all processes share: settings that decide about money, marks, the key for digests."""
-    full = f"{quoted(table.schema)}.{quoted(SETTINGS)}"
     made = _our_table(
         table,
         SETTINGS,
         "name text PRIMARY KEY, value text NOT NULL, stored_at timestamptz NOT NULL DEFAULT now(), stored_by text",
     )
     first = (
-        f"INSERT INTO {full} (name, value) SELECT n.name, CASE WHEN EXISTS (SELECT FROM {events_of(table.schema)}) "
+        f"INSERT INTO {settings_of(table.schema)} (name, value) SELECT n.name, "
+        f"CASE WHEN EXISTS (SELECT FROM {events_of(table.schema)}) "
         "THEN '-infinity' ELSE extract(epoch FROM now())::text END "
         f"FROM (VALUES ({literal(FIRST_MIGRATE)}), ({literal(FIRST_START)})) AS n(name) ON CONFLICT DO NOTHING"
     )
     return replace(made, sql=f"{made.sql};\n{first}")
-
-
-def _first_start(table: Table) -> Change:
-    """When this program began on a table that may be old.
-
-    For installations of a version without such a mark.
-    """
-    reverse = f"DELETE FROM {settings_of(table.schema)} WHERE name = {literal(FIRST_START)}"
-    return Change(
-        "the moment of the first start", first_start_sql(table.schema), reverse, mark=FIRST_START
-    )
-
-
-def _presence(table: Table) -> Change:
-    """Which processes work on this shop, and the state of their clocks when last seen."""
-    return _our_table(
-        table,
-        PRESENCE,
-        "id text PRIMARY KEY, host text NOT NULL, pid integer NOT NULL, kind text NOT NULL, version text NOT NULL, "
-        "settings text, boot_id text, utc_offset double precision, database_offset double precision, "
-        "unsteady_until double precision, started_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
-        "seen_at timestamptz NOT NULL DEFAULT clock_timestamp()",
-        seen="INDEX (seen_at)",
-    )
-
-
-def _observations(table: Table) -> Change:
-    """What would have been written, a row a dispatch, while the shop was only observed.
-
-    The PIN is not in it, only a keyed digest.
-    """
-    return _our_table(
-        table,
-        OBSERVATIONS,
-        f"order_id {_type_of(table['id'])} NOT NULL, tenant_id text, account text NOT NULL, "
-        "reference text NOT NULL, sent_at timestamptz, first_asked_at timestamptz NOT NULL, "
-        "last_asked_at timestamptz NOT NULL, checks integer NOT NULL DEFAULT 1, "
-        "answer text NOT NULL, outcome text, status text, cause text, why text, "
-        "has_pin boolean NOT NULL DEFAULT false, digest bytea, done_at timestamptz, "
-        "found_ended boolean NOT NULL DEFAULT false, their_end_at timestamptz, "
-        "noted_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
-        "PRIMARY KEY (order_id, reference, account)",
-        pending="INDEX (order_id) WHERE done_at IS NULL",
-        alone="INDEX (order_id) WHERE done_at IS NOT NULL AND their_end_at IS NULL AND NOT found_ended",
-        noted="INDEX (noted_at)",
-    )
 
 
 def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
