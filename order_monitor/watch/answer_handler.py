@@ -28,7 +28,6 @@ from order_monitor.core.judge import NOT_UNDERSTOOD, REFUSED, SAME_HOUR, SEARCHE
 from order_monitor.core.tracked_order import Stage, TrackedOrder
 from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
-from order_monitor.watch.account_health import AccountHealth
 from order_monitor.watch.asker import Call
 from order_monitor.watch.context import Context
 from order_monitor.watch.discovery import Shop
@@ -36,6 +35,8 @@ from order_monitor.watch.write_queue import WriteQueue
 
 _FIRST_HOLD: Final = 5.0
 _LONGEST_HOLD: Final = 60.0
+
+_STILL_CLOSED_EVERY: Final = 3600.0
 
 _LASTING: Final = 4
 """Number of odd answers in a row after which an order is recorded as odd, even if no other order
@@ -56,8 +57,10 @@ class AnswerHandler:
         self._context = context
         self._writer = writer
         self._shop = shop
-        self._health = AccountHealth(context, writer)
         self._log = structlog.get_logger("order_monitor.engine")
+
+    def _monotonic(self) -> float:
+        return self._context.clock.monotonic()
 
     def take(self, account: Account, call: Call, *, probe: bool) -> None:
         """Process the answers of a call.
@@ -97,13 +100,13 @@ class AnswerHandler:
     def _understand(
         self, account: Account, entry: TrackedOrder, reply: Reply, *, probe: bool
     ) -> None:
-        answer, now = reply.answer, self._context.clock.monotonic()
-        _count_requests(account, reply, now)
+        answer, now = reply.answer, self._monotonic()
+        self._count_requests(account, reply)
         self._log.debug(
             "order.asked", order_id=entry.id, account=account.name, outcome=answer.outcome
         )
         if isinstance(answer, AboutOrder):
-            self._understood(account, entry, answer, now, probe=probe)
+            self._understood(account, entry, answer, probe=probe)
             return
         fault = account.judge.judge(
             entry.id,
@@ -121,14 +124,19 @@ class AnswerHandler:
                 account.said if isinstance(answer, (Refused, Garbled)) else ""
             )
         if is_odd(answer) and fault is Fault.ACCOUNT:
-            self._makes_no_sense(account, entry, answer, now, probe=probe)
+            self._makes_no_sense(account, entry, answer, probe=probe)
         elif is_odd(answer):
-            self._odd(account, entry, answer, fault, now, probe=probe)
+            self._odd(account, entry, answer, fault, probe=probe)
         else:
             assert isinstance(answer, (Blocked, Busy, Unreachable))
-            self._failed(account, entry, answer, fault, now, probe=probe)
+            self._failed(account, entry, answer, fault, probe=probe)
         if account.judge.odd:
             self._show_unexplained(account)
+
+    def _count_requests(self, account: Account, reply: Reply) -> None:
+        """Count the requests of one call beyond the first in the account's pace."""
+        if reply.requests > 1:
+            account.pace.take(self._monotonic(), reply.requests - 1)
 
     def _call_failed(
         self, account: Account, entries: Sequence[TrackedOrder], reply: Reply, *, probe: bool
@@ -137,8 +145,8 @@ class AnswerHandler:
 
         It is a failure of the account or the network, and says nothing about any order.
         """
-        answer, now = reply.answer, self._context.clock.monotonic()
-        _count_requests(account, reply, now)
+        answer = reply.answer
+        self._count_requests(account, reply)
         self._context.state.outcomes[answer.outcome] += 1
         why = (
             f"refused_{answer.code}"
@@ -147,11 +155,11 @@ class AnswerHandler:
         )
         if why in EXHAUSTED:
             for entry in entries:
-                self._ran_out(account, entry, why, now, probe=probe)
+                self._ran_out(account, entry, why, probe=probe)
             return
         account.said = getattr(answer, "message", "")
         fault = Fault.NETWORK if isinstance(answer, Unreachable) else Fault.ACCOUNT
-        is_shut = self._account_failed(account, answer, why, fault, now, probe=probe)
+        is_shut = self._account_failed(account, answer, why, fault, probe=probe)
         for entry in entries:
             if self._context.policy.one_pass:
                 # Each order gets another turn, in a call of its own, as long as the account may be
@@ -164,10 +172,14 @@ class AnswerHandler:
             self._take_back(account)
 
     def _understood(
-        self, account: Account, entry: TrackedOrder, answer: AboutOrder, now: float, *, probe: bool
+        self, account: Account, entry: TrackedOrder, answer: AboutOrder, *, probe: bool
     ) -> None:
-        own = account.judge.understood(entry.id, now)
-        self._health.answered(account, now, probe=probe)
+        own = account.judge.understood(entry.id, self._monotonic())
+        account.last_error = account.said = ""
+        account.answered_at = self._context.now()
+        self._reached(account, probe=probe)
+        if not self._writer.stands_still():
+            self._context.state.succeeded_at = account.answered_at
         self._asked(account, entry, answer)
         if self._context.policy.confirm_cancelled and not isinstance(answer, Cancelled):
             entry.other_at = entry.asked_at
@@ -188,7 +200,7 @@ class AnswerHandler:
 
     def give_up_unasked(self, accounts: Mapping[str, Account]) -> None:
         """With ``give_up_blind``, apply the deadline even if the account cannot be asked at all."""
-        now = self._context.clock.monotonic()
+        now = self._monotonic()
         for entry in list(self._context.queue) if self._context.policy.give_up_blind else []:
             waits = entry.is_waiting and self._context.expires(entry)
             account = accounts.get(entry.account)
@@ -203,7 +215,6 @@ class AnswerHandler:
         entry: TrackedOrder,
         answer: AccountFailure,
         fault: Fault,
-        now: float,
         *,
         probe: bool,
     ) -> None:
@@ -212,33 +223,32 @@ class AnswerHandler:
         """
         self._context.state.outcomes[answer.outcome] += 1
         if answer.why in EXHAUSTED:
-            self._ran_out(account, entry, answer.why, now, probe=probe)
+            self._ran_out(account, entry, answer.why, probe=probe)
             return
         if fault is Fault.ORDER:
-            account.gate.learned_nothing(now, probe=probe)
+            account.gate.learned_nothing(self._monotonic(), probe=probe)
             self._not_answered(entry, answer, self._context.policy.cap)
             return
-        is_shut = self._account_failed(account, answer, answer.why, fault, now, probe=probe)
+        is_shut = self._account_failed(account, answer, answer.why, fault, probe=probe)
         self._not_answered(entry, answer)
         if is_shut:
             self._take_back(account)
 
     def _account_failed(
-        self, account: Account, answer: Answer, why: str, fault: Fault, now: float, *, probe: bool
+        self, account: Account, answer: Answer, why: str, fault: Fault, *, probe: bool
     ) -> bool:
         """Count a failure of the account or the network; return whether it closed the gate."""
         retry_after = answer.retry_after if isinstance(answer, Busy) else None
+        now = self._monotonic()
         is_shut = account.gate.failed(now, why, probe=probe, retry_after=retry_after)
-        self._health.failed(account, why, now, is_shut=is_shut, fault=fault)
+        self._note_failure(account, why, is_shut=is_shut, fault=fault)
         return is_shut
 
-    def _ran_out(
-        self, account: Account, entry: TrackedOrder, why: str, now: float, *, probe: bool
-    ) -> None:
+    def _ran_out(self, account: Account, entry: TrackedOrder, why: str, *, probe: bool) -> None:
         """Record that this machine could not ask: that ends no order, not even with
         ``give_up_blind``, and closes no gate.
         """
-        account.gate.learned_nothing(now, probe=probe)
+        account.gate.learned_nothing(self._monotonic(), probe=probe)
         self._context.ran_out(why)
         if self._context.policy.one_pass:
             self._context.queue.idle(entry)
@@ -246,12 +256,10 @@ class AnswerHandler:
             self._not_answered_at(entry, entry.due)
 
     def _makes_no_sense(
-        self, account: Account, entry: TrackedOrder, answer: Odd, now: float, *, probe: bool
+        self, account: Account, entry: TrackedOrder, answer: Odd, *, probe: bool
     ) -> None:
-        reason, is_answer = (
-            account.judge.reason(account.gate.limit),
-            isinstance(answer, (Refused, Garbled)),
-        )
+        reason = account.judge.reason(account.gate.limit)
+        is_answer = isinstance(answer, (Refused, Garbled))
         # The first check of an order tells little: the provider may know the other orders, and
         # these must be found soon.
         is_first = not (entry.understood or entry.checks or entry.rare.failures)
@@ -260,19 +268,17 @@ class AnswerHandler:
         )
         if not is_answer:
             self._context.state.outcomes[answer.outcome] += 1
-        self._shut(account, reason, now, probe=probe, grows=not is_search)
+        self._shut(account, reason, probe=probe, grows=not is_search)
         self._not_answered(entry, answer)
 
-    def _shut(
-        self, account: Account, reason: str, now: float, *, probe: bool, grows: bool = True
-    ) -> None:
+    def _shut(self, account: Account, reason: str, *, probe: bool, grows: bool = True) -> None:
         """Close an account's gate.
 
         A single pass still tries a few other orders at once, because their answers may be
         understood.
         """
-        is_shut = account.gate.shut(now, reason, probe=probe, grows=grows)
-        self._health.failed(account, reason, now, is_shut=is_shut, fault=Fault.ACCOUNT)
+        is_shut = account.gate.shut(self._monotonic(), reason, probe=probe, grows=grows)
+        self._note_failure(account, reason, is_shut=is_shut, fault=Fault.ACCOUNT)
         if is_shut:
             self._take_back(account)
             account.judge.spare = account.gate.limit if self._context.policy.one_pass else 0
@@ -282,37 +288,66 @@ class AnswerHandler:
             account.gate.retry_now()
 
     def _odd(
-        self,
-        account: Account,
-        entry: TrackedOrder,
-        answer: Odd,
-        fault: Fault,
-        now: float,
-        *,
-        probe: bool,
+        self, account: Account, entry: TrackedOrder, answer: Odd, fault: Fault, *, probe: bool
     ) -> None:
         """An odd answer is the order's own fault, or cannot be assigned yet: it becomes the
         account's when as many different orders have had one as it takes to close the gate.
         """
-        is_answer = isinstance(answer, (Refused, Garbled))
+        is_answer, now = isinstance(answer, (Refused, Garbled)), self._monotonic()
         if is_answer and (
             account.gate.is_open or account.gate.reason not in (REFUSED, NOT_UNDERSTOOD)
         ):
-            self._health.reached(account, now, probe=probe)
+            self._reached(account, probe=probe)
         elif fault is Fault.ORDER or isinstance(answer, (Refused, Garbled)):
             account.gate.learned_nothing(now, probe=probe)
             account.judge.spare = 0
         elif account.gate.streak + 1 >= account.gate.limit:
-            self._shut(account, answer.why, now, probe=probe)
+            self._shut(account, answer.why, probe=probe)
         else:
             account.gate.failed(now, answer.why, probe=probe)
-            self._health.failed(account, answer.why, now, is_shut=False, fault=fault)
+            self._note_failure(account, answer.why, is_shut=False, fault=fault)
         if fault is Fault.ORDER or is_answer:
             self._asked(account, entry, answer)
             self._not_understood(account, entry, answer, fault)
         else:
             self._context.state.outcomes[answer.outcome] += 1
             self._not_answered(entry, answer)
+
+    def _reached(self, account: Account, *, probe: bool) -> None:
+        """Record that the account answers, which ends an outage."""
+        if account.gate.succeeded(probe=probe):
+            self._log.info(
+                "account.opened",
+                account=account.name,
+                closed_for=round(self._monotonic() - account.closed_at, 1),
+                failures=account.failures,
+            )
+
+    def _note_failure(self, account: Account, why: str, *, is_shut: bool, fault: Fault) -> None:
+        """Note and log a failure. An outage counts for the account, and is one log line."""
+        now = self._monotonic()
+        account.last_error, account.fault = why, fault
+        if is_shut:
+            account.closed_at = account.told_at = now
+            account.failures = 0
+            self._log.error(
+                "account.closed",
+                account=account.name,
+                reason=why,
+                message=account.said,
+                fault=str(fault),
+            )
+        account.failures += 1
+        if not account.gate.is_open and now - account.told_at >= _STILL_CLOSED_EVERY:
+            account.told_at = now
+            self._log.warning(
+                "account.still_closed",
+                account=account.name,
+                reason=why,
+                closed_for=round(now - account.closed_at, 1),
+                failures=account.failures,
+                due=self._context.queue.ready.count(account.key),
+            )
 
     def _take_back(self, account: Account) -> None:
         """Undo the odd answers that turned out to be the account's: they count neither as attempts
@@ -424,7 +459,7 @@ class AnswerHandler:
         # This may also happen at the beginning of an outage: proof is an answer about another order
         # that was understood later, or that it lasts.
         was_others_turn = account.judge.are_others_understood(
-            entry.id, self._context.clock.monotonic(), within=now - rare.odd_at
+            entry.id, self._monotonic(), within=now - rare.odd_at
         )
         return policy.one_pass or rare.odd >= _LASTING or (entry.is_odd and was_others_turn)
 
@@ -437,7 +472,7 @@ class AnswerHandler:
         single pass cannot.
         """
         now, policy = self._context.now(), self._context.policy
-        silence = account.judge.silent_for(self._context.clock.monotonic())
+        silence = account.judge.silent_for(self._monotonic())
         was_long_ago = (
             account.answered_at is None or now - account.answered_at >= policy.give_up_after
         )
@@ -463,7 +498,7 @@ class AnswerHandler:
         last = account.judge.last_of_others(order_id)
         if last is None:
             return "no other order of the account was understood yet"
-        seconds = self._context.clock.monotonic() - last[1]
+        seconds = self._monotonic() - last[1]
         return f"order {last[0]} of the account was understood {seconds:.0f} s before"
 
     # --- answers that were understood
@@ -540,9 +575,3 @@ def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
     unknown = entry.rare.unknown + 1 if allowed else 0
     entry.note(unknown=unknown)
     return allowed is not None and unknown == allowed[1]
-
-
-def _count_requests(account: Account, reply: Reply, now: float) -> None:
-    """Count the requests of one call beyond the first in the account's pace."""
-    if reply.requests > 1:
-        account.pace.take(now, reply.requests - 1)
