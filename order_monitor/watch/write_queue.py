@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -66,76 +65,6 @@ class Results(Protocol):
 
     def is_stuck(self, order_id: str) -> bool:
         """Whether an order whose write was refused is still open, ours, and not written."""
-
-
-class RetryingRecorder:
-    """Retries a batch for as long as it takes, while the database is unavailable or the table is
-    not as expected.
-    """
-
-    def __init__(self, recorder: Recorder, clock: Clock, results: Results) -> None:
-        """Report each batch that reached the database to ``results``."""
-        self._recorder = recorder
-        self._clock = clock
-        self._results = results
-        self._log = structlog.get_logger("order_monitor.writer")
-
-    async def record(
-        self, batch: list[CheckResult], lock_wait: float, is_over: Callable[[], bool]
-    ) -> list[WriteResult]:
-        """Record ``batch``, and retry until that succeeds or ``is_over``.
-
-        Raises:
-            RowRejectedError: some of it is refused.
-            ShopError: ``is_over`` returned True before it succeeded.
-        """
-        results: list[WriteResult] = await self._retrying(is_over)(self._once, batch, lock_wait)
-        return results
-
-    async def _once(self, batch: list[CheckResult], lock_wait: float) -> list[WriteResult]:
-        began = self._clock.monotonic()
-        results = await self._recorder.record(batch, lock_wait)
-        self._results.wrote(len(batch), self._clock.monotonic() - began)
-        return results
-
-    def _retrying(self, is_over: Callable[[], bool]) -> tenacity.AsyncRetrying:
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_for_all),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE),
-            stop=lambda _: is_over(),
-            sleep=self._clock.sleep,
-            before_sleep=self._say,
-            reraise=True,
-        )
-
-    def _say(self, state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1:
-            error = state.outcome.exception() if state.outcome else None
-            self._log.warning("writes.waiting", pending=len(state.args[0]), why=str(error))
-
-
-class Progress:
-    """When the write of a finding was last settled, with any result, and whether that is too long
-    ago.
-    """
-
-    def __init__(self, clock: Clock, patience: float | None) -> None:
-        """Give up after ``patience`` seconds, None for never."""
-        self._clock = clock
-        self._patience = patience
-        self.at = clock.monotonic()
-
-    def made(self) -> None:
-        """A finding has left the queue, or the queue had none that could be written."""
-        self.at = self._clock.monotonic()
-
-    def is_lost(self, after: float) -> bool:
-        """Whether there was no progress for more than ``after`` seconds."""
-        return self._clock.monotonic() - self.at > after
-
-    def is_given_up(self) -> bool:
-        """Whether the patience is exhausted."""
-        return self._patience is not None and self.is_lost(self._patience)
 
 
 class BatchDelay:
@@ -204,12 +133,14 @@ class WriteQueue:
 
         Give up after ``patience`` seconds without progress, None for never.
         """
-        self._retrying = RetryingRecorder(recorder, clock, results)
+        self._recorder = recorder
         self.results = results
         self._clock = clock
         self.backlog = Backlog()
         self._throttle = Throttle()
-        self._progress = Progress(clock, patience)
+        self._patience = patience
+        self._progress_at = clock.monotonic()
+        """When a write was last settled, with any result, or there was none that could be."""
         self._hindered = StalledWrites()
         self._told_at = float("-inf")
         self._filled = asyncio.Event()
@@ -236,9 +167,16 @@ class WriteQueue:
         Empty while writes succeed, or if there is nothing to write. Answers that need no write do
         not count either way.
         """
-        if self.backlog.free.total() > 0 and self._progress.is_lost(STANDSTILL):
+        if self.backlog.free.total() > 0 and self._has_stood(STANDSTILL):
             return f"nothing written for {STANDSTILL:g} s: {len(self)} answers wait"
         return self._hindered.problem(self._clock.monotonic(), self.results.is_stuck)
+
+    def _has_stood(self, seconds: float) -> bool:
+        """Whether there was no progress for longer than that."""
+        return self._clock.monotonic() - self._progress_at > seconds
+
+    def _is_given_up(self) -> bool:
+        return self._patience is not None and self._has_stood(self._patience)
 
     def submit(self, finding: CheckResult) -> None:
         """Accept a finding.
@@ -248,9 +186,9 @@ class WriteQueue:
         if finding.order.id in self.backlog:
             self._log.error("order.answered_twice", order_id=finding.order.id)
             return
-        if not self.backlog.free.total():
-            self._progress.made()
         now = self._clock.monotonic()
+        if not self.backlog.free.total():
+            self._progress_at = now
         finding.since_read = lambda: self._clock.monotonic() - now
         self.backlog.add(finding, now)
         self._filled.set()
@@ -277,7 +215,7 @@ class WriteQueue:
                 return
             else:
                 await self._wait()
-            if len(self.backlog) and self._progress.is_given_up():
+            if len(self.backlog) and self._is_given_up():
                 raise ShopUnavailableError("the rows are locked by another session")
 
     async def _wait(self) -> None:
@@ -292,8 +230,8 @@ class WriteQueue:
     async def _write(self, batch: list[CheckResult]) -> None:
         began = self._clock.monotonic()
         try:
-            results = await self._retrying.record(
-                batch, self._throttle.lock_wait(began), self._progress.is_given_up
+            results: list[WriteResult] = await self._retrying()(
+                self._record, batch, self._throttle.lock_wait(began)
             )
         except RowRejectedError as error:
             self._refused(batch, error, began)
@@ -303,8 +241,32 @@ class WriteQueue:
         if any(
             result.finding.tries and result.fate is not WriteStatus.LOCKED for result in results
         ):
-            self.backlog.parked.hurry(self._progress.at)
+            self.backlog.parked.hurry(self._progress_at)
         self._throttle.passed(len(batch), self._clock.monotonic())
+
+    async def _record(self, batch: list[CheckResult], lock_wait: float) -> list[WriteResult]:
+        began = self._clock.monotonic()
+        results = await self._recorder.record(batch, lock_wait)
+        self.results.wrote(len(batch), self._clock.monotonic() - began)
+        return results
+
+    def _retrying(self) -> tenacity.AsyncRetrying:
+        """Retry a batch for as long as it takes, while the database is unavailable or the table is
+        not as expected.
+        """
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_is_for_all),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE),
+            stop=lambda _: self._is_given_up(),
+            sleep=self._clock.sleep,
+            before_sleep=self._say,
+            reraise=True,
+        )
+
+    def _say(self, state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1:
+            error = state.outcome.exception() if state.outcome else None
+            self._log.warning("writes.waiting", pending=len(state.args[0]), why=str(error))
 
     def _refused(self, batch: list[CheckResult], error: RowRejectedError, began: float) -> None:
         """Halve a refused batch; a single finding that is refused for now waits, longer each
@@ -325,8 +287,7 @@ class WriteQueue:
             self._hold(finding, _LONGEST_LOCKED, "another session holds the row", alone=False)
             return
         self.backlog.done(finding)
-        self._progress.made()
-        now = self._clock.monotonic()
+        now = self._progress_at = self._clock.monotonic()
         if result.fate is WriteStatus.WRITTEN:
             self._hindered.written(now)
         if result.is_refused:

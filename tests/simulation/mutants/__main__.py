@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "a probe that is not understood is never handed back",
         "watch/answer_handler.py",
-        "account.gate.shut(now, reason, probe=probe, grows=grows)",
-        "account.gate.shut(now, reason, probe=False, grows=grows)",
+        "account.gate.shut(self._monotonic(), reason, probe=probe, grows=grows)",
+        "account.gate.shut(self._monotonic(), reason, probe=False, grows=grows)",
     ),
     Mutant(
         "one PIN goes to two orders",
@@ -151,8 +151,8 @@ MUTANTS = (
     Mutant(
         "the attempt before is believed although the order was sent anew",
         "shop/writing/row_writer.py",
-        "return is_moved or (noted.touched > 0",
-        "return False and (noted.touched > 0",
+        "return is_moved or (",
+        "return False and (",
     ),
     Mutant(
         "the attempt before is believed once the new time is noted",
@@ -193,8 +193,8 @@ MUTANTS = (
     Mutant(
         "a PIN that came late is forgotten",
         "shop/writing/row_writer.py",
-        "added = await self._add_pins(connection, [r for r in changed if r.finding.order.id in is_late], span)",
-        "added: list[WriteResult] = []",
+        "[r for r in changed if r.finding.order.id in is_late], span",
+        "[], span",
     ),
     Mutant(
         "a page counts as delivered",
@@ -217,8 +217,8 @@ MUTANTS = (
     Mutant(
         "a new password is not taken over",
         "watch/routing.py",
-        "integration.kod, integration.sifre, integration.proxy,",
-        "integration.kod, integration.kod, integration.proxy,",
+        "integration.sifre,\n        integration.proxy,",
+        "integration.kod,\n        integration.proxy,",
     ),
     Mutant(
         "a mended login waits as long as the gate",
@@ -425,7 +425,7 @@ MUTANTS = (
     Mutant(
         "it is not ready when the first answer comes after a quiet minute",
         "watch/write_queue.py",
-        "        if not self.backlog.free.total():\n            self._progress.made()\n",
+        "        if not self.backlog.free.total():\n            self._progress_at = now\n",
         "",
     ),
     Mutant(
@@ -454,7 +454,7 @@ MUTANTS = (
     ),
     Mutant(
         "the page shows when an account was understood first",
-        "watch/account_health.py",
+        "watch/answer_handler.py",
         "account.answered_at = self._context.now()",
         "account.answered_at = account.answered_at or self._context.now()",
     ),
