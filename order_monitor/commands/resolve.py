@@ -315,7 +315,7 @@ async def write_decision(
         return await _write_by(orders.row_writer, database, orders, finding, decision)
     except ShopMisfitError:
         return await _write_by(
-            orders.row_writer.without_hints(), database, orders, finding, decision
+            replace(orders.row_writer, hints=False), database, orders, finding, decision
         )
 
 

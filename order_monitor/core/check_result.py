@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, assert_never
 
@@ -156,6 +156,10 @@ class WriteResult:
     is_partial: bool = False
     again_at: float | None = None
     is_first: bool = False
+
+    def kept_back(self, fate: WriteStatus, stuck: StuckReason | None, detail: str) -> WriteResult:
+        """Return it with nothing to write, and why."""
+        return replace(self, fate=fate, write=None, stuck=stuck, detail=detail)
 
     @property
     def is_end(self) -> bool:

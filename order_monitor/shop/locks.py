@@ -33,6 +33,10 @@ def lock_number(space: str, key: str) -> int:
 
     With a million accounts, the chance that any two share a number is 1 in 30 million.
     """
-    return int.from_bytes(
-        blake2b(f"order-monitor\0{space}\0{key}".encode(), digest_size=8).digest(), signed=True
-    )
+    return lock_of(f"order-monitor\0{space}\0{key}")
+
+
+def lock_of(name: str) -> int:
+    """Return the 64-bit number under which all processes lock what has this name."""
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)

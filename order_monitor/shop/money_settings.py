@@ -16,6 +16,7 @@ from typing import Final
 
 from order_monitor.core.errors import ObservedError
 from order_monitor.shop.database import Connection
+from order_monitor.shop.locks import lock_of
 from order_monitor.shop.marks import set_mark
 from order_monitor.shop.presence import Ident
 from order_monitor.shop.schema.columns import literal, quoted
@@ -140,7 +141,9 @@ class MoneySettings:
         stored = await self.read(connection)
         if me is None and all(stored.get(key) == value for key, value in own.items()):
             return Agreement(stored)
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _lock_of(self._schema))
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock($1)", lock_of(f"order-monitor money {self._schema}")
+        )
         stored = await self.read(connection)
         held = {**_ABSENT, **stored} if stored else {}
         differing = tuple(
@@ -223,10 +226,3 @@ async def refuse_while_observed(connection: Connection, schema: str) -> None:
     )
     if value == "true":
         raise ObservedError(OBSERVED)
-
-
-def _lock_of(schema: str) -> int:
-    """Return the number of the lock under which a schema's settings are compared and stored."""
-    return int.from_bytes(
-        blake2b(f"order-monitor money {schema}".encode(), digest_size=8).digest(), signed=True
-    )

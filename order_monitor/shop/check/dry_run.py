@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Literal
 
 import asyncpg
@@ -153,7 +154,7 @@ class DryRun:
         if error.is_passing:
             return [CheckLine("warning", _SUBJECT, f"{word!r} could not be tried: {error}", _AGAIN)]
         if error.code in HINT_CODES and isinstance(
-            await self._refusal(connection, row_writer.without_hints(), row, result), str
+            await self._refusal(connection, replace(row_writer, hints=False), row, result), str
         ):
             text = f"{word!r} is taken, with its event, and the notification with it is refused: {error}"
             return [CheckLine("warning", _SUBJECT, text, _HINTLESS)]

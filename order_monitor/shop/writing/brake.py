@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Final
 
 from order_monitor.core.brake import USUAL_DAYS, WINDOW, Ends, Evidence, trips
@@ -21,6 +20,7 @@ from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.outcome import FINAL, Cause, Outcome
 from order_monitor.shop.accounts.logins import Logins
 from order_monitor.shop.database import Connection
+from order_monitor.shop.locks import lock_of
 from order_monitor.shop.marks import set_mark
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.columns import Table, literal
@@ -40,6 +40,7 @@ _USUAL: Final = 200_000
 may be ten million.
 """
 
+_HELD: Final = "more were cancelled or given up at once than this account's usual share"
 _CANDIDATES: Final = 4
 _REFUNDS: Final = tuple(outcome for outcome in FINAL if outcome.is_refund)
 _COUNTED: Final = tuple(cause for cause in Cause if cause.is_counted)
@@ -95,17 +96,12 @@ class Brake:
 
         Several locks are always taken in the same order.
         """
-        numbers = sorted({self._number(self.login_of(account)) for account in accounts})
+        logins = {self.login_of(account) for account in accounts}
+        numbers = sorted({lock_of(f"{_MARK} {self.table.schema} {login}") for login in logins})
         if numbers:
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(n) FROM unnest($1::bigint[]) AS n", numbers
             )
-
-    def _number(self, login: str) -> int:
-        digest = blake2b(
-            f"{_MARK} {self.table.schema} {login}".encode("utf-8", "surrogatepass"), digest_size=8
-        )
-        return int.from_bytes(digest.digest(), signed=True)
 
     # --- in the transaction that writes
 
@@ -130,7 +126,12 @@ class Brake:
                 for r in results_of_own
             )
             held |= await self._held_of(connection, login, own, completed, found_at)
-        return [_held(r) if r.finding.order.id in held else r for r in results]
+        return [
+            r.kept_back(WriteStatus.HELD, StuckReason.HELD_BY_BRAKE, _HELD)
+            if r.finding.order.id in held
+            else r
+            for r in results
+        ]
 
     async def _held_of(
         self,
@@ -316,10 +317,3 @@ def is_end(result: WriteResult, *, refund: bool | None = None) -> bool:
     if write is None or not write.final or finding.by_person or finding.order.awaits_pin:
         return False
     return refund is None or write.outcome.is_refund is refund
-
-
-def _held(result: WriteResult) -> WriteResult:
-    detail = "more were cancelled or given up at once than this account's usual share"
-    return replace(
-        result, fate=WriteStatus.HELD, write=None, stuck=StuckReason.HELD_BY_BRAKE, detail=detail
-    )

@@ -9,7 +9,7 @@ that dispatch. What a statement has stored is read back before it is believed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -46,7 +46,7 @@ from order_monitor.shop.writing.brake import Brake, is_end
 from order_monitor.shop.writing.cancellations import Cancellations
 from order_monitor.shop.writing.dispatches import TOUCHED, Dispatches, Standing, Twin
 from order_monitor.shop.writing.event_sql import PERSON
-from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, record_of
+from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, Parameter, record_of
 from order_monitor.shop.writing.pins import Claim, Codes
 from order_monitor.shop.writing.statements import NOWHERE, Statements
 
@@ -544,9 +544,7 @@ class RowWriter:
             if kind in PIN_KINDS:
                 given.setdefault(order_id, _BROUGHT)
         return [
-            replace(
-                r, fate=WriteStatus.STUCK, write=None, stuck=StuckReason.FAILED_WITH_PIN, detail=why
-            )
+            r.kept_back(WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN, why)
             if _is_failure(r) and (why := given.get(r.finding.order.id))
             else r
             for r in results
@@ -571,12 +569,7 @@ class RowWriter:
             if (pause := pause_of_ends(pauses, r.finding.account or CONFIGURED)) is not None
         }
         return [
-            replace(
-                r,
-                fate=WriteStatus.HELD,
-                write=None,
-                detail=f"ends are held by {pause.by}: {pause.reason}",
-            )
+            r.kept_back(WriteStatus.HELD, None, f"ends are held by {pause.by}: {pause.reason}")
             if (pause := held.get(r.finding.order.id))
             else r
             for r in results
@@ -626,14 +619,8 @@ class RowWriter:
         self, connection: Connection, results: Sequence[WriteResult], span: str
     ) -> list[WriteResult]:
         """Change the locked rows of open orders."""
-        statements = self.statements
-        written = await _change(
-            connection, results, statements.update_sql(span), self._values, statements.open_statuses
-        )
-        return await self._read_back(connection, written, span)
-
-    def _values(self, finding: CheckResult, write: Write, was: str) -> tuple[object, ...]:
-        return record_of(UPDATE, Change(finding, write, was, self.table_config.note_author))
+        sql = self.statements.update_sql(span)
+        return await self._change(connection, results, sql, UPDATE, span)
 
     async def rehearse_on(self, connection: Connection, result: WriteResult) -> str:
         """Write one result as usual, onto a locked row of any status. The caller rolls it back.
@@ -647,24 +634,45 @@ class RowWriter:
         statements = self.statements
         span = statements.node(statements.span([result.finding.order]))
         sql = statements.update_sql(span, any_status=True)
-        written = await _change(connection, [result], sql, self._values, statements.open_statuses)
+        written = await self._change(connection, [result], sql, UPDATE, span)
         await connection.execute(CHECK_NOW)
-        return next(iter(await self._read_back(connection, written, span))).notice
-
-    def without_hints(self) -> RowWriter:
-        """Return a copy that writes without notifications."""
-        return replace(self, hints=False)
+        return written[0].notice
 
     async def _add_pins(
         self, connection: Connection, results: Sequence[WriteResult], span: str
     ) -> list[WriteResult]:
         """Add PINs to orders that ended without one. Their events are repeats and move no money."""
-        statements = self.statements
-        node = statements.node(span)
-        written = await _change(
-            connection, results, statements.late_update_sql(node), _late_values, ()
-        )
-        return await self._read_back(connection, written, node)
+        node = self.statements.node(span)
+        sql = self.statements.late_update_sql(node)
+        return await self._change(connection, results, sql, LATE, node)
+
+    async def _change(
+        self,
+        connection: Connection,
+        results: Sequence[WriteResult],
+        sql: str,
+        parameters: Sequence[Parameter],
+        span: str,
+    ) -> list[WriteResult]:
+        """Change locked rows; return the results with the data of their events.
+
+        Raises:
+            RowRejectedError: a trigger kept a row unchanged, or kept an order open.
+        """
+        if not results:
+            return []
+        rows = []
+        for result in results:
+            assert result.write is not None
+            result.finding.attempted = result.write
+            author = self.table_config.note_author
+            change = Change(result.finding, result.write, result.status, author)
+            rows.append(record_of(parameters, change))
+        arrays = [list(column) for column in zip(*rows, strict=True)]
+        stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
+        is_open = self.statements.open_statuses
+        written = [_told(r, stored.get(r.finding.order.id), is_open) for r in results]
+        return await self._read_back(connection, written, span)
 
     async def _read_back(
         self, connection: Connection, results: Sequence[WriteResult], span: str
@@ -832,30 +840,6 @@ async def rehearse(connection: Connection, statements: Statements) -> None:
     await connection.fetch(statements.update_sql(), *([[]] * len(UPDATE)))
 
 
-async def _change(
-    connection: Connection,
-    results: Sequence[WriteResult],
-    sql: str,
-    values: Callable[[CheckResult, Write, str], tuple[object, ...]],
-    not_ends: Sequence[str],
-) -> list[WriteResult]:
-    """Change locked rows; return the results with the data of their events.
-
-    Raises:
-        RowRejectedError: a trigger kept a row unchanged, or set an end to one of ``not_ends``.
-    """
-    if not results:
-        return []
-    rows = []
-    for result in results:
-        assert result.write is not None
-        result.finding.attempted = result.write
-        rows.append(values(result.finding, result.write, result.status))
-    arrays = [list(column) for column in zip(*rows, strict=True)]
-    stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
-    return [_told(result, stored.get(result.finding.order.id), not_ends) for result in results]
-
-
 def _told(
     result: WriteResult, stored: asyncpg.Record | None, open_statuses: Sequence[str]
 ) -> WriteResult:
@@ -922,28 +906,16 @@ def _twice(result: WriteResult, sent_at: float | None, twins: Sequence[Twin]) ->
     newest = max([(sent_at or 0.0, order.id), *others])[1]
     named = ", ".join(sorted({order.id, *(twin.id for twin in twins)} - {newest}))
     detail = f"order {named} has the same reference"
-    return replace(
-        result,
-        fate=WriteStatus.STUCK,
-        write=None,
-        stuck=StuckReason.REFERENCE_TWICE,
-        detail=detail,
-        review_of=newest,
-    )
+    held = result.kept_back(WriteStatus.STUCK, StuckReason.REFERENCE_TWICE, detail)
+    return replace(held, review_of=newest)
 
 
 def _kept_back(result: WriteResult, owner: str | None) -> WriteResult:
     if owner is None or result.write is None:
         return result
     detail = f"order {owner} has the same"
-    return replace(
-        result, fate=WriteStatus.STUCK, write=None, stuck=StuckReason.PIN_DUPLICATE, detail=detail
-    )
+    return result.kept_back(WriteStatus.STUCK, StuckReason.PIN_DUPLICATE, detail)
 
 
 def _is_failure(result: WriteResult) -> bool:
     return result.write is not None and result.write.outcome.is_refund
-
-
-def _late_values(finding: CheckResult, write: Write, was: str) -> tuple[object, ...]:
-    return record_of(LATE, Change(finding, write, was))
