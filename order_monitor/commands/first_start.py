@@ -25,7 +25,7 @@ async def _release(settings: Settings, by: str) -> int:
     database, schema = database_of(settings), settings.database.schema_
     orders = Orders(database, table_config_of(settings))
     async with database:
-        held = (await orders.count_apart()).held
+        held = (await orders.reader.count_apart()).held
         async with database.transaction() as connection:
             moment = await release(connection, schema, by)
     if moment is None:

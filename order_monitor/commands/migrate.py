@@ -68,7 +68,7 @@ async def _take_over_codes(settings: Settings, database: Database) -> int:
     If that fails here, the first start does it.
     """
     try:
-        return await Orders(database, table_config_of(settings)).fill_claims()
+        return await Orders(database, table_config_of(settings)).reader.claims.fill()
     except (SettingsError, ShopMisfitError):
         return 0
 

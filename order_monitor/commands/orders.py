@@ -128,7 +128,7 @@ async def _list(
     async with database, directory:
         orders = Orders(database, table_config_of(settings))
         scan = await orders.scan()
-        old = await orders.left_alone(_MOST_OLD) if scan.apart.left_alone else []
+        old = await orders.reader.left_alone(_MOST_OLD) if scan.apart.left_alone else []
         directory.update(scan.integrations or [])
         if wanted.account is not None:
             if (meant := account_of(directory, wanted.account)) is None:

@@ -76,7 +76,11 @@ def outcome_of_word(status: str, table_config: TableConfig) -> Outcome | None:
 
 
 class ObservationStore:
-    """The table of observations next to the orders."""
+    """The table of observations next to the orders.
+
+    Each method raises `ShopError` where the database cannot be asked, and `SettingsError` where the
+    table is not as required.
+    """
 
     def __init__(self, database: Database, schema_cache: SchemaCache, reader: OrderReader) -> None:
         """Use the tables known to ``schema_cache``; ``reader`` records dispatches."""
@@ -85,15 +89,10 @@ class ObservationStore:
         self._reader = reader
 
     async def done(self) -> set[Key]:
-        """Return the dispatches whose end was observed and whose order is still open.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
-        table = (await self._schema_cache.complete()).row_writer.table
+        """Return the dispatches whose end was observed and whose order is still open."""
         config = self._schema_cache.table_config
-        async with self._schema_cache.transaction() as connection:
+        async with self._schema_cache.opened() as (shop_tables, connection):
+            table = shop_tables.row_writer.table
             rows = await connection.fetch(
                 "SELECT v.order_id::text AS id, v.reference, v.account "
                 f"FROM {observations_of(config.schema)} v JOIN {table.sql} o "
@@ -105,13 +104,8 @@ class ObservationStore:
     async def ended_elsewhere(self, now: float) -> list[EndedElsewhere]:
         """Record, as of now (epoch seconds), which orders another monitor has ended after us;
         return those that it ended first, within the last day, newest first.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
         """
-        await self._schema_cache.complete()
-        async with self._schema_cache.transaction() as connection:
+        async with self._schema_cache.opened() as (_, connection):
             await connection.execute(self._note_ends_sql(), now)
             asked = await connection.fetch(self._asked_sql(), now - COMPARED_FOR)
             recent = await connection.fetch(self._recent_sql(), now - COMPARED_FOR)
@@ -137,9 +131,6 @@ class ObservationStore:
         ``their_ends`` are the times at which others ended some of the orders, if known;
         ``confirm_at`` are the orders whose cancellation needs a second answer, and when that is
         asked for (both epoch seconds).
-
-        Raises:
-            ShopError: as `Orders.record`.
         """
         shop_tables = await self._schema_cache.complete()
         row_writer = shop_tables.row_writer
@@ -175,12 +166,12 @@ class ObservationStore:
 
     def _as_open(self, row: asyncpg.Record) -> Mapping[str, Any]:
         """Return a row that another monitor has ended as it may have been before."""
-        table = self._schema_cache.shop_tables.row_writer.table
+        table = self._schema_cache.table
         statuses = open_statuses(table, self._schema_cache.table_config)
         return {**dict(row), "status": statuses[0], "pin": None, "settled": False}
 
     async def _rows(self, connection: Connection, ids: list[str]) -> dict[str, asyncpg.Record]:
-        statements = self._schema_cache.shop_tables.row_writer.statements
+        statements = self._schema_cache.row_writer.statements
         sql = statements.read_sql(f", {_their_end(statements.table)} AS their_end")
         return {row["id"]: row for row in await connection.fetch(sql, ids)}
 
@@ -194,7 +185,7 @@ class ObservationStore:
         their_ends: Mapping[str, float | None],
     ) -> None:
         """Store one row per dispatch; completed rows stay unchanged."""
-        key, values = self._schema_cache.shop_tables.row_writer.key, []
+        key, values = self._schema_cache.row_writer.key, []
         for result, would in zip(results, decided, strict=True):
             finding, order = result.finding, result.finding.order
             if result.fate in (WriteStatus.GONE, WriteStatus.RESENT):
@@ -236,7 +227,7 @@ class ObservationStore:
 
     def _keep_sql(self) -> str:
         schema = self._schema_cache.table_config.schema
-        cast = self._schema_cache.shop_tables.row_writer.table["id"].cast
+        cast = self._schema_cache.table["id"].cast
         told = (
             "answer",
             "outcome",
@@ -272,7 +263,7 @@ class ObservationStore:
         otherwise ``$1`` (epoch seconds), the time of this scan.
         """
         config = self._schema_cache.table_config
-        table = self._schema_cache.shop_tables.row_writer.table
+        table = self._schema_cache.table
         at = _their_end(table)
         return (
             f"UPDATE {observations_of(config.schema)} v SET their_end_at = to_timestamp("
@@ -289,7 +280,7 @@ class ObservationStore:
         and that others have ended.
         """
         config = self._schema_cache.table_config
-        table = self._schema_cache.shop_tables.row_writer.table
+        table = self._schema_cache.table
         return (
             f"{self._ended_sql(table)} AND o.{table['id'].sql} IN (SELECT v.order_id "
             f"FROM {observations_of(config.schema)} v WHERE v.done_at IS NULL "
@@ -302,7 +293,7 @@ class ObservationStore:
         If the row has no such time, for orders sent since then. The reader stops at `_MOST`: all of
         them would be too many to ask about.
         """
-        table = self._schema_cache.shop_tables.row_writer.table
+        table = self._schema_cache.table
         sent = f"o.{table['sent_at'].sql} > {table.instant('sent_at', '$1::float8')}"
         if (completed := table.get("completed_at")) is not None:
             ended = f"o.{completed.sql} > {table.instant('completed_at', '$1::float8')}"

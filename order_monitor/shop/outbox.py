@@ -55,7 +55,10 @@ class Delivery:
 
 
 class Outbox:
-    """The deliveries table that belongs to the events."""
+    """The deliveries table that belongs to the events.
+
+    Each method raises `ShopError` where the database cannot be asked.
+    """
 
     def __init__(self, database: Database, schema: str) -> None:
         """Work on the tables in ``schema``."""
@@ -65,20 +68,12 @@ class Outbox:
         self._events = f"{quoted(schema)}.{quoted(EVENTS)}"
 
     async def mark(self) -> Mark | None:
-        """Return since when and to which address events are posted, None if that is not set.
-
-        Raises:
-            ShopError: the database could not be asked.
-        """
+        """Return since when and to which address events are posted, None if that is not set."""
         async with self._database.transaction() as connection:
             return await read_webhook(connection, self._schema)
 
     async def set_first(self, address: str, since: int | None = None) -> Mark:
-        """Return the mark; if it is not set, set it to this ``address``, from now on.
-
-        Raises:
-            ShopError: the database could not be asked.
-        """
+        """Return the mark; if it is not set, set it to this ``address``, from now on."""
         async with self._database.transaction() as connection:
             return await set_first(connection, self._schema, address, since=since)
 
@@ -88,9 +83,6 @@ class Outbox:
         Return how many there were. The process that writes an event queues it, except a statement
         that began before the mark was set, and an older version, which uses its own settings. All
         events are searched once, later only new ones. Events withdrawn by a reopening are left out.
-
-        Raises:
-            ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
             newest = await connection.fetchval(f"SELECT COALESCE(max(id), 0) FROM {self._events}")
@@ -117,9 +109,6 @@ class Outbox:
         No other process gets them for ``lease`` seconds. A try counts from here on, so that an
         event that kills its sender is not tried without end. Nothing is taken if the mark in the
         database is no longer ``mark``.
-
-        Raises:
-            ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
@@ -229,9 +218,6 @@ class Outbox:
         They are selected by number, by order, by being from the last ``since`` seconds, by being
         dead letters, or by ``waiting`` for their next try. Events withdrawn by a reopening are
         never posted.
-
-        Raises:
-            ShopError: the database could not be asked.
         """
         async with self._database.transaction() as connection:
             await refuse_while_observed(connection, self._schema)

@@ -10,13 +10,12 @@ from order_monitor.core.order import Order
 from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Database
 from order_monitor.shop.observations import ObservationStore
-from order_monitor.shop.pruning import Pruning
-from order_monitor.shop.reading.orders import ALL, Apart, End, OrderReader, Part, Scan, Take
+from order_monitor.shop.pruning import prune
+from order_monitor.shop.reading.orders import ALL, End, OrderReader, Part, Scan, Take
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.shop.writing.brake_table import BrakeTable
-from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.order_writer import OrderWriter
 from order_monitor.shop.writing.row_writer import RowWriter
 
@@ -41,8 +40,6 @@ class Orders:
             database, table_config, monotonic, writes_nothing=writes_nothing
         )
         self.reader = OrderReader(database, self._schema_cache)
-        self._claims = Claims(self._schema_cache)
-        self._pruning = Pruning(self._schema_cache)
         self._recorder = OrderWriter(database, self._schema_cache)
         self.brake = BrakeTable(self._schema_cache)
         self.observations = ObservationStore(database, self._schema_cache, self.reader)
@@ -74,13 +71,9 @@ class Orders:
             await self._schema_cache.look()
         return (await self._schema_cache.complete()).row_writer.table
 
-    async def fill_claims(self) -> int:
-        """Take over claims for codes from our events; return how many: see `Claims.fill`."""
-        return await self._claims.fill()
-
     async def prune(self) -> int:
-        """Delete a slice of what no order needs any more; return how much: see `Pruning.step`."""
-        return await self._pruning.step()
+        """Delete a slice of what no order needs any more; return how much: see `pruning.prune`."""
+        return await prune(self._schema_cache)
 
     @property
     def schema_cache(self) -> SchemaCache:
@@ -95,7 +88,7 @@ class Orders:
     @property
     def row_writer(self) -> RowWriter:
         """The table found by `prepare`, ready to be written."""
-        return self._schema_cache.shop_tables.row_writer
+        return self._schema_cache.row_writer
 
     @property
     def accounts(self) -> AccountTables | None:
@@ -119,16 +112,6 @@ class Orders:
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
         """Return the open ones of some orders in their current state: see `OrderReader.reread`."""
         return await self.reader.reread(orders)
-
-    async def left_alone(self, limit: int) -> list[Order]:
-        """Return open orders that were sent too long before the start to be watched: see
-        `OrderReader.left_alone`.
-        """
-        return await self.reader.left_alone(limit)
-
-    async def count_apart(self) -> Apart:
-        """Count the open orders affected by the first start: see `OrderReader.count_apart`."""
-        return await self.reader.count_apart()
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within that many seconds: see `OrderReader.ended`."""

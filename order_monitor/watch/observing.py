@@ -63,7 +63,7 @@ class ObservingPlan:
 
 
 class ObservingShop:
-    """The shop, with writes replaced by observations."""
+    """The shop, with writes replaced by observations. It raises what the shop and the store do."""
 
     def __init__(
         self,
@@ -106,10 +106,6 @@ class ObservingShop:
     async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         """Return the open orders whose end was not observed yet, and those that another monitor
         ended first.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
         """
         await self._read_done()
 
@@ -125,23 +121,14 @@ class ObservingShop:
         return replace(scan, orders=orders, awaiting=[], held=())
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
-        """Return the current rows of the orders that must still be asked about.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
+        """Return the current rows of the orders that must still be asked about."""
         found = self._open(await self._shop.reread(orders))
         ids = {order.id for order in found}
         ended = [self._ended[o.id][0] for o in orders if o.id in self._ended and o.id not in ids]
         return [*found, *ended]
 
     async def record(self, findings: list[CheckResult], lock_wait: float) -> list[WriteResult]:
-        """Store what would be written.
-
-        Raises:
-            ShopError: the database could not be asked.
-        """
+        """Store what would be written."""
         their_ends = {order_id: at for order_id, (_, at) in self._ended.items()}
         confirm_at = {f.order.id: at for f in findings if (at := self._confirm_at(f)) is not None}
         results = await self._store.record(findings, their_ends, lock_wait, confirm_at)

@@ -186,13 +186,13 @@ async def test_what_was_sent_long_before_the_start_is_not_read_and_counted(shop:
     assert reasons == [SkipReason.NO_SENT_AT] * 2, (
         "a default is no date, and nobody's wish to leave an order alone"
     )
-    assert [order.id for order in await orders.left_alone(2)] == old[:0:-1]
+    assert [order.id for order in await orders.reader.left_alone(2)] == old[:0:-1]
     assert await orders.reread([shop.order(old[0])]) == [], "one that is dated back is let go"
     assert {order.id for order in (await orders.scan(Part(since=NOW - 30 * DAY))).orders} == young
     everything = await shop.orders().scan()
     assert {order.id for order in everything.orders} == {*old, *young, *undated}
     assert odd in {order.id for order in everything.unknown}
-    assert (everything.apart.left_alone, await shop.orders().left_alone(9)) == (0, [])
+    assert (everything.apart.left_alone, await shop.orders().reader.left_alone(9)) == (0, [])
 
 
 async def test_times_without_a_zone_are_compared_in_their_own(plain_shop: Shop) -> None:

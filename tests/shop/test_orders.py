@@ -850,7 +850,7 @@ async def test_reads_of_all_orders_leave_a_connection_to_the_writer(
     (order_id, *_) = [await plain_shop.add() for _ in range(12)]
     orders = plain_shop.orders(plain_shop.database(pool_size=pool_size))
     await orders.prepare()
-    await orders.fill_claims()
+    await orders.reader.claims.fill()
     reads, most = set[int](), 0
     written: list[asyncio.Task[Any]] = []
 

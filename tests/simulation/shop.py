@@ -28,7 +28,6 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import Address
 from order_monitor.shop.first_start import read_start
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START_RELEASED, digest_key, read_mark
-from order_monitor.shop.pruning import Pruning
 from order_monitor.shop.reading.orders import OrderReader
 from order_monitor.shop.reading.recent_ends import pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
@@ -37,7 +36,6 @@ from order_monitor.shop.schema.cache import SchemaCache, ShopTables
 from order_monitor.shop.schema.columns import COLUMNS_SQL, IS_TABLE_SQL, Column, Table
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.shop.writing.brake_table import BrakeTable
-from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.shop.writing.order_writer import OrderWriter
@@ -1000,8 +998,6 @@ class ModelOrders(Orders):
         table_config = pool.row_writer.table_config
         self._schema_cache = Known(database, table_config, pool.row_writer, pool.accounts)
         self.reader = OrderReader(database, self._schema_cache)
-        self._claims = Claims(self._schema_cache)
-        self._pruning = Pruning(self._schema_cache)
         self._recorder = OrderWriter(database, self._schema_cache)
         self.brake = BrakeTable(self._schema_cache)
         pool.reader = self.reader

@@ -32,7 +32,7 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.first_start import read_start
 from order_monitor.shop.marks import digest_key
 from order_monitor.shop.reviews import Reviews
-from order_monitor.shop.schema.columns import Column, columns_of
+from order_monitor.shop.schema.columns import Column, Table, columns_of
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.schema.rights import missing_rights
 from order_monitor.shop.schema.search import find_table
@@ -101,6 +101,16 @@ class SchemaCache:
         assert self._shop_tables is not None, "look() comes first"
         return self._shop_tables
 
+    @property
+    def row_writer(self) -> RowWriter:
+        """The orders table of the last look, ready to be written."""
+        return self.shop_tables.row_writer
+
+    @property
+    def table(self) -> Table:
+        """The orders table of the last look."""
+        return self.row_writer.table
+
     def doubt(self) -> None:
         """Look again before the next use, or as soon as that is allowed: the table seems to have
         changed.
@@ -123,6 +133,17 @@ class SchemaCache:
             self.doubt()
             raise
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[tuple[ShopTables, Connection]]:
+        """Lend the tables, of which none may be missing, and a connection for reading them.
+
+        Raises:
+            SettingsError, ShopError: as `complete` and `transaction`.
+        """
+        shop_tables = await self.complete()
+        async with self.transaction() as connection:
+            yield shop_tables, connection
+
     async def see(self, connection: Connection) -> ShopTables:
         """Return the tables, after another look if a used column has changed.
 
@@ -137,16 +158,16 @@ class SchemaCache:
         )
         if any(there.get(name) != column for name, column in known.items()):
             await self._look_again(connection)
-        if self.shop_tables.lacks:
-            raise NotMigratedError("; ".join(self.shop_tables.lacks))
-        return self.shop_tables
+        return self._whole()
 
-    async def current(self) -> ShopTables:
-        """Return the tables, after another look if necessary.
+    async def complete(self) -> ShopTables:
+        """Return the tables if none of our own is missing, after another look if necessary.
 
         Raises:
             RightsError: this role lacks rights that it needs.
             SettingsError: at the first look: a person must change the settings or the table.
+            NotMigratedError: something is missing; the text says what to do. It may exist at the
+                next look.
             ShopError: the database could not be asked, or the table has changed.
         """
         if self._shop_tables is None:
@@ -156,6 +177,11 @@ class SchemaCache:
         elif self._is_doubted:
             await self._settle_doubt()
         self._is_stale = bool(self.shop_tables.lacks)
+        return self._whole()
+
+    def _whole(self) -> ShopTables:
+        if self.shop_tables.lacks:
+            raise NotMigratedError("; ".join(self.shop_tables.lacks))
         return self.shop_tables
 
     async def _settle_doubt(self) -> None:
@@ -186,20 +212,6 @@ class SchemaCache:
             before.accounts,
         ):
             self._looked_in_vain_at = float("-inf")
-
-    async def complete(self) -> ShopTables:
-        """Return the tables if none of our own is missing.
-
-        Raises:
-            SettingsError: as `current`.
-            NotMigratedError: something is missing; the text says what to do. It may exist at the
-                next look.
-            ShopError: as `current`.
-        """
-        shop_tables = await self.current()
-        if shop_tables.lacks:
-            raise NotMigratedError("; ".join(shop_tables.lacks))
-        return shop_tables
 
     async def look(self) -> ShopTables:
         """Look up the columns and the tables, even if that was done before.

@@ -25,7 +25,11 @@ class Question:
 
 
 class BrakeTable:
-    """The part of the brake outside the writing transactions."""
+    """The part of the brake outside the writing transactions.
+
+    Each method raises `ShopError` where the database cannot be asked, and `SettingsError` where the
+    table is not as required.
+    """
 
     def __init__(self, schema_cache: SchemaCache) -> None:
         """Work on the tables that ``schema_cache`` knows."""
@@ -34,10 +38,6 @@ class BrakeTable:
     async def understood(self, seen: Mapping[str, float]) -> None:
         """Record for accounts with held ends when an order was understood as waiting or completed
         (epoch seconds).
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
         """
         brake = (await self._schema_cache.complete()).row_writer.brake
         if not brake.is_on:
@@ -54,14 +54,9 @@ class BrakeTable:
                     await brake.mark(connection, "understood", login, at)
 
     async def questions(self) -> list[Question]:
-        """Return the control questions that are due, for each login with held ends.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
-        brake = (await self._schema_cache.complete()).row_writer.brake
-        async with self._schema_cache.transaction() as connection:
+        """Return the control questions that are due, for each login with held ends."""
+        async with self._schema_cache.opened() as (shop_tables, connection):
+            brake = shop_tables.row_writer.brake
             held = [one for one in await brake.held(connection) if not one.is_released]
             known, now = await brake.evidence(connection), await now_of(connection)
             logins = sorted({brake.login_of(one.account) for one in held})
@@ -73,40 +68,25 @@ class BrakeTable:
             return [Question(login, await brake.controls(connection, login)) for login in due]
 
     async def answered(self, login: str, verdict: str) -> None:
-        """Record the verdict of a login's controls, as of now.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
-        brake = (await self._schema_cache.complete()).row_writer.brake
-        async with self._schema_cache.transaction() as connection:
-            await brake.mark(connection, "control", login, await now_of(connection), verdict)
+        """Record the verdict of a login's controls, as of now."""
+        async with self._schema_cache.opened() as (shop_tables, connection):
+            now = await now_of(connection)
+            await shop_tables.row_writer.brake.mark(connection, "control", login, now, verdict)
 
     async def held(self) -> list[Held]:
-        """Return the orders whose ends are held.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
-        brake = (await self._schema_cache.complete()).row_writer.brake
-        async with self._schema_cache.transaction() as connection:
-            return await brake.held(connection)
+        """Return the orders whose ends are held."""
+        async with self._schema_cache.opened() as (shop_tables, connection):
+            return await shop_tables.row_writer.brake.held(connection)
 
     async def release(self, account: str, by: str) -> Mapping[str, int]:
         """Release what is held for the login of ``account``.
 
         Return the number of orders per account.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
         """
-        brake = (await self._schema_cache.complete()).row_writer.brake
-        login, schema = brake.login_of(account), self._schema_cache.table_config.schema
-        async with self._schema_cache.transaction() as connection:
-            await refuse_while_observed(connection, schema)
+        async with self._schema_cache.opened() as (shop_tables, connection):
+            brake = shop_tables.row_writer.brake
+            login = brake.login_of(account)
+            await refuse_while_observed(connection, brake.table.schema)
             # Wait for a process that is just writing, so that what it holds is released too.
             await brake.lock(connection, [account])
             held = [
@@ -123,6 +103,6 @@ class BrakeTable:
         """Return what an order of ``account``, held ``since`` then, still lacks to be believed
         (epoch seconds).
         """
-        brake = self._schema_cache.shop_tables.row_writer.brake
+        brake = self._schema_cache.row_writer.brake
         evidence = (await brake.evidence(connection)).get(brake.login_of(account), Evidence())
         return evidence.lacks(since, now, brake.rules.brake_hold)

@@ -70,7 +70,11 @@ class ChainEnd:
 
 
 class ChainTable:
-    """Finds the orders whose child has ended, and writes their ends."""
+    """Finds the orders whose child has ended, and writes their ends.
+
+    Each method raises `ShopError` where the database cannot be asked, and `SettingsError` where the
+    table is not as required.
+    """
 
     def __init__(self, database: Database, schema_cache: SchemaCache) -> None:
         """Use the tables known to ``schema_cache``."""
@@ -79,24 +83,14 @@ class ChainTable:
         self._writer = _ChainWriter(database, schema_cache)
 
     async def ended(self) -> list[ChainEnd]:
-        """Return all open orders that end with this pass, nearest to an ended child first.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
+        """Return all open orders that end with this pass, nearest to an ended child first."""
         return [
             ChainEnd(order_of(r), r["child"], r["level"], answer)
             for r, answer in await self._read(_Sql.ended)
         ]
 
     async def late_pins(self) -> list[ChainEnd]:
-        """Return orders that ended with their child and without a PIN, if the child now has one.
-
-        Raises:
-            ShopError: the database could not be asked.
-            SettingsError: the table is not as required.
-        """
+        """Return orders that ended with their child and without a PIN, if the child now has one."""
         return [
             ChainEnd(order_of(r, r["ended_at"]), r["child"], 1, answer)
             for r, answer in await self._read(_Sql.late)
@@ -238,7 +232,7 @@ class _Sql:
 
     def __init__(self, schema_cache: SchemaCache) -> None:
         self._cache = schema_cache
-        self._table = schema_cache.shop_tables.row_writer.table
+        self._table = schema_cache.table
         self._queries = Queries(schema_cache)
 
     def ended(self) -> str | None:

@@ -39,8 +39,8 @@ class Claims:
             SettingsError: the table is not as required.
             ShopError: the database could not be asked, or one of our tables is missing.
         """
-        schema = (await self._schema_cache.complete()).row_writer.table.schema
-        async with self._schema_cache.transaction() as connection:
+        schema = self._schema_cache.table_config.schema
+        async with self._schema_cache.opened() as (_, connection):
             done = int(await read_mark(connection, schema, FILLED) or 0)
             newest = await connection.fetchval(
                 f"SELECT COALESCE(max(id), 0) FROM {events_of(schema)}"
@@ -51,7 +51,7 @@ class Claims:
         return count
 
     async def _slice(self, first: int, last: int) -> int:
-        row_writer = self._schema_cache.shop_tables.row_writer
+        row_writer = self._schema_cache.row_writer
         async with self._schema_cache.transaction() as connection:
             rows = await connection.fetch(self.sql(), first, last)
             claims = [claim for row in rows if (claim := self._claim(row)) is not None]
@@ -60,7 +60,7 @@ class Claims:
         return count
 
     def _claim(self, row: Any) -> Claim | None:  # noqa: ANN401 - asyncpg's record
-        row_writer = self._schema_cache.shop_tables.row_writer
+        row_writer = self._schema_cache.row_writer
         pin = read_pin(row["pin"] or "", row_writer.rules.no_pin)
         if isinstance(pin, (NoPin, Unreadable)):
             return None
@@ -72,17 +72,13 @@ class Claims:
         """SQL for the orders that got PINs in the events from ``$1`` to ``$2``, each once, with its
         account.
         """
-        row_writer, accounts = (
-            self._schema_cache.shop_tables.row_writer,
-            self._schema_cache.shop_tables.accounts,
-        )
-        table = row_writer.table
+        table, accounts = self._schema_cache.table, self._schema_cache.shop_tables.accounts
         route, join = (
             accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
         )
         return (
             f"SELECT o.{table['id'].sql}::text AS id, o.{table['pin_code'].sql}::text AS pin, e.account, {route}, "
-            f"{row_writer.statements.dispatch_sql()} FROM {table.sql} o {join} "
+            f"{self._schema_cache.row_writer.statements.dispatch_sql()} FROM {table.sql} o {join} "
             "JOIN (SELECT DISTINCT ON (order_id) order_id, account "
             f"FROM {events_of(table.schema)} WHERE id BETWEEN $1 AND $2 AND has_pin "
             f"AND decided_at > now() - interval '{KEPT_DAYS} days' ORDER BY order_id, id DESC) e "

@@ -4,12 +4,12 @@ money.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Final
 
 from order_monitor.core.order import CONFIGURED, NOBODYS, OLDEST_SENT_AT, Route
 from order_monitor.core.outcome import Cause
 from order_monitor.shop.accounts.tables import reference_sql
+from order_monitor.shop.locks import lock_of
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.reading.queries import Queries
 from order_monitor.shop.schema.cache import SchemaCache
@@ -48,11 +48,9 @@ class LateTable:
             ShopError: the database could not be asked.
             SettingsError: the table is not as required.
         """
-        await self._schema_cache.complete()
         schema = self._schema_cache.table_config.schema
-        digest = blake2b(f"late {schema}".encode(), digest_size=8).digest()
-        number = int.from_bytes(digest, signed=True)
-        async with self._schema_cache.transaction() as connection:
+        number = lock_of(f"late {schema}")
+        async with self._schema_cache.opened() as (_, connection):
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", number):
                 return []
             await refuse_while_observed(connection, schema)
@@ -63,7 +61,7 @@ class LateTable:
         orders ends before its event.
         """
         cache = self._schema_cache
-        t, config = cache.shop_tables.row_writer.table, cache.table_config
+        t, config = cache.table, cache.table_config
         events, order = events_of(config.schema), f"o.{t['id'].sql}"
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         sent = f"o.{t['sent_at'].sql}"

@@ -24,7 +24,7 @@ from order_monitor.shop.marks import read_mark, set_mark
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table
-from order_monitor.shop.writing.row_writer import CHECK_NOW, RowWriter
+from order_monitor.shop.writing.row_writer import CHECK_NOW
 
 LOOK_AGAIN: Final = 60.0
 """Seconds after which what is left out is tried again."""
@@ -109,10 +109,6 @@ class ProcessingWord:
             return rules
         return replace(rules, writes_processing=False)
 
-    @property
-    def _row_writer(self) -> RowWriter:
-        return self._schema_cache.shop_tables.row_writer
-
     async def look(self, findings: Iterable[CheckResult], lock_wait: float) -> None:
         """Read once what others have found.
 
@@ -124,10 +120,10 @@ class ProcessingWord:
         if not self._is_read:
             async with self._database.transaction() as connection:
                 self.orders = orders_of(
-                    await read_mark(connection, self._row_writer.table.schema, PROCESSING)
+                    await read_mark(connection, self._schema_cache.table.schema, PROCESSING)
                 )
             self._is_read, self._reviewed = True, set(self.orders)
-        if not self._row_writer.rules.writes_processing:
+        if not self._schema_cache.row_writer.rules.writes_processing:
             self._tell("its type does not hold the word")
         elif self.is_left_out:
             self._tell("it was refused for many orders before this start")
@@ -137,13 +133,15 @@ class ProcessingWord:
         if not self._told:
             self._told = True
             self._log.error(
-                "processing.left_out", status=self._row_writer.rules.processing, why=why
+                "processing.left_out",
+                status=self._schema_cache.row_writer.rules.processing,
+                why=why,
             )
 
     async def _try_again(self, findings: Iterable[CheckResult], lock_wait: float) -> None:
         if _now() - self._tried_at < LOOK_AGAIN:
             return
-        word = self._row_writer.rules.processing
+        word = self._schema_cache.row_writer.rules.processing
         order = next(
             (f.order for f in findings if not f.is_urgent and f.order.status != word), None
         )
@@ -158,12 +156,14 @@ class ProcessingWord:
         next try.
         """
         if self.is_left_out:
-            self._log.info("processing.written_again", status=self._row_writer.rules.processing)
+            self._log.info(
+                "processing.written_again", status=self._schema_cache.row_writer.rules.processing
+            )
         self._told = False
         self.orders = set()
         try:
             async with self._database.transaction() as connection:
-                await set_mark(connection, self._row_writer.table.schema, PROCESSING, "")
+                await set_mark(connection, self._schema_cache.table.schema, PROCESSING, "")
         except ShopError as error:
             # A process that starts later finds out with its own try.
             self._log.debug("processing.mark_not_kept", why=str(error))
@@ -183,7 +183,7 @@ class ProcessingWord:
         if write is None or write.final or finding.by_person or error.is_passing:
             return False
         if (
-            write.status != self._row_writer.rules.processing
+            write.status != self._schema_cache.row_writer.rules.processing
             or order.status == write.status
             or self.is_left_out
         ):
@@ -203,7 +203,7 @@ class ProcessingWord:
         return True
 
     async def _note(self, order_id: str) -> None:
-        schema = self._row_writer.table.schema
+        schema = self._schema_cache.table.schema
         async with self._database.transaction() as connection:
             known = orders_of(await read_mark(connection, schema, PROCESSING))
             self.orders = set(sorted({*self.orders, *known} - {order_id})[: ENOUGH - 1]) | {
@@ -215,7 +215,7 @@ class ProcessingWord:
                 await mend_worded(
                     reviews,
                     connection,
-                    self._row_writer.table,
+                    self._schema_cache.table,
                     sorted(self._reviewed | self.orders),
                 )
                 self._reviewed.clear()
@@ -232,14 +232,14 @@ class ProcessingWord:
         mended = [order_id for order_id in written if order_id in self._reviewed]
         if mended:
             await mend_worded(
-                self._schema_cache.shop_tables.reviews, connection, self._row_writer.table, mended
+                self._schema_cache.shop_tables.reviews, connection, self._schema_cache.table, mended
             )
 
     async def committed(self, results: Iterable[WriteResult]) -> None:
         """Record what was written: if the column accepted the word, the column was not the cause of
         earlier refusals.
         """
-        word = self._row_writer.rules.processing
+        word = self._schema_cache.row_writer.rules.processing
         for result in results:
             if result.fate in (WriteStatus.WRITTEN, WriteStatus.UNCHANGED):
                 self._reviewed.discard(result.finding.order.id)
@@ -254,7 +254,10 @@ class ProcessingWord:
 
         Return None if the try shows nothing.
         """
-        statements, word = self._row_writer.statements, self._row_writer.rules.processing
+        statements, word = (
+            self._schema_cache.row_writer.statements,
+            self._schema_cache.row_writer.rules.processing,
+        )
         sql = statements.try_status_sql(statements.node(statements.span([order])), own=own)
         arguments: list[Any] = [order.id] if own else [order.id, word]
         rows = []

@@ -57,7 +57,7 @@ class OrderWriter:
 
     @property
     def _row_writer(self) -> RowWriter:
-        row_writer = self._schema_cache.shop_tables.row_writer
+        row_writer = self._schema_cache.row_writer
         return replace(
             row_writer, rules=self._word.applied(row_writer.rules), hints=self._hints.are_given()
         )
@@ -294,34 +294,22 @@ class OrderWriter:
 
 
 _OTHER_DISPATCH: Final = str(StuckReason.PIN_FOR_OTHER_DISPATCH)
-_SETTLED_BY_AN_END: Final = frozenset(
-    map(
-        str,
-        (
-            StuckReason.UNKNOWN_STATE,
-            StuckReason.FAILED_WITH_PIN,
-            StuckReason.REFERENCE_TWICE,
-            StuckReason.NOT_KNOWN,
-            StuckReason.HELD_BY_BRAKE,
-            UNCONFIRMED,
-        ),
-    )
+_SETTLED_BY_AN_END: Final = frozenset[str](
+    {
+        StuckReason.UNKNOWN_STATE,
+        StuckReason.FAILED_WITH_PIN,
+        StuckReason.REFERENCE_TWICE,
+        StuckReason.NOT_KNOWN,
+        StuckReason.HELD_BY_BRAKE,
+        UNCONFIRMED,
+    }
 )
 """Reviews that are settled once their order has ended."""
 
 _SETTLED_BY_A_PIN: Final = (
     _SETTLED_BY_AN_END
     | PIN_KINDS
-    | frozenset(
-        map(
-            str,
-            (
-                StuckReason.TWO_ANSWERS,
-                StuckReason.REJECTED_BY_DATABASE,
-                StuckReason.CHANGED_BY_TRIGGER,
-            ),
-        )
-    )
+    | {StuckReason.TWO_ANSWERS, StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER}
 )
 """Reviews that are settled once their order has its PIN: a PIN may have been read, and any other
 end would lose it.
