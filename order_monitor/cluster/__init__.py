@@ -1,4 +1,1 @@
-"""Several processes on one shop: which process asks which accounts.
-
-A separate feature, switched on by ``cluster.enabled``.
-"""
+"""Which of several processes on one shop asks which accounts: a feature, by ``cluster.enabled``."""

@@ -1,6 +1,4 @@
-"""Move accounts between processes: take them while this process has less than its fair share, give
-them up when it has more.
-"""
+"""Move accounts between processes: take while below a fair share, give up when above it."""
 
 from __future__ import annotations
 
@@ -32,10 +30,7 @@ NAMED: Final = 20
 
 
 class Handover:
-    """The accounts this process takes and gives up.
-
-    ``giving`` are the accounts being given up whose last calls are still under way.
-    """
+    """The accounts to take and give up; the last calls of those in ``giving`` are under way."""
 
     def __init__(self, engine: Engine, clock: Clock, reach: Reach) -> None:
         """Take and give up ``engine``'s accounts, also by who can ``reach`` their providers."""
@@ -64,10 +59,7 @@ class Handover:
         self._given.clear()
 
     async def share(self, session: Session, view: View) -> bool:
-        """Take and give up accounts to reach fair shares.
-
-        Return whether something was taken, so that the caller looks again at once.
-        """
+        """Take and give up accounts to reach fair shares; return whether any was taken."""
         if self._engine.is_stopping:
             return False
         accounts = self._wanted()
@@ -102,9 +94,7 @@ class Handover:
     async def _give(
         self, session: Session, view: View, held: Mapping[str, int], wanted: AbstractSet[str]
     ) -> None:
-        """Stop asking about accounts meant for others, and release each one as soon as none of its
-        calls is under way.
-        """
+        """Stop asking accounts meant for others; release each once its last call has ended."""
         now, logins = self._clock.monotonic(), self._engine.by_login
         self._given = {key: at for key, at in self._given.items() if now - at < KEPT_FOR}
         kept = (view.me.keys & self._given.keys()) - self.giving
@@ -139,9 +129,7 @@ class Handover:
                 del stuck[order_id]
 
     def _wanted(self) -> frozenset[str]:
-        """Return the logins that the members should hold: all, or if there are very many, only
-        those with open orders.
-        """
+        """Return the logins to hold: all, or of very many only those with open orders."""
         logins = self._engine.by_login
         if len(logins) <= MANY:
             return frozenset(logins)

@@ -64,16 +64,11 @@ class Cluster:
 
     @property
     def leads(self) -> bool:
-        """Whether this process does the work that one process does for all: the webhook's posts,
-        and the gauges about the whole table.
-        """
+        """Whether this process does what one does for all: the webhook, gauges of the table."""
         return self._clock.monotonic() < self.leads_until
 
     def members(self) -> frozenset[str] | None:
-        """Return the announced names of all that share the accounts.
-
-        None while this process sees none of them.
-        """
+        """Return the announced names of all that share the accounts; None if it sees none."""
         return (
             None
             if self.view is None
@@ -148,10 +143,7 @@ class Cluster:
         self.view, self.problem = None, why
 
     async def _hold(self, before: View | None, view: View, asked_at: float) -> None:
-        """Renew the leases of the accounts that ``view`` shows to be ours.
-
-        Take over those that were not ours in ``before``.
-        """
+        """Renew the leases of accounts that are ours, and take over those new since ``before``."""
         logins, now = self._engine.by_login, self._clock.monotonic()
         gained = (view.me.keys - (before.me.keys if before else frozenset())) & logins.keys()
         if gained:

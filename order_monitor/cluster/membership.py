@@ -183,10 +183,7 @@ class Session:
         return Member(f"{name}/{row['pid']}", mark, keys, LEADER in held, *marked)
 
     async def take(self, keys: Collection[str]) -> frozenset[str]:
-        """Try to take ``keys``; return those that are ours now.
-
-        Sets ``is_full`` if the server has no room for more locks.
-        """
+        """Try to take ``keys``; return what is ours. ``is_full``: the server has no more locks."""
         numbers = [self.number_of(key) for key in keys]
         sql = "SELECT n FROM unnest($1::bigint[]) AS n WHERE pg_try_advisory_lock(n)"
         taken: set[str] = set()
@@ -219,9 +216,8 @@ class Membership:
     """Joins the processes that work on one orders table."""
 
     def __init__(self, database: Database, table: str, name: str, mark: str) -> None:
-        """Join as ``name``; ``table`` (with its schema) is the table that the members share.
-
-        Members with a different ``mark`` have a different schedule; the mark may change later.
+        """Join as ``name`` the members that share ``table`` (with its schema). A different
+        ``mark``, which may change later, tells of a different schedule.
         """
         self._database = database
         self._space = table
@@ -281,10 +277,7 @@ class Membership:
             raise SettingsError([POOLED])
 
     async def _stays(self, connection: Connection) -> bool:
-        """Whether the connection has a server process to itself, as far as can be seen.
-
-        Each round detects more kinds of sharing.
-        """
+        """Whether the connection has a server process to itself: each round detects more."""
         ask = "SELECT pg_backend_pid()"
         async with asyncio.timeout(QUERY_LIMIT):
             mine = await connection.fetchval(ask)
@@ -304,9 +297,7 @@ class Membership:
 
 
 def announced(name: str) -> str:
-    """Return a member's name as the others see it: the server keeps 63 characters in all, of which
-    the mark takes 8.
-    """
+    """Return a member's name as others see it: the server keeps 63 characters with the mark's 8."""
     return name.encode("ascii", "replace").decode()[: _LONGEST_NAME - len(_APPLICATION) - _MARK - 1]
 
 
@@ -316,9 +307,7 @@ def member_name(host: str, pid: int) -> str:
 
 
 async def members_of(connection: Connection, table: str) -> frozenset[str]:
-    """Return the `announced` names of those who share the accounts of ``table`` (with its schema),
-    without being one of them.
-    """
+    """Return the `announced` names of the members on ``table`` (with its schema)."""
     rows = await connection.fetch(_MEMBERS, lock_class(table, _MEMBER))
     return frozenset(
         row["name"].removeprefix(_APPLICATION).rpartition(" ")[0] for row in rows if row["name"]

@@ -42,10 +42,7 @@ class OtherDaemons:
     def __init__(
         self, context: Context, presence: Presence, clock: Clock, members: Members | None = None
     ) -> None:
-        """Look for others by the table of ``presence``.
-
-        With ``members``, who share the accounts, for others than those.
-        """
+        """Look for others by ``presence``: those that are not among the ``members``, if given."""
         self._context = context
         self._presence = presence
         self._clock = clock

@@ -109,9 +109,7 @@ class Reach:
         return key in self._moved
 
     def leaves(self, key: str, view: View, looks: int) -> bool:
-        """Whether a free account, seen to be so at this many looks, is left to the process that can
-        reach its provider.
-        """
+        """Whether a free account is left for a while to the process that can reach its provider."""
         others = [one for one in view.members if one is not view.me and key in one.reaches]
         return bool(others) and key not in self.reached and looks < _LOOKS
 

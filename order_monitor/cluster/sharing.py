@@ -30,9 +30,7 @@ def quota(me: str, held: Mapping[str, int], free: int) -> int:
 
 
 def in_turn_of(me: str, keys: Iterable[str]) -> list[str]:
-    """Return ``keys`` in an order specific to this member, so that members who take accounts at the
-    same time take different ones.
-    """
+    """Return ``keys`` in this member's own order, so that members take different ones."""
     return sorted(
         keys,
         key=lambda key: blake2b(
@@ -42,18 +40,12 @@ def in_turn_of(me: str, keys: Iterable[str]) -> list[str]:
 
 
 def to_take(me: str, held: Mapping[str, int], free: Mapping[str, int]) -> list[str]:
-    """Return which of the ``free`` accounts ``me`` should try to take.
-
-    ``free`` gives the number of looks for which each has been free.
-    """
+    """Return which ``free`` accounts, each with its free looks, ``me`` should try to take."""
     room = max(0, quota(me, held, len(free)) - held[me])
     wanted = in_turn_of(me, free)
     return wanted[:room] + [key for key in wanted[room:] if free[key] >= PATIENCE]
 
 
 def to_give(me: str, held: Mapping[str, int], free: int, kept: Collection[str]) -> int:
-    """Return how many accounts ``me`` should give up.
-
-    Those in ``kept`` were given up before, and no process took them.
-    """
+    """Return how many accounts to give up; those ``kept`` were given up before in vain."""
     return max(0, held[me] - len(kept) - quota(me, held, free))

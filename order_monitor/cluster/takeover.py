@@ -29,9 +29,7 @@ _AGAIN_AFTER: Final = 1.0
 """Seconds until the orders of an account are read again, if they could not be read."""
 
 Last = tuple[float, bool]
-"""When another process was last seen to hold a login (epoch seconds), and whether that process was
-behind with it.
-"""
+"""When another process last held a login (epoch seconds), and whether it was behind with it."""
 
 
 class Takeover:
@@ -50,9 +48,7 @@ class Takeover:
         self._log = structlog.get_logger("order_monitor.cluster")
 
     def is_behind(self, login: LoginAccounts) -> bool:
-        """Whether some due orders of a login have not been asked about: it is closed or paused, or
-        its pace does not allow it.
-        """
+        """Whether due orders of a login went unasked: closed, paused, or too many for its pace."""
         if any(
             not account.gate.is_open or account.paused is not None for account in login.accounts
         ):
@@ -78,10 +74,7 @@ class Takeover:
         await asyncio.sleep(0)
 
     def follow(self, mine: AbstractSet[str], others: AbstractSet[str]) -> set[str]:
-        """Keep the orders of the logins that ``others`` hold no longer.
-
-        Return those of ``mine`` whose orders are not all kept here, so that they must be read.
-        """
+        """Keep the orders of logins that ``others`` hold no more; return those of ``mine`` to read."""
         # Read once: `by_login` groups all accounts, of which there may be thousands, at each access.
         elsewhere, logins = self._engine.context.elsewhere, self._engine.by_login
         left = _keys_of(others - mine, logins) - elsewhere.accounts

@@ -59,9 +59,7 @@ Connection = PoolConnectionProxy  # what a pool lends
 
 
 _ANSWERS: Final = (asyncpg.PostgresError, asyncpg.PostgresWarning)
-"""Errors that the server reports.
-
-A trigger may also raise warning codes, which are not an `asyncpg.PostgresError`.
+"""Errors that the server reports; a trigger may raise a warning's code, which is no PostgresError.
 """
 
 
@@ -85,10 +83,7 @@ class Pool(Protocol):
 
 
 def classify(error: BaseException) -> ShopError:
-    """Return our error for a driver's failure.
-
-    Only its SQLSTATE and the names in it are kept, because the text may contain a PIN.
-    """
+    """Return our error for a driver's failure, by SQLSTATE and names: its text may hold a PIN."""
     if isinstance(error, _ANSWERS):
         state = getattr(error, "sqlstate", None) or "?????"
         text = _describe(error, state)
@@ -123,9 +118,7 @@ def classify(error: BaseException) -> ShopError:
 
 
 def _short_of(error: BaseException) -> str:
-    """Return the shortage on this machine or in this process that prevented the connection, empty
-    if there is none.
-    """
+    """Return this machine's or process's shortage that prevented the connection, or nothing."""
     if isinstance(error, _NoThreadError):
         return "no_threads"
     if isinstance(error, socket.gaierror):
@@ -154,17 +147,12 @@ def refusal(error: BaseException) -> RowRejectedError:
 
 
 def errno_name(number: int) -> str:
-    """Return the system's text for an error number (``OSError.strerror`` is asyncpg's own text,
-    which contains the address).
-    """
+    """Return the system's text of an error number; asyncpg's own contains the address."""
     return os.strerror(number) if number > 0 else "name not resolved"
 
 
 def _describe(error: BaseException, state: str) -> str:
-    """Put the error into words.
-
-    An error raised in a function may contain anything as a name, even a PIN: then no name is used.
-    """
+    """Put the error into words, without names if a function raised it: they may be a PIN."""
     names = [("table", "table_name"), ("column", "column_name"), ("constraint", "constraint_name")]
     found = [f"{label} {value}" for label, name in names if (value := getattr(error, name, None))]
     return raised(state) if _is_raised(error) else sentence(state, found)
@@ -191,9 +179,7 @@ COMPARE_EVERY: Final = 10.0
 
 _KEPT: Final = 60.0
 _GONE_AFTER: Final = 6.0
-"""Seconds without an acknowledgement after which a connection is given up: where there is another
-host to turn to, soon.
-"""
+"""Seconds without an acknowledgement until a connection is given up if there is another host."""
 
 _SAYS_LITTLE: Final = (TimeoutError, asyncpg.exceptions.TargetServerAttributeNotMatched)
 """Failures that say less than any other host's."""
@@ -222,9 +208,7 @@ async def now_of(connection: Connection) -> float:
 
 
 class Database:
-    """A pool that connects on first use, and logs when the server becomes unavailable and when it
-    is back.
-    """
+    """A pool that connects on first use, and logs when the server goes away and comes back."""
 
     def __init__(
         self,
@@ -304,9 +288,7 @@ class Database:
         self._back()
 
     def progressed(self, connection: Connection) -> None:
-        """Give the transaction of a lent connection the time of one more statement: a part of what
-        it reads has come.
-        """
+        """Give a lent connection the time of one more statement: a part of what it reads came."""
         deadline = self._lent.get(connection)
         if deadline is not None and not deadline.expired():
             deadline.reschedule(asyncio.get_running_loop().time() + self._timeout + self._margin)
@@ -342,9 +324,7 @@ class Database:
             _terminate(connection)
 
     async def _leave_if_misplaced(self, error: BaseException) -> None:
-        """Replace every connection if the server has become a standby: it may keep the old ones
-        open indefinitely.
-        """
+        """Replace every connection if the server is a standby now: it may keep the old ones open."""
         if getattr(error, "sqlstate", None) == _MISPLACED:
             await self._expire()
 
@@ -393,9 +373,8 @@ class Database:
             await self._compare()
 
     async def _compare(self) -> None:
-        """Look which hosts accept writes; as long as different servers do, use none.
-
-        At the start, one that does is tried first.
+        """Look which hosts accept writes, and use none while different servers do. At the start,
+        one that does is tried first.
         """
         places = range(len(self._address.hosts))
         servers = await asyncio.gather(*map(self._server_at, places))
@@ -512,9 +491,8 @@ class Database:
 
 
 async def _abandon(connection: Connection, error: BaseException) -> bool:
-    """Roll back what was not committed; return whether the connection survives.
-
-    After a cancellation the connection is cut: a rollback over a frozen network would never return.
+    """Roll back what was not committed; return whether the connection survives. A cancelled one is
+    cut: a rollback over a frozen network would never return.
     """
     if not isinstance(error, asyncio.CancelledError):
         try:
@@ -528,9 +506,7 @@ async def _abandon(connection: Connection, error: BaseException) -> bool:
 
 
 def _terminate(connection: Connection | asyncpg.Connection[Any]) -> None:
-    """Cut a connection. One that the server had closed already is the pool's by then, and asyncpg
-    lets nobody else touch it.
-    """
+    """Cut a connection. One that the server has closed is the pool's, and must not be touched."""
     with suppress(asyncpg.InterfaceError):
         if not connection.is_closed():
             connection.terminate()

@@ -1,6 +1,4 @@
-"""Parse a database address without repeating it: in a malformed one the password may be
-anywhere.
-"""
+"""Parse a database address, and never repeat it: in a malformed one the password may be anywhere."""
 
 from __future__ import annotations
 
@@ -67,9 +65,8 @@ class Address:
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def connect_arguments(self, place: int | None = None) -> dict[str, Any]:
-        """Return asyncpg's arguments, for all hosts or for the one at ``place``.
-
-        Only a writable server is accepted, because a standby would show outdated orders.
+        """Return asyncpg's arguments, for all hosts or the one at ``place``: it must accept writes,
+        because a standby would show outdated orders.
         """
         options = dict(self.options)
         session = options.pop("target_session_attrs", "read-write")
@@ -144,10 +141,7 @@ def parse_dsn(dsn: str) -> Address:
 
 
 def _places(places: str, port: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return hosts and ports.
-
-    ``port`` is for hosts without one: a single port for all, or one for each.
-    """
+    """Return hosts and ports; ``port`` is one for all hosts without their own, or one each."""
     hosts, ports = [], []
     parts, defaults = places.split(","), port.split(",")
     if len(defaults) not in (1, len(parts)):

@@ -26,9 +26,7 @@ from order_monitor.shop.schema.columns import literal
 from order_monitor.shop.schema.table_config import events_of, settings_of
 
 LEFT_ALONE_BEFORE: Final = 7 * 86_400.0
-"""Orders sent up to this many seconds before the first start are watched, unless
-``schedule.ignore_before`` is set.
-"""
+"""By default orders sent up to this many seconds before the first start are watched."""
 
 _NEVER: Final = -math.inf
 
@@ -74,10 +72,7 @@ def first_start_sql(schema: str) -> str:
 
 
 async def read_start(connection: Connection, schema: str) -> Start:
-    """Return the marks of the first start.
-
-    If its mark is missing it is made, as ``migrate`` would have made it.
-    """
+    """Return the marks of the first start; one that is missing is made, as by ``migrate``."""
     marks = await _marks(connection, schema)
     if FIRST_START not in marks:
         await connection.execute(first_start_sql(schema))

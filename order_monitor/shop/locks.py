@@ -29,9 +29,8 @@ def lock_class(space: str, mark: str) -> int:
 
 
 def lock_number(space: str, key: str) -> int:
-    """Return the 64-bit number of a lock in PostgreSQL.
-
-    With a million accounts, the chance that any two share a number is 1 in 30 million.
+    """Return the 64-bit number of a lock. With a million accounts, the chance that any two share a
+    number is 1 in 30 million.
     """
     return lock_of(f"order-monitor\0{space}\0{key}")
 

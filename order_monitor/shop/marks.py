@@ -1,6 +1,4 @@
-"""Small facts that all processes of a shop share: marks, and the key for digests of codes and
-logins.
-"""
+"""Facts that all processes of a shop share: marks, and the key for digests of codes and logins."""
 
 from __future__ import annotations
 

@@ -68,10 +68,7 @@ class Migration:
     def __init__(
         self, database: Database, table_config: TableConfig, clock: Clock, *, old: float = 60.0
     ) -> None:
-        """Work on the table that ``table_config`` names.
-
-        Transactions older than ``old`` seconds are reported.
-        """
+        """Work on the table that ``table_config`` names; report transactions over ``old`` seconds."""
         self._database = database
         self._table_config = table_config
         self._clock = clock
@@ -207,10 +204,7 @@ class Migration:
             yield f"moved {count} pauses to their accounts' ids"
 
     async def _rename_pauses(self, table: Table) -> int:
-        """Change pauses to use the accounts' ids.
-
-        A pause under a name that matches several accounts pauses all of them.
-        """
+        """Name pauses by account id. One under a name of several accounts pauses all of them."""
         async with self._database.transaction() as connection:
             if "id" not in await columns_of(connection, table.schema, INTEGRATIONS):
                 return 0
@@ -232,10 +226,7 @@ class Migration:
         return ""
 
     async def _fill(self, table: Table, column: str, slices: str) -> int:
-        """Fill in ``column`` of older events, a slice at a time.
-
-        Return the number of events filled in.
-        """
+        """Fill in ``column`` of older events, a slice at a time; return of how many."""
         done = 0
         async with self._database.transaction() as connection:
             lowest = await connection.fetchval(
@@ -251,9 +242,7 @@ class Migration:
         return done
 
     async def _alter(self, sql: str) -> None:
-        """Alter the table without making the shop queue behind us: take the lock quickly or try
-        again.
-        """
+        """Alter the table without making the shop queue behind us: lock it quickly or try again."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(ShopUnavailableError),
             stop=tenacity.stop_after_attempt(_LOCK_TRIES),
@@ -269,10 +258,7 @@ class Migration:
             await connection.execute(sql)
 
     async def _build(self, change: Change) -> AsyncIterator[str]:
-        """Build an index while the shop runs.
-
-        An invalid index left by an interrupted build is dropped first.
-        """
+        """Build an index while the shop runs; one that was left invalid is dropped first."""
         async with self._database.plain() as connection:
             if count := await connection.fetchval(_WAITED_FOR, self._old):
                 yield f"may have to wait for {count} transaction{'s' if count > 1 else ''} open for over {self._old:g} s"
@@ -286,9 +272,7 @@ class Migration:
 
 
 def _refuse(refused: list[str], rights: Rights, to_come: list[str]) -> None:
-    """Raise an error with everything that others must run: the changes that this role may not make,
-    and every right it lacks.
-    """
+    """Raise an error with all that others must run: changes, and the rights this role lacks."""
     if refused:
         grants = [f"{grant};" for grant in (*rights.needed, *rights.further, *to_come)]
         raise ShopMisfitError(
@@ -439,10 +423,7 @@ def _own_tables(table: Table, table_config: TableConfig) -> list[Change]:
 
 
 def _outcome(table: Table, table_config: TableConfig) -> Change:
-    """The meaning of an event, independent of the shop's status words.
-
-    For events of older versions it is derived from their status.
-    """
+    """The meaning of an event, whatever the status words; for old events by their status."""
     events = events_of(table.schema)
     add = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS outcome text"
     sql = f"{add};\n{fill_outcomes_sql(table, table_config)}"
@@ -451,19 +432,13 @@ def _outcome(table: Table, table_config: TableConfig) -> Change:
 
 
 def fill_outcomes_sql(table: Table, table_config: TableConfig) -> str:
-    """SQL that fills in the outcome of events without one.
-
-    For an unknown word, only if there was a PIN.
-    """
+    """SQL that fills in missing outcomes; for an unknown word only if there was a PIN."""
     known = f"COALESCE({outcome_of('to_status', table_config)}, CASE WHEN has_pin THEN {literal(Outcome.COMPLETED)} END)"
     return f"UPDATE {events_of(table.schema)} SET outcome = {known} WHERE outcome IS NULL AND {known} IS NOT NULL"
 
 
 def _origins(table: Table) -> list[Change]:
-    """Who decided an event, what ended the order, at which account and under which reference.
-
-    Also the event's own id for other systems.
-    """
+    """Who decided an event, why, at which account and reference, and its id for other systems."""
     events, changes = events_of(table.schema), []
     for column in ("source", "cause", "account", "reference", "uid"):
         sql = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS {column} {'uuid' if column == 'uid' else 'text'}"
@@ -494,15 +469,11 @@ def fill_sources_sql(table: Table) -> str:
 
 
 _FITS: Final = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(i.id::text, 8)"
-"""SQL for whether a row ``p`` was stored under the name that earlier versions gave to an
-integration ``i``.
-"""
+"""SQL for whether a row ``p`` has the name that earlier versions gave to an integration ``i``."""
 
 
 def rename_timing_sql(schema: str) -> str:
-    """SQL that changes learned timings to use the accounts' ids, if the old name belonged to only
-    one account.
-    """
+    """SQL that names learned timings by account id, where the old name was of one account only."""
     timing, integrations = (
         f"{quoted(schema)}.{quoted(TIMING)}",
         f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
@@ -516,9 +487,7 @@ def rename_timing_sql(schema: str) -> str:
 
 
 def rename_pauses_sql(schema: str) -> str:
-    """SQL that changes pauses to use the accounts' ids; they were stored under a name and the
-    beginning of an id.
-    """
+    """SQL that names pauses by account id instead of a name and the beginning of an id."""
     pauses, integrations, fits = (
         f"{quoted(schema)}.{quoted(PAUSES)}",
         f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
@@ -550,9 +519,7 @@ def _settings(table: Table) -> Change:
 
 
 def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
-    """Return the change that creates one of our tables with its indexes, given by the ends of their
-    names.
-    """
+    """Return the change that creates one of our tables, with indexes by the ends of their names."""
     full = f"{quoted(table.schema)}.{quoted(name)}"
     statements = [f"CREATE TABLE IF NOT EXISTS {full} ({columns})"]
     for end, index in indexes.items():

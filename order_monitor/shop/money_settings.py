@@ -36,9 +36,7 @@ OBSERVED: Final = (
 
 _PREFIX: Final = "money."
 _ABSENT: Final = {OBSERVE: "false"}
-"""What holds where others are stored and a key is not: versions that do not know it go by that, and
-they may be at work.
-"""
+"""What holds where a key is not stored, but others are: a version without it may be at work."""
 _COUNT_DIGITS: Final = 2
 
 
@@ -191,9 +189,7 @@ class MoneySettings:
         return any(is_digest_of(row["settings"], stored, own) for row in rows)
 
     async def _announce(self, connection: Connection, me: Ident, digest: str) -> None:
-        """Become visible at the moment in which we agree: a daemon that looks just afterwards must
-        not consider us gone.
-        """
+        """Become visible as soon as we agree: a daemon that looks next must not think us gone."""
         await connection.execute(
             f"INSERT INTO {self._presence} (id, host, pid, kind, version, settings) VALUES ($1, $2, $3, 'daemon', $4, $5) "
             "ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind, settings = EXCLUDED.settings, seen_at = clock_timestamp()",

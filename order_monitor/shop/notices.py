@@ -1,6 +1,5 @@
-"""What people have been notified about, stored in one row of the shared settings table.
-
-Also the figures of the daily line.
+"""What people have been notified of, in one row of the settings table; and the daily line's
+figures.
 """
 
 from __future__ import annotations
@@ -36,10 +35,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Number of orders completed and failed in the last 24 hours.
-
-    ``half`` is the median time from sending to the end, in seconds.
-    """
+    """Orders completed and failed in 24 hours; ``half``: the median seconds from sending to end."""
 
     completed: int = 0
     failed: int = 0

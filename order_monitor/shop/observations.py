@@ -276,8 +276,8 @@ class ObservationStore:
         )
 
     def _asked_sql(self) -> str:
-        """SQL for orders that were asked about since ``$1`` (epoch seconds) while they were open,
-        and that others have ended.
+        """SQL for orders asked about while open since ``$1`` (epoch seconds) that others have
+        ended.
         """
         config = self._schema_cache.table_config
         table = self._schema_cache.table
@@ -326,9 +326,8 @@ def _end_of(row: asyncpg.Record, now: float) -> float | None:
 
 
 def _observed(result: WriteResult, row: asyncpg.Record, ended: set[str]) -> WriteResult:
-    """Return the result for a finding of which this would be written.
-
-    An order that would not end is asked about again; an order that others have ended is over.
+    """Return the result for what would be written: an order that would not end is asked about
+    again, one that others have ended is over.
     """
     if result.fate in (WriteStatus.RESENT, WriteStatus.GONE):
         return replace(result, review=None)
@@ -343,9 +342,7 @@ def _observed(result: WriteResult, row: asyncpg.Record, ended: set[str]) -> Writ
 
 
 def _why(would: WriteResult) -> str | None:
-    """Return why an answer about its order would not be written; None if it would, or if there is
-    nothing to write.
-    """
+    """Return why an answer would not be written; None if it would, or changes nothing."""
     if would.stuck is not None:
         return str(would.stuck)
     return str(would.fate) if would.fate is WriteStatus.HELD else None

@@ -24,9 +24,7 @@ SLICE: Final = 10_000
 """Number of events that one statement searches for those not queued yet."""
 
 OVERLAP: Final = 10_000
-"""Overlap between searches: an event whose transaction ended late has a lower id than the newest
-seen.
-"""
+"""Overlap between searches: an event of a long transaction has a lower id than the newest seen."""
 
 _SWEPT: Final = "webhook_swept"
 """The name of the mark that stores up to which event they were searched."""
@@ -141,10 +139,7 @@ class Outbox:
         )
 
     async def not_tried(self, event_id: int, again_in: float) -> None:
-        """Do not count a try that this machine could not make.
-
-        The next is ``again_in`` seconds from now.
-        """
+        """Do not count a try that this machine could not make; try ``again_in`` seconds from now."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"UPDATE {self._deliveries} d SET attempts = greatest(d.attempts - 1, 1), "
@@ -239,9 +234,7 @@ class Outbox:
         return sorted(row["event_id"] for row in rows)
 
     async def dead(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return the dead letters, oldest first: the event's number, its order, its tries and the
-        result of the last one.
-        """
+        """Return the dead letters, oldest first: event, order, attempts, and the last try's result."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "

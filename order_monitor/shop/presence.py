@@ -44,10 +44,7 @@ class Peer(NamedTuple):
 
 
 class Recollection(NamedTuple):
-    """What is known about this boot's clocks, None if nothing is.
-
-    ``now`` is the database's clock, epoch seconds.
-    """
+    """What is known of this boot's clocks, if anything, and the database's (epoch seconds)."""
 
     memory: ClockMemory | None
     now: float

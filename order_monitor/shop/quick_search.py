@@ -74,9 +74,7 @@ async def quick_search(database: Database, orders: Orders, typed: str) -> Found:
 
 
 class _Search:
-    """One search: a statement for each name that an order has, until enough is found or the time is
-    up.
-    """
+    """One search: a statement for each name of an order, until enough is found or time is up."""
 
     def __init__(self, table: Table, text: str, until: float) -> None:
         self._table = table

@@ -100,10 +100,7 @@ _OUTSIDE_ELSE: Final = (
 
 
 def sentence(state: str, names: list[str]) -> str:
-    """Return one sentence on what ``state``, an SQLSTATE, means and what to do.
-
-    ``names`` are the objects it concerns.
-    """
+    """Return a sentence on what an SQLSTATE means for ``names``, objects, and what to do."""
     what, remedy = _CODES.get(state) or (_name_of(state), _advice_on(state))
     return f"{', '.join([what, *names])} [{state}]; {remedy}"
 
@@ -121,14 +118,12 @@ def _advice_on(state: str) -> str:
 
 
 def raised(state: str) -> str:
-    """Return the sentence for an error raised by a function: its code then says nothing about the
-    server.
-    """
+    """Return the sentence for an error that a function raised: its code says nothing more."""
     return f"a trigger or function of the shop's refused it [{state}]; {_SHOPS_RULE}"
 
 
 def outside(kind: str, detail: str = "") -> str:
-    """Return the sentence for a failure that the server did not report: ``kind`` is its name,
-    ``detail`` the system's text.
+    """Return the sentence for a failure of this ``kind`` outside the server; ``detail`` is the
+    system's.
     """
     return f"{kind}{f' ({detail})' if detail else ''}; {OUTSIDE.get(kind, _OUTSIDE_ELSE)}"

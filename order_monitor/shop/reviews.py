@@ -85,10 +85,7 @@ class Reviews:
         *,
         kind: str | None = None,
     ) -> int:
-        """Close what is open about some orders, of one ``kind`` or of all.
-
-        Return the number of matters closed.
-        """
+        """Close what is open about some orders, of one ``kind`` or of all; return how much."""
         status = await connection.execute(
             f"UPDATE {self._table} SET closed_at = clock_timestamp(), closed_by = $2, resolution = $3 "
             f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[]) AND kind = COALESCE($4, kind) "
@@ -122,10 +119,7 @@ class Reviews:
         return row["matters"], row["unconfirmed"]
 
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
-        """Return the orders that could not be written, each with its kind.
-
-        At most `REMEMBERED`, the newest.
-        """
+        """Return orders that could not be written, with the kind: the newest `REMEMBERED`."""
         rows = await connection.fetch(
             f"SELECT order_id::text AS id, kind FROM {self._table} r WHERE closed_at IS NULL "
             f"AND kind IN ({literals(map(str, StuckReason))}) ORDER BY r.id DESC LIMIT {REMEMBERED}"
@@ -153,9 +147,7 @@ class Reviews:
     async def mend_worded(
         self, connection: Connection, table: Table, order_ids: Sequence[str], kind: str, start: str
     ) -> None:
-        """Close what is open of one ``kind`` about some orders as written after all, if its detail
-        begins with ``start``.
-        """
+        """Close what was opened about some orders only because the waiting word was refused."""
         if order_ids:
             await connection.execute(
                 f"UPDATE {self._table} AS w SET resolution = 'written after all', closed_by = {literal(MENDED_BY)}, "
@@ -171,10 +163,7 @@ class Reviews:
         ][:limit]
 
     async def of(self, connection: Connection, table: Table, order_id: str) -> list[Review]:
-        """Return what is open about one order, oldest first.
-
-        Complete even if very many matters are open.
-        """
+        """Return everything that is open about one order, oldest first."""
         rows = await connection.fetch(
             f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} AND order_id = $1::text{table['id'].cast} ORDER BY r.id",
             order_id,

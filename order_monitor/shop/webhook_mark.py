@@ -25,10 +25,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Events from ``since`` on are posted to the address with this digest.
-
-    ``value`` is the mark as stored in the database.
-    """
+    """Events from ``since`` on go to the address with this digest; ``value`` is the mark as stored."""
 
     since: int
     address: str
@@ -84,10 +81,7 @@ async def set_first(
 
 
 async def adopt(connection: Connection, schema: str, address: str, by: str) -> Mark:
-    """Post the events to ``address`` from now on, including those that still wait.
-
-    The start does not change.
-    """
+    """Post the events to ``address`` from now on, with those that wait; the start stays."""
     mark = await set_first(connection, schema, address, by)
     if mark.address == address:
         return mark
@@ -97,10 +91,7 @@ async def adopt(connection: Connection, schema: str, address: str, by: str) -> M
 
 
 async def began_at(connection: Connection, schema: str, mark: Mark) -> str | None:
-    """Return when the first event that is posted was decided, None if there is none yet.
-
-    In a form for people.
-    """
+    """Return when the first posted event was decided, for people; None if there is none yet."""
     at = await connection.fetchval(
         f"SELECT to_char(decided_at, 'YYYY-MM-DD HH24:MI:SS TZ') FROM {events_of(schema)} WHERE id >= $1 ORDER BY id LIMIT 1",
         mark.since,

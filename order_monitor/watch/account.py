@@ -65,10 +65,7 @@ class Account:
     reference an order can be asked about.
     """
     proxy: str = ""
-    """The proxy through which it is asked, without the proxy's login.
-
-    Empty if there is none.
-    """
+    """The proxy through which it is asked, without that proxy's login; empty for none."""
 
     def __post_init__(self) -> None:
         """Use the name as key, and the key as login, if they are not set."""
@@ -99,9 +96,7 @@ class Account:
         return self.gate.is_open and not self.judge.is_lost(now)
 
     def is_understood(self, now: float) -> bool:
-        """Whether there is no sign that its answers are not understood; it need not be
-        reachable.
-        """
+        """Whether nothing says that its answers are not understood; reachable it need not be."""
         return not (self.judge.reason(self.gate.limit) or self.judge.is_lost(now))
 
     @contextmanager
@@ -128,9 +123,7 @@ class Account:
         return next(iter(self.calls.values())) + SLOW_AFTER if self.calls else None
 
     def is_slow(self, now: float) -> bool:
-        """Whether its oldest call takes long, or its last call failed: then it must not take places
-        from healthy accounts.
-        """
+        """Whether its oldest call is slow or its last failed: it must not take others' places."""
         slow_at = self.slow_at()
         return self.gate.streak > 0 or (slow_at is not None and now >= slow_at)
 

@@ -39,21 +39,14 @@ _LONGEST_HOLD: Final = 60.0
 _STILL_CLOSED_EVERY: Final = 3600.0
 
 _LASTING: Final = 4
-"""Number of odd answers in a row after which an order is recorded as odd, even if no other order
-was understood meanwhile.
-"""
+"""How many odd answers in a row record an order as odd, even with no other understood meanwhile."""
 
 
 class AnswerHandler:
-    """Moves the account's gate after an answer about the account, and passes on what changes the
-    order.
-    """
+    """Moves the account's gate for an answer about the account; passes on what changes the order."""
 
     def __init__(self, context: Context, writer: WriteQueue, shop: Shop) -> None:
-        """Pass what must be written to ``writer``.
-
-        An answer that changes nothing is written only if ``shop`` records every check.
-        """
+        """Pass to ``writer`` what must be written; all answers if ``shop`` records each check."""
         self._context = context
         self._writer = writer
         self._shop = shop
@@ -141,9 +134,8 @@ class AnswerHandler:
     def _call_failed(
         self, account: Account, entries: Sequence[TrackedOrder], reply: Reply, *, probe: bool
     ) -> None:
-        """Process the failure of a call about several orders.
-
-        It is a failure of the account or the network, and says nothing about any order.
+        """Process a failed call about several orders: the account's or network's failure, not
+        theirs.
         """
         answer = reply.answer
         self._count_requests(account, reply)
@@ -218,9 +210,7 @@ class AnswerHandler:
         *,
         probe: bool,
     ) -> None:
-        """Record a failure. It belongs to the account, the network or this machine, unless only
-        this order's checks fail.
-        """
+        """Record a failure of the account, network or machine, or of this order alone."""
         self._context.state.outcomes[answer.outcome] += 1
         if answer.why in EXHAUSTED:
             self._ran_out(account, entry, answer.why, probe=probe)
@@ -245,9 +235,7 @@ class AnswerHandler:
         return is_shut
 
     def _ran_out(self, account: Account, entry: TrackedOrder, why: str, *, probe: bool) -> None:
-        """Record that this machine could not ask: that ends no order, not even with
-        ``give_up_blind``, and closes no gate.
-        """
+        """Record that this machine could not ask: that ends no order and closes no gate."""
         account.gate.learned_nothing(self._monotonic(), probe=probe)
         self._context.ran_out(why)
         if self._context.policy.one_pass:
@@ -375,9 +363,7 @@ class AnswerHandler:
     def _not_answered(
         self, entry: TrackedOrder, answer: Answer, longest: float = _LONGEST_HOLD
     ) -> None:
-        """Move the order back behind others, so that an order that always fails is not chosen for
-        every probe.
-        """
+        """Move the order behind others: one that always fails must not get every probe."""
         if self._context.gives_up_blind(entry):
             self._submit(entry, answer)
         elif self._context.policy.one_pass:
@@ -428,9 +414,7 @@ class AnswerHandler:
     def _is_its_own(
         self, account: Account, entry: TrackedOrder, answer: Answer, *, is_counted: bool
     ) -> None:
-        """Process an odd answer about an order after another order was understood in the same
-        minute: the order itself was the cause.
-        """
+        """Note that an odd answer was the order's own: another was understood within a minute."""
         self._count_odd(entry)
         if not self._context.policy.one_pass or entry.stage is not Stage.IDLE:
             return
@@ -447,9 +431,7 @@ class AnswerHandler:
         self._context.note_odd(entry)
 
     def _is_to_be_noted(self, account: Account, entry: TrackedOrder) -> bool:
-        """Whether to record in the database that the order is odd, or that it has been odd for too
-        long.
-        """
+        """Whether to record that the order is odd, or has been for too long."""
         rare, policy, now = entry.rare, self._context.policy, self._context.now()
         if entry.awaits_pin or rare.odd_at is None:
             return False
@@ -483,9 +465,7 @@ class AnswerHandler:
         return is_untold and is_silent and self._context.is_past_deadline(entry)
 
     def _show_unexplained(self, account: Account) -> None:
-        """Pass on all orders that have reached that state: with a closed gate only one order at a
-        time is asked about.
-        """
+        """Pass on all orders in that state: a closed gate lets one be asked at a time."""
         for order_id, odd in account.judge.odd.items():
             entry = self._context.queue.get(order_id)
             if entry is None or entry.is_in_hand or odd.is_own:
@@ -504,10 +484,7 @@ class AnswerHandler:
     # --- answers that were understood
 
     def _answered(self, entry: TrackedOrder, answer: AboutOrder) -> None:
-        """Pass on an answer that changes something.
-
-        A repeated "still waiting" changes nothing until the order may be ended by its age.
-        """
+        """Pass on an answer that changes something; a repeated "still waiting" may by its age."""
         entry.note(unknown=0)
         if entry.awaits_pin:
             self._ended_before(entry, answer)
@@ -543,10 +520,7 @@ class AnswerHandler:
         *,
         nobody_understood: bool = False,
     ) -> None:
-        """Pass an answer to the writer.
-
-        ``odd_at`` is the account whose answer was not understood, by the order's own fault.
-        """
+        """Pass an answer to the writer; ``odd_at`` is where it was odd by the order's own fault."""
         context, rare = self._context, entry.rare
         context.queue.writing(entry)
         finding = CheckResult(
@@ -568,9 +542,7 @@ class AnswerHandler:
 
 
 def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
-    """Count answers in a row that only a person can interpret; return whether there are now as many
-    as it takes to show the order to one.
-    """
+    """Return whether an order now has as many unreadable answers in a row as a person must see."""
     allowed = FOR_A_PERSON.get(answer.why) if isinstance(answer, Garbled) else None
     unknown = entry.rare.unknown + 1 if allowed else 0
     entry.note(unknown=unknown)

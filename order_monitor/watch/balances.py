@@ -63,10 +63,7 @@ class Balances:
         return is_free and now - self._read_at.get(account.key, self._began) >= self._interval
 
     async def _read(self, account: Account) -> None:
-        """Ask for the balance.
-
-        It counts against the account's pace; a failure does not affect the gate.
-        """
+        """Ask for the balance, at the account's pace; a failure does not affect the gate."""
         account.pace.take(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             found = await account.provider.balance()

@@ -63,9 +63,7 @@ class BrakeWatch(Observer):
                 self._seen[found.key] = self._engine.now()
 
     def remain(self, accounts: Mapping[str, str]) -> None:
-        """Drop the times of accounts that are gone, and the pauses of controls that may be tried
-        again.
-        """
+        """Drop the times of accounts that are gone, and pauses of controls that are over."""
         now = self._clock.monotonic()
         self._seen = {key: at for key, at in self._seen.items() if key in accounts}
         self._tried = {login: at for login, at in self._tried.items() if now - at < _TRY_AGAIN}
@@ -77,10 +75,7 @@ class BrakeWatch(Observer):
             await self.step()
 
     async def step(self) -> None:
-        """Record what was understood, and ask the controls that are due.
-
-        If the database refuses it, the next step tries again.
-        """
+        """Record what was understood, and ask due controls; the next step tries again."""
         engine = self._engine
         if engine is None or not (engine.state.held or engine.state.kept) or engine.context.hold:
             return
@@ -122,10 +117,7 @@ class BrakeWatch(Observer):
             self._log.info("brake.controlled", verdict=verdict, asked=len(answers))
 
     async def _answers(self, engine: Engine, controls: Sequence[Control]) -> list[Answer] | None:
-        """Ask until enough answers are understood.
-
-        None if an account cannot be asked or does not answer, which proves nothing.
-        """
+        """Ask until enough is understood; None if an account stays silent, which proves nothing."""
         answers: list[Answer] = []
         for control in controls:
             account = engine.accounts.get(control.account)

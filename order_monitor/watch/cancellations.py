@@ -37,9 +37,7 @@ class UnconfirmedCancellations:
         self._log = structlog.get_logger("order_monitor.engine")
 
     def keep(self, entry: TrackedOrder | None, result: WriteResult) -> None:
-        """Process a cancellation that is not believed yet: its order is asked about again when the
-        wait is over.
-        """
+        """Process a cancellation not believed yet: its order is asked again after the wait."""
         assert result.again_at is not None
         finding, policy = result.finding, self._context.policy
         now, before = self._context.clock.monotonic(), self._waiting.get(finding.order.id)
@@ -64,9 +62,7 @@ class UnconfirmedCancellations:
             self._context.queue.schedule(entry, max(self._context.now(), result.again_at))
 
     def answered(self, result: WriteResult) -> None:
-        """Note that an order's cancellation waits no longer, if the write of an answer closed its
-        row.
-        """
+        """Note that an order's cancellation waits no longer, if a written answer closed it."""
         order_id, answer = result.finding.order.id, result.finding.answer
         is_over = result.is_end or result.withdraws_cancellation
         if not is_over or not self._context.policy.confirm_cancelled:
@@ -125,9 +121,7 @@ class UnconfirmedCancellations:
             queue.schedule(entry, now)
 
     def _is_due(self, entry: TrackedOrder, at: float, now: float) -> bool:
-        """Whether a wait has ended since the order was last asked about, or within the period of
-        this pass.
-        """
+        """Whether a wait has ended since the order was asked, or within this pass's period."""
         plan = self._context.policy.plan
         if not isinstance(plan, OnePass) or plan.every is None:
             return False

@@ -40,9 +40,7 @@ class Chains:
         interval: float,
         is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Run every ``interval`` seconds, while ``is_ours`` says that this process is
-        responsible.
-        """
+        """Run every ``interval`` seconds, while ``is_ours`` says that it is for this process."""
         self._engine = engine
         self._store = store
         self._clock = clock
@@ -64,9 +62,7 @@ class Chains:
             before = took
 
     async def attempt(self) -> bool:
-        """Make one pass; return whether the database accepted it: otherwise the next pass catches
-        up.
-        """
+        """Make one pass; return whether the database took it. If not, the next one catches up."""
         try:
             await self.step()
         except (ShopError, SettingsError) as error:
@@ -123,9 +119,7 @@ class Chains:
         return written
 
     async def _record(self, findings: Sequence[CheckResult]) -> Iterable[WriteResult]:
-        """Write all together or, if one of them is refused, each separately; transient failures are
-        retried at the next pass.
-        """
+        """Write all together or, if one is refused, each alone; the next pass tries again."""
         if not findings or self._engine.context.hold:
             return []
         try:

@@ -1,6 +1,4 @@
-"""Logs changes of the clocks: a leap, a difference, and whether orders may be ended by their
-age.
-"""
+"""Logs changes of the clocks: a leap, a difference, and whether ages may end orders."""
 
 from __future__ import annotations
 

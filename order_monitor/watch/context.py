@@ -49,9 +49,7 @@ class Context:
     clocks: ClockWatch = field(default_factory=ClockWatch)
     clock_log: ClockLog = field(default_factory=ClockLog)
     has_gone_back: bool = False
-    """Whether the database's clock has gone back so far that plans based on it must be made
-    again.
-    """
+    """Whether the database's clock has gone back so far that plans must be made again."""
     holds: dict[str, str] = field(default_factory=dict)
     easing: Easing = field(default_factory=Easing)
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
@@ -64,9 +62,7 @@ class Context:
         return "; ".join(self.holds.values())
 
     def hold_for(self, what: str, why: str) -> None:
-        """Let no call start because of ``why``, until ``what`` is set again with an empty
-        reason.
-        """
+        """Let no call start because of ``why``; an empty one lets ``what`` go."""
         if why:
             self.holds[what] = why
         elif self.holds.pop(what, ""):
@@ -137,9 +133,7 @@ class Context:
         )
 
     def expires(self, order: Order | TrackedOrder) -> bool:
-        """Whether an order's age may end it now: it is past the deadline, and the clocks are
-        reliable.
-        """
+        """Whether an order's age may end it now: past the deadline, by reliable clocks."""
         return self.is_past_deadline(order) and self.clocks.vouches(self.read_clock())
 
     def gives_up_blind(self, order: Order | TrackedOrder) -> bool:
@@ -147,9 +141,7 @@ class Context:
         return self.policy.give_up_blind and self.expires(order)
 
     def note_odd(self, entry: TrackedOrder) -> None:
-        """Add an order to those whose answers are not understood by their own fault, or remove
-        it.
-        """
+        """Add an order to those that are odd by their own fault, or remove it."""
         if entry.is_odd and not entry.awaits_pin:
             self.state.odd[entry.id] = entry.account
         else:

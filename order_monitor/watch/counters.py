@@ -1,6 +1,4 @@
-"""What the program knows about itself, as plain numbers in memory, for the health endpoint and the
-summaries.
-"""
+"""What the program knows about itself, as numbers in memory, for health and the summaries."""
 
 from __future__ import annotations
 
@@ -85,10 +83,7 @@ class Counters:
         )
 
     def answered(self, outcome: str, count: int) -> None:
-        """Count answers about orders, including answers that are odd by their orders' own fault.
-
-        ``count`` is negative if answers are taken back.
-        """
+        """Count answers about orders, odd ones too; ``count`` is negative to take them back."""
         self.outcomes[outcome] += count
         if outcome in (Blocked.outcome, Busy.outcome):
             self.odd_failures += count

@@ -1,6 +1,4 @@
-"""Chooses which order is asked about next, for which account, and whether the call may start
-now.
-"""
+"""Chooses which order is asked about next, at which account, and whether a call may start now."""
 
 from __future__ import annotations
 
@@ -20,16 +18,11 @@ from order_monitor.watch.routing import Directory
 from order_monitor.watch.write_queue import WriteQueue
 
 TICK: Final = 5.0
-"""Seconds after which the loop runs even without a wake-up: this shows that it is alive, and
-detects a clock that jumped.
-"""
+"""Seconds after which the loop runs unwoken: it shows that it lives, and sees a clock jump."""
 
 
 BACKLOG: Final = 2000
-"""Number of answers of one account waiting for the database above which no more calls start for it.
-
-Writes that a lock holds up are not counted.
-"""
+"""Unwritten answers of one account, save what locks hold up, above which it gets no more calls."""
 
 
 class Dispatcher:
@@ -65,18 +58,14 @@ class Dispatcher:
         self._context.wake.set()
 
     async def run(self) -> None:
-        """Start calls when they are due, until stopped or, in a single pass, until nothing is
-        left.
-        """
+        """Start calls when due, until stopped or, in a single pass, until nothing is left."""
         while not self.is_stopping and not self._is_over():
             self._context.wake.clear()
             pause = self.start_calls()
             await self._context.clock.wait(self._context.wake, pause)
 
     def is_idle(self) -> bool:
-        """Whether no call is running or possible: no account that may be asked has due orders, or
-        is delayed by its failures.
-        """
+        """Whether no call runs or is possible: no askable account has due orders or failures."""
         queue, accounts, now = (
             self._context.queue,
             self._directory.accounts.values(),
@@ -88,10 +77,7 @@ class Dispatcher:
         )
 
     def start_calls(self) -> float:
-        """Start the calls that may start now.
-
-        Return the number of seconds until the next look, unless something wakes the loop before.
-        """
+        """Start the calls that may start; return the seconds until the next look, if not woken."""
         now = self._context.clock.monotonic()
         self._context.state.ticked_at = now
         self._context.read_clock()
@@ -138,10 +124,7 @@ class Dispatcher:
         return accounts[self._turn :] + accounts[: self._turn]
 
     def _has_room(self, account: Account, now: float) -> bool:
-        """Whether a place is free: for a healthy account among the places of healthy accounts.
-
-        For a slow account, among all places.
-        """
+        """Whether a place is free: for a healthy account among theirs, for a slow one of all."""
         if self._writer.backlog.free[account.key] >= BACKLOG or not self._context.has_room(
             len(self.calls)
         ):

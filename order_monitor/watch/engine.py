@@ -46,10 +46,7 @@ class Engine:
         observer: Observer | None = None,
         clocks: ClockWatch | None = None,
     ) -> None:
-        """Ask ``accounts`` about the orders of ``shop``, and notify ``observer``.
-
-        ``clocks`` decides whether ages may end orders.
-        """
+        """Ask ``accounts`` about the orders of ``shop``; ``clocks`` decides if ages end them."""
         self.directory = (
             OneAccount(next(iter(accounts.values()))) if isinstance(accounts, Mapping) else accounts
         )
@@ -108,10 +105,7 @@ class Engine:
         return self.context.now()
 
     def reconfigure(self, policy: Policy) -> None:
-        """Switch to another policy.
-
-        The next time of an order that is already planned stays; later times follow the new plan.
-        """
+        """Switch to another policy, for all times that are planned from now on."""
         self.context.policy = policy
         self.context.wake.set()
 
@@ -175,9 +169,7 @@ class Engine:
         self.context.observer.remain({key: account.name for key, account in self.accounts.items()})
 
     async def _plan_anew(self) -> None:
-        """Plan again the orders whose next time is late only because the database's clock was
-        ahead.
-        """
+        """Plan again the orders that are late only because the database's clock was ahead."""
         context = self.context
         context.has_gone_back = False
         async for entry in unhurried(list(context.queue)):
@@ -188,7 +180,5 @@ class Engine:
                     context.queue.schedule(entry, min(entry.due, again), wake=again)
 
     async def run(self) -> None:
-        """Start calls when they are due, until stopped or, in a single pass, until nothing is left
-        to do.
-        """
+        """Start calls when due, until stopped or, in a single pass, until nothing is left."""
         await self.dispatcher.run()

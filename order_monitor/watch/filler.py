@@ -19,23 +19,17 @@ from order_monitor.watch.refresh import Refresh
 
 _SORT_EVERY: Final = 5.0
 _SORT_EMPTY_EVERY: Final = 1.0
-"""Seconds after which the candidates are sorted again if none is left; ``_SORT_EVERY`` applies
-otherwise.
-"""
+"""Seconds after which the candidates are sorted again; the second where none is left."""
 
 _RATED: Final = 500
-"""How many of the orders asked longest ago are rated by learned timing; each rating takes some
-microseconds.
-"""
+"""How many of the orders asked longest ago are rated by learned timing, at microseconds each."""
 
 Chance = Callable[[TrackedOrder], float]
 """The probability that an order has ended since it was last asked about."""
 
 
 class Filler:
-    """Chooses the orders for the free places: those asked longest ago first, or those most likely
-    to have ended.
-    """
+    """Chooses orders for the free places: asked longest ago, or most likely to have ended."""
 
     def __init__(self, context: Context, refresh: Refresh) -> None:
         """Fill from the queue of ``context``, without orders that ``refresh`` must read first."""

@@ -26,9 +26,8 @@ class Heartbeat:
     def __init__(
         self, context: Context, presence: Presence, boot: str, settings: str | None = None
     ) -> None:
-        """Report the clocks of ``context``.
-
-        ``boot`` is the id of this boot, ``settings`` a digest of the settings that decide money.
+        """Report the clocks of ``context``, as of the boot with this id; ``settings`` is a digest
+        of the settings that decide money.
         """
         self._context = context
         self._presence = presence
@@ -52,10 +51,7 @@ class Heartbeat:
         self._problem = ""
 
     async def tell(self) -> None:
-        """Report how the clocks stand.
-
-        The earlier state must be read first, because reporting overwrites it.
-        """
+        """Report how the clocks stand, once the earlier state is read: this overwrites it."""
         context = self._context
         if context.clocks.is_recalling:
             await self.begin()

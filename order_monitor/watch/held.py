@@ -1,6 +1,4 @@
-"""Held ends: when their orders are asked about again, and one log line per account instead of one
-per order.
-"""
+"""Held ends: when their orders are asked again, and one log line per account instead of order."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ class HeldEnds:
         self._log = structlog.get_logger("order_monitor.brake")
 
     def keep(self, entry: TrackedOrder | None, result: WriteResult) -> None:
-        """Process an end that was held: its order is asked about again, without a log line of its
-        own.
-        """
+        """Process an end that was held: its order is asked again, without a line of its own."""
         context, is_brakes = self._context, result.stuck is not None
         context.state.kept[result.finding.order.id] = BY_BRAKE if is_brakes else BY_PERSON
         if is_brakes and result.finding.account not in self._told:
@@ -76,10 +72,7 @@ class HeldEnds:
         self._log.error("brake.tripped", account=name, do=do, **more)
 
     def _plan(self, one: Held) -> None:
-        """Ask about a held order every `ASK_EVERY` seconds, whatever its schedule.
-
-        A released order is asked about at once.
-        """
+        """Ask about a held order every `ASK_EVERY` seconds; about a released one at once."""
         queue, now = self._context.queue, self._context.now()
         entry = queue.get(one.order_id)
         if entry is None or entry.stage not in (Stage.SCHEDULED, Stage.IDLE):
@@ -103,9 +96,7 @@ class HeldEnds:
             queue.schedule(entry, now + ASK_EVERY)
 
     def _is_due(self, entry: TrackedOrder, one: Held, now: float) -> bool:
-        """Whether one of a held order's times has passed since it was last asked about, or within
-        the period of this pass.
-        """
+        """Whether a held order's time came since it was asked, or within this pass's period."""
         plan = self._context.policy.plan
         if not isinstance(plan, OnePass) or plan.every is None:
             return False

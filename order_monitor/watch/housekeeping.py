@@ -32,10 +32,7 @@ class Housekeeping:
                 self._log.info("tables.pruned", rows=count)
 
     async def prune(self) -> int:
-        """Prune until nothing is left, or the database is not available.
-
-        Return the number of deleted rows.
-        """
+        """Prune all there is, or until the database is away; return the number of rows."""
         total = 0
         try:
             while count := await self._shop.prune():

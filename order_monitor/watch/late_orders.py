@@ -1,6 +1,4 @@
-"""Reports orders that are open for a long time, once each, so that the shop can tell the
-customer.
-"""
+"""Reports orders that are open for long, once each, so that the shop can tell the customer."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class LateOrders:
         after: float,
         is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Report orders open for ``after`` seconds, while ``is_ours`` says that this process is
-        responsible.
-        """
+        """Report orders open for ``after`` seconds, while ``is_ours`` makes it this process's."""
         self._engine = engine
         self._store = store
         self._clock = clock

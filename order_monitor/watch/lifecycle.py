@@ -21,9 +21,7 @@ from order_monitor.core.errors import SettingsError, ShopError, TableError
 from order_monitor.watch.engine import Engine
 
 CLUSTER: Final = "cluster"
-"""The task that keeps other processes from asking about the same accounts: it runs until the last
-call has its answer.
-"""
+"""The task that keeps others from asking the same accounts, until the last call has its answer."""
 
 _CALLS_SHARE: Final = 0.8
 """Share of the grace period for the calls in flight; the rest is for writing their answers."""
@@ -152,10 +150,7 @@ class Lifecycle:
     async def _watch(
         self, tasks: list[asyncio.Task[None]], until: asyncio.Task[None] | None = None
     ) -> BaseException | None:
-        """Wait for the stop, for ``until``, or for a task that ends unexpectedly.
-
-        Return that task's error.
-        """
+        """Wait for the stop, ``until``, or a task that ends unexpectedly: return its error."""
         stopped = asyncio.create_task(self._stop.event.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -173,9 +168,7 @@ class Lifecycle:
         return (dead[0].exception() or RuntimeError(dead[0].get_name())) if dead else None
 
     async def _scan_for_ever(self, before: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """Scan and pause until cancelled; while the database is unavailable, or a table is not as
-        expected, the pauses grow.
-        """
+        """Scan and pause until cancelled; the pauses grow while the database or a table fails."""
         while True:
             if self._engine.state.scans == 0:
                 await self._retrying()(self.first_scan, before)
@@ -214,10 +207,7 @@ class Lifecycle:
         )
 
     def _may_pass(self, error: BaseException) -> bool:
-        """Whether waiting may fix the error.
-
-        After a first scan only the table can have changed, because the settings are the same.
-        """
+        """Whether waiting may fix the error: after a first scan, only the table has changed."""
         is_late = isinstance(error, SettingsError) and self._engine.state.scans > 0
         return isinstance(error, (ShopError, TableError)) or is_late
 
@@ -229,10 +219,7 @@ class Lifecycle:
             self._log.warning("scan.waiting", why=why)
 
     async def _drain(self, writing: asyncio.Task[None], others: list[asyncio.Task[None]]) -> bool:
-        """Finish the calls in flight and write their answers, within the grace period.
-
-        Return whether everything was written.
-        """
+        """Finish calls and write their answers, in the grace period; return if all is written."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._grace
         self._engine.dispatcher.stop()

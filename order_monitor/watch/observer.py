@@ -1,7 +1,4 @@
-"""The interface for parts that follow what the engine does: metrics, the page, traces.
-
-None of them can delay the engine or change anything.
-"""
+"""The interface for what follows the engine: metrics, the page, traces. They change nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +10,7 @@ from order_monitor.core.order import Order
 
 
 class Observer:
-    """Is notified of events after they happened. This base class does nothing.
-
-    All durations are seconds.
-    """
+    """Is notified of events after they happened; here, does nothing. Durations are seconds."""
 
     def checked(self, account: str, order: Order, answer: Answer, seconds: float) -> None:
         """A check was answered, or failed, after ``seconds``."""
@@ -31,9 +25,7 @@ class Observer:
         """A batch of ``count`` results was written to the database."""
 
     def settled(self, account: str, result: WriteResult, delay: float) -> None:
-        """The write of one result was settled, ``delay`` seconds after the time its order was
-        due.
-        """
+        """One result's write was settled, ``delay`` seconds after its order was due."""
 
     def scanned(self, seconds: float) -> None:
         """The open orders were read and taken in."""

@@ -37,9 +37,7 @@ AT_A_TIME: Final = 500
 """The most orders ended first by another monitor that are in the queue at a time."""
 
 _FORGOTTEN_AFTER: Final = 86_400.0
-"""Seconds after which a cancellation without a second answer is forgotten: its order is not asked
-about any more.
-"""
+"""Seconds after which a cancellation without a second answer is forgotten."""
 
 _SHARE: Final = 100.0
 """A read without an index repeats after this many times its duration."""
@@ -92,9 +90,7 @@ class ObservingShop:
         self._done_since: set[Key] = set()
         self._done_again_at = self._ended_again_at = float("-inf")
         self._ended: dict[str, tuple[Order, float | None]] = {}
-        """The orders that another monitor ended first, each with the time of its end if known
-        (epoch seconds).
-        """
+        """Orders another monitor ended first, each with the time of it if known (epoch seconds)."""
         self._began: float | None = None
         self._log = structlog.get_logger("order_monitor.observe")
 
@@ -104,9 +100,7 @@ class ObservingShop:
         return True
 
     async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
-        """Return the open orders whose end was not observed yet, and those that another monitor
-        ended first.
-        """
+        """Return open orders without an observed end, and those another monitor ended first."""
         await self._read_done()
 
         def give(read: Slice) -> None:
@@ -155,10 +149,7 @@ class ObservingShop:
         return found.again_at
 
     def _open(self, orders: Sequence[Order]) -> list[Order]:
-        """Return the orders whose end was not observed.
-
-        The other monitor's own checks (``last_sync_at``) are ignored.
-        """
+        """Return orders without an observed end, and without the other monitor's checks."""
         return [
             order._replace(last_sync_at=None)
             for order in orders
@@ -181,9 +172,7 @@ class ObservingShop:
         self._done_again_at = began + took * _SHARE
 
     async def _read_ended(self, now: float) -> None:
-        """Load the orders that another monitor ended first, unless that would take more than a
-        hundredth of the time.
-        """
+        """Load orders another monitor ended first, in at most a hundredth of the time."""
         began = self._clock.monotonic()
         if began < self._ended_again_at:
             return

@@ -1,6 +1,4 @@
-"""How orders are watched: the relevant settings in one record, which can be replaced while
-running.
-"""
+"""How orders are watched: the settings for it in one record, replaceable while running."""
 
 from __future__ import annotations
 

@@ -50,10 +50,7 @@ _LOOK: Final = 1.0
 
 
 class RecheckStore(Protocol):
-    """Stores reviews, and knows which orders ended.
-
-    Implemented by `order_monitor.shop.repository.Orders`.
-    """
+    """Stores reviews, and knows which orders ended: `order_monitor.shop.repository.Orders`."""
 
     async def ended(self, within: float) -> list[End]:
         """Return the orders that ended within this many seconds."""
@@ -120,9 +117,8 @@ class Recheck(Observer):
                 )
 
     async def _recall_taken(self, engine: Engine) -> None:
-        """Know the rechecks of the accounts that were taken over from the events alone.
-
-        Those that were due before their holder was last seen have been made there.
+        """Know the rechecks of taken over accounts from the events alone: those due before their
+        holder was last seen have been made there.
         """
         taken, self._taken = self._taken, {}
         known = self._count
@@ -199,10 +195,7 @@ class Recheck(Observer):
 
 
 def _contradiction(outcome: Outcome, answer: Answer) -> str:
-    """Return the kind of review if ``answer`` contradicts how the order ended.
-
-    Empty if it does not.
-    """
+    """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
     match answer:
         case Completed():
             return "" if outcome is Outcome.COMPLETED else "completed_after_failed"

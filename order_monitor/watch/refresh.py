@@ -15,26 +15,17 @@ from order_monitor.watch.discovery import Discovery
 from order_monitor.watch.routing import Directory
 
 AT_A_TIME: Final = 400
-"""How many orders are read again at a time before they are asked about, so that a transaction
-serves fifty checks or more.
-"""
+"""How many orders are read again at a time: a transaction serves fifty checks or more."""
 
 FEWEST: Final = 50
-"""Minimum number of orders per account, even if the account is so slow that they will be stale
-before all are asked about.
-"""
+"""Fewest orders per account, even if some are stale again before they are asked about."""
 
 
 class Refresh:
-    """Reads stale orders again, one batch per account at a time.
-
-    ``accounts`` are those that wait for it.
-    """
+    """Reads stale orders again, in one batch at a time for each of the ``accounts`` that wait."""
 
     def __init__(self, context: Context, directory: Directory, discovery: Discovery) -> None:
-        """Read through ``discovery``, including orders that are due soon and that this process asks
-        about.
-        """
+        """Read through ``discovery``, also what is due soon and asked by this process."""
         self._context = context
         self._directory = directory
         self._discovery = discovery
@@ -79,10 +70,7 @@ class Refresh:
         self.looks.start(self._read((account, *others), batch), f"read {account}")
 
     def _take(self, account: str, batch: list[TrackedOrder], most: int, now: float) -> None:
-        """Add to ``batch`` the due orders of an account that must be read again.
-
-        Its other due orders stay due.
-        """
+        """Add an account's due orders to ``batch`` that must be read again; the others stay due."""
         queue = self._context.queue
         fresh: list[TrackedOrder] = []
         for _ in range(most):

@@ -47,10 +47,7 @@ class ResultHandler:
         self._log = structlog.get_logger("order_monitor.engine")
 
     def remain(self, accounts: Container[str]) -> None:
-        """Drop what was logged about accounts that are gone.
-
-        ``accounts`` are the keys of the remaining ones.
-        """
+        """Drop what was logged of accounts other than these (by key)."""
         self._texts = {key for key in self._texts if key in accounts}
         self._told = {key: at for key, at in self._told.items() if key in accounts}
 
@@ -107,10 +104,7 @@ class ResultHandler:
             )
 
     def _forget(self, result: WriteResult, entry: TrackedOrder | None) -> None:
-        """Clear the stuck and held marks, unless they apply again.
-
-        Also remember whether the database now has the order as understood or as odd.
-        """
+        """Clear stuck and held marks that do not apply again; keep what is noted as odd."""
         if entry is not None and result.marked:
             entry.understood = entry.understood or result.finding.is_told
             entry.note(odd_noted=not result.finding.is_told)
@@ -150,10 +144,7 @@ class ResultHandler:
         )
 
     def _resent(self, entry: TrackedOrder | None, result: WriteResult) -> None:
-        """Read an order again that is not as it was known, and ask about it by its new row.
-
-        In a single pass it has had its turn, and is forgotten.
-        """
+        """Read a changed order again, and ask about its new row; a single pass is done with it."""
         order_id, policy = result.finding.order.id, self._context.policy
         self._state.resent += 1
         self._log.info("order.resent", order_id=order_id)
@@ -235,9 +226,7 @@ class ResultHandler:
         entry.note(stuck=reason)
 
     def _not_known(self, result: WriteResult) -> None:
-        """Log that the provider does not know some orders: one line per account, and not again for
-        a while.
-        """
+        """Log once an hour per account that its provider does not know some orders."""
         account, now = result.finding.account, self._context.clock.monotonic()
         if now - self._told.get(account, float("-inf")) < _DIGEST_EVERY:
             return

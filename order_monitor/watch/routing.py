@@ -1,7 +1,4 @@
-"""Which account is asked about an order.
-
-Kept up to date while running, if accounts come from the shop's database.
-"""
+"""Which account is asked about an order; the shop's accounts are kept up to date."""
 
 from __future__ import annotations
 
@@ -49,18 +46,13 @@ class Directory(Protocol):
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """All accounts that may be asked, by key: the key identifies an account in every process,
-        whatever its current name.
-        """
+        """All accounts that may be asked, by key: the same in every process, whatever its name."""
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
-        """Take over the current accounts of the shop.
-
-        Return clients that are no longer needed, for closing.
-        """
+        """Take over the shop's current accounts; return clients that are to be closed."""
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Give every account a new client; return those that are no longer needed, for closing."""
@@ -103,10 +95,7 @@ class OneAccount(Directory):
         return []
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Ask through a new client.
-
-        One call is allowed at once, so that a corrected password takes effect without delay.
-        """
+        """Ask through a new client, at once: a corrected password takes effect without delay."""
         old = self.account.ask_as(opener(None))
         self.account.gate.retry_now()
         return [old]
@@ -140,9 +129,8 @@ class ShopAccounts(Directory):
         return self._accounts
 
     def account_of(self, order: Order) -> Account | SkipReason:
-        """Return the account that took ``order``, or why no account is asked.
-
-        Another tenant is asked only about an order whose child is in another database.
+        """Return the account that took ``order``, or why no account is asked. Another tenant is
+        asked only about a child in another database.
         """
         if order.integration is not None and order.integration in self._tenants:
             if order.reference_from != ReferenceFrom.CHILD:
@@ -185,9 +173,7 @@ class ShopAccounts(Directory):
         return dropped
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Ask each account through a new client; drop an account whose address must no longer be
-        called.
-        """
+        """Ask each account through a new client; drop one whose address must not be called."""
         self.open_account, self._accounts = opener, None
         old: list[Provider] = []
         for integration_id, known in list(self._known.items()):
@@ -238,9 +224,7 @@ class ShopAccounts(Directory):
         return [old]
 
     def _share_logins(self) -> None:
-        """Let accounts with the same login share one pace: the provider counts the calls of a
-        login, whichever account makes them.
-        """
+        """Let accounts of one login share one pace: the provider counts a login's calls."""
         paces: dict[str, Pace] = {}
         for known in self._known.values():
             account, login = known.account, known.integration.credentials.login()
@@ -276,9 +260,7 @@ def asked_of(directory: Directory, order: Order, now: float) -> Account | SkipRe
 
 
 def names_of(integrations: Iterable[Integration]) -> dict[str, str]:
-    """Return the display name of each account, by id: the shop's own name, with as much of the id
-    as makes it unique.
-    """
+    """Return each account's display name, by id: the shop's own, with as much id as it needs."""
     found = {integration.id: integration for integration in integrations}
     names = {key: label(integration) for key, integration in found.items()}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}

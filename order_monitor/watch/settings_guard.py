@@ -98,9 +98,7 @@ class SettingsGuard:
             self._take(agreement)
 
     def missed(self) -> None:
-        """Record that the database is unavailable. The other daemons cannot reach it either, so for
-        a while none counts as gone.
-        """
+        """Record that the database is away: the others cannot reach it either, so none is gone."""
         self._missed_at = self._clock.monotonic()
 
     async def change(self, own: Mapping[str, str]) -> Sequence[Difference]:
@@ -144,10 +142,7 @@ class SettingsGuard:
                     self._log.debug("settings.waiting", why=str(error))
 
     async def leave(self) -> None:
-        """Let a daemon that starts next see that this one is gone.
-
-        Without the database it finds out later.
-        """
+        """Let the next daemon see that this one is gone; without the database it learns later."""
         if self._was_in_accord:
             try:
                 async with asyncio.timeout(_LEAVING), self._database.transaction() as connection:
@@ -165,15 +160,10 @@ def problem_of(differing: Sequence[Difference]) -> str:
 
 
 class GuardedShop:
-    """The shop, where orders are found and ends are written only while this daemon agrees with the
-    others.
-    """
+    """The shop, read and written only while this daemon agrees with the others."""
 
     def __init__(self, shop: Shop, tables: Orders, settings_guard: SettingsGuard) -> None:
-        """Read and write ``shop`` while ``settings_guard`` allows it.
-
-        Nothing is stored until its ``tables`` are as expected.
-        """
+        """Read and write ``shop`` if ``settings_guard`` allows it and ``tables`` are complete."""
         self._shop = shop
         self._tables = tables
         self._settings_guard = settings_guard

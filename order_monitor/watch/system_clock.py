@@ -14,10 +14,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return an id that is unique to this boot of the machine.
-
-    Empty if the system does not provide one.
-    """
+    """Return an id that is unique to this boot; empty if the system does not provide one."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except (OSError, ValueError):
@@ -32,10 +29,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Return monotonic seconds.
-
-        The time that a machine was suspended counts, if the system can tell.
-        """
+        """Return monotonic seconds, with those of a suspended machine if the system can tell."""
         return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
 
     def boot(self) -> float:

@@ -13,10 +13,7 @@ _Thing = TypeVar("_Thing")
 
 
 async def unhurried(things: Iterable[_Thing]) -> AsyncIterator[_Thing]:
-    """Yield the items one by one, and let other tasks run from time to time.
-
-    ``things`` must not change meanwhile.
-    """
+    """Yield the things, which must not change meanwhile, and let other tasks run at times."""
     for n, thing in enumerate(things, 1):
         if n % TURN == 0:
             await asyncio.sleep(0)

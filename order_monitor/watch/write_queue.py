@@ -33,9 +33,7 @@ _COUNTED: Final = 16
 """Number of recent ends from which that rate is measured."""
 
 UNHURRIED: Final = 0.5
-"""Seconds to wait if no order in the batch has ended, which reduces the load on the shop's
-server.
-"""
+"""Seconds to wait if no order in the batch has ended: less load for the shop's server."""
 
 _LOCKED_PAUSE: Final = 0.5
 _LONGEST_LOCKED: Final = 10.0
@@ -53,9 +51,7 @@ class Recorder(Protocol):
 
 
 class Results(Protocol):
-    """Receives the result of each write; implemented by
-    `order_monitor.watch.result_handler.ResultHandler`.
-    """
+    """Receives each write's result, as `order_monitor.watch.result_handler.ResultHandler` does."""
 
     def take(self, result: WriteResult) -> None:
         """Process one result."""
@@ -91,9 +87,8 @@ class BatchDelay:
         self._hurry.set()
 
     async def gather(self, backlog: Backlog, limit: int) -> None:
-        """Wait for more findings, unless the batch is full or empty, or no more will come.
-
-        A finding that was held up does not wait.
+        """Wait for more findings, unless the batch is full or empty, one was held up, or no more
+        come.
         """
         if backlog.could_grow_to(limit, unhurried=True) and (
             most := self._most(backlog, UNHURRIED)
@@ -129,10 +124,7 @@ class WriteQueue:
         linger: float = LINGER,
         patience: float | None = None,
     ) -> None:
-        """Pass the result of each write to ``results``.
-
-        Give up after ``patience`` seconds without progress, None for never.
-        """
+        """Pass the results to ``results``; give up after ``patience`` seconds, None for never."""
         self._recorder = recorder
         self.results = results
         self._clock = clock
@@ -179,10 +171,7 @@ class WriteQueue:
         return self._patience is not None and self._has_stood(self._patience)
 
     def submit(self, finding: CheckResult) -> None:
-        """Accept a finding.
-
-        A second finding for the same order is refused while the first is pending.
-        """
+        """Accept a finding; a second one for the same order is refused while one is pending."""
         if finding.order.id in self.backlog:
             self._log.error("order.answered_twice", order_id=finding.order.id)
             return
@@ -251,9 +240,7 @@ class WriteQueue:
         return results
 
     def _retrying(self) -> tenacity.AsyncRetrying:
-        """Retry a batch for as long as it takes, while the database is unavailable or the table is
-        not as expected.
-        """
+        """Retry a batch for as long as the database is away or the table is not as expected."""
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_is_for_all),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE),
@@ -269,9 +256,7 @@ class WriteQueue:
             self._log.warning("writes.waiting", pending=len(state.args[0]), why=str(error))
 
     def _refused(self, batch: list[CheckResult], error: RowRejectedError, began: float) -> None:
-        """Halve a refused batch; a single finding that is refused for now waits, longer each
-        time.
-        """
+        """Halve a refused batch; a single finding waits, longer each time."""
         now = self._clock.monotonic()
         self._throttle.refused(len(batch), error, now)
         if len(batch) > 1:

@@ -47,9 +47,7 @@ class Logins:
         return (current, *(login for login in former if login != current))
 
     def accounts_of(self, login: str) -> list[str]:
-        """Return the accounts of a login: those that use it now, and of removed accounts those that
-        used it last.
-        """
+        """Return the accounts that use a login now, and the removed ones that used it last."""
         known = {
             account for account in (*self._current, *self._former) if self.of(account)[0] == login
         }

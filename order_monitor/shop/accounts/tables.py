@@ -1,6 +1,4 @@
-"""The provider accounts in the shop's own tables: which integration took an order, and its
-credentials.
-"""
+"""The provider accounts in the shop's own tables: which one took an order, and its credentials."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ USED: Final = {
     ROUTING: (*(name for names in _ROUTING_COLUMNS.values() for name in names), *_ROUTING_KIND),
     INTEGRATIONS: (*(name for names in _INTEGRATION_COLUMNS.values() for name in names), *_PROXY),
 }
-"""The columns read from each table, in both spellings: not seeing one of them would change the
-program's behaviour.
-"""
+"""The columns read from each table, in both spellings; the program cannot do without any."""
 
 USED_BY_SOME: Final = {INTEGRATIONS: _TOKEN}
 """More columns, without which only client API accounts cannot be asked."""
@@ -128,9 +124,7 @@ class AccountTables:
         return columns, f"{noted} {join}"
 
     def watch_routes_sql(self) -> str:
-        """SQL that records which routes have changed since any process last looked, and when that
-        was seen.
-        """
+        """SQL that records which routes have changed since any process looked, and when."""
         settings = settings_of(self.schema)
         return (
             f"INSERT INTO {settings} AS k (name, value, stored_at) SELECT {_ROUTE_NAME}, r.target, "
@@ -205,10 +199,7 @@ def credentials_of(integrations: Iterable[Integration]) -> dict[str, Credentials
 
 
 def own_sql(orders: Table, alias: str) -> str:
-    """SQL for the account named in an order's own row, NULL if there is none.
-
-    A uuid is returned in lower case, as ids are written.
-    """
+    """SQL for the account in an order's own row, with a uuid in lower case; NULL if none."""
     column = orders.get("provider_id")
     if column is None:
         return "NULL::text"
@@ -222,9 +213,7 @@ def _as_id_sql(text: str) -> str:
 
 
 def _as_id(text: str) -> str:
-    """Return an integration's own id as orders name it: where it stands in a text column a uuid may
-    be in any case.
-    """
+    """Return an integration's own id as orders name it: a uuid in a text may be in any case."""
     return text.lower() if re.fullmatch(_UUID, text, re.IGNORECASE) else text
 
 
@@ -305,9 +294,7 @@ def _child_elsewhere(orders: Table, alias: str, own: str) -> tuple[str, str] | N
 
 
 def dispatch_join(schema: str, orders: Table, alias: str) -> str:
-    """SQL that joins, as ``sent``, the newest recorded dispatch of an order under its current
-    reference.
-    """
+    """SQL that joins, as ``sent``, an order's newest recorded dispatch under its reference."""
     return (
         "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at, "
         "d.first_understood_at IS NOT NULL AS understood, extract(epoch FROM d.first_odd_at)::float8 AS odd_at "

@@ -77,10 +77,7 @@ class DryRun:
         return lines
 
     async def _row(self, connection: Connection) -> tuple[asyncpg.Record, str] | None:
-        """Lock the order of our newest event, or else the first order that is not open.
-
-        None if no such row is free.
-        """
+        """Lock our newest event's order, or else the first that is not open; None if none is free."""
         statements = self._orders.row_writer.statements
         usual = await connection.fetchval("SELECT current_setting('statement_timeout')")
         await connection.execute(f"SET LOCAL statement_timeout = {int(LONGEST_LOOK * 1000)}")
@@ -102,9 +99,7 @@ class DryRun:
         return None
 
     def _writes(self, row: asyncpg.Record) -> Sequence[WriteResult]:
-        """Return each status word as a result for this row, starting from a status that makes it a
-        change.
-        """
+        """Return each status word as a result for this row, from a status that makes it a change."""
         rules, status = self._orders.row_writer.rules, row["status"] or ""
         order = Order(
             row["id"], status, row["sent_at"], (row["reference"] or "").strip(), row["tenant_id"]
@@ -167,10 +162,7 @@ class DryRun:
         row: asyncpg.Record,
         result: WriteResult,
     ) -> RowRejectedError | str:
-        """Write one status word, and roll it back.
-
-        Return the error, or a remark about the write.
-        """
+        """Write one status word and roll it back; return the error, or a remark about it."""
         await connection.execute("SAVEPOINT rehearsal")
         try:
             noticed = await row_writer.rehearse_on(connection, result)

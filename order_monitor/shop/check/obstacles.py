@@ -110,9 +110,7 @@ async def _words(
 async def _refusing(
     connection: Connection, constraint: asyncpg.Record, column: str, word: str
 ) -> str:
-    """Name a constraint that refuses a word; empty if it accepts the word or cannot be
-    evaluated.
-    """
+    """Name a constraint that refuses a word; empty if it takes the word or cannot be evaluated."""
     value = f"$1::text::{constraint['type']}"
     if constraint["kind"] == "c":
         sql = f"SELECT ({constraint['expression']}) FROM (SELECT {value} AS {quoted(column)}) AS v"
@@ -134,9 +132,8 @@ _REFUSING: Final = ("22", "23")
 
 
 async def _is_taken(connection: Connection, sql: str, word: str) -> bool:
-    """Whether a condition holds for a word.
-
-    As in a constraint, a NULL result counts as true; so does a condition that cannot be evaluated.
+    """Whether a condition holds for a word. What is NULL, or cannot be evaluated, counts as true,
+    as in a constraint.
     """
     await connection.execute("SAVEPOINT wall")
     try:

@@ -23,10 +23,7 @@ from order_monitor.shop.writing.row_writer import rehearse
 
 
 class TableCheck:
-    """Examines the database in the settings.
-
-    ``can_work`` is whether orders could be read and written there.
-    """
+    """Examines the database; ``can_work`` tells whether orders could be read and written there."""
 
     def __init__(
         self, database: Database, orders: Orders, migration: Migration, table_config: TableConfig
@@ -133,9 +130,7 @@ class TableCheck:
         return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]
 
     async def _identity(self, table: Table) -> list[CheckLine]:
-        """Report whether two rows may have the same id, and whether any do: then it is unknown
-        which of them an answer is about.
-        """
+        """Report whether rows can have, or have, the same id: an answer could be about either."""
         if table.relation.is_unique:
             return []
         lines, identity = [], table["id"].sql
@@ -216,9 +211,7 @@ def worst(lines: Iterable[CheckLine]) -> str:
 
 
 def _twins(table: Table) -> list[CheckLine]:
-    """Report that orders with the same reference may be missed, because the shop's table is
-    searched for them only through an index.
-    """
+    """Report that orders of one reference may be missed: they are found only through an index."""
     if table.is_reference_indexed or table.relation.is_view:
         return []  # for a view this is reported elsewhere
     name = table["provider_referans"].name

@@ -1,5 +1,5 @@
-"""Hold the words in the table against those in the settings: which are not named, and which end the
-shop itself writes.
+"""Compare the words in the table with the settings: which are unknown, and how the shop ends
+orders.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ def _in_another_case(word: str, words: Iterable[str]) -> str | None:
 
 
 def _other_ends(history: dict[str, int], table_config: TableConfig) -> list[CheckLine]:
-    """Say where the table has ends, and none by the word that is written.
-
-    Who reads the table by its own words would not see an end of ours.
-    """
+    """Say where the table has ends but none by our word: who reads it would not see our ends."""
     lines = []
     for outcome in FINAL:
         own, *others = table_config.rules.words(outcome)

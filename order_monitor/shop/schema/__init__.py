@@ -1,3 +1,1 @@
-"""Which tables and columns exist, how the settings describe them, and which kinds of table are
-supported.
-"""
+"""Which tables and columns exist, how the settings describe them, which tables are supported."""

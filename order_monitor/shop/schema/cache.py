@@ -41,9 +41,7 @@ from order_monitor.shop.writing.pins import Codes
 from order_monitor.shop.writing.row_writer import RowWriter
 
 LOOK_EVERY: Final = 60.0
-"""Seconds until the next look at the catalogue after one that was caused by a doubt and did not
-help.
-"""
+"""Seconds until the next look at the catalogue after a doubt for which one did not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +110,7 @@ class SchemaCache:
         return self.row_writer.table
 
     def doubt(self) -> None:
-        """Look again before the next use, or as soon as that is allowed: the table seems to have
-        changed.
-        """
+        """Look again before the next use, or once allowed: the table seems to have changed."""
         self._is_doubted = True
 
     @asynccontextmanager
@@ -185,10 +181,7 @@ class SchemaCache:
         return self.shop_tables
 
     async def _settle_doubt(self) -> None:
-        """Look again, unless a useless look is less than `LOOK_EVERY` ago.
-
-        In that case the problem found then still applies.
-        """
+        """Look again, or raise what a useless look found less than `LOOK_EVERY` seconds ago."""
         if self._monotonic() - self._looked_in_vain_at >= LOOK_EVERY:
             await self._look_again()
         elif self._problem:
@@ -294,10 +287,7 @@ class SchemaCache:
     async def _logins_of(
         self, connection: Connection, accounts: AccountTables | None, key: bytes
     ) -> Logins:
-        """Return the logins of the accounts.
-
-        If the accounts are the shop's, their logins are recorded each time they are read.
-        """
+        """Return the accounts' logins; those of the shop's accounts are recorded at each read."""
         if self._logins is None:
             self._logins = Logins(self.table_config.schema, key)
         known: Mapping[str, Credentials] = {}

@@ -65,9 +65,7 @@ SELECT DISTINCT ON (f.attnum) f.attname::text AS column_name, b.depth > 0 AS is_
   FROM found f JOIN based b ON b.attnum = f.attnum JOIN pg_catalog.pg_type t ON t.oid = b.type
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace ORDER BY f.attnum, b.depth DESC
 """
-"""A domain counts as its base type.
-
-In ``tgtype`` 80 is an INSTEAD OF trigger (64) for UPDATE (16).
+"""A domain counts as its base type. In ``tgtype`` 80 is an INSTEAD OF trigger (64) for UPDATE (16).
 """
 
 IS_TABLE_SQL: Final = """
@@ -96,9 +94,8 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as the catalogue describes it.
-
-    ``width`` is in characters, None for no limit; ``is_written`` tells whether it can be written.
+    """A column as in the catalogue. ``width`` is in characters, None for no limit; ``is_written``:
+    it can be written.
     """
 
     name: str
@@ -229,10 +226,7 @@ def _read(written: str, zone: str) -> str:
 
 
 async def columns_of(connection: Connection, schema: str, table: str) -> dict[str, Column]:
-    """Return every column of a table by name.
-
-    Empty if the table does not exist, or this role cannot see it.
-    """
+    """Return all columns of a table by name; none if it does not exist or is hidden from us."""
     return {
         row["column_name"]: _column(row)
         for row in await connection.fetch(COLUMNS_SQL, schema, table)

@@ -42,9 +42,7 @@ SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON 
 
 @dataclass(frozen=True, slots=True)
 class IndexPlace:
-    """A partition, and the index of the whole table to which its own index will be attached: each
-    as (schema, name).
-    """
+    """A partition, and the whole table's index that its own is attached to: (schema, name) each."""
 
     part: tuple[str, str]
     root: tuple[str, str]
@@ -80,9 +78,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """One index: on ``column``, for the rows that match ``condition``.
-
-    Its name depends on both, so that a changed condition gets a new index.
+    """One index on ``column``, where ``condition``. Its name depends on both: a change makes a new
+    one.
     """
 
     table: Table
@@ -142,10 +139,7 @@ class IndexPlan:
 
 
 async def is_there(connection: Connection, change: Change) -> bool:
-    """Whether the index of ``change`` exists and is valid.
-
-    A parent's only has to exist, because its partitions' indexes are what counts.
-    """
+    """Whether the index of ``change`` is there and valid; a parent's need not be valid."""
     if change.place is not None and await connection.fetchval(
         _COVERED, *change.place.root, *change.place.part
     ):
@@ -176,10 +170,7 @@ async def stale(connection: Connection, table: Table, needed: list[Change]) -> l
 
 
 def drop_of(change: Change) -> str:
-    """SQL that drops an index.
-
-    On a partitioned table it drops the partitions' indexes too, and cannot run CONCURRENTLY.
-    """
+    """SQL that drops an index; with its partitions' indexes it cannot run CONCURRENTLY."""
     assert change.index is not None
     how = "" if change.is_quick else "CONCURRENTLY "
     return f"DROP INDEX {how}IF EXISTS {quoted(change.schema)}.{quoted(change.index)}"

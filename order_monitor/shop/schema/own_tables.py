@@ -58,9 +58,7 @@ SELECT n.name, c.oid IS NOT NULL AS is_there, quote_ident(current_user) AS role,
 
 
 async def lacking(connection: Connection, schema: str) -> list[str]:
-    """Return which of our tables are missing or out of date, and which rights on them are missing,
-    each with what to do about it.
-    """
+    """Return which of our tables and of the rights on them are missing, and what to do."""
     rows = await _standing(connection, schema, NEEDED)
     missing = [row["name"] for row in rows if not row["is_there"] or _is_old(row)]
     problems = [
@@ -76,17 +74,12 @@ async def lacking(connection: Connection, schema: str) -> list[str]:
 async def grants_on_own(
     connection: Connection, schema: str, needed: Mapping[str, Sequence[str]] = NEEDED
 ) -> list[str]:
-    """Return the GRANT statements for rights on our tables that this role lacks.
-
-    A table that does not exist needs none.
-    """
+    """Return the GRANTs that this role lacks on those of our tables that exist."""
     return _grants(schema, await _standing(connection, schema, needed))
 
 
 async def grants_to_come(connection: Connection, schema: str, names: Iterable[str]) -> list[str]:
-    """Return the GRANT statements that this role will need on our tables that another role is about
-    to create.
-    """
+    """Return the GRANTs that this role will need on tables that another role is to create."""
     role = await connection.fetchval("SELECT quote_ident(current_user)")
     made = [name for name in names if name in NEEDED]
     return [

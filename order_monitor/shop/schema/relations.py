@@ -1,6 +1,4 @@
-"""What kind of relation the orders table is: plain, partitioned, inherited, a view, or one that
-cannot be written.
-"""
+"""What the orders table is: plain, partitioned, inherited, a view, or one that cannot be written."""
 
 from __future__ import annotations
 
@@ -69,10 +67,7 @@ _UNLOCKABLE: Final = ("0A000", "42809")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A partition, or with ``is_partition`` false a table that inherits.
-
-    Either may have parts of its own.
-    """
+    """A partition or else a table that inherits; either may have parts of its own."""
 
     schema: str
     name: str

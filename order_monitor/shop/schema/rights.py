@@ -53,10 +53,7 @@ class Rights:
 
     @property
     def sql(self) -> str:
-        """The SQL to paste, empty if no needed right is missing.
-
-        It includes the optional ones.
-        """
+        """The SQL to paste, with the optional rights; empty if no needed one is missing."""
         return as_script((*self.needed, *self.further)) if self.needed else ""
 
 

@@ -1,7 +1,4 @@
-"""Find the orders table and match its columns.
-
-Every mismatch is reported in words before anything is changed.
-"""
+"""Find the orders table and match its columns; say each mismatch before anything is changed."""
 
 from __future__ import annotations
 
@@ -127,19 +124,14 @@ async def find_table(
 
 
 async def is_led_by_index(connection: Connection, schema: str, table: str, column: str) -> bool:
-    """Whether an index leads with a column, so that its values are found without reading the whole
-    table.
-    """
+    """Whether an index leads with a column, so that its values are found without a full read."""
     return bool(await connection.fetchval(_INDEXED, schema, table, column))
 
 
 async def _readable(
     connection: Connection, schema: str, table: str, found: Mapping[str, Column]
 ) -> tuple[str, ...]:
-    """Return the readable columns with what the shop knows about an order.
-
-    Without columns that may hold a PIN.
-    """
+    """Return the columns with what the shop knows of an order, save those that may hold a PIN."""
     rows = await connection.fetch(_READABLE, schema, table)
     told = {found[name].name for name in _TOLD if name in found}
     return tuple(row[0] for row in rows if row[0] not in told and "note" not in row[0].lower())
@@ -288,10 +280,7 @@ def _plain(name: str) -> str:
 
 
 def _unwritable(logical: str, column: Column) -> str:
-    """Return why a column cannot be used; empty if it can.
-
-    An optional column is then left out; a required one is an error.
-    """
+    """Return why a column cannot be used, else nothing. An optional one is then left out."""
     if logical in WRITTEN and not column.is_written:
         return "is generated or computed, and cannot be written: make it a plain column"
     allowed = _TYPES.get(logical)

@@ -94,19 +94,14 @@ class TableConfig:
 
 
 def is_open(table: Table, table_config: TableConfig) -> str:
-    """SQL condition for an open order: exactly the partial index's condition, otherwise PostgreSQL
-    would not use the index.
-    """
+    """SQL condition for an open order: the partial index's own, or PostgreSQL would not use it."""
     return (
         f"{table['external_status'].compared} IN ({literals(open_statuses(table, table_config))})"
     )
 
 
 def is_unknown(table: Table, table_config: TableConfig) -> str | None:
-    """SQL condition for an order whose status is neither open nor known.
-
-    None if the column's type makes that impossible.
-    """
+    """SQL condition for a status neither open nor known; None if the type makes it impossible."""
     column = table["external_status"]
     if not column.labels:
         return f"{column.sql} NOT IN ({literals((*table_config.open, *table_config.known))})"
@@ -117,10 +112,7 @@ def is_unknown(table: Table, table_config: TableConfig) -> str | None:
 
 
 def is_settled(table: Table, table_config: TableConfig, alias: str) -> str:
-    """SQL for whether the shop's own status says that an order is over.
-
-    Compared as text, ignoring case.
-    """
+    """SQL for whether the shop's own status, in any case, says that an order is over."""
     column = table.get("shop_status")
     if column is None or not table_config.settled:
         return "false"

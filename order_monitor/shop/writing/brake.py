@@ -36,9 +36,7 @@ SHOWN: Final = 10_000
 _MARK: Final = "brake"
 _RECENT: Final = 20_000
 _USUAL: Final = 200_000
-"""How many of the newest events are examined, for the last minutes and for the days before: there
-may be ten million.
-"""
+"""How many of the newest events are examined: the last minutes, and the days before."""
 
 _HELD: Final = "more were cancelled or given up at once than this account's usual share"
 _CANDIDATES: Final = 4
@@ -49,10 +47,7 @@ _GOOD: Final = tuple(outcome for outcome in FINAL if not outcome.is_refund)
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An order whose end is held ``since`` then (epoch seconds).
-
-    ``is_released``: a person has released it.
-    """
+    """An order whose end is held ``since`` then (epoch seconds), if no person released it."""
 
     order_id: str
     account: str
@@ -141,10 +136,7 @@ class Brake:
         completed: int,
         found_at: Mapping[str, float],
     ) -> set[str]:
-        """Return those of a login's ``ends`` that are held.
-
-        ``completed`` is the number of orders completed in the same batch.
-        """
+        """Return the held ones of a login's ``ends``; ``completed`` counts the batch's others."""
         accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})
         evidence = (await self.evidence(connection)).get(login, Evidence())
         since = await self._since(connection, [r.finding.order.id for r in ends])
@@ -215,9 +207,7 @@ class Brake:
     async def _count(
         self, connection: Connection, accounts: Sequence[str], after: float, until: float, most: int
     ) -> Ends:
-        """Count orders ended by an answer or by their age between two times (epoch seconds), among
-        the newest events.
-        """
+        """Count orders ended by an answer or their age between two times (epoch seconds)."""
         row = await connection.fetchrow(
             f"SELECT count(*) FILTER (WHERE e.outcome IN ({literals(_GOOD)})) AS completed, "
             f"count(*) FILTER (WHERE e.outcome IN ({literals(_REFUNDS)})) AS failed "
@@ -292,9 +282,7 @@ class Brake:
         return found
 
     async def controls(self, connection: Connection, login: str) -> list[Control]:
-        """Return orders that a login completed in the last day, newest first: enough to ask about,
-        with some in reserve.
-        """
+        """Return orders that a login completed in the last day, newest first, some in reserve."""
         rows = await connection.fetch(
             "SELECT e.order_id::text AS id, e.account, e.reference "
             f"FROM (SELECT * FROM {events_of(self.table.schema)} ORDER BY id DESC LIMIT {_USUAL}) e "
@@ -309,10 +297,7 @@ class Brake:
 
 
 def is_end(result: WriteResult, *, refund: bool | None = None) -> bool:
-    """Whether a result ends an open order by the program's own decision.
-
-    With ``refund``, also whether the end is a refund (True) or not (False).
-    """
+    """Whether a result ends an open order by our own decision and, if given, is a ``refund``."""
     finding, write = result.finding, result.write
     if write is None or not write.final or finding.by_person or finding.order.awaits_pin:
         return False

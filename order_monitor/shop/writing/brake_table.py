@@ -1,7 +1,4 @@
-"""What decides whether held ends are released: read and stored for all processes.
-
-Includes release by a person.
-"""
+"""What decides whether held ends are released, for all processes; and release by a person."""
 
 from __future__ import annotations
 
@@ -36,9 +33,7 @@ class BrakeTable:
         self._schema_cache = schema_cache
 
     async def understood(self, seen: Mapping[str, float]) -> None:
-        """Record for accounts with held ends when an order was understood as waiting or completed
-        (epoch seconds).
-        """
+        """Record when accounts with held ends last had an order understood (epoch seconds)."""
         brake = (await self._schema_cache.complete()).row_writer.brake
         if not brake.is_on:
             return
@@ -79,10 +74,7 @@ class BrakeTable:
             return await shop_tables.row_writer.brake.held(connection)
 
     async def release(self, account: str, by: str) -> Mapping[str, int]:
-        """Release what is held for the login of ``account``.
-
-        Return the number of orders per account.
-        """
+        """Release what is held for an account's login; return how many orders per account."""
         async with self._schema_cache.opened() as (shop_tables, connection):
             brake = shop_tables.row_writer.brake
             login = brake.login_of(account)
@@ -100,9 +92,7 @@ class BrakeTable:
     async def about(
         self, connection: Connection, account: str, since: float, now: float
     ) -> list[str]:
-        """Return what an order of ``account``, held ``since`` then, still lacks to be believed
-        (epoch seconds).
-        """
+        """Return what an order held ``since`` then (epoch seconds) lacks to be believed."""
         brake = self._schema_cache.row_writer.brake
         evidence = (await brake.evidence(connection)).get(brake.login_of(account), Evidence())
         return evidence.lacks(since, now, brake.rules.brake_hold)

@@ -162,9 +162,7 @@ def answer_of(
 def _completed(
     pin: Pin | NoPin, message: str, texts: Iterable[str], *, had_pin: bool
 ) -> Completed | Garbled:
-    """Return a completed child's answer; ``texts`` are all its texts, ``had_pin`` is whether its
-    event had a PIN.
-    """
+    """Return a completed child's answer; ``had_pin`` tells whether its event had a PIN."""
     if isinstance(pin, Pin):
         return Completed(pin, without_codes(pin.masked(message)))
     if had_pin:
@@ -257,9 +255,7 @@ class _Sql:
         )
 
     def late(self) -> str | None:
-        """SQL for the orders that ended with their child and lack a PIN, while the child has
-        ended.
-        """
+        """SQL for orders that ended with their child, without a PIN, while the child has ended."""
         internal = self._internal()
         if internal is None:
             return None

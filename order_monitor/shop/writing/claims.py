@@ -1,6 +1,4 @@
-"""Take over claims from our events, for codes given out before claims existed or by a version
-without them.
-"""
+"""Take over claims from our events, for codes given out before there were claims."""
 
 from __future__ import annotations
 
@@ -21,10 +19,7 @@ _SLICE: Final = 10_000
 
 
 class Claims:
-    """Takes over codes that are older than the table of codes.
-
-    Processes a slice of the events at a time, by their primary key.
-    """
+    """Takes over codes older than the table of codes, a slice of events at a time."""
 
     def __init__(self, schema_cache: SchemaCache) -> None:
         """Work on the tables that ``schema_cache`` knows."""
@@ -69,9 +64,7 @@ class Claims:
         return None if digest is None else Claim(row["id"], row["root"], logins, digest)
 
     def sql(self) -> str:
-        """SQL for the orders that got PINs in the events from ``$1`` to ``$2``, each once, with its
-        account.
-        """
+        """SQL for orders, with accounts, that got PINs in the events from ``$1`` to ``$2``."""
         table, accounts = self._schema_cache.table, self._schema_cache.shop_tables.accounts
         route, join = (
             accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")

@@ -25,8 +25,7 @@ from order_monitor.shop.schema.table_config import (
 )
 
 TOUCHED: Final = 5
-"""Number of times the shop may change the ``sent_at`` of one dispatch before its age counts from
-when it was found.
+"""How often the shop may change one dispatch's ``sent_at`` before its age counts from its finding.
 """
 
 _SEPARATOR: Final = "\x1f"
@@ -52,10 +51,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Another order with the same reference.
-
-    ``sent_at`` is epoch seconds; ``root`` is the first order of its chain.
-    """
+    """Another order with the same reference, ``root`` its chain's first; times are epoch seconds."""
 
     id: str
     is_open: bool
@@ -75,10 +71,7 @@ class Dispatches:
         self._table = dispatches_of(table_config.schema)
 
     async def note(self, connection: Connection, orders: Sequence[Order]) -> list[str]:
-        """Record dispatches that are about to be asked about.
-
-        Return the orders whose time has now been changed `TOUCHED` times.
-        """
+        """Record dispatches before they are asked about; return orders now `TOUCHED` so often."""
         rows = [
             (o.id, account_of(o), o.reference.strip(), o.sent_at, self._logins.of(account_of(o))[0])
             for o in orders
@@ -128,10 +121,7 @@ class Dispatches:
     async def standing(
         self, connection: Connection, orders: Sequence[tuple[str, str, str]]
     ) -> dict[str, Standing]:
-        """Return what is recorded about dispatches, each given as (order, account, reference).
-
-        A dispatch without a record is not in the result.
-        """
+        """Return what is recorded of dispatches, each (order, account, reference), if anything."""
         logins = [_SEPARATOR.join(self._logins.of(account)) for _, account, _ in orders]
         rows = await connection.fetch(
             "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)::float8 AS found_at, d.touched, "
@@ -158,9 +148,7 @@ class Dispatches:
     async def mark(
         self, connection: Connection, findings: Sequence[tuple[CheckResult, bool]]
     ) -> None:
-        """Record since when answers about dispatches are understood or, where the flag is True,
-        since when they are not.
-        """
+        """Record since when answers are understood or, where the flag is set, are not."""
         rows = [
             (
                 f.order.id,
@@ -182,10 +170,7 @@ class Dispatches:
         )
 
     async def twins(self, connection: Connection, reference: str, ids: Sequence[str]) -> list[Twin]:
-        """Return the state of other orders with the same reference.
-
-        An order whose row is deleted has ended.
-        """
+        """Return the state of a reference's other orders; one whose row is deleted has ended."""
         t = self._orders
         rows = await connection.fetch(
             f"SELECT u.id, o.{t['id'].sql} IS NOT NULL AND o.{t['external_status'].compared} "
@@ -222,9 +207,7 @@ def account_of(order: Order) -> str:
 
 
 def root_sql(table: Table, alias: str) -> str:
-    """SQL for the first order of an order's chain, or its own id if it is in none: orders of one
-    chain count as one owner.
-    """
+    """SQL for the first order of an order's chain, or its own id: a chain counts as one owner."""
     own = f"{alias}.{table['id'].sql}::text"
     root = table.get("root_order_id")
     return own if root is None else f"COALESCE({alias}.{root.sql}::text, {own})"

@@ -71,9 +71,7 @@ def is_posted(schema: str) -> str:
 
 
 def is_withdrawn(schema: str, event: str) -> str:
-    """SQL condition that an event was withdrawn: the next event of its order is a reopening, and it
-    is marked as a repeat.
-    """
+    """SQL condition that an event was withdrawn: a repeat, and next to it is a reopening."""
     events = events_of(schema)
     return (
         f"{event}.repeat AND COALESCE((SELECT n.outcome = 'reopened' FROM {events} n WHERE n.order_id = {event}.order_id "

@@ -1,6 +1,4 @@
-"""Orders that are open for a long time: each gets an event about that, once a dispatch. It moves no
-money.
-"""
+"""Orders that are open for long: each dispatch gets one event about that, which moves no money."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ class LateTable:
             return [row["id"] for row in await connection.fetch(self._sql(), after)]
 
     def _sql(self) -> str:
-        """SQL for the whole statement: the rows are locked and read again, so that none of the
-        orders ends before its event.
-        """
+        """SQL that locks the rows and reads them again: none of them ends before its event."""
         cache = self._schema_cache
         t, config = cache.table, cache.table_config
         events, order = events_of(config.schema), f"o.{t['id'].sql}"

@@ -33,8 +33,7 @@ ENOUGH: Final = 20
 """Number of different orders for which the column must have refused the word."""
 
 WORD_REFUSED: Final = "statuses.processing is not taken by its column"
-"""How the detail of a review begins that was opened only because of the word: no PIN and no end was
-read.
+"""How a review's detail begins that was opened only because of the word, without a PIN or an end.
 """
 
 PROCESSING: Final = "processing_refused"
@@ -45,9 +44,7 @@ never see enough refusals on its own.
 QUEUE_FULL: Final = "54000"
 
 HINT_CODES: Final = (QUEUE_FULL, "42501", "42883")
-"""Refusals that a notification may cause: a full queue, no right to notify, a function that
-replaces pg_notify.
-"""
+"""Refusals by a notification: a full queue, no right, a function that replaces pg_notify."""
 
 
 def _now() -> float:
@@ -152,9 +149,7 @@ class ProcessingWord:
             await self._taken()
 
     async def _taken(self) -> None:
-        """The column accepts the word: forget all refusals. Other processes notice it at their own
-        next try.
-        """
+        """The column takes the word: forget the refusals. Other processes find out by a try."""
         if self.is_left_out:
             self._log.info(
                 "processing.written_again", status=self._schema_cache.row_writer.rules.processing
@@ -221,9 +216,7 @@ class ProcessingWord:
                 self._reviewed.clear()
 
     async def settled(self, connection: Connection, results: Iterable[WriteResult]) -> None:
-        """Close reviews opened only because of the word, for orders that are written after all, in
-        the same transaction.
-        """
+        """Close reviews opened only because of the word, where the order is written now."""
         written = [
             r.finding.order.id
             for r in results
@@ -236,9 +229,7 @@ class ProcessingWord:
             )
 
     async def committed(self, results: Iterable[WriteResult]) -> None:
-        """Record what was written: if the column accepted the word, the column was not the cause of
-        earlier refusals.
-        """
+        """Record what was written: a column that takes the word was not the cause before."""
         word = self._schema_cache.row_writer.rules.processing
         for result in results:
             if result.fate in (WriteStatus.WRITTEN, WriteStatus.UNCHANGED):
@@ -250,10 +241,7 @@ class ProcessingWord:
                 await self._taken()
 
     async def _tried(self, order: Order, lock_wait: float, *, own: bool = False) -> bool | None:
-        """Try the word, or the order's ``own`` status, on its row alone, and roll back.
-
-        Return None if the try shows nothing.
-        """
+        """Try the word, or the order's ``own`` status, and roll back; None: it shows nothing."""
         statements, word = (
             self._schema_cache.row_writer.statements,
             self._schema_cache.row_writer.rules.processing,
@@ -275,9 +263,7 @@ class ProcessingWord:
 async def mend_worded(
     reviews: Reviews, connection: Connection, table: Table, order_ids: list[str]
 ) -> None:
-    """Close the reviews of some orders that were opened only because the column refused the word
-    for waiting.
-    """
+    """Close the reviews of some orders that were opened only because the word was refused."""
     await reviews.mend_worded(
         connection, table, order_ids, str(StuckReason.REJECTED_BY_DATABASE), WORD_REFUSED
     )

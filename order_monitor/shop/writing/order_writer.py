@@ -35,8 +35,7 @@ from order_monitor.shop.writing.left_out import (
 from order_monitor.shop.writing.row_writer import RowWriter, rehearse
 
 PASSING_TRIES: Final = 10
-"""How often one order's write is put off for a temporary obstacle before a person is informed:
-about two minutes.
+"""How often one write is put off for a temporary obstacle before a person is informed: two minutes.
 """
 
 _SERVERS_OWN: Final = ("08", "25", "53", "57", "58", "F0", "XX")
@@ -162,9 +161,7 @@ class OrderWriter:
         await self._word.settled(connection, results)
 
     def _is_known_again(self, result: WriteResult) -> bool:
-        """Whether an order that the provider did not know, or that may have been unknown, is
-        understood now.
-        """
+        """Whether an order that the provider did not know, or may not have, is understood now."""
         finding = result.finding
         is_first = (
             not finding.order.understood and finding.age >= self._row_writer.rules.give_up_after
@@ -172,9 +169,7 @@ class OrderWriter:
         return finding.is_told and (finding.is_odd_noted or is_first)
 
     async def _confirm(self, connection: Connection, results: list[WriteResult]) -> None:
-        """Close the review about a PIN that was read for another dispatch, if this dispatch brought
-        the same PIN.
-        """
+        """Close the review about another dispatch's PIN, if this dispatch brought the same."""
         digests = {r.finding.order.id: r.code for r in results if r.code is not None}
         if digests and (same := await self._row_writer.codes.brought(connection, digests)):
             reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
@@ -247,9 +242,7 @@ class OrderWriter:
     async def _write(
         self, findings: Sequence[CheckResult], lock_wait: float, *, with_notes: bool = True
     ) -> list[WriteResult]:
-        """Write; retry without a notification what is refused with one. A listener still finds the
-        event.
-        """
+        """Write; if refused, retry without a notification: a listener still finds the event."""
         row_writer = self._row_writer
         try:
             results = await self._write_by(row_writer, findings, lock_wait, with_notes=with_notes)
@@ -268,9 +261,7 @@ class OrderWriter:
         return results
 
     async def _read_off_queue(self) -> None:
-        """Make the server update its listeners' read positions: nothing else frees space in a full
-        notification queue.
-        """
+        """Make the server update listeners' read positions, which alone frees a full queue."""
         with suppress(ShopError):
             async with self._database.transaction() as connection:
                 await connection.fetchval("SELECT pg_notification_queue_usage()")
@@ -311,9 +302,7 @@ _SETTLED_BY_A_PIN: Final = (
     | PIN_KINDS
     | {StuckReason.TWO_ANSWERS, StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER}
 )
-"""Reviews that are settled once their order has its PIN: a PIN may have been read, and any other
-end would lose it.
-"""
+"""Reviews that are settled once their order has its PIN; any other end could lose one."""
 
 
 def _settled_by(result: WriteResult) -> frozenset[str]:

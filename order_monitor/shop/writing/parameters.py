@@ -1,6 +1,4 @@
-"""What a change of an order hands to its statement: one table of name, type and value, from which
-the SQL takes its arrays and each order its record.
-"""
+"""What a change of an order hands to its statement: one table of name, type and value."""
 
 from __future__ import annotations
 
@@ -18,10 +16,7 @@ _INT4_MAX: Final = 2**31 - 1
 
 
 class Change(NamedTuple):
-    """A ``write`` to an order whose locked row had the status ``was``.
-
-    ``author`` stands next to what is added to the order's history.
-    """
+    """A ``write`` to an order at the status ``was``; ``author`` signs its history's entry."""
 
     finding: CheckResult
     write: Write

@@ -24,9 +24,7 @@ WORDS_APART: Final = "\x1f"
 """Separates the columns of an order's row."""
 
 TEXT_AFTER: Final = 3
-"""Number of orders of a login that must have brought the same words with the same code before that
-counts as a text, not a code.
-"""
+"""How many orders of a login must bring the same words and code to make it a text, not a code."""
 
 SHARED: Final = "shared codes "
 """Prefix of the marks for packages whose orders share their codes."""
@@ -61,10 +59,7 @@ class Codes:
         self._table = f"{quoted(schema)}.{quoted(PINS)}"
 
     def digest(self, pin: Pin, own: str) -> bytes | None:
-        """Return the digest of a PIN's code, None if the PIN contains no code.
-
-        ``own`` is the text of the row's other columns.
-        """
+        """Return the digest of a PIN's code, if any; ``own`` is the row's other text."""
         code = guarded_code(pin.reveal(), own.split(WORDS_APART))
         if code is None:
             return None
@@ -90,10 +85,7 @@ class Codes:
         return len({row["id"] for row in rows})
 
     async def claim(self, connection: Connection, claims: Sequence[Claim]) -> dict[str, str]:
-        """Claim codes for their orders.
-
-        Return the orders whose code belongs to another order, each with that order.
-        """
+        """Claim codes for their orders; return orders whose code is another's, with that one."""
         if not claims:
             return {}
         await self.take_over(connection, claims)
@@ -156,9 +148,7 @@ class Codes:
         return {row["id"] for row in rows}
 
     async def brought(self, connection: Connection, digests: Mapping[str, bytes]) -> set[str]:
-        """Return the orders that had their code before, from the answer for another dispatch of
-        theirs, and had no other code.
-        """
+        """Return the orders that had this code, and no other, from another dispatch of theirs."""
         cast = self._orders["id"].cast
         rows = await connection.fetch(
             f"SELECT DISTINCT u.id FROM unnest($1::text[], $2::bytea[]) AS u(id, digest) JOIN {self._table} p "

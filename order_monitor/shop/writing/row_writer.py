@@ -87,10 +87,7 @@ class RowWriter:
         return self.table_config.record_sync and self.table.get("last_sync_at") is not None
 
     def leaves_alone(self, sent_at: float | None) -> bool:
-        """Whether an order sent at that time (epoch seconds), according to its row, is left alone.
-
-        A value that is not a real date is reported separately.
-        """
+        """Whether an order sent then (epoch seconds) is left alone; an impossible date is not."""
         return sent_at is not None and OLDEST_SENT_AT <= sent_at < self.ignored_before
 
     @property
@@ -211,10 +208,7 @@ class RowWriter:
     async def _ended_without_pin(
         self, connection: Connection, findings: Sequence[CheckResult], span: str
     ) -> dict[str, asyncpg.Record]:
-        """Lock the orders that ended as completed and lack the PIN that was read.
-
-        An end by a person is left to people.
-        """
+        """Lock orders that ended as completed, not by a person, without the PIN that was read."""
         if not findings:
             return {}
         words = self.rules.words(Outcome.COMPLETED)
@@ -270,8 +264,8 @@ class RowWriter:
         *,
         with_notes: bool,
     ) -> list[WriteResult]:
-        """Return what is to be written of answers, by their orders' locked ``rows`` and those that
-        have ``ended`` without the PIN that came.
+        """Return what is to be written, by the locked ``rows`` and those that ``ended`` without
+        PIN.
         """
         results, standing = await self._decided(
             connection, findings, rows, ended, with_notes=with_notes, confirmed=False
@@ -306,9 +300,8 @@ class RowWriter:
         with_notes: bool,
         confirmed: bool,
     ) -> tuple[list[WriteResult], dict[str, Standing]]:
-        """Return what the rows and the dispatches say, and what is noted of the latter.
-
-        With ``confirmed`` a cancellation needs no second answer.
+        """Return what rows and dispatches say, and what is noted of the latter. With ``confirmed``
+        a cancellation needs no second answer.
         """
         pairs = [(findings[i], row, i in ended) for i, row in (*rows.items(), *ended.items())]
         noted = [
@@ -336,9 +329,7 @@ class RowWriter:
         return await self._without_paused(connection, results, ended), standing
 
     def may_end(self, finding: CheckResult) -> bool:
-        """Whether an answer may end its order or bring its PIN, so that the record of its dispatch
-        is needed.
-        """
+        """Whether an answer may end its order or bring its PIN: its dispatch is then needed."""
         if finding.by_person or finding.child is not None:
             return False
         is_waiting = isinstance(finding.answer, Waiting) and finding.age < self.rules.give_up_after
@@ -360,9 +351,7 @@ class RowWriter:
     async def _held_before(
         self, connection: Connection, pairs: Sequence[tuple[CheckResult, LockedRow, bool]]
     ) -> float:
-        """Return the time before which sent orders are not ended by their age, if that matters here
-        (epoch seconds).
-        """
+        """Return the time (epoch seconds) from which sent orders may be ended by their age."""
         ages = [
             f.age_since(row["sent_at"])
             for f, row, _ in pairs
@@ -448,9 +437,7 @@ class RowWriter:
                 )
 
     def _is_other_dispatch(self, finding: CheckResult, row: LockedRow) -> bool:
-        """Whether the shop has sent the order under another reference, or to another account, since
-        it was asked about.
-        """
+        """Whether the shop has since sent the order anew: another reference, or another account."""
         if (row["reference"] or "").strip() != finding.order.reference.strip():
             return True
         is_shops = self.table_config.accounts_from_shop and not finding.by_person
@@ -482,9 +469,7 @@ class RowWriter:
         standing: Mapping[str, Standing],
         rows: Mapping[str, LockedRow],
     ) -> list[WriteResult]:
-        """Hold back an end if another order has the same reference: it is unknown which of them the
-        provider means.
-        """
+        """Hold back an end if another order has its reference: which is meant is unknown."""
         held: list[WriteResult] = []
         for result in results:
             noted = standing.get(result.finding.order.id)
@@ -506,9 +491,7 @@ class RowWriter:
         return held
 
     def _is_settled(self, sent_at: float | None, twin: Twin) -> bool:
-        """Whether an order is believed although an older one has its reference, because the
-        provider reuses references, according to the settings.
-        """
+        """Whether the settings let the newest order of a reused reference be believed."""
         if self.table_config.reference_reuse != "newest" or twin.meant or sent_at is None:
             return False
         is_older = twin.sent_at is None or twin.sent_at < sent_at
@@ -607,9 +590,7 @@ class RowWriter:
         return [_kept_back(r, owners.get(r.finding.order.id)) for r in results]
 
     def _shares(self, finding: CheckResult) -> bool:
-        """Whether the order may have the same code as another: by the settings, by its package's
-        mark, or by a person's decision.
-        """
+        """Whether the order may have another's code: by settings, package mark, or a person."""
         is_marked = package_mark(finding.order) in self.shared
         return not self.table_config.unique_pins or is_marked or finding.same_as == ANY_ORDER
 
@@ -738,9 +719,7 @@ class RowWriter:
         )
 
     async def marked(self, connection: Connection, results: list[WriteResult]) -> list[WriteResult]:
-        """Note of orders that stay open whether their answers are understood, where that has
-        changed.
-        """
+        """Note of open orders whether their answers are understood, where that has changed."""
         is_odd = {r.finding.order.id: odd for r in results if (odd := _mark_of(r)) is not None}
         if not is_odd:
             return results
@@ -780,10 +759,7 @@ class RowWriter:
 
 
 def _mark_of(result: WriteResult) -> bool | None:
-    """Return whether to mark a dispatch as odd (True) or as understood (False).
-
-    None if nothing has to be marked.
-    """
+    """Return whether to mark a dispatch as odd or, if False, as understood; None: neither."""
     finding = result.finding
     if finding.by_person or finding.order.awaits_pin or result.fate is WriteStatus.RESENT:
         return None
@@ -821,9 +797,7 @@ def package_mark(order: Order) -> str:
 
 
 def by_node(table: Table, findings: Sequence[CheckResult]) -> Iterable[Sequence[CheckResult]]:
-    """Group results by what one statement may lock: if Citus has distributed the table, only rows
-    that are certainly on one node.
-    """
+    """Group results by what one statement may lock: with Citus, rows surely on one node."""
     key = table.relation.distributed_by
     if key is None:
         return [findings]
@@ -897,10 +871,7 @@ def _settled(finding: CheckResult, status: str) -> WriteResult:
 
 
 def _twice(result: WriteResult, sent_at: float | None, twins: Sequence[Twin]) -> WriteResult:
-    """Hold back an order whose reference another order has too.
-
-    One review for all of them, about the newest open one.
-    """
+    """Hold back an order whose reference others have; one review, on the newest open one."""
     order = result.finding.order
     others = [(twin.sent_at or 0.0, twin.id) for twin in twins if twin.is_open]
     newest = max([(sent_at or 0.0, order.id), *others])[1]

@@ -1,7 +1,4 @@
-"""SQL for the assignments of an order's update, for the columns that exist.
-
-The new values are in a row called ``u``.
-"""
+"""SQL for the assignments of an order's update; the new values are in a row called ``u``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""The statements that write the orders table: lock, update with its event, record a check.
-
-Their text depends on the columns.
+"""The statements that write the orders table as it was found: lock, update with event, record a
+check.
 """
 
 from __future__ import annotations
@@ -77,17 +76,11 @@ class Statements:
         return span
 
     def node(self, span: str) -> str:
-        """Return ``span`` if a statement without it would be refused, otherwise empty.
-
-        Without it, a statement finds a row wherever it has moved.
-        """
+        """Return ``span`` only where needed: without it, a row is found wherever it has moved."""
         return span if self.table.relation.distributed_by is not None else ""
 
     def lock_sql(self, span: str = "") -> str:
-        """SQL that locks the open ones among given orders.
-
-        Rows locked by another session are skipped, not waited for.
-        """
+        """SQL that locks the open ones among given orders, skipping other sessions' rows."""
         t = self.table
         return (
             f"{self.read_sql()} "
@@ -139,10 +132,7 @@ class Statements:
         )
 
     def update_sql(self, span: str = "", *, any_status: bool = False) -> str:
-        """SQL that changes locked rows.
-
-        It has its own comparison of the status, unless ``any_status`` is set for a trial.
-        """
+        """SQL that changes locked rows, of an open status unless ``any_status`` is for a trial."""
         t = self.table
         is_open = (
             ""
