@@ -312,6 +312,17 @@ async def _unseen(connection: Connection, schema: str, table: str) -> str:
     return f'provider.source: there is no table {schema}.{table}; make it, or set provider.source = "config"'
 
 
+def _spelled(
+    there: Mapping[str, Column], names: Mapping[str, tuple[str, ...]]
+) -> dict[str, Column]:
+    """Return the columns that are there, by logical name."""
+    return {
+        logical: there[name]
+        for logical, spelled in names.items()
+        if (name := next((n for n in spelled if n in there), None)) is not None
+    }
+
+
 async def find_account_tables(connection: Connection, schema: str) -> AccountTables:
     """Look up both tables.
 
@@ -326,27 +337,18 @@ async def find_account_tables(connection: Connection, schema: str) -> AccountTab
             problems.append(await _unseen(connection, schema, table))
             found.append({})
             continue
-        columns = {
-            logical: next((there[n] for n in spelled if n in there), None)
-            for logical, spelled in names.items()
-        }
+        columns = _spelled(there, names)
         problems += [
-            f"provider.source: {schema}.{table} has no column {' or '.join(names[logical])}"
-            for logical, column in columns.items()
-            if column is None
+            f"provider.source: {schema}.{table} has no column {' or '.join(spelled)}"
+            for logical, spelled in names.items()
+            if logical not in columns
         ]
-        found.append({logical: column for logical, column in columns.items() if column is not None})
-        if table == ROUTING and (
-            kind := next((there[n] for n in _ROUTING_KIND if n in there), None)
-        ):
-            found[-1]["kind"] = kind
-        for logical, spelled in (
-            (("proxy", _PROXY), ("token", _TOKEN)) if table == INTEGRATIONS else ()
-        ):
-            if (
-                column := next((there[n] for n in spelled if n in there and there[n].is_text), None)
-            ) is not None:
-                found[-1][logical] = column
+        if table == ROUTING:
+            columns |= _spelled(there, {"kind": _ROUTING_KIND})
+        else:
+            texts = {name: column for name, column in there.items() if column.is_text}
+            columns |= _spelled(texts, {"proxy": _PROXY, "token": _TOKEN})
+        found.append(columns)
     if problems:
         raise TableError(problems)
     return AccountTables(schema, found[0], found[1])

@@ -67,27 +67,27 @@ async def missing_rights(connection: Connection, table_config: TableConfig) -> R
         asyncpg.PostgresError: the database could not be asked.
     """
     role = await connection.fetchval("SELECT quote_ident(current_user)")
-    schema, needed = table_config.schema, []
+    schema = table_config.schema
+    needed, optional = await _on_orders(connection, table_config)
     is_shut = "SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = $1"
     if await connection.fetchval(is_shut, schema):
-        needed.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}")
-    of_orders, optional = await _on_orders(connection, table_config)
-    needed += [f"{grant} TO {role}" for grant in of_orders]
-    if table_config.accounts_from_shop:
-        for table, used in USED.items():
-            there = await _standing(connection, schema, table)
-            hidden = [one.name for one in there.values() if one.name in used and not one.is_read]
-            some = [n for n in USED_BY_SOME.get(table, ()) if n in there and not there[n].is_read]
-            optional += _grants("SELECT", some, f"{quoted(schema)}.{quoted(table)}")
-            needed += [
-                f"{grant} TO {role}"
-                for grant in _grants("SELECT", hidden, f"{quoted(schema)}.{quoted(table)}")
-            ]
-    is_beside = bool(needed)
-    needed += await grants_on_own(connection, schema)
-    further = [f"{grant} TO {role}" for grant in optional]
-    further += await grants_on_own(connection, schema, table_config.further_rights)
-    return Rights(tuple(needed), tuple(further), is_beside)
+        needed.insert(0, f"GRANT USAGE ON SCHEMA {quoted(schema)}")
+    for table, used in USED.items() if table_config.accounts_from_shop else ():
+        there, full = (
+            await _standing(connection, schema, table),
+            f"{quoted(schema)}.{quoted(table)}",
+        )
+        hidden = [one.name for one in there.values() if one.name in used and not one.is_read]
+        some = [n for n in USED_BY_SOME.get(table, ()) if n in there and not there[n].is_read]
+        needed += _grants("SELECT", hidden, full)
+        optional += _grants("SELECT", some, full)
+    on_own = await grants_on_own(connection, schema)
+    further = await grants_on_own(connection, schema, table_config.further_rights)
+    return Rights(
+        (*(f"{grant} TO {role}" for grant in needed), *on_own),
+        (*(f"{grant} TO {role}" for grant in optional), *further),
+        is_beside_own=bool(needed),
+    )
 
 
 async def _on_orders(

@@ -24,18 +24,16 @@ from order_monitor.shop.schema.relations import RelationInfo, find_shape, proble
 _T = TypeVar("_T")
 
 WRITTEN: Final = (
-    *(
-        "external_status",
-        "pin_code",
-        "note",
-        "provider_message",
-        "last_sync_at",
-        "completed_at",
-        "duration_ms",
-        "notes",
-        "notes_count",
-        "manual_note",
-    ),
+    "external_status",
+    "pin_code",
+    "note",
+    "provider_message",
+    "last_sync_at",
+    "completed_at",
+    "duration_ms",
+    "notes",
+    "notes_count",
+    "manual_note",
 )
 """The columns that are written if they exist."""
 
@@ -117,7 +115,7 @@ async def find_table(
     told = tuple(f"{found[n].name} {why}" for n, why in left_out.items())
     readable = await _readable(connection, schema, table, found)
     own, external = [
-        name in kept and bool(await connection.fetchval(_INDEXED, schema, table, kept[name].name))
+        name in kept and await is_led_by_index(connection, schema, table, kept[name].name)
         for name in ("provider_referans", "external_order_id")
     ]
     return Table(schema, table, kept, time_zone, told, relation, readable, own, external)
