@@ -281,7 +281,8 @@ class Database:
                     self._lent.pop(connection, None)
                     await pool.release(connection, timeout=self._margin)
         except _FAILURES as error:
-            await self._leave_if_misplaced(error)
+            if getattr(error, "sqlstate", None) == _MISPLACED:
+                await self._expire()  # A standby may keep the old connections open indefinitely.
             if of_rows and lives and isinstance(error, _ANSWERS):
                 raise refusal(error) from None
             raise self._failed(error) from None
@@ -323,15 +324,15 @@ class Database:
         for connection in self._lent:
             _terminate(connection)
 
-    async def _leave_if_misplaced(self, error: BaseException) -> None:
-        """Replace every connection if the server is a standby now: it may keep the old ones open."""
-        if getattr(error, "sqlstate", None) == _MISPLACED:
-            await self._expire()
-
     def _failed(self, error: BaseException) -> ShopError:
         failure = classify(error)
         if isinstance(failure, ShopUnavailableError):
-            self._lost(str(failure), failure.short_of)
+            why = str(failure)
+            if self.problem is None and failure.short_of:
+                self._log.error("database.not_connected", why=why)
+            elif self.problem is None:
+                self._log.error("database.lost", why=why)
+            self.problem, self.reached = why, False
         return failure
 
     @asynccontextmanager
@@ -473,15 +474,6 @@ class Database:
         if self._pool is not None:
             pool, self._pool = self._pool, None
             await _bounded(pool.close(), pool.terminate, seconds)
-
-    def _lost(self, why: str, short_of: str) -> None:
-        if self.problem is None:
-            if short_of:
-                self._log.error("database.not_connected", why=why)
-            else:
-                self._log.error("database.lost", why=why)
-        self.problem = why
-        self.reached = False
 
     def _back(self) -> None:
         if self.problem is not None:

@@ -191,11 +191,10 @@ class ObservationStore:
             if result.fate in (WriteStatus.GONE, WriteStatus.RESENT):
                 continue
             write = would.write
-            is_end, is_over = write is not None and write.final, result.fate is WriteStatus.OBSERVED
-            is_found_ended = order.id in ended
+            end = write if write is not None and write.final else None
             pin = write.pin if write is not None else None
             their_end = None
-            if is_found_ended:
+            if order.id in ended:
                 # An order that was open when it was asked about has ended between the question and
                 # now.
                 at = _end_of(rows[order.id], finding.seen_at)
@@ -208,14 +207,14 @@ class ObservationStore:
                     order.sent_at,
                     finding.seen_at,
                     finding.answer.outcome,
-                    str(write.outcome) if write is not None and is_end else None,
+                    str(end.outcome) if end is not None else None,
                     write.status if write is not None else None,
-                    str(write.cause) if write is not None and is_end else None,
+                    str(end.cause) if end is not None else None,
                     _why(would),
                     pin is not None,
                     pin.digest(key) if pin is not None else None,
-                    is_over,
-                    is_found_ended,
+                    result.fate is WriteStatus.OBSERVED,
+                    order.id in ended,
                     their_end,
                 )
             )
@@ -228,22 +227,11 @@ class ObservationStore:
     def _keep_sql(self) -> str:
         schema = self._schema_cache.table_config.schema
         cast = self._schema_cache.table["id"].cast
-        told = (
-            "answer",
-            "outcome",
-            "status",
-            "cause",
-            "why",
-            "has_pin",
-            "digest",
-            "done_at",
-            "found_ended",
-            "their_end_at",
-        )
-        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in told)
+        told = "answer, outcome, status, cause, why, has_pin, digest, done_at, found_ended, their_end_at"
+        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in told.split(", "))
         return (
             f"INSERT INTO {observations_of(schema)} AS v (order_id, reference, account, tenant_id, "
-            f"sent_at, first_asked_at, last_asked_at, {', '.join(told)}) "
+            f"sent_at, first_asked_at, last_asked_at, {told}) "
             f"SELECT u.id{cast}, u.reference, u.account, u.tenant_id, to_timestamp(u.sent_at), "
             "to_timestamp(u.seen_at), to_timestamp(u.seen_at), u.answer, u.outcome, u.status, "
             "u.cause, u.why, u.has_pin, u.digest, "

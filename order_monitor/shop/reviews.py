@@ -20,6 +20,9 @@ UNCONFIRMED: Final = "cancel_unconfirmed"
 """A kind in the same table that is not for a person: a cancellation that waits for a second answer.
 """
 
+WORD_REFUSED: Final = "statuses.processing is not taken by its column"
+"""How a review's detail begins that was opened only because of the word, without a PIN or an end."""
+
 _READ: Final = "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since"
 _FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
 
@@ -145,14 +148,14 @@ class Reviews:
             )
 
     async def mend_worded(
-        self, connection: Connection, table: Table, order_ids: Sequence[str], kind: str, start: str
+        self, connection: Connection, table: Table, order_ids: Sequence[str]
     ) -> None:
         """Close what was opened about some orders only because the waiting word was refused."""
         if order_ids:
             await connection.execute(
                 f"UPDATE {self._table} AS w SET resolution = 'written after all', closed_by = {literal(MENDED_BY)}, "
-                f"closed_at = clock_timestamp() WHERE w.closed_at IS NULL AND w.kind = {literal(kind)} "
-                f"AND starts_with(w.detail, {literal(start)}) AND w.order_id = ANY($1::text[]{table['id'].cast}[])",
+                f"closed_at = clock_timestamp() WHERE w.closed_at IS NULL AND w.kind = {literal(StuckReason.REJECTED_BY_DATABASE)} "
+                f"AND starts_with(w.detail, {literal(WORD_REFUSED)}) AND w.order_id = ANY($1::text[]{table['id'].cast}[])",
                 list(order_ids),
             )
 

@@ -19,8 +19,9 @@ from order_monitor.core.errors import ShopMisfitError, ShopUnavailableError
 from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.reviews import WORD_REFUSED
 from order_monitor.shop.writing import left_out
-from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, WORD_REFUSED, orders_of
+from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, orders_of
 from tests.conftest import clone
 from tests.shop.test_orders import found, prepared
 from tests.shops import PLAIN, Shop, migrate

@@ -16,14 +16,12 @@ from typing import Any, Final
 import structlog
 
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
-from order_monitor.core.decision import Rules, StuckReason
+from order_monitor.core.decision import Rules
 from order_monitor.core.errors import RowRejectedError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.shop.database import Connection, Database, UndoError
 from order_monitor.shop.marks import read_mark, set_mark
-from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.cache import SchemaCache
-from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.writing.row_writer import CHECK_NOW
 
 LOOK_AGAIN: Final = 60.0
@@ -31,10 +29,6 @@ LOOK_AGAIN: Final = 60.0
 
 ENOUGH: Final = 20
 """Number of different orders for which the column must have refused the word."""
-
-WORD_REFUSED: Final = "statuses.processing is not taken by its column"
-"""How a review's detail begins that was opened only because of the word, without a PIN or an end.
-"""
 
 PROCESSING: Final = "processing_refused"
 """The name of the mark that shares this between all processes of a shop: a run from cron would
@@ -207,11 +201,8 @@ class ProcessingWord:
             await set_mark(connection, schema, PROCESSING, json.dumps(sorted(self.orders)))
             if self.is_left_out:
                 reviews = self._schema_cache.shop_tables.reviews
-                await mend_worded(
-                    reviews,
-                    connection,
-                    self._schema_cache.table,
-                    sorted(self._reviewed | self.orders),
+                await reviews.mend_worded(
+                    connection, self._schema_cache.table, sorted(self._reviewed | self.orders)
                 )
                 self._reviewed.clear()
 
@@ -224,8 +215,8 @@ class ProcessingWord:
         ]
         mended = [order_id for order_id in written if order_id in self._reviewed]
         if mended:
-            await mend_worded(
-                self._schema_cache.shop_tables.reviews, connection, self._schema_cache.table, mended
+            await self._schema_cache.shop_tables.reviews.mend_worded(
+                connection, self._schema_cache.table, mended
             )
 
     async def committed(self, results: Iterable[WriteResult]) -> None:
@@ -242,12 +233,10 @@ class ProcessingWord:
 
     async def _tried(self, order: Order, lock_wait: float, *, own: bool = False) -> bool | None:
         """Try the word, or the order's ``own`` status, and roll back; None: it shows nothing."""
-        statements, word = (
-            self._schema_cache.row_writer.statements,
-            self._schema_cache.row_writer.rules.processing,
-        )
+        row_writer = self._schema_cache.row_writer
+        statements = row_writer.statements
         sql = statements.try_status_sql(statements.node(statements.span([order])), own=own)
-        arguments: list[Any] = [order.id] if own else [order.id, word]
+        arguments: list[Any] = [order.id] if own else [order.id, row_writer.rules.processing]
         rows = []
         try:
             async with self._database.transaction(of_rows=True, lock_wait=lock_wait) as connection:
@@ -258,15 +247,6 @@ class ProcessingWord:
             return True if rows else None
         except RowRejectedError as error:
             return None if error.is_passing else False
-
-
-async def mend_worded(
-    reviews: Reviews, connection: Connection, table: Table, order_ids: list[str]
-) -> None:
-    """Close the reviews of some orders that were opened only because the word was refused."""
-    await reviews.mend_worded(
-        connection, table, order_ids, str(StuckReason.REJECTED_BY_DATABASE), WORD_REFUSED
-    )
 
 
 def orders_of(mark: str | None) -> set[str]:

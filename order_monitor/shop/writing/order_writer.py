@@ -20,17 +20,15 @@ from order_monitor.core.errors import (
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.reading.orders import note_namesakes
 from order_monitor.shop.reading.queries import Queries
-from order_monitor.shop.reviews import UNCONFIRMED
+from order_monitor.shop.reviews import UNCONFIRMED, WORD_REFUSED
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.writing.brake import KIND
 from order_monitor.shop.writing.left_out import (
     HINT_CODES,
     QUEUE_FULL,
-    WORD_REFUSED,
     Hints,
     ProcessingWord,
-    mend_worded,
 )
 from order_monitor.shop.writing.row_writer import RowWriter, rehearse
 
@@ -154,7 +152,7 @@ class OrderWriter:
             mended = [(i, kind) for i, kind in waiting if kind in _settled_by(settled[i])]
             await reviews.mend(connection, table, mended)
             refused = [i for i, kind in waiting if kind == StuckReason.REJECTED_BY_DATABASE]
-            await mend_worded(reviews, connection, table, refused)
+            await reviews.mend_worded(connection, table, refused)
             await self._confirm(
                 connection, [settled[i] for i, kind in waiting if kind == _OTHER_DISPATCH]
             )
