@@ -26,7 +26,15 @@ from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.first_start import first_start_sql
 from order_monitor.shop.locks import OLDER_VERSION, is_older_there
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START, read_mark
-from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, literal, quoted
+from order_monitor.shop.schema.columns import (
+    Column,
+    Table,
+    columns_of,
+    is_table,
+    literal,
+    qualified,
+    quoted,
+)
 from order_monitor.shop.schema.indexes import Change, IndexPlan, drop_of, is_broken, is_there, stale
 from order_monitor.shop.schema.own_tables import grants_to_come, may_use
 from order_monitor.shop.schema.relations import view_remark
@@ -81,19 +89,11 @@ class Migration:
             SettingsError: another column is missing, or the table.
             RightsError: this role cannot see what is needed.
         """
-        table_config = self._table_config
         async with self._database.transaction() as connection:
-            rights = await missing_rights(connection, table_config)
+            rights = await missing_rights(connection, self._table_config)
             if rights.is_beside_own:
                 raise RightsError(rights.sql)
-            return await find_table(
-                connection,
-                schema=table_config.schema,
-                table=table_config.table,
-                overrides=table_config.overrides,
-                time_zone=table_config.time_zone,
-                without=("provider_referans",),
-            )
+            return await find_table(connection, self._table_config, is_migrating=True)
 
     def wanted(self, table: Table) -> list[Change]:
         """Return everything that is needed, whether it exists or not."""
@@ -332,7 +332,7 @@ def _own_tables(table: Table, table_config: TableConfig) -> list[Change]:
         _our_table(
             table,
             DELIVERIES,
-            f"event_id bigint PRIMARY KEY REFERENCES {quoted(table.schema)}.{quoted(EVENTS)} ON DELETE CASCADE, "
+            f"event_id bigint PRIMARY KEY REFERENCES {qualified(table.schema, EVENTS)} ON DELETE CASCADE, "
             f"order_id {order} NOT NULL, attempts integer NOT NULL DEFAULT 0, "
             "next_at timestamptz NOT NULL DEFAULT now(), delivered_at timestamptz, dead_at timestamptz, "
             "tries jsonb NOT NULL DEFAULT '[]'",
@@ -474,10 +474,7 @@ _FITS: Final = "right(p.account, length(left(i.id::text, 8)) + 1) = '-' || left(
 
 def rename_timing_sql(schema: str) -> str:
     """SQL that names learned timings by account id, where the old name was of one account only."""
-    timing, integrations = (
-        f"{quoted(schema)}.{quoted(TIMING)}",
-        f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
-    )
+    timing, integrations = qualified(schema, TIMING), qualified(schema, INTEGRATIONS)
     return (
         f"UPDATE {timing} p SET account = i.id::text FROM {integrations} i WHERE {_FITS} "
         f"AND NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account) "
@@ -488,17 +485,13 @@ def rename_timing_sql(schema: str) -> str:
 
 def rename_pauses_sql(schema: str) -> str:
     """SQL that names pauses by account id instead of a name and the beginning of an id."""
-    pauses, integrations, fits = (
-        f"{quoted(schema)}.{quoted(PAUSES)}",
-        f"{quoted(schema)}.{quoted(INTEGRATIONS)}",
-        _FITS,
-    )
+    pauses, integrations = qualified(schema, PAUSES), qualified(schema, INTEGRATIONS)
     is_old = f"NOT EXISTS (SELECT FROM {integrations} k WHERE k.id::text = p.account)"
     return (
-        f"WITH old AS (DELETE FROM {pauses} p WHERE {is_old} AND EXISTS (SELECT FROM {integrations} i WHERE {fits}) "
+        f"WITH old AS (DELETE FROM {pauses} p WHERE {is_old} AND EXISTS (SELECT FROM {integrations} i WHERE {_FITS}) "
         f"RETURNING p.*) INSERT INTO {pauses} (account, reason, paused_by, paused_at, until) "
         "SELECT DISTINCT ON (i.id::text) i.id::text, p.reason, p.paused_by, p.paused_at, p.until "
-        f"FROM old p JOIN {integrations} i ON {fits} ORDER BY i.id::text, p.paused_at DESC ON CONFLICT DO NOTHING"
+        f"FROM old p JOIN {integrations} i ON {_FITS} ORDER BY i.id::text, p.paused_at DESC ON CONFLICT DO NOTHING"
     )
 
 
@@ -520,7 +513,7 @@ def _settings(table: Table) -> Change:
 
 def _our_table(table: Table, name: str, columns: str, **indexes: str) -> Change:
     """Return the change that creates one of our tables, with indexes by the ends of their names."""
-    full = f"{quoted(table.schema)}.{quoted(name)}"
+    full = qualified(table.schema, name)
     statements = [f"CREATE TABLE IF NOT EXISTS {full} ({columns})"]
     for end, index in indexes.items():
         kind, _, rest = index.partition("INDEX ")

@@ -19,7 +19,7 @@ from order_monitor.shop.database import Connection
 from order_monitor.shop.locks import lock_of
 from order_monitor.shop.marks import set_mark
 from order_monitor.shop.presence import Ident
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import PRESENCE, settings_of
 
 LIVES_FOR: Final = 60.0
@@ -103,7 +103,7 @@ class MoneySettings:
     def __init__(self, schema: str) -> None:
         """Work on the tables in ``schema``."""
         self._schema = schema
-        self._presence = f"{quoted(schema)}.{quoted(PRESENCE)}"
+        self._presence = qualified(schema, PRESENCE)
 
     async def kept(self, connection: Connection) -> dict[str, Kept]:
         """Return what is stored, by key, including keys that only a newer version knows."""

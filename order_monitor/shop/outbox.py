@@ -15,7 +15,7 @@ import asyncpg
 from order_monitor.shop.database import Database
 from order_monitor.shop.marks import read_mark, set_mark
 from order_monitor.shop.money_settings import refuse_while_observed
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import DELIVERIES, EVENTS, settings_of
 from order_monitor.shop.webhook_mark import Mark, read_webhook, set_first
 from order_monitor.shop.writing.event_sql import WEBHOOK_MARK, dispatch_of, is_withdrawn
@@ -62,8 +62,8 @@ class Outbox:
         """Work on the tables in ``schema``."""
         self._database = database
         self._schema = schema
-        self._deliveries = f"{quoted(schema)}.{quoted(DELIVERIES)}"
-        self._events = f"{quoted(schema)}.{quoted(EVENTS)}"
+        self._deliveries = qualified(schema, DELIVERIES)
+        self._events = qualified(schema, EVENTS)
 
     async def mark(self) -> Mark | None:
         """Return since when and to which address events are posted, None if that is not set."""

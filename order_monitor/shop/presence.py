@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from order_monitor.core.clocks import ClockMemory
 from order_monitor.shop.database import Database
-from order_monitor.shop.schema.columns import quoted
+from order_monitor.shop.schema.columns import qualified
 from order_monitor.shop.schema.table_config import PRESENCE
 
 DAEMON: Final = "daemon"
@@ -59,7 +59,7 @@ class Presence:
     def __init__(self, database: Database, schema: str, ident: Ident) -> None:
         """Write the row of ``ident`` in the table in ``schema``."""
         self._database = database
-        self._table = f"{quoted(schema)}.{quoted(PRESENCE)}"
+        self._table = qualified(schema, PRESENCE)
         self.ident = ident
 
     async def tell(

@@ -10,7 +10,7 @@ from typing import Final
 
 from order_monitor.shop.accounts.logins import KEPT_DAYS
 from order_monitor.shop.schema.cache import SchemaCache
-from order_monitor.shop.schema.columns import quoted
+from order_monitor.shop.schema.columns import qualified
 from order_monitor.shop.schema.table_config import DISPATCHES, OBSERVATIONS, PINS, is_open
 
 SLICE: Final = 1000
@@ -37,7 +37,7 @@ async def prune(schema_cache: SchemaCache) -> int:
         f"o.{table['id'].sql} = p.order_id AND o.{is_open(table, schema_cache.table_config)}"
     )
     for name, since in _PRUNED:
-        full = f"{quoted(table.schema)}.{quoted(name)}"
+        full = qualified(table.schema, name)
         async with schema_cache.transaction() as connection:
             status = await connection.execute(
                 f"DELETE FROM {full} WHERE ctid = ANY(ARRAY(SELECT p.ctid FROM {full} p "

@@ -11,7 +11,7 @@ import asyncpg
 from order_monitor.core.check_result import WriteResult
 from order_monitor.core.decision import StuckReason
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import Table, literal, quoted
+from order_monitor.shop.schema.columns import Table, literal, qualified
 from order_monitor.shop.schema.table_config import REVIEW, literals
 
 REMEMBERED: Final = 10_000
@@ -43,7 +43,7 @@ class Reviews:
 
     def __init__(self, schema: str) -> None:
         """Work on the table in ``schema``."""
-        self._table = f"{quoted(schema)}.{quoted(REVIEW)}"
+        self._table = qualified(schema, REVIEW)
 
     @property
     def sql(self) -> str:

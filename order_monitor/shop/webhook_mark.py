@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.shop.database import Connection
 from order_monitor.shop.marks import read_mark, set_mark
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import DELIVERIES, events_of, settings_of
 from order_monitor.shop.writing.event_sql import WEBHOOK_MARK
 
@@ -64,7 +64,7 @@ async def set_first(
     otherwise with the next event: a shop's first webhook does not report what happened before it.
     ``since`` is where it began by a mark that the database had and has lost, as in a failover.
     """
-    deliveries = f"{quoted(schema)}.{quoted(DELIVERIES)}"
+    deliveries = qualified(schema, DELIVERIES)
     await connection.execute(
         f"INSERT INTO {settings_of(schema)} (name, value, stored_by) SELECT {literal(WEBHOOK_MARK)}, json_build_object("
         "'since', least($3::bigint, COALESCE((SELECT min(event_id) "

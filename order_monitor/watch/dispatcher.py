@@ -66,11 +66,8 @@ class Dispatcher:
 
     def is_idle(self) -> bool:
         """Whether no call runs or is possible: no askable account has due orders or failures."""
-        queue, accounts, now = (
-            self._context.queue,
-            self._directory.accounts.values(),
-            self._context.clock.monotonic(),
-        )
+        queue, now = self._context.queue, self._context.clock.monotonic()
+        accounts = self._directory.accounts.values()
         asked = [a for a in accounts if a.is_ours(now) and queue.has_any(a.key)]
         return not self.calls and not any(
             queue.ready.count(a.key) or a.gate.streak or a.judge.is_in_doubt for a in asked

@@ -2,9 +2,11 @@
 
 import pytest
 
+from order_monitor.core.decision import Rules
 from order_monitor.core.errors import SettingsError
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.search import find_table
+from order_monitor.shop.schema.table_config import TableConfig
 from tests.shops import PLAIN, SHOP, Shop
 
 
@@ -12,9 +14,8 @@ async def look(
     shop: Shop, time_zone: str | None = None, table: str = "product_orders", **overrides: str
 ) -> Table:
     async with shop.database().transaction() as connection:
-        return await find_table(
-            connection, schema="public", table=table, overrides=overrides, time_zone=time_zone
-        )
+        config = TableConfig("public", table, overrides, time_zone, (), (), Rules())
+        return await find_table(connection, config)
 
 
 async def test_both_spellings_are_found_without_being_told(shop: Shop) -> None:

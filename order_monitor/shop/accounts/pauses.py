@@ -7,7 +7,7 @@ from typing import Final
 
 from order_monitor.core.gate import Pause
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import quoted
+from order_monitor.shop.schema.columns import qualified
 from order_monitor.shop.schema.table_config import PAUSES
 
 EVERY_ACCOUNT: Final = "*"
@@ -22,7 +22,7 @@ class Pauses:
 
     def __init__(self, schema: str) -> None:
         """Work on the table in ``schema``."""
-        self._table = f"{quoted(schema)}.{quoted(PAUSES)}"
+        self._table = qualified(schema, PAUSES)
 
     async def read(self, connection: Connection) -> dict[str, Pause]:
         """Return the pauses in force."""

@@ -11,7 +11,7 @@ from order_monitor.core.errors import TableError
 from order_monitor.core.login import BY_TOKEN, INTERNAL, KIND_OF, Credentials
 from order_monitor.core.order import ReferenceFrom, Route
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, quoted
+from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, qualified
 from order_monitor.shop.schema.table_config import DISPATCHES, settings_of
 
 ROUTING: Final = "package_routing"
@@ -140,7 +140,7 @@ class AccountTables:
         """
         r = {name: f"r.{column.sql}::text" for name, column in self.routing.items()}
         target = _as_id_sql(r["primary"])
-        table = f"{quoted(self.schema)}.{quoted(ROUTING)} r"
+        table = f"{qualified(self.schema, ROUTING)} r"
         group = f"GROUP BY {r['package_id']}, {r['tenant_id']}"
         outside, nobodys, internal = "", "false", "false"
         if "kind" in r:
@@ -162,7 +162,7 @@ class AccountTables:
         """SQL of the ids of the integrations that are other tenants of the shop."""
         i = {name: f"i.{column.sql}::text" for name, column in self.integrations.items()}
         return (
-            f"SELECT {_as_id_sql(i['id'])} FROM {quoted(self.schema)}.{quoted(INTEGRATIONS)} i "
+            f"SELECT {_as_id_sql(i['id'])} FROM {qualified(self.schema, INTEGRATIONS)} i "
             f"WHERE lower(btrim({i['provider']})) = '{INTERNAL}'"
         )
 
@@ -174,7 +174,7 @@ class AccountTables:
             f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
             f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre{more} "
-            f"FROM {quoted(self.schema)}.{quoted(INTEGRATIONS)} i"
+            f"FROM {qualified(self.schema, INTEGRATIONS)} i"
         )
         return [
             Integration(
@@ -298,7 +298,7 @@ def dispatch_join(schema: str, orders: Table, alias: str) -> str:
     return (
         "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at, "
         "d.first_understood_at IS NOT NULL AS understood, extract(epoch FROM d.first_odd_at)::float8 AS odd_at "
-        f"FROM {quoted(schema)}.{quoted(DISPATCHES)} d "
+        f"FROM {qualified(schema, DISPATCHES)} d "
         f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = {reference_sql(orders, alias)} "
         "ORDER BY d.number DESC LIMIT 1) sent ON true"
     )
@@ -307,7 +307,7 @@ def dispatch_join(schema: str, orders: Table, alias: str) -> str:
 async def _unseen(connection: Connection, schema: str, table: str) -> str:
     if await is_table(connection, schema, table):
         role = await connection.fetchval("SELECT quote_ident(current_user)")
-        grant = f"GRANT SELECT ON {quoted(schema)}.{quoted(table)} TO {role}"
+        grant = f"GRANT SELECT ON {qualified(schema, table)} TO {role}"
         return f"provider.source: this role may not read {schema}.{table}; run: {grant};"
     return f'provider.source: there is no table {schema}.{table}; make it, or set provider.source = "config"'
 

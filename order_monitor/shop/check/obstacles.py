@@ -17,7 +17,7 @@ from order_monitor.shop.check.line import CheckLine
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.marks import read_mark
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.schema.columns import Table, literal, quoted
+from order_monitor.shop.schema.columns import Table, literal, qualified, quoted
 from order_monitor.shop.schema.own_tables import NEEDED
 from order_monitor.shop.schema.table_config import TableConfig, can_hold, words_of
 from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, orders_of
@@ -174,7 +174,7 @@ def _is_ours(made: dict[Any, str], row: asyncpg.Record) -> bool:
 
 
 def _must_be_given(table: Table, name: str, column: str) -> CheckLine:
-    full = f"{quoted(table.schema)}.{quoted(name)}"
+    full = qualified(table.schema, name)
     text = f"{column} may not be empty, has no default, and is none of ours: each row that we add is refused"
     remedy = f"ALTER TABLE {full} ALTER COLUMN {quoted(column)} DROP NOT NULL (or SET DEFAULT)"
     return CheckLine("error", f"table {name}", text, remedy)

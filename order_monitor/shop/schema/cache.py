@@ -226,15 +226,7 @@ class SchemaCache:
         rights = await missing_rights(connection, table_config)
         if rights.is_beside_own:
             raise RightsError(rights.sql)
-        table = await find_table(
-            connection,
-            schema=table_config.schema,
-            table=table_config.table,
-            overrides=table_config.overrides,
-            time_zone=table_config.time_zone,
-            wanted=table_config.wanted,
-            welcome=table_config.welcome,
-        )
+        table = await find_table(connection, table_config)
         accounts = (
             await find_account_tables(connection, table_config.schema)
             if table_config.accounts_from_shop
@@ -249,14 +241,11 @@ class SchemaCache:
         check_statuses(table, table_config)
         lacks = await lacking(connection, table_config.schema)
         note = table.get("note")
-        width = note.width if note is not None else None
-        writes_processing = can_hold(table, table_config.rules.processing)
-        pin_width = table["pin_code"].width
         rules = replace(
             table_config.rules,
-            pin_width=pin_width,
-            note_width=width,
-            writes_processing=writes_processing,
+            pin_width=table["pin_code"].width,
+            note_width=note.width if note is not None else None,
+            writes_processing=can_hold(table, table_config.rules.processing),
         )
         reviews, schema = Reviews(table_config.schema), table_config.schema
         row_writer = RowWriter(table, table_config, rules, Logins(schema, b""))

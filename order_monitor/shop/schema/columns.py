@@ -87,6 +87,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def qualified(schema: str, name: str) -> str:
+    """Return the SQL name of a table or an index in a schema."""
+    return f"{quoted(schema)}.{quoted(name)}"
+
+
 def literal(text: str) -> str:
     """Quote an SQL string (``standard_conforming_strings`` is on in every transaction)."""
     return "'" + text.replace("'", "''") + "'"
@@ -155,7 +160,7 @@ class Table:
     @property
     def sql(self) -> str:
         """The quoted, schema-qualified name, independent of search_path."""
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
+        return qualified(self.schema, self.name)
 
     def __getitem__(self, logical: str) -> Column:
         """Return a column that is known to exist."""
@@ -244,11 +249,7 @@ def _column(row: asyncpg.Record) -> Column:
     # A cast to varchar(n) would truncate silently; plain text is converted by assignment, which
     # rejects values that are too long. A cast to a type's bare name truncates nothing, and allows
     # an index on char(n) to be used.
-    cast = (
-        ""
-        if row["data_type"] in _TEXT
-        else f"::{quoted(row['udt_schema'])}.{quoted(row['udt_name'])}"
-    )
+    cast = "" if row["data_type"] in _TEXT else f"::{qualified(row['udt_schema'], row['udt_name'])}"
     return Column(
         row["column_name"],
         row["data_type"],

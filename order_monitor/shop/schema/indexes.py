@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import Table, quoted
+from order_monitor.shop.schema.columns import Table, qualified, quoted
 from order_monitor.shop.schema.relations import FOREIGN, PARTITIONED, Part
 
 _LONGEST_NAME: Final = 63
@@ -118,7 +118,7 @@ class IndexPlan:
         name, is_parent = self.name(of), kind == PARTITIONED
         how, only = ("", "ONLY ") if is_parent else ("CONCURRENTLY ", "")
         sql = (
-            f"CREATE INDEX {how}IF NOT EXISTS {quoted(name)} ON {only}{quoted(schema)}.{quoted(of)} "
+            f"CREATE INDEX {how}IF NOT EXISTS {quoted(name)} ON {only}{qualified(schema, of)} "
             f"({self.column}) WHERE {self.condition}"
         )
         made = Change(
@@ -131,7 +131,7 @@ class IndexPlan:
         whole, own = self.name(part.parent), self.name(part.name)
         return Change(
             f"index {own} as a part of {whole}",
-            f"ALTER INDEX {quoted(part.parent_schema)}.{quoted(whole)} ATTACH PARTITION {quoted(part.schema)}.{quoted(own)}",
+            f"ALTER INDEX {qualified(part.parent_schema, whole)} ATTACH PARTITION {qualified(part.schema, own)}",
             "",
             is_quick=True,
             place=place,
@@ -173,4 +173,4 @@ def drop_of(change: Change) -> str:
     """SQL that drops an index; with its partitions' indexes it cannot run CONCURRENTLY."""
     assert change.index is not None
     how = "" if change.is_quick else "CONCURRENTLY "
-    return f"DROP INDEX {how}IF EXISTS {quoted(change.schema)}.{quoted(change.index)}"
+    return f"DROP INDEX {how}IF EXISTS {qualified(change.schema, change.index)}"

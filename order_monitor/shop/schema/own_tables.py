@@ -9,7 +9,7 @@ import asyncpg
 
 from order_monitor.core.errors import RightsError, TableError
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import (
     DELIVERIES,
     DISPATCHES,
@@ -83,8 +83,7 @@ async def grants_to_come(connection: Connection, schema: str, names: Iterable[st
     role = await connection.fetchval("SELECT quote_ident(current_user)")
     made = [name for name in names if name in NEEDED]
     return [
-        f"GRANT {', '.join(NEEDED[name])} ON {quoted(schema)}.{quoted(name)} TO {role}"
-        for name in made
+        f"GRANT {', '.join(NEEDED[name])} ON {qualified(schema, name)} TO {role}" for name in made
     ]
 
 
@@ -99,7 +98,7 @@ async def _standing(
 
 def _grants(schema: str, rows: Iterable[asyncpg.Record]) -> list[str]:
     return [
-        f"GRANT {', '.join(row['lacking'])} ON {quoted(schema)}.{quoted(row['name'])} TO {row['role']}"
+        f"GRANT {', '.join(row['lacking'])} ON {qualified(schema, row['name'])} TO {row['role']}"
         for row in rows
         if row["lacking"]
     ]
@@ -117,7 +116,7 @@ def _is_old(row: asyncpg.Record) -> bool:
 
 async def may_use(connection: Connection, schema: str, name: str, privilege: str) -> bool:
     """Whether one of our tables exists and this role may use it."""
-    full = literal(f"{quoted(schema)}.{quoted(name)}")
+    full = literal(qualified(schema, name))
     return bool(
         await connection.fetchval(
             f"SELECT to_regclass({full}) IS NOT NULL AND has_table_privilege(to_regclass({full}), {literal(privilege)})"

@@ -13,7 +13,7 @@ from typing import Final
 
 from order_monitor.shop.accounts.tables import USED, USED_BY_SOME
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import REQUIRED, quoted
+from order_monitor.shop.schema.columns import REQUIRED, qualified, quoted
 from order_monitor.shop.schema.own_tables import as_script, grants_on_own
 from order_monitor.shop.schema.search import WRITTEN, match_columns
 from order_monitor.shop.schema.table_config import TableConfig
@@ -73,10 +73,7 @@ async def missing_rights(connection: Connection, table_config: TableConfig) -> R
     if await connection.fetchval(is_shut, schema):
         needed.insert(0, f"GRANT USAGE ON SCHEMA {quoted(schema)}")
     for table, used in USED.items() if table_config.accounts_from_shop else ():
-        there, full = (
-            await _standing(connection, schema, table),
-            f"{quoted(schema)}.{quoted(table)}",
-        )
+        there, full = await _standing(connection, schema, table), qualified(schema, table)
         hidden = [one.name for one in there.values() if one.name in used and not one.is_read]
         some = [n for n in USED_BY_SOME.get(table, ()) if n in there and not there[n].is_read]
         needed += _grants("SELECT", hidden, full)
@@ -97,7 +94,7 @@ async def _on_orders(
     there = await _standing(connection, table_config.schema, table_config.table)
     looked_for = (*table_config.wanted, *table_config.welcome)
     found, _ = match_columns(there, table_config.overrides, "", looked_for)
-    full = f"{quoted(table_config.schema)}.{quoted(table_config.table)}"
+    full = qualified(table_config.schema, table_config.table)
     route = ("tenant_id", "package_id", "provider_id") if table_config.accounts_from_shop else ()
     wanted = (*REQUIRED, *route, *table_config.wanted)
     unread = {logical: one.name for logical, one in found.items() if not one.is_read}

@@ -20,6 +20,7 @@ from order_monitor.shop.schema.columns import (
     quoted,
 )
 from order_monitor.shop.schema.relations import RelationInfo, find_shape, problems_of
+from order_monitor.shop.schema.table_config import TableConfig
 
 _T = TypeVar("_T")
 
@@ -56,32 +57,18 @@ SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.
 
 
 async def find_table(
-    connection: Connection,
-    *,
-    schema: str,
-    table: str,
-    overrides: Mapping[str, str],
-    time_zone: str | None,
-    without: tuple[str, ...] = (),
-    wanted: tuple[str, ...] = (),
-    welcome: tuple[str, ...] = (),
+    connection: Connection, table_config: TableConfig, *, is_migrating: bool = False
 ) -> Table:
     """Look up the table.
 
-    Args:
-        connection: where to look.
-        schema: the table's schema.
-        table: the table's name.
-        overrides: logical name → actual name, from the settings.
-        time_zone: the zone of time columns that have none.
-        without: required columns that may be missing now, because the caller is about to add them.
-        wanted: those of `ONLY_IF_WANTED` that a setting needs; without them it cannot be applied.
-        welcome: columns that a setting uses if they are there.
+    For a migration what it adds may be missing, and the columns that only settings need.
 
     Raises:
         TableError: the table or a required column is missing or unusable; the text says what to do.
         SettingsError: a setting is missing without which the columns cannot be read.
     """
+    schema, table, overrides = table_config.schema, table_config.table, table_config.overrides
+    wanted, welcome = ((), ()) if is_migrating else (table_config.wanted, table_config.welcome)
     label = f"{schema}.{table}"
     relation = await find_shape(connection, schema, table, overrides.get("id", "id"))
     if relation is None:
@@ -99,7 +86,7 @@ async def find_table(
     problems += [_unfound(n, label) for n in wanted if n not in found and n not in overrides]
     wanting = [n for n in REQUIRED if n not in found and n not in overrides]
     problems += [
-        p for n in wanting if (p := _lacking(n, label, there, relation, may_lack=n in without))
+        p for n in wanting if (p := _lacking(n, label, there, relation, may_lack=is_migrating))
     ]
     problems += _distribution(found, relation.distributed_by, label)
     left_out = {name: why for name, column in found.items() if (why := _unwritable(name, column))}
@@ -107,7 +94,7 @@ async def find_table(
         f"database: {label}.{found[n].name} {why}" for n, why in left_out.items() if n in REQUIRED
     ]
     # Only the settings can resolve this: what the times in the table mean.
-    if zone := await _zone(connection, found, time_zone, label):
+    if zone := await _zone(connection, found, table_config.time_zone, label):
         raise SettingsError([*problems, *zone])
     if problems:
         raise TableError(problems)
@@ -118,7 +105,9 @@ async def find_table(
         name in kept and await is_led_by_index(connection, schema, table, kept[name].name)
         for name in ("provider_referans", "external_order_id")
     ]
-    return Table(schema, table, kept, time_zone, told, relation, readable, own, external)
+    return Table(
+        schema, table, kept, table_config.time_zone, told, relation, readable, own, external
+    )
 
 
 async def is_led_by_index(connection: Connection, schema: str, table: str, column: str) -> bool:

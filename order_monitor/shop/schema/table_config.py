@@ -10,7 +10,7 @@ from order_monitor.core.decision import Rules
 from order_monitor.core.errors import TableError
 from order_monitor.core.login import CLIENT_API, Credentials
 from order_monitor.core.outcome import Outcome
-from order_monitor.shop.schema.columns import Table, literal, quoted
+from order_monitor.shop.schema.columns import Table, literal, qualified
 
 EVENTS: Final = "order_monitor_events"
 DELIVERIES: Final = "order_monitor_deliveries"
@@ -148,22 +148,22 @@ def may_lack_pin(pin: str, table_config: TableConfig) -> str:
 
 def events_of(schema: str) -> str:
     """SQL name of the events table."""
-    return f"{quoted(schema)}.{quoted(EVENTS)}"
+    return qualified(schema, EVENTS)
 
 
 def dispatches_of(schema: str) -> str:
     """SQL name of the dispatches table."""
-    return f"{quoted(schema)}.{quoted(DISPATCHES)}"
+    return qualified(schema, DISPATCHES)
 
 
 def observations_of(schema: str) -> str:
     """SQL of the name of the table of observations."""
-    return f"{quoted(schema)}.{quoted(OBSERVATIONS)}"
+    return qualified(schema, OBSERVATIONS)
 
 
 def settings_of(schema: str) -> str:
     """SQL name of the settings table, which all processes share."""
-    return f"{quoted(schema)}.{quoted(SETTINGS)}"
+    return qualified(schema, SETTINGS)
 
 
 def literals(statuses: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from order_monitor.core.order import SAME_TIME
 from order_monitor.core.outcome import Outcome
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import (
     DELIVERIES,
     TableConfig,
@@ -56,7 +56,7 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
         "c.is_late OR COALESCE(t.before, false), c.outcome, c.source, c.cause, c.account, c.reference "
         "FROM changed c LEFT JOIN told t ON t.id = c.id WHERE c.is_late OR c.was IS DISTINCT FROM c.status "
         "RETURNING id, order_id, repeat), "
-        f"queued AS (INSERT INTO {quoted(schema)}.{quoted(DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
+        f"queued AS (INSERT INTO {qualified(schema, DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
         f"WHERE {is_posted(schema)}), "
         f"hint AS (SELECT {hint} AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "

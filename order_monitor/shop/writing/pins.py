@@ -16,7 +16,7 @@ from typing import Final
 
 from order_monitor.core.pin import Pin, guarded_code, has_words_beside
 from order_monitor.shop.database import Connection
-from order_monitor.shop.schema.columns import Table, quoted
+from order_monitor.shop.schema.columns import Table, qualified
 from order_monitor.shop.schema.table_config import PINS, events_of, settings_of
 from order_monitor.shop.writing.dispatches import root_sql
 
@@ -56,7 +56,7 @@ class Codes:
         self._orders = table
         self._schema = schema
         self._key = key
-        self._table = f"{quoted(schema)}.{quoted(PINS)}"
+        self._table = qualified(schema, PINS)
 
     def digest(self, pin: Pin, own: str) -> bytes | None:
         """Return the digest of a PIN's code, if any; ``own`` is the row's other text."""

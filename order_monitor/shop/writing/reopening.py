@@ -8,7 +8,7 @@ import asyncpg
 
 from order_monitor.shop.database import Connection
 from order_monitor.shop.money_settings import refuse_while_observed
-from order_monitor.shop.schema.columns import Table, literal, quoted
+from order_monitor.shop.schema.columns import Table, literal, qualified
 from order_monitor.shop.schema.table_config import (
     DELIVERIES,
     TableConfig,
@@ -39,7 +39,7 @@ class Reopener:
         untouched = "consumed_at = decided_at" if table_config.is_consumed else "false"
         self._is_taken = f"(consumed_at IS NOT NULL AND NOT {untouched})"
         self._events = events_of(table_config.schema)
-        self._deliveries = f"{quoted(table_config.schema)}.{quoted(DELIVERIES)}"
+        self._deliveries = qualified(table_config.schema, DELIVERIES)
 
     async def reopen(self, connection: Connection, order_id: str, reason: str, by: str) -> str:
         """Reopen the order, withdraw the event of its end, and record the change.
