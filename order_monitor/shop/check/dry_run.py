@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 import asyncpg
 
@@ -123,11 +123,8 @@ class DryRun:
             finding = CheckResult(
                 order, answer, seen_at, by_person=True, had=row["pin"], had_none=False
             )
-            was = (
-                status
-                if status != write.status
-                else next(iter(self._orders.row_writer.statements.open_statuses), "")
-            )
+            an_open = next(iter(self._orders.row_writer.statements.open_statuses), "")
+            was = status if status != write.status else an_open
             results.append(WriteResult(finding, WriteStatus.WRITTEN, write=write, status=was))
         return results
 
@@ -138,14 +135,8 @@ class DryRun:
         row_writer, word = self._orders.row_writer, result.write.status
         error = await self._refusal(connection, row_writer, row, result)
         if isinstance(error, str):
-            level: Literal["ok", "warning"] = "warning" if error else "ok"
-            return [
-                CheckLine(
-                    level,
-                    _SUBJECT,
-                    f"{word!r} is taken, with its event{f', but {error}' if error else ''}",
-                )
-            ]
+            text = f"{word!r} is taken, with its event{f', but {error}' if error else ''}"
+            return [CheckLine("warning" if error else "ok", _SUBJECT, text)]
         if error.is_passing:
             return [CheckLine("warning", _SUBJECT, f"{word!r} could not be tried: {error}", _AGAIN)]
         if error.code in HINT_CODES and isinstance(
@@ -182,10 +173,7 @@ class DryRun:
 
 
 def _refused(word: str, error: ShopError, status: str) -> CheckLine:
-    text = (
-        f"{word!r} is refused on a row at {status!r}: {error}"
-        if word
-        else f"it was refused: {error}"
-    )
+    what = f"{word!r} is refused on a row at {status!r}" if word else "it was refused"
+    text = f"{what}: {error}"
     remedy = "correct what refuses it; where that refuses any change of a row that has ended, it says nothing of open ones"
     return CheckLine("error", _SUBJECT, text, remedy)

@@ -114,18 +114,14 @@ async def _refusing(
     value = f"$1::text::{constraint['type']}"
     if constraint["kind"] == "c":
         sql = f"SELECT ({constraint['expression']}) FROM (SELECT {value} AS {quoted(column)}) AS v"
-        return (
-            "" if await _is_taken(connection, sql, word) else f"the constraint {constraint['name']}"
-        )
+        is_taken = await _is_taken(connection, sql, word)
+        return "" if is_taken else f"the constraint {constraint['name']}"
     if not constraint["is_readable"]:
         return ""
     target = f"{constraint['target']} AS t WHERE t.{quoted(constraint['target_column'])}"
     is_there = await _is_taken(connection, f"SELECT EXISTS (SELECT FROM {target} = {value})", word)
-    return (
-        ""
-        if is_there
-        else f"the foreign key {constraint['name']}: {constraint['target']} has no such row"
-    )
+    what = f"the foreign key {constraint['name']}: {constraint['target']} has no such row"
+    return "" if is_there else what
 
 
 _REFUSING: Final = ("22", "23")

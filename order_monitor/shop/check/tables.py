@@ -46,11 +46,8 @@ class TableCheck:
             encoding = await connection.fetchval("SHOW server_encoding")
         yield CheckLine("ok", "database", f"reached: PostgreSQL {version}")
         if encoding != "UTF8":
-            yield CheckLine(
-                "warning",
-                "database",
-                f"its encoding is {encoding}: some messages cannot be stored and are left out",
-            )
+            text = f"its encoding is {encoding}: some messages cannot be stored and are left out"
+            yield CheckLine("warning", "database", text)
         async with self._database.transaction() as connection:
             rights = await missing_rights(connection, self._table_config)
         if rights.needed:
@@ -79,30 +76,23 @@ class TableCheck:
         for text in table.left_out:
             what, _, remedy = text.partition(": ")
             yield CheckLine("warning", "columns", f"left out: {what}", remedy)
-        missing = await self._migration.missing(table)
+        migrate = "order-monitor migrate"
+        missing = [
+            CheckLine("warning", change.what, "is missing", migrate)
+            for change in await self._migration.missing(table)
+        ]
         # Each missing part is reported separately; the statements need all of them.
         can_work = has_rights and not self._orders.lacks
         rights = await self._statements() if can_work else []
-        for line in [
-            *rights,
-            *await walls_of(self._database, self._migration, table, self._table_config),
-        ]:
-            yield line
-        for line in [
-            *(CheckLine("warning", c.what, "is missing", "order-monitor migrate") for c in missing),
-            *_twins(table),
-        ]:
+        walls = await walls_of(self._database, self._migration, table, self._table_config)
+        for line in [*rights, *walls, *missing, *_twins(table)]:
             yield line
         for drop in await self._migration.outdated(table):
-            yield CheckLine(
-                "warning",
-                drop.what,
-                "serves other statuses than the settings name",
-                "order-monitor migrate",
-            )
+            text = "serves other statuses than the settings name"
+            yield CheckLine("warning", drop.what, text, migrate)
         if has_rights and self._orders.lacks:
             text = "nothing is asked about, and no order is ended, until our tables are there"
-            yield CheckLine("warning", "own tables", text, "order-monitor migrate")
+            yield CheckLine("warning", "own tables", text, migrate)
         elif can_work and not any(line.level == "error" for line in rights):
             self.can_work = True
             for line in await self._identity(table):
@@ -119,14 +109,8 @@ class TableCheck:
                 await connection.fetch(f"EXPLAIN {self._orders.reader.queries.scan_sql()}")
                 await rehearse(connection, self._orders.row_writer.statements)
         except (ShopMisfitError, RowRejectedError) as error:
-            return [
-                CheckLine(
-                    "error",
-                    "rights",
-                    f"a statement of the work is refused: {error}",
-                    _hint(str(error)),
-                )
-            ]
+            text = f"a statement of the work is refused: {error}"
+            return [CheckLine("error", "rights", text, _hint(str(error)))]
         return [CheckLine("ok", "rights", "all that is needed, and the statements of the work run")]
 
     async def _identity(self, table: Table) -> list[CheckLine]:
@@ -140,44 +124,28 @@ class TableCheck:
                 f"FROM {table.sql} n WHERE n.{is_open(table, self._table_config)}) GROUP BY o.{identity} HAVING count(*) > 1) d"
             )
         if count:
-            text = f"{count} open {'orders share their ids' if count > 1 else 'order shares its id'} with another row"
-            lines.append(
-                CheckLine(
-                    "error",
-                    "identity",
-                    f"{text}: none of these is written",
-                    "give each row an id of its own",
-                )
-            )
+            share = "orders share their ids" if count > 1 else "order shares its id"
+            text = f"{count} open {share} with another row: none of these is written"
+            lines.append(CheckLine("error", "identity", text, "give each row an id of its own"))
         if not table.relation.is_keyed and not table.relation.is_view:
             below = any(not part.is_partition for part in table.relation.parts)
-            remedy = (
-                "let no child table hold another's id"
-                if below
-                else f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({identity})"
-            )
-            lines.append(
-                CheckLine("warning", "identity", f"nothing keeps {table['id'].name} unique", remedy)
-            )
+            add_key = f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({identity})"
+            remedy = "let no child table hold another's id" if below else add_key
+            text = f"nothing keeps {table['id'].name} unique"
+            lines.append(CheckLine("warning", "identity", text, remedy))
         return lines
 
     async def _people(self) -> list[CheckLine]:
         """Report rows that wait for a person because the database refuses them."""
+        reviews = Reviews(self._table_config.schema)
         async with self._database.transaction() as connection:
-            return [
-                _refused(review)
-                for review in await Reviews(self._table_config.schema).refused(connection, REFUSED)
-            ]
+            return [_refused(review) for review in await reviews.refused(connection, REFUSED)]
 
     async def _deliveries(self) -> CheckLine:
         waiting, dead = await Outbox(self._database, self._table_config.schema).counts()
         text = f"{waiting} events wait for delivery, {dead} {'is a dead letter' if dead == 1 else 'are dead letters'}"
-        return CheckLine(
-            "warning" if dead else "ok",
-            "webhook",
-            text,
-            "order-monitor explain ORDER says why" if dead else "",
-        )
+        do = "order-monitor explain ORDER says why" if dead else ""
+        return CheckLine("warning" if dead else "ok", "webhook", text, do)
 
 
 REFUSED: Final = 20
@@ -188,12 +156,8 @@ _REFUSED_DO: Final = "see which trigger or constraint raises that code; then ord
 
 def _refused(review: Review) -> CheckLine:
     """Report a row that cannot be written: its order stays open although its end is known."""
-    return CheckLine(
-        "error",
-        f"order {review.order_id}",
-        f"the database refuses its row: {review.detail}",
-        _REFUSED_DO,
-    )
+    text = f"the database refuses its row: {review.detail}"
+    return CheckLine("error", f"order {review.order_id}", text, _REFUSED_DO)
 
 
 def _hint(error: str) -> str:
