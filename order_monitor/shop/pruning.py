@@ -15,11 +15,7 @@ from order_monitor.shop.schema.table_config import DISPATCHES, OBSERVATIONS, PIN
 
 SLICE: Final = 1000
 
-_PRUNED: Final = (
-    (PINS, "claimed_at"),
-    (DISPATCHES, "found_at"),
-    (OBSERVATIONS, "noted_at"),
-)
+_PRUNED: Final = ((PINS, "claimed_at"), (DISPATCHES, "found_at"), (OBSERVATIONS, "noted_at"))
 """The tables, each with the column that says how old a row is."""
 
 

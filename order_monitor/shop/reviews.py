@@ -184,8 +184,7 @@ class Reviews:
     async def read(self, connection: Connection, limit: int = 1000) -> list[Review]:
         """Return what is open, oldest first."""
         rows = await connection.fetch(
-            f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1",
-            limit,
+            f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1", limit
         )
         return _reviews(rows)
 

@@ -20,13 +20,7 @@ from order_monitor.core.confirmation import Unconfirmed, confirmation
 from order_monitor.core.errors import ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.schedule import Plan
-from order_monitor.shop.observations import (
-    EndedElsewhere,
-    Key,
-    ObservationStore,
-    end_words,
-    key_of,
-)
+from order_monitor.shop.observations import EndedElsewhere, Key, ObservationStore, end_words, key_of
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.account import Account

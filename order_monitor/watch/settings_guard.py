@@ -25,12 +25,7 @@ from order_monitor.core.errors import (
 )
 from order_monitor.core.order import Order
 from order_monitor.shop.database import Database
-from order_monitor.shop.money_settings import (
-    LIVES_FOR,
-    Agreement,
-    Difference,
-    MoneySettings,
-)
+from order_monitor.shop.money_settings import LIVES_FOR, Agreement, Difference, MoneySettings
 from order_monitor.shop.presence import Ident
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders

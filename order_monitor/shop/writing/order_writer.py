@@ -24,12 +24,7 @@ from order_monitor.shop.reviews import UNCONFIRMED, WORD_REFUSED
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.own_tables import lacking
 from order_monitor.shop.writing.brake import KIND
-from order_monitor.shop.writing.left_out import (
-    HINT_CODES,
-    QUEUE_FULL,
-    Hints,
-    ProcessingWord,
-)
+from order_monitor.shop.writing.left_out import HINT_CODES, QUEUE_FULL, Hints, ProcessingWord
 from order_monitor.shop.writing.row_writer import RowWriter, rehearse
 
 PASSING_TRIES: Final = 10

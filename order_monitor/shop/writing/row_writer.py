@@ -534,10 +534,7 @@ class RowWriter:
         ]
 
     async def _without_paused(
-        self,
-        connection: Connection,
-        results: Sequence[WriteResult],
-        ended: Mapping[str, LockedRow],
+        self, connection: Connection, results: Sequence[WriteResult], ended: Mapping[str, LockedRow]
     ) -> list[WriteResult]:
         """Write no end of an account whose ends a person holds; the order is read again once they
         are released. Nothing is claimed for it.
@@ -559,10 +556,7 @@ class RowWriter:
         ]
 
     async def _claimed(
-        self,
-        connection: Connection,
-        results: Sequence[WriteResult],
-        rows: Mapping[str, LockedRow],
+        self, connection: Connection, results: Sequence[WriteResult], rows: Mapping[str, LockedRow]
     ) -> list[WriteResult]:
         """Claim each code for its order; hold back a code of another order for a person."""
         claims: dict[str, Claim] = {}
@@ -739,9 +733,7 @@ class RowWriter:
         if not checked or not self.records_every_check:
             return
         await connection.execute(
-            self.statements.touch_sql(span),
-            list(checked),
-            list(checked.values()),
+            self.statements.touch_sql(span), list(checked), list(checked.values())
         )
 
     async def _missing(
