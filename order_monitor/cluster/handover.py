@@ -77,11 +77,9 @@ class Handover:
         ]
         if not any(member.leads for member in view.members):
             wanted.append(LEADER)
-        got = (
-            await session.take(wanted)
-            if wanted and self._clock.monotonic() >= self._full_until
-            else frozenset()
-        )
+        got = frozenset[str]()
+        if wanted and self._clock.monotonic() >= self._full_until:
+            got = await session.take(wanted)
         if session.is_full:
             session.is_full, self._full_until = False, self._clock.monotonic() + FULL_FOR
             self._log.error(

@@ -69,11 +69,9 @@ class Cluster:
 
     def members(self) -> frozenset[str] | None:
         """Return the announced names of all that share the accounts; None if it sees none."""
-        return (
-            None
-            if self.view is None
-            else frozenset(one.name.rpartition("/")[0] for one in self.view.members)
-        )
+        if self.view is None:
+            return None
+        return frozenset(one.name.rpartition("/")[0] for one in self.view.members)
 
     def owners(self) -> dict[str, str]:
         """Return which member holds which account, both by name."""

@@ -91,11 +91,8 @@ def classify(error: BaseException) -> ShopError:
             return RowRejectedError(
                 text, state, is_inner=_is_raised(error) or bool(getattr(error, "context", None))
             )
-        return (
-            ShopUnavailableError(text)
-            if state.startswith(_TRANSIENT_CLASSES)
-            else ShopMisfitError(text)
-        )
+        is_transient = state.startswith(_TRANSIENT_CLASSES)
+        return ShopUnavailableError(text) if is_transient else ShopMisfitError(text)
     if isinstance(error, asyncpg.DataError):
         return RowRejectedError("a value is of a kind that cannot be sent; run order-monitor check")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):

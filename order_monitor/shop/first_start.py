@@ -54,11 +54,9 @@ class Start:
             return _NEVER
         if not setting:
             return self.moment - LEFT_ALONE_BEFORE
-        return (
-            datetime.fromisoformat(setting).timestamp()
-            if "-" in setting
-            else self.migrated - float(setting)
-        )
+        if "-" in setting:
+            return datetime.fromisoformat(setting).timestamp()
+        return self.migrated - float(setting)
 
 
 def first_start_sql(schema: str) -> str:

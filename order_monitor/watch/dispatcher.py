@@ -108,10 +108,9 @@ class Dispatcher:
         )
 
     def _may_start(self, account: Account, now: float) -> bool:
-        is_due = (
-            bool(self._context.queue.ready.count(account.key))
-            and account.key not in self.refresh.accounts
-        )
+        if account.key in self.refresh.accounts:
+            return False
+        is_due = bool(self._context.queue.ready.count(account.key))
         return is_due and account.may_start(now) and self._has_room(account, now)
 
     def _in_turn(self) -> list[Account]:

@@ -159,13 +159,10 @@ class ResultHandler:
         """Log once per account that the text in the PIN's place contains no code, as with top-ups:
         several orders may have the same text.
         """
-        has_pin = (
-            result.fate is WriteStatus.WRITTEN
-            and result.write is not None
-            and result.write.pin is not None
-        )
+        has_pin = result.write is not None and result.write.pin is not None
+        is_written = result.fate is WriteStatus.WRITTEN
         account = result.finding.account
-        if has_pin and result.code is None and account not in self._texts:
+        if is_written and has_pin and result.code is None and account not in self._texts:
             self._texts.add(account)
             self._log.warning(
                 "pin.is_text",

@@ -229,10 +229,8 @@ class ShopAccounts(Directory):
         for known in self._known.values():
             account, login = known.account, known.integration.credentials.login()
             if account.login != login:
-                account.login, account.pace = (
-                    login,
-                    Pace(account.pace.per_second, account.pace.slack),
-                )
+                account.login = login
+                account.pace = Pace(account.pace.per_second, account.pace.slack)
             account.pace = paces.setdefault(login, account.pace)
 
 
@@ -279,11 +277,9 @@ def label(integration: Integration, *, whole: bool = False) -> str:
     """
     name = _visible(integration.name)[:_LONGEST_NAME] or "integration"
     # A whole id is in brackets: "a-1" with the id 2 and "a" with the id 1-2 must not look the same.
-    return (
-        f"{name} [{_visible(integration.id)}]"
-        if whole
-        else f"{name}-{_visible(integration.id[:8])}"
-    )
+    if whole:
+        return f"{name} [{_visible(integration.id)}]"
+    return f"{name}-{_visible(integration.id[:8])}"
 
 
 def _visible(text: str) -> str:

@@ -192,11 +192,9 @@ async def found_out(database: Database, table_config: TableConfig) -> list[Check
 def _left_out(count: int) -> Iterable[CheckLine]:
     if not count:
         return []
-    what = (
-        "it is left out, and an order that waits keeps its status"
-        if count >= ENOUGH
-        else f"from {ENOUGH} on it is left out"
-    )
+    what = f"from {ENOUGH} on it is left out"
+    if count >= ENOUGH:
+        what = "it is left out, and an order that waits keeps its status"
     text = f"the column has refused this word for {count} order{'s' if count > 1 else ''}: {what}"
     remedy = "see which constraint or trigger refuses it (order-monitor check --rehearse), and correct that"
     return [CheckLine("warning", "statuses.processing", text, remedy)]

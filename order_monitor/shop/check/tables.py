@@ -161,11 +161,8 @@ def _refused(review: Review) -> CheckLine:
 
 
 def _hint(error: str) -> str:
-    return (
-        "a row security policy hides orders: exempt this role (BYPASSRLS)"
-        if "42501" in error
-        else ""
-    )
+    remedy = "a row security policy hides orders: exempt this role (BYPASSRLS)"
+    return remedy if "42501" in error else ""
 
 
 def worst(lines: Iterable[CheckLine]) -> str:

@@ -146,12 +146,10 @@ class SchemaCache:
         Raises:
             ShopMisfitError: the table has become unusable, or one of our tables is missing.
         """
-        known = self.shop_tables.columns
-        there = (
-            await columns_of(connection, self.table_config.schema, self.table_config.table)
-            if known
-            else {}
-        )
+        known, there = self.shop_tables.columns, dict[str, Column]()
+        if known:
+            config = self.table_config
+            there = await columns_of(connection, config.schema, config.table)
         if any(there.get(name) != column for name, column in known.items()):
             await self._look_again(connection)
         return self._whole()
@@ -227,11 +225,9 @@ class SchemaCache:
         if rights.is_beside_own:
             raise RightsError(rights.sql)
         table = await find_table(connection, table_config)
-        accounts = (
-            await find_account_tables(connection, table_config.schema)
-            if table_config.accounts_from_shop
-            else None
-        )
+        accounts = None
+        if table_config.accounts_from_shop:
+            accounts = await find_account_tables(connection, table_config.schema)
         # Citus cannot look for another order's row from within a statement about orders.
         is_spread = table.relation.distributed_by is not None
         tenants_sql = ""

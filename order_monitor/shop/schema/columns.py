@@ -203,10 +203,10 @@ class Table:
         """
         zone = self._zone(logical)
         at = f"to_timestamp({seconds})"
+        if not zone:
+            return at
         return (
             f"least({at} AT TIME ZONE {zone}, ({at} + {_BESIDE}) AT TIME ZONE {zone} - {_BESIDE})"
-            if zone
-            else at
         )
 
     def _zone(self, logical: str) -> str:

@@ -144,11 +144,9 @@ _TOLD: Final = ("pin_code", "note", "provider_message", "notes", "manual_note")
 
 async def _no_table(connection: Connection, schema: str, table: str) -> str:
     near = [row[0] for row in await connection.fetch(_ELSEWHERE, _plain(table))]
-    hint = (
-        f": there is {' and '.join(near)}; set database.schema and database.table"
-        if near
-        else "; set database.table"
-    )
+    hint = "; set database.table"
+    if near:
+        hint = f": there is {' and '.join(near)}; set database.schema and database.table"
     return f"database: there is no table {schema}.{table}, or this role may not see it{hint}"
 
 

@@ -224,11 +224,9 @@ class OrderWriter:
         if is_word and self._word.is_left_out:
             return (await self._write([finding], lock_wait))[0]
         # Without a SQLSTATE it is our own check: what was read back is not what was written.
-        stuck = (
-            StuckReason.REJECTED_BY_DATABASE
-            if error.code or is_word
-            else StuckReason.CHANGED_BY_TRIGGER
-        )
+        stuck = StuckReason.CHANGED_BY_TRIGGER
+        if error.code or is_word:
+            stuck = StuckReason.REJECTED_BY_DATABASE
         detail = f"{WORD_REFUSED}: {detail}" if is_word else detail
         return WriteResult(finding, WriteStatus.STUCK, stuck=stuck, detail=detail, is_refused=True)
 
@@ -300,8 +298,5 @@ _SETTLED_BY_A_PIN: Final = (
 
 def _settled_by(result: WriteResult) -> frozenset[str]:
     """Return the kinds of review that an end has settled; a person must close all others."""
-    return (
-        _SETTLED_BY_AN_END
-        if result.write is None or result.write.pin is None
-        else _SETTLED_BY_A_PIN
-    )
+    has_pin = result.write is not None and result.write.pin is not None
+    return _SETTLED_BY_A_PIN if has_pin else _SETTLED_BY_AN_END

@@ -192,11 +192,9 @@ class RowWriter:
     async def _locked(
         self, connection: Connection, ids: list[str], late: Mapping[str, str], span: str
     ) -> dict[str, asyncpg.Record]:
-        rows = (
-            list(await connection.fetch(self.statements.lock_sql(span), ids))
-            if ids or not late
-            else []
-        )
+        rows = []
+        if ids or not late:
+            rows += await connection.fetch(self.statements.lock_sql(span), ids)
         if late:
             sql = self.statements.late_lock_sql(self.statements.node(span))
             found = await connection.fetch(sql, list(late), list(set(late.values())))

@@ -134,17 +134,13 @@ class Statements:
     def update_sql(self, span: str = "", *, any_status: bool = False) -> str:
         """SQL that changes locked rows, of an open status unless ``any_status`` is for a trial."""
         t = self.table
-        is_open = (
-            ""
-            if any_status
-            else f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
-        )
+        is_open = f"AND o.{t['external_status'].compared} IN ({literals(self.open_statuses)}) "
         status, pin = t["external_status"], f"o.{t['pin_code'].sql}"
         tenant = f"o.{t['tenant_id'].sql}" if t.get("tenant_id") else "NULL::uuid"
         update = (
             f"UPDATE {t.sql} AS o SET {', '.join(sets_of(t, self.table_config))} "
             f"FROM {unnest_sql(UPDATE)} "
-            f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} {is_open}"
+            f"WHERE o.{t['id'].sql} = u.id{t['id'].cast} {'' if any_status else is_open}"
             f"AND (u.pin IS NULL OR {pin}::text IS NOT DISTINCT FROM u.had){span} "
             f"RETURNING o.{t['id'].sql} AS id, {tenant} AS tenant_id, o.{status.sql}::text AS status, {pin}::text AS pin, "
             f"u.was, u.told, u.checks, u.sent_at, u.outcome, false AS is_late, u.source, u.cause, u.account, u.reference, "
