@@ -81,7 +81,7 @@ class Takeover:
         elsewhere.accounts |= left
         elsewhere.accounts &= _keys_of(logins, logins)
         if left:
-            self._start(self._engine.leave_accounts(left), "leave")
+            self._start(self._engine.discovery.leave_accounts(left), "leave")
         unread = {key for key in mine if _keys_of({key}, logins) & elsewhere.accounts}
         return unread - self.planning
 
@@ -138,7 +138,7 @@ class Takeover:
             while not self._unread.isdisjoint(keys):
                 batch, self._unread = self._unread, set()
                 try:
-                    await self._engine.read_accounts(batch)
+                    await self._engine.discovery.read_accounts(batch)
                 except (ShopError, SettingsError) as error:
                     self._unread |= batch
                     if str(error) != told:

@@ -8,7 +8,7 @@ when the loop ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from order_monitor.core.clock import Clock
@@ -147,19 +147,6 @@ class Engine:
         if self.dispatcher.is_idle() and not self.writer.stands_still():
             context.state.succeeded_at = context.now()
         context.wake.set()
-
-    async def read_accounts(self, keys: Collection[str]) -> None:
-        """Read the open orders of accounts that another process may have asked until now.
-
-        Raises:
-            ShopError: the database is not available.
-            SettingsError: the table is not as expected.
-        """
-        await self.discovery.read_accounts(keys)
-
-    async def leave_accounts(self, keys: Collection[str]) -> None:
-        """Keep the orders of accounts that another process asks no longer; they are counted."""
-        await self.discovery.leave_accounts(keys)
 
     def _forget_gone(self) -> None:
         self._forgot_at = self.context.clock.monotonic()

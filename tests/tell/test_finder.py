@@ -58,7 +58,7 @@ async def test_what_the_process_knows_of_it_is_told(plain_shop: Shop) -> None:
     assert (told["account"], told["why"], told["next_at"]) == (None, "no_reference", None)
     # Where another process asks its account, this one does not know when.
     stage.engine.context.elsewhere.accounts = {"default"}
-    await stage.engine.leave_accounts({"default"})
+    await stage.engine.discovery.leave_accounts({"default"})
     clock.elapsed += PAUSE
     (told,) = (await finder.find(order.id))["orders"]
     assert (told["account"], told["why"], told["next_at"]) == (None, "asked_elsewhere", None)

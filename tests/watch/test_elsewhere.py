@@ -120,7 +120,7 @@ async def test_an_order_in_hand_stays_until_its_answer_is_written() -> None:
     entry = stage.engine.queue.take("a")
     assert entry is not None
     stage.engine.context.elsewhere.accounts = {"a"}
-    await stage.engine.leave_accounts({"a"})
+    await stage.engine.discovery.leave_accounts({"a"})
     assert [one.id for one in stage.engine.queue] == [entry.id]
     await stage.engine.scan()
     assert [one.id for one in stage.engine.queue] == [entry.id]
@@ -145,12 +145,12 @@ async def test_an_account_that_comes_and_goes_is_counted_once() -> None:
         assert len(elsewhere) == 4
         clock.elapsed += 1
         elsewhere.reading = {"b"}
-        await stage.engine.read_accounts({"b"})
+        await stage.engine.discovery.read_accounts({"b"})
         elsewhere.keep({"b"})
         elsewhere.reading = set()
         assert (len(stage.engine.queue), len(elsewhere), elsewhere.oldest()) == (4, 0, [])
         elsewhere.accounts = {"b"}
-        await stage.engine.leave_accounts({"b"})
+        await stage.engine.discovery.leave_accounts({"b"})
         assert len(elsewhere.oldest()) == 3
     elsewhere.finish(counts, is_whole=True)
     assert len(elsewhere) == 4

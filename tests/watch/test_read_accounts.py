@@ -43,7 +43,7 @@ async def test_quick_scans_and_reads_of_accounts_keep_what_waits_for_its_pin() -
         clock.elapsed += 10
         await stage.engine.scan()
         assert stage.engine.queue.get(waiting.id)
-    await stage.engine.read_accounts({"b"})
+    await stage.engine.discovery.read_accounts({"b"})
     assert stage.engine.queue.get(waiting.id)
     assert stage.engine.state.open == 1
     stage.shelf.more = {}
@@ -65,7 +65,7 @@ async def test_an_order_that_was_in_hand_when_it_was_read_is_kept() -> None:
             entry.read_at = entry.read_at if at is None else at
 
         reading(stage, answered)
-        await stage.engine.read_accounts({"a"})
+        await stage.engine.discovery.read_accounts({"a"})
         assert stage.engine.queue.get(entry.id) is entry
 
 
@@ -80,7 +80,7 @@ async def test_an_order_that_a_scan_finds_meanwhile_is_kept() -> None:
         stage.engine.discovery.intake.take(fresh, stage.engine.now(), began)
 
     reading(stage, found)
-    await stage.engine.read_accounts({"a"})
+    await stage.engine.discovery.read_accounts({"a"})
     assert stage.engine.queue.get(fresh.id)
 
 
@@ -96,7 +96,7 @@ async def test_an_account_that_is_found_by_it_has_all_orders_read_again() -> Non
         stage.accounts["c"] = Account("c", stages.Nobody())
 
     reading(stage, found)
-    await stage.engine.read_accounts({"a"})
+    await stage.engine.discovery.read_accounts({"a"})
     await stage.engine.scan()
     assert sinces == [None, None]
 
@@ -119,7 +119,7 @@ async def test_an_order_that_is_skipped_no_more_during_a_scan_does_no_harm() -> 
     await has_read.wait()
     stage.shelf.orders = [lost._replace(reference="17")]
     clock.elapsed += 1
-    await stage.engine.read_accounts({"a"})
+    await stage.engine.discovery.read_accounts({"a"})
     go_on.set()
     await scan
     assert stage.engine.queue.get(lost.id)
