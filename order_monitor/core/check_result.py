@@ -162,6 +162,11 @@ class WriteResult:
         return replace(self, fate=fate, write=None, stuck=stuck, detail=detail)
 
     @property
+    def order_id(self) -> str:
+        """The order's id."""
+        return self.finding.order.id
+
+    @property
     def is_end(self) -> bool:
         """Whether the order has ended by this result."""
         return self.write is not None and self.write.final

@@ -149,13 +149,13 @@ class ObservationStore:
             decided = await row_writer.would_write(connection, {i: by_id[i] for i in taken}, taken)
             decided = [
                 r
-                if (at := confirm_at.get(r.finding.order.id)) is None
-                or r.finding.order.id in ended
+                if (at := confirm_at.get(r.order_id)) is None
+                or r.order_id in ended
                 or not needs_confirmation(r)
                 else replace(r, fate=WriteStatus.UNCONFIRMED, write=None, stuck=None, again_at=at)
                 for r in decided
             ]
-            results = [_observed(r, seen[r.finding.order.id], ended) for r in decided]
+            results = [_observed(r, seen[r.order_id], ended) for r in decided]
             results = await row_writer.marked(connection, results)
             await self._keep(connection, results, decided, ended, seen, their_ends)
         return [*results, *(_gone(by_id[i], seen.get(i)) for i in by_id if i not in taken)]
@@ -320,7 +320,7 @@ def _observed(result: WriteResult, row: asyncpg.Record, ended: set[str]) -> Writ
     if result.fate in (WriteStatus.RESENT, WriteStatus.GONE):
         return replace(result, review=None)
     is_end = result.write is not None and result.write.final
-    if is_end or result.finding.order.id in ended:
+    if is_end or result.order_id in ended:
         return replace(
             result, fate=WriteStatus.OBSERVED, status=row["status"], review=None, stuck=None
         )

@@ -60,7 +60,7 @@ class Reviews:
                 f"INSERT INTO {self._table} (order_id, kind, detail, account) SELECT u.id{table['id'].cast}, u.kind, u.detail, "
                 "u.account FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, kind, detail, account) "
                 "ORDER BY 1, 2 ON CONFLICT DO NOTHING",
-                [r.review_of or r.finding.order.id for r, _ in stuck],
+                [r.review_of or r.order_id for r, _ in stuck],
                 [str(kind) for _, kind in stuck],
                 [r.detail for r, _ in stuck],
                 [r.finding.account for r, _ in stuck],

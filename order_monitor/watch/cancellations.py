@@ -63,7 +63,7 @@ class UnconfirmedCancellations:
 
     def answered(self, result: WriteResult) -> None:
         """Note that an order's cancellation waits no longer, if a written answer closed it."""
-        order_id, answer = result.finding.order.id, result.finding.answer
+        order_id, answer = result.order_id, result.finding.answer
         is_over = result.is_end or result.withdraws_cancellation
         if not is_over or not self._context.policy.confirm_cancelled:
             return

@@ -114,7 +114,7 @@ class Chains:
         for start in range(0, len(findings), _AT_A_TIME):
             for result in await self._record(findings[start : start + _AT_A_TIME]):
                 if result.fate is WriteStatus.WRITTEN:
-                    written[result.finding.order.id] = result.finding.answer
+                    written[result.order_id] = result.finding.answer
                 self._tell(result)
         return written
 
@@ -134,7 +134,7 @@ class Chains:
         return results
 
     def _tell(self, result: WriteResult) -> None:
-        order_id, state = result.finding.order.id, self._engine.state
+        order_id, state = result.order_id, self._engine.state
         if result.fate is not WriteStatus.STUCK:
             self._let_go({order_id})
         if result.fate is WriteStatus.WRITTEN:

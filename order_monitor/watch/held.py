@@ -37,7 +37,7 @@ class HeldEnds:
     def keep(self, entry: TrackedOrder | None, result: WriteResult) -> None:
         """Process an end that was held: its order is asked again, without a line of its own."""
         context, is_brakes = self._context, result.stuck is not None
-        context.state.kept[result.finding.order.id] = BY_BRAKE if is_brakes else BY_PERSON
+        context.state.kept[result.order_id] = BY_BRAKE if is_brakes else BY_PERSON
         if is_brakes and result.finding.account not in self._told:
             self._tripped(result.finding.account)
         if entry is None:

@@ -95,7 +95,7 @@ class ResultHandler:
 
     def _warn(self, result: WriteResult) -> None:
         """Say what a person should know of it, whatever its fate."""
-        order_id = result.finding.order.id
+        order_id = result.order_id
         if result.notice:
             self._log.warning("order.changed_in_table", order_id=order_id, why=result.notice)
         if result.review is not None:
@@ -113,7 +113,7 @@ class ResultHandler:
             (WriteStatus.HELD, self._state.kept),
         ):
             if result.fate is not fate:
-                those.pop(result.finding.order.id, None)
+                those.pop(result.order_id, None)
 
     def _observed(self, result: WriteResult) -> None:
         """Its end was only noted: whether it is open still is another monitor's matter."""
@@ -134,10 +134,10 @@ class ResultHandler:
 
     def _gone(self, result: WriteResult) -> None:
         self._state.gone += 1
-        self._queue.forget(result.finding.order.id)
+        self._queue.forget(result.order_id)
         self._log.warning(
             "order.gone",
-            order_id=result.finding.order.id,
+            order_id=result.order_id,
             status=result.status,
             why=result.detail or "another writer ended it first",
             pin_not_written=result.review is not None,
@@ -145,7 +145,7 @@ class ResultHandler:
 
     def _resent(self, entry: TrackedOrder | None, result: WriteResult) -> None:
         """Read a changed order again, and ask about its new row; a single pass is done with it."""
-        order_id, policy = result.finding.order.id, self._context.policy
+        order_id, policy = result.order_id, self._context.policy
         self._state.resent += 1
         self._log.info("order.resent", order_id=order_id)
         if entry is None or policy.one_pass:
@@ -165,9 +165,7 @@ class ResultHandler:
         if is_written and has_pin and result.code is None and account not in self._texts:
             self._texts.add(account)
             self._log.warning(
-                "pin.is_text",
-                account=self._context.name_of(account),
-                order_id=result.finding.order.id,
+                "pin.is_text", account=self._context.name_of(account), order_id=result.order_id
             )
 
     def _pin_came(self, result: WriteResult) -> None:
@@ -236,6 +234,6 @@ class ResultHandler:
             "account.not_known",
             account=self._context.name_of(account),
             orders=count,
-            order_id=result.finding.order.id,
+            order_id=result.order_id,
             detail=result.detail,
         )

@@ -123,7 +123,7 @@ class Brake:
             held |= await self._held_of(connection, login, own, completed, found_at)
         return [
             r.kept_back(WriteStatus.HELD, StuckReason.HELD_BY_BRAKE, _HELD)
-            if r.finding.order.id in held
+            if r.order_id in held
             else r
             for r in results
         ]
@@ -139,7 +139,7 @@ class Brake:
         """Return the held ones of a login's ``ends``; ``completed`` counts the batch's others."""
         accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})
         evidence = (await self.evidence(connection)).get(login, Evidence())
-        since = await self._since(connection, [r.finding.order.id for r in ends])
+        since = await self._since(connection, [r.order_id for r in ends])
         # What was held for the previous dispatch says nothing about this one and has another start.
         if stale := {i for i, at in since.items() if found_at.get(i, at) > at}:
             await self._reviews.mend(
@@ -165,7 +165,7 @@ class Brake:
             for i, at in since.items()
             if i not in stale and not evidence.lacks(at, now, self.rules.brake_hold)
         }
-        fresh = {r.finding.order.id for r in ends} - passed
+        fresh = {r.order_id for r in ends} - passed
         if not is_tripped:
             is_tripped = await self._trips(
                 connection, accounts, Ends(completed, len(fresh)), now, evidence.counted_from

@@ -60,11 +60,11 @@ class Cancellations:
         asked = [r for r in results if self.is_on and needs_confirmation(r)]
         if not asked:
             return list(results)
-        stored = await self.of(connection, [r.finding.order.id for r in asked])
+        stored = await self.of(connection, [r.order_id for r in asked])
         fresh: dict[str, tuple[CheckResult, float]] = {}
         waiting: dict[str, WriteResult] = {}
         for result in asked:
-            finding, order_id = result.finding, result.finding.order.id
+            finding, order_id = result.finding, result.order_id
             found = confirmation(
                 stored.get(order_id), finding, self.rules.confirm_cancelled, resent.get(order_id)
             )
@@ -82,7 +82,7 @@ class Cancellations:
         stale = [(order_id, UNCONFIRMED) for order_id in fresh if order_id in stored]
         await self._reviews.mend(connection, self.table, stale, "begun again")
         await self._store(connection, fresh)
-        return [waiting.get(r.finding.order.id, r) for r in results]
+        return [waiting.get(r.order_id, r) for r in results]
 
     async def waiting(self, connection: Connection) -> list[Unconfirmed]:
         """Return the orders whose cancellation waits, at most `SHOWN`, oldest first."""

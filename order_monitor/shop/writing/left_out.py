@@ -209,9 +209,7 @@ class ProcessingWord:
     async def settled(self, connection: Connection, results: Iterable[WriteResult]) -> None:
         """Close reviews opened only because of the word, where the order is written now."""
         written = [
-            r.finding.order.id
-            for r in results
-            if r.fate in (WriteStatus.WRITTEN, WriteStatus.UNCHANGED)
+            r.order_id for r in results if r.fate in (WriteStatus.WRITTEN, WriteStatus.UNCHANGED)
         ]
         mended = [order_id for order_id in written if order_id in self._reviewed]
         if mended:
@@ -224,7 +222,7 @@ class ProcessingWord:
         word = self._schema_cache.row_writer.rules.processing
         for result in results:
             if result.fate in (WriteStatus.WRITTEN, WriteStatus.UNCHANGED):
-                self._reviewed.discard(result.finding.order.id)
+                self._reviewed.discard(result.order_id)
             is_word = (
                 result.write is not None and not result.write.final and result.write.status == word
             )

@@ -125,9 +125,9 @@ class OrderWriter:
         """
         reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
         await reviews.open(connection, table, results)
-        settled = {r.finding.order.id: r for r in results if r.is_end}
-        withdrawn = {r.finding.order.id for r in results if r.is_withdrawal}
-        contradicted = {r.finding.order.id for r in results if r.withdraws_cancellation}
+        settled = {r.order_id: r for r in results if r.is_end}
+        withdrawn = {r.order_id for r in results if r.is_withdrawal}
+        contradicted = {r.order_id for r in results if r.withdraws_cancellation}
         asked = [*settled, *sorted((withdrawn | contradicted) - settled.keys())]
         waiting = await reviews.about(connection, table, asked) if asked else []
         gone = [
@@ -138,7 +138,7 @@ class OrderWriter:
         if gone:
             await reviews.mend(connection, table, gone, "withdrawn")
         known = [
-            (r.finding.order.id, str(StuckReason.NOT_KNOWN))
+            (r.order_id, str(StuckReason.NOT_KNOWN))
             for r in results
             if r.marked and self._is_known_again(r)
         ]
@@ -163,7 +163,7 @@ class OrderWriter:
 
     async def _confirm(self, connection: Connection, results: list[WriteResult]) -> None:
         """Close the review about another dispatch's PIN, if this dispatch brought the same."""
-        digests = {r.finding.order.id: r.code for r in results if r.code is not None}
+        digests = {r.order_id: r.code for r in results if r.code is not None}
         if digests and (same := await self._row_writer.codes.brought(connection, digests)):
             reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
             await reviews.mend(
@@ -178,7 +178,7 @@ class OrderWriter:
         except ShopError as error:
             # It is tried again with the order's next answer, which will be refused too.
             self._log.warning(
-                "review.not_kept", orders=[r.finding.order.id for r in results][:10], why=str(error)
+                "review.not_kept", orders=[r.order_id for r in results][:10], why=str(error)
             )
 
     async def review(self, order_id: str, kind: str, account: str) -> None:

@@ -170,15 +170,13 @@ class RowWriter:
         changed = [r for r in results if r.write is not None]
         is_late = ended.keys() | late.keys()
         written = await self._update(
-            connection, [r for r in changed if r.finding.order.id not in is_late], span
+            connection, [r for r in changed if r.order_id not in is_late], span
         )
         added = await self._add_pins(
-            connection, [r for r in changed if r.finding.order.id in is_late], span
+            connection, [r for r in changed if r.order_id in is_late], span
         )
         rest = [r for r in results if r.write is None]
-        await self._touch(
-            connection, [r.finding for r in rest if r.finding.order.id not in is_late], span
-        )
+        await self._touch(connection, [r.finding for r in rest if r.order_id not in is_late], span)
         results = await self.marked(connection, [*written, *added, *rest])
         missing = [f for i, f in by_id.items() if i not in rows and i not in ended]
         results += [
@@ -470,14 +468,14 @@ class RowWriter:
         """Hold back an end if another order has its reference: which is meant is unknown."""
         held: list[WriteResult] = []
         for result in results:
-            noted = standing.get(result.finding.order.id)
+            noted = standing.get(result.order_id)
             is_end = (
                 result.write is not None and result.write.final and not result.finding.by_person
             )
             if not is_end or noted is None or noted.meant or not noted.twins:
                 held.append(result)
                 continue
-            order, row = result.finding.order, rows[result.finding.order.id]
+            order, row = result.finding.order, rows[result.order_id]
             twins = [
                 twin
                 for twin in await self.dispatches.twins(
@@ -511,12 +509,10 @@ class RowWriter:
         if not failing:
             return list(results)
         given = dict.fromkeys(
-            await self.codes.given(connection, [r.finding.order.id for r in failing]), _GIVEN
+            await self.codes.given(connection, [r.order_id for r in failing]), _GIVEN
         )
         silent = [
-            r.finding.order.id
-            for r in failing
-            if r.write is not None and r.write.cause is Cause.TIME_LIMIT
+            r.order_id for r in failing if r.write is not None and r.write.cause is Cause.TIME_LIMIT
         ]
         waiting = (
             await Reviews(self.table.schema).about(connection, self.table, silent) if silent else []
@@ -526,7 +522,7 @@ class RowWriter:
                 given.setdefault(order_id, _BROUGHT)
         return [
             r.kept_back(WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN, why)
-            if _is_failure(r) and (why := given.get(r.finding.order.id))
+            if _is_failure(r) and (why := given.get(r.order_id))
             else r
             for r in results
         ]
@@ -537,18 +533,18 @@ class RowWriter:
         """Write no end of an account whose ends a person holds; the order is read again once they
         are released. Nothing is claimed for it.
         """
-        ends = [r for r in results if is_end(r) and r.finding.order.id not in ended]
+        ends = [r for r in results if is_end(r) and r.order_id not in ended]
         if not ends:
             return list(results)
         pauses = await Pauses(self.table.schema).read(connection)
         held = {
-            r.finding.order.id: pause
+            r.order_id: pause
             for r in ends
             if (pause := pause_of_ends(pauses, r.finding.account or CONFIGURED)) is not None
         }
         return [
             r.kept_back(WriteStatus.HELD, None, f"ends are held by {pause.by}: {pause.reason}")
-            if (pause := held.get(r.finding.order.id))
+            if (pause := held.get(r.order_id))
             else r
             for r in results
         ]
@@ -578,8 +574,8 @@ class RowWriter:
             )
         owners = await self.codes.claim(connection, list(claims.values()))
         known = {order_id: claim.digest for order_id, claim in claims.items()}
-        results = [replace(r, code=known.get(r.finding.order.id)) for r in results]
-        return [_kept_back(r, owners.get(r.finding.order.id)) for r in results]
+        results = [replace(r, code=known.get(r.order_id)) for r in results]
+        return [_kept_back(r, owners.get(r.order_id)) for r in results]
 
     def _shares(self, finding: CheckResult) -> bool:
         """Whether the order may have another's code: by settings, package mark, or a person."""
@@ -644,7 +640,7 @@ class RowWriter:
         arrays = [list(column) for column in zip(*rows, strict=True)]
         stored = {row["id"]: row for row in await connection.fetch(sql, *arrays)}
         is_open = self.statements.open_statuses
-        written = [_told(r, stored.get(r.finding.order.id), is_open) for r in results]
+        written = [_told(r, stored.get(r.order_id), is_open) for r in results]
         return await self._read_back(connection, written, span)
 
     async def _read_back(
@@ -661,15 +657,13 @@ class RowWriter:
         if not ends:
             return list(results)
         await connection.execute(CHECK_NOW)
-        ids = [r.finding.order.id for r in ends]
+        ids = [r.order_id for r in ends]
         stored = {
             row["id"]: row for row in await connection.fetch(self.statements.status_sql(span), ids)
         }
-        found = {
-            r.finding.order.id: self._compared(r, stored.get(r.finding.order.id)) for r in ends
-        }
+        found = {r.order_id: self._compared(r, stored.get(r.order_id)) for r in ends}
         if changed := [r for i, r in found.items() if r.notice and i in stored]:
-            rows = [stored[r.finding.order.id] for r in changed]
+            rows = [stored[r.order_id] for r in changed]
             moved = [
                 self.table_config.pins_elsewhere and r.write is not None and r.write.pin is not None
                 for r in changed
@@ -684,7 +678,7 @@ class RowWriter:
                     for row, is_moved in zip(rows, moved, strict=True)
                 ],
             )
-        return [found.get(r.finding.order.id, r) for r in results]
+        return [found.get(r.order_id, r) for r in results]
 
     def _compared(self, result: WriteResult, row: asyncpg.Record | None) -> WriteResult:
         write = result.write
@@ -712,14 +706,13 @@ class RowWriter:
 
     async def marked(self, connection: Connection, results: list[WriteResult]) -> list[WriteResult]:
         """Note of open orders whether their answers are understood, where that has changed."""
-        is_odd = {r.finding.order.id: odd for r in results if (odd := _mark_of(r)) is not None}
+        is_odd = {r.order_id: odd for r in results if (odd := _mark_of(r)) is not None}
         if not is_odd:
             return results
         await self.dispatches.mark(
-            connection,
-            [(r.finding, is_odd[i]) for r in results if (i := r.finding.order.id) in is_odd],
+            connection, [(r.finding, is_odd[i]) for r in results if (i := r.order_id) in is_odd]
         )
-        return [replace(r, marked=True) if r.finding.order.id in is_odd else r for r in results]
+        return [replace(r, marked=True) if r.order_id in is_odd else r for r in results]
 
     async def _touch(
         self, connection: Connection, findings: Iterable[CheckResult], span: str
