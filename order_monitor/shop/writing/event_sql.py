@@ -56,8 +56,7 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
         "c.is_late OR COALESCE(t.before, false), c.outcome, c.source, c.cause, c.account, c.reference "
         "FROM changed c LEFT JOIN told t ON t.id = c.id WHERE c.is_late OR c.was IS DISTINCT FROM c.status "
         "RETURNING id, order_id, repeat), "
-        f"queued AS (INSERT INTO {qualified(schema, DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
-        f"WHERE {is_posted(schema)}), "
+        f"queued AS ({queue_sql(schema)}), "
         f"hint AS (SELECT {hint} AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "
         "e.repeat AND NOT c.is_late AND COALESCE(t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
@@ -65,9 +64,12 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
     )
 
 
-def is_posted(schema: str) -> str:
-    """SQL condition that this shop's events are posted."""
-    return f"EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})"
+def queue_sql(schema: str) -> str:
+    """SQL that queues the rows of ``event`` for delivery, if this shop's events are posted."""
+    return (
+        f"INSERT INTO {qualified(schema, DELIVERIES)} (event_id, order_id) SELECT id, order_id FROM event "
+        f"WHERE EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})"
+    )
 
 
 def is_withdrawn(schema: str, event: str) -> str:

@@ -11,15 +11,14 @@ from order_monitor.shop.locks import lock_of
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.reading.queries import Queries
 from order_monitor.shop.schema.cache import SchemaCache
-from order_monitor.shop.schema.columns import literal, qualified
+from order_monitor.shop.schema.columns import literal
 from order_monitor.shop.schema.table_config import (
-    DELIVERIES,
     events_of,
     is_open,
     is_settled,
     literals,
 )
-from order_monitor.shop.writing.event_sql import CHANNEL, PROGRAM, is_posted
+from order_monitor.shop.writing.event_sql import CHANNEL, PROGRAM, queue_sql
 
 LATE: Final = "late"
 """The word in the event's ``outcome``."""
@@ -88,8 +87,7 @@ class LateTable:
             f"SELECT s.order_id, s.tenant, s.status, s.status, false, to_timestamp(s.sent_at), {consumed}, "
             f"{literal(config.author)}, false, {literal(LATE)}, {literal(PROGRAM)}, {literal(Cause.TIME_LIMIT)}, "
             "s.account, s.ref FROM held s RETURNING id, order_id), "
-            f"queued AS (INSERT INTO {qualified(config.schema, DELIVERIES)} (event_id, order_id) "
-            f"SELECT id, order_id FROM event WHERE {is_posted(config.schema)}), "
+            f"queued AS ({queue_sql(config.schema)}), "
             f"hint AS (SELECT pg_notify({literal(CHANNEL)}, max(id)::text)::text AS given FROM event HAVING count(*) > 0) "
             "SELECT e.order_id::text AS id, (SELECT count(given) FROM hint) FROM event e ORDER BY e.id"
         )

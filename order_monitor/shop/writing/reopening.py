@@ -16,7 +16,7 @@ from order_monitor.shop.schema.table_config import (
     literals,
     open_statuses,
 )
-from order_monitor.shop.writing.event_sql import PERSON, PROGRAM, is_posted
+from order_monitor.shop.writing.event_sql import PERSON, PROGRAM, queue_sql
 
 _ASIDE: Final = "withdrawn: the order was put back to open"
 _HAS_PIN: Final = "it has a PIN, and a customer may have it"
@@ -66,9 +66,7 @@ class Reopener:
             "consumed_at, decided_by, repeat, outcome, source, cause, account, reference) "
             f"SELECT order_id, tenant_id, to_status, $2, has_pin, $3, sent_at, {consumed}::timestamptz, $4, false, 'reopened', "
             f"{literal(PERSON)}, {literal(PERSON)}, account, reference FROM {self._events} WHERE id = $1 "
-            "RETURNING id, order_id) "
-            f"INSERT INTO {self._deliveries} (event_id, order_id) SELECT id, order_id FROM event "
-            f"WHERE {is_posted(self._table_config.schema)}",
+            f"RETURNING id, order_id) {queue_sql(self._table_config.schema)}",
             event["id"],
             back,
             reason,
