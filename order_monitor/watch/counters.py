@@ -74,13 +74,8 @@ class Counters:
     @property
     def asked(self) -> int:
         """The number of checks with an answer that was not a failure of the account."""
-        return (
-            sum(
-                self.outcomes[name]
-                for name in ("waiting", "completed", "cancelled", "refused", "garbled")
-            )
-            + self.odd_failures
-        )
+        names = ("waiting", "completed", "cancelled", "refused", "garbled")
+        return sum(self.outcomes[name] for name in names) + self.odd_failures
 
     def answered(self, outcome: str, count: int) -> None:
         """Count answers about orders, odd ones too; ``count`` is negative to take them back."""
