@@ -47,5 +47,5 @@ def to_take(me: str, held: Mapping[str, int], free: Mapping[str, int]) -> list[s
 
 
 def to_give(me: str, held: Mapping[str, int], free: int, kept: Collection[str]) -> int:
-    """Return how many accounts to give up; those ``kept`` were given up before in vain."""
+    """Return how many accounts to give up; no process took those ``kept``."""
     return max(0, held[me] - len(kept) - quota(me, held, free))

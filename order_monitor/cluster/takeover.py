@@ -74,7 +74,7 @@ class Takeover:
         await asyncio.sleep(0)
 
     def follow(self, mine: AbstractSet[str], others: AbstractSet[str]) -> set[str]:
-        """Keep the orders of logins that ``others`` hold no more; return those of ``mine`` to read."""
+        """Keep orders of logins that ``others`` hold no more; return those of ``mine`` to read."""
         # Read once: `by_login` groups all accounts, of which there may be thousands, at each access.
         elsewhere, logins = self._engine.context.elsewhere, self._engine.by_login
         left = _keys_of(others - mine, logins) - elsewhere.accounts

@@ -1,4 +1,4 @@
-"""Parse a database address, and never repeat it: in a malformed one the password may be anywhere."""
+"""Parse a database address without repeating it: the password may be anywhere in a malformed one."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Migration:
     def __init__(
         self, database: Database, table_config: TableConfig, clock: Clock, *, old: float = 60.0
     ) -> None:
-        """Work on the table that ``table_config`` names; report transactions over ``old`` seconds."""
+        """Work on the table that ``table_config`` names; report transactions ``old`` seconds old."""
         self._database = database
         self._table_config = table_config
         self._clock = clock
@@ -423,7 +423,7 @@ def _own_tables(table: Table, table_config: TableConfig) -> list[Change]:
 
 
 def _outcome(table: Table, table_config: TableConfig) -> Change:
-    """The meaning of an event, whatever the status words; for old events by their status."""
+    """The meaning of an event apart from status words; for old events by their status."""
     events = events_of(table.schema)
     add = f"ALTER TABLE {events} ADD COLUMN IF NOT EXISTS outcome text"
     sql = f"{add};\n{fill_outcomes_sql(table, table_config)}"

@@ -227,11 +227,11 @@ class ObservationStore:
     def _keep_sql(self) -> str:
         schema = self._schema_cache.table_config.schema
         cast = self._schema_cache.table["id"].cast
-        told = "answer, outcome, status, cause, why, has_pin, digest, done_at, found_ended, their_end_at"
-        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in told.split(", "))
+        fields = "answer, outcome, status, cause, why, has_pin, digest, done_at, found_ended, their_end_at"
+        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in fields.split(", "))
         return (
             f"INSERT INTO {observations_of(schema)} AS v (order_id, reference, account, tenant_id, "
-            f"sent_at, first_asked_at, last_asked_at, {told}) "
+            f"sent_at, first_asked_at, last_asked_at, {fields}) "
             f"SELECT u.id{cast}, u.reference, u.account, u.tenant_id, to_timestamp(u.sent_at), "
             "to_timestamp(u.seen_at), to_timestamp(u.seen_at), u.answer, u.outcome, u.status, "
             "u.cause, u.why, u.has_pin, u.digest, "

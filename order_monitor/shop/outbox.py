@@ -139,7 +139,7 @@ class Outbox:
         )
 
     async def not_tried(self, event_id: int, again_in: float) -> None:
-        """Do not count a try that this machine could not make; try ``again_in`` seconds from now."""
+        """Do not count a try that this machine could not make; try in ``again_in`` seconds."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"UPDATE {self._deliveries} d SET attempts = greatest(d.attempts - 1, 1), "
@@ -234,7 +234,7 @@ class Outbox:
         return sorted(row["event_id"] for row in rows)
 
     async def dead(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return the dead letters, oldest first: event, order, attempts, and the last try's result."""
+        """Return the dead letters, oldest first: event, order, attempts, last result."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "SELECT d.event_id, d.order_id::text AS order_id, e.to_status, d.attempts, d.tries->-1->>'outcome' AS why, "

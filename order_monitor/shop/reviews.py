@@ -21,7 +21,7 @@ UNCONFIRMED: Final = "cancel_unconfirmed"
 """
 
 WORD_REFUSED: Final = "statuses.processing is not taken by its column"
-"""How a review's detail begins that was opened only because of the word, without a PIN or an end."""
+"""How the detail of a review begins that is only about the word: no PIN and no end was read."""
 
 _READ: Final = "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since"
 _FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"

@@ -25,7 +25,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Events from ``since`` on go to the address with this digest; ``value`` is the mark as stored."""
+    """Events from ``since`` on go to the address of this digest; ``value`` is what is stored."""
 
     since: int
     address: str

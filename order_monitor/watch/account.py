@@ -96,7 +96,7 @@ class Account:
         return self.gate.is_open and not self.judge.is_lost(now)
 
     def is_understood(self, now: float) -> bool:
-        """Whether nothing says that its answers are not understood; reachable it need not be."""
+        """Whether no sign says that its answers are not understood; it may be unreachable."""
         return not (self.judge.reason(self.gate.limit) or self.judge.is_lost(now))
 
     @contextmanager

@@ -43,7 +43,7 @@ _LASTING: Final = 4
 
 
 class AnswerHandler:
-    """Moves the account's gate for an answer about the account; passes on what changes the order."""
+    """Moves the gate for an answer about the account; passes on what changes the order."""
 
     def __init__(self, context: Context, writer: WriteQueue, shop: Shop) -> None:
         """Pass to ``writer`` what must be written; all answers if ``shop`` records each check."""
@@ -484,7 +484,7 @@ class AnswerHandler:
     # --- answers that were understood
 
     def _answered(self, entry: TrackedOrder, answer: AboutOrder) -> None:
-        """Pass on an answer that changes something; a repeated "still waiting" may by its age."""
+        """Pass on an answer that changes something: a repeated "still waiting" only by its age."""
         entry.note(unknown=0)
         if entry.awaits_pin:
             self._ended_before(entry, answer)
@@ -542,7 +542,7 @@ class AnswerHandler:
 
 
 def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
-    """Return whether an order now has as many unreadable answers in a row as a person must see."""
+    """Count unreadable answers in a row; return whether a person must see the order now."""
     allowed = FOR_A_PERSON.get(answer.why) if isinstance(answer, Garbled) else None
     unknown = entry.rare.unknown + 1 if allowed else 0
     entry.note(unknown=unknown)

@@ -18,11 +18,11 @@ from order_monitor.watch.routing import Directory
 from order_monitor.watch.write_queue import WriteQueue
 
 TICK: Final = 5.0
-"""Seconds after which the loop runs unwoken: it shows that it lives, and sees a clock jump."""
+"""Seconds after which the loop runs anyway: it shows that it lives, and sees a clock jump."""
 
 
 BACKLOG: Final = 2000
-"""Unwritten answers of one account, save what locks hold up, above which it gets no more calls."""
+"""Unwritten answers of an account, without those locks hold up, above which it gets no call."""
 
 
 class Dispatcher:
@@ -120,7 +120,7 @@ class Dispatcher:
         return accounts[self._turn :] + accounts[: self._turn]
 
     def _has_room(self, account: Account, now: float) -> bool:
-        """Whether a place is free: for a healthy account among theirs, for a slow one of all."""
+        """Whether a place is free: for a healthy account among the healthy ones', else of all."""
         if self._writer.backlog.free[account.key] >= BACKLOG or not self._context.has_room(
             len(self.calls)
         ):

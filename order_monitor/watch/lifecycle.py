@@ -207,7 +207,7 @@ class Lifecycle:
         )
 
     def _may_pass(self, error: BaseException) -> bool:
-        """Whether waiting may fix the error: after a first scan, only the table has changed."""
+        """Whether waiting may fix the error: after a first scan only the table can change."""
         is_late = isinstance(error, SettingsError) and self._engine.state.scans > 0
         return isinstance(error, (ShopError, TableError)) or is_late
 

@@ -46,7 +46,7 @@ class Directory(Protocol):
 
     @property
     def accounts(self) -> Mapping[str, Account]:
-        """All accounts that may be asked, by key: the same in every process, whatever its name."""
+        """All accounts that may be asked, by key, which is the same in every process."""
 
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
@@ -95,7 +95,7 @@ class OneAccount(Directory):
         return []
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
-        """Ask through a new client, at once: a corrected password takes effect without delay."""
+        """Ask through a new client, one call at once, so that a new password takes effect."""
         old = self.account.ask_as(opener(None))
         self.account.gate.retry_now()
         return [old]

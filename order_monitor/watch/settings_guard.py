@@ -93,7 +93,7 @@ class SettingsGuard:
             self._take(agreement)
 
     def missed(self) -> None:
-        """Record that the database is away: the others cannot reach it either, so none is gone."""
+        """Record that the database is away: as others cannot reach it, none counts as gone yet."""
         self._missed_at = self._clock.monotonic()
 
     async def change(self, own: Mapping[str, str]) -> Sequence[Difference]:

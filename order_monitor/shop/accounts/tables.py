@@ -48,7 +48,7 @@ USED: Final = {
     ROUTING: (*(name for names in _ROUTING_COLUMNS.values() for name in names), *_ROUTING_KIND),
     INTEGRATIONS: (*(name for names in _INTEGRATION_COLUMNS.values() for name in names), *_PROXY),
 }
-"""The columns read from each table, in both spellings; the program cannot do without any."""
+"""The columns read from each table, in both spellings: one not seen would change what is done."""
 
 USED_BY_SOME: Final = {INTEGRATIONS: _TOKEN}
 """More columns, without which only client API accounts cannot be asked."""

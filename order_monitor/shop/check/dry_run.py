@@ -77,7 +77,7 @@ class DryRun:
         return lines
 
     async def _row(self, connection: Connection) -> tuple[asyncpg.Record, str] | None:
-        """Lock our newest event's order, or else the first that is not open; None if none is free."""
+        """Lock our newest event's order, else the first that is not open; None if none is free."""
         statements = self._orders.row_writer.statements
         usual = await connection.fetchval("SELECT current_setting('statement_timeout')")
         await connection.execute(f"SET LOCAL statement_timeout = {int(LONGEST_LOOK * 1000)}")
@@ -99,7 +99,7 @@ class DryRun:
         return None
 
     def _writes(self, row: asyncpg.Record) -> Sequence[WriteResult]:
-        """Return each status word as a result for this row, from a status that makes it a change."""
+        """Return each status word as a result for this row, from a status that it changes."""
         rules, status = self._orders.row_writer.rules, row["status"] or ""
         order = Order(
             row["id"], status, row["sent_at"], (row["reference"] or "").strip(), row["tenant_id"]

@@ -1,4 +1,4 @@
-"""What the orders table is: plain, partitioned, inherited, a view, or one that cannot be written."""
+"""What the orders table is: plain, partitioned, inherited, a view, or not to be written."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ async def is_led_by_index(connection: Connection, schema: str, table: str, colum
 async def _readable(
     connection: Connection, schema: str, table: str, found: Mapping[str, Column]
 ) -> tuple[str, ...]:
-    """Return the columns with what the shop knows of an order, save those that may hold a PIN."""
+    """Return readable columns with what the shop knows of an order, without a possible PIN."""
     rows = await connection.fetch(_READABLE, schema, table)
     told = {found[name].name for name in _TOLD if name in found}
     return tuple(row[0] for row in rows if row[0] not in told and "note" not in row[0].lower())

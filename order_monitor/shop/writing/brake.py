@@ -47,7 +47,7 @@ _GOOD: Final = tuple(outcome for outcome in FINAL if not outcome.is_refund)
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An order whose end is held ``since`` then (epoch seconds), if no person released it."""
+    """An order whose end is held ``since`` then (epoch seconds); a person may have released it."""
 
     order_id: str
     account: str

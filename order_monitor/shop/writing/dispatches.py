@@ -25,7 +25,8 @@ from order_monitor.shop.schema.table_config import (
 )
 
 TOUCHED: Final = 5
-"""How often the shop may change one dispatch's ``sent_at`` before its age counts from its finding.
+"""How often the shop may change a dispatch's ``sent_at`` before its age counts from when it was
+found.
 """
 
 _SEPARATOR: Final = "\x1f"
@@ -51,7 +52,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Another order with the same reference, ``root`` its chain's first; times are epoch seconds."""
+    """Another order with the reference, ``root`` its chain's first; times are epoch seconds."""
 
     id: str
     is_open: bool
@@ -71,7 +72,7 @@ class Dispatches:
         self._table = dispatches_of(table_config.schema)
 
     async def note(self, connection: Connection, orders: Sequence[Order]) -> list[str]:
-        """Record dispatches before they are asked about; return orders now `TOUCHED` so often."""
+        """Record dispatches before they are asked about; return orders touched `TOUCHED` times."""
         rows = [
             (o.id, account_of(o), o.reference.strip(), o.sent_at, self._logins.of(account_of(o))[0])
             for o in orders

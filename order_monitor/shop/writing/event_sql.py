@@ -73,7 +73,7 @@ def queue_sql(schema: str) -> str:
 
 
 def is_withdrawn(schema: str, event: str) -> str:
-    """SQL condition that an event was withdrawn: a repeat, and next to it is a reopening."""
+    """SQL for whether an event was withdrawn: a repeat, before its order's reopening."""
     events = events_of(schema)
     return (
         f"{event}.repeat AND COALESCE((SELECT n.outcome = 'reopened' FROM {events} n WHERE n.order_id = {event}.order_id "

@@ -433,7 +433,7 @@ class RowWriter:
                 )
 
     def _is_other_dispatch(self, finding: CheckResult, row: LockedRow) -> bool:
-        """Whether the shop has since sent the order anew: another reference, or another account."""
+        """Whether the shop has sent the order again: under another reference or account."""
         if (row["reference"] or "").strip() != finding.order.reference.strip():
             return True
         is_shops = self.table_config.accounts_from_shop and not finding.by_person
