@@ -33,8 +33,8 @@ ready to be copied.
    `ORDER_MONITOR_SECRETS_DIR` names, else systemd's `$CREDENTIALS_DIRECTORY`, else `/run/secrets`.
 3. `monitor.toml`: the one that `--config` names, else the one in the working directory, else `/etc/order-monitor/monitor.toml`.
 
-The environment wins over files, files over `monitor.toml`. An unknown key is an error wherever it stands. All mistakes are told at
-once, each with its place and what would be right, none with its value.
+The environment wins over files, files over `monitor.toml`. An unknown key is an error wherever it stands. All mistakes are
+reported at once, each with its place and what would be right, none with its value.
 
 ## How a value is written
 

@@ -29,47 +29,20 @@ from order_monitor.tell.logs import set_level
 from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.system_clock import SystemClock
 
-LIVE: Final = frozenset(
-    {
-        *(
-            f"schedule.{key}"
-            for key in ("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind")
-        ),
-        *(
-            "schedule.give_up_unknown",
-            "schedule.brake_hold",
-            "schedule.scan_interval",
-            "schedule.record_sync",
-        ),
-        *(f"limits.{key}" for key in ("concurrency", "calls_per_second", "gate_after")),
-        *(
-            f"provider.{key}"
-            for key in (
-                "base_url",
-                "kind",
-                "kod",
-                "sifre",
-                "token",
-                "status_path",
-                "connect_timeout",
-                "timeout",
-            )
-        ),
-        *(
-            f"provider.{key}"
-            for key in (
-                "max_body",
-                "user_agent",
-                "allow_http",
-                "allow_private",
-                "refresh",
-                "ca_file",
-                "proxy",
-            )
-        ),
-        *("log.level", "shutdown.grace"),
-    }
-)
+_LIVE: Final = {
+    "schedule": (
+        *("first_check", "base", "cap", "jitter", "give_up_after", "give_up_blind"),
+        *("give_up_unknown", "brake_hold", "scan_interval", "record_sync"),
+    ),
+    "limits": ("concurrency", "calls_per_second", "gate_after"),
+    "provider": (
+        *("base_url", "kind", "kod", "sifre", "token", "status_path", "connect_timeout", "timeout"),
+        *("max_body", "user_agent", "allow_http", "allow_private", "refresh", "ca_file", "proxy"),
+    ),
+    "log": ("level",),
+    "shutdown": ("grace",),
+}
+LIVE: Final = frozenset(f"{section}.{key}" for section, keys in _LIVE.items() for key in keys)
 """The settings that can change while the daemon runs."""
 
 
@@ -102,7 +75,7 @@ class Reloader:
             self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     def stop(self) -> None:
-        """Stop reloading, whatever requests follow."""
+        """Stop reloading, and ignore further requests."""
         self._is_stopped = True
         if self._reloading is not None:
             self._reloading.cancel()
@@ -126,10 +99,12 @@ class Reloader:
                 value.
         """
         self._redactor.learn(fresh.secrets())
-        changed = [key for key in _keys() if _value(fresh, key) != _value(self._settings, key)]
+        keys = [f"{section}.{key}" for section, keys in known_keys().items() for key in keys]
+        changed = [key for key in keys if fresh.value(key) != self._settings.value(key)]
         live = [key for key in changed if key in LIVE]
         kept = [key for key in changed if key not in LIVE]
-        merged = _merged(self._settings, fresh, live)
+        # What needs a restart is not partly in force.
+        merged = self._settings.with_values({key: fresh.value(key) for key in live})
         await self._agree(money_of(merged))
         self._redactor.retire(
             set(self._settings.secrets()) - set(merged.secrets()) - set(fresh.secrets())
@@ -160,52 +135,18 @@ class Reloader:
 
     def _apply(self, settings: Settings, provider: list[str]) -> None:
         set_level(settings.log.level)
-        engine, life, limits, schedule = (
-            self._parts.engine,
-            self._parts.life,
-            settings.limits,
-            settings.schedule,
-        )
-        learning = self._parts.learning
-        if learning is not None:
-            learning.reconfigure(schedule_of(settings))
-        engine.reconfigure(
-            policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
-        )
-        opener = (
-            opener_of(settings, SystemClock(), shared=settings.cluster.enabled)
-            if provider
-            else None
-        )
-        engine.reconfigure_accounts(opener, limits.calls_per_second, limits.gate_after)
-        self._parts.orders.reconfigure(table_config_of(settings))
-        if self._parts.view.cluster is not None:
-            self._parts.view.cluster.show(mark_of(settings))
-        self._parts.view.queue_summary.give_up_after = schedule.give_up_after
-        life.reconfigure(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
-        self._parts.probe.reconfigure(schedule.scan_interval)
-
-
-def _keys() -> list[str]:
-    return [f"{section}.{key}" for section, keys in known_keys().items() for key in keys]
-
-
-def _value(settings: Settings, key: str) -> object:
-    section, _, name = key.partition(".")
-    part = getattr(settings, section)
-    return getattr(part, name if name in type(part).model_fields else f"{name}_")
-
-
-def _merged(old: Settings, fresh: Settings, live: list[str]) -> Settings:
-    """Return the old settings with the ``live`` values of the new ones, so that settings that need
-    a restart are not partly in force.
-    """
-    sections: dict[str, dict[str, object]] = {}
-    for key in live:
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = _value(fresh, key)
-    return old.model_copy(
-        update={
-            name: getattr(old, name).model_copy(update=values) for name, values in sections.items()
-        }
-    )
+        parts, limits, schedule = self._parts, settings.limits, settings.schedule
+        timing = None
+        if parts.learning is not None:
+            timing = parts.learning.timing
+            parts.learning.reconfigure(schedule_of(settings))
+        parts.engine.reconfigure(policy_of(settings, plan=plan_of(settings, timing)))
+        shared = settings.cluster.enabled
+        opener = opener_of(settings, SystemClock(), shared=shared) if provider else None
+        parts.engine.reconfigure_accounts(opener, limits.calls_per_second, limits.gate_after)
+        parts.orders.reconfigure(table_config_of(settings))
+        if parts.view.cluster is not None:
+            parts.view.cluster.show(mark_of(settings))
+        parts.view.queue_summary.give_up_after = schedule.give_up_after
+        parts.life.reconfigure(grace=settings.shutdown.grace, scan_interval=schedule.scan_interval)
+        parts.probe.reconfigure(schedule.scan_interval)

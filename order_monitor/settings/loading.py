@@ -152,7 +152,7 @@ def _is_open_to_all(path: Path) -> bool:
 
 
 def load_notify(config: Path | None, environ: Mapping[str, str] | None = None) -> NotifySettings:
-    """Return the ``[notify]`` section, whatever else is wrong with the settings: a mistake in them
+    """Return the ``[notify]`` section, even if others are wrong: a mistake in the settings
     is itself a reason to notify someone.
 
     Raises:

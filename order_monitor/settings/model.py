@@ -7,8 +7,10 @@ password.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from order_monitor.core.proxy import parse_proxy
@@ -69,48 +71,57 @@ class Settings(BaseSettings):
         """Whether to ask and decide without writing."""
         return self.schedule.observe
 
+    def value(self, key: str) -> Any:  # noqa: ANN401 - a setting of any type
+        """Return the value of a key as written in monitor.toml, like ``database.schema``."""
+        section, _, name = key.partition(".")
+        part = getattr(self, section)
+        return getattr(part, name if name in type(part).model_fields else f"{name}_")
+
+    def with_values(self, values: Mapping[str, object]) -> Self:
+        """Return these settings with other ``values``, by key, which are not validated again."""
+        sections: dict[str, dict[str, object]] = {}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+        return self.model_copy(
+            update={
+                section: getattr(self, section).model_copy(update=own)
+                for section, own in sections.items()
+            }
+        )
+
     def secrets(self) -> list[str]:
         """Return every secret value, for the log's redactor."""
-        address = self.database.address()
-        provider, webhook = self.provider, self.webhook
-        given = (
-            provider.kod,
-            provider.sifre,
-            provider.token,
-            provider.proxy,
-            self.health.token,
-            self.database.dsn,
-            webhook.url,
-            webhook.secret,
-            self.health.ping_url,
-            *self.notify.urls,
-        )
-        values = [secret.get_secret_value() for secret in given if secret]
-        login = parse_proxy(provider.proxy.get_secret_value()).secrets() if provider.proxy else []
+        address, proxy = self.database.address(), self.provider.proxy
+        given = [
+            self.value(f"{section}.{key}")
+            for section, keys in secret_keys().items()
+            for key in keys
+        ]
+        each = (one for value in given for one in (value if isinstance(value, tuple) else (value,)))
+        values = [secret.get_secret_value() for secret in each if secret]
+        login = parse_proxy(proxy.get_secret_value()).secrets() if proxy else []
         return [*values, *login, *(address.secrets() if address else [])]
 
 
 def secret_keys() -> dict[str, list[str]]:
     """Return the keys of each section whose values are secrets."""
-    sections: dict[str, Any] = {
-        name: field.annotation for name, field in Settings.model_fields.items()
-    }
     return {
-        name: [
-            field.alias or key
-            for key, field in section.model_fields.items()
-            if "SecretStr" in repr(field.annotation)
-        ]
-        for name, section in sections.items()
+        name: [key for key, field in fields.items() if "SecretStr" in repr(field.annotation)]
+        for name, fields in _fields().items()
     }
 
 
 def known_keys() -> dict[str, list[str]]:
     """Return the keys of each section, as written in monitor.toml."""
+    return {name: list(fields) for name, fields in _fields().items()}
+
+
+def _fields() -> dict[str, dict[str, FieldInfo]]:
     sections: dict[str, Any] = {
         name: field.annotation for name, field in Settings.model_fields.items()
     }
     return {
-        name: [field.alias or key for key, field in section.model_fields.items()]
+        name: {field.alias or key: field for key, field in section.model_fields.items()}
         for name, section in sections.items()
     }

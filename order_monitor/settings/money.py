@@ -9,8 +9,8 @@ shop's database, and a process that differs asks and writes nothing: see `shop/m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -52,7 +52,7 @@ def money_of(settings: Settings) -> dict[str, str]:
 
     None of them is a secret.
     """
-    return {key: _text(key, _value(settings, key)) for key in MONEY}
+    return {key: _text(key, settings.value(key)) for key in MONEY}
 
 
 def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:
@@ -88,11 +88,6 @@ def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:
     return settings.model_copy(update=sections)
 
 
-def _value(settings: Settings, key: str) -> Any:  # noqa: ANN401 - a setting of any type
-    section, _, name = key.partition(".")
-    return getattr(getattr(settings, section), name)
-
-
 def _text(key: str, value: object) -> str:
     """Write a value in a form that is the same for equivalent values."""
     if isinstance(value, bool):
@@ -100,12 +95,7 @@ def _text(key: str, value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{value:.6f}".rstrip("0").rstrip(".")
     if isinstance(value, tuple):
-        return json.dumps(
-            sorted(set(_folded(value) if key == _FOLDED else value)), ensure_ascii=False
-        )
+        # Folded as for comparing PINs, equivalent words become one.
+        words = map(folded, value) if key == _FOLDED else value
+        return json.dumps(sorted(set(words)), ensure_ascii=False)
     return str(value)
-
-
-def _folded(words: Iterable[str]) -> set[str]:
-    """Return the words folded as for comparing PINs, so that equivalent words become one."""
-    return set(map(folded, words))

@@ -21,20 +21,21 @@ from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.core.proxy import parse_proxy
 from order_monitor.settings.types import (
     Budget,
+    Certificates,
     Integer,
     Moment,
     Name,
     Number,
+    PingAddress,
     PositiveSeconds,
+    PostAddress,
     Seconds,
+    Secret,
+    SigningSecret,
     Size,
     Status,
     Word,
     check_url,
-    has_certificates,
-    is_signing_secret,
-    is_web_address,
-    not_blank,
     read_addresses,
     read_json,
     read_list,
@@ -88,7 +89,7 @@ class DatabaseSettings(Section):
     """The server's port."""
     user: str | None = Field(default=None, min_length=1)
     """The role to log in as."""
-    password: SecretStr | None = None
+    password: Secret | None = None
     """Its password, any characters, nothing to escape. Better kept in a secrets file."""
     name: str | None = Field(default=None, min_length=1)
     """The database's name."""
@@ -126,16 +127,10 @@ class DatabaseSettings(Section):
     def _dsn_is_readable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             for key, path in parse_dsn(value.get_secret_value()).files():
-                # Opening a pipe that nobody writes to would hold up the start for ever.
+                # Opening a pipe without a writer would block the start for ever.
                 if Path(path).exists() and not Path(path).is_file():
-                    msg = f"{key} after '?' names no plain file"
-                    raise ValueError(msg)
+                    raise ValueError(f"{key} after '?' names no plain file")
         return value
-
-    @field_validator("password")
-    @classmethod
-    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else not_blank(value)
 
     @field_validator("columns")
     @classmethod
@@ -144,8 +139,9 @@ class DatabaseSettings(Section):
 
         unknown = sorted(set(value) - set(LOGICAL))
         if unknown:
-            msg = f"no such column: {', '.join(unknown)}; there are {', '.join(LOGICAL)}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"no such column: {', '.join(unknown)}; there are {', '.join(LOGICAL)}"
+            )
         return value
 
     @check_section(mode="after")
@@ -157,8 +153,7 @@ class DatabaseSettings(Section):
             "password",
             "name",
         }:
-            msg = "give either dsn, or host, port, user, password and name"
-            raise ValueError(msg)
+            raise ValueError("give either dsn, or host, port, user, password and name")
         return self
 
     def address(self) -> Address | None:
@@ -197,14 +192,14 @@ class ProviderSettings(Section):
     """How often the shop's accounts are read again, with `source = "database"`."""
     base_url: str | None = None
     """The panel's address."""
-    kod: SecretStr | None = None
+    kod: Secret | None = None
     """The account's code at the provider. Better kept in a secrets file."""
-    sifre: SecretStr | None = None
+    sifre: Secret | None = None
     """The account's password at the provider. Better kept in a secrets file."""
-    token: SecretStr | None = None
+    token: Secret | None = None
     """The account's token at a client API. Better kept in a secrets file."""
     status_path: str = Field(default="servis/pin_kontrol.php", pattern=r"^[A-Za-z0-9._~/\-]+$")
-    """The path below `base_url` that tells how an order stands."""
+    """The path below `base_url` that gives an order's state."""
     connect_timeout: PositiveSeconds = 5.0
     """How long to wait for a connection."""
     timeout: PositiveSeconds = 20.0
@@ -214,7 +209,7 @@ class ProviderSettings(Section):
     user_agent: str = Field(default="order-monitor", pattern=r"^[\x20-\x7e]+$")
     """What the provider sees as our name."""
     no_pin: Annotated[tuple[Status, ...], BeforeValidator(read_list)] = NO_PIN_WORDS
-    """Words that mean "no PIN" where a PIN would stand, in any case, beside signs alone.
+    """Words that mean "no PIN" where a PIN would stand, in any case, in addition to signs alone.
 
     Add `"0"` where your panel writes that.
     """
@@ -226,9 +221,9 @@ class ProviderSettings(Section):
     """Whose an answer is where several orders of an account have one reference: `"none"` of theirs,
     or the `"newest"` one's.
     """
-    ca_file: str | None = Field(default=None, min_length=1)
-    """A file of CA certificates (PEM) to trust beside the public ones, for a panel with an
-    authority of its own.
+    ca_file: Annotated[str, Certificates] | None = Field(default=None, min_length=1)
+    """A file of CA certificates (PEM) to trust in addition to the public ones, for a panel
+    with its own authority.
     """
     replay: Literal["hold", "pin", "message"] = "hold"
     """What a client API (such as barakat) has in `replay_api` where no PIN is: a code to `"hold"`,
@@ -258,25 +253,12 @@ class ProviderSettings(Section):
             else check_url(value, allow_http=bool(info.data.get("allow_http")))
         )
 
-    @field_validator("ca_file")
-    @classmethod
-    def _holds_certificates(cls, value: str | None) -> str | None:
-        if value is not None and not has_certificates(value):
-            msg = "give a readable file of CA certificates in PEM, like /etc/order-monitor/ca.pem"
-            raise ValueError(msg)
-        return value
-
     @field_validator("proxy")
     @classmethod
     def _is_proxy(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             parse_proxy(value.get_secret_value())
         return value
-
-    @field_validator("kod", "sifre", "token")
-    @classmethod
-    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else not_blank(value)
 
 
 class ScheduleSettings(Section):
@@ -358,14 +340,11 @@ class ScheduleSettings(Section):
     @check_section(mode="after")
     def _in_order(self) -> Self:
         if self.cap < self.base:
-            msg = "cap must not be smaller than base"
-            raise ValueError(msg)
+            raise ValueError("cap must not be smaller than base")
         if "min_interval" in self.model_fields_set and self.min_interval > self.cap:
-            msg = "min_interval must not be longer than cap"
-            raise ValueError(msg)
+            raise ValueError("min_interval must not be longer than cap")
         if self.give_up_after <= self.first_check:
-            msg = "give_up_after must be longer than first_check"
-            raise ValueError(msg)
+            raise ValueError("give_up_after must be longer than first_check")
         return self
 
 
@@ -426,7 +405,7 @@ class StatusSettings(Section):
 
     @property
     def known(self) -> tuple[str, ...]:
-        """The external statuses that are not open and need no mention: ends, and what is nobody's."""
+        """The external statuses that are not open and need no mention: ends, and what no provider is asked about."""
         more = _WATAN_KNOWN if self.preset == "watan" else ()
         words = (*FINAL_STATUSES, NEVER_SENT, *more, self.completed, self.failed)
         return tuple(dict.fromkeys(word for word in words if word not in self.open))
@@ -434,25 +413,24 @@ class StatusSettings(Section):
     @check_section(mode="after")
     def _consistent(self) -> Self:
         if self.processing not in self.open:
-            msg = "processing must be one of open, or an order in progress would never be asked about again"
-            raise ValueError(msg)
+            raise ValueError(
+                "processing must be one of open, or an order in progress would never be asked about again"
+            )
         # Shops compare their words in any case of letters.
         ends = {self.completed.casefold(), self.failed.casefold()}
         if ends & {word.casefold() for word in self.open}:
-            msg = "completed and failed must not be among open"
-            raise ValueError(msg)
+            raise ValueError("completed and failed must not be among open")
         if any(
             word.casefold() in FINAL_STATUSES and word.casefold() not in _MAY_BE_OPEN
             for word in self.open
         ):
-            msg = "open holds a word for an order that has ended; asked about again, it would be delivered or refunded twice"
-            raise ValueError(msg)
+            raise ValueError(
+                "open holds a word for an order that has ended; asked about again, it would be delivered or refunded twice"
+            )
         if self.completed.casefold() in _BAD_ENDS or self.failed.casefold() in _GOOD_ENDS:
-            msg = "completed and failed must not mean the opposite"
-            raise ValueError(msg)
+            raise ValueError("completed and failed must not mean the opposite")
         if len(ends) == 1:
-            msg = "completed and failed must differ"
-            raise ValueError(msg)
+            raise ValueError("completed and failed must differ")
         return self
 
     def doubtful(self) -> list[str]:
@@ -468,37 +446,24 @@ class HealthSettings(Section):
     """Whether to serve the endpoints and the page."""
     allow_open: bool = False
     """Whether everybody is served without a token, also where `host` is not a loopback address."""
-    token: SecretStr | None = None
+    token: Secret | None = None
     """What a caller must send as `Authorization: Bearer` for all but `/livez` and `/readyz`."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """The address to listen on; one that others can reach needs `token`, or `allow_open`."""
     port: Integer = Field(default=8080, ge=0, le=65_535)
-    """The port to listen on; 0 takes any free one and tells it in the log."""
+    """The port to listen on; 0 takes any free one and logs it."""
     hosts: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(read_list)
     ] = ()
-    """Names it is called by, beside localhost and the address in `host`.
+    """Names it is called by, in addition to localhost and the address in `host`.
 
     Calls by any other name are refused.
     """
     # Whoever knows it can pretend that all is well, so it is kept like a password.
-    ping_url: SecretStr | None = None
+    ping_url: Annotated[SecretStr, PingAddress] | None = None
     """An address that is called after each good minute (or pass), with `/fail` behind it after a
     bad one.
     """
-
-    @field_validator("ping_url")
-    @classmethod
-    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_web_address(value.get_secret_value()):
-            msg = "give the address to call, like https://ping.example.com/your-id"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("token")
-    @classmethod
-    def _is_given(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else not_blank(value)
 
     @check_section(mode="after")
     def _closed_by_default(self) -> Self:
@@ -508,8 +473,9 @@ class HealthSettings(Section):
             and self.token is None
             and not self.allow_open
         ):
-            msg = "host is not a loopback address: set token, or allow_open = true to answer everybody"
-            raise ValueError(msg)
+            raise ValueError(
+                "host is not a loopback address: set token, or allow_open = true to answer everybody"
+            )
         return self
 
 
@@ -524,12 +490,12 @@ class EventSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Who is told of each event by HTTP, with the signature of the Standard Webhooks specification."""
+    """Who is notified of each event by HTTP, with the signature of the Standard Webhooks specification."""
 
     # Often holds a token of the receiver's, so it is kept like a password.
-    url: SecretStr | None = None
+    url: Annotated[SecretStr, PostAddress] | None = None
     """Where each event is posted to. Needs `secret`."""
-    secret: SecretStr | None = None
+    secret: Annotated[SecretStr, SigningSecret] | None = None
     """What each post is signed with, after the Standard Webhooks specification: `whsec_` and
     base64.
     """
@@ -538,27 +504,10 @@ class WebhookSettings(Section):
     max_attempts: Integer = Field(default=12, ge=1, le=100)
     """After how many posts in vain an event is put aside as a dead letter."""
 
-    @field_validator("url")
-    @classmethod
-    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_web_address(value.get_secret_value()):
-            msg = "give the address to post to, like https://shop.example.com/hooks/orders"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("secret")
-    @classmethod
-    def _is_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_signing_secret(value.get_secret_value()):
-            msg = "give whsec_ and the base64 of some 32 random bytes, as from: openssl rand -base64 32"
-            raise ValueError(msg)
-        return value
-
     @check_section(mode="after")
     def _both_or_none(self) -> Self:
         if (self.url is None) != (self.secret is None):
-            msg = "give both url and secret, or neither"
-            raise ValueError(msg)
+            raise ValueError("give both url and secret, or neither")
         return self
 
 
@@ -590,10 +539,10 @@ class NotifySettings(Section):
 
 
 class LogSettings(Section):
-    """What is told on stderr."""
+    """What is logged on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is told: `debug`, `info`, `warning` or `error`."""
+    """The lowest level that is logged: `debug`, `info`, `warning` or `error`."""
     format: Literal["auto", "console", "json"] = "auto"
     """`auto` is `console` on a terminal and `json` elsewhere; or say `console` or `json`."""
 

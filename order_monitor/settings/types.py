@@ -10,6 +10,7 @@ import json
 import math
 import re
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -25,6 +26,7 @@ _FOREVER = 100 * 366 * 86_400.0
 _SIZES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\x00-\x1f\x7f]+")
 _SHORTEST_KEY, _LONGEST_KEY = 8, 64
+_MOST_CALLS: Final = 100_000
 
 
 def parse_seconds(value: object) -> float:
@@ -38,8 +40,7 @@ def parse_seconds(value: object) -> float:
         )
         number = float(value) if is_number else math.nan  # type: ignore[arg-type]
     if not 0 <= number < _FOREVER:
-        msg = 'give seconds, or a number with a unit: 90, "90s", "10m", "24h"'
-        raise ValueError(msg)
+        raise ValueError('give seconds, or a number with a unit: 90, "90s", "10m", "24h"')
     return number
 
 
@@ -77,8 +78,7 @@ def read_addresses(value: object) -> object:
         isinstance(one, str) and _ADDRESS.fullmatch(one) for one in given
     ):
         return given
-    msg = "give addresses as Apprise takes them, like tgram://TOKEN/CHAT, in a list"
-    raise ValueError(msg)
+    raise ValueError("give addresses as Apprise takes them, like tgram://TOKEN/CHAT, in a list")
 
 
 def read_time_of_day(value: object) -> object:
@@ -95,8 +95,7 @@ def read_time_of_day(value: object) -> object:
         else None
     )
     if found is None:
-        msg = 'give hours and minutes, like "08:00"'
-        raise ValueError(msg)
+        raise ValueError('give hours and minutes, like "08:00"')
     return f"{int(found[1]):02}:{found[2]}"
 
 
@@ -111,7 +110,7 @@ def read_budget(value: object) -> object:
         return value
     try:
         number = read_number(value)
-        if isinstance(number, (str, int, float)) and 0 < float(number) <= MOST_CALLS:
+        if isinstance(number, (str, int, float)) and 0 < float(number) <= _MOST_CALLS:
             return float(number)
     except (ValueError, OverflowError):
         pass
@@ -142,8 +141,9 @@ def read_moment(value: object) -> str:
     try:
         return f"{parse_seconds(value):.6f}".rstrip("0").rstrip(".")
     except ValueError:
-        msg = 'give a date like "2026-11-29", a date and time like "2026-11-29T08:00:00Z", or a duration like "7d"'
-        raise ValueError(msg) from None
+        raise ValueError(
+            'give a date like "2026-11-29", a date and time like "2026-11-29T08:00:00Z", or a duration like "7d"'
+        ) from None
 
 
 def read_json(value: object) -> object:
@@ -151,23 +151,13 @@ def read_json(value: object) -> object:
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        msg = "is no valid JSON"
-        raise ValueError(msg) from None
+        raise ValueError("is no valid JSON") from None
 
 
 def read_number(value: object) -> object:
     """Reject true and false, which pydantic would accept as 1 and 0."""
     if isinstance(value, bool):
-        msg = "should be a number"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic wants a ValueError
-    return value
-
-
-def not_blank(value: SecretStr) -> SecretStr:
-    """Reject an empty secret."""
-    if not value.get_secret_value().strip():
-        msg = "is empty"
-        raise ValueError(msg)
+        raise ValueError("should be a number")  # noqa: TRY004 - pydantic wants a ValueError
     return value
 
 
@@ -179,22 +169,10 @@ def check_word(value: str) -> str:
             equal it.
     """
     if value != value.strip() or visible(value) != value:
-        msg = "has a blank before or behind the word, or a character that cannot be seen; leave it out"
-        raise ValueError(msg)
+        raise ValueError(
+            "has a blank before or behind the word, or a character that cannot be seen; leave it out"
+        )
     return value
-
-
-MOST_CALLS: Final = 100_000
-Integer = Annotated[int, BeforeValidator(read_number)]
-Number = Annotated[float, BeforeValidator(read_number), Field(allow_inf_nan=False)]
-Budget = Annotated[float | Literal["equal"], BeforeValidator(read_budget)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-PositiveSeconds = Annotated[Seconds, Field(gt=0)]
-Moment = Annotated[str, BeforeValidator(read_moment)]
-Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 1024)]
-Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
-Word = Annotated[Status, AfterValidator(check_word)]
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
 
 
 def check_url(value: str, *, allow_http: bool) -> str:
@@ -220,7 +198,7 @@ def check_url(value: str, *, allow_http: bool) -> str:
     raise ValueError(msg)
 
 
-def is_web_address(value: str) -> bool:
+def _is_web_address(value: str) -> bool:
     """Whether it is a URL, with any path and query."""
     try:
         url = urlsplit(value)
@@ -235,7 +213,7 @@ def is_web_address(value: str) -> bool:
         return False
 
 
-def is_signing_secret(value: str) -> bool:
+def _is_signing_secret(value: str) -> bool:
     """Whether it is a secret in the format of the Standard Webhooks specification."""
     prefix, _, coded = value.partition("whsec_")
     try:
@@ -247,7 +225,7 @@ def is_signing_secret(value: str) -> bool:
         return False
 
 
-def has_certificates(path: str) -> bool:
+def _has_certificates(path: str) -> bool:
     """Whether a file can be read and contains a trustable certificate (PEM).
 
     Only regular files: reading a pipe would block.
@@ -259,3 +237,41 @@ def has_certificates(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _must(holds: Callable[[str], object], message: str) -> AfterValidator:
+    """Refuse a text, or a secret, for which ``holds`` is false."""
+
+    def checked(value: str | SecretStr) -> str | SecretStr:
+        if not holds(value.get_secret_value() if isinstance(value, SecretStr) else value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(checked)
+
+
+Integer = Annotated[int, BeforeValidator(read_number)]
+Number = Annotated[float, BeforeValidator(read_number), Field(allow_inf_nan=False)]
+Budget = Annotated[float | Literal["equal"], BeforeValidator(read_budget)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Moment = Annotated[str, BeforeValidator(read_moment)]
+Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 1024)]
+Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
+Word = Annotated[Status, AfterValidator(check_word)]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
+Secret = Annotated[SecretStr, _must(str.strip, "is empty")]
+Certificates = _must(
+    _has_certificates,
+    "give a readable file of CA certificates in PEM, like /etc/order-monitor/ca.pem",
+)
+PingAddress = _must(
+    _is_web_address, "give the address to call, like https://ping.example.com/your-id"
+)
+PostAddress = _must(
+    _is_web_address, "give the address to post to, like https://shop.example.com/hooks/orders"
+)
+SigningSecret = _must(
+    _is_signing_secret,
+    "give whsec_ and the base64 of some 32 random bytes, as from: openssl rand -base64 32",
+)
