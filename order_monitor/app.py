@@ -13,11 +13,10 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -58,7 +57,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.table_config import DELIVERIES, TIMING, TableConfig
 from order_monitor.shop.writing.chains import ChainTable
 from order_monitor.shop.writing.late import LateTable
-from order_monitor.tell.alerter import Alerter, Calendar
+from order_monitor.tell.alerter import Alerter
 from order_monitor.tell.connection_limiter import files_limit
 from order_monitor.tell.finder import Finder
 from order_monitor.tell.health import Access, HealthServer, Site
@@ -72,7 +71,7 @@ from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.services import MISSING, MISSING_DO, NoLibraryError, services_of
 from order_monitor.tell.status_view import StatusView
 from order_monitor.tell.systemd import Notifier
-from order_monitor.tell.traces import Traces, secrets_in, traces_of
+from order_monitor.tell.traces import secrets_in, traces_of
 from order_monitor.tell.webhook import Receiver, Sender
 from order_monitor.timing.learning import Learning
 from order_monitor.timing.plan import Learned
@@ -282,8 +281,7 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
             )
         url = check_url(integration.base_url, allow_http=given.allow_http)
         if is_guarded and is_forbidden_host(urlsplit(url).hostname or ""):
-            msg = "the address is private; see provider.allow_private"
-            raise ValueError(msg)
+            raise ValueError("the address is private; see provider.allow_private")
         access = AccountAccess(url, integration.kod, integration.sifre, integration.token)
         proxy_route = _proxy_route(proxy, resolve, is_guarded=is_guarded)
         if own := integration.proxy.strip():
@@ -292,8 +290,9 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
                 parse_proxy(own), checked if is_guarded else resolve, is_guarded=is_guarded
             )
             if is_guarded and is_forbidden_host(parse_proxy(own).host):
-                msg = "the proxy's address is private; see provider.allow_private, or set it as provider.proxy"
-                raise ValueError(msg)
+                raise ValueError(
+                    "the proxy's address is private; see provider.allow_private, or set it as provider.proxy"
+                )
         return open_account(
             settings,
             clock,
@@ -355,7 +354,7 @@ def plan_of(settings: Settings, timing: Timing | None) -> Plan:
 
 
 def as_observed(settings: Settings) -> Settings:
-    """Return what a process goes by that only observes: it posts nothing, tells nobody, learns
+    """Return the settings of a process that only observes: it posts nothing, notifies no one, learns
     nothing, and believes nothing that goes by what was written before.
 
     What decides money is compared and stored by the settings as they were given.
@@ -363,20 +362,15 @@ def as_observed(settings: Settings) -> Settings:
     if not settings.observe:
         return settings
     off = {
-        "strategy": "backoff",
-        "brake_hold": 0.0,
-        "recheck_after": 0.0,
-        "await_pin": 0.0,
-        "late_after": 0.0,
+        "schedule.strategy": "backoff",
+        "schedule.brake_hold": 0.0,
+        "schedule.recheck_after": 0.0,
+        "schedule.await_pin": 0.0,
+        "schedule.late_after": 0.0,
+        "provider.chains": "shop",
     }
-    return settings.model_copy(
-        update={
-            "schedule": settings.schedule.model_copy(update=off),
-            "provider": settings.provider.model_copy(update={"chains": "shop"}),
-            "webhook": WebhookSettings(),
-            "notify": NotifySettings(),
-        }
-    )
+    silent = {"webhook": WebhookSettings(), "notify": NotifySettings()}
+    return settings.with_values(off).model_copy(update=silent)
 
 
 def shop_of(settings: Settings, orders: Orders, directory: Directory, clock: Clock) -> Shop:
@@ -452,7 +446,17 @@ def mark_of(settings: Settings) -> str:
     return blake2b(repr((settings.schedule, settings.limits)).encode(), digest_size=4).hexdigest()
 
 
-def closing(part: Closes | None) -> AbstractAsyncContextManager[Closes | None]:
+class Closes(Protocol):
+    """A part that holds connections."""
+
+    async def aclose(self) -> None:
+        """Close them."""
+
+
+_Part = TypeVar("_Part", bound=Closes)
+
+
+def closing(part: _Part | None) -> AbstractAsyncContextManager[_Part | None]:
     """Close a part at the end of the block, if there is one."""
     return nullcontext() if part is None else aclosing(part)
 
@@ -527,8 +531,8 @@ def alerter_of(
         )
         return None
     row = NoticeStore(database, settings.database.schema_)
-    calendar = Calendar(settings.notify.daily_minutes)
-    return Alerter(row, services, messages_of(settings.notify), clock, me, calendar, redactor)
+    messages, daily_at = messages_of(settings.notify), settings.notify.daily_minutes
+    return Alerter(row, services, messages, clock, me, daily_at, redactor)
 
 
 def messages_of(notify: NotifySettings) -> Messages:
@@ -582,8 +586,8 @@ def late_orders_of(
     clock: Clock,
     is_ours: Callable[[], bool] = lambda: True,
 ) -> LateOrders | None:
-    """Return what tells of orders that are open for long, None where nobody wants to know, or the
-    shop is only observed.
+    """Return what reports orders that are open for long, None if that is off or the shop is only
+    observed.
     """
     after = None if settings.observe else settings.schedule.late_after
     return (
@@ -595,13 +599,6 @@ def balances_of(settings: Settings, engine: Engine, clock: Clock) -> Balances | 
     """Return the part that reads balances, None if that is disabled."""
     interval = settings.provider.balance_interval
     return Balances(engine, clock, interval, settings.provider.low_balance) if interval else None
-
-
-class Closes(Protocol):
-    """A part that holds connections."""
-
-    async def aclose(self) -> None:
-        """Close them."""
 
 
 class Runs(Protocol):
@@ -616,138 +613,92 @@ def running(parts: Mapping[str, Runs | None]) -> dict[str, Callable[[], Coroutin
     return {name: part.run for name, part in parts.items() if part is not None}
 
 
-@dataclass(frozen=True, slots=True)
 class App:
     """Everything that runs in one daemon."""
 
-    database: Database
-    orders: Orders
-    notifier: Notifier
-    engine: Engine
-    probe: Readiness
-    view: StatusView
-    health: HealthServer | None
-    sender: Sender | None
-    traces: Traces | None
-    ping: Ping | None
-    learning: Learning | None
-    heartbeat: Heartbeat
-    life: Lifecycle
-    settings_guard: SettingsGuard
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         settings: Settings,
         stop: Stop,
         redactor: Redactor,
         dropped: Callable[[], int] = lambda: 0,
         clock: Clock | None = None,
-    ) -> App:
-        """Build the parts from the settings; nothing connects or listens yet."""
+    ) -> None:
+        """Build the parts from the settings; nothing connects or listens yet.
+
+        ``dropped`` returns the number of lost log lines.
+        """
         money, settings = money_of(settings), as_observed(settings)
-        clock, schedule, shared = (
-            clock or SystemClock(),
-            settings.schedule,
-            settings.cluster.enabled,
-        )
-        database, view = database_of(settings), StatusView(clock)
-        orders, metrics, traces = (
-            orders_of(settings, database),
-            Metrics(view, dropped),
-            traces_of(clock),
-        )
+        clock, schedule = clock or SystemClock(), settings.schedule
+        shared, give_up_after = settings.cluster.enabled, schedule.give_up_after
         redactor.learn(secrets_in(os.environ))
-        reconciliation = (
-            Recheck(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
-        )
-        learning = learning_of(settings, database, orders, clock)
+        database = self.database = database_of(settings)
+        view = self.view = StatusView(clock)
+        orders = self.orders = orders_of(settings, database)
+        metrics, self.traces = Metrics(view, dropped), traces_of(clock)
+        recheck = Recheck(orders, clock, schedule.recheck_after) if schedule.recheck_after else None
+        learning = self.learning = learning_of(settings, database, orders, clock)
         brake = BrakeWatch(orders.brake, clock)
-        observer = Observers(
-            one
-            for one in (metrics, view.history, traces, reconciliation, learning, brake)
-            if one is not None
-        )
-        policy = policy_of(settings, plan=plan_of(settings, learning.timing if learning else None))
+        observers = (metrics, view.history, self.traces, recheck, learning, brake)
         presence = presence_of(settings, database, DAEMON)
-        settings_guard = SettingsGuard(
-            database,
-            settings.database.schema_,
-            money,
-            presence.ident,
-            clock,
+        guard = self.settings_guard = SettingsGuard(
+            database, settings.database.schema_, money, presence.ident, clock
         )
         directory = directory_of(settings, clock, redactor.follow, shared=shared)
-        shop = GuardedShop(shop_of(settings, orders, directory, clock), orders, settings_guard)
-        engine = engine_of(shop, directory, policy, clock, observer)
-        settings_guard.watch(engine.context)
+        engine = self.engine = engine_of(
+            GuardedShop(shop_of(settings, orders, directory, clock), orders, guard),
+            directory,
+            policy_of(settings, plan=plan_of(settings, learning.timing if learning else None)),
+            clock,
+            Observers(one for one in observers if one is not None),
+        )
+        guard.watch(engine.context)
         brake.watch(engine)
-        heartbeat = Heartbeat(engine.context, presence, boot_id())
+        self.heartbeat = Heartbeat(engine.context, presence, boot_id())
         cluster = Cluster(engine, membership_of(settings, database), clock) if shared else None
         leads = (lambda: cluster.leads) if cluster else lambda: True
-        sender = sender_of(settings, database, leads, engine.context)
-        probe, ping = (
-            Readiness(engine, clock, schedule.scan_interval, cluster, sender),
-            ping_of(settings),
-        )
+        sender = self.sender = sender_of(settings, database, leads, engine.context)
+        probe = self.probe = Readiness(engine, clock, schedule.scan_interval, cluster, sender)
+        ping = self.ping = ping_of(settings)
         view.cluster = cluster
-        view.watch(engine, probe, schedule.give_up_after, sender)
-        notifier, alerter = (
-            Notifier(view, clock),
-            alerter_of(settings, database, clock, presence.ident.id, redactor),
-        )
-        queue_summary = (
-            view.queue_summary if settings.health.enabled or alerter is not None else None
-        )
-        chains = chains_of(settings, engine, database, orders, clock, leads)
-        balances = balances_of(settings, engine, clock)
+        view.watch(engine, probe, give_up_after, sender)
+        self.notifier = Notifier(view, clock)
+        alerter = alerter_of(settings, database, clock, presence.ident.id, redactor)
+        is_counted = settings.health.enabled or alerter is not None
         tasks = running(
-            {CLUSTER: cluster, "webhook": sender, "timing": learning, "balances": balances}
-        )
-        tasks |= {"presence": heartbeat.run, "settings": settings_guard.run}
-        tasks["other daemons"] = OtherDaemons(
-            engine.context, presence, clock, cluster.members if cluster else None
-        ).run
-        tasks |= running(
             {
+                CLUSTER: cluster,
+                "webhook": sender,
+                "timing": learning,
+                "balances": balances_of(settings, engine, clock),
+                "presence": self.heartbeat,
+                "settings": guard,
+                "other daemons": OtherDaemons(
+                    engine.context, presence, clock, cluster.members if cluster else None
+                ),
                 "brake": brake,
                 "housekeeping": Housekeeping(orders, clock),
-                "chains": chains,
+                "chains": chains_of(settings, engine, database, orders, clock, leads),
                 "late orders": late_orders_of(settings, engine, orders, clock, leads),
-                "census": queue_summary,
+                "census": view.queue_summary if is_counted else None,
+                "systemd": self.notifier if self.notifier.listens else None,
             }
         )
         if alerter is not None:
             tasks["notify"] = lambda: alerter.run(view)
         if ping is not None:
             tasks["ping"] = lambda: ping.run(probe)
-        if reconciliation is not None:
-            tasks["rechecks"] = lambda: reconciliation.run(engine)
+        if recheck is not None:
+            tasks["rechecks"] = lambda: recheck.run(engine)
         if learning is not None:
             learning.watch(engine)
             view.learned = learning.timing
-        if notifier.listens:
-            tasks["systemd"] = notifier.run
         grace, interval = settings.shutdown.grace, schedule.scan_interval
-        life = Lifecycle(engine, clock, stop, grace=grace, scan_interval=interval, beside=tasks)
-        site = Dashboard(view, metrics, Finder(view, database, orders))
-        health = health_of(settings, probe, site)
-        return cls(
-            database,
-            orders,
-            notifier,
-            engine,
-            probe,
-            view,
-            health,
-            sender,
-            traces,
-            ping,
-            learning,
-            heartbeat,
-            life,
-            settings_guard,
+        self.life = Lifecycle(
+            engine, clock, stop, grace=grace, scan_interval=interval, beside=tasks
         )
+        site = Dashboard(view, metrics, Finder(view, database, orders))
+        self.health = health_of(settings, probe, site)
 
     async def __aenter__(self) -> Self:
         """Do nothing yet: connections and sockets are opened on first use."""

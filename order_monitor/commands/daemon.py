@@ -29,13 +29,13 @@ def run_daemon(config: Path | None) -> int:
 async def _live(config: Path | None, settings: Settings, sink: LineSink, redactor: Redactor) -> int:
     log = structlog.get_logger("order_monitor")
     stop = Stop()
-    app = App.of(settings, stop, redactor, lambda: sink.dropped)
+    app = App(settings, stop, redactor, lambda: sink.dropped)
     reloader = Reloader(config, settings, app, redactor)
     with stop.on_signals(hang_up=reloader):
         async with app:
             try:
                 if app.health is not None:
-                    await app.health.start_patiently(SystemClock())
+                    await app.health.start(retrying=SystemClock())
                 log.info("started", version=__version__)
                 if settings.observe:
                     log.warning("observing", writes="only order_monitor_observed")

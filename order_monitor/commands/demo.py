@@ -142,7 +142,7 @@ async def _play(
             if account.is_asked
         }
         settings = demo_settings(dsn, count, seconds)
-        parts = App.of(settings, stop, redactor, clock=_Settled())
+        parts = App(settings, stop, redactor, clock=_Settled())
         stack.push_async_callback(parts.close)
         await _prepare(console, parts.database, settings, dsn, orders, panels)
         if parts.health is not None:

@@ -43,26 +43,6 @@ After a restart, what was closed counts as open at first.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Calendar:
-    """When the daily line is due: ``daily_at`` minutes after midnight in this machine's time zone.
-
-    None for never.
-    """
-
-    daily_at: int | None = None
-
-    def day_due(self, now: float) -> str:
-        """Return the day whose line is due at ``now`` (epoch seconds), as an ISO date.
-
-        Empty if none is due.
-        """
-        local = datetime.fromtimestamp(now, UTC).astimezone()
-        if self.daily_at is None or local.hour * 60 + local.minute < self.daily_at:
-            return ""
-        return local.date().isoformat()
-
-
 @dataclass(slots=True)
 class _Errand:
     """What one service, identified by its position, should receive: ``news``, and the line of a
@@ -101,18 +81,20 @@ class Alerter:
         messages: Messages,
         clock: Clock,
         me: str,
-        calendar: Calendar,
+        daily_at: int | None,
         redactor: Redactor,
     ) -> None:
-        """Send to ``services``; ``me`` is the name of this process among those that share
-        ``row``.
+        """Send to ``services``; ``me`` is the name of this process among those that share ``row``.
+
+        The daily line is due ``daily_at`` minutes after midnight in this machine's time zone; None
+        for never.
         """
         self._row = row
         self._services = [one for one in services if not one.problem]
         self._messages = messages
         self._clock = clock
         self._me = me
-        self._calendar = calendar
+        self._daily_at = daily_at
         self._redactor = redactor
         self._told = [SentNotices() for _ in self._services]
         self._shared = Shared()
@@ -226,7 +208,7 @@ class Alerter:
         """Return what is due, as far as this process knows."""
         now, causes = self._clock.time(), self._shared.causes()
         over = self._over(causes, one_pass=one_pass)
-        today = self._calendar.day_due(now)
+        today = self._day_due(now)
         errands = []
         for place, told in enumerate(self._told):
             if told.may_be_tried(self._me, now):
@@ -234,6 +216,16 @@ class Alerter:
                 if news is not None or day:
                     errands.append(_Errand(place, news, day))
         return errands
+
+    def _day_due(self, now: float) -> str:
+        """Return the day whose line is due at ``now`` (epoch seconds), as an ISO date.
+
+        Empty if none is due.
+        """
+        local = datetime.fromtimestamp(now, UTC).astimezone()
+        if self._daily_at is None or local.hour * 60 + local.minute < self._daily_at:
+            return ""
+        return local.date().isoformat()
 
     def _over(self, causes: Mapping[str, Cause], *, one_pass: bool) -> set[str]:
         """Return the topics that have been gone for long enough."""

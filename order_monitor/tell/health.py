@@ -106,30 +106,19 @@ class HealthServer:
         )
         self._log = structlog.get_logger("order_monitor.health")
 
-    async def start(self) -> None:
-        """Start to listen.
+    async def start(self, *, retrying: Clock | None = None) -> None:
+        """Start to listen; with ``retrying``, if the port is not free, log that, and retry by this
+        clock until it is.
 
         Raises:
-            SettingsError: the address is in use, or not one of this machine's.
+            SettingsError: the address is in use and not retried, or not one of this machine's.
         """
         try:
             await self._listen()
         except (OSError, ValueError, OverflowError) as error:
-            await self._runner.cleanup()
-            raise SettingsError([self._trouble(error)]) from None
-
-    async def start_patiently(self, clock: Clock) -> None:
-        """Start to listen; if the port is not free, start without it, log that, and retry until it
-        is.
-
-        Raises:
-            SettingsError: the address is invalid.
-        """
-        try:
-            await self._listen()
-        except OSError as error:
-            self._trying = asyncio.create_task(self._try_again(clock, error), name="health")
-        except (ValueError, OverflowError) as error:
+            if retrying is not None and isinstance(error, OSError):
+                self._trying = asyncio.create_task(self._try_again(retrying, error), name="health")
+                return
             await self._runner.cleanup()
             raise SettingsError([self._trouble(error)]) from None
 

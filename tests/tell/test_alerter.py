@@ -17,7 +17,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.notices import NAME, NoticeStore
 from order_monitor.shop.schema.table_config import SETTINGS
-from order_monitor.tell.alerter import LOOK, Alerter, Calendar
+from order_monitor.tell.alerter import LOOK, Alerter
 from order_monitor.tell.attention import REMEDIES, Cause, causes_in, urgent_causes_of
 from order_monitor.tell.document import document_of
 from order_monitor.tell.messages import Messages
@@ -62,13 +62,13 @@ class Bench:
         self.urls = urls
         self.clock = ManualClock()
         self.messages = Messages(language, "shop-1")
-        self.calendar = Calendar(daily_at)
+        self.daily_at = daily_at
         self.redactor = Redactor()
 
     def alerter(self, me: str = "a") -> Alerter:
         services = services_of(self.urls, timeout=5.0)
         row = NoticeStore(self.database, "public")
-        return Alerter(row, services, self.messages, self.clock, me, self.calendar, self.redactor)
+        return Alerter(row, services, self.messages, self.clock, me, self.daily_at, self.redactor)
 
     async def run(
         self, seconds: float, *alerters: Alerter, causes: list[Cause], waiting: int = 7
