@@ -6,47 +6,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from order_monitor.app import (
-    database_of,
-    schedule_of,
-    settings_of,
-    table_config_of,
-    terms_of,
-)
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.app import schedule_of, terms_of
+from order_monitor.commands.exits import ExitCode, NotDoneError
 from order_monitor.commands.lookup import account_names
+from order_monitor.commands.session import Session, command
 from order_monitor.commands.tables import print_table
-from order_monitor.settings.model import Settings
-from order_monitor.shop.repository import Orders
-from order_monitor.shop.schema.own_tables import need_tables
 from order_monitor.shop.schema.table_config import EVENTS
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show
 from order_monitor.timing.advice import FEWEST, Advice, Cost, Past, advise
 from order_monitor.timing.plan import known_to_wait
 from order_monitor.timing.store import Timings
 
 
-def run_advise(config: Path | None, *, as_json: bool) -> int:
+@command()
+async def run_advise(session: Session, *, as_json: bool) -> int:
     """Read the newest events, and compare the strategies.
 
-    Return 1 if there are too few events for a comparison.
+    Raises:
+        NotDoneError: there are too few events for a comparison.
     """
-    settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_advise(settings, as_json=as_json), sink.close)
-
-
-async def _advise(settings: Settings, *, as_json: bool) -> int:
-    database, terms, schedule = database_of(settings), terms_of(settings), schedule_of(settings)
-    orders = Orders(database, table_config_of(settings))
-    async with database:
-        async with database.transaction() as connection:
-            await need_tables(connection, settings.database.schema_, EVENTS)
-        kept = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
-        history = await kept.history()
-        names = await account_names(settings, database)
+    terms, schedule = terms_of(session.settings), schedule_of(session.settings)
+    await session.need(EVENTS)
+    kept = Timings(
+        session.database, session.orders(), session.schema, terms.half_life, terms.packages
+    )
+    history = await kept.history()
+    names = await account_names(session)
     ends = [end for end in history if end.is_end]
     past = [
         Past(end.key, end.order_id, before, end.age, end.at)
@@ -58,13 +45,12 @@ async def _advise(settings: Settings, *, as_json: bool) -> int:
             f"order-monitor: {len(ends) - len(past)} of {len(ends)} ends are left out: their sent_at cannot be right"
         )
     if len(past) < FEWEST:
-        say(
+        raise NotDoneError(
             f"order-monitor: {len(past)} ends in the events are too few to say anything; it takes {FEWEST}"
         )
-        return ExitCode.NOT_DONE
     rows = [_row(advice, names) for advice in advise(past, schedule, terms)]
     if as_json:
-        say(json.dumps(rows), to_stdout=True)
+        show(json.dumps(rows))
     else:
         print_table(list(rows[0]), rows, texts=("account", "package"))
     return ExitCode.OK

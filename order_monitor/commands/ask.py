@@ -7,45 +7,40 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from order_monitor.app import (
     closing,
-    database_of,
-    directory_of,
     engine_of,
     heartbeat_of,
     policy_of,
     sender_of,
-    settings_of,
     table_config_of,
 )
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode, report
 from order_monitor.commands.explain import MEANINGS
 from order_monitor.commands.lookup import (
     LEFT_ALONE_DO,
     SEVERAL,
     UNKNOWN,
+    NoOrderError,
     account_of,
     ended,
     history_of,
-    take_accounts,
     when,
 )
+from order_monitor.commands.session import PEOPLES, Session, command
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Now
 from order_monitor.settings.model import Settings
-from order_monitor.shop.database import Database
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
-from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.redactor import Redactor
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.observer import Observer
@@ -140,32 +135,16 @@ class Choice:
     stuck: bool = False
 
 
-def run_ask(config: Path | None, choice: Choice, *, as_json: bool, accept: bool) -> int:
+@command("provider", least="warning")
+async def run_ask(session: Session, choice: Choice, *, as_json: bool, accept: bool) -> int:
     """Ask about the chosen orders; return 0 if each was answered and written.
 
     With ``accept``, use the settings in force if this file's differ.
     """
-    settings, sink, redactor = settings_of(config, "database", "provider", least="warning")
-    return run_to_exit(
-        _agree_and_ask(settings, redactor, choice, as_json=as_json, accept=accept), sink.close
-    )
-
-
-async def _agree_and_ask(
-    settings: Settings, redactor: Redactor, choice: Choice, *, as_json: bool, accept: bool
-) -> int:
-    async with database_of(settings) as database:
-        await people_tables(database, settings.database.schema_)
-        taken = await agreed(settings, database, accept=accept, by=AUTHOR)
-        if taken is None:
-            return ExitCode.NOT_DONE
-        return await _ask(taken, database, redactor, choice, as_json=as_json)
-
-
-async def _ask(
-    settings: Settings, database: Database, redactor: Redactor, choice: Choice, *, as_json: bool
-) -> int:
-    stop, told, clock = Stop(), ResultCollector(), SystemClock()
+    await session.need(*PEOPLES)
+    session = await agreed(session, accept=accept, by=AUTHOR)
+    settings, database = session.settings, session.database
+    stop, results, clock = Stop(), ResultCollector(), SystemClock()
     table_config = replace(table_config_of(settings), author=AUTHOR)
     # An order named by its id is asked about however old it is. A choice by property covers only
     # the watched orders.
@@ -173,59 +152,58 @@ async def _ask(
     orders = Orders(
         database, replace(table_config, ignore_before=None) if is_named else table_config
     )
-    sender = sender_of(settings, database)
     lines: list[dict[str, Any]] = []
     with stop.on_signals():
-        async with directory_of(settings, clock, redactor.follow) as directory, closing(sender):
+        async with closing(sender_of(settings, database)) as sender:
             await orders.prepare()
             ids = None
             if choice.ids:
                 watched = Orders(database, table_config)
-                ids = await _open_ones(database, watched, list(dict.fromkeys(choice.ids)), lines)
+                ids = await _open_ones(session, watched, list(dict.fromkeys(choice.ids)), lines)
             if choice.stuck:
                 async with database.transaction() as connection:
-                    reviews = await Reviews(settings.database.schema_).read(connection)
+                    reviews = await Reviews(session.schema).read(connection)
                 ids = [review.order_id for review in reviews]
-            await take_accounts(settings, database, directory)
-            account = None
-            if choice.account is not None:
-                meant = account_of(directory, choice.account)
-                if meant is None:
-                    return ExitCode.NOT_DONE
-                account = meant.key
-            wanted = _wanted(settings, directory, account, overdue=choice.overdue)
-            policy = policy_of(settings, one_pass=True, plan=Now())
-            engine = engine_of(Chosen(orders, ids, wanted), directory, policy, clock, told)
-            heartbeat = heartbeat_of(settings, database, engine, AUTHOR)
-            life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
-            if sender is not None:
-                await sender.begin()
-            await life.once(heartbeat.begin)
-            await heartbeat.tell()
-            if sender is not None and not stop.event.is_set():
-                await sender.drain()
-            lines += _lines(engine, told, ids if choice.ids else None)
-    _print(lines, redactor, as_json=as_json)
+            async with session.accounts() as directory:
+                account = None
+                if choice.account is not None:
+                    account = account_of(directory, choice.account).key
+                wanted = _wanted(settings, directory, account, overdue=choice.overdue)
+                policy = policy_of(settings, one_pass=True, plan=Now())
+                engine = engine_of(Chosen(orders, ids, wanted), directory, policy, clock, results)
+                heartbeat = heartbeat_of(settings, database, engine, AUTHOR)
+                life = Lifecycle(engine, clock, stop, grace=settings.shutdown.grace)
+                if sender is not None:
+                    await sender.begin()
+                await life.once(heartbeat.begin)
+                await heartbeat.tell()
+                if sender is not None and not stop.event.is_set():
+                    await sender.drain()
+                lines += _lines(engine, results, ids if choice.ids else None)
+    _print(lines, session.redactor, as_json=as_json)
     return ExitCode.OK if all(line["done"] for line in lines) else ExitCode.NOT_DONE
 
 
 async def _open_ones(
-    database: Database, orders: Orders, ids: list[str], lines: list[dict[str, Any]]
+    session: Session, orders: Orders, ids: list[str], lines: list[dict[str, Any]]
 ) -> list[str]:
     """Return the ids in ``ids`` that are open; add a line to ``lines`` for each of the others."""
     found = []
     for order_id in ids:
-        history = await history_of(database, orders, order_id)
-        if isinstance(history, str):
-            lines.append({"order_id": order_id, "done": False, "text": history})
-        elif history.order.status not in orders.row_writer.statements.open_statuses:
+        try:
+            history = await history_of(session, orders, order_id)
+        except NoOrderError as error:
+            report(error)
+            lines.append({"order_id": order_id, "done": False, "text": error.why})
+            continue
+        if history.order.status not in orders.row_writer.statements.open_statuses:
             lines.append({"order_id": order_id, "done": False, "text": ended(history)})
-        else:
-            if (before := history.left_alone_before) is not None:
-                say(
-                    f"{order_id}: else left alone ({SkipReason.BEFORE_START}, sent before {when(before)}); {LEFT_ALONE_DO}"
-                )
-            found.append(history.order.id)
+            continue
+        if (before := history.left_alone_before) is not None:
+            say(
+                f"{order_id}: else left alone ({SkipReason.BEFORE_START}, sent before {when(before)}); {LEFT_ALONE_DO}"
+            )
+        found.append(history.order.id)
     return found
 
 
@@ -243,12 +221,14 @@ def _wanted(
     return wanted
 
 
-def _lines(engine: Engine, told: ResultCollector, named: list[str] | None) -> list[dict[str, Any]]:
+def _lines(
+    engine: Engine, results: ResultCollector, named: list[str] | None
+) -> list[dict[str, Any]]:
     known = {entry.id: entry.account for entry in engine.queue}
     lines = []
-    for order_id in dict.fromkeys([*(named or []), *known, *told.answers]):
-        done, text = told.of(order_id)
-        if order_id not in told.answers:
+    for order_id in dict.fromkeys([*(named or []), *known, *results.answers]):
+        done, text = results.of(order_id)
+        if order_id not in results.answers:
             text = f"not asked: {_why(engine, order_id, known.get(order_id))}"
         lines.append({"order_id": order_id, "done": done, "text": text})
     return lines
@@ -272,10 +252,10 @@ def _why(engine: Engine, order_id: str, account: str | None) -> str:
 
 def _print(lines: list[dict[str, Any]], redactor: Redactor, *, as_json: bool) -> None:
     if as_json:
-        say(redactor(json.dumps(lines, ensure_ascii=False)), to_stdout=True)
+        show(redactor(json.dumps(lines, ensure_ascii=False)))
         return
     for line in lines:
         if line["text"] not in (UNKNOWN, SEVERAL):
-            say(redactor(f"{line['order_id']}: {line['text']}"), to_stdout=True)
+            show(redactor(f"{line['order_id']}: {line['text']}"))
     if not lines:
-        say("nothing to ask about", to_stdout=True)
+        show("nothing to ask about")

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from order_monitor.app import (
-    database_of,
-    directory_of,
     membership_of,
     opener_of,
     presence_of,
-    settings_of,
     table_config_of,
     table_of,
 )
@@ -29,9 +26,9 @@ from order_monitor.cluster.membership import (
 )
 from order_monitor.commands.check_attention import check_attention
 from order_monitor.commands.check_orders import check_orders
-from order_monitor.commands.exits import ExitCode, report, run_to_exit
-from order_monitor.commands.lookup import shops_accounts
+from order_monitor.commands.exits import ExitCode, report
 from order_monitor.commands.notify import notify_lines
+from order_monitor.commands.session import Session, command
 from order_monitor.commands.status import answers
 from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import NOTABLE, WIDEST, ClockWatch
@@ -44,7 +41,7 @@ from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.registry import KINDS
 from order_monitor.settings.loading import is_key, place_of, readable_secrets
 from order_monitor.settings.model import Settings
-from order_monitor.shop.accounts.tables import Integration, find_account_tables
+from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.check.dry_run import DryRun
 from order_monitor.shop.check.line import CheckLine, Level
 from order_monitor.shop.check.tables import TableCheck, worst
@@ -57,7 +54,7 @@ from order_monitor.shop.webhook_mark import address_of, read_webhook
 from order_monitor.tell.listening import trial
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen, styled
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import AnyOpener, Directory, names_of
 from order_monitor.watch.system_clock import SystemClock
@@ -65,18 +62,17 @@ from order_monitor.watch.system_clock import SystemClock
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def run_check(config: Path | None, *, as_json: bool, rehearse: bool = False) -> int:
+def run_check(config: Path | None, *, as_json: bool, rehearse: bool) -> int:
     """Check, and with ``rehearse`` also try the writes; print one line per finding, and return 1 if
     one is an error.
     """
     try:
-        settings, sink, redactor = settings_of(config, "database", "provider")
+        checked = command("provider", least=None)(examine)
+        return checked(config, as_json=as_json, rehearse=rehearse, before=_readable(config))
     except SettingsError as error:
         if as_json:
             _print(_mistakes(error), Redactor(), as_json=True)
         raise
-    wish = examine(settings, redactor, as_json=as_json, rehearse=rehearse, before=_readable(config))
-    return run_to_exit(wish, sink.close)
 
 
 def _readable(config: Path | None) -> list[CheckLine]:
@@ -103,23 +99,18 @@ def _mistakes(error: SettingsError) -> list[CheckLine]:
 
 
 async def examine(
-    settings: Settings,
-    redactor: Redactor,
-    *,
-    as_json: bool,
-    rehearse: bool,
-    before: Sequence[CheckLine] = (),
+    session: Session, *, as_json: bool, rehearse: bool, before: Sequence[CheckLine] = ()
 ) -> int:
     """Run all checks; ``before`` holds the findings so far."""
+    settings, database, clock = session.settings, session.database, SystemClock()
     lines = [
         CheckLine("ok", "settings", "all understood"),
         *before,
         *_doubtful(settings),
         *_endpoint(settings),
     ]
-    database, table_config, clock = database_of(settings), table_config_of(settings), SystemClock()
-    code = None
-    async with database, directory_of(settings, clock, redactor.follow) as directory:
+    table_config, code = table_config_of(settings), None
+    async with session.directory() as directory:
         try:
             orders = Orders(database, table_config, writes_nothing=True)
             table_check = TableCheck(
@@ -141,17 +132,16 @@ async def examine(
                     lines += await _check_cluster(settings, database)
                 if not orders.lacks:
                     lines += await _check_other_daemons(settings, database)
-                lines += await _check_accounts(settings, database, directory)
+                lines += await _check_accounts(session, directory)
             lines += notify_lines(settings.notify)
         except ShopUnavailableError as error:
             # Findings from before the error are reported as well.
             text, _, remedy = str(error).partition("; ")
             place = place_of("database.dsn" if settings.database.dsn else "database.host")
-            lines.append(
-                CheckLine("error", "database", f"cannot be reached, see {place}: {text}", remedy)
-            )
+            text = f"cannot be reached, see {place}: {text}"
+            lines.append(CheckLine("error", "database", text, remedy))
             code = report(error)
-    _print([_placed(line) for line in lines], redactor, as_json=as_json)
+    _print([_placed(line) for line in lines], session.redactor, as_json=as_json)
     if code is not None:
         return code
     return ExitCode.NOT_DONE if worst(lines) == "error" else ExitCode.OK
@@ -168,10 +158,11 @@ def _doubtful(settings: Settings) -> list[CheckLine]:
     """Warn of settings without effect, and of open statuses that mean an ended order in most shops."""
     lines = []
     if settings.provider.chains == "monitor" and settings.provider.source != "database":
-        text = "no chain is followed: that takes the shop's own accounts"
-        lines.append(
-            CheckLine("warning", "provider.chains", text, 'set provider.source = "database"')
+        text, do = (
+            "no chain is followed: that takes the shop's own accounts",
+            'set provider.source = "database"',
         )
+        lines.append(CheckLine("warning", "provider.chains", text, do))
     text = "{}: in most shops this ends an order; here such orders are asked about, and may get another status and a PIN"
     do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"
     return lines + [
@@ -193,9 +184,8 @@ def _endpoint(settings: Settings) -> list[CheckLine]:
     if trouble is None:
         return [CheckLine("ok", "health", f"can listen on {where}")]
     if trouble.is_ours or (trouble.is_taken and answers(settings)):
-        return [
-            CheckLine("ok", "health", f"{trouble.holder or 'order-monitor'} listens on {where}")
-        ]
+        holder = trouble.holder or "order-monitor"
+        return [CheckLine("ok", "health", f"{holder} listens on {where}")]
     # The process that holds the port is not always visible: it may be a daemon of ours that does
     # not answer at the moment.
     level: Level = "warning" if trouble.is_taken and not trouble.holder else "error"
@@ -210,11 +200,8 @@ async def _rehearse(database: Database, orders: Orders) -> list[CheckLine]:
     except ShopUnavailableError:
         raise
     except (SettingsError, ShopError) as error:
-        return [
-            CheckLine(
-                "error", "rehearsal", f"it could not be tried: {error}", "see the lines above"
-            )
-        ]
+        text = f"it could not be tried: {error}"
+        return [CheckLine("error", "rehearsal", text, "see the lines above")]
 
 
 async def _check_clocks(database: Database, clock: Clock) -> CheckLine:
@@ -234,12 +221,8 @@ def clocks_line(difference: float) -> CheckLine:
     if abs(difference) > WIDEST:
         return CheckLine("error", "clocks", f"{words}: no order is ended by its age", _CLOCKS_DO)
     if abs(difference) > NOTABLE:
-        return CheckLine(
-            "warning",
-            "clocks",
-            f"{words}: an order's age is the smaller of the two reckonings",
-            _CLOCKS_DO,
-        )
+        text = f"{words}: an order's age is the smaller of the two reckonings"
+        return CheckLine("warning", "clocks", text, _CLOCKS_DO)
     return CheckLine("ok", "clocks", "the database's and this machine's agree")
 
 
@@ -268,23 +251,12 @@ async def _check_webhook(settings: Settings, database: Database) -> list[CheckLi
         return [] if url is None else [CheckLine("ok", "webhook.url", text)]
     since = f"events are posted from number {mark.since} on"
     if url is None:
-        return [
-            CheckLine(
-                "ok",
-                "webhook.url",
-                f"{since}; by these settings they are put up, and others post them",
-            )
-        ]
+        text = f"{since}; by these settings they are put up, and others post them"
+        return [CheckLine("ok", "webhook.url", text)]
     if mark.address != address_of(url.get_secret_value()):
         text = f"{since}, but to another address: by these settings nothing is posted"
-        return [
-            CheckLine(
-                "warning",
-                "webhook.url",
-                text,
-                "order-monitor webhook adopt, if this is the right one",
-            )
-        ]
+        do = "order-monitor webhook adopt, if this is the right one"
+        return [CheckLine("warning", "webhook.url", text, do)]
     return [CheckLine("ok", "webhook.url", since)]
 
 
@@ -326,46 +298,34 @@ async def _check_cluster(settings: Settings, database: Database) -> list[CheckLi
         return [CheckLine("warning", "cluster.enabled", *OLDER_VERSION.split(": ", 1))]
     except LostMembershipError:
         return [CheckLine("error", *POOLED.split(": ", 1))]
-    return [
-        CheckLine("ok", "cluster.enabled", "an account can be held for as long as its holder lives")
-    ]
+    text = "an account can be held for as long as its holder lives"
+    return [CheckLine("ok", "cluster.enabled", text)]
 
 
-async def _check_accounts(
-    settings: Settings, database: Database, directory: Directory
-) -> list[CheckLine]:
-    lines = []
+async def _check_accounts(session: Session, directory: Directory) -> list[CheckLine]:
+    settings, lines = session.settings, []
     if settings.provider.source == "database":
-        async with database.transaction() as connection:
-            integrations = await (
-                await find_account_tables(connection, settings.database.schema_)
-            ).read(connection)
+        integrations = await session.integrations()
         directory.update(integrations)
         lines += _not_ours(integrations, directory, opener_of(settings, SystemClock()))
     else:
-        lines += await _other_kinds(settings, database)
+        lines += await _other_kinds(session)
     for account in directory.accounts.values():
         lines.append(_account_line(account, await account.provider.balance()))
     if not directory.accounts:
-        lines.append(
-            CheckLine(
-                "error",
-                "accounts",
-                "there is none to ask",
-                "correct or enable an integration, or set provider.source",
-            )
-        )
+        do = "correct or enable an integration, or set provider.source"
+        lines.append(CheckLine("error", "accounts", "there is none to ask", do))
     return lines
 
 
-async def _other_kinds(settings: Settings, database: Database) -> list[CheckLine]:
+async def _other_kinds(session: Session) -> list[CheckLine]:
     """Report providers of the shop's integrations that the single configured account cannot ask."""
     try:
-        integrations = await shops_accounts(database, settings.database.schema_)
+        integrations = await session.integrations()
     except (SettingsError, ShopError):
         # No such tables, or no right to read them: with a single account they are not needed.
         return []
-    kind = settings.provider.kind
+    kind = session.settings.provider.kind
     others = sorted(
         {one.provider for one in integrations if one.enabled and KIND_OF.get(one.provider) != kind}
     )
@@ -404,23 +364,16 @@ def _account_line(account: Account, found: Balance | NoBalance) -> CheckLine:
     name, way = account.name, f", through the proxy {account.proxy}" if account.proxy else ""
     if isinstance(found, Balance) and found.number is None:
         text = f"answers{way}; its balance cannot be read as a number: {found.amount}"
-        return CheckLine(
-            "warning",
-            f"account {name}",
-            text,
-            "provider.low_balance cannot warn about it: look at the panel",
-        )
+        do = "provider.low_balance cannot warn about it: look at the panel"
+        return CheckLine("warning", f"account {name}", text, do)
     if isinstance(found, Balance):
         return CheckLine("ok", f"account {name}", f"answers{way}; balance {found.amount}")
     why = found.why
     words = f"{why}: {_WORDS[why]}" if why in _WORDS else why
     said = f", it answered: {found.said}" if found.said else ""
-    return CheckLine(
-        "error",
-        f"account {name}",
-        f"does not answer as it should{way}: {words}{said}",
-        KINDS[account.kind].advice.get(why) or _ADVICE.get(why, ""),
-    )
+    text = f"does not answer as it should{way}: {words}{said}"
+    do = KINDS[account.kind].advice.get(why) or _ADVICE.get(why, "")
+    return CheckLine("error", f"account {name}", text, do)
 
 
 _WORDS: Final = CERTIFICATE_WORDS | FAILURE_WORDS
@@ -456,18 +409,12 @@ _ADVICE = {
 
 def _print(lines: list[CheckLine], redactor: Redactor, *, as_json: bool) -> None:
     if as_json:
-        say(
-            redactor(json.dumps([asdict(line) for line in lines], ensure_ascii=False)),
-            to_stdout=True,
-        )
+        text = json.dumps([asdict(line) for line in lines], ensure_ascii=False)
+        show(redactor(text))
         return
     screen = Screen(soft_wrap=True)
     for line in lines:
-        screen.print(
-            styled(
-                (f"{line.level:<8}", _COLOURS[line.level]),
-                f" {redactor(f'{line.subject}: {line.text}')}",
-            )
-        )
+        text = redactor(f"{line.subject}: {line.text}")
+        screen.print(styled((f"{line.level:<8}", _COLOURS[line.level]), f" {text}"))
         if line.do:
             screen.print(styled(f"{'':<9}-> {redactor(line.do)}"))

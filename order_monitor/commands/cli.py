@@ -10,66 +10,55 @@ import click
 
 from order_monitor import __version__
 from order_monitor.commands.exits import report as report_error
-from order_monitor.commands.options import Duration, config_of, takes_config
+from order_monitor.commands.options import (
+    Duration,
+    as_json,
+    flag,
+    one_of,
+    takes_config,
+    takes_name,
+)
 from order_monitor.core.errors import OrderMonitorError
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show
 
 _ACCEPT: Final = "where settings that decide money differ from those in force, use those."
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @takes_config
-@click.option(
-    "--once", is_flag=True, help="Make one pass over every open order, print a summary, and exit."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="With --once: the summary as one line of JSON."
-)
+@flag("--once", "Make one pass over every open order, print a summary, and exit.")
+@as_json("With --once: the summary as one line of JSON.")
 @click.option(
     "--every", type=Duration(), help="With --once: ask only what came due in this time, like 60s."
 )
-@click.option(
-    "--quiet", is_flag=True, help="With --once: say nothing when all went well, for cron."
-)
-@click.option("--accept-settings", "accept", is_flag=True, help=f"With --once: {_ACCEPT}")
+@flag("--quiet", "With --once: say nothing when all went well, for cron.")
+@flag("--accept-settings", f"With --once: {_ACCEPT}", "accept")
 @click.version_option(__version__, "-V", "--version", prog_name="order-monitor")
 @click.pass_context
-def cli_group(
-    ctx: click.Context,
-    config: Path | None,
-    *,
-    once: bool,
-    as_json: bool,
-    every: float | None,
-    quiet: bool,
-    accept: bool,
-) -> None:
+def cli_group(ctx: click.Context, /, config: Path | None, *, once: bool, **wish: Any) -> int:
     """Find out how open orders ended, and write it into the shop's database.
 
     Without a command: run until stopped. Exit codes: 0 done, 1 something could not be done, 2 bad
     usage or bad settings, 3 the database cannot be reached.
     """
-    ctx.obj = config
-    if (as_json or every or quiet or accept) and not once:
-        msg = "--json, --every, --quiet and --accept-settings go with --once"
-        raise click.UsageError(msg)
+    if any(wish.values()) and not once:
+        raise click.UsageError("--json, --every, --quiet and --accept-settings go with --once")
     if ctx.invoked_subcommand is not None:
         if once:
-            msg = f"--once does not go with {ctx.invoked_subcommand}"
-            raise click.UsageError(msg)
-        return
+            raise click.UsageError(f"--once does not go with {ctx.invoked_subcommand}")
+        return 0
     if once:
         from order_monitor.commands.once import Wish, run_once
 
-        ctx.exit(run_once(config, Wish(as_json=as_json, every=every, quiet=quiet, accept=accept)))
+        return run_once(config, Wish(**wish))
     from order_monitor.commands.daemon import run_daemon
 
-    ctx.exit(run_daemon(config))
+    return run_daemon(config)
 
 
 @cli_group.command()
 @takes_config
-@click.option("--dry-run", is_flag=True, help="Print the SQL that is missing, and change nothing.")
+@flag("--dry-run", "Print the SQL that is missing, and change nothing.")
 @click.option(
     "--format",
     "form",
@@ -77,64 +66,48 @@ def cli_group(
     default="sql",
     help="With --dry-run: the form.",
 )
-@click.pass_context
-def migrate(ctx: click.Context, config: Path | None, *, dry_run: bool, form: str) -> None:
+def migrate(config: Path | None, *, dry_run: bool, form: str) -> int:
     """Add to the shop's database what order-monitor needs: a column, indexes and its own tables.
 
     Safe to repeat.
     """
     from order_monitor.commands.migrate import run_migrate
 
-    ctx.exit(
-        run_migrate(
-            config_of(ctx, config), dry_run=dry_run or form == "django", django=form == "django"
-        )
-    )
+    return run_migrate(config, dry_run=dry_run or form == "django", django=form == "django")
 
 
 @cli_group.command()
 @takes_config
-@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
-@click.option(
-    "--rehearse", is_flag=True, help="Try the writes too, on one row, and roll them back."
-)
-@click.pass_context
-def check(ctx: click.Context, config: Path | None, *, as_json: bool, rehearse: bool) -> None:
+@as_json("The lines as one JSON list.")
+@flag("--rehearse", "Try the writes too, on one row, and roll them back.")
+def check(config: Path | None, **given: Any) -> int:
     """Look at settings, database, rights, columns and accounts; write nothing; say what to do."""
     from order_monitor.commands.check import run_check
 
-    ctx.exit(run_check(config_of(ctx, config), as_json=as_json, rehearse=rehearse))
+    return run_check(config, **given)
 
 
 @cli_group.command()
 @takes_config
 @click.argument("order_id", metavar="ID")
-@click.option(
-    "--now",
-    "ask",
-    is_flag=True,
-    help="Ask the provider once, and show the answer without writing it.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON document.")
-@click.pass_context
-def explain(
-    ctx: click.Context, config: Path | None, order_id: str, *, ask: bool, as_json: bool
-) -> None:
+@flag("--now", "Ask the provider once, and show the answer without writing it.", "ask")
+@as_json("The same as one JSON document.")
+def explain(config: Path | None, **given: Any) -> int:
     """Tell one order's whole story: its row, its account, its times, its events, and why it is
     asked about or not.
     """
     from order_monitor.commands.explain import run_explain
 
-    ctx.exit(run_explain(config_of(ctx, config), order_id, ask=ask, as_json=as_json))
+    return run_explain(config, **given)
 
 
 @cli_group.command()
 @takes_config
 @click.option("--open", is_flag=True, expose_value=False, help="Every open order, as without it.")
-@click.option("--overdue", is_flag=True, help="Only those past schedule.give_up_after.")
-@click.option("--stuck", is_flag=True, help="Only those that could not be written.")
-@click.option("--no-reference", is_flag=True, help="Only those without a reference.")
-@click.option("--no-provider", is_flag=True, help="Only those from codes or delivered by hand.")
+@flag("--overdue", "Only those past schedule.give_up_after.")
+@flag("--stuck", "Only those that could not be written.")
+@flag("--no-reference", "Only those without a reference.")
+@flag("--no-provider", "Only those from codes or delivered by hand.")
 @click.option("--account", metavar="NAME", help="Only those of this account.")
 @click.option(
     "--older-than", type=Duration(), help="Only those sent at least this long ago, like 1h."
@@ -142,37 +115,23 @@ def explain(
 @click.option(
     "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most."
 )
-@click.option("--json", "form", flag_value="json", help="As JSON.")
-@click.option("--csv", "form", flag_value="csv", help="As CSV.")
-@click.pass_context
-def orders(
-    ctx: click.Context,
-    /,
-    config: Path | None,
-    *,
-    limit: int,
-    form: str | None,
-    **wanted: Any,  # noqa: ANN401 - by `Wanted`
-) -> None:
+@one_of("form", "json", "As JSON.")
+@one_of("form", "csv", "As CSV.")
+def orders(config: Path | None, *, limit: int, form: str | None, **wanted: Any) -> int:
     """List open orders, oldest first: all, or those that are all of what is asked for."""
     from order_monitor.commands.orders import Wanted, run_orders
 
-    ctx.exit(
-        run_orders(config_of(ctx, config), Wanted(**wanted), limit=limit, form=form or "table")
-    )
+    return run_orders(config, Wanted(**wanted), limit=limit, form=form or "table")
 
 
 @cli_group.command()
 @takes_config
-@click.option(
-    "--json", "as_json", is_flag=True, help="The status document, as /api/status gives it."
-)
-@click.pass_context
-def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+@as_json("The status document, as /api/status gives it.")
+def status(config: Path | None, *, as_json: bool) -> int:
     """Ask the running daemon how it is. Exit codes: 0 healthy, 1 not healthy, 4 no answer."""
     from order_monitor.commands.status import run_status
 
-    ctx.exit(run_status(config_of(ctx, config), as_json=as_json))
+    return run_status(config, as_json=as_json)
 
 
 @cli_group.command()
@@ -180,33 +139,24 @@ def status(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
 @click.option(
     "--every", type=Duration(), default=2.0, show_default=True, help="How often to look again."
 )
-@click.pass_context
-def top(ctx: click.Context, config: Path | None, *, every: float) -> None:
+def top(config: Path | None, *, every: float) -> int:
     """Watch the running daemon in the terminal, until Ctrl-C."""
     from order_monitor.commands.status import run_top
 
-    ctx.exit(run_top(config_of(ctx, config), every=every))
+    return run_top(config, every=every)
 
 
 @cli_group.command()
 @takes_config
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--account", metavar="NAME", help="Every open order of this account.")
-@click.option("--overdue", is_flag=True, help="Every order past schedule.give_up_after.")
-@click.option("--stuck", is_flag=True, help="Every order that waits for review.")
-@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
-@click.option("--json", "as_json", is_flag=True, help="The lines as one JSON list.")
-@click.pass_context
+@flag("--overdue", "Every order past schedule.give_up_after.")
+@flag("--stuck", "Every order that waits for review.")
+@flag("--accept-settings", _ACCEPT.capitalize(), "accept")
+@as_json("The lines as one JSON list.")
 def ask(
-    ctx: click.Context,
-    /,
-    config: Path | None,
-    ids: tuple[str, ...],
-    *,
-    accept: bool,
-    as_json: bool,
-    **wanted: Any,  # noqa: ANN401 - by `Choice`
-) -> None:
+    config: Path | None, ids: tuple[str, ...], *, accept: bool, as_json: bool, **wanted: Any
+) -> int:
     """Ask the provider about orders now, regardless of their schedule, and write the answer as the
     daemon would.
 
@@ -216,14 +166,10 @@ def ask(
     from order_monitor.commands.ask import Choice, run_ask
 
     if not ids and not any(wanted.values()):
-        msg = "name orders, or give --account, --overdue or --stuck"
-        raise click.UsageError(msg)
+        raise click.UsageError("name orders, or give --account, --overdue or --stuck")
     if ids and any(wanted.values()):
-        msg = "give either orders, or --account, --overdue or --stuck"
-        raise click.UsageError(msg)
-    ctx.exit(
-        run_ask(config_of(ctx, config), Choice(list(ids), **wanted), as_json=as_json, accept=accept)
-    )
+        raise click.UsageError("give either orders, or --account, --overdue or --stuck")
+    return run_ask(config, Choice(list(ids), **wanted), as_json=as_json, accept=accept)
 
 
 @cli_group.command()
@@ -238,61 +184,45 @@ def ask(
     type=Duration(),
     help="In place of ID: only those sent at least this long ago, like 2d.",
 )
-@click.option("--dry-run", is_flag=True, help="Show which orders these are, and write nothing.")
+@flag("--dry-run", "Show which orders these are, and write nothing.")
 @click.option(
     "--confirm",
     type=click.IntRange(min=0),
     metavar="N",
     help="There are N of them: without it a terminal asks.",
 )
-@click.option("--completed", "how", flag_value="completed", help="It was delivered.")
-@click.option(
-    "--failed", "how", flag_value="failed", help="It was not, and the customer gets the money back."
-)
-@click.option(
-    "--reopen", "how", flag_value="reopen", help="Put an order that the daemon ended back to open."
-)
-@click.option(
-    "--meant",
-    "how",
-    flag_value="meant",
-    help="Its reference is its own, although another order has it too.",
-)
-@click.option(
-    "--pin-stdin", is_flag=True, help="With --completed: read the PIN from standard input."
-)
+@one_of("how", "completed", "It was delivered.")
+@one_of("how", "failed", "It was not, and the customer gets the money back.")
+@one_of("how", "reopen", "Put an order that the daemon ended back to open.")
+@one_of("how", "meant", "Its reference is its own, although another order has it too.")
+@flag("--pin-stdin", "With --completed: read the PIN from standard input.", "with_pin")
 @click.option(
     "--same-as",
     metavar="ORDER",
     help="With --completed: ORDER rightly has the same code [default PIN: ORDER's].",
 )
-@click.option(
-    "--for-package", is_flag=True, help="With --same-as: that holds for all orders of its package."
-)
+@flag("--for-package", "With --same-as: that holds for all orders of its package.", "is_shared")
 @click.option(
     "--reason",
     metavar="TEXT",
     default="",
     help="Why; kept in the event. Needed with all but --completed.",
 )
-@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
-@click.option("--accept-settings", "accept", is_flag=True, help=_ACCEPT.capitalize())
-@click.pass_context
+@takes_name
+@flag("--accept-settings", _ACCEPT.capitalize(), "accept")
 def resolve(  # noqa: PLR0913 - one a flag
-    ctx: click.Context,
-    /,
     config: Path | None,
     order_id: str | None,
     *,
-    how: str | None,
-    pin_stdin: bool,
+    with_pin: bool,
     same_as: str | None,
-    for_package: bool,
+    is_shared: bool,
+    how: str | None,
     reason: str,
     by: str | None,
     accept: bool,
-    **chosen: Any,  # noqa: ANN401 - by `Many`
-) -> None:
+    **chosen: Any,
+) -> int:
     """Decide one order by hand, by the daemon's own guarded path, with its event and webhook.
 
     Or many, each as one alone. Many are chosen by --kind, --account and --older-than: those that
@@ -302,39 +232,29 @@ def resolve(  # noqa: PLR0913 - one a flag
     from order_monitor.commands.resolve_many import Many, run_resolve_many
 
     if how is None:
-        msg = "give --completed, --failed or --reopen, or --meant"
-        raise click.UsageError(msg)
+        raise click.UsageError("give --completed, --failed or --reopen, or --meant")
     if how != "completed" and not reason.strip():
-        msg = f"--{how} needs --reason"
-        raise click.UsageError(msg)
-    if pin_stdin and how != "completed":
-        msg = "--pin-stdin goes with --completed"
-        raise click.UsageError(msg)
+        raise click.UsageError(f"--{how} needs --reason")
+    if with_pin and how != "completed":
+        raise click.UsageError("--pin-stdin goes with --completed")
     if same_as is not None and how != "completed":
-        msg = "--same-as goes with --completed"
-        raise click.UsageError(msg)
-    if for_package and same_as is None:
-        msg = "--for-package goes with --same-as"
-        raise click.UsageError(msg)
+        raise click.UsageError("--same-as goes with --completed")
+    if is_shared and same_as is None:
+        raise click.UsageError("--for-package goes with --same-as")
     many = Many(**chosen)
-    if mistake := many.mistake(order_id, with_pin=pin_stdin or same_as is not None):
+    if mistake := many.mistake(order_id, with_pin=with_pin or same_as is not None):
         raise click.UsageError(mistake)
+    decision: dict[str, Any] = {"how": how, "reason": reason, "by": by, "accept": accept}
     if order_id is None:
-        ctx.exit(
-            run_resolve_many(config_of(ctx, config), many, how, reason=reason, by=by, accept=accept)
-        )
-    more: dict[str, Any] = {
-        "with_pin": pin_stdin,
-        "same_as": same_as,
-        "is_shared": for_package,
-        "accept": accept,
-    }
-    ctx.exit(run_resolve(config_of(ctx, config), order_id, how, reason=reason, by=by, **more))
+        return run_resolve_many(config, many, **decision)
+    return run_resolve(
+        config, order_id, with_pin=with_pin, same_as=same_as, is_shared=is_shared, **decision
+    )
 
 
 @cli_group.command()
 @takes_config
-@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@as_json("The list as JSON.")
 @click.option(
     "--close",
     "order_id",
@@ -344,9 +264,7 @@ def resolve(  # noqa: PLR0913 - one a flag
 @click.option("--kind", help="With --close: only what is of this kind.")
 @click.option("--reason", metavar="TEXT", default="", help="With --close: why; kept in the list.")
 @click.option("--by", metavar="NAME", help="With --close: who decides [default: the login name].")
-@click.pass_context
 def review(
-    ctx: click.Context,
     config: Path | None,
     *,
     as_json: bool,
@@ -354,7 +272,7 @@ def review(
     kind: str | None,
     reason: str,
     by: str | None,
-) -> None:
+) -> int:
     """List what an operator must decide: answers that contradict what is stored, or cannot be written;
     or close it.
     """
@@ -362,57 +280,37 @@ def review(
 
     if order_id is None:
         if kind is not None or reason or by is not None:
-            msg = "--kind, --reason and --by go with --close"
-            raise click.UsageError(msg)
-        ctx.exit(run_review(config_of(ctx, config), as_json=as_json))
+            raise click.UsageError("--kind, --reason and --by go with --close")
+        return run_review(config, as_json=as_json)
     if not reason.strip():
-        msg = "--close needs --reason"
-        raise click.UsageError(msg)
-    ctx.exit(run_close(config_of(ctx, config), order_id, kind=kind, reason=reason, by=by))
+        raise click.UsageError("--close needs --reason")
+    return run_close(config, order_id, kind=kind, reason=reason.strip(), by=by)
 
 
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option(
-    "--first-start",
-    is_flag=True,
-    help="Let what was sent before the first start be failed by its age.",
-)
-@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
-@click.pass_context
-def release(
-    ctx: click.Context,
-    config: Path | None,
-    account: str | None,
-    *,
-    first_start: bool,
-    by: str | None,
-) -> None:
+@flag("--first-start", "Let what was sent before the first start be failed by its age.")
+@takes_name
+def release(config: Path | None, account: str | None, *, first_start: bool, by: str | None) -> int:
     """Let through what the brake holds of an account, or with --first-start what that keeps from
     being failed by its age.
 
     What the brake holds is asked about once more, and ends if it is cancelled still.
     """
-    from order_monitor.commands.first_start import run_release_first_start
-    from order_monitor.commands.release import run_release
+    from order_monitor.commands.release import run_release, run_release_first_start
 
     if (account is None) is not first_start:
-        msg = "name an account, or give --first-start"
-        raise click.UsageError(msg)
+        raise click.UsageError("name an account, or give --first-start")
     if account is None:
-        ctx.exit(run_release_first_start(config_of(ctx, config), by))
-    ctx.exit(run_release(config_of(ctx, config), account, by=by))
+        return run_release_first_start(config, by=by)
+    return run_release(config, account, by=by)
 
 
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option(
-    "--ends",
-    is_flag=True,
-    help="Go on asking, but write no end: of this account, or of all without one.",
-)
+@flag("--ends", "Go on asking, but write no end: of this account, or of all without one.")
 @click.option("--reason", metavar="TEXT", required=True, help="Why; shown with the account.")
 @click.option(
     "--for",
@@ -420,18 +318,8 @@ def release(
     type=Duration(),
     help="For how long, like 2h [default: until it is resumed].",
 )
-@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
-@click.pass_context
-def pause(
-    ctx: click.Context,
-    config: Path | None,
-    account: str | None,
-    *,
-    ends: bool,
-    reason: str,
-    seconds: float | None,
-    by: str | None,
-) -> None:
+@takes_name
+def pause(config: Path | None, account: str | None, *, ends: bool, **given: Any) -> int:
     """Ask an account nothing, or with --ends write no end, until it is resumed.
 
     Holds for every process and after a restart.
@@ -439,23 +327,15 @@ def pause(
     from order_monitor.commands.pause import run_pause
 
     if account is None and not ends:
-        msg = "name an account, or give --ends for the ends of all"
-        raise click.UsageError(msg)
-    ctx.exit(
-        run_pause(config_of(ctx, config), account, ends=ends, reason=reason, by=by, seconds=seconds)
-    )
+        raise click.UsageError("name an account, or give --ends for the ends of all")
+    return run_pause(config, account, ends=ends, **given)
 
 
 @cli_group.command()
 @takes_config
 @click.argument("account", required=False)
-@click.option(
-    "--ends",
-    is_flag=True,
-    help="Let go what pause --ends holds: of this account, or of all without one.",
-)
-@click.pass_context
-def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends: bool) -> None:
+@flag("--ends", "Let go what pause --ends holds: of this account, or of all without one.")
+def resume(config: Path | None, account: str | None, *, ends: bool) -> int:
     """Ask an account again that was paused, its failures forgotten.
 
     Or with --ends write ends again.
@@ -463,9 +343,8 @@ def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends
     from order_monitor.commands.pause import run_resume
 
     if account is None and not ends:
-        msg = "name an account, or give --ends"
-        raise click.UsageError(msg)
-    ctx.exit(run_resume(config_of(ctx, config), account, ends=ends))
+        raise click.UsageError("name an account, or give --ends")
+    return run_resume(config, account, ends=ends)
 
 
 @cli_group.command()
@@ -475,40 +354,16 @@ def resume(ctx: click.Context, config: Path | None, account: str | None, *, ends
     "--order", "order_id", metavar="ID", help="Every event of this order, by any of its names."
 )
 @click.option("--since", type=Duration(), help="Every event of this time, like 2h.")
-@click.option("--dead", is_flag=True, help="Every dead letter.")
-@click.option(
-    "--waiting",
-    is_flag=True,
-    help="Every event whose last try failed, without waiting for its next.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The list of dead letters as JSON.")
-@click.pass_context
-def replay(
-    ctx: click.Context,
-    config: Path | None,
-    ids: tuple[int, ...],
-    *,
-    order_id: str | None,
-    since: float | None,
-    dead: bool,
-    waiting: bool,
-    as_json: bool,
-) -> None:
+@flag("--dead", "Every dead letter.")
+@flag("--waiting", "Every event whose last try failed, without waiting for its next.")
+@as_json("The list of dead letters as JSON.")
+def replay(config: Path | None, *, as_json: bool, **chosen: Any) -> int:
     """Post events to the webhook again; with nothing chosen, list the dead letters."""
-    from order_monitor.commands.replay import run_replay
+    from order_monitor.commands.replay import run_dead_letters, run_replay
 
-    path = config_of(ctx, config)
-    ctx.exit(
-        run_replay(
-            path,
-            list(ids),
-            order_id=order_id,
-            since=since,
-            dead=dead,
-            waiting=waiting,
-            as_json=as_json,
-        )
-    )
+    if any(value not in ((), None, False) for value in chosen.values()):
+        return run_replay(config, **chosen)
+    return run_dead_letters(config, as_json=as_json)
 
 
 @cli_group.group()
@@ -518,35 +373,25 @@ def webhook() -> None:
 
 @webhook.command()
 @takes_config
-@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
-@click.pass_context
-def adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
+@takes_name
+def adopt(config: Path | None, *, by: str | None) -> int:
     """Post this shop's events to this file's address from now on, and to no other.
 
     Those that wait too.
     """
     from order_monitor.commands.webhook import run_adopt
 
-    ctx.exit(run_adopt(config_of(ctx, config), by=by))
+    return run_adopt(config, by=by)
 
 
 @cli_group.command()
 @takes_config
-@click.option(
-    "--test",
-    is_flag=True,
-    help="Send a test message to each of notify.urls, and say what each answered.",
-)
-@click.option(
-    "--dead", is_flag=True, help="Say that the process has died: for OnFailure= in a systemd unit."
-)
+@flag("--test", "Send a test message to each of notify.urls, and say what each answered.")
+@flag("--dead", "Say that the process has died: for OnFailure= in a systemd unit.")
 @click.option(
     "--unit", metavar="NAME", help="With --dead: which unit [default: the one that systemd names]."
 )
-@click.pass_context
-def notify(
-    ctx: click.Context, config: Path | None, *, test: bool, dead: bool, unit: str | None
-) -> None:
+def notify(config: Path | None, *, test: bool, dead: bool, unit: str | None) -> int:
     """Send one message to the services of notify.urls.
 
     Exit code 1 where one of them did not take it.
@@ -554,13 +399,10 @@ def notify(
     from order_monitor.commands.notify import run_dead, run_test
 
     if test is dead:
-        msg = "give either --test or --dead"
-        raise click.UsageError(msg)
+        raise click.UsageError("give either --test or --dead")
     if unit is not None and not dead:
-        msg = "--unit goes with --dead"
-        raise click.UsageError(msg)
-    given = config_of(ctx, config)
-    ctx.exit(run_test(given) if test else run_dead(given, unit))
+        raise click.UsageError("--unit goes with --dead")
+    return run_test(config) if test else run_dead(config, unit)
 
 
 @cli_group.command()
@@ -568,17 +410,10 @@ def notify(
 @click.option(
     "--since", type=Duration(), default="24h", show_default=True, help="The period, up to now."
 )
-@click.option(
-    "--observed",
-    is_flag=True,
-    help="What another monitor did, compared with what was observed (observe = true).",
-)
-@click.option("--json", "form", flag_value="json", help="As JSON.")
-@click.option("--csv", "form", flag_value="csv", help="As CSV.")
-@click.pass_context
-def report(
-    ctx: click.Context, config: Path | None, *, since: float, observed: bool, form: str | None
-) -> None:
+@flag("--observed", "What another monitor did, compared with what was observed (observe = true).")
+@one_of("form", "json", "As JSON.")
+@one_of("form", "csv", "As CSV.")
+def report(config: Path | None, *, since: float, observed: bool, form: str | None) -> int:
     """Report on a period, per account and package: sent, completed, failed, still open by age,
     overdue, how fast.
     """
@@ -586,20 +421,19 @@ def report(
     from order_monitor.commands.report_observed import run_report_observed
 
     run = run_report_observed if observed else run_report
-    ctx.exit(run(config_of(ctx, config), since=since, form=form or "table"))
+    return run(config, since=since, form=form or "table")
 
 
 @cli_group.command()
 @takes_config
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.pass_context
-def advise(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+@as_json("As JSON.")
+def advise(config: Path | None, *, as_json: bool) -> int:
     """Compare backoff, a fixed interval and learned timing on the shop's own history, before you
     switch.
     """
     from order_monitor.commands.advise import run_advise
 
-    ctx.exit(run_advise(config_of(ctx, config), as_json=as_json))
+    return run_advise(config, as_json=as_json)
 
 
 @cli_group.group("settings")
@@ -609,27 +443,25 @@ def settings_group() -> None:
 
 @settings_group.command("show")
 @takes_config
-@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
-@click.pass_context
-def settings_show(ctx: click.Context, config: Path | None, *, as_json: bool) -> None:
+@as_json("The list as JSON.")
+def settings_show(config: Path | None, *, as_json: bool) -> int:
     """Show those in force next to this file's, and mark where they differ."""
     from order_monitor.commands.agreement import run_show
 
-    ctx.exit(run_show(config_of(ctx, config), as_json=as_json))
+    return run_show(config, as_json=as_json)
 
 
 @settings_group.command("adopt")
 @takes_config
-@click.option("--by", metavar="NAME", help="Who decides [default: the login name].")
-@click.pass_context
-def settings_adopt(ctx: click.Context, config: Path | None, *, by: str | None) -> None:
+@takes_name
+def settings_adopt(config: Path | None, *, by: str | None) -> int:
     """Put this file's in force.
 
     A running daemon with others asks nothing until it is restarted or reloaded.
     """
     from order_monitor.commands.agreement import run_adopt
 
-    ctx.exit(run_adopt(config_of(ctx, config), by=by))
+    return run_adopt(config, by=by)
 
 
 @cli_group.command()
@@ -642,10 +474,7 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    say(
-        *kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source().split("\n"),
-        to_stdout=True,
-    )
+    show(*kind(cli_group, {}, "order-monitor", "_ORDER_MONITOR_COMPLETE").source().split("\n"))
 
 
 @cli_group.command()
@@ -653,7 +482,7 @@ def man() -> None:
     """Print the manual as a man page: order-monitor man > order-monitor.1."""
     from order_monitor.commands.man_page import page
 
-    say(*page(cli_group).split("\n"), to_stdout=True)
+    show(*page(cli_group).split("\n"))
 
 
 @cli_group.command()
@@ -674,18 +503,15 @@ def man() -> None:
     show_default=True,
     help="How long the story takes.",
 )
-@click.option(
-    "--keep-running", is_flag=True, help="Leave everything running after the end, until Ctrl-C."
-)
-@click.pass_context
-def demo(ctx: click.Context, *, orders: int, seed: int, seconds: int, keep_running: bool) -> None:
+@flag("--keep-running", "Leave everything running after the end, until Ctrl-C.")
+def demo(**given: Any) -> int:
     """Show the whole thing with nothing configured, on a PostgreSQL and a provider of its own.
 
     Nothing is left behind.
     """
     from order_monitor.commands.demo import run_demo
 
-    ctx.exit(run_demo(orders=orders, seed=seed, seconds=seconds, keep_running=keep_running))
+    return run_demo(**given)
 
 
 def cli(arguments: list[str] | None = None) -> int:

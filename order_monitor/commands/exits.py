@@ -34,6 +34,16 @@ class ExitCode:
     NO_DATABASE = 3
 
 
+class NotDoneError(OrderMonitorError):
+    """A command does not do what was asked: ``lines`` say why, ``code`` is its exit code."""
+
+    def __init__(self, *lines: str, code: int = ExitCode.NOT_DONE) -> None:
+        """Keep the lines, as they are printed."""
+        self.lines = lines
+        self.code = code
+        super().__init__("; ".join(lines))
+
+
 def run_to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]) -> int:
     """Run ``work`` and return its exit code, or that of the error it raised.
 
@@ -68,31 +78,25 @@ async def _to_exit(work: Coroutine[Any, Any, int], close_log: Callable[[], None]
 
 
 def leave_soon(code: int) -> None:
-    """Make sure that the process exits within seconds, whatever threads are left."""
-    last = threading.Timer(_LAST_SECONDS, _exit_now, (code,))
+    """Make sure that the process exits within seconds, even with threads left."""
+    last = threading.Timer(_LAST_SECONDS, os._exit, (code,))
     last.daemon = True
     last.start()
 
 
-def _exit_now(code: int) -> None:
-    os._exit(code)
-
-
 def report(error: OrderMonitorError) -> int:
     """Print the error on stderr and return its exit code."""
-    if isinstance(error, TableError):
-        say("order-monitor: the shop's database is not as the settings say:")
-        for problem in error.problems:
-            say(f"  {placed(problem)}")
-        return ExitCode.NOT_DONE
+    if isinstance(error, NotDoneError):
+        say(*error.lines)
+        return error.code
     if isinstance(error, SettingsError):
-        count = len(error.problems)
-        say(f"order-monitor: {count} mistake{'s' if count > 1 else ''} in the settings:")
-        for problem in error.problems:
-            say(f"  {placed(problem)}")
+        is_table, count = isinstance(error, TableError), len(error.problems)
+        mistakes = f"{count} mistake{'s' if count > 1 else ''} in the settings"
+        said = "the shop's database is not as the settings say" if is_table else mistakes
+        say(f"order-monitor: {said}:", *(f"  {placed(problem)}" for problem in error.problems))
         if error.note:
             say(f"order-monitor: {error.note}")
-        return ExitCode.BAD_SETTINGS
+        return ExitCode.NOT_DONE if is_table else ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
         what = (
             "there is no connection to the database"

@@ -6,37 +6,28 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.app import (
-    database_of,
-    directory_of,
-    presence_of,
-    schedule_of,
-    settings_of,
-    table_config_of,
-    terms_of,
-)
-from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.explain_text import Standing, in_words, opening
+from order_monitor.app import presence_of, schedule_of, terms_of
+from order_monitor.commands.exits import ExitCode
+from order_monitor.commands.explain_text import in_words
 from order_monitor.commands.lookup import LEFT_ALONE_DO, history_of
-from order_monitor.commands.times import iso, moment
+from order_monitor.commands.session import Session, command
+from order_monitor.commands.times import iso, moment, relative, span
 from order_monitor.commands.timing_words import explained
 from order_monitor.core.answer import Answer, Completed
-from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import timeout_message
 from order_monitor.core.errors import ShopError
-from order_monitor.core.order import ReferenceFrom, SkipReason
+from order_monitor.core.gate import Pause
+from order_monitor.core.order import OLDEST_SENT_AT, ReferenceFrom, SkipReason
 from order_monitor.core.schedule import Schedule
 from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts.pauses import pause_of_ends
 from order_monitor.shop.database import Database
 from order_monitor.shop.reading.history import HeldOrder, OrderHistory
 from order_monitor.shop.repository import Orders
-from order_monitor.tell.redactor import Redactor
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show
 from order_monitor.timing.plan import key_of
 from order_monitor.timing.planner import Timing
 from order_monitor.timing.store import Timings
@@ -49,43 +40,36 @@ _TIMES: Final = 5
 HELD_DO: Final = "its age ends it only after order-monitor release --first-start"
 
 
-def run_explain(config: Path | None, order_id: str, *, ask: bool, as_json: bool) -> int:
-    """Explain an order and return the exit code: 1 for an unknown id."""
-    settings, sink, redactor = settings_of(config, "database", "provider")
-    return run_to_exit(_explain(settings, redactor, order_id, ask=ask, as_json=as_json), sink.close)
+@command("provider", least=None)
+async def run_explain(session: Session, order_id: str, *, ask: bool, as_json: bool) -> int:
+    """Explain an order.
 
-
-async def _explain(
-    settings: Settings, redactor: Redactor, order_id: str, *, ask: bool, as_json: bool
-) -> int:
-    database, clock = database_of(settings), SystemClock()
-    orders = Orders(database, table_config_of(settings))
-    directory = directory_of(settings, clock, redactor.follow)
-    async with database, directory:
-        history = await history_of(
-            database, orders, order_id, "order-monitor: there is no order {}"
-        )
-        if isinstance(history, str):
-            return ExitCode.NOT_DONE
+    Raises:
+        NotDoneError: there is no such order.
+    """
+    settings, orders = session.settings, session.orders()
+    async with session.directory() as directory:
+        history = await history_of(session, orders, order_id, "order-monitor: there is no order {}")
         directory.update(history.integrations)
-        timing = await _timing(settings, database, orders)
-        why_not = await _clocks(settings, database, clock)
+        timing = await _timing(settings, session.database, orders)
+        why_not = await _clocks(settings, session.database)
         view = _Story(history, directory, schedule_of(settings), settings, timing, why_not)
         document = view.document()
         if ask:
             document["now"] = await _ask(view.account, history)
         lines = [json.dumps(document, ensure_ascii=False)] if as_json else view.in_words(document)
-        say(*map(redactor, lines), to_stdout=True)
+        show(*map(session.redactor, lines))
     return ExitCode.OK
 
 
-async def _clocks(settings: Settings, database: Database, clock: Clock) -> str:
+async def _clocks(settings: Settings, database: Database) -> str:
     """Return why no order is ended by its age at the moment, as the next process on this machine
     would see it.
 
     Empty if orders may be ended by age.
     """
-    clocks, began = ClockWatch(is_recalling=True), clock.boot()
+    clock, clocks = SystemClock(), ClockWatch(is_recalling=True)
+    began = clock.boot()
     try:
         memory, now = await presence_of(settings, database, "explain").recall(boot_id())
     except ShopError:
@@ -149,9 +133,23 @@ class _Story:
         found = self.directory.account_of(self.history.order)
         return found if isinstance(found, Account) else None
 
+    @property
+    def _key(self) -> str:
+        return self.account.key if self.account else ""
+
+    @property
+    def _ends_paused(self) -> Pause | None:
+        return pause_of_ends(self.history.pauses, self._key)
+
+    @property
+    def is_open(self) -> bool:
+        return self.history.order.status in self.settings.statuses.open
+
     def document(self) -> dict[str, Any]:
         order = self.history.order
         asked, why = self.verdict()
+        at = iso(order.last_sync_at)
+        checks = [{"at": at, "outcome": "last check"}] if order.last_sync_at else []
         return {
             "order": {
                 "id": order.id,
@@ -165,9 +163,7 @@ class _Story:
             "account": self.account.name if self.account else None,
             "asked_about": asked,
             "why": why,
-            "checks": [{"at": iso(order.last_sync_at), "outcome": "last check"}]
-            if order.last_sync_at
-            else [],
+            "checks": checks,
             "next": [str(iso(at)) for at in self.next_times()] if asked else [],
             "timing": self.timing_words() if asked else None,
             "review": self.history.reviews,
@@ -177,77 +173,77 @@ class _Story:
 
     def _held_document(self) -> dict[str, Any] | None:
         """Return since when, until when and why the order's end is held; None if it is not."""
-        order = self.history.order
-        if order.status not in self.settings.statuses.open:
+        history, needs = self.history, list[str]()
+        if not self.is_open:
             return None
-        pause = pause_of_ends(self.history.pauses, self.account.key if self.account else "")
-        if pause is not None:
-            return {
-                "since": iso(pause.since),
-                "until": iso(pause.until),
-                "why": "ends_paused",
-                "needs": [],
-            }
-        held, cancelled_at = self.history.held, self.history.cancelled_at
-        if held is None and cancelled_at is not None:
-            return {
-                "since": iso(cancelled_at),
-                "until": iso(self._confirmed_from(cancelled_at)),
-                "why": "cancel_unconfirmed",
-                "needs": ["a second answer that confirms the cancellation"],
-            }
-        if held is None:
+        if (pause := self._ends_paused) is not None:
+            since, until, why = pause.since, pause.until, "ends_paused"
+        elif (held := history.held) is not None:
+            since, until, why = held.since, self._let_go_from(held), "held_by_brake"
+            needs = held.lacks
+        elif (at := history.cancelled_at) is not None:
+            since, until, why = at, self._confirmed_from(at), "cancel_unconfirmed"
+            needs = ["a second answer that confirms the cancellation"]
+        else:
             return None
-        until = iso(held.since + self.settings.schedule.brake_hold)
-        return {
-            "since": iso(held.since),
-            "until": until,
-            "why": "held_by_brake",
-            "needs": held.lacks,
-        }
+        return {"since": iso(since), "until": iso(until), "why": why, "needs": needs}
 
     def in_words(self, document: dict[str, Any]) -> list[str]:
         """Format the document for people, below a sentence that sums up the order's state."""
-        order, now = self.history.order, self.history.now
+        now = self.history.now
         asked, why = self.verdict(lambda at: moment(at, now))
-        standing = Standing(
-            is_open=order.status in self.settings.statuses.open,
-            asked=asked,
-            why=why,
-            next_at=self.next_times()[0] if asked else None,
-            give_up_after=self.schedule.give_up_after,
-            processing=self.settings.statuses.processing,
-        )
-        return in_words(opening(self.history, standing), {**document, "why": why}, now)
+        said = self._open_for(asked=asked, why=why) if self.is_open else _ended(self.history)
+        reviews = self.history.reviews
+        review = f"; for review: {', '.join(reviews)}" if reviews else ""
+        return in_words(f"{said}{review}.", {**document, "why": why}, now)
+
+    def _open_for(self, *, asked: bool, why: str) -> str:
+        """Sum up the state of an open order, as of the database's clock."""
+        now, sent = self.history.now, self.history.order.sent_at
+        if not asked or sent is None:
+            is_date = sent is not None and OLDEST_SENT_AT <= sent <= now
+            since = f"Open for {span(now - sent)}" if sent is not None and is_date else "Open"
+            return f"{since}, and not asked about: {why}"
+        late = now - sent - self.schedule.give_up_after
+        overdue = f", overdue for {span(late)}" if late >= 0 else ""
+        again = relative(self.next_times()[0], now)
+        return f"Waiting at the provider for {span(now - sent)}{overdue}; {self._last_answer()}; asked again {again}"
+
+    def _last_answer(self) -> str:
+        """Return when the last answer came.
+
+        Without ``last_sync_at`` only the first of several equal answers is recorded.
+        """
+        history, now = self.history, self.history.now
+        if history.order.last_sync_at is not None:
+            return f"last answer {relative(history.order.last_sync_at, now)}: waiting"
+        event = history.last_event(self.settings.statuses.processing)
+        if event is None:
+            return "no answer is noted"
+        return f"last noted answer {relative(event['at'], now)}: waiting"
 
     def verdict(self, when: Callable[[float], str | None] = iso) -> tuple[bool, str]:
         """Return whether the order is asked about, and the rule that decides it, with times
         formatted by ``when``.
         """
         order = self.history.order
-        if order.status not in self.settings.statuses.open:
+        if not self.is_open:
             return False, f"its status {order.status!r} is not one of statuses.open"
         if (before := self.history.left_alone_before) is not None:
-            return (
-                False,
-                f"it is left alone: {SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}",
-            )
+            why = f"{SkipReason.BEFORE_START}, sent before {when(before)}; {LEFT_ALONE_DO}"
+            return False, f"it is left alone: {why}"
         reason = asked_of(self.directory, order, self.history.now)
         if isinstance(reason, SkipReason):
             return False, f"it is skipped: {reason} ({MEANINGS[reason]})"
-        if (pause := self.history.pauses.get(self.account.key if self.account else "")) is not None:
-            return (
-                False,
-                f"its account is paused since {when(pause.since)} by {pause.by}: {pause.reason}",
-            )
+        if (pause := self.history.pauses.get(self._key)) is not None:
+            why = f"since {when(pause.since)} by {pause.by}: {pause.reason}"
+            return False, f"its account is paused {why}"
         return True, self._asked_about(when)
 
     def _asked_about(self, when: Callable[[float], str | None]) -> str:
         """Describe an order that is asked about, and what holds back its end."""
         order = self.history.order
-        if (
-            pause := pause_of_ends(self.history.pauses, self.account.key if self.account else "")
-        ) is not None:
+        if (pause := self._ends_paused) is not None:
             return f"it is open and asked about, but its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
         if self.history.held is not None:
             return self._held(self.history.held, when)
@@ -269,6 +265,10 @@ class _Story:
     def _confirmed_from(self, cancelled_at: float) -> float:
         """Return when a second answer may confirm a cancellation (epoch seconds)."""
         return cancelled_at + self.settings.schedule.confirm_cancelled
+
+    def _let_go_from(self, held: HeldOrder) -> float:
+        """Return until when the brake holds an end at least (epoch seconds)."""
+        return held.since + self.settings.schedule.brake_hold
 
     def _overdue(self, when: Callable[[float], str | None]) -> str:
         """Explain what becomes of an order that is past its time limit."""
@@ -303,9 +303,9 @@ class _Story:
             if held.lacks
             else "it ends if it is cancelled still"
         )
-        until = held.since + self.settings.schedule.brake_hold
+        until = when(self._let_go_from(held))
         return (
-            f"its end is held by the brake since {when(held.since)}, until {when(until)} at least: more of its account were "
+            f"its end is held by the brake since {when(held.since)}, until {until} at least: more of its account were "
             f"cancelled or given up at once than usual; asked again every ten minutes, {needs}; or order-monitor release {name}"
         )
 
@@ -351,6 +351,15 @@ class _Story:
             return None
         order, age = self.history.order, self._last_age()
         return explained(self.timing.reason(key_of(order), order.id, age), age)
+
+
+def _ended(history: OrderHistory) -> str:
+    status, pin = history.order.status, ", with its PIN" if history.has_pin else ""
+    event = history.last_event(status)
+    if event is None:
+        return f"Its status is {status!r}{pin}: not asked about, and no event tells since when"
+    at = relative(event["at"], history.now)
+    return f"Became {status!r} {at}, by {event['decided_by']}{pin}"
 
 
 MEANINGS: Final = {

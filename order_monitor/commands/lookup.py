@@ -1,5 +1,5 @@
-"""Shared helpers of the commands for people: who runs the command, which accounts exist, and what
-to print about an order that is not open.
+"""Shared helpers of the commands for people: who runs the command, which account or order is meant,
+and what to print about an order that is not open.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from order_monitor.commands.exits import ExitCode, NotDoneError
+from order_monitor.commands.session import Session
 from order_monitor.commands.times import local
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.settings.model import Settings
-from order_monitor.shop.accounts.tables import Integration, find_account_tables
-from order_monitor.shop.database import Database
 from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
-from order_monitor.tell.streams import say
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import Directory, named, names_of
 
@@ -30,6 +28,15 @@ LEFT_ALONE_DO: Final = (
     "set schedule.ignore_before to an earlier time to have it watched; order-monitor ask asks once"
 )
 """What to do about an order that was sent too long before the first start."""
+
+
+class NoOrderError(NotDoneError):
+    """What was typed identifies no order; ``why`` says that in a few words."""
+
+    def __init__(self, why: str, *lines: str) -> None:
+        """Keep the words, and the lines with the details."""
+        self.why = why
+        super().__init__(*lines)
 
 
 def name_of(given: str | None) -> str:
@@ -57,74 +64,51 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"; near: {', '.join(close)}" if close else ""
 
 
-def account_of(directory: Directory, typed: str) -> Account | None:
+def account_of(directory: Directory, typed: str, *, otherwise: int = ExitCode.NOT_DONE) -> Account:
     """Return the account with this id or name.
 
-    None if there is none; then an error with similar names is printed.
+    Raises:
+        NotDoneError: there is none, with similar names and the exit code ``otherwise``.
     """
     account = named(directory.accounts, typed)
     if account is None:
-        known = [one.name for one in directory.accounts.values()]
-        say(f"order-monitor: there is no account {typed!r}{near(typed, known)}")
+        close = near(typed, (one.name for one in directory.accounts.values()))
+        raise NotDoneError(f"order-monitor: there is no account {typed!r}{close}", code=otherwise)
     return account
 
 
-async def take_accounts(settings: Settings, database: Database, directory: Directory) -> None:
-    """Load the shop's accounts into ``directory``, if accounts come from the database.
-
-    Raises:
-        SettingsError: the tables are not as expected.
-    """
-    if settings.provider.source == "database":
-        directory.update(await shops_accounts(database, settings.database.schema_))
-
-
-async def shops_accounts(database: Database, schema: str) -> list[Integration]:
-    """Return the shop's accounts.
-
-    Raises:
-        SettingsError: the tables are missing, or not as expected.
-        ShopError: the database is not available.
-    """
-    async with database.transaction() as connection:
-        return await (await find_account_tables(connection, schema)).read(connection)
-
-
-async def account_names(settings: Settings, database: Database) -> dict[str, str]:
+async def account_names(session: Session) -> dict[str, str]:
     """Return the names of the shop's accounts, by id.
 
     Empty if accounts do not come from the database, or cannot be read.
     """
-    if settings.provider.source != "database":
+    if session.settings.provider.source != "database":
         return {}
     try:
-        return names_of(await shops_accounts(database, settings.database.schema_))
+        return names_of(await session.integrations())
     except (SettingsError, ShopError):
         return {}
 
 
 async def history_of(
-    database: Database, orders: Orders, typed: str, unknown: str = f"{{}}: {UNKNOWN}"
-) -> OrderHistory | str:
-    """Return the history of the order that ``typed`` identifies, or a few words on why there is
-    none.
-
-    Details are printed on stderr.
+    session: Session, orders: Orders, typed: str, unknown: str = f"{{}}: {UNKNOWN}"
+) -> OrderHistory:
+    """Return the history of the order that ``typed`` identifies.
 
     Raises:
+        NoOrderError: it identifies none, or several.
         ShopError: the database is not available.
         SettingsError: the table is not as expected, or lacks a column of ``database.lookup``.
     """
-    found = await look_up(database, orders, typed)
+    found = await look_up(session.database, orders, typed)
     if isinstance(found, OrderHistory):
         return found
     if found.hits:
-        say(f"{typed}: {SEVERAL}, which begin with it or have it:")
-        for hit in found.hits:
-            say(f"  {_of(hit)}")
-        if found.has_more:
-            say("  and more")
-        return SEVERAL
+        hits = [f"  {_of(hit)}" for hit in found.hits]
+        more = ["  and more"] if found.has_more else []
+        raise NoOrderError(
+            SEVERAL, f"{typed}: {SEVERAL}, which begin with it or have it:", *hits, *more
+        )
     close = f"; near: {', '.join(found.near)}" if found.near else ""
     is_short = len(typed.strip()) < SHORTEST_PREFIX
     longer = (
@@ -132,8 +116,7 @@ async def history_of(
         if is_short
         else ""
     )
-    say(f"{unknown.format(typed)}{longer}{close}")
-    return UNKNOWN
+    raise NoOrderError(UNKNOWN, f"{unknown.format(typed)}{longer}{close}")
 
 
 def _of(hit: Hit) -> str:
@@ -146,6 +129,6 @@ def ended(history: OrderHistory) -> str:
     it.
     """
     status = history.order.status
-    by = next((e for e in reversed(history.events) if e["to_status"] == status), None)
+    by = history.last_event(status)
     known = f" since {when(by['at'])}, by {by['decided_by']}" if by else ""
     return f"is {status!r}{known}; only open orders are changed"

@@ -20,7 +20,7 @@ from order_monitor.shop.check.line import CheckLine
 from order_monitor.tell.logs import set_up
 from order_monitor.tell.messages import Message
 from order_monitor.tell.services import NoLibraryError, services_of
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show
 
 _NO_ADDRESS: Final = "notify.urls is empty: no message can be sent"
 _DAEMON: Final = "order-monitor.service"
@@ -76,7 +76,7 @@ def _send(notify: NotifySettings, message: Message) -> int:
     async def send() -> int:
         answers = await asyncio.gather(*(service.send(message) for service in services))
         for service, why in zip(services, answers, strict=True):
-            say(redactor(f"{service.name}: {f'failed: {why}' if why else 'sent'}"), to_stdout=True)
+            show(redactor(f"{service.name}: {f'failed: {why}' if why else 'sent'}"))
         return ExitCode.NOT_DONE if any(answers) else ExitCode.OK
 
     return run_to_exit(send(), sink.close)

@@ -19,7 +19,6 @@ from order_monitor.app import (
     as_observed,
     chains_of,
     closing,
-    database_of,
     directory_of,
     engine_of,
     heartbeat_of,
@@ -28,23 +27,20 @@ from order_monitor.app import (
     policy_of,
     schedule_of,
     sender_of,
-    settings_of,
     shop_of,
 )
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode
+from order_monitor.commands.session import Session, command
 from order_monitor.core.clock import Clock
 from order_monitor.core.judge import FEWEST, NOT_UNDERSTOOD
 from order_monitor.core.outcome import FINAL
 from order_monitor.core.schedule import OnePass
-from order_monitor.settings.model import Settings
-from order_monitor.shop.database import Database
-from order_monitor.tell.attention import Cause, urgent_causes_of
+from order_monitor.tell.attention import urgent_causes_of
 from order_monitor.tell.readiness import Readiness
-from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.screen import Screen
 from order_monitor.tell.status_view import StatusView
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show
 from order_monitor.watch.account import Account
 from order_monitor.watch.brake_watch import BrakeWatch
 from order_monitor.watch.engine import Engine
@@ -56,7 +52,7 @@ _ME: Final = "once"
 saw.
 """
 
-_TOLD_APART: Final = ("skipped", "seconds", "not_asked_accounts", "not_understood_accounts")
+_SHOWN_APART: Final = ("skipped", "seconds", "not_asked_accounts", "not_understood_accounts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +69,23 @@ class Wish:
 
 def run_once(config: Path | None, wish: Wish) -> int:
     """Make one pass, print its summary, and return the exit code."""
-    settings, sink, redactor = settings_of(
-        config, "database", "provider", least="error" if wish.quiet else None
-    )
-    return run_to_exit(one_pass(settings, redactor, wish), sink.close)
+    return command("provider", least="error" if wish.quiet else None)(one_pass)(config, wish)
 
 
-async def one_pass(
-    settings: Settings, redactor: Redactor, wish: Wish, clock: Clock | None = None
-) -> int:
+async def one_pass(session: Session, wish: Wish, clock: Clock | None = None) -> int:
     """Make one pass with the settings in force, print its summary, and return the exit code."""
-    async with database_of(settings) as database:
-        taken = await agreed(settings, database, accept=wish.accept, by="once", may_observe=True)
-        if taken is None:
-            return ExitCode.NOT_DONE
-        observed = as_observed(taken)
-        return await _pass(observed, database, redactor, wish, clock or SystemClock())
-
-
-async def _pass(
-    settings: Settings,
-    database: Database,
-    redactor: Redactor,
-    wish: Wish,
-    clock: Clock,
-) -> int:
-    began = time.monotonic()
-    as_json, every, quiet = wish.as_json, wish.every, wish.quiet
+    session = await agreed(session, accept=wish.accept, by="once", may_observe=True)
+    began, clock = time.monotonic(), clock or SystemClock()
+    settings, database = as_observed(session.settings), session.database
     stop, view = Stop(), StatusView(clock)
-    policy = policy_of(settings, one_pass=True, plan=OnePass(schedule_of(settings), every))
+    policy = policy_of(settings, one_pass=True, plan=OnePass(schedule_of(settings), wish.every))
     orders = orders_of(settings, database)
     brake, sender = BrakeWatch(orders.brake, clock), sender_of(settings, database)
     with stop.on_signals():
-        async with directory_of(settings, clock, redactor.follow) as directory, closing(sender):
+        async with (
+            directory_of(settings, clock, session.redactor.follow) as directory,
+            closing(sender),
+        ):
             shop = shop_of(settings, orders, directory, clock)
             engine = engine_of(shop, directory, policy, clock, brake)
             brake.watch(engine)
@@ -121,7 +101,7 @@ async def _pass(
                 await heartbeat.begin()
                 await brake.step()
 
-            is_shown = Screen(to_stderr=True).is_seen and not as_json and not quiet
+            is_shown = Screen(to_stderr=True).is_seen and not wish.as_json and not wish.quiet
             async with _progress(engine) if is_shown else nullcontext():
                 written = await life.once(before)
                 await brake.finish()
@@ -132,47 +112,28 @@ async def _pass(
                 if sender is not None and not stop.event.is_set():
                     await sender.drain()
                 if not stop.event.is_set():
-                    await _tell(settings, database, redactor, clock, causes, engine.state.open)
+                    alerter = alerter_of(settings, database, clock, _ME, session.redactor)
+                    if alerter is not None:
+                        await alerter.one_pass(causes, engine.state.open)
     summary = summarise(engine, time.monotonic() - began)
-    is_lost = any(a.judge.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values())
-    # Does not count orders that are not due yet, or that are left alone on purpose.
-    is_in_vain = (
-        not summary["asked"]
-        and not len(engine.queue)
-        and any(r.is_mendable for r in engine.state.skipped)
-    )
-    is_done = bool(
-        written
-        and not summary["not_asked"]
-        and not summary["stuck"]
-        and not summary["held"]
-        and not is_lost
-        and not is_in_vain
-    )
-    if not (quiet and is_done):
-        say(*([json.dumps(summary)] if as_json else _in_words(summary)), to_stdout=True)
-    await _ping(settings, is_good=is_done and not summary["not_understood_accounts"])
+    is_done = written and _is_done(engine, summary)
+    if not (wish.quiet and is_done):
+        show(*([json.dumps(summary)] if wish.as_json else _in_words(summary)))
+    async with closing(ping_of(settings)) as ping:
+        if ping is not None:
+            await ping.tell(is_good=is_done and not summary["not_understood_accounts"])
     return ExitCode.OK if is_done else ExitCode.NOT_DONE
 
 
-async def _tell(
-    settings: Settings,
-    database: Database,
-    redactor: Redactor,
-    clock: Clock,
-    causes: list[Cause],
-    waiting: int,
-) -> None:
-    """Notify people of what this pass found."""
-    alerter = alerter_of(settings, database, clock, _ME, redactor)
-    if alerter is not None:
-        await alerter.one_pass(causes, waiting)
-
-
-async def _ping(settings: Settings, *, is_good: bool) -> None:
-    if (ping := ping_of(settings)) is not None:
-        await ping.tell(is_good=is_good)
-        await ping.aclose()
+def _is_done(engine: Engine, summary: dict[str, Any]) -> bool:
+    """Whether each order that was due was answered, and nothing waits for a person."""
+    if any(summary[key] for key in ("not_asked", "stuck", "held")):
+        return False
+    if any(a.judge.reason(FEWEST) == NOT_UNDERSTOOD for a in engine.accounts.values()):
+        return False
+    # Orders that are not due yet, or that are left alone on purpose, need no answer.
+    is_in_vain = not summary["asked"] and not len(engine.queue)
+    return not (is_in_vain and any(reason.is_mendable for reason in engine.state.skipped))
 
 
 def summarise(engine: Engine, seconds: float) -> dict[str, Any]:
@@ -221,10 +182,10 @@ def _reason(account: Account | None) -> str:
 
 def _in_words(summary: dict[str, Any]) -> list[str]:
     skipped = ", ".join(f"{reason} {count}" for reason, count in summary["skipped"].items())
-    numbers = {k: v for k, v in summary.items() if k not in _TOLD_APART}
+    numbers = {k: v for k, v in summary.items() if k not in _SHOWN_APART}
     lines = [f"{name.replace('_', ' '):<12}{value:>8}" for name, value in numbers.items()]
-    for name, told in summary["not_asked_accounts"].items():
-        lines.append(f"  not asked {told['orders']} of account {name}: {told['reason']}")
+    for name, found in summary["not_asked_accounts"].items():
+        lines.append(f"  not asked {found['orders']} of account {name}: {found['reason']}")
     if summary["skipped"] and not summary["asked"]:
         lines.append("  nothing was asked: order-monitor check says why, and what to do")
     lines += [

@@ -35,16 +35,40 @@ class Duration(click.ParamType[float]):
 
 
 def takes_config(command: _F) -> _F:
-    """Accept ``--config`` for every command, before or after the command's name."""
+    """Accept ``--config`` before or after the command's name; the one after it counts."""
     option = click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
-        default=None,
+        callback=_config_of,
         help="The settings [default: monitor.toml here, then /etc/order-monitor/monitor.toml].",
     )
     return option(command)
 
 
-def config_of(ctx: click.Context, own: Path | None) -> Path | None:
-    """Return the given settings file, from after the command's name or before it."""
-    return own if own is not None else ctx.obj
+def _config_of(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    if given is not None:
+        ctx.obj = given
+    path: Path | None = ctx.obj
+    return path
+
+
+def takes_name(command: _F) -> _F:
+    """Accept ``--by``: who decides."""
+    return click.option("--by", metavar="NAME", help="Who decides [default: the login name].")(
+        command
+    )
+
+
+def flag(name: str, text: str, parameter: str | None = None) -> Callable[[_F], _F]:
+    """Accept an option without a value, as ``parameter`` if that is not its name."""
+    return click.option(*filter(None, (name, parameter)), is_flag=True, help=text)
+
+
+def as_json(text: str) -> Callable[[_F], _F]:
+    """Accept ``--json``."""
+    return flag("--json", text, "as_json")
+
+
+def one_of(parameter: str, value: str, text: str) -> Callable[[_F], _F]:
+    """Accept ``--VALUE``: one of the values of a ``parameter``."""
+    return click.option(f"--{value}", parameter, flag_value=value, help=text)

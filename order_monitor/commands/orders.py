@@ -5,33 +5,22 @@ Works without a daemon.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
-from order_monitor.app import (
-    database_of,
-    directory_of,
-    settings_of,
-    table_config_of,
-)
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode
 from order_monitor.commands.lookup import account_of, when
+from order_monitor.commands.session import Session, command
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.commands.times import iso, local_of, span
 from order_monitor.core.order import Order, SkipReason
-from order_monitor.settings.model import Settings
 from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, only_ends
-from order_monitor.shop.database import Database
-from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.own_tables import may_use
 from order_monitor.shop.schema.table_config import REVIEW
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show, show_json
 from order_monitor.watch.routing import Directory, asked_of
-from order_monitor.watch.system_clock import SystemClock
 
 _COLUMNS: Final = (
     *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),
@@ -94,47 +83,35 @@ class _Listing:
             if order.sent_at is None or not math.isfinite(order.sent_at)
             else self.now - order.sent_at
         )
-        values = (
-            *(
-                order.id,
-                order.status,
-                None if isinstance(found, SkipReason) else found.name,
-                iso(order.sent_at),
-            ),
-            *(
-                None if age is None else round(max(0.0, age)),
-                order.reference if order.has_reference else None,
-            ),
-            *(iso(order.last_sync_at), age is not None and age >= self.give_up_after),
-            *(self.stuck.get(order.id), None if skipped is None else str(skipped)),
-        )
-        return dict(zip(_COLUMNS, values, strict=True))
+        return {
+            "order_id": order.id,
+            "status": order.status,
+            "account": None if isinstance(found, SkipReason) else found.name,
+            "sent_at": iso(order.sent_at),
+            "age_seconds": None if age is None else round(max(0.0, age)),
+            "referans": order.reference if order.has_reference else None,
+            "last_sync_at": iso(order.last_sync_at),
+            "overdue": age is not None and age >= self.give_up_after,
+            "stuck": self.stuck.get(order.id),
+            "skipped": None if skipped is None else str(skipped),
+        }
 
 
-def run_orders(config: Path | None, wanted: Wanted, *, limit: int, form: str) -> int:
+@command("provider")
+async def run_orders(session: Session, wanted: Wanted, *, limit: int, form: str) -> int:
     """List the matching open orders, ``limit`` at most, as ``table``, ``json`` or ``csv``.
 
     Return 2 for an unknown account.
     """
-    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    directory = directory_of(settings, SystemClock(), redactor.follow)
-    return run_to_exit(_list(settings, directory, wanted, limit=limit, form=form), sink.close)
-
-
-async def _list(
-    settings: Settings, directory: Directory, wanted: Wanted, *, limit: int, form: str
-) -> int:
-    database = database_of(settings)
-    async with database, directory:
-        orders = Orders(database, table_config_of(settings))
+    orders, give_up_after = session.orders(), session.settings.schedule.give_up_after
+    async with session.directory() as directory:
         scan = await orders.scan()
         old = await orders.reader.left_alone(_MOST_OLD) if scan.apart.left_alone else []
         directory.update(scan.integrations or [])
         if wanted.account is not None:
-            if (meant := account_of(directory, wanted.account)) is None:
-                return ExitCode.BAD_SETTINGS
+            meant = account_of(directory, wanted.account, otherwise=ExitCode.BAD_SETTINGS)
             wanted = replace(wanted, account=meant.name)
-        stuck = await _stuck(database, settings.database.schema_, is_wanted=wanted.stuck)
+        stuck = await _stuck(session, is_wanted=wanted.stuck)
     for key, pause in only_ends(scan.pauses).items():
         whose = (
             "all accounts"
@@ -144,7 +121,7 @@ async def _list(
         say(
             f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}"
         )
-    view = _Listing(directory, scan.now, settings.schedule.give_up_after, stuck)
+    view = _Listing(directory, scan.now, give_up_after, stuck)
     watched = [view.row(order) for order in sorted(scan.orders, key=_oldest)]
     alone = [{**view.row(order), "skipped": str(SkipReason.BEFORE_START)} for order in old]
     rows = [row for row in (*watched, *alone) if wanted.takes(row)]
@@ -167,12 +144,13 @@ def _oldest(order: Order) -> tuple[float, str]:
     return (math.inf if order.sent_at is None else order.sent_at), order.id
 
 
-async def _stuck(database: Database, schema: str, *, is_wanted: bool) -> dict[str, str]:
+async def _stuck(session: Session, *, is_wanted: bool) -> dict[str, str]:
     """Return the orders that could not be written, each with the reason.
 
     Empty if there is no readable table of reviews.
     """
-    async with database.transaction() as connection:
+    schema = session.schema
+    async with session.database.transaction() as connection:
         if await may_use(connection, schema, REVIEW, "SELECT"):
             return dict(sorted(await Reviews(schema).stuck(connection)))
     if is_wanted:
@@ -184,13 +162,13 @@ async def _stuck(database: Database, schema: str, *, is_wanted: bool) -> dict[st
 
 def _print(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
-        say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
+        show_json(rows)
     elif form == "csv":
         print_csv(_COLUMNS, rows)
     elif rows:
         print_table(_SHOWN, [_for_people(row) for row in rows], texts=_SHOWN)
     else:
-        say("no such order is open", to_stdout=True)
+        show("no such order is open")
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, object]:
@@ -201,8 +179,12 @@ def _for_people(row: dict[str, Any]) -> dict[str, object]:
         *(["held by the brake"] if row["stuck"] == _HELD else []),
         *([_SKIPPED.get(row["skipped"], f"not asked: {row['skipped']}")] if row["skipped"] else []),
     ]
-    values = (
-        *(row["order_id"], row["status"], row["account"], local_of(sent)),
-        *(None if age is None else span(age), row["referans"], ", ".join(remarks)),
-    )
-    return dict(zip(_SHOWN, values, strict=True))
+    return {
+        "order": row["order_id"],
+        "status": row["status"],
+        "account": row["account"],
+        "sent": local_of(sent),
+        "age": None if age is None else span(age),
+        "referans": row["referans"],
+        "remarks": ", ".join(remarks),
+    }

@@ -1,58 +1,61 @@
-"""``order-monitor release``: release the ends that the brake holds for an account."""
+"""``order-monitor release``: let through the ends that the brake holds for an account, or allow
+orders sent before the first start to be failed by their age.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from order_monitor.app import database_of, directory_of, orders_of, settings_of
-from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import account_of, name_of, take_accounts
-from order_monitor.settings.model import Settings
-from order_monitor.shop.schema.own_tables import people_tables
-from order_monitor.tell.redactor import Redactor
-from order_monitor.tell.streams import say
-from order_monitor.watch.system_clock import SystemClock
+from order_monitor.commands.exits import ExitCode, NotDoneError
+from order_monitor.commands.lookup import account_of, name_of, when
+from order_monitor.commands.session import PEOPLES, Session, command
+from order_monitor.shop.first_start import release
+from order_monitor.tell.streams import show
 
 
-def run_release(config: Path | None, account: str, *, by: str | None) -> int:
+@command("provider")
+async def run_release(session: Session, account: str, *, by: str | None) -> int:
     """Release what is held for an account.
 
-    Return 1 if nothing is held, or there is no such account.
+    Raises:
+        NotDoneError: nothing is held, or there is no such account.
     """
-    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    return run_to_exit(_release(settings, redactor, account, name_of(by)), sink.close)
-
-
-async def _release(settings: Settings, redactor: Redactor, account: str, by: str) -> int:
-    async with (
-        database_of(settings) as database,
-        directory_of(settings, SystemClock(), redactor.follow) as directory,
-    ):
-        orders = orders_of(settings, database)
-        await people_tables(database, settings.database.schema_)
-        await orders.complete()
-        await take_accounts(settings, database, directory)
+    name, orders = name_of(by), session.orders()
+    await session.need(*PEOPLES)
+    await orders.complete()
+    async with session.accounts() as directory:
         # Orders of an account that the shop has removed may still be held; then only its id is
         # known.
-        key = (
-            account.strip()
-            if account.strip() in {one.account for one in await orders.brake.held()}
-            else None
-        )
-        if key is None:
-            meant = account_of(directory, account)
-            if meant is None:
-                return ExitCode.NOT_DONE
-            key = meant.key
-        counts = await orders.brake.release(key, by)
+        key = account.strip()
+        if key not in {one.account for one in await orders.brake.held()}:
+            key = account_of(directory, account).key
+        counts = await orders.brake.release(key, name)
         names = {known.key: known.name for known in directory.accounts.values()}
     if not counts:
-        say(f"order-monitor: nothing is held of {names.get(key, key)}")
-        return ExitCode.NOT_DONE
+        raise NotDoneError(f"order-monitor: nothing is held of {names.get(key, key)}")
     for one, count in sorted(counts.items()):
-        say(
-            f"{names.get(one, one)}: {count} held order{'s' * (count != 1)} let through by {by}; "
-            "each is asked about once more, and ends if it is cancelled still",
-            to_stdout=True,
+        show(
+            f"{names.get(one, one)}: {count} held order{'s' * (count != 1)} let through by {name}; "
+            "each is asked about once more, and ends if it is cancelled still"
         )
+    return ExitCode.OK
+
+
+@command()
+async def run_release_first_start(session: Session, *, by: str | None) -> int:
+    """Release what only the first start holds.
+
+    Raises:
+        NotDoneError: nothing is held.
+    """
+    name = name_of(by)
+    held = (await session.orders().reader.count_apart()).held
+    async with session.database.transaction() as connection:
+        moment = await release(connection, session.schema, name)
+    if moment is None:
+        raise NotDoneError(
+            "order-monitor: there is nothing to release: no order is held because of the first start"
+        )
+    show(
+        f"orders sent before {when(moment)} may be failed by their age from now on, released by {name}; "
+        f"{held} {'is' if held == 1 else 'are'} past schedule.give_up_after"
+    )
     return ExitCode.OK

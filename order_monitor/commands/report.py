@@ -5,33 +5,21 @@ Reads the events, so it works without a daemon.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from order_monitor.app import (
-    database_of,
-    directory_of,
-    settings_of,
-    table_config_of,
-)
-from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import take_accounts
+from order_monitor.commands.exits import ExitCode
+from order_monitor.commands.session import Session, command
 from order_monitor.commands.tables import print_csv, print_table
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.outcome import FINAL
 from order_monitor.settings.model import Settings
 from order_monitor.shop.reading.report import Period, read_period
-from order_monitor.shop.repository import Orders
-from order_monitor.shop.schema.own_tables import need_tables
 from order_monitor.shop.schema.table_config import EVENTS
 from order_monitor.tell.queue_summary import AGES
-from order_monitor.tell.redactor import Redactor
-from order_monitor.tell.streams import say
-from order_monitor.watch.system_clock import SystemClock
+from order_monitor.tell.streams import show_json
 
 _AGE_NAMES = ("open_to_5m", "open_to_1h", "open_to_6h", "open_to_24h", "open_over_24h")
 
@@ -56,29 +44,20 @@ class ReportRow:
         }
 
 
-def run_report(config: Path | None, *, since: float, form: str) -> int:
+@command("provider")
+async def run_report(session: Session, *, since: float, form: str) -> int:
     """Report on the last ``since`` seconds, as ``table``, ``json`` or ``csv``."""
-    settings, sink, redactor = settings_of(config, "database", "provider", least="error")
-    return run_to_exit(_report(settings, redactor, since=since, form=form), sink.close)
-
-
-async def _report(settings: Settings, redactor: Redactor, *, since: float, form: str) -> int:
-    async with (
-        database_of(settings) as database,
-        directory_of(settings, SystemClock(), redactor.follow) as directory,
-    ):
-        orders = Orders(database, table_config_of(settings))
-        async with database.transaction() as connection:
-            await need_tables(connection, settings.database.schema_, EVENTS)
-        await orders.prepare()
-        await take_accounts(settings, database, directory)
-        period = await read_period(database, orders, since)
+    orders = session.orders()
+    await session.need(EVENTS)
+    await orders.prepare()
+    async with session.accounts() as directory:
+        period = await read_period(session.database, orders, since)
 
         def account(order: Order) -> str:
             found = directory.account_of(order)
             return f"({found})" if isinstance(found, SkipReason) else found.name
 
-        rows = summarise(period, account, settings)
+        rows = summarise(period, account, session.settings)
     _print(rows, form)
     return ExitCode.OK
 
@@ -121,7 +100,7 @@ def _open(order: Order, now: float, give_up_after: float) -> list[str]:
 
 def _print(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
-        say(json.dumps(rows, ensure_ascii=False), to_stdout=True)
+        show_json(rows)
         return
     shown = [{name: value for name, value in row.items() if name != "is_total"} for row in rows]
     if form == "csv":

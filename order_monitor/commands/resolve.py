@@ -9,32 +9,30 @@ import getpass
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, assert_never
 
-from order_monitor.app import database_of, settings_of, table_config_of
+from order_monitor.app import table_config_of
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode, NotDoneError
 from order_monitor.commands.lookup import ended, history_of, name_of
+from order_monitor.commands.session import PEOPLES, Session, command
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.check_result import ANY_ORDER, CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
-from order_monitor.settings.model import Settings
 from order_monitor.shop.database import Database
 from order_monitor.shop.marks import add_mark
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.reading.history import OrderHistory, stored_pin
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import UNCONFIRMED, Reviews
-from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.shop.writing.dispatches import account_of
 from order_monitor.shop.writing.pins import names
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.shop.writing.row_writer import RowWriter, package_mark
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
@@ -81,42 +79,46 @@ class Decision:
                 assert_never(self.outcome)
 
 
-class NotWrittenError(Exception):
-    """Rolls the transaction back; the text says why, and is safe to show."""
-
-
-def run_resolve(  # noqa: PLR0913 - one a flag
-    config: Path | None,
+@command()
+async def run_resolve(  # noqa: PLR0913 - one a flag
+    session: Session,
     order_id: str,
-    how: str,
     *,
+    how: str,
     reason: str,
     by: str | None,
+    accept: bool,
     with_pin: bool,
-    same_as: str | None = None,
-    is_shared: bool = False,
-    accept: bool = False,
+    same_as: str | None,
+    is_shared: bool,
 ) -> int:
-    """Resolve one order; return 1 if that is not possible.
+    """Resolve one order.
 
     With ``accept``, use the settings in force if this file's differ.
+
+    Raises:
+        NotDoneError: it was not decided.
     """
-    settings, sink, redactor = settings_of(config, "database", least="error")
     pin = None
     if with_pin:
-        try:
-            pin = _pin_of(_typed() if sys.stdin.isatty() else _piped(), settings.provider.no_pin)
-        except _NoPinGivenError as error:
-            say(f"order-monitor: {error}; nothing was written")
-            return ExitCode.NOT_DONE
-        redactor.learn([pin.reveal(), *pin.reveal().split("\n")])
+        text = _typed() if sys.stdin.isatty() else _piped()
+        pin = _pin_of(text, session.settings.provider.no_pin)
+        session.redactor.learn([pin.reveal(), *pin.reveal().split("\n")])
+    decision = replace(decision_of(how, reason, by), pin=pin, same_as=same_as, is_shared=is_shared)
+    await session.need(*PEOPLES)
+    await resolve_one(await agreed(session, accept=accept, by=decision.by), order_id, decision)
+    return ExitCode.OK
+
+
+def decision_of(how: str, reason: str, by: str | None, kind: str | None = None) -> Decision:
+    """Return a decision in the name of ``by``, or of who is logged in."""
     name = name_of(by)
-    decision = Decision(how, reason.strip() or f"Resolved by {name}", name, pin, same_as, is_shared)
-    return run_to_exit(_agree_and_resolve(settings, order_id, decision, accept=accept), sink.close)
+    return Decision(how, reason.strip() or f"Resolved by {name}", name, kind=kind)
 
 
-class _NoPinGivenError(Exception):
-    """Standard input contains no PIN; the text says why, and shows none of the input."""
+def _no_pin(why: str) -> NotDoneError:
+    """Return the error for input that is no PIN; ``why`` shows none of it."""
+    return NotDoneError(f"order-monitor: {why}; nothing was written")
 
 
 def _typed() -> str:
@@ -134,13 +136,13 @@ def _piped() -> str:
     """Return all of standard input, because a PIN may have several lines and must not be cut."""
     given = sys.stdin.buffer.read(_LONGEST_INPUT + 1)
     if len(given) > _LONGEST_INPUT:
-        raise _NoPinGivenError(
+        raise _no_pin(
             f"there are more than {_LONGEST_INPUT} bytes on standard input, which is no PIN"
         )
     try:
         return given.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise _NoPinGivenError("standard input is not UTF-8") from None
+        raise _no_pin("standard input is not UTF-8") from None
 
 
 def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
@@ -148,70 +150,57 @@ def _pin_of(text: str, no_pin: Collection[str]) -> Pin:
         case Pin() as pin:
             return pin
         case NoPin():
-            raise _NoPinGivenError(
+            raise _no_pin(
                 "no PIN was given on standard input: it is empty, or says that there is none"
             )
         case Unreadable(holds=holds):
-            raise _NoPinGivenError(
-                f"what was given as a PIN holds {holds}, and cannot be stored as one"
-            )
+            raise _no_pin(f"what was given as a PIN holds {holds}, and cannot be stored as one")
 
 
-async def _agree_and_resolve(
-    settings: Settings, order_id: str, decision: Decision, *, accept: bool
-) -> int:
-    async with database_of(settings) as database:
-        await people_tables(database, settings.database.schema_)
-        taken = await agreed(settings, database, accept=accept, by=decision.by)
-        return (
-            ExitCode.NOT_DONE
-            if taken is None
-            else await resolve_one(taken, database, order_id, decision)
-        )
-
-
-async def resolve_one(
-    settings: Settings, database: Database, order_id: str, decision: Decision
-) -> int:
-    """Decide one order, and print the result; return 1 if it was not decided.
+async def resolve_one(session: Session, order_id: str, decision: Decision) -> None:
+    """Decide one order, and print the result.
 
     Raises:
+        NotDoneError: it was not decided.
         ShopError: the database is not available.
     """
-    orders = Orders(database, replace(table_config_of(settings), author=decision.by))
-    history = await history_of(database, orders, order_id)
-    if isinstance(history, str):
-        return ExitCode.NOT_DONE
+    orders = Orders(
+        session.database, replace(table_config_of(session.settings), author=decision.by)
+    )
+    history = await history_of(session, orders, order_id)
     if decision.kind is not None and decision.kind not in history.reviews:
-        say(f"{history.order.id}: {_SETTLED.format(decision.kind)}")
-        return ExitCode.NOT_DONE
+        raise _not_decided(history.order.id, _SETTLED.format(decision.kind))
     if decision.how == "reopen":
-        return await _reopen(database, orders, history, decision)
-    if decision.how == "meant":
-        return await _mean(database, orders, history, decision)
+        await _reopen(session.database, orders, history, decision)
+    elif decision.how == "meant":
+        await _mean(session.database, orders, history, decision)
+    else:
+        await _decide(session, orders, history, decision)
+
+
+async def _decide(
+    session: Session, orders: Orders, history: OrderHistory, decision: Decision
+) -> None:
     # The review already reports that another order has this code: a person who still gives it does
     # so on purpose.
     same_as = ANY_ORDER if StuckReason.PIN_DUPLICATE in history.reviews else None
     if decision.same_as is not None:
-        other = await history_of(database, orders, decision.same_as)
-        if isinstance(other, str):
-            return ExitCode.NOT_DONE
-        same_as, pin = (
-            other.order.id,
-            decision.pin or await _pin_in_row(database, orders, other.order.id),
-        )
+        same_as = (await history_of(session, orders, decision.same_as)).order.id
+        pin = decision.pin or await _pin_in_row(session.database, orders, same_as)
         if pin is None:
-            say(f"{same_as} has no PIN; nothing was written")
-            return ExitCode.NOT_DONE
+            raise NotDoneError(f"{same_as} has no PIN; nothing was written")
         decision = replace(decision, pin=pin)
     finding = result_of(orders, history, decision)
     if finding is None:
-        say(f"{history.order.id}: {ended(history)}")
-        return ExitCode.NOT_DONE
+        raise _not_decided(history.order.id, ended(history))
     finding.same_as = same_as
     if decision.is_shared:
-        await _share(database, orders, history, decision)
-    return await _end(database, orders, finding, decision)
+        await _share(session.database, orders, history, decision)
+    await _end(session.database, orders, finding, decision)
+
+
+def _not_decided(order_id: str, why: str) -> NotDoneError:
+    return NotDoneError(f"{order_id}: {why}")
 
 
 async def _pin_in_row(database: Database, orders: Orders, order_id: str) -> Pin | None:
@@ -258,50 +247,37 @@ async def _share(
 
 async def _mean(
     database: Database, orders: Orders, history: OrderHistory, decision: Decision
-) -> int:
+) -> None:
     """Record that an order's reference is its own, although another order has it too."""
     order_id = history.order.id
     async with database.transaction() as connection:
         await refuse_while_observed(connection, orders.table.schema)
         if not await orders.row_writer.dispatches.mean(connection, order_id, decision.by):
-            say(f"{order_id}: not asked about yet, so there is nothing to say of its reference")
-            return ExitCode.NOT_DONE
-        reviews = Reviews(orders.table.schema)
-        how = f"reference: {decision.reason}"
-        await reviews.close(
-            connection,
-            orders.table,
-            [order_id],
-            decision.by,
-            how,
-            kind=str(StuckReason.REFERENCE_TWICE),
+            raise _not_decided(
+                order_id, "not asked about yet, so there is nothing to say of its reference"
+            )
+        how, kind = f"reference: {decision.reason}", str(StuckReason.REFERENCE_TWICE)
+        await Reviews(orders.table.schema).close(
+            connection, orders.table, [order_id], decision.by, how, kind=kind
         )
-    say(
-        f"{order_id}: its reference is its own, by {decision.by}; its next answer is believed",
-        to_stdout=True,
-    )
-    return ExitCode.OK
+    show(f"{order_id}: its reference is its own, by {decision.by}; its next answer is believed")
 
 
-async def _end(database: Database, orders: Orders, finding: CheckResult, decision: Decision) -> int:
+async def _end(
+    database: Database, orders: Orders, finding: CheckResult, decision: Decision
+) -> None:
     order_id = finding.order.id
     for _ in range(_TRIES):
-        try:
-            result = await write_decision(database, orders, finding, decision)
-        except NotWrittenError as error:
-            say(f"{order_id}: {error}")
-            return ExitCode.NOT_DONE
+        result = await write_decision(database, orders, finding, decision)
         if result.fate is not WriteStatus.LOCKED:
             break
         await asyncio.sleep(_PAUSE)
     else:
-        say(f"{order_id}: another session holds the row; try again")
-        return ExitCode.NOT_DONE
+        raise _not_decided(order_id, "another session holds the row; try again")
     assert result.write is not None
     pin = " with its PIN" if result.write.pin is not None else ""
     repeat = "; its event is a repeat: this end was reported before" if result.repeat else ""
-    say(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}", to_stdout=True)
-    return ExitCode.OK
+    show(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}")
 
 
 async def write_decision(
@@ -310,6 +286,9 @@ async def write_decision(
     """Write the decision, its event, and the end of its review in one transaction.
 
     If the notification is refused, write without it.
+
+    Raises:
+        NotDoneError: it cannot be written, or nothing waits for it any more.
     """
     try:
         return await _write_by(orders.row_writer, database, orders, finding, decision)
@@ -327,44 +306,34 @@ async def _write_by(
     decision: Decision,
 ) -> WriteResult:
     """Write all of it or nothing."""
+    table, order_id = orders.table, finding.order.id
     async with database.transaction() as connection:
         (result,) = await row_writer.write(connection, [finding], with_notes=True)
         if result.fate is WriteStatus.LOCKED:
             return result
         if result.fate is not WriteStatus.WRITTEN or result.write is None:
-            msg = f"not written: {result.stuck or result.detail or result.fate} {result.detail}".rstrip()
-            raise NotWrittenError(msg)
-        reviews = Reviews(orders.table.schema)
+            why = f"{result.stuck or result.detail or result.fate} {result.detail}"
+            raise _not_decided(order_id, f"not written: {why}".rstrip())
+        reviews = Reviews(table.schema)
         if decision.kind is not None:
-            about = await reviews.about(connection, orders.table, [finding.order.id])
+            about = await reviews.about(connection, table, [order_id])
             if decision.kind not in (kind for _, kind in about):
-                raise NotWrittenError(_SETTLED.format(decision.kind))
-        await reviews.close(
-            connection,
-            orders.table,
-            [finding.order.id],
-            decision.by,
-            f"{decision.how}: {decision.reason}",
-        )
-        waits = [(finding.order.id, UNCONFIRMED)]
-        await reviews.mend(connection, orders.table, waits, "decided by a person")
+                raise _not_decided(order_id, _SETTLED.format(decision.kind))
+        how = f"{decision.how}: {decision.reason}"
+        await reviews.close(connection, table, [order_id], decision.by, how)
+        waits = [(order_id, UNCONFIRMED)]
+        await reviews.mend(connection, table, waits, "decided by a person")
     return result
 
 
 async def _reopen(
     database: Database, orders: Orders, history: OrderHistory, decision: Decision
-) -> int:
+) -> None:
+    order_id = history.order.id
     reopener = Reopener(orders.row_writer.table, orders.row_writer.table_config)
     try:
         async with database.transaction() as connection:
-            status = await reopener.reopen(
-                connection, history.order.id, decision.reason, decision.by
-            )
+            status = await reopener.reopen(connection, order_id, decision.reason, decision.by)
     except ReopenRefusedError as error:
-        say(f"{history.order.id}: not reopened: {error}")
-        return ExitCode.NOT_DONE
-    say(
-        f"{history.order.id}: {status!r} again; its end was withdrawn before the shop acted on it",
-        to_stdout=True,
-    )
-    return ExitCode.OK
+        raise _not_decided(order_id, f"not reopened: {error}") from None
+    show(f"{order_id}: {status!r} again; its end was withdrawn before the shop acted on it")

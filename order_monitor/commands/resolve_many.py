@@ -10,30 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from order_monitor.app import (
-    database_of,
-    directory_of,
-    settings_of,
-    table_config_of,
-)
+from order_monitor.app import table_config_of
 from order_monitor.commands.agreement import agreed
-from order_monitor.commands.exits import ExitCode, run_to_exit
-from order_monitor.commands.lookup import account_of, name_of, take_accounts
-from order_monitor.commands.resolve import Decision, resolve_one
+from order_monitor.commands.exits import ExitCode, NotDoneError, report
+from order_monitor.commands.lookup import account_of
+from order_monitor.commands.resolve import Decision, decision_of, resolve_one
 from order_monitor.commands.review import KINDS
+from order_monitor.commands.session import PEOPLES, Session, command
 from order_monitor.commands.times import local
 from order_monitor.core.order import Order, SkipReason
-from order_monitor.settings.model import Settings
-from order_monitor.shop.database import Database
 from order_monitor.shop.reading.history import OrderHistory, read_order_history
 from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
-from order_monitor.shop.schema.own_tables import people_tables
-from order_monitor.tell.redactor import Redactor
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show
 from order_monitor.watch.routing import Directory
-from order_monitor.watch.system_clock import SystemClock
 
 _LONGEST_ANSWER: Final = 100
 
@@ -83,62 +74,42 @@ class Many:
 
 
 def run_resolve_many(
-    config: Path | None, many: Many, how: str, *, reason: str, by: str | None, accept: bool = False
+    config: Path | None, many: Many, *, how: str, reason: str, by: str | None, accept: bool
 ) -> int:
     """Decide each of ``many`` as if it were the only one.
 
     Return 1 if some were not decided, or the count differs from the confirmed one.
     """
-    need = ("database", "provider") if many.account is not None else ("database",)
-    settings, sink, redactor = settings_of(config, *need, least="error")
-    name = name_of(by)
-    decision = Decision(how, reason.strip() or f"Resolved by {name}", name, kind=many.kind)
-    return run_to_exit(
-        _agree_and_resolve(settings, redactor, many, decision, accept=accept), sink.close
-    )
+    need = ("provider",) if many.account is not None else ()
+    decision = decision_of(how, reason, by, many.kind)
+    return command(*need)(_resolve)(config, many, decision, accept=accept)
 
 
-async def _agree_and_resolve(
-    settings: Settings, redactor: Redactor, many: Many, decision: Decision, *, accept: bool
-) -> int:
-    async with database_of(settings) as database:
-        await people_tables(database, settings.database.schema_)
-        # Agreeing would store settings that are not stored yet.
-        taken = (
-            settings
-            if many.dry_run
-            else await agreed(settings, database, accept=accept, by=decision.by)
-        )
-        if taken is None:
-            return ExitCode.NOT_DONE
-        if many.account is None:
-            return await _Crowd(taken, database, None, many).decide(decision)
-        async with directory_of(taken, SystemClock(), redactor.follow) as directory:
-            await take_accounts(taken, database, directory)
-            meant = account_of(directory, many.account)
-            if meant is None:
-                return ExitCode.NOT_DONE
-            many = replace(many, account=meant.key)
-            return await _Crowd(taken, database, directory, many).decide(decision)
+async def _resolve(session: Session, many: Many, decision: Decision, *, accept: bool) -> int:
+    await session.need(*PEOPLES)
+    # Agreeing would store settings that are not stored yet.
+    if not many.dry_run:
+        session = await agreed(session, accept=accept, by=decision.by)
+    if many.account is None:
+        return await _Crowd(session, None, many).decide(decision)
+    async with session.accounts() as directory:
+        many = replace(many, account=account_of(directory, many.account).key)
+        return await _Crowd(session, directory, many).decide(decision)
 
 
 class _Crowd:
     """The orders to decide."""
 
-    def __init__(
-        self, settings: Settings, database: Database, directory: Directory | None, many: Many
-    ) -> None:
-        self._settings = settings
-        self._database = database
+    def __init__(self, session: Session, directory: Directory | None, many: Many) -> None:
+        self._session = session
         self._directory = directory
         self._many = many
-        table_config = table_config_of(settings)
+        table_config = table_config_of(session.settings)
         # A choice by kind of review includes orders of any age. A choice by other properties covers
         # only the watched orders.
-        self._orders = Orders(
-            database,
-            replace(table_config, ignore_before=None) if many.kind is not None else table_config,
-        )
+        if many.kind is not None:
+            table_config = replace(table_config, ignore_before=None)
+        self._orders = Orders(session.database, table_config)
 
     async def decide(self, decision: Decision) -> int:
         """List, count and confirm the orders, then decide each on its own locked row, and print how
@@ -147,11 +118,11 @@ class _Crowd:
         chosen = await self._chosen()
         if self._many.dry_run:
             for order in chosen:
-                say(f"{order.id}: {order.status!r}, sent {local(order.sent_at)}", to_stdout=True)
-            say(f"{_count(len(chosen))}; nothing was written (--dry-run)", to_stdout=True)
+                show(f"{order.id}: {order.status!r}, sent {local(order.sent_at)}")
+            show(f"{_count(len(chosen))}; nothing was written (--dry-run)")
             return ExitCode.OK
         if not chosen and self._many.confirm in (None, 0):
-            say("no order is all of that; there is nothing to decide", to_stdout=True)
+            show("no order is all of that; there is nothing to decide")
             return ExitCode.OK
         if not self._is_confirmed(len(chosen), decision):
             return ExitCode.NOT_DONE
@@ -162,33 +133,34 @@ class _Crowd:
                 done += await self._decide(order, decision)
         finally:
             left = f", {len(chosen) - tried} not tried" if tried < len(chosen) else ""
-            say(f"{_count(len(chosen))}: {done} decided, {tried - done} not{left}", to_stdout=True)
+            show(f"{_count(len(chosen))}: {done} decided, {tried - done} not{left}")
         return ExitCode.OK if done == len(chosen) else ExitCode.NOT_DONE
 
     async def _decide(self, order: Order, decision: Decision) -> bool:
         """Decide one order, if it still matches the choice."""
-        history = await read_order_history(self._database, self._orders, order.id)
+        history = await self._history(order.id)
         if history is not None and not self._takes(history.order, history.now):
             say(f"{order.id}: not decided: it was sent anew, or is of another account by now")
             return False
-        return await resolve_one(self._settings, self._database, order.id, decision) == ExitCode.OK
+        try:
+            await resolve_one(self._session, order.id, decision)
+        except NotDoneError as error:
+            report(error)
+            return False
+        return True
 
     async def _chosen(self) -> list[Order]:
         """Return the matching orders, oldest first."""
         await self._orders.complete()
         ids = None
         if self._many.kind is not None:
-            async with self._database.transaction() as connection:
-                ids = await Reviews(self._settings.database.schema_).of_kind(
-                    connection, self._many.kind
-                )
+            async with self._session.database.transaction() as connection:
+                ids = await Reviews(self._session.schema).of_kind(connection, self._many.kind)
         scan = await self._orders.scan(Part(only=ids))
         found = {order.id: order for order in scan.orders}
         for order_id in ids or ():
             # An order that has ended may also have an open review.
-            if order_id not in found and isinstance(
-                history := await self._ended(order_id), OrderHistory
-            ):
+            if order_id not in found and (history := await self._history(order_id)) is not None:
                 found[order_id] = history.order
         wanted = [order for order in found.values() if self._takes(order, scan.now)]
         return sorted(
@@ -196,8 +168,8 @@ class _Crowd:
             key=lambda order: (order.sent_at if order.sent_at is not None else math.inf, order.id),
         )
 
-    async def _ended(self, order_id: str) -> OrderHistory | None:
-        return await read_order_history(self._database, self._orders, order_id)
+    async def _history(self, order_id: str) -> OrderHistory | None:
+        return await read_order_history(self._session.database, self._orders, order_id)
 
     def _takes(self, order: Order, now: float) -> bool:
         if not self._many.is_old_enough(order, now):

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Final
 
-from order_monitor.app import database_of, settings_of, table_config_of
-from order_monitor.commands.exits import ExitCode, run_to_exit
+from order_monitor.commands.exits import ExitCode, NotDoneError
 from order_monitor.commands.lookup import account_names, name_of, when
+from order_monitor.commands.session import PEOPLES, Session, command
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
-from order_monitor.settings.model import Settings
-from order_monitor.shop.database import Database
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.search import look_up
-from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Review, Reviews
-from order_monitor.shop.schema.own_tables import people_tables
 from order_monitor.tell.history import iso
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show, show_json
 
 _CLOSE: Final = "order-monitor review --close {id} --kind {kind} --reason WHY"
 _DECIDE: Final = "order-monitor resolve {id} --completed or --failed --reason WHY"
@@ -92,48 +86,41 @@ def do_of(review: Review) -> str:
     return what_to_do(review.order_id, review.kind, review.account)
 
 
-def run_review(config: Path | None, *, as_json: bool) -> int:
+@command()
+async def run_review(session: Session, *, as_json: bool) -> int:
     """List what waits for a person."""
-    settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_review(settings, as_json=as_json), sink.close)
-
-
-async def _review(settings: Settings, *, as_json: bool) -> int:
-    async with database_of(settings) as database:
-        await people_tables(database, settings.database.schema_)
-        async with database.transaction() as connection:
-            open_ones = await Reviews(settings.database.schema_).read(connection)
-        names, rows = await _known(settings, database, open_ones)
+    await session.need(*PEOPLES)
+    async with session.database.transaction() as connection:
+        open_ones = await Reviews(session.schema).read(connection)
+    names, rows = await _known(session, open_ones)
     # People type and read names; the id is shown only if there is no name.
     open_ones = [replace(one, account=names.get(one.account, one.account)) for one in open_ones]
     if as_json:
         listed = [
             {**asdict(one), **_of(rows.get(one.order_id)), "do": do_of(one)} for one in open_ones
         ]
-        say(json.dumps(listed, ensure_ascii=False), to_stdout=True)
+        show_json(listed)
         return ExitCode.OK
     for review, more in _grouped(open_ones):
         if more:
-            say(
-                f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders",
-                to_stdout=True,
+            show(
+                f"account {review.account or '-'}  {when(review.since)}  {review.kind}: {more + 1} orders"
             )
-            say(
-                f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=_named(review.account))}",
-                to_stdout=True,
+            show(
+                f"  -> {_DIGESTS[StuckReason(review.kind)].format(account=_named(review.account))}"
             )
             continue
         detail = f": {review.detail}" if review.detail else ""
-        say(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}", to_stdout=True)
-        say(f"  {_in_words(review, rows.get(review.order_id))}", to_stdout=True)
-        say(f"  -> {do_of(review)}", to_stdout=True)
+        show(f"{review.order_id}  {when(review.since)}  {review.kind}{detail}")
+        show(f"  {_in_words(review, rows.get(review.order_id))}")
+        show(f"  -> {do_of(review)}")
     if not open_ones:
-        say("nothing waits for an operator", to_stdout=True)
+        show("nothing waits for an operator")
     return ExitCode.OK
 
 
 async def _known(
-    settings: Settings, database: Database, reviews: Sequence[Review]
+    session: Session, reviews: Sequence[Review]
 ) -> tuple[dict[str, str], dict[str, Order]]:
     """Return the names of accounts, and the orders' rows.
 
@@ -142,11 +129,9 @@ async def _known(
     rows: dict[str, Order] = {}
     if not reviews:
         return {}, rows
-    names = await account_names(settings, database)
+    names = await account_names(session)
     with suppress(SettingsError, ShopError):
-        rows = await Orders(database, table_config_of(settings)).reader.among(
-            [review.order_id for review in reviews]
-        )
+        rows = await session.orders().reader.among([review.order_id for review in reviews])
     return names, rows
 
 
@@ -170,43 +155,40 @@ def _grouped(reviews: Sequence[Review]) -> list[tuple[Review, int]]:
     number of others.
     """
     counts = Counter((r.account, r.kind) for r in reviews)
-    told: list[tuple[Review, int]] = []
+    found: list[tuple[Review, int]] = []
     seen: set[tuple[str, str]] = set()
     for review in reviews:
         key = (review.account, review.kind)
         if review.kind not in _DIGESTS:
-            told.append((review, 0))
+            found.append((review, 0))
         elif key not in seen:
             seen.add(key)
-            told.append((review, counts[key] - 1))
-    return told
+            found.append((review, counts[key] - 1))
+    return found
 
 
-def run_close(
-    config: Path | None, order_id: str, *, kind: str | None, reason: str, by: str | None
+@command()
+async def run_close(
+    session: Session, typed: str, *, kind: str | None, reason: str, by: str | None
 ) -> int:
-    """Close the open reviews of an order; return 1 if there are none."""
-    settings, sink, _ = settings_of(config, "database", least="error")
-    return run_to_exit(_close(settings, order_id, kind, reason.strip(), name_of(by)), sink.close)
+    """Close the open reviews of an order.
 
-
-async def _close(settings: Settings, typed: str, kind: str | None, reason: str, by: str) -> int:
-    database = database_of(settings)
-    orders, reviews = (
-        Orders(database, table_config_of(settings)),
-        Reviews(settings.database.schema_),
-    )
-    async with database:
-        await people_tables(database, settings.database.schema_)
-        table = await orders.prepare()
-        found = await look_up(database, orders, typed)
-        # The row may be deleted; its reviews must be closed even so.
-        order_id = found.order.id if isinstance(found, OrderHistory) else typed.strip()
-        async with database.transaction() as connection:
-            await refuse_while_observed(connection, settings.database.schema_)
-            count = await reviews.close(connection, table, [order_id], by, reason, kind=kind)
+    Raises:
+        NotDoneError: there are none.
+    """
+    orders, by = session.orders(), name_of(by)
+    await session.need(*PEOPLES)
+    table = await orders.prepare()
+    found = await look_up(session.database, orders, typed)
+    # The row may be deleted; its reviews must be closed even so.
+    order_id = found.order.id if isinstance(found, OrderHistory) else typed.strip()
+    async with session.database.transaction() as connection:
+        await refuse_while_observed(connection, session.schema)
+        count = await Reviews(session.schema).close(
+            connection, table, [order_id], by, reason, kind=kind
+        )
     if not count:
-        say(f"order-monitor: nothing{f' of kind {kind}' if kind else ''} is open about {order_id}")
-        return ExitCode.NOT_DONE
-    say(f"{order_id}: {count} closed by {by}: {reason}", to_stdout=True)
+        of_kind = f" of kind {kind}" if kind else ""
+        raise NotDoneError(f"order-monitor: nothing{of_kind} is open about {order_id}")
+    show(f"{order_id}: {count} closed by {by}: {reason}")
     return ExitCode.OK

@@ -4,7 +4,6 @@ terminal.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from contextlib import nullcontext
@@ -24,12 +23,13 @@ from order_monitor.settings.model import Settings
 from order_monitor.tell.attention import REMEDIES, Cause, Verdict, verdict_of
 from order_monitor.tell.messages import Messages
 from order_monitor.tell.screen import Screen, styled
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import say, show_json
 
 UNREACHABLE: Final = 4
 _TIMEOUT: Final = 5.0
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened on, not what we listen on
 _ROWS: Final = 10
+_RELEASE: Final = "order-monitor release"
 
 
 def run_status(config: Path | None, *, as_json: bool) -> int:
@@ -45,7 +45,7 @@ def run_status(config: Path | None, *, as_json: bool) -> int:
         say(f"order-monitor: {found}")
         return UNREACHABLE
     if as_json:
-        say(json.dumps(found, ensure_ascii=False), to_stdout=True)
+        show_json(found)
     else:
         Screen().print(screen(found))
     return code_of(found)
@@ -167,16 +167,13 @@ def _verdict(document: dict[str, Any]) -> Panel:
     for name, light in document["lights"].items():
         dot = ("● ", "green" if light["ok"] else "bold red")
         lights += styled(dot, f"{name} {'ok' if light['ok'] else light['why']}   ")
-    word, style = _TITLES[_answers(document)]
     said = Messages("en", "")
     reasons = [styled(f"! {reason}", style="red") for reason in document["reasons"]]
     for cause in _causes(document):
         do = "" if cause.passes else f" -> {REMEDIES[cause.kind]}" if cause.kind in REMEDIES else ""
-        reasons.append(
-            styled(
-                f"! {said.sentence(cause)}", (do, "dim"), style="dim" if cause.passes else "yellow"
-            )
-        )
+        style = "dim" if cause.passes else "yellow"
+        reasons.append(styled(f"! {said.sentence(cause)}", (do, "dim"), style=style))
+    word, style = _TITLES[_answers(document)]
     return Panel(
         Group(lights, *reasons),
         title=styled(word, style=style),
@@ -204,33 +201,19 @@ def _orders(document: dict[str, Any]) -> Table:
     table.add_row(*(str(value) for value in values.values()))
     skipped = ", ".join(f"{reason} {count}" for reason, count in orders["skipped"].items())
     held = orders.get("held_by_first_start")
-    told = [
+    notes = [
         *([f"skipped: {skipped}"] if skipped else []),
-        *(
-            [f"held by the first start: {held} (order-monitor release --first-start)"]
-            if held
-            else []
-        ),
+        *([f"held by the first start: {held} ({_RELEASE} --first-start)"] if held else []),
     ]
-    table.caption = styled("; ".join(told)) if told else None
+    table.caption = styled("; ".join(notes)) if notes else None
     return table
 
 
 def _accounts(document: dict[str, Any]) -> Table:
-    table = Table(title="accounts", title_justify="left")
-    for name in (
-        "account",
-        "gate",
-        "orders",
-        "due",
-        "in flight",
-        "calls/s",
-        "balance",
-        "last error",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("account", "gate", "last error") else "right"
-        )
+    table = Table("account", "gate", title="accounts", title_justify="left")
+    for name in ("orders", "due", "in flight", "calls/s", "balance"):
+        table.add_column(name, justify="right")
+    table.add_column("last error")
     for account in document["accounts"]:
         gate = _gate(account, document.get("cluster"))
         rate = f"{account['calls_per_second']:g}/{account['limit_per_second']:g}"
@@ -263,57 +246,37 @@ def _members(document: dict[str, Any]) -> list[Table]:
 
 def _gate(account: dict[str, Any], cluster: dict[str, Any] | None) -> Text:
     if cluster is not None and account["owner"] != cluster["me"]:
-        return styled(
-            f"asked by {account['owner']}" if account["owner"] else "not asked by any process yet",
-            style="dim",
-        )
-    if account["paused"]:
-        pause = account["paused"]
+        owner = account["owner"]
+        return styled(f"asked by {owner}" if owner else "not asked by any process yet", style="dim")
+    if pause := account["paused"]:
         until = f" until {pause['until'][:19]}" if pause["until"] else ""
-        return styled(
-            f"paused by {pause['by']} since {pause['since'][:19]}{until}: {pause['reason']}",
-            style="yellow",
-        )
-    if account.get("ends_paused"):
-        pause = account["ends_paused"]
-        return styled(
-            f"ends held by {pause['by']} since {pause['since'][:19]}: {pause['reason']}",
-            style="yellow",
-        )
+        why = f"since {pause['since'][:19]}{until}: {pause['reason']}"
+        return styled(f"paused by {pause['by']} {why}", style="yellow")
+    if pause := account.get("ends_paused"):
+        why = f"since {pause['since'][:19]}: {pause['reason']}"
+        return styled(f"ends held by {pause['by']} {why}", style="yellow")
     if account.get("held"):
-        return styled(
-            f"{account['held']} ends held by the brake: order-monitor release", style="yellow"
-        )
-    return (
-        styled("open", style="green")
-        if account["open"]
-        else styled(f"closed: {account['reason']}", style="bold red")
-    )
+        return styled(f"{account['held']} ends held by the brake: {_RELEASE}", style="yellow")
+    if account["open"]:
+        return styled("open", style="green")
+    return styled(f"closed: {account['reason']}", style="bold red")
 
 
 def _lists(document: dict[str, Any]) -> list[Table]:
     shown = []
     if document["problems"]:
-        problems = Table(
-            "order",
-            "problem",
-            "why",
-            "account",
-            title="for a person to look at",
-            title_justify="left",
-        )
+        names, title = ("order", "problem", "why", "account"), "for a person to look at"
+        problems = Table(*names, title=title, title_justify="left")
         for p in document["problems"][:_ROWS]:
-            problems.add_row(
-                *(styled(str(p[key] or "-")) for key in ("order_id", "kind", "why", "account"))
-            )
+            keys = ("order_id", "kind", "why", "account")
+            problems.add_row(*(styled(str(p[key] or "-")) for key in keys))
         shown.append(problems)
     if document["recent"]:
         recent = Table("at", "order", "change", "PIN", title="last changes", title_justify="left")
         for r in document["recent"][:_ROWS]:
             change = styled(f"{r['from']} -> {r['to']}")
-            recent.add_row(
-                str(r["at"])[11:19], styled(r["order_id"]), change, "yes" if r["has_pin"] else ""
-            )
+            pin = "yes" if r["has_pin"] else ""
+            recent.add_row(str(r["at"])[11:19], styled(r["order_id"]), change, pin)
         shown.append(recent)
     return shown
 

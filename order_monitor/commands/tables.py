@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.table import Table
 
 from order_monitor.tell.screen import Screen, styled
-from order_monitor.tell.streams import say
+from order_monitor.tell.streams import show
 
 _WIDE = 240
 
@@ -20,7 +20,7 @@ def print_csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Non
     writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
-    say(*text.getvalue().rstrip("\n").split("\n"), to_stdout=True)
+    show(*text.getvalue().rstrip("\n").split("\n"))
 
 
 def print_table(

@@ -58,7 +58,7 @@ def span(seconds: float) -> str:
     return f"{said} {rest} {name}" if rest else said
 
 
-def beside(seconds: float, now: float) -> str:
+def relative(seconds: float, now: float) -> str:
     """Format a time relative to ``now``: ``in 7 min``, ``3 min ago``."""
     return f"in {span(seconds - now)}" if seconds > now else f"{span(now - seconds)} ago"
 
@@ -66,4 +66,4 @@ def beside(seconds: float, now: float) -> str:
 def moment(seconds: float | None, now: float) -> str:
     """Format a time in both ways, absolute and relative."""
     shown = local(seconds)
-    return shown if seconds is None or shown == "-" else f"{shown} ({beside(seconds, now)})"
+    return shown if seconds is None or shown == "-" else f"{shown} ({relative(seconds, now)})"

@@ -12,8 +12,10 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Final, TextIO
 
 from order_monitor.core.text import escaped, visible, visible_lines
@@ -78,8 +80,7 @@ class Outlet(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write a text, or drop it after a loss."""
         if not isinstance(text, str):
-            msg = f"a text, not {type(text).__name__}"
-            raise TypeError(msg)
+            raise TypeError(f"a text, not {type(text).__name__}")
         shown = visible_lines(text) if self._cleans else text
         if self.loss is None:
             try:
@@ -137,10 +138,23 @@ def _abandon(stream: TextIO) -> None:
         return
 
 
-def say(*lines: str, to_stdout: bool = False) -> None:
-    """Print lines, each as a single line whatever it contains, even if the stream cannot encode its
-    characters.
+def say(*lines: str) -> None:
+    """Print lines on stderr, each as a single line even if it contains line breaks, or characters
+    that the stream cannot encode.
     """
-    stream = outlet(sys.stdout if to_stdout else sys.stderr)
+    _print(outlet(sys.stderr), lines)
+
+
+def show(*lines: str) -> None:
+    """Print lines on stdout, as `say` does on stderr."""
+    _print(outlet(sys.stdout), lines)
+
+
+def show_json(document: object) -> None:
+    """Print a JSON document on stdout, as one line."""
+    show(json.dumps(document, ensure_ascii=False))
+
+
+def _print(stream: Outlet, lines: Iterable[str]) -> None:
     stream.write("".join(f"{visible(line)}\n" for line in lines))
     stream.flush()

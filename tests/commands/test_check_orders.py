@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from order_monitor.app import database_of
 from order_monitor.commands.check import examine
 from order_monitor.commands.check_orders import REMEDIES
 from order_monitor.commands.once import Wish
 from order_monitor.commands.once import one_pass as make_pass
+from order_monitor.commands.session import Session
 from order_monitor.core.order import SkipReason
 from order_monitor.settings.loading import load
 from order_monitor.tell.redactor import Redactor
@@ -164,7 +166,9 @@ async def test_check_and_a_pass_find_the_same(
     given = load(path)
     for n in range(14):
         await world(shop, market, panel.server.url, random.Random(seed + n))
-        await examine(given, Redactor(), as_json=True, rehearse=False)
+        async with database_of(given) as database:
+            session = Session(given, database, Redactor())
+            await examine(session, as_json=True, rehearse=False)
         lines = capture()
         told: Counter[str] = Counter()
         for line in lines:
@@ -179,7 +183,8 @@ async def test_check_and_a_pass_find_the_same(
                     else line["text"].split("(")[1].split(")")[0]
                 )
                 told[reason] += int(line["text"].split()[0])
-        code = await make_pass(given, Redactor(), Wish(as_json=True))
+        async with database_of(given) as database:
+            code = await make_pass(Session(given, database, Redactor()), Wish(as_json=True))
         summary = capture()
         assert dict(told) == summary["skipped"], (seed + n, lines, summary)
         assert (summary["asked"] + told.total()) == summary["open"] + told["unknown_status"], (

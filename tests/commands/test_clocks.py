@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from order_monitor.app import database_of
 from order_monitor.commands.check import clocks_line
 from order_monitor.commands.once import Wish
 from order_monitor.commands.once import one_pass as make_pass
+from order_monitor.commands.session import Session
 from order_monitor.settings.loading import load
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.redactor import Redactor
@@ -82,7 +84,9 @@ async def test_one_pass_tells_the_next_how_the_clocks_stood(
     clock = UpForLong()
     given = load(tmp_path / "monitor.toml")
     for _ in range(2):
-        assert await make_pass(given, Redactor(), Wish(as_json=True), clock=clock) == 0
+        async with database_of(given) as database:
+            session = Session(given, database, Redactor())
+            assert await make_pass(session, Wish(as_json=True), clock) == 0
     rows = await ours.connection.fetch("SELECT * FROM order_monitor_presence ORDER BY started_at")
     assert [(row["kind"], row["boot_id"], row["unsteady_until"]) for row in rows] == [
         ("once", boot_id(), 0.0)

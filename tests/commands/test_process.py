@@ -18,8 +18,10 @@ import pytest
 import trustme
 from aiohttp import web
 
+from order_monitor.app import database_of
 from order_monitor.commands.once import Wish
 from order_monitor.commands.once import one_pass as make_pass
+from order_monitor.commands.session import Session
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import StandIn
@@ -273,7 +275,10 @@ async def test_once_counts_as_overdue_what_stays_so(
     await sent(plain_shop, 3)
 
     async def one_pass() -> tuple[int, dict[str, Any]]:
-        code = await make_pass(load(path), Redactor(), Wish(as_json=True), clock=UpForLong())
+        given = load(path)
+        async with database_of(given) as database:
+            session = Session(given, database, Redactor())
+            code = await make_pass(session, Wish(as_json=True), UpForLong())
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     panel.body = "3|Açıklama"

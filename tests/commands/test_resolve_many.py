@@ -12,6 +12,7 @@ import pytest
 
 from order_monitor.commands.resolve_many import Many
 from order_monitor.core.order import Order
+from order_monitor.tell.redactor import Redactor
 from tests.commands.test_people import RARELY, call, events, prepare
 from tests.commands.test_process import KOD, ROOT, SIFRE, sent, settings
 from tests.shop.test_accounts import PLAIN_TABLES
@@ -166,7 +167,9 @@ async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(
 ) -> None:
     """On the locked row: it was understood after all between the count and the decision."""
     from order_monitor.app import database_of
+    from order_monitor.commands.exits import NotDoneError
     from order_monitor.commands.resolve import Decision, resolve_one
+    from order_monitor.commands.session import Session
     from order_monitor.settings.loading import load
 
     shop = plain_shop
@@ -191,7 +194,8 @@ async def test_a_review_that_was_closed_meanwhile_is_decided_no_more(
     closing = asyncio.create_task(close_it())
     await locked.wait()
     try:
-        assert await resolve_one(given, database, order, decision) == 1
+        with pytest.raises(NotDoneError, match="nothing of kind not_known is open"):
+            await resolve_one(Session(given, database, Redactor()), order, decision)
     finally:
         await closing
         await database.close()

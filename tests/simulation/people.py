@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from order_monitor.commands.ask import Chosen
-from order_monitor.commands.resolve import Decision, NotWrittenError, result_of, write_decision
+from order_monitor.commands.resolve import Decision, result_of, write_decision
 from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.pin import Pin
@@ -48,7 +48,7 @@ class People:
         await asyncio.wait({process.task}, timeout=3 * HOUR)
         self._world.check(process.task.done(), "a command did not end")
         if not process.is_dead and not process.task.cancelled():
-            with suppress(OrderMonitorError, ReopenRefusedError, NotWrittenError):
+            with suppress(OrderMonitorError, ReopenRefusedError):
                 process.task.result()
         self._world.gather(process)
         return process

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from order_monitor.commands.resolve import Decision, NotWrittenError, result_of, write_decision
+from order_monitor.commands.exits import NotDoneError
+from order_monitor.commands.resolve import Decision, result_of, write_decision
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Refused, Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
@@ -469,7 +470,7 @@ async def resolve(hand: Hand, chance: random.Random, order_id: str) -> list[Any]
     assert finding is not None
     try:
         return told([await write_decision(hand.database, hand.orders, finding, decision)])
-    except NotWrittenError as error:
+    except NotDoneError as error:
         return [str(error)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from order_monitor.tell.screen import Screen, styled
-from order_monitor.tell.streams import Outlet, outlet, say, settle
+from order_monitor.tell.streams import Outlet, outlet, say, settle, show
 from tests.commands.test_cli import GOOD
 from tests.commands.test_process import settings
 from tests.shops import Shop
@@ -130,7 +130,7 @@ def caught(monkeypatch: pytest.MonkeyPatch) -> tuple[io.BytesIO, io.BytesIO]:
 
 def test_one_line_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = caught(monkeypatch)
-    say("a\nb", "c\td", to_stdout=True)
+    show("a\nb", "c\td")
     say("e\x1b")
     assert streams[0].getvalue() == b"a\\nb\nc\\td\n"
     assert streams[1].getvalue() == b"e\\u001b\n"
@@ -167,8 +167,8 @@ def test_what_was_lost_is_remembered_and_nothing_fails(monkeypatch: pytest.Monke
     os.close(reading)
     with open(writing, "w", encoding="utf-8") as broken:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdout", Outlet(broken))
-        say("a", to_stdout=True)
-        say("b", to_stdout=True)
+        show("a")
+        show("b")
         screen = Screen()
         assert screen.is_lost
         screen.print("c")

@@ -52,6 +52,10 @@ class OrderHistory:
     held: HeldOrder | None = None
     cancelled_at: float | None = None
 
+    def last_event(self, to_status: str) -> dict[str, Any] | None:
+        """Return the newest event that gave the order this status; None if there is none."""
+        return next((e for e in reversed(self.events) if e["to_status"] == to_status), None)
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOrder:

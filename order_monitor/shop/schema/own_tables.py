@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from order_monitor.core.errors import RightsError, TableError
-from order_monitor.shop.database import Connection, Database
+from order_monitor.shop.database import Connection
 from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import (
     DELIVERIES,
@@ -141,14 +141,3 @@ async def need_tables(connection: Connection, schema: str, *names: str) -> None:
         )
     if grants := _grants(schema, rows):
         raise RightsError(as_script(grants))
-
-
-async def people_tables(database: Database, schema: str) -> None:
-    """Check that the tables for people's commands exist.
-
-    Raises:
-        TableError: one does not exist; the text says what to run.
-        RightsError: a right is missing; the text says what to run.
-    """
-    async with database.transaction() as connection:
-        await need_tables(connection, schema, EVENTS, PAUSES, REVIEW)
