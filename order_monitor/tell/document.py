@@ -178,29 +178,25 @@ def _problem(problem: Problem, name_of: Callable[[str], str]) -> dict[str, Any]:
 
 def _review(review: Review, name_of: Callable[[str], str]) -> dict[str, Any]:
     account = name_of(review.account) if review.account else None
-    return {
-        "order_id": review.order_id,
-        "kind": review.kind,
-        "account": account,
-        "since": iso(review.since),
-    }
+    found = {"order_id": review.order_id, "kind": review.kind, "account": account}
+    return {**found, "since": iso(review.since)}
 
 
 def _coming(entry: TrackedOrder, name_of: Callable[[str], str]) -> dict[str, Any]:
-    told = {"order_id": entry.id, "account": name_of(entry.account), "at": iso(entry.due)}
-    return {**told, "referans": entry.reference}
+    due = {"order_id": entry.id, "account": name_of(entry.account), "at": iso(entry.due)}
+    return {**due, "referans": entry.reference}
 
 
 def _picture(one: Picture, name_of: Callable[[str], str]) -> dict[str, Any]:
     account, package = one.key
-    curve = [{"age": age, "share": share} for age, share in one.curve]
-    told = {
+    return {
+        "account": name_of(account),
+        "package": package,
         "orders": round(one.orders),
         "half_seconds": one.half,
-        "curve": curve,
+        "curve": [{"age": age, "share": share} for age, share in one.curve],
         "checks": one.checks,
     }
-    return {"account": name_of(account), "package": package, **told}
 
 
 def _webhook(sender: Sender | None) -> dict[str, Any] | None:
@@ -212,12 +208,8 @@ def _webhook(sender: Sender | None) -> dict[str, Any] | None:
 def _pause(pause: Pause | None) -> dict[str, Any] | None:
     if pause is None:
         return None
-    return {
-        "reason": pause.reason,
-        "by": pause.by,
-        "since": iso(pause.since),
-        "until": iso(pause.until),
-    }
+    times = {"since": iso(pause.since), "until": iso(pause.until)}
+    return {"reason": pause.reason, "by": pause.by, **times}
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

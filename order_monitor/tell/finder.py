@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from order_monitor.core.errors import SettingsError, ShopError
-from order_monitor.core.order import SkipReason
 from order_monitor.shop.database import Database
 from order_monitor.shop.quick_search import quick_search
 from order_monitor.shop.reading.search import Hit
@@ -72,21 +71,21 @@ class Finder:
         """Combine the row with what this process knows of the order."""
         engine = self._view.engine
         entry, skip = engine.queue.get(hit.order_id), engine.skips.get(hit.order_id)
-        told = {
+        account = next_at = None
+        if entry is not None:
+            why = entry.rare.stuck or ""
+            account, next_at = engine.name_of(entry.account), iso(entry.due)
+        else:
+            is_open = hit.status in self._orders.row_writer.statements.open_statuses
+            is_elsewhere = is_open and skip is None and bool(engine.context.elsewhere.accounts)
+            why = ELSEWHERE if is_elsewhere else str(skip or "")
+        return {
             "order_id": hit.order_id,
             "status": hit.status,
             "sent_at": iso(hit.sent_at),
             "referans": hit.reference,
+            "by": hit.by,
+            "account": account,
+            "next_at": next_at,
+            "why": why,
         }
-        if entry is None:
-            is_open = hit.status in self._orders.row_writer.statements.open_statuses
-            is_elsewhere = is_open and skip is None and bool(engine.context.elsewhere.accounts)
-            why = ELSEWHERE if is_elsewhere else _of(skip)
-            return {**told, "by": hit.by, "account": None, "next_at": None, "why": why}
-        why = entry.rare.stuck or ""
-        account = engine.name_of(entry.account)
-        return {**told, "by": hit.by, "account": account, "next_at": iso(entry.due), "why": why}
-
-
-def _of(skip: SkipReason | None) -> str:
-    return "" if skip is None else str(skip)

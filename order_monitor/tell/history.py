@@ -86,15 +86,8 @@ class History(Observer):
         if isinstance(answer, (Blocked, Busy, Unreachable, Refused, Garbled)):
             why = f"refused_{answer.code}" if isinstance(answer, Refused) else answer.why
             said = "" if isinstance(answer, Unreachable) else answer.message
-            at = iso(self._clock.time())
-            told = {
-                "at": at,
-                "account": account,
-                "outcome": answer.outcome,
-                "why": why,
-                "said": said,
-            }
-            self.rings.failures.appendleft(told)
+            failure = {"account": account, "outcome": answer.outcome, "why": why, "said": said}
+            self.rings.failures.appendleft({"at": iso(self._clock.time()), **failure})
 
     def settled(self, account: str, result: WriteResult, delay: float) -> None:
         """Keep a change of status."""
@@ -140,10 +133,7 @@ def iso(seconds: float | None, timespec: str = "milliseconds") -> str | None:
     date.
     """
     try:
-        return (
-            None
-            if seconds is None
-            else datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
-        )
+        at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+        return None if at is None else at.isoformat(timespec=timespec)
     except (ValueError, OverflowError, OSError):
         return None

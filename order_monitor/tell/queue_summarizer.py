@@ -69,23 +69,19 @@ class QueueSummarizer:
 
     def _counting(self) -> Counting:
         engine, now = self._engine(), self._clock.monotonic()
-        not_asked = {key for key, account in engine.accounts.items() if not account.is_held(now)}
-        shown, skipped = engine.discovery.shown, engine.state.skipped
         return Counting(
             engine.queue,
             engine.skips,
             engine.now(),
             self.give_up_after,
-            engine.context.elsewhere,
-            not_asked,
-            shown,
-            skipped,
+            elsewhere=engine.context.elsewhere,
+            asked_elsewhere={k for k, one in engine.accounts.items() if not one.is_held(now)},
+            shown=engine.discovery.shown,
+            skipped=engine.state.skipped,
         )
 
     def _counted(self, found: QueueSummary, began: float) -> None:
         now = self._clock.monotonic()
         self.counted_at = began
-        self._queue_summary, self._counted_until = (
-            found,
-            began + max(_FRESH, (now - began) * _CENSUS_SHARE),
-        )
+        self._queue_summary = found
+        self._counted_until = began + max(_FRESH, (now - began) * _CENSUS_SHARE)

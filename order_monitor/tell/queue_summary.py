@@ -25,6 +25,7 @@ AGES: Final = (300.0, 3600.0, 21_600.0, 86_400.0)
 """Upper limits of the age groups; the last group has none."""
 
 PROBLEMS: Final = 100
+_LATE: Final = "past_give_up_after"
 NEXT: Final = 20
 
 
@@ -153,9 +154,8 @@ class Counting:
         is_due = entry.is_waiting and entry.due <= now
         if is_due and entry.account not in self._asked_elsewhere:
             share.due += 1
-            share.oldest_due = (
-                entry.due if share.oldest_due is None else min(share.oldest_due, entry.due)
-            )
+            oldest = share.oldest_due
+            share.oldest_due = entry.due if oldest is None else min(oldest, entry.due)
         stuck, reference = entry.rare.stuck, entry.reference
         is_overdue = age >= self._give_up_after and not entry.awaits_pin
         queue_summary.overdue += is_overdue
@@ -163,8 +163,8 @@ class Counting:
         if stuck:
             _keep(self._stuck, Problem(entry.id, "stuck", stuck, entry.account, sent, reference))
         elif is_overdue:
-            why = "past_give_up_after"
-            _keep(self._overdue, Problem(entry.id, "overdue", why, entry.account, sent, reference))
+            late = Problem(entry.id, "overdue", _LATE, entry.account, sent, reference)
+            _keep(self._overdue, late)
 
     def _add_counted(self, account: str, sent: float, count: int) -> None:
         """Add open orders that another process keeps: their ages are known to the minute."""
@@ -184,17 +184,8 @@ class Counting:
             queue_summary.shares.setdefault(account, Share()).awaiting_pin += count
         for one in self._elsewhere.oldest():
             if now - one.sent_at >= self._give_up_after:
-                _keep(
-                    self._overdue,
-                    Problem(
-                        one.order_id,
-                        "overdue",
-                        "past_give_up_after",
-                        one.account,
-                        one.sent_at,
-                        one.reference,
-                    ),
-                )
+                sent = (one.account, one.sent_at, one.reference)
+                _keep(self._overdue, Problem(one.order_id, "overdue", _LATE, *sent))
 
     def _done(self) -> QueueSummary:
         """Add what other processes keep, what is skipped, and what comes next."""
@@ -208,13 +199,13 @@ class Counting:
         queue_summary.all_problems = self._problems + sum(
             n for why, n in skipped.items() if why.is_mendable
         )
-        mendable = islice(
-            (order_id for order_id, why in skips.items() if why.is_mendable), PROBLEMS
-        )
-        named = (
-            order_id for order_id in dict.fromkeys((*self._shown, *mendable)) if order_id in skips
-        )
-        found = [*self._stuck, *self._overdue, *(self._skipped(i, skips[i]) for i in named)]
+        mendable = (order_id for order_id, why in skips.items() if why.is_mendable)
+        named = dict.fromkeys((*self._shown, *islice(mendable, PROBLEMS)))
+        found = [
+            *self._stuck,
+            *self._overdue,
+            *(self._skipped(i, skips[i]) for i in named if i in skips),
+        ]
         queue_summary.problems = found[:PROBLEMS]
         queue_summary.next = self._queue.coming(
             NEXT, lambda entry: entry.account not in self._asked_elsewhere

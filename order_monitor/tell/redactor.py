@@ -31,21 +31,11 @@ _ESCAPED: Final = frozenset("\\\"'")
 _Key = TypeVar("_Key")
 
 OURS: Final = frozenset(
-    {
+    (
         *("event", "level", "timestamp", "version", "exc_info", "library", "signal", "task"),
-        *(
-            "order_id",
-            "orders",
-            "tenant_id",
-            "status",
-            "outcome",
-            "kind",
-            "code",
-            "fault",
-            "verdict",
-            "event_id",
-        ),
-    }
+        *("order_id", "orders", "tenant_id", "status", "outcome", "kind", "code", "fault"),
+        *("verdict", "event_id"),
+    )
 )
 """The fields of a log line that hold our own words and an order's identifiers.
 

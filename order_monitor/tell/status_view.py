@@ -26,13 +26,15 @@ from order_monitor.watch.held import BY_PERSON
 class StatusView:
     """Shows the state of an engine; its ``history`` observes the engine."""
 
+    engine: Engine
+    """The watched engine, and its readiness, from `watch` on."""
+    probe: Readiness
+
     def __init__(self, clock: Clock) -> None:
         """Start with an empty history."""
         self.clock = clock
         self.history = History(clock, lambda: self.engine.state.open)
         self.started = clock.time()
-        self._engine: Engine | None = None
-        self._probe: Readiness | None = None
         self.queue_summary = QueueSummarizer(lambda: self.engine, clock)
         self.sender: Sender | None = None
         self.cluster: Cluster | None = None
@@ -46,20 +48,8 @@ class StatusView:
 
         Orders count as overdue after ``give_up_after`` seconds.
         """
-        self._engine, self._probe, self.sender = engine, probe, sender
+        self.engine, self.probe, self.sender = engine, probe, sender
         self.queue_summary.give_up_after = give_up_after
-
-    @property
-    def engine(self) -> Engine:
-        """The watched engine."""
-        assert self._engine is not None, "watch() comes first"
-        return self._engine
-
-    @property
-    def probe(self) -> Readiness:
-        """The readiness of that engine."""
-        assert self._probe is not None, "watch() comes first"
-        return self._probe
 
     def count(self) -> QueueSummary:
         """Return the summary of orders, which may be slightly old."""
@@ -109,9 +99,9 @@ class StatusView:
 
     def events(self) -> dict[str, Any] | None:
         """Return what the shop has not consumed yet; None if unknown."""
-        told = self.engine.state.events_waiting
-        if told is None:
+        known = self.engine.state.events_waiting
+        if known is None:
             return None
-        waiting, since = told
+        waiting, since = known
         age = max(0.0, self.engine.now() - since) if since is not None else 0.0
         return {"waiting": waiting, "oldest_waiting_seconds": round(age, 1)}

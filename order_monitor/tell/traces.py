@@ -15,7 +15,6 @@ import structlog
 
 from order_monitor import __version__
 from order_monitor.core.answer import AccountFailure, Answer
-from order_monitor.core.check_result import WriteResult
 from order_monitor.core.clock import Clock
 from order_monitor.core.order import Order
 from order_monitor.watch.observer import Observer
@@ -56,9 +55,6 @@ class Traces(Observer):
     def wrote(self, count: int, seconds: float) -> None:
         """Create the span of a batch."""
         self._span("orders.write", {"count": count}, seconds)
-
-    def settled(self, account: str, result: WriteResult, delay: float) -> None:
-        """Do nothing: the batch already has a span."""
 
     def scanned(self, seconds: float) -> None:
         """Create the span of a scan."""
