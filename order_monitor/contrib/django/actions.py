@@ -70,25 +70,6 @@ class AccountForm(ReasonForm):
     account = forms.CharField(max_length=255, help_text="Its name, or its id.")
 
 
-class PauseForm(ReasonForm):
-    """Pause an account, or its ends."""
-
-    account = forms.CharField(
-        required=False, max_length=255, help_text="Its name or id; empty, with ends, for all."
-    )
-    ends = forms.BooleanField(required=False, help_text="Go on asking, and hold the ends.")
-    seconds = forms.IntegerField(
-        required=False, min_value=1, help_text="How long; empty: until it is resumed."
-    )
-
-    def clean(self) -> Fields:
-        """Only ends can be held for all accounts together."""
-        given: Fields = super().clean() or {}
-        if not given.get("account") and not given.get("ends"):
-            self.add_error("account", "Name an account, or hold the ends of all.")
-        return given
-
-
 class ResumeForm(ReasonForm):
     """Lift a pause."""
 
@@ -96,13 +77,24 @@ class ResumeForm(ReasonForm):
         required=False, max_length=255, help_text="Its name or id; empty, with ends, for all."
     )
     ends = forms.BooleanField(required=False, help_text="What holds the ends.")
+    without_name = "Name an account, or let go the ends of all."
 
     def clean(self) -> Fields:
-        """Only ends can be released for all accounts together."""
+        """Only ends can be held, and let go, for all accounts together."""
         given: Fields = super().clean() or {}
         if not given.get("account") and not given.get("ends"):
-            self.add_error("account", "Name an account, or let go the ends of all.")
+            self.add_error("account", self.without_name)
         return given
+
+
+class PauseForm(ResumeForm):
+    """Pause an account, or its ends."""
+
+    ends = forms.BooleanField(required=False, help_text="Go on asking, and hold the ends.")
+    seconds = forms.IntegerField(
+        required=False, min_value=1, help_text="How long; empty: until it is resumed."
+    )
+    without_name = "Name an account, or hold the ends of all."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +129,17 @@ def _close(given: Fields, who: str) -> list[str]:
 
 
 def _pause(given: Fields, who: str) -> list[str]:
-    options = ["--ends"] * bool(given["ends"]) + (
-        [f"--for={given['seconds']}s"] if given["seconds"] else []
-    )
-    return [
-        "pause",
-        *options,
-        *_by(given, who),
-        *(["--", given["account"]] if given["account"] else []),
-    ]
+    seconds = [f"--for={given['seconds']}s"] if given["seconds"] else []
+    return ["pause", *seconds, *_by(given, who), *_whose(given)]
 
 
 def _resume(given: Fields, _: str) -> list[str]:
-    return [
-        "resume",
-        *(["--ends"] * bool(given["ends"])),
-        *(["--", given["account"]] if given["account"] else []),
-    ]
+    return ["resume", *_whose(given)]
+
+
+def _whose(given: Fields) -> list[str]:
+    account = ["--", given["account"]] if given["account"] else []
+    return ["--ends"] * bool(given["ends"]) + account
 
 
 ACTIONS: Final[dict[str, Action]] = {

@@ -8,6 +8,7 @@ outcome.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from django.contrib import admin, messages
@@ -51,17 +52,11 @@ class ReadOnly(admin.ModelAdmin):
             one.callback = non_atomic(one.callback)
         return list(found)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Always false."""
-        return False
-
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Always false."""
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Always false."""
-        return False
+    has_add_permission = has_delete_permission = has_change_permission
 
     @admin.display(description="order")
     def order(self, obj: Any) -> str:
@@ -229,11 +224,8 @@ class AttemptAdmin(ReadOnly):
         ids = [one.event_id for one in queryset]
         for one in queryset:
             _noted(request, Attempt, one.event_id, "tried again")
-        side = Side(load().alias)
-        try:
+        with closing(Side(load().alias)) as side:
             self.message_user(request, f"{try_again(side, ids)} to be tried again")
-        finally:
-            side.close()
 
     @admin.action(description="It is done: mark as consumed", permissions=["retry"])
     def say_done(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
@@ -246,16 +238,13 @@ class AttemptAdmin(ReadOnly):
                 "events": list(queryset),
             }
             return render(request, "order_monitor/done.html", context)
-        side = Side(load().alias)
-        try:
+        with closing(Side(load().alias)) as side:
             for event_id in [one.event_id for one in queryset]:
                 _noted(request, Attempt, event_id, f"done: {reason}")
                 if say_done(side, event_id, reason, request.user.get_username()):
                     self.message_user(request, f"event {event_id} is done")
                 else:
                     self.message_user(request, f"event {event_id} is not set aside", messages.ERROR)
-        finally:
-            side.close()
         return None
 
 

@@ -31,27 +31,30 @@ SELECT c.relname::text, (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_at
 """
 
 
+def _error(number: int, text: str, hint: str | None = None) -> CheckMessage:
+    return Error(text, hint=hint, id=f"order_monitor.E{number:03}")
+
+
+def _warning(number: int, text: str, hint: str | None = None) -> CheckMessage:
+    return Warning(text, hint=hint, id=f"order_monitor.W{number:03}")
+
+
 def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[CheckMessage]:
     """Check everything that needs no database."""
     try:
         config = load()
         config.model  # noqa: B018 - raises
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="order_monitor.E001")]
+        return [_error(1, str(error))]
     found: list[CheckMessage] = []
     try:
         handler_of(config)
     except ImproperlyConfigured as error:
-        found.append(Error(str(error), id="order_monitor.E002"))
+        found.append(_error(2, str(error)))
     if all(field.column != COLUMN for field in config.model._meta.concrete_fields):
+        text = f"{config.order_model} has no field for the column {COLUMN}."
         hint = f"Add {COLUMN} = models.CharField(max_length=255, null=True) to it."
-        found.append(
-            Error(
-                f"{config.order_model} has no field for the column {COLUMN}.",
-                hint=hint,
-                id="order_monitor.E003",
-            )
-        )
+        found.append(_error(3, text, hint))
     return [*found, *_aliases(config)]
 
 
@@ -67,15 +70,15 @@ def _aliases(config: Config) -> list[CheckMessage]:
     try:
         models += [(name, model_of("MONEY_MODELS", name)) for name in config.money_models]
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="order_monitor.E001")]
+        return [_error(1, str(error))]
     for name, model in models:
         if (other := router.db_for_write(model)) != alias:
             text = (
                 f"{name}: written in the database {other!r}, and {config.order_model} in {alias!r}."
             )
-            found.append(Error(text, hint=hint, id="order_monitor.E004"))
+            found.append(_error(4, text, hint))
     if connections[alias].vendor != "postgresql":
-        found.append(Error(f"The database {alias!r} is not PostgreSQL.", id="order_monitor.E005"))
+        found.append(_error(5, f"The database {alias!r} is not PostgreSQL."))
     return found
 
 
@@ -85,32 +88,20 @@ def check_database(
     """Check the tables, during ``manage.py migrate`` and ``manage.py check --database default``."""
     try:
         config = load()
-        if (
-            config.alias not in (databases or ())
-            or connections[config.alias].vendor != "postgresql"
-        ):
-            return []
         connection = connections[config.alias]
-        if (
-            MigrationLoader(connection).graph.leaf_nodes(LABEL)[0]
-            not in MigrationLoader(connection).applied_migrations
-        ):
+        if config.alias not in (databases or ()) or connection.vendor != "postgresql":
+            return []
+        migrations = MigrationLoader(connection)
+        if migrations.graph.leaf_nodes(LABEL)[0] not in migrations.applied_migrations:
             # An error would stop ``migrate`` from creating what is missing.
-            return [
-                Warning(
-                    "The tables of order_monitor are not up to date.",
-                    hint="Run manage.py migrate.",
-                    id="order_monitor.W001",
-                )
-            ]
+            text = "The tables of order_monitor are not up to date."
+            return [_warning(1, text, "Run manage.py migrate.")]
         found = _tables(config)
         return found if any(one.is_serious() for one in found) else [*found, *_born(config)]
     except ImproperlyConfigured:
         return []  # the other check reports it
     except DatabaseError as error:
-        return [
-            Warning(f"The tables could not be looked at: {error}".strip(), id="order_monitor.W002")
-        ]
+        return [_warning(2, f"The tables could not be looked at: {error}".strip())]
 
 
 def _born(config: Config) -> list[CheckMessage]:
@@ -122,7 +113,7 @@ def _born(config: Config) -> list[CheckMessage]:
     with connections[config.alias].cursor() as cursor:
         cursor.execute(f"{born_sql(config)} LIMIT 1")
         return [
-            Warning(born_words(event_id, decided_by), hint=BORN_HINT, id="order_monitor.W004")
+            _warning(4, born_words(event_id, decided_by), BORN_HINT)
             for event_id, _, decided_by in cursor.fetchall()
         ]
 
@@ -135,12 +126,7 @@ def problems(config: Config) -> list[CheckMessage]:
     try:
         return _tables(config)
     except DatabaseError as error:
-        return [
-            Error(
-                f"The database {config.alias!r} cannot be asked: {error}".strip(),
-                id="order_monitor.E006",
-            )
-        ]
+        return [_error(6, f"The database {config.alias!r} cannot be asked: {error}".strip())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,23 +156,22 @@ def _tables(config: Config) -> list[CheckMessage]:
     for name in names:
         if name not in there:
             hint = hints.get(name, "Run manage.py migrate order_monitor.")
-            found.append(Error(f"There is no table {name}.", hint=hint, id="order_monitor.E007"))
+            found.append(_error(7, f"There is no table {name}.", hint))
     if EVENTS in there:
         found += _columns(there[EVENTS].columns)
     for name, model in zip(_OWN, _MODELS, strict=True):
         fields = [field.column for field in apps.get_model(LABEL, model)._meta.concrete_fields]
         if name in there and (missing := [f for f in fields if f not in there[name].columns]):
             text = f"{name} has no column {', '.join(missing)}."
-            hint = "Run manage.py migrate order_monitor."
-            found.append(Error(text, hint=hint, id="order_monitor.E008"))
+            found.append(_error(8, text, "Run manage.py migrate order_monitor."))
     if table in there:
         fields = [field.column for field in config.model._meta.concrete_fields]
         if missing := [name for name in fields if name not in there[table].columns]:
             text = f"{table} has no column {', '.join(missing)}, which {config.order_model} names."
-            found.append(Error(text, id="order_monitor.E008"))
+            found.append(_error(8, text))
     if grants := _grants(there, table):
         hint = " ".join(f"GRANT {grant} TO {role};" for grant in grants)
-        found.append(Error(f"The role {role} lacks rights.", hint=hint, id="order_monitor.E009"))
+        found.append(_error(9, f"The role {role} lacks rights.", hint))
     return found
 
 
@@ -195,11 +180,11 @@ def _columns(there: list[str]) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if missing := [name for name in sorted(KNOWN) if name not in there]:
         text = f"{EVENTS} has no column {', '.join(missing)}: it is of an older version."
-        found.append(Error(text, hint="Run order-monitor migrate.", id="order_monitor.E008"))
+        found.append(_error(8, text, "Run order-monitor migrate."))
     if new := [name for name in there if name not in KNOWN]:
         text = f"{EVENTS} has columns that this version does not know: {', '.join(new)}."
         hint = "It goes on without them; install the daemon's version of order-monitor here too."
-        found.append(Warning(text, hint=hint, id="order_monitor.W003"))
+        found.append(_warning(3, text, hint))
     return found
 
 

@@ -51,6 +51,7 @@ _COMMITTED: Final = (
     "the handler ended the transaction by itself and then failed: what it did until then is committed, and the event counts as "
     "consumed; see whether all of it was done"
 )
+_IS_ASIDE: Final = "is set aside after %s attempts: %s. Its order's later events wait; manage.py order_events_in_trouble shows it."
 _ENDS_TRANSACTION: Final = re.compile(
     r"\s*(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:\w+\s+)?TO\b))\b", re.IGNORECASE
 )
@@ -134,7 +135,7 @@ _IS_UNDER_WAY: Final = (
     "free AS (SELECT e.id FROM order_monitor_events e JOIN begun b ON b.id = e.id FOR SHARE OF e SKIP LOCKED) "
     "SELECT EXISTS (SELECT FROM begun WHERE is_new OR id NOT IN (SELECT id FROM free))"
 )
-"""Whether one of the events up to ``newest`` waits that nobody has tried yet, or that another
+"""Whether one of the events up to ``newest`` waits that was not tried yet, or that another
 consumer is working on.
 """
 
@@ -426,11 +427,11 @@ class Consumer:
         self._ahead: deque[int] = deque()
         self._born_at = -_BORN_LOOK
         self._born = 0
-        """The newest event that was written as consumed, and told."""
+        """The newest event that was written as consumed, and was logged."""
 
     @property
     def is_broken(self) -> bool:
-        """Whether the handler fails on one order after the other, in whichever process."""
+        """Whether the handler fails on one order after the other, in any process."""
         return self._failing >= BROKEN_AFTER
 
     # --- from where
@@ -480,17 +481,17 @@ class Consumer:
 
     def left_alone(self, start: Start) -> int:
         """Return how many earlier events are not consumed."""
-        rows = self.side.run(
+        ((count,),) = self.side.run(
             "SELECT count(*) FROM order_monitor_events e WHERE e.consumed_at IS NULL AND e.id < %(since)s "
             "AND e.id <> ALL(%(late)s::bigint[])",
             start.values,
         )
-        return int(rows[0][0])
+        return int(count)
 
     def newest(self) -> int:
         """Return the number of the newest event, 0 if there is none."""
-        rows = self.side.run("SELECT COALESCE(max(id), 0) FROM order_monitor_events")
-        return int(rows[0][0])
+        ((newest,),) = self.side.run("SELECT COALESCE(max(id), 0) FROM order_monitor_events")
+        return int(newest)
 
     def count_waiting(self, newest: int) -> tuple[int, int]:
         """Return how many events up to ``newest`` are not consumed, and how many of those are set
@@ -609,17 +610,13 @@ class Consumer:
 
     def take(self) -> Taken:
         """Act on the oldest due event that no other consumer holds; as ``take_one``."""
-        is_fresh = False
-        while True:
-            if not self._ahead:
-                if is_fresh:
-                    return Taken.NOTHING
+        for is_fresh in (False, True):
+            if is_fresh:
                 self._ahead.extend(row[0] for row in self.side.run(_DUE))
-                is_fresh = True
-                if not self._ahead:
-                    return Taken.NOTHING
-            if (taken := self.take_one(self._ahead.popleft())) is not Taken.NOTHING:
-                return taken
+            while self._ahead:
+                if (taken := self.take_one(self._ahead.popleft())) is not Taken.NOTHING:
+                    return taken
+        return Taken.NOTHING
 
     def take_one(self, event_id: int, *, is_posted: bool = False) -> Taken:
         """Act on an event and mark it as consumed, both or neither.
@@ -859,25 +856,9 @@ class Consumer:
         if not is_aside:
             self._in_a_row.add(event.order_id)
         trace = "" if is_aside else _trace(error, order)
-        if aside:
-            log.error(
-                "Event %s of order %s is set aside after %s attempts: %s. Its order's later events wait; "
-                "manage.py order_events_in_trouble shows it.\n%s",
-                event.id,
-                event.order_id,
-                attempts,
-                text,
-                trace,
-            )
-        else:
-            log.error(
-                "Event %s of order %s failed (attempt %s): %s\n%s",
-                event.id,
-                event.order_id,
-                attempts,
-                text,
-                trace,
-            )
+        what = _IS_ASIDE if aside else "failed (attempt %s): %s"
+        values = (event.id, event.order_id, attempts, text, trace)
+        log.error(f"Event %s of order %s {what}\n%s", *values)  # noqa: G004 - two texts of our own
         if self.is_broken and before < BROKEN_AFTER:
             log.error(
                 "The handler fails for one order after the other: nothing is set aside until it works again."
@@ -973,11 +954,8 @@ def _leave(seconds: float) -> None:
 
 
 def _told(error: BaseException, order: Any) -> str:
-    name = (
-        ""
-        if isinstance(error, (_SetAsideError, _HandlerError, HandlerTimeoutError))
-        else f"{type(error).__name__}: "
-    )
+    is_ours = isinstance(error, (_SetAsideError, _HandlerError, HandlerTimeoutError))
+    name = "" if is_ours else f"{type(error).__name__}: "
     return _blotted(f"{name}{error}".strip(), order).replace("\x00", "")
 
 

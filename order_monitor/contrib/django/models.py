@@ -48,8 +48,6 @@ class OrderEvent(models.Model):
     uid = models.UUIDField(null=True)
 
     class Meta:
-        """A table that this app does not create."""
-
         managed = False
         db_table = "order_monitor_events"
         ordering = ("-id",)
@@ -84,8 +82,6 @@ class Review(models.Model):
     resolution = models.TextField(null=True)
 
     class Meta:
-        """A table that this app does not create."""
-
         managed = False
         db_table = "order_monitor_review"
         ordering = ("-id",)
@@ -106,8 +102,6 @@ class Pause(models.Model):
     until = models.DateTimeField(null=True)
 
     class Meta:
-        """A table that this app does not create."""
-
         managed = False
         db_table = "order_monitor_pauses"
         ordering = ("account",)
@@ -137,8 +131,6 @@ class Attempt(models.Model):
     )
 
     class Meta:
-        """A table of this app, unknown to order-monitor itself."""
-
         db_table = "order_monitor_attempts"
         ordering = ("event_id",)
         verbose_name = "event in trouble"
@@ -162,8 +154,6 @@ class Start(models.Model):
     set_at = models.DateTimeField()
 
     class Meta:
-        """A table of this app."""
-
         db_table = "order_monitor_consumer"
 
     def __str__(self) -> str:

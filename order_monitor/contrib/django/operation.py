@@ -18,7 +18,16 @@ _BAD_SETTINGS = 2
 _OF_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
-class MigrateOrderMonitor(Operation):
+class _Kept(Operation):
+    """Takes nothing away when it is undone."""
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+    ) -> None:
+        """Keep everything."""
+
+
+class MigrateOrderMonitor(_Kept):
     """Adds what order-monitor needs while the shop runs: the same command, with Django's own login.
 
     Reversing it removes nothing: the events record what happened to money. Without an orders table,
@@ -54,17 +63,12 @@ class MigrateOrderMonitor(Operation):
                 f"order-monitor migrate ended with {said.code}:\n{said.text}"
             )
 
-    def database_backwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
-    ) -> None:
-        """Keep everything."""
-
     def describe(self) -> str:
         """The description in ``migrate --plan``."""
         return "order-monitor migrate"
 
 
-class CreateKept(CreateModel):
+class CreateKept(_Kept, CreateModel):
     """Creates a table, unless an earlier time has left it; undoing it leaves the table.
 
     Its rows say which events have been acted on: without them, money could move twice or not at all.
@@ -78,13 +82,8 @@ class CreateKept(CreateModel):
         if schema_editor.collect_sql or table not in _tables(schema_editor):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
 
-    def database_backwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
-    ) -> None:
-        """Keep everything."""
 
-
-class AddKept(AddField):
+class AddKept(_Kept, AddField):
     """Adds a column, unless an earlier time has left it; undoing it leaves the column."""
 
     def database_forwards(
@@ -95,11 +94,6 @@ class AddKept(AddField):
         column = meta.get_field(self.name).column
         if schema_editor.collect_sql or column not in _columns(schema_editor, meta.db_table):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
-
-    def database_backwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
-    ) -> None:
-        """Keep everything."""
 
 
 def _tables(schema_editor: Any) -> list[str]:

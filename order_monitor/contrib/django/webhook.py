@@ -7,6 +7,7 @@ mistake, money still moves once.
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 
 from django.core.exceptions import ImproperlyConfigured
@@ -39,8 +40,8 @@ def receive(request: HttpRequest) -> HttpResponse:
     """Act on a posted event, unless it is already consumed.
 
     200: it is consumed. 401: it is not signed by the daemon. 404: there is no such event in this
-    database. 500: the handler failed; or the event was written as consumed, so that nobody has
-    acted on it, as the body says. 503: not now, because another consumer holds it, an earlier
+    database. 500: the handler failed; or the event was written as consumed, so that it was not
+    acted on, as the body says. 503: not now, because another consumer holds it, an earlier
     posted event of its order waits, or it pauses after a failure. The daemon posts the event again
     after any status but 200.
 
@@ -60,12 +61,11 @@ def receive(request: HttpRequest) -> HttpResponse:
     except (WebhookVerificationError, ValueError, KeyError, TypeError):
         return HttpResponse(status=401)
     consumer = Consumer(config, handler_of(config), has_alarm=False)
-    try:
-        return _act(consumer, event_id, uid)
-    except LostError:
-        return HttpResponse(status=503)
-    finally:
-        consumer.side.close()
+    with closing(consumer.side):
+        try:
+            return _act(consumer, event_id, uid)
+        except LostError:
+            return HttpResponse(status=503)
 
 
 def _act(consumer: Consumer, event_id: int, uid: str) -> HttpResponse:
