@@ -244,7 +244,7 @@ async def measure(url: str, dsn: str) -> None:
                 f"{name} to the connections used here": await bare(url, make) / base
                 for name, make in transports.items()
             },
-            "a healthy account beside nine that never answer, to the same alone": await healthy(
+            "a healthy account among nine that never answer, to the same alone": await healthy(
                 url, 9
             )
             / await healthy(url, 0),

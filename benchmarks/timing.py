@@ -655,7 +655,7 @@ def planning() -> None:
         start = time.process_time()
         table.refresh()
         costs.append(time.process_time() - start)
-    row("make a product's table anew", sorted(costs)[5] * 1e6)
+    row("rebuild a product's table", sorted(costs)[5] * 1e6)
 
 
 def heldout() -> None:

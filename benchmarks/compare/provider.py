@@ -176,7 +176,7 @@ class Provider:
         """Return when each order was ``asked`` about, and when its end was first ``told``."""
         return await self._do("report")
 
-    async def _do(self, what: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
+    async def _do(self, what: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": what, **more}).encode() + b"\n")
         await self._process.stdin.drain()

@@ -186,7 +186,7 @@ def _discovery_shares(results: Results) -> list[Compared]:
     return [
         Compared(
             row.contestant,
-            f"a look beside {row.rows:,} rows that ended ({row.way})",
+            f"a scan among {row.rows:,} rows that ended ({row.way})",
             ratio(row.median, ours[row.rows]),
         )
         for row in results.discovery
@@ -221,8 +221,8 @@ def _shop_shares(results: Results) -> list[Compared]:
     return [
         Compared(name, what, ratio(share[OURS], theirs))
         for what, share in (
-            ("the shop's own writes beside it", kept),
-            ("the shop's own writes beside it, the database on cores of its own", apart),
+            ("the shop's own writes meanwhile", kept),
+            ("the shop's own writes meanwhile, the database on cores of its own", apart),
             ("the shop's own writes on its tables", tables),
         )
         for name, theirs in share.items()

@@ -25,7 +25,7 @@ def markdown(results: Results, whole: Mapping[str, bool]) -> str:
     """Return the whole page; ``whole`` says which contestants do the whole job."""
     compared = shares(results, whole)
     parts = [
-        "# order-monitor beside other ways to do its job",
+        "# order-monitor compared with other ways to do its job",
         "Only ratios mean anything on another machine. `to ours`: the figure as a multiple of order-monitor's in the same run.",
         _worse(compared),
         _speed(results, whole),
@@ -142,7 +142,7 @@ def _delay(results: Results) -> str:
         )
     percentiles = [
         f"{what} p{part}"
-        for what in ("decided → written, s", "told → written, ms")
+        for what in ("decided → written, s", "reported → written, ms")
         for part in (50, 95, 99)
     ]
     head = [
@@ -195,7 +195,7 @@ def _shop(results: Results) -> str:
     ]  # fmt: skip
     note = (
         "The transactions a second of pgbench, four clients, an INSERT and an UPDATE each: as ratios, in turns. At most 100 checks "
-        "a second each write a PIN meanwhile. Where all share the machine's cores, whoever computes takes from the shop."
+        "a second each write a PIN meanwhile. Where all share the machine's cores, each computation takes from the shop."
     )
     return _part("What the shop's own writes keep", note, head, lines)
 
@@ -219,7 +219,7 @@ def _discovery(results: Results) -> str:
         "1,000 orders are open. What the plan's batch reads is measured on the shop's bare table, and on that with "
         "order-monitor's indexes."
     )
-    return _part("Finding open orders beside those that have ended", note, head, lines)
+    return _part("Finding open orders among those that have ended", note, head, lines)
 
 
 def _batches(results: Results) -> str:

@@ -147,13 +147,13 @@ class StandIn:
                 await asyncio.sleep(self._stall)
             if hiccup in ("busy", "cut"):
                 return _broken(hiccup, request)
-            # An order that it does not know, or does not want to tell of, is just not there.
+            # An order that it does not know, or does not report, is just not there.
             if script is not None and hiccup != "refuse":
                 entries.append(_entry(name, script.answer(), is_odd=hiccup == "garble"))
         return _json({"status": "OK", "data": entries})
 
     async def _first(self, request: web.Request, names: list[str]) -> web.StreamResponse | None:
-        """Count a call about these orders; return what is answered whoever asks, else None."""
+        """Count a call about these orders; return what is answered to anyone, else None."""
         self.requests += 1
         self.calls.update(names)
         if self.behave is not None and (response := await self.behave(request)) is not None:
@@ -196,7 +196,7 @@ def _entry(name: str, answer: AboutOrder, *, is_odd: bool) -> dict[str, Any]:
 
 
 def _broken(hiccup: str, request: web.Request) -> web.Response:
-    """Return an overloaded server's answer; with ``cut`` nobody receives it."""
+    """Return an overloaded server's answer; with ``cut`` it is not received."""
     if hiccup == "cut" and request.transport is not None:
         request.transport.close()
     return web.Response(status=503, text="")

@@ -173,8 +173,8 @@ def test_order_monitors_weak_sides_are_found_whichever_way_is_better() -> None:
     assert named["queue", "checks a second (200 ms latency, 100 in flight)"] == 2.0
     assert named["queue", "CPU a check, own (200 ms latency, 100 in flight)"] == 2.0
     assert named["queue", "delay from told to written, p50"] == pytest.approx(0.1)
-    assert named["queue", "the shop's own writes beside it"] == pytest.approx(1.125)
-    assert named["queue", "a look beside 50,000 rows that ended (its batch)"] == 1.0
+    assert named["queue", "the shop's own writes meanwhile"] == pytest.approx(1.125)
+    assert named["queue", "a scan among 50,000 rows that ended (its batch)"] == 1.0
     weak = worse(shares(found(), WHOLE))
     assert [one.share for one in weak] == sorted(one.share for one in weak)
     assert {one.what.split(",")[0] for one in weak} == {
