@@ -312,11 +312,9 @@ def _proxy_route(proxy: Proxy | None, resolve: Resolve, *, is_guarded: bool) -> 
     A proxy that resolves names itself could connect anywhere: with ``is_guarded`` it gets checked
     addresses instead.
     """
-    return (
-        ProxyRoute(proxy, resolve, takes_names=not is_guarded and proxy.scheme != "socks5")
-        if proxy
-        else None
-    )
+    if proxy is None:
+        return None
+    return ProxyRoute(proxy, resolve, takes_names=not is_guarded and proxy.scheme != "socks5")
 
 
 def directory_of(
@@ -331,11 +329,9 @@ def directory_of(
     With ``shared``, no account is held at first.
     """
     opener = opener_of(settings, clock, shared=shared)
-    return (
-        OneAccount(opener(None))
-        if settings.provider.source == "config"
-        else ShopAccounts(opener, on_secrets)
-    )
+    if settings.provider.source == "config":
+        return OneAccount(opener(None))
+    return ShopAccounts(opener, on_secrets)
 
 
 def terms_of(settings: Settings) -> Terms:
@@ -589,10 +585,10 @@ def late_orders_of(
     """Return what reports orders that are open for long, None if that is off or the shop is only
     observed.
     """
-    after = None if settings.observe else settings.schedule.late_after
-    return (
-        LateOrders(engine, LateTable(orders.schema_cache), clock, after, is_ours) if after else None
-    )
+    after = settings.schedule.late_after
+    if settings.observe or not after:
+        return None
+    return LateOrders(engine, LateTable(orders.schema_cache), clock, after, is_ours)
 
 
 def balances_of(settings: Settings, engine: Engine, clock: Clock) -> Balances | None:

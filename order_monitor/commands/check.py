@@ -158,10 +158,8 @@ def _doubtful(settings: Settings) -> list[CheckLine]:
     """Warn of settings without effect, and of open statuses that mean an ended order in most shops."""
     lines = []
     if settings.provider.chains == "monitor" and settings.provider.source != "database":
-        text, do = (
-            "no chain is followed: that takes the shop's own accounts",
-            'set provider.source = "database"',
-        )
+        text = "no chain is followed: that takes the shop's own accounts"
+        do = 'set provider.source = "database"'
         lines.append(CheckLine("warning", "provider.chains", text, do))
     text = "{}: in most shops this ends an order; here such orders are asked about, and may get another status and a PIN"
     do = "take it out of statuses.open, unless it is what the shop calls an order that the provider works on"

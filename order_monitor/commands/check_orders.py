@@ -69,9 +69,9 @@ async def check_orders(orders: Orders, directory: Directory) -> tuple[list[Check
 
 
 def _reasons(scan: Scan, directory: Directory) -> list[CheckLine]:
-    found: dict[SkipReason, list[Order]] = (
-        {SkipReason.UNKNOWN_STATUS: scan.unknown} if scan.unknown else {}
-    )
+    found: dict[SkipReason, list[Order]] = {}
+    if scan.unknown:
+        found[SkipReason.UNKNOWN_STATUS] = scan.unknown
     for order in scan.orders:
         reason = asked_of(directory, order, scan.now)
         if isinstance(reason, SkipReason):
@@ -81,11 +81,8 @@ def _reasons(scan: Scan, directory: Directory) -> list[CheckLine]:
     lines = [CheckLine("ok", _SUBJECT, text)]
     for reason, some in sorted(found.items()):
         if not reason.is_mendable:
-            lines.append(
-                CheckLine(
-                    "ok", _SUBJECT, f"{len(some)} not asked about ({reason}): {_MEANT[reason]}"
-                )
-            )
+            text = f"{len(some)} not asked about ({reason}): {_MEANT[reason]}"
+            lines.append(CheckLine("ok", _SUBJECT, text))
             continue
         text = f"{len(some)} order{'s' if len(some) > 1 else ''} cannot be asked about: {reason}"
         lines.append(CheckLine("warning", _SUBJECT, text, f"{REMEDIES[reason]}{_such_as(some)}"))
@@ -106,12 +103,10 @@ def _first_start(apart: Apart, before: float) -> list[CheckLine]:
     if apart.left_alone:
         when = datetime.fromtimestamp(before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         text = f"{apart.left_alone} left alone ({SkipReason.BEFORE_START}): sent before {when}"
-        lines.append(
-            CheckLine("ok", _SUBJECT, text, "set schedule.ignore_before, if some are to be watched")
-        )
+        do = "set schedule.ignore_before, if some are to be watched"
+        lines.append(CheckLine("ok", _SUBJECT, text, do))
     if apart.held:
         text = f"{apart.held} order{'s' if apart.held > 1 else ''} sent before the first start would fail by age"
-        lines.append(
-            CheckLine("warning", "first start", text, "order-monitor release --first-start")
-        )
+        do = "order-monitor release --first-start"
+        lines.append(CheckLine("warning", "first start", text, do))
     return lines

@@ -98,11 +98,8 @@ def report(error: OrderMonitorError) -> int:
             say(f"order-monitor: {error.note}")
         return ExitCode.NOT_DONE if is_table else ExitCode.BAD_SETTINGS
     if isinstance(error, ShopUnavailableError):
-        what = (
-            "there is no connection to the database"
-            if error.short_of
-            else "the database cannot be reached"
-        )
+        away = "the database cannot be reached"
+        what = "there is no connection to the database" if error.short_of else away
         say(f"order-monitor: {what}: {error}")
         return ExitCode.NO_DATABASE
     # A text to copy and paste keeps its line breaks.

@@ -36,6 +36,7 @@ from order_monitor.watch.routing import Directory, asked_of
 from order_monitor.watch.system_clock import SystemClock, boot_id
 
 _TIMES: Final = 5
+_ENDS: Final = "it ends if it is cancelled still"
 
 HELD_DO: Final = "its age ends it only after order-monitor release --first-start"
 
@@ -283,10 +284,9 @@ class _Story:
         """Explain that the provider does not know the order, the evidence, and what will happen to
         it.
         """
-        others = self.history.others_understood_at
-        evidence = (
-            f"; other orders of its account are, last {when(others)}" if others is not None else ""
-        )
+        evidence = ""
+        if (others := self.history.others_understood_at) is not None:
+            evidence = f"; other orders of its account are, last {when(others)}"
         schedule = self.settings.schedule
         ends = "is failed" if schedule.give_up_unknown else "is for a person"
         until = when(odd_at + schedule.give_up_after)
@@ -298,11 +298,7 @@ class _Story:
     def _held(self, held: HeldOrder, when: Callable[[float], str | None]) -> str:
         """Explain since when the brake holds its end, and what releases it."""
         name = shlex.quote(self.account.name) if self.account else "ACCOUNT"
-        needs = (
-            f"it still needs {'; '.join(held.lacks)}"
-            if held.lacks
-            else "it ends if it is cancelled still"
-        )
+        needs = f"it still needs {'; '.join(held.lacks)}" if held.lacks else _ENDS
         until = when(self._let_go_from(held))
         return (
             f"its end is held by the brake since {when(held.since)}, until {until} at least: more of its account were "

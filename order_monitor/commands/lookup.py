@@ -50,11 +50,9 @@ def name_of(given: str | None) -> str:
 
 def when(seconds: float | None) -> str:
     """Format epoch seconds for people, in UTC."""
-    return (
-        "-"
-        if seconds is None
-        else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    )
+    if seconds is None:
+        return "-"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S UTC}"
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -110,12 +108,9 @@ async def history_of(
             SEVERAL, f"{typed}: {SEVERAL}, which begin with it or have it:", *hits, *more
         )
     close = f"; near: {', '.join(found.near)}" if found.near else ""
-    is_short = len(typed.strip()) < SHORTEST_PREFIX
-    longer = (
-        f"; the beginning of an id must have {SHORTEST_PREFIX} characters at least"
-        if is_short
-        else ""
-    )
+    longer = ""
+    if len(typed.strip()) < SHORTEST_PREFIX:
+        longer = f"; the beginning of an id must have {SHORTEST_PREFIX} characters at least"
     raise NoOrderError(UNKNOWN, f"{unknown.format(typed)}{longer}{close}")
 
 

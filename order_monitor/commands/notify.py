@@ -55,9 +55,8 @@ def run_dead(
     if not notify.urls:
         say(f"order-monitor: {_NO_ADDRESS}")
         return ExitCode.OK
-    return _send(
-        notify, messages_of(notify).of_death(named if _GIVEN.fullmatch(named) else _DAEMON, why)
-    )
+    unit = named if _GIVEN.fullmatch(named) else _DAEMON
+    return _send(notify, messages_of(notify).of_death(unit, why))
 
 
 def _send(notify: NotifySettings, message: Message) -> int:
@@ -94,14 +93,9 @@ def notify_lines(notify: NotifySettings) -> list[CheckLine]:
         why, do = str(error).split(": ", 1)
         return [CheckLine("error", "notify.urls", f"no message can be sent: {why}", do)]
     bad = [service for service in services if service.problem]
+    do = "see the page of that service at appriseit.com"
     lines = [
-        CheckLine(
-            "error",
-            "notify.urls",
-            f"number {one.name}: {one.problem}",
-            "see the page of that service at appriseit.com",
-        )
-        for one in bad
+        CheckLine("error", "notify.urls", f"number {one.name}: {one.problem}", do) for one in bad
     ]
     if len(bad) < len(services):
         text = f"{len(services) - len(bad)} of {len(services)} can be tried: order-monitor notify --test"

@@ -78,16 +78,13 @@ class _Listing:
         found = asked_of(self.directory, order, self.now)
         skipped = found if isinstance(found, SkipReason) else None
         found = self.directory.account_of(order)
-        age = (
-            None
-            if order.sent_at is None or not math.isfinite(order.sent_at)
-            else self.now - order.sent_at
-        )
+        sent = order.sent_at
+        age = None if sent is None or not math.isfinite(sent) else self.now - sent
         return {
             "order_id": order.id,
             "status": order.status,
             "account": None if isinstance(found, SkipReason) else found.name,
-            "sent_at": iso(order.sent_at),
+            "sent_at": iso(sent),
             "age_seconds": None if age is None else round(max(0.0, age)),
             "referans": order.reference if order.has_reference else None,
             "last_sync_at": iso(order.last_sync_at),
@@ -112,12 +109,9 @@ async def run_orders(session: Session, wanted: Wanted, *, limit: int, form: str)
             meant = account_of(directory, wanted.account, otherwise=ExitCode.BAD_SETTINGS)
             wanted = replace(wanted, account=meant.name)
         stuck = await _stuck(session, is_wanted=wanted.stuck)
+    names = {account.key: account.name for account in directory.accounts.values()}
     for key, pause in only_ends(scan.pauses).items():
-        whose = (
-            "all accounts"
-            if key == EVERY_ACCOUNT
-            else next((a.name for a in directory.accounts.values() if a.key == key), key)
-        )
+        whose = "all accounts" if key == EVERY_ACCOUNT else names.get(key, key)
         say(
             f"order-monitor: the ends of {whose} are held since {when(pause.since)} by {pause.by}: {pause.reason}"
         )

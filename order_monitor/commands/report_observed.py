@@ -99,11 +99,9 @@ def _print(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
         show(f"{key.removesuffix('_count'):<16}{summary[key]:>8}")
     for key, name in (("ours_first", "ours first"), ("theirs_first", "theirs first")):
         times = summary[key]
-        by = (
-            f"  by {times['seconds_median']:g} s (median), {times['seconds_p95']:g} s (p95)"
-            if times["timed"]
-            else ""
-        )
+        by = ""
+        if times["timed"]:
+            by = f"  by {times['seconds_median']:g} s (median), {times['seconds_p95']:g} s (p95)"
         show(f"{name:<16}{times['count']:>8}{by}")
     not_comparable = summary["not_comparable"]
     whys = ", ".join(f"{why} {count}" for why, count in not_comparable.items())

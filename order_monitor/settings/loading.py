@@ -352,12 +352,9 @@ def _where(keys: tuple[str, ...], places: Place, path: Path | None) -> str:
 def _did_you_mean(keys: tuple[str, ...]) -> str:
     known = known_keys()
     names = known.get(keys[0], list(known)) if len(keys) > 1 else list(known)
-    close = difflib.get_close_matches(keys[-1], names, n=1)
-    return (
-        f"; did you mean {'.'.join((*keys[:-1], close[0]))}?"
-        if close
-        else f"; there are {', '.join(names)}"
-    )
+    if close := difflib.get_close_matches(keys[-1], names, n=1):
+        return f"; did you mean {'.'.join((*keys[:-1], close[0]))}?"
+    return f"; there are {', '.join(names)}"
 
 
 def _missing(sections: Mapping[str, Any], need: tuple[str, ...], path: Path | None) -> list[str]:

@@ -146,13 +146,8 @@ class DatabaseSettings(Section):
 
     @check_section(mode="after")
     def _one_address(self) -> Self:
-        if self.dsn is not None and self.model_fields_set & {
-            "host",
-            "port",
-            "user",
-            "password",
-            "name",
-        }:
+        parts = {"host", "port", "user", "password", "name"}
+        if self.dsn is not None and self.model_fields_set & parts:
             raise ValueError("give either dsn, or host, port, user, password and name")
         return self
 
@@ -247,11 +242,8 @@ class ProviderSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return (
-            value
-            if value is None
-            else check_url(value, allow_http=bool(info.data.get("allow_http")))
-        )
+        allow_http = bool(info.data.get("allow_http"))
+        return value if value is None else check_url(value, allow_http=allow_http)
 
     @field_validator("proxy")
     @classmethod
@@ -467,12 +459,8 @@ class HealthSettings(Section):
 
     @check_section(mode="after")
     def _closed_by_default(self) -> Self:
-        if (
-            self.enabled
-            and self.host not in self.LOOPBACK
-            and self.token is None
-            and not self.allow_open
-        ):
+        is_open = self.enabled and self.host not in self.LOOPBACK and self.token is None
+        if is_open and not self.allow_open:
             raise ValueError(
                 "host is not a loopback address: set token, or allow_open = true to answer everybody"
             )

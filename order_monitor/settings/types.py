@@ -54,13 +54,9 @@ def read_bytes(value: object) -> object:
 
 def read_list(value: object) -> object:
     """Accept a list from the environment as ``a,b`` or as JSON."""
-    if not isinstance(value, str):
-        return value
-    return (
-        read_json(value)
-        if value.lstrip().startswith("[")
-        else [part.strip() for part in value.split(",")]
-    )
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return read_json(value)
+    return [part.strip() for part in value.split(",")]
 
 
 def read_addresses(value: object) -> object:
@@ -89,11 +85,8 @@ def read_time_of_day(value: object) -> object:
     """
     if isinstance(value, time):
         value = f"{value:%H:%M}"
-    found = (
-        re.fullmatch(r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*", value)
-        if isinstance(value, str)
-        else None
-    )
+    given = value if isinstance(value, str) else ""
+    found = re.fullmatch(r"\s*([01]?[0-9]|2[0-3]):([0-5][0-9])\s*", given)
     if found is None:
         raise ValueError('give hours and minutes, like "08:00"')
     return f"{int(found[1]):02}:{found[2]}"
@@ -135,9 +128,8 @@ def read_moment(value: object) -> str:
             value = datetime.fromisoformat(value.strip()) if "-" in value else value
     if isinstance(value, datetime):
         with suppress(OverflowError):
-            return (
-                (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-            )
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return aware.astimezone(UTC).isoformat()
     try:
         return f"{parse_seconds(value):.6f}".rstrip("0").rstrip(".")
     except ValueError:
@@ -202,13 +194,8 @@ def _is_web_address(value: str) -> bool:
     """Whether it is a URL, with any path and query."""
     try:
         url = urlsplit(value)
-        return (
-            url.scheme in ("http", "https")
-            and bool(url.hostname)
-            and url.port != 0
-            and value.isprintable()
-            and " " not in value
-        )
+        is_complete = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        return is_complete and value.isprintable() and " " not in value
     except ValueError:
         return False
 
@@ -217,12 +204,10 @@ def _is_signing_secret(value: str) -> bool:
     """Whether it is a secret in the format of the Standard Webhooks specification."""
     prefix, _, coded = value.partition("whsec_")
     try:
-        return (
-            not prefix
-            and _SHORTEST_KEY <= len(base64.b64decode(coded, validate=True)) <= _LONGEST_KEY
-        )
+        length = len(base64.b64decode(coded, validate=True))
     except ValueError:
         return False
+    return not prefix and _SHORTEST_KEY <= length <= _LONGEST_KEY
 
 
 def _has_certificates(path: str) -> bool:

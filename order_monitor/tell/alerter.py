@@ -257,11 +257,8 @@ class Alerter:
 
     def _tell_state(self, errand: _Errand, service: Service) -> None:
         """Log one line when a service starts to fail, and one when it works again."""
-        kinds = (
-            sorted({cause.topic for cause in (*errand.news.begun, *errand.news.over)})
-            if errand.news
-            else []
-        )
+        causes = (*errand.news.begun, *errand.news.over) if errand.news else ()
+        kinds = sorted({cause.topic for cause in causes})
         tries = self._told[errand.place].tries
         if errand.why and not tries:
             self._log.warning("notify.failing", service=service.name, why=errand.why)

@@ -235,14 +235,12 @@ def lights_of(view: StatusView) -> dict[str, dict[str, Any]]:
     lost = sum(account.gate.is_open for account in unwell)
     live = view.probe.is_live()
     problem = "" if state.short_of else state.scan_problem
-    database = problem or (
-        "answers are not being written" if view.engine.writer.stands_still() else ""
+    if not problem and view.engine.writer.stands_still():
+        problem = "answers are not being written"
+    counts = {"closed": len(unwell) - lost, "not understood": lost}
+    provider = "; ".join(
+        f"{count} of {len(accounts)} accounts {what}" for what, count in counts.items() if count
     )
-    closed = (
-        f"{len(unwell) - lost} of {len(accounts)} accounts closed" if len(unwell) > lost else ""
-    )
-    not_understood = f"{lost} of {len(accounts)} accounts not understood" if lost else ""
-    provider = "; ".join(filter(None, (closed, not_understood)))
     monitor = "" if live else "the loop does not tick"
     if live and state.stuck:
         monitor = f"{len(state.stuck)} orders are stuck"
@@ -250,8 +248,8 @@ def lights_of(view: StatusView) -> dict[str, dict[str, Any]]:
         monitor = f"{SHORTAGE_WORDS[state.short_of]}: the database cannot be read"
     return {
         "database": {
-            "ok": not database and (state.scans > 0 or bool(state.short_of)),
-            "why": database,
+            "ok": not problem and (state.scans > 0 or bool(state.short_of)),
+            "why": problem or "",
         },
         "provider": {
             "ok": bool(accounts) and not unwell,

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -44,6 +45,8 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Server": "order-monitor",
 }
+
+_CHALLENGE: Final = 'Bearer, Basic realm="order-monitor", charset="UTF-8"'
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -196,11 +199,7 @@ class HealthServer:
         if request.path not in _ALWAYS_OPEN and not self._is_allowed(request):
             # A browser can ask its user for a password, but not for a bearer token: so the token is
             # accepted as the password, with any user name.
-            wanted = (
-                'Bearer, Basic realm="order-monitor", charset="UTF-8"'
-                if request.path == "/"
-                else "Bearer"
-            )
+            wanted = _CHALLENGE if request.path == "/" else "Bearer"
             raise web.HTTPUnauthorized(
                 headers={"WWW-Authenticate": wanted}, text="a bearer token is needed\n"
             )
@@ -251,14 +250,10 @@ def _token_in(header: str) -> bytes:
     scheme, _, given = header.partition(" ")
     if scheme.lower() == "bearer":
         return given.encode("utf-8", "surrogateescape")
-    try:
-        return (
-            base64.b64decode(given, validate=True).partition(b":")[2]
-            if scheme.lower() == "basic"
-            else b""
-        )
-    except ValueError:
-        return b""
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            return base64.b64decode(given, validate=True).partition(b":")[2]
+    return b""
 
 
 def _host_name(header: str) -> str | None:

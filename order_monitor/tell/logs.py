@@ -232,9 +232,8 @@ def origin(error: BaseException) -> str:
     places = [
         f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)
     ]
-    return (
-        f"{type(error).__name__} at {' > '.join(places[-8:])}" if places else type(error).__name__
-    )
+    name = type(error).__name__
+    return f"{name} at {' > '.join(places[-8:])}" if places else name
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

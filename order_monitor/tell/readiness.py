@@ -65,11 +65,8 @@ class Readiness:
 
     def _unread(self) -> list[str]:
         """Explain why no orders were read recently; empty if they were."""
-        problem, limit = (
-            self._engine.state.scan_problem,
-            self._interval * _SCANS_ALLOWED + SCAN_MARGIN,
-        )
-        looked_at = self._looked_at()
+        problem, looked_at = self._engine.state.scan_problem, self._looked_at()
+        limit = self._interval * _SCANS_ALLOWED + SCAN_MARGIN
         if looked_at is None:
             return [f"no scan yet: {problem}" if problem else "no scan yet"]
         if self._clock.monotonic() - looked_at > limit:

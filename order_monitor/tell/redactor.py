@@ -234,11 +234,8 @@ class Redactor:
         if not self._of:
             return event
         account = event.get("account")
-        among = (
-            self._own_of(account)
-            if isinstance(account, str) and account in self._of
-            else self._many
-        )
+        is_named = isinstance(account, str) and account in self._of
+        among = self._own_of(str(account)) if is_named else self._many
         return {
             key: value if key in OURS else _each(value, among.blot) for key, value in event.items()
         }

@@ -353,19 +353,13 @@ def looks_like_page(start: bytes, content_type: str) -> bool:
     JSON is not.
     """
     # UTF-16 is recognized by its ASCII letters.
-    text = (
-        start.replace(b"\0", b"")
-        .removeprefix(b"\xff\xfe")
-        .removeprefix(b"\xfe\xff")
-        .decode("utf-8", "replace")
-    )
+    plain = start.replace(b"\0", b"").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+    text = plain.decode("utf-8", "replace")
     if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", '"'):
         return False
     found = _BEFORE_A_TAG.match(text)
     first = text[found.end() if found else 0 :]
     if _A_PAGES_TAG.match(first) or _INSIDE.search(text):
         return True
-    return (
-        content_type.partition(";")[0].strip().lower() in _PAGE_TYPES
-        and re.match(r"<[A-Za-z]", first) is not None
-    )
+    is_page_type = content_type.partition(";")[0].strip().lower() in _PAGE_TYPES
+    return is_page_type and re.match(r"<[A-Za-z]", first) is not None

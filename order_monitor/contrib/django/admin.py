@@ -83,14 +83,7 @@ class OrderEventAdmin(ReadOnly):
     """The events, and the pages of an order's history and of the actions."""
 
     list_display = (
-        "id",
-        "order",
-        "outcome",
-        "has_pin",
-        "repeat",
-        "decided_at",
-        "decided_by",
-        "consumed_at",
+        *("id", "order", "outcome", "has_pin", "repeat", "decided_at", "decided_by", "consumed_at"),
     )
     list_filter = ("outcome", "repeat", ("consumed_at", admin.EmptyFieldListFilter), "source")
     search_fields = ("order_id", "reference")
@@ -181,14 +174,7 @@ class ReviewAdmin(ReadOnly):
     """Reviews that wait for a person."""
 
     list_display = (
-        "id",
-        "order",
-        "kind",
-        "detail",
-        "account",
-        "opened_at",
-        "closed_at",
-        "closed_by",
+        *("id", "order", "kind", "detail", "account", "opened_at", "closed_at", "closed_by"),
     )
     list_filter = (("closed_at", admin.EmptyFieldListFilter), "kind")
     search_fields = ("order_id",)
