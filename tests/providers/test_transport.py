@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 
 from order_monitor.core.answer import Answer, Blocked, Completed, Unreachable
 from order_monitor.core.pin import Pin
+from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
 from order_monitor.providers.http.transport import (
     CERTIFICATE_WORDS,
     FreshConnections,
     WireExchange,
     trusting,
 )
+from order_monitor.providers.provider import NoBalance
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.servers import Handler, RawServer, answer
@@ -197,6 +199,49 @@ async def test_what_is_said_before_the_question_is_not_its_answer(*, tls: bool) 
         with pytest.raises(httpx.RemoteProtocolError, match="before it was asked"):
             await WireExchange(wire).ask(request)
         wire.close()
+    assert server.requests == []
+
+
+async def test_a_question_is_written_as_httpx_writes_it() -> None:
+    """Its parts are prepared once, without httpx's objects; what is sent must be the same."""
+
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(answer(own("1")))
+
+    login, reference = ("k&d=1 ü", "p@s s/?#%+~"), "1&sifre=x"
+    async with RawServer(handler) as server:
+        url = f"http://localhost:{server.port}/pänel"
+        znet = Znet(ZnetAccount(url, *login), FreshConnections(client_context()), SystemClock())
+        assert (await znet.ask(reference)).answer.outcome == "completed"
+        parameters = dict(zip(("kod", "sifre"), login, strict=True))
+        async with httpx.AsyncClient(transport=FreshConnections(client_context())) as sender:
+            await sender.get(
+                f"{url}/servis/pin_kontrol.php",
+                params={**parameters, "tahsilat_api_islem_id": reference},
+                headers={
+                    "User-Agent": "order-monitor",
+                    "Accept": "text/plain, */*",
+                    "Accept-Encoding": "identity",
+                },
+            )
+    ours, theirs = (head.split(b"\r\n") for head in server.requests)
+    assert ours[0] == theirs[0]
+    assert ours[1].startswith(b"Host: localhost:")
+    assert sorted(ours) == sorted(theirs)
+
+
+@pytest.mark.parametrize(("token", "why"), [("a\r\nX: b", "protocol_error"), ("ü", "client_error")])
+async def test_a_header_that_cannot_be_written_is_not_sent(token: str, why: str) -> None:
+    async with RawServer(plays([])) as server:
+        account = ClientApiAccount(f"http://127.0.0.1:{server.port}", token)
+        api = ClientApi(account, FreshConnections(client_context()), SystemClock())
+        for _ in range(2):
+            assert (await api.ask("ID_1")).answer == Unreachable(why)
+        assert (await api.balance()) == NoBalance(why)
+        while server.is_busy:
+            await asyncio.sleep(0)
     assert server.requests == []
 
 

@@ -29,6 +29,7 @@ from order_monitor.providers.http.exchange import (
     failure,
     masked,
 )
+from order_monitor.providers.http.transport import Page
 from order_monitor.providers.provider import Balance, Batch, NoBalance, Reply
 
 _UUID: Final = re.compile(
@@ -178,7 +179,7 @@ class ClientApi:
         parameters = {"orders": listed if account.dialect.in_brackets else ",".join(chunk)}
         if by_uuid:
             parameters["uuid"] = "1"
-        response = await self._exchange.get(account.url(_CHECK), parameters, self._headers)
+        response = await self._exchange.get(self._page, parameters)
         found = self._parsed(response, chunk, by_uuid=by_uuid)
         is_the_accounts = isinstance(found, Blocked) and found.why.startswith("refused_")
         if response.status in _TOO_MANY and len(chunk) > 1 and not is_the_accounts:
@@ -218,11 +219,18 @@ class ClientApi:
     async def _profile(self) -> Response:
         """Ask for the account's own page, which is not at the same place everywhere."""
         first, *others = self._account.dialect.profiles
-        response = await self._exchange.get(self._account.url(first), {}, self._headers)
+        response = await self._exchange.get(self._page_of(first), {})
         for path in others:
             if response.status == _NO_PAGE:
-                response = await self._exchange.get(self._account.url(path), {}, self._headers)
+                response = await self._exchange.get(self._page_of(path), {})
         return response
+
+    def _page_of(self, path: str) -> Page:
+        return self._exchange.page(self._account.url(path), self._headers)
+
+    @functools.cached_property
+    def _page(self) -> Page:
+        return self._page_of(_CHECK)
 
     def _blotted(self, answer: Answer) -> Answer:
         """Return ``answer`` without the token in the provider's text."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from functools import cached_property
+from typing import Final, NamedTuple, cast
 
 import h11
 import httpx
@@ -47,9 +48,6 @@ HEAD_LIMIT: Final = 65_536
 
 _FRAMING_LIMIT: Final = 131_072
 """Maximum bytes that may come with a body without being part of it: its chunk sizes."""
-
-FORWARDED: Final = "forwarded"
-"""Extension key of a response that came through a proxy which could have written it itself."""
 
 _CLOSE: Final = (b"Connection", b"close")
 _CERTIFICATE_REASONS: Final = {
@@ -161,8 +159,57 @@ class ProxyRoute:
     takes_names: bool = True
 
 
+class Page:
+    """An address and the headers to ask it with, prepared once for many questions: to check and
+    write them costs as much as the rest of a question's way to the socket.
+    """
+
+    def __init__(self, url: httpx.URL, headers: Mapping[str, str]) -> None:
+        """Ask ``url``, without its query, with these headers."""
+        self.url = url.copy_with(query=None)
+        self.headers = headers
+
+    def request(self, query: str) -> h11.Request:
+        """Return the request with this query, which is encoded already; empty for none.
+
+        Raises:
+            httpx.LocalProtocolError: a header cannot be written.
+            ValueError: a header is not ASCII.
+        """
+        target = self._path + b"?" + query.encode("ascii") if query else self._path
+        return h11.Request(method="GET", target=target, headers=self._first.headers)
+
+    @cached_property
+    def _path(self) -> bytes:
+        return self.url.raw_path
+
+    @cached_property
+    def _first(self) -> h11.Request:
+        raw = httpx.Request("GET", self.url, headers=self.headers).headers.raw
+        try:
+            return h11.Request(method="GET", target=self._path, headers=[*raw, _CLOSE])
+        except h11.LocalProtocolError:
+            raise httpx.LocalProtocolError("the request cannot be written") from None
+
+
+class Fetched(NamedTuple):
+    """A response with the beginning of its body.
+
+    ``is_forwarded``: it came through a proxy which could have written it itself.
+    """
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    is_forwarded: bool
+
+
 class FreshConnections(httpx.AsyncBaseTransport):
-    """Opens a connection for each request and closes it with the response."""
+    """Opens a connection for each request and closes it with the response.
+
+    It is a transport for httpx's client; `get` asks without the objects of httpx, which cost more
+    than the connection.
+    """
 
     def __init__(
         self,
@@ -196,18 +243,38 @@ class FreshConnections(httpx.AsyncBaseTransport):
             httpx.TransportError: the exchange failed; whether the request arrived is unknown.
         """
         seconds = request.extensions.get("timeout", {}).get("connect")
-        wire = await self.connect(request.url, seconds)
-        exchange = WireExchange(
-            wire,
-            self._proxy_route.proxy
-            if self._proxy_route and self._is_forwarded(request.url)
-            else None,
-        )
+        exchange = await self._exchange(request.url, seconds)
         try:
             return await exchange.ask(request)
         except BaseException:
             exchange.close()
             raise
+
+    async def get(self, page: Page, query: str, seconds: float | None, most: int) -> Fetched:
+        """Ask for ``page`` with a ``query``, over a connection made within ``seconds``; return the
+        response with at most ``most`` bytes of its body.
+
+        Raises:
+            As `handle_async_request`.
+            ValueError: a header is not ASCII.
+        """
+        exchange = await self._exchange(page.url, seconds)
+        try:
+            response = await exchange.send(page.url, page.request(query))
+            body = bytearray()
+            async for piece in exchange:
+                body += piece
+                if len(body) >= most:
+                    break
+        finally:
+            exchange.close()
+        headers = response.headers.raw_items()
+        return Fetched(response.status_code, headers, bytes(body[:most]), exchange.is_forwarded)
+
+    async def _exchange(self, url: httpx.URL, seconds: float | None) -> WireExchange:
+        wire = await self.connect(url, seconds)
+        route = self._proxy_route
+        return WireExchange(wire, route.proxy if route and self._is_forwarded(url) else None)
 
     async def connect(self, url: httpx.URL, seconds: float | None) -> Wire:
         """Open a connection to the server of ``url`` within ``seconds``, None for as long as it
@@ -219,20 +286,30 @@ class FreshConnections(httpx.AsyncBaseTransport):
         deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         if self._proxy_route is not None and not is_loopback(url.host):
             return await self._through_proxy(self._proxy_route, url, deadline)
-        return await self._direct(url, await self._addresses(url, deadline), deadline)
+        return await self._direct(url, deadline)
 
-    async def _direct(self, url: httpx.URL, addresses: list[str], deadline: float | None) -> Wire:
-        async with _until(deadline, httpx.ConnectTimeout("no connection in time")):
-            wire = await self._first(url.host, _port_of(url), addresses)
-            if url.scheme == "https":
-                try:
-                    await self._secured(wire, url.host)
-                except BaseException:
-                    # A host that accepts connections but then stays silent must not remain the
-                    # first choice.
-                    self._bad[url.host] = self._good.pop(url.host, "")
-                    raise
-            return wire
+    async def _direct(
+        self, url: httpx.URL, deadline: float | None, addresses: list[str] | None = None
+    ) -> Wire:
+        """Connect to one of ``addresses``, or of those that the host resolves to."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                if addresses is None:
+                    addresses = await self._resolve(url.host, _port_of(url))
+                wire = await self._first(url.host, _port_of(url), addresses)
+                if url.scheme == "https":
+                    try:
+                        await self._secured(wire, url.host)
+                    except BaseException:
+                        # A host that accepts connections but then stays silent must not remain
+                        # the first choice.
+                        self._bad[url.host] = self._good.pop(url.host, "")
+                        raise
+                return wire
+        except TimeoutError:
+            if addresses is None:
+                raise NotResolvedInTimeError(RESOLVER_FAILED) from None
+            raise httpx.ConnectTimeout("no connection in time") from None
 
     async def _addresses(self, url: httpx.URL, deadline: float | None) -> list[str]:
         async with _until(deadline, NotResolvedInTimeError(RESOLVER_FAILED)):
@@ -259,7 +336,7 @@ class FreshConnections(httpx.AsyncBaseTransport):
             # IPv4 first: every proxy has it, and whether this one has IPv6 is not known here.
             hosts = sorted(await self._addresses(url, deadline), key=lambda address: ":" in address)
             if all(map(is_loopback, hosts)):
-                return await self._direct(url, hosts, deadline)
+                return await self._direct(url, deadline, hosts)
         *others, last = hosts
         for host in others:
             with suppress(ProxyFailedError):
@@ -309,6 +386,10 @@ class FreshConnections(httpx.AsyncBaseTransport):
         """Connect to the first of ``addresses`` that answers: the one that answered last time, then
         the families in turn (RFC 8305).
         """
+        if len(addresses) == 1:
+            wire = await _open(addresses[0], port)
+            self._good[host] = addresses[0]
+            return wire
         good, bad = self._good.get(host), self._bad.get(host)
         ordered = sorted(_in_turn(addresses), key=lambda address: (address == bad, address != good))
         address, wire = await _raced(ordered, lambda one: _open(one, port))
@@ -385,8 +466,6 @@ async def _raced(
     Each address gets a head start before the next. asyncio's own race loses a socket when it is
     cancelled.
     """
-    if len(addresses) == 1:
-        return addresses[0], await connect(addresses[0])
     waiting, errors = list(addresses), list[BaseException]()
     tries: dict[asyncio.Future[Wire], str] = {}
     try:
@@ -431,44 +510,63 @@ class WireExchange(httpx.AsyncByteStream):
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
         self._head = HeadReader(HEAD_LIMIT)
 
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether a proxy gets the request itself, and could answer it."""
+        return self._forwarding is not None
+
     async def ask(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return its response as soon as the head is complete."""
+        headers = [pair for pair in request.headers.raw if pair[0].lower() != b"connection"]
+        body = await request.aread()
+        try:
+            head = h11.Request(
+                method=request.method, target=request.url.raw_path, headers=[*headers, _CLOSE]
+            )
+        except h11.LocalProtocolError:
+            raise httpx.LocalProtocolError("the request cannot be written") from None
+        response = await self.send(request.url, head, body)
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers.raw_items(),
+            stream=self,
+        )
+
+    async def send(self, url: httpx.URL, head: h11.Request, body: bytes = b"") -> h11.Response:
+        """Send a request to ``url``; return its response as soon as the head is complete.
+
+        Raises:
+            ProxyFailedError: a proxy answered it itself.
+            httpx.TransportError: the exchange failed.
+        """
         # One iteration of the loop delivers anything the server sent unasked.
         await asyncio.sleep(0)
         if self._wire.spoke_first:
             raise httpx.RemoteProtocolError("the server spoke before it was asked")
-        self._wire.send(self._written(request, await request.aread()))
+        self._wire.send(self._written(url, head, body))
         event = await self._next()
         while isinstance(event, h11.InformationalResponse):
             event = await self._next()
         if not isinstance(event, h11.Response):
             raise httpx.RemoteProtocolError("no response")
-        headers = event.headers.raw_items()
-        if self._forwarding is None:
-            return httpx.Response(event.status_code, headers=headers, stream=self)
-        if _is_the_proxys(event.status_code, headers):
+        if self._forwarding is not None and _is_the_proxys(
+            event.status_code, event.headers.raw_items()
+        ):
             raise ProxyFailedError(refusal(event.status_code))
-        return httpx.Response(
-            event.status_code, headers=headers, stream=self, extensions={FORWARDED: True}
-        )
+        return event
 
-    def _written(self, request: httpx.Request, body: bytes) -> bytes:
-        headers = [
-            (name, value) for name, value in request.headers.raw if name.lower() != b"connection"
-        ]
-        target = request.url.raw_path
+    def _written(self, url: httpx.URL, head: h11.Request, body: bytes) -> bytes:
         if self._forwarding is not None:
-            target = b"http://" + request.url.netloc + target
             login = self._forwarding.authorization()
-            headers += [(b"Proxy-Authorization", login)] if login is not None else []
-        try:
-            head = h11.Request(method=request.method, target=target, headers=[*headers, _CLOSE])
-            parts = (
-                [head, h11.Data(data=body), h11.EndOfMessage()]
-                if body
-                else [head, h11.EndOfMessage()]
+            more = [(b"Proxy-Authorization", login)] if login is not None else []
+            head = h11.Request(
+                method=head.method,
+                target=b"http://" + url.netloc + head.target,
+                headers=[*head.headers.raw_items(), *more],
             )
-            return b"".join(self._http.send(part) or b"" for part in parts)
+        parts = [head, h11.Data(data=body)] if body else [head]
+        try:
+            return b"".join(self._http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
         except h11.LocalProtocolError:
             raise httpx.LocalProtocolError("the request cannot be written") from None
 

@@ -78,13 +78,14 @@ class Znet:
             account.connect_timeout, account.timeout, account.max_body, account.user_agent
         )
         self._exchange = Exchange(transport, limits, accept="text/plain, */*")
+        self._page = self._exchange.page(self._url)
 
     async def balance(self) -> Balance | NoBalance:
         """Ask for the balance, at the URL next to the status URL."""
         url = self._url.copy_with(path=f"{self._url.path.rpartition('/')[0]}/bakiye_kontrol.php")
         try:
             async with asyncio.timeout(self._account.timeout):
-                response = await self._exchange.get(url, self._login())
+                response = await self._exchange.get(self._exchange.page(url), self._login())
         except FAILURES as error:
             return NoBalance(failure(error).why)
         found = parse_balance(*response, now=self._clock.time(), max_body=self._account.max_body)
@@ -102,7 +103,7 @@ class Znet:
         async def once() -> Answer:
             account = self._account
             response = await self._exchange.get(
-                self._url, {**self._login(), "tahsilat_api_islem_id": reference}
+                self._page, {**self._login(), "tahsilat_api_islem_id": reference}
             )
             now = self._clock.time()
             return account.masked(
