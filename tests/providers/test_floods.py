@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from order_monitor.core.answer import Answer, Garbled, Unreachable
-from order_monitor.providers.http.response_head import HEADS, LINES, HeadReader
+from order_monitor.providers.http.response_head import HEADS, LINES, ResponseReader
 from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
@@ -144,9 +144,12 @@ async def test_a_body_in_many_small_pieces_is_still_an_answer() -> None:
 
 def test_heads_are_bounded_in_number_lines_and_bytes_together() -> None:
     hint = b"HTTP/1.1 103 X\r\n\r\n"
-    assert HeadReader(65_536).feed(hint * HEADS) != b""
+    reader = ResponseReader(65_536)
+    assert (reader.feed(hint * HEADS), reader.head) == (b"", None)
     head = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (LINES - 2) + b"\r\n"
-    assert HeadReader(65_536).feed(head) != b""
+    reader = ResponseReader(65_536)
+    assert reader.feed(head) == b""
+    assert reader.head is not None
     padded = b"HTTP/1.1 103 X\r\nX: " + b"x" * 40_000 + b"\r\n\r\n"
     for flood in (
         hint * (HEADS + 1),
@@ -155,7 +158,7 @@ def test_heads_are_bounded_in_number_lines_and_bytes_together() -> None:
         b"\r\n" * 40_000,
     ):
         for size in (len(flood), 1000, 7):
-            reader = HeadReader(65_536)
+            reader = ResponseReader(65_536)
             with pytest.raises(ValueError, match="too"):
                 for at in range(0, len(flood), size):
                     reader.feed(flood[at : at + size])

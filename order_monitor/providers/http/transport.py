@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import h11
 import httpx
@@ -34,7 +34,7 @@ from order_monitor.providers.http.failures import (
     exhausted,
 )
 from order_monitor.providers.http.resolver import Resolve, addresses_of
-from order_monitor.providers.http.response_head import HeadReader
+from order_monitor.providers.http.response_head import Head, ResponseReader
 from order_monitor.providers.http.tunnel import ask_for_tunnel, refusal
 from order_monitor.providers.http.wire import Wire
 
@@ -45,9 +45,6 @@ RACE_DELAY: Final = 0.25
 
 HEAD_LIMIT: Final = 65_536
 """Maximum bytes of a response's head together with the interim heads before it."""
-
-_FRAMING_LIMIT: Final = 131_072
-"""Maximum bytes that may come with a body without being part of it: its chunk sizes."""
 
 _CLOSE: Final = (b"Connection", b"close")
 _CERTIFICATE_REASONS: Final = {
@@ -169,27 +166,32 @@ class Page:
         self.url = url.copy_with(query=None)
         self.headers = headers
 
-    def request(self, query: str) -> h11.Request:
+    def question(self, query: str, forwarding: Proxy | None = None) -> bytes:
         """Return the request with this query, which is encoded already; empty for none.
+
+        ``forwarding`` is the proxy that gets the request itself.
 
         Raises:
             httpx.LocalProtocolError: a header cannot be written.
             ValueError: a header is not ASCII.
         """
         target = self._path + b"?" + query.encode("ascii") if query else self._path
-        return h11.Request(method="GET", target=target, headers=self._first.headers)
+        lines = self._lines
+        if forwarding is not None:
+            target = b"http://" + self.url.netloc + target
+            login = forwarding.authorization()
+            lines += b"" if login is None else b"Proxy-Authorization: " + login + b"\r\n"
+        return b"GET " + target + b" HTTP/1.1\r\n" + lines + b"\r\n"
 
     @cached_property
     def _path(self) -> bytes:
         return self.url.raw_path
 
     @cached_property
-    def _first(self) -> h11.Request:
+    def _lines(self) -> bytes:
         raw = httpx.Request("GET", self.url, headers=self.headers).headers.raw
-        try:
-            return h11.Request(method="GET", target=self._path, headers=[*raw, _CLOSE])
-        except h11.LocalProtocolError:
-            raise httpx.LocalProtocolError("the request cannot be written") from None
+        head = _written(b"GET", self._path, raw)
+        return head.partition(b"\r\n")[2].removesuffix(b"\r\n")
 
 
 class Fetched(NamedTuple):
@@ -260,7 +262,7 @@ class FreshConnections(httpx.AsyncBaseTransport):
         """
         exchange = await self._exchange(page.url, seconds)
         try:
-            response = await exchange.send(page.url, page.request(query))
+            head = await exchange.send(page.question(query, exchange.forwarding))
             body = bytearray()
             async for piece in exchange:
                 body += piece
@@ -268,8 +270,8 @@ class FreshConnections(httpx.AsyncBaseTransport):
                     break
         finally:
             exchange.close()
-        headers = response.headers.raw_items()
-        return Fetched(response.status_code, headers, bytes(body[:most]), exchange.is_forwarded)
+        is_forwarded = exchange.forwarding is not None
+        return Fetched(head.status, head.headers, bytes(body[:most]), is_forwarded)
 
     async def _exchange(self, url: httpx.URL, seconds: float | None) -> WireExchange:
         wire = await self.connect(url, seconds)
@@ -504,36 +506,24 @@ class WireExchange(httpx.AsyncByteStream):
         itself.
         """
         self._wire = wire
-        self._forwarding = forwarding
-        self._came = 0
-        self._body = 0
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
-        self._head = HeadReader(HEAD_LIMIT)
-
-    @property
-    def is_forwarded(self) -> bool:
-        """Whether a proxy gets the request itself, and could answer it."""
-        return self._forwarding is not None
+        self.forwarding = forwarding
+        self._reader = ResponseReader(HEAD_LIMIT)
+        self._piece = b""
 
     async def ask(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return its response as soon as the head is complete."""
         headers = [pair for pair in request.headers.raw if pair[0].lower() != b"connection"]
+        target = request.url.raw_path
+        if self.forwarding is not None:
+            target = b"http://" + request.url.netloc + target
+            login = self.forwarding.authorization()
+            headers += [(b"Proxy-Authorization", login)] if login is not None else []
         body = await request.aread()
-        try:
-            head = h11.Request(
-                method=request.method, target=request.url.raw_path, headers=[*headers, _CLOSE]
-            )
-        except h11.LocalProtocolError:
-            raise httpx.LocalProtocolError("the request cannot be written") from None
-        response = await self.send(request.url, head, body)
-        return httpx.Response(
-            response.status_code,
-            headers=response.headers.raw_items(),
-            stream=self,
-        )
+        head = await self.send(_written(request.method.encode("ascii"), target, headers, body))
+        return httpx.Response(head.status, headers=head.headers, stream=self)
 
-    async def send(self, url: httpx.URL, head: h11.Request, body: bytes = b"") -> h11.Response:
-        """Send a request to ``url``; return its response as soon as the head is complete.
+    async def send(self, question: bytes) -> Head:
+        """Send a request as it is written; return the response's head as soon as it is complete.
 
         Raises:
             ProxyFailedError: a proxy answered it itself.
@@ -543,58 +533,29 @@ class WireExchange(httpx.AsyncByteStream):
         await asyncio.sleep(0)
         if self._wire.spoke_first:
             raise httpx.RemoteProtocolError("the server spoke before it was asked")
-        self._wire.send(self._written(url, head, body))
-        event = await self._next()
-        while isinstance(event, h11.InformationalResponse):
-            event = await self._next()
-        if not isinstance(event, h11.Response):
-            raise httpx.RemoteProtocolError("no response")
-        if self._forwarding is not None and _is_the_proxys(
-            event.status_code, event.headers.raw_items()
-        ):
-            raise ProxyFailedError(refusal(event.status_code))
-        return event
+        self._wire.send(question)
+        while (head := self._reader.head) is None:
+            self._piece = await self._next()
+        if self.forwarding is not None and _is_the_proxys(head.status, head.headers):
+            raise ProxyFailedError(refusal(head.status))
+        return head
 
-    def _written(self, url: httpx.URL, head: h11.Request, body: bytes) -> bytes:
-        if self._forwarding is not None:
-            login = self._forwarding.authorization()
-            more = [(b"Proxy-Authorization", login)] if login is not None else []
-            head = h11.Request(
-                method=head.method,
-                target=b"http://" + url.netloc + head.target,
-                headers=[*head.headers.raw_items(), *more],
-            )
-        parts = [head, h11.Data(data=body)] if body else [head]
-        try:
-            return b"".join(self._http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
-        except h11.LocalProtocolError:
-            raise httpx.LocalProtocolError("the request cannot be written") from None
-
-    async def _next(self) -> h11.Event | type[h11.PAUSED]:
-        try:
-            while (event := self._http.next_event()) is h11.NEED_DATA:
-                await self._read_on()
-        except (h11.RemoteProtocolError, ValueError):
-            raise httpx.RemoteProtocolError("not HTTP, or cut short") from None
-        return cast("h11.Event | type[h11.PAUSED]", event)
-
-    async def _read_on(self) -> None:
-        # h11 has returned everything it was fed except an unfinished line.
-        if self._came - self._body > HEAD_LIMIT + _FRAMING_LIMIT:
-            raise httpx.RemoteProtocolError("too much around the body")
+    async def _next(self) -> bytes:
         data = await self._wire.receive()
-        ready = self._head.feed(data)
-        self._came += len(ready)
-        if ready:
-            self._http.receive_data(ready)
-        if not data:
-            self._http.receive_data(b"")
+        try:
+            return self._reader.feed(data)
+        except ValueError:
+            raise httpx.RemoteProtocolError("not HTTP, or cut short") from None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
-        while isinstance(event := await self._next(), h11.Data):
-            self._body += len(event.data)
-            yield bytes(event.data)
+        piece = self._piece
+        while True:
+            if piece:
+                yield piece
+            if self._reader.is_over:
+                return
+            piece = await self._next()
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -603,6 +564,23 @@ class WireExchange(httpx.AsyncByteStream):
     def close(self) -> None:
         """Close the connection at once."""
         self._wire.close()
+
+
+def _written(
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes = b""
+) -> bytes:
+    """Return a request that asks to close the connection.
+
+    Raises:
+        httpx.LocalProtocolError: it cannot be written.
+    """
+    http = h11.Connection(h11.CLIENT)
+    try:
+        head = h11.Request(method=method, target=target, headers=[*headers, _CLOSE])
+        parts = [head, h11.Data(data=body)] if body else [head]
+        return b"".join(http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
+    except h11.LocalProtocolError:
+        raise httpx.LocalProtocolError("the request cannot be written") from None
 
 
 def _is_the_proxys(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:

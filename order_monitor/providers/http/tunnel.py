@@ -17,7 +17,7 @@ from order_monitor.providers.http.failures import (
     PROXY_REFUSED,
     ProxyFailedError,
 )
-from order_monitor.providers.http.response_head import tidied
+from order_monitor.providers.http.response_head import head_of
 from order_monitor.providers.http.wire import Wire
 
 _HEAD_LIMIT: Final = 65_536
@@ -63,10 +63,10 @@ async def _connect(wire: Wire, proxy: Proxy, host: str, port: int) -> None:
     taken, status = 0, 100
     while status < 200:  # noqa: PLR2004 - what only announces an answer
         head = await wire.read_until(_HEAD_ENDS, _HEAD_LIMIT - taken)
-        found = tidied(head.lstrip(b"\r\n"))[1]
+        found = head_of(head.lstrip(b"\r\n"))
         if found is None:
             raise ProxyFailedError(PROXY_PROTOCOL)
-        taken, status = taken + len(head), int(found)
+        taken, status = taken + len(head), found.status
     if status >= 300:  # noqa: PLR2004 - any 2xx is a tunnel
         raise ProxyFailedError(refusal(status))
 
