@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import Final
 
 import httpx
@@ -84,6 +85,7 @@ class ForbiddenHostError(httpx.TransportError):
     """The host resolves to a private, loopback, link-local or otherwise special address."""
 
 
+@lru_cache(maxsize=1024)
 def is_public(address: str) -> bool:
     """Whether an IP address is public, including one that is embedded in another address."""
     ip = ipaddress.ip_address(address.partition("%")[0])

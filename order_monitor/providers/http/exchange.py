@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, quote_plus
 
 import httpx
 
@@ -108,12 +108,17 @@ class Exchange:
         except FAILURES as error:
             return failure(error), requests
 
-    def page(self, url: httpx.URL, headers: Mapping[str, str] | None = None) -> Page:
+    def page(
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> Page:
         """Return the page at ``url``, to be asked for with `get`."""
-        return Page(url, {**self._headers, **(headers or {})})
+        return Page(url, {**self._headers, **(headers or {})}, parameters)
 
     async def get(self, page: Page, parameters: Mapping[str, str]) -> Response:
-        """Send a GET request; return the response with its body undecoded and cut one byte after
+        """Send a GET request with further ``parameters``; return the response with its body undecoded and cut one byte after
         the limit.
 
         Raises:
@@ -121,13 +126,13 @@ class Exchange:
         """
         most, transport = self.limits.max_body + 1, self._transport
         if isinstance(transport, FreshConnections):
-            query, seconds = urlencode(parameters), self.limits.connect_timeout
-            fetched = await transport.get(page, query, seconds, most)
+            seconds = self.limits.connect_timeout
+            fetched = await transport.get(page, parameters, seconds, most)
         else:
             request = httpx.Request(
                 "GET",
                 page.url,
-                params=parameters,
+                params={**page.parameters, **parameters},
                 headers=page.headers,
                 extensions=self._extensions,
             )

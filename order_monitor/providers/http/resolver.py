@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from order_monitor.providers.http.failures import (
@@ -171,6 +172,7 @@ class Resolver:
             self._known[host].failed_at = self._monotonic()
 
 
+@lru_cache(maxsize=_MOST)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.partition("%")[0])

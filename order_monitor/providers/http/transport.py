@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 import h11
 import httpx
@@ -157,25 +158,32 @@ class ProxyRoute:
 
 
 class Page:
-    """An address and the headers to ask it with, prepared once for many questions: to check and
-    write them costs as much as the rest of a question's way to the socket.
+    """What many questions have in common, prepared once: to check and write it costs as much as the
+    rest of a question's way to the socket. It may hold a login, which its `repr` does not show.
     """
 
-    def __init__(self, url: httpx.URL, headers: Mapping[str, str]) -> None:
-        """Ask ``url``, without its query, with these headers."""
+    def __init__(
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        """Ask ``url`` with these headers, and with these parameters in place of its query."""
         self.url = url.copy_with(query=None)
         self.headers = headers
+        self.parameters = parameters or {}
 
-    def question(self, query: str, forwarding: Proxy | None = None) -> bytes:
-        """Return the request with this query, which is encoded already; empty for none.
+    def question(self, parameters: Mapping[str, str], forwarding: Proxy | None = None) -> bytes:
+        """Return the request with further ``parameters``.
 
         ``forwarding`` is the proxy that gets the request itself.
 
         Raises:
             httpx.LocalProtocolError: a header cannot be written.
-            ValueError: a header is not ASCII.
+            ValueError: a header is not ASCII, or a parameter no text.
         """
-        target = self._path + b"?" + query.encode("ascii") if query else self._path
+        query = b"&".join(filter(None, (self._query, _encoded(parameters))))
+        target = self._path + b"?" + query if query else self._path
         lines = self._lines
         if forwarding is not None:
             target = b"http://" + self.url.netloc + target
@@ -186,6 +194,10 @@ class Page:
     @cached_property
     def _path(self) -> bytes:
         return self.url.raw_path
+
+    @cached_property
+    def _query(self) -> bytes:
+        return _encoded(self.parameters)
 
     @cached_property
     def _lines(self) -> bytes:
@@ -252,17 +264,19 @@ class FreshConnections(httpx.AsyncBaseTransport):
             exchange.close()
             raise
 
-    async def get(self, page: Page, query: str, seconds: float | None, most: int) -> Fetched:
-        """Ask for ``page`` with a ``query``, over a connection made within ``seconds``; return the
-        response with at most ``most`` bytes of its body.
+    async def get(
+        self, page: Page, parameters: Mapping[str, str], seconds: float | None, most: int
+    ) -> Fetched:
+        """Ask for ``page`` with further ``parameters``, over a connection made within ``seconds``;
+        return the response with at most ``most`` bytes of its body.
 
         Raises:
             As `handle_async_request`.
-            ValueError: a header is not ASCII.
+            ValueError: a header is not ASCII, or a parameter no text.
         """
         exchange = await self._exchange(page.url, seconds)
         try:
-            head = await exchange.send(page.question(query, exchange.forwarding))
+            head = await exchange.send(page.question(parameters, exchange.forwarding))
             body = bytearray()
             async for piece in exchange:
                 body += piece
@@ -581,6 +595,10 @@ def _written(
         return b"".join(http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
     except h11.LocalProtocolError:
         raise httpx.LocalProtocolError("the request cannot be written") from None
+
+
+def _encoded(parameters: Mapping[str, str]) -> bytes:
+    return urlencode(parameters).encode("ascii")
 
 
 def _is_the_proxys(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:

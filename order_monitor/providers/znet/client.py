@@ -15,6 +15,7 @@ from order_monitor.core.answer import Answer, Blocked, Busy, Garbled, Refused
 from order_monitor.core.clock import Clock
 from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.providers.http.exchange import FAILURES, CallLimits, Exchange, failure, masked
+from order_monitor.providers.http.transport import Page
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.providers.znet.parser import parse, parse_balance
 
@@ -78,14 +79,14 @@ class Znet:
             account.connect_timeout, account.timeout, account.max_body, account.user_agent
         )
         self._exchange = Exchange(transport, limits, accept="text/plain, */*")
-        self._page = self._exchange.page(self._url)
+        self._page = self._page_of(self._url)
 
     async def balance(self) -> Balance | NoBalance:
         """Ask for the balance, at the URL next to the status URL."""
         url = self._url.copy_with(path=f"{self._url.path.rpartition('/')[0]}/bakiye_kontrol.php")
         try:
             async with asyncio.timeout(self._account.timeout):
-                response = await self._exchange.get(self._exchange.page(url), self._login())
+                response = await self._exchange.get(self._page_of(url), {})
         except FAILURES as error:
             return NoBalance(failure(error).why)
         found = parse_balance(*response, now=self._clock.time(), max_body=self._account.max_body)
@@ -102,9 +103,7 @@ class Znet:
 
         async def once() -> Answer:
             account = self._account
-            response = await self._exchange.get(
-                self._page, {**self._login(), "tahsilat_api_islem_id": reference}
-            )
+            response = await self._exchange.get(self._page, {"tahsilat_api_islem_id": reference})
             now = self._clock.time()
             return account.masked(
                 parse(*response, now=now, max_body=account.max_body, no_pin=account.no_pin)
@@ -112,8 +111,9 @@ class Znet:
 
         return await self._exchange.ask(once)
 
-    def _login(self) -> dict[str, str]:
-        return {"kod": self._account.kod, "sifre": self._account.sifre}
+    def _page_of(self, url: httpx.URL) -> Page:
+        login = {"kod": self._account.kod, "sifre": self._account.sifre}
+        return self._exchange.page(url, parameters=login)
 
     async def is_reached(self) -> bool:
         """Return whether any response came to a request without a login."""
