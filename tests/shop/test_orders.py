@@ -26,7 +26,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.shop.reading import orders as reading
-from order_monitor.shop.reading.orders import SLICE, Part, Slice, Take
+from order_monitor.shop.reading.orders import FETCHED, SLICE, Part, Slice, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
@@ -91,16 +91,16 @@ async def test_a_scan_gives_its_orders_as_they_are_read(plain_shop: Shop) -> Non
 async def test_what_was_read_before_a_scan_was_cut_has_been_given(plain_shop: Shop) -> None:
     await plain_shop.connection.execute(
         "INSERT INTO product_orders (id, external_status, sent_at, provider_referans) SELECT gen_random_uuid(), 'sent', "
-        "now(), n::text FROM generate_series(1, 2 * $1::int) n; ALTER TABLE product_orders RENAME TO base;"
+        "now(), n::text FROM generate_series(1, 3 * $1::int) n; ALTER TABLE product_orders RENAME TO base;"
         "CREATE SEQUENCE read; CREATE VIEW product_orders AS SELECT b.id, tenant_id, external_status, sent_at, pin_code, note,"
         "package_id, (1 / least(1, $1::int + 100 - nextval('read')))::text AS provider_referans FROM base b".replace(
-            "$1::int", str(SLICE)
+            "$1::int", str(FETCHED * SLICE)
         )
     )
     parts: list[Slice] = []
     with pytest.raises(OrderMonitorError):
         await plain_shop.orders().scan(take=parts.append)
-    assert [len(part.orders) for part in parts] == [0, SLICE]
+    assert [len(part.orders) for part in parts] == [0, *[SLICE] * FETCHED]
 
 
 async def test_a_scan_reads_what_deciding_needs(shop: Shop) -> None:
@@ -828,6 +828,7 @@ async def test_reading_very_many_ends_however_long_it_takes(
 ) -> None:
     """Each part has a statement's time of its own; only one that does not come ends the scan."""
     monkeypatch.setattr(reading, "SLICE", 2)
+    monkeypatch.setattr(reading, "FETCHED", 1)
     ids = {await plain_shop.add() for _ in range(12)}
     database = plain_shop.database(statement_timeout=0.3, margin=0.1)
     orders = plain_shop.orders(database)
@@ -873,6 +874,31 @@ async def test_reads_of_all_orders_leave_a_connection_to_the_writer(
     assert most == at_once
     ((result,),) = await asyncio.gather(*written)
     assert result.fate is WriteStatus.WRITTEN
+
+
+@pytest.mark.parametrize("ends", ["error", "cancelled"])
+async def test_a_scan_that_is_cut_leaves_its_connection_usable(
+    plain_shop: Shop, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The next part is being read already when the one before it is taken in."""
+    monkeypatch.setattr(reading, "SLICE", 2)
+    ids = [await plain_shop.add() for _ in range(5 * FETCHED)]
+    orders = plain_shop.orders(plain_shop.database(pool_size=1))
+    await orders.prepare()
+    seen: list[str] = []
+
+    def take(part: Slice) -> None:
+        seen.extend(order.id for order in part.orders)
+        if part.orders and ends == "error":
+            raise ZeroDivisionError
+        if part.orders:
+            scanning.cancel()
+
+    scanning = asyncio.create_task(orders.scan(take=take))
+    with pytest.raises((ZeroDivisionError, asyncio.CancelledError)):
+        await scanning
+    assert len(seen) == 2
+    assert sorted(order.id for order in (await orders.scan()).orders) == sorted(ids)
 
 
 async def test_what_is_sent_while_very_many_are_read_is_found_meanwhile_and_once(
