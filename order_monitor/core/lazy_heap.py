@@ -44,7 +44,11 @@ class LazyHeap:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add an entry under its current number."""
-        which = int(self._number(entry) // WIDTH)
+        self.add_at(self._number(entry), entry)
+
+    def add_at(self, number: float, entry: TrackedOrder) -> None:
+        """Add an entry whose current number is known already."""
+        which = int(number // WIDTH)
         if (entries := self._bins.get(which)) is None:
             self._bins[which] = [entry]
             heapq.heappush(self._which, which)

@@ -62,13 +62,14 @@ class OrderQueue(KnownOrders):
 
         If that is not after ``now``, it is ready at once.
         """
-        self._step(entry, Stage.SCHEDULED)
-        entry.due = due
         held = None if wake == due else wake
         if held != entry.rare.held:
             entry.note(held=held)
-        if entry.stage is Stage.SCHEDULED and entry.wake <= now:
-            self._make_ready(entry)
+        entry.due = due
+        is_ready = (due if held is None else held) <= now
+        self._step(entry, Stage.READY if is_ready else Stage.SCHEDULED)
+        if entry.stage is Stage.READY:
+            self.ready.add(entry)
         else:
             self._timers.add(entry)
 

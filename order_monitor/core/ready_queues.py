@@ -53,6 +53,7 @@ class AccountQueue:
 
         # An order that could not be asked about, or whose answers were not understood, goes behind
         # the others: it must not be chosen for every probe.
+        self._rank = rank
         self._ranked = LazyHeap(lambda entry: _behind(entry) + rank(entry), belongs)
         self._longest = LazyHeap(lambda entry: _behind(entry) + entry.due, belongs)
         self._turns = 0
@@ -64,12 +65,14 @@ class AccountQueue:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order to both queues."""
-        for line in (self._ranked, self._longest):
+        most, behind = 2 * self.count + STALE_ALLOWED, _behind(entry)
+        numbers = (behind + self._rank(entry), behind + entry.due)
+        for line, number in zip((self._ranked, self._longest), numbers, strict=True):
             # Each order leaves a stale place in the queue it was not taken from: those must not
             # pile up.
-            if len(line) > 2 * self.count + STALE_ALLOWED:
+            if len(line) > most:
                 line.tidy()
-            line.add(entry)
+            line.add_at(number, entry)
         self.count += 1
 
     def first(self) -> TrackedOrder | None:
@@ -100,9 +103,10 @@ class ReadyQueues:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order."""
-        lines = self.lines.get(entry.account)
+        account = entry.shared_fields.account
+        lines = self.lines.get(account)
         if lines is None:
-            lines = self.lines[entry.account] = AccountQueue(entry.account, self.rank)
+            lines = self.lines[account] = AccountQueue(account, self.rank)
         lines.add(entry)
 
     def left(self, entry: TrackedOrder) -> None:

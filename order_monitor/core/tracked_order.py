@@ -251,5 +251,6 @@ class TrackedOrder:
 
         A gone order stays gone, even if a step under way still moves it.
         """
-        self.stage = stage if self.stage is not Stage.GONE else Stage.GONE
+        if self.stage is not Stage.GONE:
+            self.stage = stage
         self.turn = (self.turn + 1) % _TURNS

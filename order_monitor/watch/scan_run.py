@@ -114,19 +114,20 @@ class ScanRun:
 
     def _meet(self, order: Order, now: float) -> None:
         taken = self._intake.take(order, now, self.began)
-        if order.awaits_pin:
-            is_refused = isinstance(taken, (SkipReason, LeftTo))
-            self.awaiting |= set() if is_refused else {order.id}
-        else:
+        if order.ended_at is None:
             self.found += 1
             if order.sent_at is not None and self.last_sent < order.sent_at:
                 self.last_sent = min(order.sent_at, now)
-        if isinstance(taken, LeftTo):
+        elif not isinstance(taken, (SkipReason, LeftTo)):
+            self.awaiting.add(order.id)
+        is_in_hand = False
+        if isinstance(taken, TrackedOrder):
+            is_in_hand = taken.is_in_hand
+        elif isinstance(taken, LeftTo):
             self.counts.add(order, taken.account)
-        elif isinstance(taken, SkipReason):
+        elif taken is not None:
             self._skip(order, taken)
             return
-        is_in_hand = isinstance(taken, TrackedOrder) and taken.is_in_hand
         if is_in_hand or (not self.is_whole and order.id in self._known):
             self.met.add(order.id)
 
