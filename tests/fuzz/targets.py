@@ -9,7 +9,7 @@ from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import letters
 from order_monitor.core.pin import read_pin
-from order_monitor.providers.http.response_head import ResponseReader
+from order_monitor.providers.http.response_head import Head, ResponseReader
 from order_monitor.providers.znet.parser import decode, parse, parse_balance
 from order_monitor.settings.loading import load
 from tests.corpus import ENTRIES, Entry, body_of, response_of
@@ -60,12 +60,12 @@ def responses(data: bytes) -> None:
     assert _handed_on(response, size) == _handed_on(response, max(1, len(response)))
 
 
-def _handed_on(response: bytes, size: int) -> bytes | None:
+def _handed_on(response: bytes, size: int) -> tuple[Head | None, bytes] | None:
     reader, ready = ResponseReader(4096), b""
     try:
         for at in range(0, len(response), size):
             ready += reader.feed(response[at : at + size])
-        return ready + reader.feed(b"")
+        return reader.head, ready + reader.feed(b"")
     except ValueError:
         return None
 
