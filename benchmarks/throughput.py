@@ -1,5 +1,8 @@
 """The program's overhead over its bare HTTP client, measured in the same run.
 
+``python -m benchmarks.throughput client``: the client's own overhead instead, over asyncio's streams
+that hold the same exchange.
+
 Several rounds in turn, with medians printed as ratios:
 
 - the whole program (open orders in a real PostgreSQL, schedule, gate, pace, decisions, writes)
@@ -19,14 +22,20 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from multiprocessing import Process, Queue
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import structlog
 from aiohttp import web
 
+from benchmarks.compare.contestants.client import client as contestant
+from benchmarks.compare.contestants.streams_loop import ask as ask_by_streams
+from benchmarks.compare.load import referans
+from benchmarks.compare.provider import Provider
+from order_monitor.core.answer import Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
@@ -34,6 +43,7 @@ from order_monitor.core.order import Order
 from order_monitor.core.schedule import OnePass, Schedule
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
+from order_monitor.providers.http.resolver import Resolver
 from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.settings.sections import FINAL_STATUSES
@@ -90,7 +100,7 @@ def serve(port: Queue[int]) -> None:
 
 
 def connections() -> httpx.AsyncBaseTransport:
-    return FreshConnections(httpx.create_ssl_context())
+    return FreshConnections(httpx.create_ssl_context(), Resolver())
 
 
 def client(url: str, kod: str, make: Transport = connections, timeout: float = 20.0) -> Znet:
@@ -258,9 +268,57 @@ async def measure(url: str, dsn: str) -> None:
     print(f"{ORDERS} orders, {TASKS} connections, {ROUNDS} rounds, Python {sys.version.split()[0]}")
 
 
+async def driven(ask: Callable[[str], Awaitable[object]], tasks: int) -> tuple[float, float]:
+    """Return the seconds of CPU, and of time, that a question took with so many in flight."""
+    numbers = iter(range(ORDERS))
+
+    async def work() -> None:
+        for number in numbers:
+            await ask(referans(number))
+
+    used, began = time.process_time(), time.perf_counter()
+    await asyncio.gather(*[work() for _ in range(tasks)])
+    return (time.process_time() - used) / ORDERS, (time.perf_counter() - began) / ORDERS
+
+
+async def compare_client() -> None:
+    """Measure the client against streams, in turn, and print the table."""
+    print("| in flight | CPU a question | of bare streams | CPU, streams to client | rate |")
+    print("|---|---|---|---|---|")
+    async with Provider() as provider:
+        await provider.reset()
+        znet, address = contestant(provider.url), urlsplit(provider.url)
+
+        async def by_client(reference: str) -> None:
+            answer = (await znet.ask(reference)).answer
+            assert isinstance(answer, Waiting), answer
+
+        async def by_streams(reference: str) -> None:
+            await ask_by_streams(str(address.hostname), address.port or 0, reference)
+
+        for tasks in (20, 100, 500):
+            rounds = [
+                (await driven(by_client, tasks), await driven(by_streams, tasks))
+                for _ in range(2 * ROUNDS)
+            ]
+            ours, theirs = (statistics.median(one[who][0] for one in rounds[1:]) for who in (0, 1))
+            cpu, rate = (
+                statistics.median(streams[n] / own[n] for own, streams in rounds[1:])
+                for n in (0, 1)
+            )
+            print(
+                f"| {tasks} | {ours * 1e6:.0f} µs | {theirs * 1e6:.0f} µs | {cpu:.2f} | {rate:.2f} |",
+                flush=True,
+            )
+        await znet.aclose()
+
+
 def main() -> None:
     # As the daemon's default: otherwise a printed line for each check would be measured too.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    if sys.argv[1:] == ["client"]:
+        asyncio.run(compare_client())
+        return
     port: Queue[int] = Queue()
     server = Process(target=serve, args=(port,), daemon=True)
     server.start()

@@ -1,4 +1,4 @@
-"""Ask in an endless loop over order-monitor's own client: the limit of httpx. Run as a process."""
+"""Ask in an endless loop over order-monitor's own client: the limit of that client. Run as a process."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from benchmarks.compare.contestants.contestant import Contestant, module
 
 HTTPX = Contestant(
     "httpx loop",
-    "as many tasks as calls in flight, each asking again and again through order-monitor's own httpx client; no database",
+    "as many tasks as calls in flight, each asking again and again through order-monitor's own client; no database",
     lambda load: [module("httpx_loop", load)],
     is_whole=False,
 )
