@@ -30,7 +30,7 @@ WORKERS ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : $(CORES) < 8 ? 8 : $(C
 COMMA := ,
 EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
-CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
+CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution hour memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
 
 quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
 	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not simulated" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)

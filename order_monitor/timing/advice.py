@@ -168,7 +168,7 @@ def _replayed(orders: Sequence[_Order], timing: Timing) -> list[tuple[float, int
                 continue
             timing.waiting(key, before, age, now)
             timing.refresh()
-        due = timing.next_check(key, order_id, age)
+        due = timing.next_check(key, order_id, age, sent[n])
         heapq.heappush(events, (sent[n] + due, n, age))
     return results
 

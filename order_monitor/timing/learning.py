@@ -254,7 +254,8 @@ class Learning(Observer):
         order, now = entry.order, engine.now()
         if order.sent_at is None:
             return
-        age = self.timing.next_check(key_of(order), order.id, self._before(order))
+        before = self._before(order)
+        age = self.timing.next_check(key_of(order), order.id, before, order.sent_at)
         due = max(now, order.sent_at + age)
         if due < entry.due:
             engine.queue.schedule(entry, due, now=now)

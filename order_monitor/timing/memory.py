@@ -18,6 +18,7 @@ from itertools import accumulate, islice
 from typing import Final
 
 from order_monitor.timing.distribution import BINS, Curve, Ends, Span, estimating, finished, span
+from order_monitor.timing.hour import AT_MOST, LEADS, HourTable, RecentEnds, advantage
 from order_monitor.timing.plan_table import PRICES, CallBudget, PlanTable, position
 from order_monitor.timing.sketch import Sketch
 
@@ -103,6 +104,8 @@ class Place:
     change came with the order sent at ``since``, and ``untold`` is how many ends of such orders are
     to be seen before learning is used again. ``mass`` and
     ``ends`` are what the levels below borrow: a package has none below it and stores neither.
+    ``recent`` are the ends from which the ``hour`` is learned; ``lead`` is its advantage over age,
+    and ``by_hour`` whether it plans.
     """
 
     sketch: Sketch
@@ -122,6 +125,10 @@ class Place:
     weight: float = 0.0
     mass: Sequence[float] | None = None
     ends: Sequence[float] = ()
+    recent: RecentEnds = field(default_factory=RecentEnds)
+    hour: HourTable | None = None
+    lead: float = 0.0
+    by_hour: bool = False
 
     @property
     def stale(self) -> bool:
@@ -149,10 +156,10 @@ class Place:
 
     def waits(self, before: float, age: float, now: float) -> None:
         """Note an order that still waits: how likely it was to have ended is added up until one
-        does.
+        does. By the hour it is not: orders that end together are also late together.
         """
         self.instant.waits(age, now)
-        if self.table is not None:
+        if self.table is not None and not self.by_hour:
             done = self.table.share_by(before)
             ended = self.table.share_by(age) - done
             self.overdue += ended / (1 - done) if done < 1 else 1.0
@@ -173,6 +180,30 @@ class Place:
         self.usual = max(self.overdue, self.usual * LASTING)
         self.untold = max(0, self.untold - 1)
         self.overdue = 0.0
+
+    @property
+    def planning_hour(self) -> HourTable | None:
+        """The table by the phase of the hour, where that plans."""
+        return self.hour if self.by_hour else None
+
+    def reads(self, before: float, age: float, now: float) -> bool:
+        """Note an end for the phase of the hour, and let the better model plan.
+
+        Return whether another plans from now on.
+        """
+        self.recent.add(before, age, now)
+        if self.hour is None or self.table is None:
+            return False
+        gain = advantage(self.hour.hazard, self.table, (now - age, before, age))
+        self.lead = min(AT_MOST, max(-AT_MOST, self.lead + gain))
+        planned, self.by_hour = self.by_hour, self.lead > (0 if self.by_hour else LEADS)
+        return planned is not self.by_hour
+
+    def tells(self, hour: HourTable | None) -> None:
+        """Install what the phase of the hour tells; None for nothing."""
+        self.hour = hour
+        if hour is None:
+            self.lead, self.by_hour = 0.0, False
 
     def spans(self) -> Iterator[Span]:
         """Yield all evidence: closed intervals, and waiting orders as intervals without an end."""

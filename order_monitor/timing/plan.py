@@ -118,7 +118,7 @@ class Learned:
         if order.awaits_pin or order.sent_at is None:
             return Continuous(self.schedule).first(order, now)
         asked = age_asked(order, now) or 0.0
-        due = self.timing.next_check(key_of(order), order.id, asked)
+        due = self.timing.next_check(key_of(order), order.id, asked, order.sent_at)
         self.timing.found(order.id, asked, now - order.sent_at, due)
         return order.sent_at + due
 
@@ -127,7 +127,8 @@ class Learned:
         if order.awaits_pin or order.sent_at is None:
             return Continuous(self.schedule).again(order, now)
         age = max(0.0, now - order.sent_at)
-        return order.sent_at + self.timing.next_check(key_of(order), order.id, age)
+        due = self.timing.next_check(key_of(order), order.id, age, order.sent_at)
+        return order.sent_at + due
 
 
 def precedence(due: float, chance: float, patience: float) -> float:

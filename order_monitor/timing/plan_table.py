@@ -210,8 +210,10 @@ class PlanTable:
         equal: float,
         ladder: Sequence[Procedure],
         price: float | None = None,
+        kept: int = KEPT,
     ) -> None:
-        """Store what is needed of a curve and of its procedures at all prices (``ladder``).
+        """Store what is needed of a curve and of its procedures at all prices (``ladder``), and of
+        ``kept`` of them the plans.
 
         ``trust`` is, by edge, the share of the orders that follow the table. ``price`` is the
         account's place on the ladder; None means the price at which these orders alone cost as much
@@ -222,10 +224,10 @@ class PlanTable:
         self._ended = array("f", curve.ended)
         self._trust = array("H", [round(part * _ALL_OF_THEM) for part in trust])
         near = position(self.calls, equal) if price is None else price
-        self._low = min(max(0, round(near) - KEPT // 2), len(ladder) - KEPT)
+        self._low = min(max(0, round(near) - kept // 2), len(ladder) - kept)
         gaps = [
             [following - k for k, following in enumerate(procedure.best)]
-            for procedure in ladder[self._low : self._low + KEPT]
+            for procedure in ladder[self._low : self._low + kept]
         ]
         narrow = max(map(max, gaps)) <= _BYTE
         self._gaps = [array("B" if narrow else "H", steps) for steps in gaps]
@@ -234,12 +236,12 @@ class PlanTable:
         """Return the age (seconds) of the check after one at an edge, at a rung or the nearest
         stored one.
         """
-        kept = self._gaps[min(max(0, rung - self._low), KEPT - 1)]
+        kept = self._gaps[min(max(0, rung - self._low), len(self._gaps) - 1)]
         return EDGES[edge + kept[edge]]
 
     def keeps(self, price: float) -> bool:
         """Whether the plans at a place on the ladder of prices are stored."""
-        low, high = self._low, self._low + KEPT - 1
+        low, high = self._low, self._low + len(self._gaps) - 1
         return (low <= price or not low) and (price <= high or high == DEAREST)
 
     def trusts(self, edge: int, fate: float) -> bool:

@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 from order_monitor.core.schedule import Schedule
 from order_monitor.timing.distribution import LAST, Ends, nearest, span
+from order_monitor.timing.hour import SPREAD, HourTable, making
 from order_monitor.timing.memory import ALL, Key, Memory, changed, parent
-from order_monitor.timing.plan_table import DEAREST, PRICES, PlanTable, Reference, solving
+from order_monitor.timing.plan_table import DEAREST, KEPT, PRICES, PlanTable, Reference, solving
 from order_monitor.timing.sketch import Sketch
 
 
@@ -87,9 +88,9 @@ class Chooser:
     min_interval: float
     memory: Memory
 
-    def next(self, key: Key, order_id: str, age: float) -> Next:
-        """Return the next check of an order that waited at ``age`` (seconds), 0 if it was never
-        asked about.
+    def next(self, key: Key, order_id: str, age: float, sent_at: float) -> Next:
+        """Return the next check of an order, sent at ``sent_at`` (epoch seconds), that waited at
+        ``age`` (seconds), 0 if it was never asked about.
         """
         table = self.memory.find(key) if self.memory.known >= ENOUGH else None
         if table is None or not 0 <= age < self.schedule.give_up_after:
@@ -98,11 +99,16 @@ class Chooser:
         fate, side, sway = _dice(order_id)
         place = self.memory.places.get(key)
         is_doubted = place is not None and place.is_doubted
-        if here >= LAST or not table.trusts(here, fate) or is_doubted:
+        if is_doubted:
             return self._backoff(order_id, age)
         price = self.memory.price(key[0])
         rung = int(price)
         rung += rung < DEAREST and side < price - rung
+        hour = None if place is None else place.planning_hour
+        if hour is not None:
+            return self._by_hour(hour, rung, age, sent_at, sway)
+        if here >= LAST or not table.trusts(here, fate):
+            return self._backoff(order_id, age)
         gap = table.following(rung, here) - age
         gap *= 1 + SWAY * ((sway + here * GOLDEN) % 1 - 0.5)
         if age <= 0 and sway >= 1 - PROBES:
@@ -114,6 +120,12 @@ class Chooser:
             age = max(early, age + self.min_interval)
             return Next(min(age, self.schedule.give_up_after), learned=False)
         return Next(min(age + gap, self.schedule.give_up_after), learned=True)
+
+    def _by_hour(self, hour: HourTable, rung: int, age: float, sent_at: float, dice: float) -> Next:
+        """Return the next check at the phase of the hour that is likely to bring an end."""
+        found = hour.following(rung, sent_at + age) + SPREAD * dice - sent_at
+        found = min(max(found, age + self.min_interval), age + self.schedule.cap)
+        return Next(min(found, self.schedule.give_up_after), learned=True)
 
     def _early(self, order_id: str, age: float, dice: float, *, alert: bool) -> float | None:
         """Return backoff's next slot if it is to be asked as well; None otherwise.
@@ -272,18 +284,28 @@ class Outlook:
         budget = None if terms.budget is None else min(terms.budget, terms.ceiling)
         self._memory = Memory(terms.half_life, terms.packages, budget)
         self._chooser = Chooser(schedule, terms.min_interval, self._memory)
+        self._latest = 0.0
 
-    def next_check(self, key: Key, order_id: str, age: float) -> float:
+    def next_check(
+        self, key: Key, order_id: str, age: float, sent_at: float | None = None
+    ) -> float:
         """Return the age of the next check of an order that waited at ``age``, 0 if it was never
         asked about.
-        """
-        return self._chooser.next(key, order_id, age).age
 
-    def reason(self, key: Key, order_id: str, age: float) -> Reason:
+        ``sent_at`` (epoch seconds) tells its phase of the hour. Without it, it counts as having that
+        age at the latest answer.
+        """
+        return self._next(key, order_id, age, sent_at).age
+
+    def _next(self, key: Key, order_id: str, age: float, sent_at: float | None) -> Next:
+        sent_at = self._latest - age if sent_at is None else sent_at
+        return self._chooser.next(key, order_id, age, sent_at)
+
+    def reason(self, key: Key, order_id: str, age: float, sent_at: float | None = None) -> Reason:
         """Return when `next_check` asks, and what is known about such orders."""
         table = self._memory.find(key)
         is_own = table is None or self._memory.own(key) is not None
-        return Reason(self._chooser.next(key, order_id, age), table, is_own=is_own)
+        return Reason(self._next(key, order_id, age, sent_at), table, is_own=is_own)
 
     def chance(self, key: Key, before: float, age: float) -> float:
         """Return the probability that an order that waited at ``before`` has ended by ``age``, a
@@ -446,7 +468,9 @@ class Timing(Outlook):
                 return False
             place.outage = None
             self._memory.grown |= dict.fromkeys(self._memory.lineage(key))
-        if own is not None and changed(place, own, before, age, now):
+        if place.reads(before, age, now):
+            self._memory.grown[key] = None
+        if own is not None and not place.by_hour and changed(place, own, before, age, now):
             self._memory.drop(key)
             self._abandon(key)
             was_calm = True
@@ -524,7 +548,19 @@ class Timing(Outlook):
             ladder.append(found)
         price_now = self._memory.price(key[0]) if self._memory.account(key[0]).packages else None
         yield
-        table = PlanTable(curve, trust, self._reference.calls(curve), ladder, price_now)
+        equal = self._reference.calls(curve)
+        hour = yield from making(
+            place.recent,
+            curve,
+            self._memory.price(key[0]),
+            self._terms.min_interval,
+            self._schedule.cap,
+        )
+        place.tells(hour)
+        planning = place.planning_hour
+        table = PlanTable(curve, trust, equal, ladder, price_now, KEPT if planning is None else 1)
+        if planning is not None:
+            table.calls = planning.calls
         if self._memory.places.get(key) is place:
             self._memory.put(key, table)
 
@@ -574,6 +610,7 @@ class Timing(Outlook):
         if reason is not None:
             self.refused[reason] += 1
             return None
+        self._latest = now
         steady, has_leapt = self._time.read(now)
         self.refused.update(["leap"] if has_leapt else [])
         return steady
@@ -586,5 +623,7 @@ class Timing(Outlook):
 
     def _is_off_price(self, key: Key) -> bool:
         """Whether a key's table lacks the plans of the price in force."""
-        table = self._memory.own(key)
-        return table is not None and not table.keeps(self._memory.price(key[0]))
+        place, price = self._memory.places.get(key), self._memory.price(key[0])
+        if place is None or place.table is None:
+            return False
+        return not (place.planning_hour or place.table).keeps(price)

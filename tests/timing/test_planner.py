@@ -518,7 +518,7 @@ def test_an_orders_learned_times_are_its_tables_moved_by_dice_of_its_own() -> No
     for order_id in ["\ud800", *map(str, range(200))]:
         digest = blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         fate, side, sway = (int.from_bytes(digest[n : n + 4]) / 2**32 for n in (0, 4, 8))
-        found = chooser.next(KEY, order_id, 230.0)
+        found = chooser.next(KEY, order_id, 230.0, NOW)
         assert found.learned == (fate < 0.5)
         if found.learned:
             gap = EDGES[ladder[4 if side < 0.4 else 3].best[here]] - 230.0
@@ -529,7 +529,7 @@ def test_an_orders_learned_times_are_its_tables_moved_by_dice_of_its_own() -> No
     memory.put(KEY, PlanTable(curve, [1.0] * BINS, 8.0, ladder, float(DEAREST)))
     memory.account("shop").position = float(DEAREST)
     dearest = EDGES[ladder[DEAREST].best[here]] - 230.0
-    assert chooser.next(KEY, "3", 230.0).age - 230.0 == pytest.approx(
+    assert chooser.next(KEY, "3", 230.0, NOW).age - 230.0 == pytest.approx(
         min(dearest, 600.0), rel=0.016
     )
 
