@@ -109,6 +109,11 @@ ROUNDS: Final = (16,) * 3 + (8,) * 3 + (4,) * 3 + (2,) * 2 + (0,) * 6
 A bin is half a percent of the age.
 """
 
+SHARP: Final = (*ROUNDS, *(0,) * 14)
+"""The rounds where backoff finds nearly every order at its first check: what little the smoothing
+leaves beyond the last end then keeps the only check late.
+"""
+
 FEW: Final = 40.0
 """The number of ends up to which the rounds are broader: a few ends show where an order may end,
 but not how narrowly.

@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Final
 
-from order_monitor.timing.distribution import BINS, Curve, Ends, Span, estimating, finished, span
+from order_monitor.timing.distribution import (
+    BINS,
+    FEW,
+    SHARP,
+    Curve,
+    Ends,
+    Span,
+    estimating,
+    finished,
+    span,
+)
 from order_monitor.timing.hour import AT_MOST, LEADS, HourTable, RecentEnds, advantage
 from order_monitor.timing.plan_table import PRICES, CallBudget, PlanTable, position
 from order_monitor.timing.sketch import Sketch
@@ -28,6 +38,9 @@ Key = tuple[str, str]
 ALL: Final[Key] = ("", "")
 CREDIT: Final = 2.0
 """How many orders a parent's curve counts for."""
+
+ONCE: Final = 1.03
+"""Backoff's calls an order up to which one check is to find nearly all of them."""
 
 VAGUE: Final = [1 / BINS] * BINS
 
@@ -164,15 +177,16 @@ class Place:
             ended = self.table.share_by(age) - done
             self.overdue += ended / (1 - done) if done < 1 else 1.0
 
-    def starts_anew(self) -> None:
+    def starts_anew(self, *, ends_sooner: bool) -> None:
         """Forget all but a few orders: it has changed, with the first order that surprised.
 
-        Orders sent earlier say nothing about those to come.
+        Orders sent earlier say nothing about those to come. Where orders end sooner than before,
+        they follow backoff for a while: the first few ends tell least of all how early they come.
         """
         self.instant = Instant()
         self.built, self.alert = 0.0, WORRY
         self.sketch.scale(LEFT / self.sketch.total)
-        self.since, self.untold = self.first_odd, AGAIN
+        self.since, self.untold = self.first_odd, AGAIN if ends_sooner else 0
         self.waiting.clear()
 
     def resumes(self) -> None:
@@ -342,7 +356,9 @@ class Memory:
         prior, borrowed = self._stand_in(parent(key))
         place.built = place.seen
         ends = place.later()
-        mass = yield from estimating(place.spans(), prior, CREDIT)
+        is_one = place.table is not None and place.table.equal < ONCE
+        rounds = SHARP if is_one and place.sketch.total > FEW else None
+        mass = yield from estimating(place.spans(), prior, CREDIT, rounds)
         if not key[1]:
             place.mass, place.ends = array("f", mass), array("f", ends)
         return Curve.of(mass, [own + lent for own, lent in zip(ends, borrowed, strict=True)])
@@ -472,6 +488,9 @@ AGAIN: Final = 25
 all how early its orders end.
 """
 
+SOONER: Final = 0.5
+"""Where fewer were known to have ended before the end that shows a change, orders end sooner."""
+
 CLOSE: Final = 1.5
 """Surprises, less what ordinary ends make up for, above which two that come close together are
 reason enough to ask early.
@@ -511,5 +530,5 @@ def changed(place: Place, curve: Ends, after: float, until: float, now: float) -
         place.outage, place.instant = place.instant, Instant()
         place.alert = 0.0
         return False
-    place.starts_anew()
+    place.starts_anew(ends_sooner=curve.share_by(after) < SOONER)
     return True

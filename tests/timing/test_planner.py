@@ -883,6 +883,19 @@ def changed_to_a_minute() -> Timing:
     return timing
 
 
+def test_where_one_check_finds_all_orders_it_is_soon_after_the_last_end() -> None:
+    """Three of four orders were asked about at 60 s, and one at 50 s: all had ended."""
+    timing = Timing(SCHEDULE, Terms())
+
+    def chance_after(orders: int) -> float:
+        for k in range(orders):
+            timing.ended(KEY, 0.0, 50.0 if k % 4 == 0 else 60.0, NOW + k)
+        return rebuilt(timing).chance(KEY, 0.0, 50.0)
+
+    first = chance_after(400)
+    assert 1 - chance_after(100) < (1 - first) * 0.8, "the table showed that one check is enough"
+
+
 def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> None:
     timing = trained(age=3600.0)
     assert not timing.surprised()
@@ -919,6 +932,17 @@ def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_agai
         timing.ended(KEY, 30.0, 45.0, NOW + 1100 + 10 * k)
     timing.refresh(9)
     assert [timing.next_check(KEY, order_id, 0.0) for order_id in ids] != slots
+
+
+def test_a_product_that_became_slower_is_planned_by_what_it_does_since_then() -> None:
+    """Its orders outlast all that is known, so backoff asks about them until their table is made."""
+    timing = trained(age=60.0)
+    for k in range(16):
+        timing.ended(KEY, 3400.0, 3600.0, NOW + 5000 + k)
+    rebuilt(timing)
+    ids = [str(k) for k in range(50)]
+    learned = [timing.reason(KEY, order_id, 3000.0).next.learned for order_id in ids]
+    assert sum(learned) > 40
 
 
 def test_orders_sent_before_a_change_tell_nothing_about_those_sent_after_it() -> None:
