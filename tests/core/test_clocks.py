@@ -380,3 +380,10 @@ def test_what_an_earlier_process_saw_is_no_leap_by_itself(offset: float | None) 
     watch.note_machine(EPOCH + LONG_UP, LONG_UP)
     watch.note_database(EPOCH + LONG_UP, LONG_UP)
     assert watch.vouches(LONG_UP)
+
+
+@pytest.mark.parametrize(("by", "leapt"), [(LEAP, False), (LEAP + 0.0001, True)])
+def test_between_two_readings_of_one_moment_no_drift_is_allowed(by: float, *, leapt: bool) -> None:
+    watch = ClockWatch()
+    watch.note_machine(0.0, 0.0)
+    assert (watch.note_machine(by, 0.0) is not None) is leapt

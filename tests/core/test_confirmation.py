@@ -59,6 +59,11 @@ def test_a_rounded_time_asks_no_third_question() -> None:
     assert judged(FIRST._replace(since=NOW + 0.01), finding(120)) == (120.01, None)
 
 
+def test_a_wait_of_a_roundings_length_is_none() -> None:
+    assert confirmation(None, finding(7), 0.001, None) == Confirmation(None, NOW + 7)
+    assert confirmation(None, finding(7), 0.01, None).again_at == NOW + 7.01
+
+
 @pytest.mark.parametrize(
     ("more", "counts"),
     [

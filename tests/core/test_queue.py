@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from order_monitor.core.order import Order, ReferenceFrom
 from order_monitor.core.queue import OrderQueue
 from order_monitor.core.ready_queues import LONGEST_WAITING_EVERY, STALE_ALLOWED
-from order_monitor.core.tracked_order import Stage, TrackedOrder
+from order_monitor.core.tracked_order import ODD, Stage, TrackedOrder
 
 
 def add(
@@ -37,6 +37,12 @@ def test_nothing_is_taken_before_it_is_due() -> None:
     assert queue.next_wake() is None
     assert len(queue) == 1
     assert queue.get("x") is taken
+
+
+def test_an_order_whose_answers_were_not_understood_before_is_known_as_odd_at_once() -> None:
+    entry = OrderQueue().add(Order("x", "sent", 0.0, "1", odd_at=70.0), "a")
+    rare = entry.rare
+    assert (rare.odd, rare.odd_at, rare.odd_noted) == (ODD, 70.0, True)
 
 
 def test_the_newest_goes_first_but_nobody_starves() -> None:
