@@ -418,6 +418,36 @@ async def test_panels_that_number_anew(
         assert held.stuck is StuckReason.REFERENCE_TWICE, "the older one is never believed"
 
 
+@pytest.mark.parametrize(
+    ("began", "believed"), [(NOW - 4000, True), (NOW - 5000, False), (NOW - 6000, False)]
+)
+async def test_where_panels_number_anew_an_order_of_before_the_first_migration_is_long_ago(
+    plain_shop: Shop, began: float, *, believed: bool
+) -> None:
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_settings SET value = $1 WHERE name = 'first_migrate'", repr(began)
+    )
+    orders = await prepared(plain_shop, reference_reuse="newest")
+    _, two = await pair(plain_shop, orders)
+    result = await answered(orders, two, Completed(PIN))
+    assert (result.fate is WriteStatus.WRITTEN) is believed
+
+
+async def test_where_panels_number_anew_a_person_may_still_say_that_the_older_one_is_meant(
+    plain_shop: Shop,
+) -> None:
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_settings SET value = '-inf' WHERE name = 'first_migrate'"
+    )
+    orders = await prepared(plain_shop, reference_reuse="newest")
+    one = await known(orders, await plain_shop.add(reference="7", noted=False, sent_at=NOW - 5000))
+    async with plain_shop.database().transaction() as connection:
+        assert await orders.row_writer.dispatches.mean(connection, one.id, "Ayşe")
+    await plain_shop.set(one.id, external_status="completed")
+    two = await known(orders, await plain_shop.add(reference="7", noted=False, sent_at=NOW - 100))
+    assert (await answered(orders, two, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+
+
 async def test_another_login_may_give_the_same_reference(market: Market) -> None:
     accounts = [await market.integration(None, kod=kod) for kod in ("A", "B")]
     ids = [await market.shop.add(provider_id=a, reference="7") for a in accounts]
