@@ -449,6 +449,17 @@ async def test_a_flood_of_children_is_no_flood_of_the_parents_account(tenants: T
     assert await tenants.chains.step() == 30
 
 
+async def test_a_failed_child_fails_its_parent_without_a_second_answer(tenants: Tenants) -> None:
+    """The child's own cancellation was confirmed already, and no provider is asked again."""
+    parent, child = await tenants.pair()
+    await tenants.shop.set(child, status="rejected")
+    cache = tenants.orders.schema_cache
+    rules = replace(cache.table_config.rules, confirm_cancelled=300.0)
+    cache.reconfigure(replace(cache.table_config, rules=rules))
+    assert await tenants.chains.step() == 1
+    assert await tenants.status(parent) == ("failed", None)
+
+
 async def test_while_the_board_is_held_nothing_is_written(tenants: Tenants) -> None:
     parent, child = await tenants.pair()
     await tenants.end(child, Completed(Pin(PIN)))

@@ -127,5 +127,5 @@ def needs_confirmation(result: WriteResult) -> bool:
     return (
         result.fate in (WriteStatus.WRITTEN, WriteStatus.STUCK)
         and isinstance(finding.answer, Cancelled)
-        and not (finding.by_person or finding.child or finding.order.awaits_pin)
+        and not (finding.by_person or finding.child)
     )
