@@ -15,6 +15,7 @@ from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
+from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, Pauses, ends_of
 from order_monitor.shop.repository import Orders
 from tests.clocks import Drive
 from tests.shop.test_events import events, prepared
@@ -205,6 +206,30 @@ async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(
     (event,) = await events(shop)
     assert (event["outcome"], event["has_pin"], event["repeat"]) == ("completed", True, True)
     assert (await shop.row(order_id))["pin_code"] == PIN.reveal()
+
+
+async def test_a_pin_for_what_has_ended_goes_in_though_a_person_holds_the_ends(
+    plain_shop: Shop,
+) -> None:
+    """It is no end; a person's own word is not held either."""
+    shop, orders = plain_shop, await prepared(plain_shop, **AWAITING)
+    await carrying(shop, orders)
+    late_one, by_shop, by_person = (
+        await ended_without(shop, orders),
+        await shop.add(),
+        await shop.add(),
+    )
+    findings = [
+        await late(shop, orders, late_one),
+        found(shop.order(by_shop), Completed(Pin("CODE-77"))),
+        replace(found(shop.order(by_person), Cancelled("iptal")), by_person=True),
+        found(shop.order(await shop.add()), Completed(Pin("CODE-88"))),
+    ]
+    await shop.set(by_shop, external_status="completed")
+    async with shop.database().transaction() as connection:
+        await Pauses("public").pause(connection, ends_of(EVERY_ACCOUNT), "x", "Ay", None)
+    fates = {r.finding.order.id: r.fate for r in await orders.record(findings)}
+    assert [fates[f.order.id] for f in findings] == [WriteStatus.WRITTEN] * 3 + [WriteStatus.HELD]
 
 
 async def test_a_late_pin_moves_no_money_though_the_event_of_its_end_is_gone(shop: Shop) -> None:
