@@ -224,6 +224,15 @@ async def test_sent_anew_a_completion_stands_and_a_cancellation_is_asked_once_mo
     )
 
 
+async def test_a_cancellation_within_the_first_minute_stands_where_it_was_sent_once(
+    plain_shop: Shop,
+) -> None:
+    """As when a person asks at once."""
+    orders = await prepared(plain_shop)
+    order = await known(orders, await plain_shop.add(noted=False))
+    assert (await answered(orders, order, Cancelled("x"), age=3.0)).fate is WriteStatus.WRITTEN
+
+
 async def test_a_shop_that_touches_the_time_at_each_save_delays_nothing_for_ever(
     shop: Shop,
 ) -> None:

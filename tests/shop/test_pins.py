@@ -208,6 +208,18 @@ async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(
     assert (await shop.row(order_id))["pin_code"] == PIN.reveal()
 
 
+async def test_a_pin_for_what_a_person_ended_without_one_is_for_people(plain_shop: Shop) -> None:
+    """Whoever ended it may have given the code by telephone."""
+    shop, orders = plain_shop, await prepared(plain_shop)
+    order_id = await shop.add()
+    asked = found(shop.order(order_id), Completed(PIN))
+    by_hand = replace(found(shop.order(order_id), Completed(None)), by_person=True)
+    assert (await orders.record([by_hand]))[0].fate is WriteStatus.WRITTEN
+    (result,) = await orders.record([asked])
+    assert (result.fate, result.review) == (WriteStatus.GONE, StuckReason.PIN_FOR_ENDED)
+    assert (await shop.row(order_id))["pin_code"] is None
+
+
 async def test_a_pin_for_what_has_ended_goes_in_though_a_person_holds_the_ends(
     plain_shop: Shop,
 ) -> None:
