@@ -387,3 +387,10 @@ def test_between_two_readings_of_one_moment_no_drift_is_allowed(by: float, *, le
     watch = ClockWatch()
     watch.note_machine(0.0, 0.0)
     assert (watch.note_machine(by, 0.0) is not None) is leapt
+
+
+def test_each_leap_of_a_clock_is_counted() -> None:
+    watch = ClockWatch()
+    for boot, utc in ((0.0, 0.0), (10.0, 110.0), (20.0, 20.0), (30.0, 30.0)):
+        watch.note_machine(utc, boot)
+    assert watch.leaps == {"machine": 2, "database": 0}
