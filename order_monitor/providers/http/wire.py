@@ -16,7 +16,7 @@ from order_monitor.providers.http.failures import (
 )
 
 _BUFFER: Final = 131_072
-_AT_ONCE: Final = 65_536
+_AT_ONCE: Final = 16_384
 """Bytes returned in one iteration of the event loop, because parsing them takes time."""
 
 
