@@ -525,7 +525,7 @@ class WireExchange(httpx.AsyncByteStream):
         self._piece = b""
 
     async def ask(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``; return its response as soon as the head is complete."""
+        """Send ``request``, any but a HEAD; return its response as soon as the head is complete."""
         headers = [pair for pair in request.headers.raw if pair[0].lower() != b"connection"]
         target = request.url.raw_path
         if self.forwarding is not None:
