@@ -394,3 +394,13 @@ def test_each_leap_of_a_clock_is_counted() -> None:
     for boot, utc in ((0.0, 0.0), (10.0, 110.0), (20.0, 20.0), (30.0, 30.0)):
         watch.note_machine(utc, boot)
     assert watch.leaps == {"machine": 2, "database": 0}
+
+
+@pytest.mark.parametrize("face", ["machine", "database"])
+def test_a_clock_that_showed_no_time_is_named_until_ten_minutes_have_passed(face: str) -> None:
+    machine = Machine().run(60)
+    setattr(machine, face, math.nan)
+    machine.read()
+    setattr(machine, face, EPOCH)
+    machine.read()
+    assert machine.why == f"the {face}'s clock shows no time, less than ten minutes ago"
