@@ -404,3 +404,17 @@ def test_a_clock_that_showed_no_time_is_named_until_ten_minutes_have_passed(face
     setattr(machine, face, EPOCH)
     machine.read()
     assert machine.why == f"the {face}'s clock shows no time, less than ten minutes ago"
+
+
+def test_ten_minutes_after_a_leap_to_the_second_ages_are_trusted_again() -> None:
+    machine = Machine().run(60)
+    machine.machine += 60
+    machine.read()
+    machine.machine -= 60
+    machine.read()
+    assert machine.watch.why(machine.boot + SETTLING - 0.1)
+    assert machine.watch.why(machine.boot + SETTLING) == ""
+
+
+def test_before_any_reading_there_is_nothing_to_hand_on() -> None:
+    assert ClockWatch().state() == ClockMemory(None, None, 0.0, None)
