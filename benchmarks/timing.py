@@ -802,7 +802,13 @@ def by_the_hour(
     worst of its hours, pooled over the draws; which hour that is, counted from the change; and the
     share of backoff's calls in all hours.
     """
-    kinds = ("an outage of 3 h", "an hour to a minute", "a minute to an hour", "turns every 3 h")
+    kinds = (
+        "an outage of 3 h",
+        "an hour to a minute",
+        "a minute to an hour",
+        "turns every 3 h",
+        "rare fast, then fast",
+    )
     found = {}
     for kind in kinds:
         sums: dict[int, list[float]] = {}
@@ -840,7 +846,9 @@ def changing_at(kind: str, r: random.Random, seed: int) -> tuple[list[Placed], f
             for k in range(4)
         ]
         return list(itertools.chain(*parts)), 6 * HOUR
-    first, second = (slow, fast) if kind.startswith("an hour") else (fast, slow)
+    first, second = (fast, slow) if kind.startswith("a minute") else (slow, fast)
+    if kind.startswith("rare"):
+        first = either(r.uniform(0.01, 0.04), fast, slow)
     before = stream(seed, key, first, every, 0.0, change)
     return [*before, *stream(-seed, key, second, every, change, change + 3 * HOUR)], change
 

@@ -58,7 +58,6 @@ VARIANTS: Final[dict[str, Sequence[Change]]] = {
     "no backoff after a change (AGAIN 0)": [(memory, "AGAIN", 0)],
     "AGAIN 50": [(memory, "AGAIN", 50)],
     "orders sent before a change count": [(Place, "precedes", never)],
-    "two rare ends are no surprise (CLOSE)": [(memory, "CLOSE", math.inf)],
     "one end is no surprise (NEVER 0)": [(memory, "NEVER", 0.0)],
     "NEVER 0.01": [(memory, "NEVER", 0.01)],
     "WORRY 0.75": [(memory, "WORRY", 0.75)],

@@ -491,11 +491,6 @@ all how early its orders end.
 SOONER: Final = 0.5
 """Where fewer were known to have ended before the end that shows a change, orders end sooner."""
 
-CLOSE: Final = 1.5
-"""Surprises, less what ordinary ends make up for, above which two that come close together are
-reason enough to ask early.
-"""
-
 
 def known_near(curve: Ends, after: float, until: float) -> float:
     """Return the share of the orders that were known to end near: from ``after`` / 1.5 to ``until``
@@ -521,8 +516,6 @@ def changed(place: Place, curve: Ends, after: float, until: float, now: float) -
     if is_surprise:
         place.first_odd = min(place.first_odd, now - until)
         place.instant.end(after, until, now)
-        if place.misfit > CLOSE:
-            place.alert = WORRY
     if place.misfit < ALARM:
         return False
     place.misfit = 0.0

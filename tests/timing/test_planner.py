@@ -908,20 +908,6 @@ def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> N
     assert list(timing.surprised()) == [KEY], "it has changed, and is planned in another way"
 
 
-def test_two_rare_ends_close_together_are_a_surprise() -> None:
-    """One order in fifty ends within a minute: one such end is no surprise, a second at once is."""
-    timing = Timing(SCHEDULE, Terms())
-    for k in range(250):
-        end = 60.0 if k % 50 == 25 else 3600.0
-        timing.ended(KEY, end * 0.95, end, NOW + k)
-    timing.refresh(9)
-    timing.surprised()
-    timing.ended(KEY, 57.0, 60.0, NOW + 300)
-    assert not timing.surprised()
-    timing.ended(KEY, 57.0, 60.0, NOW + 301)
-    assert list(timing.surprised()) == [KEY]
-
-
 def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_again() -> None:
     timing = changed_to_a_minute()
     ids = [str(k) for k in range(50)]
