@@ -135,14 +135,14 @@ class RecentEnds:
 
 
 Steps = tuple[int, int, int]
-"""Bins of phase: in which an order was sent (0 up to the number of bins), was last seen to wait, and
-was found.
+"""Bins of phase: in which an order was sent (0 up to the number of bins), was last seen to wait,
+and was found.
 """
 
 
 def _stepped(ends: RecentEnds, width: float) -> list[Steps]:
-    """Return the ends in bins; one that was found an hour or more after the last look tells no phase
-    and is left out.
+    """Return the ends in bins; one that was found an hour or more after the last look tells no
+    phase and is left out.
     """
     size = round(PERIOD / width)
     found = []
@@ -291,8 +291,8 @@ class HourTable:
         return (low <= price or not low) and (price <= high or high == DEAREST)
 
     def following(self, rung: int, now: float) -> float:
-        """Return the time (epoch seconds) of the check after one at ``now``, at a rung of the prices
-        or the nearest stored one.
+        """Return the time (epoch seconds) of the check after one at ``now``, at a rung of the
+        prices or the nearest stored one.
         """
         hour, phase = divmod(now, PERIOD)
         ahead = self._next[min(max(0, rung - self._low), KEPT - 1)]

@@ -292,8 +292,8 @@ class Outlook:
         """Return the age of the next check of an order that waited at ``age``, 0 if it was never
         asked about.
 
-        ``sent_at`` (epoch seconds) tells its phase of the hour. Without it, it counts as having that
-        age at the latest answer.
+        ``sent_at`` (epoch seconds) tells its phase of the hour. Without it, it counts as having
+        that age at the latest answer.
         """
         return self._next(key, order_id, age, sent_at).age
 
