@@ -3,6 +3,7 @@ its own connections.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from order_monitor.app import running
+from order_monitor.cluster.members import Cluster
+from order_monitor.cluster.membership import Membership
 from order_monitor.core.answer import Answer, Completed
-from order_monitor.core.check_result import WriteResult
+from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
@@ -23,24 +26,27 @@ from order_monitor.core.tracked_order import Stage
 from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident, Presence
+from order_monitor.shop.writing.chains import ChainTable
 from order_monitor.tell.webhook import Receiver, Sender
 from order_monitor.timing.learning import Learning
 from order_monitor.timing.plan import Learned
 from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.store import Timings
-from order_monitor.watch.account import Account
+from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.brake_watch import BrakeWatch
+from order_monitor.watch.chains import Chains
 from order_monitor.watch.discovery import Shop
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
 from order_monitor.watch.housekeeping import Housekeeping
-from order_monitor.watch.lifecycle import Lifecycle, Stop
+from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
 from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard
 from tests.simulation.beside import Login
 from tests.simulation.loop import SimClock
+from tests.simulation.members import SPACE
 from tests.simulation.provider import Client, Limits
 from tests.simulation.scenario import CONFIG
 from tests.simulation.shop import ModelOrders, Pool, database_over, layout_for, ledger_for
@@ -118,6 +124,7 @@ class Process(Observer):
         self.clock = SimClock(EPOCH)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.steps = Steps(self.die)
+        self.is_daemon = plan is None
         self.is_dead = False
         self.is_replaced = False
         """Whether another process replaces it for certain, or none does."""
@@ -139,6 +146,7 @@ class Process(Observer):
             confirm_cancelled=scenario.confirm_cancelled,
             give_up_unknown=scenario.give_up_unknown,
             ignore_before="" if scenario.is_first_start else None,
+            has_chains=scenario.has_chains,
         )
         self.pool = Pool(
             world.store,
@@ -160,7 +168,6 @@ class Process(Observer):
         self._left: dict[int, float] = {}
         self.born = world.now()
         self.schedule = Schedule(give_up_after=scenario.give_up_after)
-        self.is_daemon = plan is None
         self.learning = self._learning() if scenario.learned and plan is None else None
         self.policy = Policy(
             plan or self._plan(),
@@ -181,7 +188,7 @@ class Process(Observer):
         self.heartbeat = Heartbeat(self.engine.context, Presence(self.database, "public", me), BOOT)
         if self.learning is not None:
             self.learning.watch(self.engine)
-        self.stop = Stop()
+        self.stop, self.cluster = Stop(), self._cluster()
         self.sender = self._sender(table_config.rules)
         self.life = Lifecycle(
             self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside()
@@ -216,6 +223,16 @@ class Process(Observer):
         keeper = Timings(self.database, self.orders, "public", terms.half_life, terms.packages)
         return Learning(Timing(self.schedule, terms), keeper, self.clock, self.schedule)
 
+    def _cluster(self) -> Cluster | None:
+        if not (self.is_daemon and self.world.scenario.members):
+            return None
+        membership = Membership(self.database, SPACE, f"host-{self.number}", "a mark")
+        return Cluster(self.engine, membership, self.clock)
+
+    def leads(self) -> bool:
+        """Whether it does what one process does for all."""
+        return self.cluster is None or self.cluster.leads
+
     def _sender(self, rules: Any) -> Sender | None:
         if not self.world.scenario.webhook:
             return None
@@ -227,21 +244,29 @@ class Process(Observer):
             receiver,
             self.clock,
             random.Random(self.number),
+            is_ours=self.leads,
         )
 
     def _beside(self) -> dict[str, Any]:
         if not self.is_daemon:
             return {}
-        parts = running(
+        parts = running({CLUSTER: self.cluster})
+        parts |= running(
             {"webhook": self.sender, "timing": self.learning, "presence": self.heartbeat}
         )
-        parts |= running({"brake": self.brake})
+        parts |= running({"brake": self.brake, "chains": self._chains()})
         return parts | running(
             {
                 "settings": self.settings_guard,
                 "housekeeping": Housekeeping(self.orders, self.clock),
             }
         )
+
+    def _chains(self) -> Chains | None:
+        if not self.world.scenario.has_chains:
+            return None
+        store = ChainTable(self.database, self.orders.schema_cache)
+        return Chains(self.engine, store, self.clock, SCAN, self.leads)
 
     def _money(self) -> dict[str, str]:
         """The settings that decide money."""
@@ -257,7 +282,9 @@ class Process(Observer):
             raise ValueError(msg)
         self.clients.append(Client(self.world.panel, row, self))
         name = CONFIG if integration is None else label(integration)
-        return Account(name, self.clients[-1], Gate(3), Pace(self.world.scenario.per_second))
+        lease = NOT_HELD if self.is_daemon and self.world.scenario.members else math.inf
+        pace = Pace(self.world.scenario.per_second)
+        return Account(name, self.clients[-1], Gate(3), pace, lease_until=lease)
 
     def _pauses_read(self, paused: set[str]) -> None:
         self._read_pauses = {key: self.world.store.pauses[key] for key in paused}
@@ -311,7 +338,9 @@ class Process(Observer):
         finding = result.finding
         if finding.pin is not None:
             self.read.pop((finding.order.id, finding.pin.reveal()), None)
-            self.world.was_read(finding)
+            # What is read while a person holds the ends is read again after that.
+            if result.fate is not WriteStatus.HELD:
+                self.world.was_read(finding)
 
     def _know(self, pauses: dict[str, float], logins: dict[str, int]) -> None:
         self._known_pauses, self._known_logins = pauses, logins
@@ -412,7 +441,9 @@ class Process(Observer):
             self.engine.discovery.shop = shop
         if self.sender is not None:
             await self.sender.begin()
-        await self.life.once(self._before_one_pass)
+        is_written = await self.life.once(self._before_one_pass)
+        if is_written and shop is None and (chains := self._chains()) is not None:
+            await chains.attempt()
         if self.brake is not None:
             await self.brake.finish()
         await self.heartbeat.tell()
@@ -432,6 +463,7 @@ class Process(Observer):
             return
         self.is_dead = True
         self.steps.left = None
+        self.steps.thaw()
         self.pool.die(commits=self.world.commits_at_death(self.number))
         self.world.died(self)
         for task in list(self.tasks):

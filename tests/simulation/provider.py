@@ -190,6 +190,7 @@ class Client:
             limits.broken.append(f"asked {reference} of {self.row.id}, {why}")
         limits.started(self.row, reference, now)
         self.process.world.asked(self.row, reference)
+        number = self.process.world.members.begin(self.process, self.row.id)
         self._under_way += 1
         try:
             if "connect" not in self.panel.faults.get(self.row.id, {}):
@@ -200,6 +201,7 @@ class Client:
         finally:
             self._under_way -= 1
             limits.ended(self.row, reference)
+            self.process.world.members.end(number)
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")

@@ -46,7 +46,8 @@ _UUID = re.compile(r"00000000-0000-0000-0000-([0-9]{12})")
 
 TABLE = """
 CREATE TABLE product_orders (id uuid PRIMARY KEY, external_status text, sent_at timestamptz, pin_code text, note text,
-    provider_referans text, package_id text, provider_id text, last_sync_at timestamptz);
+    provider_referans text, package_id text, provider_id text, last_sync_at timestamptz, external_order_id text,
+    root_order_id uuid, chain_path text, status text);
 CREATE INDEX ON product_orders (provider_referans);
 CREATE TABLE package_routing (id text, tenant_id text, package_id text, primary_provider_id text);
 CREATE TABLE integrations (id text PRIMARY KEY, tenant_id text, name text, provider text, base_url text, kod text, sifre text,
@@ -331,21 +332,28 @@ class Replay:
     async def _put(self, order_id: str, row: Any) -> None:
         await self._hand.execute(
             "INSERT INTO product_orders (id, external_status, sent_at, pin_code, note, provider_referans, package_id, provider_id, "
-            "last_sync_at) VALUES ($1::text::uuid, $2, to_timestamp($3::float8), $4, $5, $6, $7, $8, to_timestamp($9::float8)) "
+            "last_sync_at, external_order_id, root_order_id, chain_path, status) VALUES ($1::text::uuid, $2, "
+            "to_timestamp($3::float8), $4, $5, $6, $7, $8, to_timestamp($9::float8), $10, $11::text::uuid, $12, $13) "
             "ON CONFLICT (id) DO UPDATE SET (external_status, sent_at, pin_code, note, provider_referans, package_id, provider_id, "
-            "last_sync_at) = ROW (EXCLUDED.external_status, EXCLUDED.sent_at, EXCLUDED.pin_code, EXCLUDED.note, "
-            "EXCLUDED.provider_referans, EXCLUDED.package_id, EXCLUDED.provider_id, EXCLUDED.last_sync_at)",
+            "last_sync_at, external_order_id, root_order_id, chain_path, status) = ROW (EXCLUDED.external_status, "
+            "EXCLUDED.sent_at, EXCLUDED.pin_code, EXCLUDED.note, EXCLUDED.provider_referans, EXCLUDED.package_id, "
+            "EXCLUDED.provider_id, EXCLUDED.last_sync_at, EXCLUDED.external_order_id, EXCLUDED.root_order_id, "
+            "EXCLUDED.chain_path, EXCLUDED.status)",
             *(
                 _into(order_id),
                 row.status,
                 row.sent_at,
                 row.pin,
                 row.note,
-                row.reference,
+                _into(row.reference),
                 row.package,
                 row.account,
             ),
             row.last_sync_at,
+            _into(row.external),
+            _into(row.root),
+            _ORDER.sub(lambda found: _into(found[0]), row.path) if row.path else None,
+            row.shop_status,
         )
 
     def _differs(self, entry: TapeEntry, how: str) -> None:

@@ -83,6 +83,10 @@ class OrderPlan:
     """What the provider always says instead of an answer: ``refused``, ``empty``, or ``broken`` (a
     status of 500).
     """
+    above: int = 0
+    """How many orders of other tenants end as it does."""
+    is_claimed: bool = False
+    """Whether a stranger's order says that it ends as this one does."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,10 @@ class Scenario:
     """Whether the program starts on an old table."""
     cut_at: int = 0
     """The statement, counted from the start, at which the database connection is cut, once."""
+    has_chains: bool = False
+    """Whether other tenants' orders end as their children do."""
+    members: int = 0
+    """How many daemons share the accounts; 0 for one daemon that has them all."""
 
 
 def draw(seed: int) -> Scenario:

@@ -244,7 +244,7 @@ class Shared:
             )
             is_open = row is not None and row.status in self.pool.row_writer.table_config.open
             sent_at = row.sent_at if row is not None else None
-            root = row.id if row is not None else None
+            root = (row.root or row.id) if row is not None else None
             found.append(
                 {
                     "id": order_id,
@@ -290,11 +290,15 @@ class Shared:
                 "digest": digest,
                 "id": row.order_id,
                 "seen_in": list(row.seen_in),
-                "root": row.order_id,
+                "root": self._root(row.order_id),
             }
             for (login, digest), row in self._all("pins").items()
             if (login, digest) in keys
         ]
+
+    def _root(self, order_id: str) -> str:
+        row = self._row(order_id)
+        return order_id if row is None else row.root or row.id
 
     def _seen_in(self, _: str, args: Sequence[Any]) -> None:
         login, digest, order_id = args

@@ -20,12 +20,12 @@ import asyncpg
 from order_monitor.core.decision import Rules
 from order_monitor.core.login import Credentials
 from order_monitor.core.order import CONFIGURED, NEVER_SENT, SAME_TIME, Route
+from order_monitor.core.outcome import Cause
 from order_monitor.shop.accounts.logins import KEPT_DAYS, Logins
 from order_monitor.shop.accounts.pauses import Pauses
 from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Connection as Lent
 from order_monitor.shop.database import Database
-from order_monitor.shop.dsn import Address
 from order_monitor.shop.first_start import read_start
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START_RELEASED, digest_key, read_mark
 from order_monitor.shop.reading.orders import OrderReader
@@ -44,8 +44,10 @@ from order_monitor.shop.writing.row_writer import RowWriter
 from order_monitor.shop.writing.statements import NOWHERE
 from order_monitor.timing.store import history_sql
 from tests.simulation.beside import STARTS, Beside, Login
+from tests.simulation.members import ModelDatabase, Session
 from tests.simulation.posting import Delivery
 from tests.simulation.presence import Attendant
+from tests.simulation.relatives import CHAINED, Chained
 from tests.simulation.shared import DAY, LONGEST_LOCK, Claimed, Dispatch, Setting, own_of
 from tests.simulation.tape import Tape
 
@@ -98,6 +100,10 @@ class Stored:
     pin: str | None = None
     note: str | None = None
     last_sync_at: float | None = None
+    external: str | None = None
+    root: str | None = None
+    path: str | None = None
+    shop_status: str | None = None
 
 
 @dataclass
@@ -177,6 +183,15 @@ class Store:
     tape: Tape | None = None
     """The tape that records everything, if any."""
     numbers: dict[str, int] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    """The statements that the model does not know."""
+    sessions: list[Session] = field(default_factory=list)
+    """The sessions of a cluster's members, until they have ended."""
+
+    def members(self) -> list[Session]:
+        """Return the sessions that the server keeps."""
+        self.sessions = [session for session in self.sessions if session.is_there]
+        return self.sessions
 
     def now(self) -> float:
         return self.epoch + asyncio.get_running_loop().time()
@@ -237,6 +252,8 @@ class Pool:
             else None
         )
         self.is_dead = False
+        self.session: Session | None = None
+        """The newest session of this process as a member of a cluster."""
         self.known: dict[str, str] = {}
         self.seen: dict[str, Any] = {}
         """The data of the last read: ``open`` orders (None if not all were read), ``reviews``,
@@ -259,6 +276,14 @@ class Pool:
         self.is_dead = True
         for connection in self._lent:
             connection.cut(commits=commits)
+        if self.session is not None:
+            self.session.close()
+
+    def join(self) -> Session:
+        """Open a member's session."""
+        self.session = Session(self.store, self)
+        self.store.sessions.append(self.session)
+        return self.session
 
     async def acquire(self, *, timeout: float | None = None) -> "Connection":  # noqa: ASYNC109 - asyncpg's
         await self._free.acquire()
@@ -311,7 +336,7 @@ class Cursor:
         return taken
 
 
-class Connection(Beside):
+class Connection(Chained, Beside):
     """A connection with a transaction."""
 
     def __init__(self, pool: Pool) -> None:
@@ -490,7 +515,7 @@ class Connection(Beside):
         more = {
             "sent_at": row.sent_at,
             "own": own_of(row),
-            "root": row.id,
+            "root": row.root or row.id,
             "own_words": words,
             "settled": False,
         }
@@ -657,6 +682,9 @@ class Connection(Beside):
             raise refused()
         return [{"id": row.id}]
 
+    def _may_lack(self, row: Stored) -> bool:
+        return may_lack(row.pin)
+
     def _touch(self, _: str, args: Sequence[Any]) -> None:
         for order_id, seen_at in zip(*args, strict=True):
             row = self._row(order_id)
@@ -694,6 +722,9 @@ class Connection(Beside):
 
     def _scan_among(self, _: str, args: Sequence[Any]) -> list[Any]:
         return self._as_orders(row for row in self._watched() if row.id in args[0])
+
+    def _scan_of(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [row for row in self._as_orders(self._watched()) if row["integration"] in args[0]]
 
     def _count_apart(self, *_: Any) -> list[Any]:
         row_writer, now = self._row_writer, self.store.now()
@@ -791,6 +822,7 @@ class Connection(Beside):
         last: dict[str, Event] = {}
         for event in self.store.events:
             is_one = not event.has_pin and event.outcome == "completed" and event.source == PROGRAM
+            is_one = is_one and event.cause != Cause.CHILD
             if is_one and event.decided_at > now - longest:
                 last[event.order_id] = event
         found = []
@@ -814,6 +846,7 @@ _STARTS: dict[str, str] = {
     'SELECT name, value, extract(epoch FROM stored_at)::float8 AS stored_at FROM "public"."order_monitor_settings" '
     "WHERE name IN ('first_migrate'": "_start_marks",
     **STARTS,
+    **CHAINED,
 }
 
 
@@ -848,7 +881,10 @@ def _name_of(sql: str, pool: Pool) -> str:
     )
     if found is None and reader is not None:
         found = _name_of_reading(sql, row_writer, reader)
-    assert found is not None, f"the model shop does not know this statement: {sql[:300]}"
+    if found is None:
+        pool.store.unknown.append(sql)
+        msg = f"the model shop does not know this statement: {sql[:300]}"
+        raise AssertionError(msg)
     return found
 
 
@@ -858,6 +894,7 @@ def _name_of_reading(sql: str, row_writer: RowWriter, reader: OrderReader) -> st
         queries.scan_sql(): "_scan",
         queries.since_sql(): "_scan_since",
         queries.unknown_sql(): "_unknown",
+        queries.of_sql(): "_scan_of",
         reader.claims.sql(): "_unclaimed",
         row_writer.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
     }
@@ -941,6 +978,7 @@ def layout_for(
     confirm_cancelled: float = 0.0,
     give_up_unknown: bool = False,
     ignore_before: str | None = None,
+    has_chains: bool = False,
 ) -> TableConfig:
     rules = Rules(give_up_after=give_up_after, pin_width=120, note_width=250)
     return TableConfig(
@@ -962,6 +1000,7 @@ def layout_for(
         author=author,
         accounts_from_shop=from_shop,
         refresh=refresh,
+        follows_chains=has_chains,
         credentials=None if from_shop else Credentials("znet", "https://bayi.example", "kod"),
     )
 
@@ -982,10 +1021,23 @@ def ledger_for(table_config: TableConfig, *, last_sync: bool) -> RowWriter:
     }
     columns["id"] = Column("id", "uuid", cast="::uuid")
     columns["sent_at"] = Column("sent_at", "timestamp with time zone")
+    if table_config.follows_chains:
+        columns |= {
+            logical: replace(text, name=name)
+            for logical, name in (
+                ("external_order_id", "external_order_id"),
+                ("chain_path", "chain_path"),
+                ("shop_status", "status"),
+            )
+        }
+        columns["root_order_id"] = Column("root_order_id", "uuid", cast="::uuid")
     if last_sync:
         columns["last_sync_at"] = Column("last_sync_at", "timestamp with time zone")
     readable = ("external_status", "id", "package_id", "provider_id", "provider_referans")
     table = Table("public", "product_orders", columns, readable=readable, is_reference_indexed=True)
+    if table_config.follows_chains:
+        tenants = AccountTables("public", ROUTING, INTEGRATIONS).internal_sql()
+        table = replace(table, tenants_sql=tenants)
     return RowWriter(table, table_config, table_config.rules, Logins(table_config.schema, b""))
 
 
@@ -1004,4 +1056,4 @@ class ModelOrders(Orders):
 
 
 def database_over(pool: Pool) -> Database:
-    return Database(Address(("model",), (1,), "u", None, "d"), statement_timeout=30.0, pool=pool)
+    return ModelDatabase(pool)

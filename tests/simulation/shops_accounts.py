@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from order_monitor.core.login import INTERNAL
 from tests.simulation.beside import Login
 from tests.simulation.provider import RIGHT
+from tests.simulation.relatives import TENANT
 from tests.simulation.scenario import CONFIG, Fault
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class Accounts:
         for key in world.scenario.accounts:
             self.versions[key], self.since[key] = 0, NEVER_AGAIN
             self.put(key, self.row(key))
+        if world.scenario.has_chains:
+            self.versions[TENANT], self.since[TENANT] = 0, NEVER_AGAIN
+            self.put(TENANT, Login(TENANT, provider=INTERNAL))
 
     def put(self, key: str, row: Login | None) -> None:
         if key == CONFIG:

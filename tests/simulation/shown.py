@@ -1,7 +1,7 @@
 """Checks what a process shows of itself: its readiness, and its page.
 
 - Without faults for some time, it is ready.
-- A closed account makes it unready only if no account is well.
+- A closed account makes it unready only if no account that it asks is well.
 - If the database has been down for longer than a few scans take, or refuses every write, it is not
   ready.
 - The page shows what the last scan has read: the number of open orders, what waits for a person,
@@ -90,7 +90,9 @@ class Shown(Observer):
     def watch(self, scan_interval: float, sender: Sender | None) -> None:
         """Check the process's engine, which scans every ``scan_interval`` seconds."""
         process = self._process
-        probe = Readiness(process.engine, process.clock, scan_interval, None, sender)
+        cluster = process.cluster
+        probe = Readiness(process.engine, process.clock, scan_interval, cluster, sender)
+        self.view.cluster = cluster
         self.view.watch(process.engine, probe, process.policy.give_up_after, sender)
 
     # --- what the process does
@@ -146,9 +148,7 @@ class Shown(Observer):
         if self._is_refused_everything(now):
             world.check(bool(reasons), "a process is ready although all it would write is refused")
         now_well = [
-            one
-            for one in process.engine.accounts.values()
-            if one.paused is None and one.is_well(now)
+            one for one in process.engine.accounts.values() if one.is_ours(now) and one.is_well(now)
         ]
         if now_well and any(reason.startswith("account ") for reason in reasons):
             world.check(
@@ -225,7 +225,12 @@ class Shown(Observer):
         world.check("PIN-" not in text and "BY-HAND-" not in text, "a PIN stands on the page")
 
     def _open(self) -> int | None:
-        """The number of open orders in the last full scan."""
+        """The number of open orders in the last full scan.
+
+        Where accounts are shared, those that were got since are read in between.
+        """
+        if self._process.cluster is not None:
+            return None
         found = self._read.get("open")
         return None if found is None else found + self._read.get("left_alone", 0)
 

@@ -24,6 +24,7 @@ from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts.pauses import ends_of
 from order_monitor.shop.writing.event_sql import PROGRAM
+from tests.simulation.relatives import TENANT
 from tests.simulation.scenario import CONFIG, HOUR
 from tests.simulation.shop import OPEN, Commit, Event, Stored
 
@@ -272,7 +273,7 @@ class Sight:
             return
         slack = 90 + len(world.plans) * max(1.0, 1 / world.scenario.per_second)
         for row in world.store.rows.values():
-            if row.status not in OPEN or self.is_left_alone(row) or not world.is_settled(row.id):
+            if row.status not in OPEN or self.is_never_asked(row) or not world.is_settled(row.id):
                 continue
             if self.was_shut(row.account, LONGEST_PAUSE + slack):
                 continue
@@ -291,7 +292,7 @@ class Sight:
         )
         known, self._neglected = self._neglected, {}
         for row in world.store.rows.values():
-            if row.status not in OPEN or self.is_left_alone(row) or not world.is_settled(row.id):
+            if row.status not in OPEN or self.is_never_asked(row) or not world.is_settled(row.id):
                 continue
             key = (row.id, row.reference, row.account)
             last, neglected = self.questions_at.get(row.reference, -1.0), 0.0
@@ -311,6 +312,10 @@ class Sight:
         orders.
         """
         return self._world.now() - self._shut_at.get(account, float("-inf")) < within
+
+    def is_never_asked(self, row: Stored) -> bool:
+        """Whether no provider is asked about an order: it is left alone, or another tenant's."""
+        return row.account == TENANT or self.is_left_alone(row)
 
     def is_left_alone(self, row: Stored) -> bool:
         """Whether an order was sent too long before the first start to be monitored."""

@@ -2,14 +2,16 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
 
 DAY = 24 * HOUR
 EVERY = 3
-"""One seed in this many has a special run in addition to its own."""
+"""One seed in this many has a special run in addition to its own, and one a `joined` run."""
+
+Maker = Callable[[int, random.Random], Scenario]
 
 SIZES = (2, 3, 5, 9, 17, 33, 60, 120, 250, 500)
 """Numbers of orders that end together when a batch is refused: the largest are drawn rarely."""
@@ -19,13 +21,26 @@ ODD = ("refused", "empty", "broken")
 
 def drawn(seed: int) -> tuple[Scenario, ...]:
     """Return all runs for ``seed``."""
-    return (draw(seed), special(seed)) if seed % EVERY == 0 else (draw(seed),)
+    match seed % EVERY:
+        case 0:
+            return (draw(seed), special(seed))
+        case 1:
+            return (draw(seed), joined(seed))
+    return (draw(seed),)
 
 
 def special(seed: int) -> Scenario:
     """Return the run of one kind for ``seed``."""
-    chance = random.Random(f"{seed} special")
-    scenario = MAKERS[chance.randrange(len(MAKERS))](seed, chance)
+    return _one_of(MAKERS, seed, random.Random(f"{seed} special"))
+
+
+def joined(seed: int) -> Scenario:
+    """Return the run for ``seed`` in which orders, or processes, depend on one another."""
+    return _one_of(JOINED, seed, random.Random(f"{seed} joined"))
+
+
+def _one_of(makers: Sequence[Maker], seed: int, chance: random.Random) -> Scenario:
+    scenario = makers[chance.randrange(len(makers))](seed, chance)
     return replace(
         scenario, is_special=True, last_sync=chance.random() < 0.3, webhook=chance.random() < 0.6
     )
@@ -392,7 +407,112 @@ def fails_over(seed: int, chance: random.Random) -> Scenario:
     return Scenario(seed, orders, ordered, accounts, hours=0.4, refresh=20.0)
 
 
-MAKERS: tuple[Callable[[int, random.Random], Scenario], ...] = (
+def chains(seed: int, chance: random.Random) -> Scenario:
+    """Other tenants took some orders: theirs end as their children do."""
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
+            sent_at=600 * chance.random(),
+            ends_after=chance.choice((30.0, 200.0, 900.0)) * (0.5 + chance.random()),
+            above=chance.choice((0, 1, 1, 2, 4)),
+            is_claimed=chance.random() < 0.2,
+        )
+        for number in range(chance.randint(3, 12))
+    )
+    orders = tuple(
+        replace(plan, ends_after=None) if chance.random() < 0.1 else plan for plan in orders
+    )
+    kinds = IN_CHAINS if chance.random() < 0.5 else (chance.choice(IN_CHAINS),)
+    faults = (
+        Fault(
+            30 + 1200 * chance.random(),
+            chance.choice(kinds),
+            chance.choice((1.0, 30.0, 200.0)),
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
+        for _ in range(chance.choice((0, 1, 3, 8)))
+    )
+    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    return Scenario(
+        seed,
+        orders,
+        ordered,
+        accounts,
+        give_up_after=chance.choice((20 * 60.0, 2 * HOUR)),
+        confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
+        hours=0.4,
+        refresh=20.0,
+        has_chains=True,
+    )
+
+
+IN_CHAINS = (
+    *("second", "kill", "stop", "once", "crash"),
+    *("db_down", "db_cut", "commit_lost", "commit_cut", "deadlocks"),
+    *("lock", "poison", "rewrites", "blocked", "refuses_all"),
+    *("resolve", "ask", "ends_paused", "outage", "receiver_down"),
+)
+"""The faults that occur with chains."""
+
+
+def shared(seed: int, chance: random.Random) -> Scenario:
+    """Several daemons share the accounts, and come and go."""
+    accounts = ("a", "b", "c")[: chance.randint(2, 3)]
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
+            sent_at=300 * chance.random(),
+            ends_after=chance.choice((30.0, 100.0, 300.0)) * (0.5 + chance.random()),
+            above=chance.choice((0, 0, 1)),
+        )
+        for number in range(chance.randint(4, 12))
+    )
+    kinds = AMONG_MEMBERS if chance.random() < 0.5 else (chance.choice(AMONG_MEMBERS),)
+    faults = (
+        Fault(
+            30 + 400 * chance.random(),
+            chance.choice(kinds),
+            chance.choice((5.0, 20.0, 60.0)),
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
+        for _ in range(chance.choice((0, 2, 6)))
+    )
+    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    return Scenario(
+        seed,
+        orders,
+        ordered,
+        accounts,
+        give_up_after=chance.choice((20 * 60.0, 2 * HOUR)),
+        confirm_cancelled=chance.choice((0.0, 0.0, 30.0)),
+        per_second=chance.choice((0.5, 10.0)),
+        many=chance.random() < 0.4,
+        hours=0.2,
+        refresh=chance.choice((20.0, 60.0)),
+        one_login=chance.random() < 0.3,
+        has_chains=chance.random() < 0.5,
+        members=chance.choice((2, 2, 3)),
+    )
+
+
+AMONG_MEMBERS = (
+    *("freeze", "session_cut", "session_ended", "second", "second", "kill", "stop", "crash"),
+    *("db_down", "db_stall", "fails_over", "commit_lost", "once", "outage", "slow", "pause"),
+    *("password", "switched_off", "renamed", "sighup", "receiver_down", "clock"),
+)
+"""The faults that occur in a cluster."""
+
+
+MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
     out_of_stock,
@@ -404,3 +524,5 @@ MAKERS: tuple[Callable[[int, random.Random], Scenario], ...] = (
     all_refused,
     fails_over,
 )
+
+JOINED: tuple[Maker, ...] = (chains, shared)

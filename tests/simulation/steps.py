@@ -3,6 +3,7 @@
 At a chosen step it dies like with ``kill -9``: at that await, before any of its tasks continues.
 """
 
+import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
@@ -21,9 +22,28 @@ class Steps:
     def __init__(self, die: Callable[[], None]) -> None:
         """Call ``die`` at the chosen step."""
         self._die = die
+        self.frozen: list[asyncio.Future[None]] | None = None
+        """While the process is frozen: what its tasks wait for."""
+        self.thawed_at = float("-inf")
+        """When it was frozen last, until then, in the loop's time."""
         self.made = 0
         self.left: int | None = None
         self.on_step: Callable[[Any], None] | None = None
+
+    def freeze(self) -> None:
+        """Let none of its tasks continue, as SIGSTOP does."""
+        if self.frozen is None:
+            self.frozen = []
+
+    def thaw(self) -> None:
+        """Let them continue."""
+        if self.frozen is None:
+            return
+        self.thawed_at = asyncio.get_running_loop().time()
+        waiting, self.frozen = self.frozen, None
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
     def one(self, coroutine: Any) -> None:
         """Count a step: ``coroutine`` is at an await."""
@@ -44,16 +64,27 @@ class Stepped(Coroutine[Any, Any, Any]):
         """Step through ``inner``."""
         self._inner = inner
         self._steps = steps
+        self._next: Callable[[], Any] | None = None
+        """How it continues when its process is not frozen any more."""
 
     def send(self, value: Any) -> Any:
         """Resume it."""
-        awaited = self._inner.send(value)
-        self._steps.one(self._inner)
-        return awaited
+        return self._step(lambda: self._inner.send(value))
 
     def throw(self, *error: Any) -> Any:
         """Resume it with an error."""
-        awaited = self._inner.throw(*error)
+        self._next = None
+        return self._step(lambda: self._inner.throw(*error))
+
+    def _step(self, step: Callable[[], Any]) -> Any:
+        step, self._next = self._next or step, None
+        if self._steps.frozen is not None:
+            self._next = step
+            thawed = asyncio.get_running_loop().create_future()
+            self._steps.frozen.append(thawed)
+            thawed._asyncio_future_blocking = True  # What a task looks for in what is yielded.
+            return thawed
+        awaited = step()
         self._steps.one(self._inner)
         return awaited
 

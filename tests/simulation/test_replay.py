@@ -17,7 +17,7 @@ from tests.conftest import Citus, clone, drop
 from tests.simulation.loop import run
 from tests.simulation.replay import Replay
 from tests.simulation.scenario import Scenario, draw, small
-from tests.simulation.special import special
+from tests.simulation.special import joined, special
 from tests.simulation.tape import Tape, TapeEntry
 from tests.simulation.world import play
 
@@ -26,7 +26,12 @@ MOST = 4000
 """Replayed entries of a run: the rest is similar."""
 
 ROUNDS = int(os.environ.get("SIMULATION_REPLAYS", "1"))
-MAKERS: tuple[tuple[Callable[[int], Scenario], int], ...] = ((small, 3), (draw, 1), (special, 1))
+MAKERS: tuple[tuple[Callable[[int], Scenario], int], ...] = (
+    (small, 3),
+    (draw, 1),
+    (special, 1),
+    (joined, 1),
+)
 
 
 def can_be_replayed(scenario: Scenario) -> bool:

@@ -32,7 +32,7 @@ from tests.simulation.shop import (
     layout_for,
     ledger_for,
 )
-from tests.simulation.special import EVERY, MAKERS, drawn, special
+from tests.simulation.special import EVERY, JOINED, MAKERS, drawn, joined, special
 from tests.simulation.world import play
 
 CHUNK = 20
@@ -42,6 +42,7 @@ HARD = (76, 87, 237, 241)
 CHOSEN = (*range(56), *HARD)
 OF_ONE_KIND = (*range(0, 2 * CHUNK * EVERY, EVERY), 222)
 """The last is the first run in which the event of a late PIN moves money."""
+TOGETHER = range(1, 1 + 8 * EVERY, EVERY)
 FRESH = int(os.environ["SIMULATION_SEED"])
 
 
@@ -72,14 +73,31 @@ def test_all_holds_in_runs_of_one_kind(first: int) -> None:
     assert broken == {}
 
 
-def test_each_third_seed_plays_one_run_of_one_kind_more() -> None:
-    assert [len(drawn(seed)) for seed in range(6)] == [2, 1, 1, 2, 1, 1]
+@pytest.mark.simulated
+def test_all_holds_where_orders_or_processes_depend_on_one_another() -> None:
+    """Chains of orders, and a cluster of processes."""
+    broken = {seed: reason for seed in TOGETHER if (reason := why(joined(seed)))}
+    assert broken == {}
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("kind", ["freeze", "session_cut", "session_ended"])
+def test_each_fault_of_a_member_alone_and_often(kind: str) -> None:
+    scenario = next(one for one in map(joined, range(100)) if one.members > 1)
+    faults = tuple(Fault(30.0 * n, kind, 20.0, n, n / 10) for n in range(1, 10))
+    assert why(replace(scenario, faults=faults)) == ""
+
+
+def test_of_three_seeds_one_plays_a_run_of_one_kind_more_and_one_a_joined_run() -> None:
+    assert [len(drawn(seed)) for seed in range(6)] == [2, 2, 1, 2, 2, 1]
     assert drawn(3)[0] == draw(3)
-    made = {
-        MAKERS[random.Random(f"{seed} special").randrange(len(MAKERS))]
-        for seed in range(0, 60 * EVERY, EVERY)
-    }
-    assert made == set(MAKERS)
+    assert drawn(4) == (draw(4), joined(4))
+    for makers, name in ((MAKERS, "special"), (JOINED, "joined")):
+        made = {
+            makers[random.Random(f"{seed} {name}").randrange(len(makers))]
+            for seed in range(0, 60 * EVERY, EVERY)
+        }
+        assert made == set(makers)
 
 
 @pytest.mark.simulated

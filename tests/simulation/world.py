@@ -24,6 +24,7 @@ The invariants (a violation stops the run):
 - every order is due within the longest pause, and without faults it is asked then;
 - no order is skipped after its account has been well for some time, and a repaired login is tried
   in time;
+- what holds of chains and of clusters: `tests.simulation.relatives`, `tests.simulation.members`;
 - some time after the last fault every order that has ended at the provider has ended in the shop,
   with its PIN.
 """
@@ -58,6 +59,7 @@ from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.timing.planner import Terms, Timing
 from tests.simulation.beside import Login
+from tests.simulation.members import Members
 from tests.simulation.people import PERSON, People
 from tests.simulation.process import (
     ADDRESS,
@@ -71,6 +73,7 @@ from tests.simulation.process import (
     owner,
 )
 from tests.simulation.provider import Panel, Truth
+from tests.simulation.relatives import TENANT, Relatives, family, stranger
 from tests.simulation.scenario import (
     ACCOUNTS,
     DATABASE,
@@ -128,8 +131,8 @@ class World:
         if scenario.is_first_start:
             self.store.settings[FIRST_START] = Setting(str(EPOCH), EPOCH)
         self.sight = Sight(self)
-        self.truth = Accounts(self)
-        self.people = People(self)
+        self.relatives, self.members = Relatives(self), Members(self)
+        self.truth, self.people = Accounts(self), People(self)
         self.processes: list[Process] = []
         self.alive: list[Process] = []
         self.reviving: set[asyncio.Task[None]] = set()
@@ -140,7 +143,7 @@ class World:
         self.quiet_since = 0.0
         """Since when they have not changed."""
         self.counts_steps = bool(scenario.crash_at) or any(
-            fault.kind == "crash" for fault in scenario.faults
+            fault.kind in ("crash", "freeze") for fault in scenario.faults
         )
         self.watch_steps: Callable[[Process], None] = lambda _: None
         self.count = 0
@@ -220,9 +223,12 @@ class World:
     def _look_whose(self, row: Stored) -> None:
         """A code is in one order of a login at all times: the database itself enforces it."""
         kod = self.truth.kod_of(row.account)
-        rows = self.store.rows.values()
-        twice = [r.id for r in rows if r.pin == row.pin and self.truth.kod_of(r.account) == kod]
-        self.check(twice == [row.id], f"PIN {row.pin} went to {twice}")
+        rows = [r for r in self.store.rows.values() if r.pin == row.pin and r.id != row.id]
+        chain = row.root or row.id
+        others = [
+            r.id for r in rows if self.truth.kod_of(r.account) == kod and (r.root or r.id) != chain
+        ]
+        self.check(not others, f"PIN {row.pin} of {row.id} is in {others} too")
 
     def _look_at_an_end(self, before: Stored, after: Stored, event: Event) -> None:
         """The event names the party that ended the order, as in its row."""
@@ -242,7 +248,15 @@ class World:
     def _look_at_an_answer(
         self, before: Stored, after: Stored, event: Event, commit: Commit
     ) -> None:
-        """The provider has said it: about this dispatch, to its account."""
+        """The provider has said it: about this dispatch, to its account.
+
+        Of an order that another tenant took, its child.
+        """
+        if before.status in OPEN and after.status in FINAL:
+            self.sight.ended(after, commit)
+        if after.account == TENANT:
+            self.relatives.ended(before, after, event, commit)
+            return
         truth, dispatch = self.truth_of(after), (after.id, after.account, after.reference.strip())
         if after.status == "failed":
             times = self.times[dispatch]
@@ -261,8 +275,6 @@ class World:
             self.check(
                 is_steady, f"{after.id} ended by its age while a clock could not be believed"
             )
-        if before.status in OPEN and after.status in FINAL:
-            self.sight.ended(after, commit)
         said = truth.approved
         if self.crossed:
             kod = self.truth.kod_of(after.account)
@@ -293,7 +305,11 @@ class World:
         return before is not None and ("cancelled" in before.said or cls._was_cancelled(before))
 
     def truth_of(self, row: Stored) -> Truth:
-        """What the provider knows about an order, by the reference in its row."""
+        """What the provider knows about an order, by the reference in its row.
+
+        About one that another tenant took: what it knows about the last of its chain.
+        """
+        row = self.relatives.from_here(row)[-1]
         return self.panel.truths[self.truth.kod_of(row.account), row.reference.strip()]
 
     def was_read(self, finding: CheckResult) -> None:
@@ -307,6 +323,8 @@ class World:
     async def receive(self, request: httpx.Request) -> httpx.Response:
         """The shop's own address for events."""
         process = owner.get()
+        if process is not None:
+            self.members.post(process)
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
         if process is not None and process.is_dead:
             raise asyncio.CancelledError
@@ -431,6 +449,8 @@ class World:
             self.sight.look_at_the_held()
             self.sight.look_for_forgotten()
             self.sight.look_for_neglected(seconds)
+            if self.scenario.has_chains:
+                self.relatives.look_for_late(seconds)
 
     def _prime(self) -> None:
         """Prepare some learned timing."""
@@ -441,7 +461,8 @@ class World:
         self.store.sketches |= {key: sketch.dump() for key, sketch in timing.take().items()}
 
     async def _run(self) -> None:
-        await self.start()
+        for _ in range(max(1, self.scenario.members)):
+            await self.start()
         placing = [
             (max(0.0, plan.sent_at), partial(self.place, plan)) for plan in self.scenario.orders
         ]
@@ -496,6 +517,7 @@ class World:
             if process.task is not None and process.task.done() and not process.stop.event.is_set():
                 error = None if process.task.cancelled() else process.task.exception()
                 self.broken.append(f"a process ended by itself: {error!r}")
+        self.broken += [f"unknown to the model shop: {sql[:300]}" for sql in self.store.unknown]
         if self.broken:
             raise BrokenError("; ".join(self.broken[:3]))
 
@@ -574,16 +596,28 @@ class World:
     async def place(self, plan: OrderPlan) -> None:
         reference = f"1{plan.number:05}"
         self.panel.place((self.truth.kod_of(plan.account), reference), plan, plan.sent_at)
-        self._add(plan, reference)
+        if self.scenario.has_chains:
+            for order_id, columns in family(plan, reference):
+                self._put_row(order_id, plan, **columns)
+            if plan.is_claimed:
+                order_id, columns = stranger(plan)
+                self._put_row(order_id, plan, **columns)
+                self.relatives.strangers.add(order_id)
+        else:
+            self._add(plan, reference)
 
     def _add(self, plan: OrderPlan, reference: str) -> None:
         """Add an order's row."""
-        order_id, sent_at = f"order-{plan.number}", EPOCH + plan.sent_at
+        self._put_row(f"order-{plan.number}", plan, reference=reference, account=plan.account)
+
+    def _put_row(self, order_id: str, plan: OrderPlan, **columns: Any) -> None:
+        sent_at = EPOCH + plan.sent_at
         self.plans[order_id] = plan
-        self.store.rows[order_id] = Stored(
-            order_id, "sent", sent_at, reference, plan.account, f"package-{plan.package}"
+        row = Stored(
+            order_id, "sent", sent_at=sent_at, package=f"package-{plan.package}", **columns
         )
-        self.times[order_id, plan.account, reference] = [sent_at]
+        self.store.rows[order_id] = row
+        self.times[order_id, row.account, row.reference] = [sent_at]
         self.note("placed", order_id)
 
     # --- what goes wrong
@@ -636,6 +670,9 @@ class World:
     def _note_away(self) -> None:
         """Record since when the database has been unavailable, after a change."""
         is_away = self.store.down or self.store.stall
+        if self.store.down:
+            for session in self.store.members():
+                session.end()
         since = self.sight.away_since
         self.sight.away_since = (self.now() if since is None else since) if is_away else None
 
@@ -976,6 +1013,25 @@ class World:
             await asyncio.sleep(fault.seconds)
             process.clock.leap(0.0)
 
+    async def _freeze(self, fault: Fault) -> None:
+        """A process stands still for a while, and does not know it."""
+        if process := self._one(fault):
+            process.steps.freeze()
+            await asyncio.sleep(min(fault.seconds, 90.0))
+            process.steps.thaw()
+
+    async def _session_cut(self, fault: Fault) -> None:
+        """The network between a member's session and the server is cut."""
+        if (process := self._one(fault)) and (session := process.pool.session) is not None:
+            session.is_cut = True
+            await asyncio.sleep(min(fault.seconds, 90.0))
+            session.is_cut = False
+
+    async def _session_ended(self, fault: Fault) -> None:
+        """The server ends a member's session."""
+        if (process := self._one(fault)) and (session := process.pool.session) is not None:
+            session.end()
+
     async def _second(self, fault: Fault) -> None:
         process = await self.start()
         await asyncio.sleep(fault.seconds)
@@ -1060,7 +1116,7 @@ class World:
             row = self.store.rows.get(order_id)
             if (
                 row is None
-                or order_id in self.touched
+                or order_id in self.touched | self.relatives.strangers
                 or (row.status in OPEN and self.sight.is_kept(row))
             ):
                 continue
@@ -1096,8 +1152,9 @@ class World:
             row = self.store.rows.get(order_id)
             if (
                 row is not None
-                and order_id not in self.touched | self.same_pin
                 and not self.crossed
+                and not {one.id for one in self.relatives.from_here(row)}
+                & (self.touched | self.same_pin)
             ):
                 truth = self.truth_of(row)
                 if row.status == "completed" and plan.outcome == "pin" and truth.before is None:
@@ -1190,8 +1247,9 @@ async def play(
     if watch_steps is not None:
         world.counts_steps, world.watch_steps = True, watch_steps
     key = random.Random(f"{scenario.seed} key")
-    with patch(
-        "order_monitor.shop.marks.secrets.token_hex", lambda size: key.randbytes(size).hex()
+    with (
+        patch("secrets.token_hex", lambda size: key.randbytes(size).hex()),
+        patch("secrets.randbits", key.getrandbits),
     ):
         await world.run()
     if tape is not None:
