@@ -16,6 +16,8 @@ from tests.simulation.shared import SHARED, own_of
 if TYPE_CHECKING:
     from tests.simulation.shop import Stored
 
+NOT_TRIED = "AND tries = '[]'"
+"""What the model looks for only if the statement does: that a delivery was never tried."""
 _STATUS = re.compile(r"IN \('([a-z_]+)'\) AND NOT")
 
 
@@ -42,12 +44,14 @@ class Beside(Posting, Present):
     _later: list[Callable[[], None]]
     _changed: "dict[str, tuple[Stored, Stored]]"
 
-    async def _lock_first(self, name: str, args: Sequence[Any]) -> None:
+    async def _lock_first(self, name: str, sql: str, args: Sequence[Any]) -> None:
         """Wait for the row lock that a statement without SKIP LOCKED would wait for."""
         if name == "_withdraw_delivery":
             await self._wait_for(f"delivery {args[0]}")
         elif name in ("_put_back", "_withdraw_event"):
             await self._wait_for(args[0] if name == "_put_back" else f"event {args[0]}")
+        elif name == "_replay":
+            await self._lock_replayed(sql, args)
         elif name == "_sketch":
             await self._wait_for(f"timing {args[0]} {args[1]}")
         elif name == "_lock_money":
@@ -131,9 +135,9 @@ class Beside(Posting, Present):
         self._later.append(lambda: self.store.deliveries.update({event.id: aside}))
         return [{"bool": True}]
 
-    def _withdraw_delivery(self, _: str, args: Sequence[Any]) -> list[Any]:
+    def _withdraw_delivery(self, sql: str, args: Sequence[Any]) -> list[Any]:
         delivery = self.store.deliveries[args[0]]
-        if delivery.attempts or delivery.is_over:
+        if delivery.attempts or delivery.is_over or (delivery.is_tried and NOT_TRIED in sql):
             return []
 
         def withdraw() -> None:

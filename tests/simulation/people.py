@@ -14,6 +14,7 @@ from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Now
 from order_monitor.shop.accounts.pauses import Pauses, ends_of
+from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
@@ -108,6 +109,26 @@ class People:
             reopener = Reopener(row_writer.table, row_writer.table_config)
             async with process.database.transaction() as connection:
                 await reopener.reopen(connection, row.id, "x", PERSON)
+
+        await self._type(PERSON, work)
+
+    async def replay(self, fault: Fault) -> None:
+        """Have events posted again: those of an order, of the last minutes, or that failed."""
+        row = self._world.some(fault)
+        since = None if fault.size < 0.5 else 600 * fault.size
+
+        async def work(process: Process) -> None:
+            outbox = Outbox(process.database, "public")
+            if await outbox.mark() is None:
+                return
+            await outbox.replay(
+                PERSON,
+                ids=[],
+                order_id=row.id if row is not None else None,
+                since=since,
+                dead=fault.target % 2 == 0,
+                waiting=fault.target % 3 == 0,
+            )
 
         await self._type(PERSON, work)
 

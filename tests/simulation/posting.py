@@ -29,6 +29,8 @@ class Delivery:
     is_delivered: bool = False
     is_dead: bool = False
     is_withdrawn: bool = False
+    is_tried: bool = False
+    """Whether it was queued again: its earlier tries are not counted any more."""
 
     @property
     def is_over(self) -> bool:
@@ -50,6 +52,11 @@ class Posting(Shared):
             since = min(since, args[2])
         value = json.dumps({"since": since, "address": args[0]}, separators=(", ", " : "))
         self._put("settings", WEBHOOK_MARK, Setting(value, self.store.now()))
+
+    async def _lock_replayed(self, sql: str, args: Sequence[Any]) -> None:
+        """Wait for those who have just claimed some of the events."""
+        for event_id in self._replayed(sql, args):
+            await self._wait_for(f"delivery {event_id}")
 
     async def _lock_new_deliveries(self, ids: Iterable[int]) -> None:
         """Wait for a transaction that queues the same event; existing rows stay unchanged."""
@@ -183,6 +190,40 @@ class Posting(Shared):
         self._later.append(let_go)
         return failed
 
+    def _replay(self, sql: str, args: Sequence[Any]) -> list[Any]:
+        """Queue events again."""
+        now, chosen = self.store.now(), self._replayed(sql, args)
+
+        def replay() -> None:
+            for event_id, order_id in chosen.items():
+                fresh = Delivery(event_id, order_id, now)
+                again = self.store.deliveries.setdefault(event_id, fresh)
+                again.is_tried = again is not fresh
+                again.is_delivered = again.is_dead = again.is_withdrawn = False
+                again.attempts, again.next_at, again.failed_at = 0, now, None
+
+        self._later.append(replay)
+        return [{"event_id": event_id} for event_id in chosen]
+
+    def _replayed(self, sql: str, args: Sequence[Any]) -> dict[int, str]:
+        """Return the events that are queued again, each with its order: some by number, an order's,
+        recent ones, dead or failed ones; those that a reopening withdrew only if the statement does
+        not leave them out.
+        """
+        ids, order_id, since, dead, _by, waiting = args
+        now = self.store.now()
+        chosen: dict[int, str] = {}
+        for event in self.store.events:
+            d = self.store.deliveries.get(event.id)
+            is_dead = dead and d is not None and d.is_dead and d.attempts > 0
+            is_failed = waiting and d is not None and not d.is_over and d.failed_at is not None
+            is_recent = since is not None and event.decided_at > now - since
+            is_one = event.id in ids or event.order_id == order_id or is_recent
+            is_left_out = WITHDRAWN in sql and self._is_withdrawn(event)
+            if (is_one or is_dead or is_failed) and not is_left_out:
+                chosen[event.id] = event.order_id
+        return chosen
+
     def _counts(self, *_: Any) -> list[Any]:
         rows = self.store.deliveries.values()
         return [
@@ -193,7 +234,11 @@ class Posting(Shared):
         ]
 
 
+REPLAY = 'INSERT INTO "public"."order_monitor_deliveries" AS d (event_id, order_id) SELECT e.id'
+WITHDRAWN = "AND NOT (e.repeat AND COALESCE((SELECT n.outcome = 'reopened' FROM "
+
 POSTING: dict[str, str] = {
+    REPLAY: "_replay",
     'INSERT INTO "public"."order_monitor_settings" (name, value, stored_by) SELECT': "_first_webhook",
     'INSERT INTO "public"."order_monitor_deliveries" (event_id, order_id) SELECT e.id': "_sweep",
     "WITH due AS (SELECT d.event_id": "_claim",

@@ -453,7 +453,7 @@ class Connection(Chained, Beside):
         if name in ("_update", "_late_update") and not self.store.blocked.isdisjoint(args[0]):
             await asyncio.sleep(self.lock_wait)
             raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
-        await self._lock_first(name, args)
+        await self._lock_first(name, sql, args)
         if self.store.tape is None:
             return getattr(self, name)(sql, args) or []
         return self._taped(self.store.tape, name, sql, args)

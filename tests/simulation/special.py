@@ -35,7 +35,7 @@ def special(seed: int) -> Scenario:
 
 
 def joined(seed: int) -> Scenario:
-    """Return the run for ``seed`` in which orders, or processes, depend on one another."""
+    """Return the run for ``seed`` in which orders, processes or people are in one another's way."""
     return _one_of(JOINED, seed, random.Random(f"{seed} joined"))
 
 
@@ -460,6 +460,39 @@ IN_CHAINS = (
 """The faults that occur with chains."""
 
 
+def posted_again(seed: int, chance: random.Random) -> Scenario:
+    """People reopen orders while events wait for their receiver, and have events posted again."""
+    accounts = _accounts(chance)
+    orders = tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(("pin", "direct", "cancelled", "cancelled", "cancelled")),
+            sent_at=200 * chance.random(),
+            ends_after=20 + 200 * chance.random(),
+        )
+        for number in range(chance.randint(2, 8))
+    )
+    away = [
+        Fault(100 + 200 * chance.random(), "receiver_down", 100 * (1 + chance.random()), 0, 0.5)
+        for _ in range(2)
+    ]
+    kinds = ("reopen", "replay", "replay", "kill", "commit_lost")
+    by_people = (
+        Fault(
+            90 + 400 * chance.random(),
+            chance.choice(kinds),
+            1.0,
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
+        for _ in range(chance.randint(3, 12))
+    )
+    ordered = tuple(sorted((*away, *by_people), key=lambda fault: fault.at))
+    return Scenario(seed, orders, ordered, accounts, hours=0.2, refresh=20.0)
+
+
 def shared(seed: int, chance: random.Random) -> Scenario:
     """Several daemons share the accounts, and come and go."""
     accounts = ("a", "b", "c")[: chance.randint(2, 3)]
@@ -525,4 +558,4 @@ MAKERS: tuple[Maker, ...] = (
     fails_over,
 )
 
-JOINED: tuple[Maker, ...] = (chains, shared)
+JOINED: tuple[Maker, ...] = (chains, shared, posted_again)

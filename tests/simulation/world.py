@@ -343,6 +343,11 @@ class World:
             event.id == data["id"] and bool(data["dispatch"]),
             f"event {event.id} was posted as {data}",
         )
+        after = next(
+            (e for e in self.store.events if e.order_id == event.order_id and e.id > event.id), None
+        )
+        is_withdrawn = event.repeat and after is not None and after.outcome == "reopened"
+        self.check(not is_withdrawn, f"event {event.id} was posted, which a reopening withdrew")
         self.posted[data["order_id"]].append(event.id)
         self._move(event, repeat=data["repeat"])
         await asyncio.sleep(self.chance.uniform(0.005, 0.15))
@@ -644,7 +649,7 @@ class World:
             await self._database(fault)
         elif fault.kind in ACCOUNTS:
             await self.truth.do(fault)
-        elif fault.kind in (*PEOPLE, "release", "ends_paused"):
+        elif fault.kind in (*PEOPLE, "release", "ends_paused", "replay"):
             await self.people.do(fault)
         else:
             await getattr(self, f"_{fault.kind}")(fault)
@@ -1133,6 +1138,8 @@ class World:
                 left.append(
                     f"{order_id} ({plan.outcome}) is still {row.status} at an age of {age:.0f} s"
                 )
+        if self.scenario.has_chains:
+            left += self.relatives.unfinished()
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
         if waiting:
             left.append(f"{len(waiting)} events are not told")

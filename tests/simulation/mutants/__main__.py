@@ -470,6 +470,36 @@ MUTANTS = (
         "if before != (order.reference, account, order.awaits_pin):",
         "if before != (order.reference, account, order.awaits_pin) or sent_at != order.sent_at:",
     ),
+    Mutant(
+        "a stranger's order ends as the one it names",
+        "shop/writing/chains.py",
+        'f"WHERE COALESCE({is_named}, false) AND NOT',
+        'f"WHERE true AND NOT',
+    ),
+    Mutant(
+        "a PIN that came late goes up no chain",
+        "watch/chains.py",
+        "count = len(written) + await self._late_pins(met)",
+        "count = len(written)",
+    ),
+    Mutant(
+        "an order that another tenant took ends without its child's PIN",
+        "shop/writing/chains.py",
+        "return Completed(pin, without_codes(pin.masked(message)))",
+        "return Completed(None, without_codes(pin.masked(message)))",
+    ),
+    Mutant(
+        "an end by a child counts as an answer's",
+        "shop/writing/parameters.py",
+        "return Cause.CHILD if self.finding.child is not None else self.write.cause",
+        "return self.write.cause",
+    ),
+    Mutant(
+        "a replay posts what a reopening has withdrawn",
+        "shop/outbox.py",
+        "AND NOT ({is_withdrawn(self._schema, 'e')}) \"\n                \"ON CONFLICT (event_id)",
+        '"\n                "ON CONFLICT (event_id)',
+    ),
 )
 
 
