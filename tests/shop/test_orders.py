@@ -880,7 +880,7 @@ async def test_reads_of_all_orders_leave_a_connection_to_the_writer(
 async def test_a_scan_that_is_cut_leaves_its_connection_usable(
     plain_shop: Shop, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    """The next part is being read already when the one before it is taken in."""
+    """By an error in what takes its orders in, or by being cancelled meanwhile."""
     monkeypatch.setattr(reading, "SLICE", 2)
     ids = [await plain_shop.add() for _ in range(5 * FETCHED)]
     orders = plain_shop.orders(plain_shop.database(pool_size=1))

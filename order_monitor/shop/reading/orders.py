@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from contextlib import aclosing, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -259,13 +251,12 @@ class OrderReader:
             await connection.execute(shop_tables.accounts.watch_routes_sql())
         pauses = await shop_tables.pauses.read(connection)
         first = Slice(await now_of(connection), pauses=pauses)
-        async with aclosing(self._parts(connection, first, wanted)) as parts:
-            async for part in parts:
-                integrations = integrations if part.integrations is None else part.integrations
-                if take is None:
-                    orders += part.orders
-                else:
-                    take(part)
+        async for part in self._parts(connection, first, wanted):
+            integrations = integrations if part.integrations is None else part.integrations
+            if take is None:
+                orders += part.orders
+            else:
+                take(part)
         unknown_sql = self.queries.unknown_sql()
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection, is_quick=wanted.since is not None)
@@ -462,10 +453,8 @@ class OrderReader:
 
     async def _parts(
         self, connection: Connection, first: Slice, wanted: Part
-    ) -> AsyncGenerator[Slice, None]:
-        """Yield what is needed first, and then the orders. While some are taken in, the database
-        already reads the next ones.
-        """
+    ) -> AsyncIterator[Slice]:
+        """Yield what is needed first, and then the orders."""
         integrations: list[Integration] | None = None
         accounts = self.schema_cache.shop_tables.accounts
         if (
@@ -474,31 +463,19 @@ class OrderReader:
         ):
             integrations = await self._integrations(connection, first.now, set())
         yield replace(first, integrations=integrations)
-        slices = self._slices(connection, wanted, first.now)
-        ahead = asyncio.create_task(_next_of(slices), name="reader")
-        try:
-            while (rows := await ahead) is not None:
-                named = set[str]()
-                if accounts:
-                    named = {row["integration"] for row in rows} - self._met - {None}
-                # An unknown account is looked for once; if it does not exist yet, the next full
-                # read of the accounts finds it.
-                integrations = (
-                    await self._integrations(connection, first.now, named) if named else None
-                )
-                ahead = asyncio.create_task(_next_of(slices), name="reader")
-                for start in range(0, len(rows), SLICE):
-                    # Other tasks get their turn, and at first the next statement is sent.
-                    await asyncio.sleep(0)
-                    # However many there are: each slice has a statement's time of its own.
-                    self._database.progressed(connection)
-                    orders = [order_of(row) for row in rows[start : start + SLICE]]
-                    yield replace(first, orders=orders, integrations=integrations)
-                    integrations = None
-        finally:
-            # The connection can be used for something else only when this has ended.
-            ahead.cancel()
-            await asyncio.gather(ahead, return_exceptions=True)
+        async for rows in self._slices(connection, wanted, first.now):
+            named = {row["integration"] for row in rows} - self._met - {None} if accounts else set()
+            # An unknown account is looked for once; if it does not exist yet, the next full read
+            # of the accounts finds it.
+            integrations = await self._integrations(connection, first.now, named) if named else None
+            for start in range(0, len(rows), SLICE):
+                # Other tasks get their turn.
+                await asyncio.sleep(0)
+                # However many there are: each slice has a statement's time of its own.
+                self._database.progressed(connection)
+                orders = [order_of(row) for row in rows[start : start + SLICE]]
+                yield replace(first, orders=orders, integrations=integrations)
+                integrations = None
 
     async def _slices(
         self,
@@ -638,11 +615,6 @@ def spellings(references: Iterable[str], *, is_text: bool) -> list[str]:
     if is_text:
         given |= {f"{before}{ref.strip()}{behind}" for ref in given for before, behind in _BLANKS}
     return sorted(given)
-
-
-async def _next_of(slices: AsyncIterator[list[asyncpg.Record]]) -> list[asyncpg.Record] | None:
-    """Return the next slice, None after the last one."""
-    return await anext(slices, None)
 
 
 def _now() -> float:
