@@ -346,7 +346,7 @@ class _Story:
         if self.timing is None:
             return None
         order, age = self.history.order, self._last_age()
-        return explained(self.timing.reason(key_of(order), order.id, age), age)
+        return explained(self.timing.reason(key_of(order), order.id, age, order.sent_at), age)
 
 
 def _ended(history: OrderHistory) -> str:

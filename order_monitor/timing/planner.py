@@ -624,6 +624,5 @@ class Timing(Outlook):
     def _is_off_price(self, key: Key) -> bool:
         """Whether a key's table lacks the plans of the price in force."""
         place, price = self._memory.places.get(key), self._memory.price(key[0])
-        if place is None or place.table is None:
-            return False
-        return not (place.planning_hour or place.table).keeps(price)
+        table = None if place is None else place.planning_hour or place.table
+        return table is not None and not table.keeps(price)
