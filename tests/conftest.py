@@ -48,30 +48,6 @@ DATABASE_FIXTURES = {
     "plain_bare_shop",
 }
 OUTSIDE_FIXTURES = {*DATABASE_FIXTURES, "browser", "panel", "receiver"}
-OUTSIDE_MODULES = {
-    *(
-        "test_alerts",
-        "test_cli",
-        "test_demo",
-        "test_deploy",
-        "test_docs",
-        "test_logs",
-        "test_package",
-        "test_process",
-    ),
-    *(
-        "test_traces",
-        "test_transport",
-        "test_znet",
-        "test_guard",
-        "test_health",
-        "test_door",
-        "test_page",
-        "test_status",
-    ),
-    *("test_settings", "test_systemd", "test_readme", "test_standin", "test_leaks"),
-}
-"""Tests that start servers or processes, or read a lot: excluded from `make quick`."""
 
 
 def pytest_configure() -> None:
@@ -92,9 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Give the browser to one worker, and tests that look at the whole machine to one worker.
     """
     for item in items:
-        module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
         fixtures = set(getattr(item, "fixturenames", ()))
-        if module in OUTSIDE_MODULES or fixtures & OUTSIDE_FIXTURES:
+        if fixtures & OUTSIDE_FIXTURES:
             item.add_marker("outside")
         if fixtures & DATABASE_FIXTURES and "browser" not in fixtures:
             item.add_marker("database")

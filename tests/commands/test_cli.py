@@ -13,6 +13,8 @@ import pytest
 from order_monitor import __version__
 from tests import launch
 
+pytestmark = pytest.mark.outside
+
 CANARY = "pw-CANARY-42"
 GOOD = f"""
 [database]

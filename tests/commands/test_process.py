@@ -35,6 +35,8 @@ from tests.proxies import Proxy
 from tests.servers import RawServer, answer
 from tests.shops import Shop
 
+pytestmark = pytest.mark.outside
+
 ROOT = Path(__file__).parents[2]
 PIN = "PIN-CANARY-7788"
 SIFRE = "sifre-CANARY/9?"

@@ -19,6 +19,8 @@ from tests.commands.test_process import Panel, panel, running, sent, settings
 from tests.shops import Shop
 from tests.stages import STAGES
 
+pytestmark = pytest.mark.outside
+
 __all__ = ["panel"]
 
 TOKEN = "TOKEN-CANARY-1"

@@ -44,6 +44,8 @@ from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.tell.screen import Screen
 from order_monitor.watch.system_clock import SystemClock
 
+pytestmark = pytest.mark.outside
+
 NOW = 1_790_000_000.0
 
 

@@ -25,6 +25,8 @@ from order_monitor.watch.dispatcher import TICK
 from tests import stages
 from tests.clocks import ManualClock
 
+pytestmark = pytest.mark.outside
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SERVICES = (

@@ -23,6 +23,8 @@ from tests.settings.test_settings import example_lines, has_default
 from tests.stages import shared
 from tests.tell.test_alerts import ALERTS, on_fire
 
+pytestmark = pytest.mark.outside
+
 ARABIC = (ROOT / "docs" / "ar" / "operating.md").read_text("utf-8")
 COMMANDS: dict[str, click.Command] = {
     "order-monitor": cli_group,

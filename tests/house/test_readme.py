@@ -29,6 +29,8 @@ from tests.shop.test_orders import found
 from tests.shops import SHOP, Shop
 from tests.tell.test_webhook import SECRET, Receiver, receiver
 
+pytestmark = pytest.mark.outside
+
 __all__ = ["panel", "receiver"]
 
 SETTINGS = """

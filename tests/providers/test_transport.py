@@ -33,6 +33,8 @@ from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.servers import Handler, RawServer, answer
 
+pytestmark = pytest.mark.outside
+
 STRAY = b"OK|2|STRAY-PIN|x"
 CANCELLED = b"OK|3| |stray"
 CA = trustme.CA()

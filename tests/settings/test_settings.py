@@ -20,6 +20,8 @@ from order_monitor.settings.loading import load, load_notify
 from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.types import parse_seconds
 
+pytestmark = pytest.mark.outside
+
 CANARY = "p@s/s?#%[x]CANARY"
 DSN = "postgresql://u:p@h/n"
 SIGNING = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

@@ -23,6 +23,8 @@ from tests.simulation.loop import run
 from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario
 from tests.simulation.world import World, drop
 
+pytestmark = pytest.mark.outside
+
 CHECKS = int(os.environ.get("LEAKS_CHECKS", "20000"))
 HOURS = float(os.environ.get("LEAKS_HOURS", "2"))
 TENTHS = 10

@@ -22,6 +22,8 @@ from tests import stages
 from tests.clocks import ManualClock
 from tests.stages import Stage
 
+pytestmark = pytest.mark.outside
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
 ALERTS = {rule["alert"]: rule for rule in RULES}

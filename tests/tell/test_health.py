@@ -29,6 +29,8 @@ from tests.clocks import ManualClock
 from tests.shop.test_accounts import Silent
 from tests.shops import NOW
 
+pytestmark = pytest.mark.outside
+
 
 class EmptyShop:
     """A shop with no orders, which may be away."""

@@ -20,6 +20,8 @@ import structlog
 from order_monitor.tell.logs import LineSink, Repeats, origin, set_up
 from order_monitor.tell.redactor import Redactor
 
+pytestmark = pytest.mark.outside
+
 CANARY: Final = "p@s/s?#%[x] CANARY"
 PIN: Final = "PIN-CANARY-1234"
 LIBRARIES: Final = (

@@ -26,6 +26,8 @@ from tests import stages
 from tests.clocks import ManualClock
 from tests.stages import HOSTILE, PIN, STAGES, Stage
 
+pytestmark = pytest.mark.outside
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"telephone": (360, 740), "tablet": (768, 1024), "desk": (1440, 900)}
 

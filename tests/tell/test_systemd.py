@@ -22,6 +22,8 @@ from tests.commands.test_process import Panel, panel, running, sent, settings
 from tests.proxies import Proxy
 from tests.shops import Shop
 
+pytestmark = pytest.mark.outside
+
 __all__ = ["panel"]
 
 

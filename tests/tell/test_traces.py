@@ -17,6 +17,8 @@ from tests.commands.test_process import Panel, panel, running, sent, settings
 from tests.servers import RawServer, answer
 from tests.shops import NOW, Shop
 
+pytestmark = pytest.mark.outside
+
 __all__ = ["panel"]
 
 
