@@ -82,8 +82,8 @@ class Stepped(Coroutine[Any, Any, Any]):
             self._next = step
             thawed = asyncio.get_running_loop().create_future()
             self._steps.frozen.append(thawed)
-            thawed._asyncio_future_blocking = True  # What a task looks for in what is yielded.
-            return thawed
+            # What an await yields to the task.
+            return thawed.__await__().send(None)
         awaited = step()
         self._steps.one(self._inner)
         return awaited
