@@ -410,7 +410,7 @@ async def test_the_guide_moves_all_money_once(
             feeding = asyncio.create_task(feed(stage, ORDERS - 20, follower))
             await follower.follow(guide)
             await feeding
-            await until(own, END, 0, seconds=60 + ORDERS / 4)
+            await until(own, END, 0, seconds=180 + ORDERS / 4)
             assert follower.changed[0] == follower.changed[1] >= planted
             await compare(stage, own)
             counted = await own.execute(
