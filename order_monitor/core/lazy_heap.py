@@ -44,11 +44,7 @@ class LazyHeap:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add an entry under its current number."""
-        self.add_at(self._number(entry), entry)
-
-    def add_at(self, number: float, entry: TrackedOrder) -> None:
-        """Add an entry whose current number is known already."""
-        which = int(number // WIDTH)
+        which = int(self._number(entry) // WIDTH)
         if (entries := self._bins.get(which)) is None:
             self._bins[which] = [entry]
             heapq.heappush(self._which, which)

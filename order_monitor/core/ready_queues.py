@@ -53,7 +53,6 @@ class AccountQueue:
 
         # An order that could not be asked about, or whose answers were not understood, goes behind
         # the others: it must not be chosen for every probe.
-        self._rank = rank
         self._ranked = LazyHeap(lambda entry: _behind(entry) + rank(entry), belongs)
         self._longest = LazyHeap(lambda entry: _behind(entry) + entry.due, belongs)
         self._turns = 0
@@ -65,14 +64,12 @@ class AccountQueue:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order to both queues."""
-        most, behind = 2 * self.count + STALE_ALLOWED, _behind(entry)
-        numbers = (behind + self._rank(entry), behind + entry.due)
-        for line, number in zip((self._ranked, self._longest), numbers, strict=True):
+        for line in (self._ranked, self._longest):
             # Each order leaves a stale place in the queue it was not taken from: those must not
             # pile up.
-            if len(line) > most:
+            if len(line) > 2 * self.count + STALE_ALLOWED:
                 line.tidy()
-            line.add_at(number, entry)
+            line.add(entry)
         self.count += 1
 
     def first(self) -> TrackedOrder | None:
@@ -103,7 +100,7 @@ class ReadyQueues:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order."""
-        account = entry.shared_fields.account
+        account = entry.account
         lines = self.lines.get(account)
         if lines is None:
             lines = self.lines[account] = AccountQueue(account, self.rank)

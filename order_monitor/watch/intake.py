@@ -108,8 +108,7 @@ class Intake:
         if entry is None:
             entry = self._queue.add(order, account)
             entry.read_at = read_at
-            if entry.is_odd or self._context.state.odd:
-                self._context.note_odd(entry)
+            self._context.note_odd(entry)
             self._plan_first(entry, order)
         elif entry.is_in_hand or entry.read_at > read_at:
             return entry
@@ -159,15 +158,11 @@ class Intake:
                 self._context.plan(entry, again)
 
     def _plan_first(self, entry: TrackedOrder, order: Order) -> None:
-        plan, now = self._context.policy.plan, self._context.now()
-        due = plan.first(order, now)
+        plan = self._context.policy.plan
+        due = plan.first(order, self._context.now())
         if order.ended_at is not None and due is not None and due <= order.ended_at:
             again = plan.again(order, order.ended_at)
-            due = (
-                due if again is None else again
-            )  # a single pass has no second time, and asks anyway
-        if due is None:
-            self._queue.idle(entry)
-            return
-        self._context.state.eligible += 1
-        self._queue.schedule(entry, due, now=now)
+            # A single pass has no second time, and asks anyway.
+            due = due if again is None else again
+        self._context.state.eligible += due is not None
+        self._context.plan(entry, due)
