@@ -110,25 +110,21 @@ class ResponseReader:
             self._take(found)
             self._heads += 1
             if self._heads > HEADS or head.count(b"\n") > LINES:
-                msg = "too many heads, or lines in one"
-                raise ValueError(msg)
+                raise ValueError("too many heads, or lines in one")
             self.head = self._begun(head)
         if self.head is not None:
             return self._of_body(bytes(self._held)) if self._held else b""
         if not data:
-            msg = "cut short"
-            raise ValueError(msg)
+            raise ValueError("cut short")
         if self._taken + len(self._held) > self._limit:
-            msg = "the head is too long"
-            raise ValueError(msg)
+            raise ValueError("the head is too long")
         return b""
 
     def _begun(self, data: bytes) -> Head | None:
         """Return the response's head, None if ``data`` is the head of an interim one."""
         head = head_of(data)
         if head is None or head.status < _FIRST_INTERIM or head.status == _SWITCHING:
-            msg = "no response"
-            raise ValueError(msg)
+            raise ValueError("no response")
         length = _length_of(head)
         if head.status < _FIRST_FINAL:
             return None
@@ -139,8 +135,7 @@ class ResponseReader:
         elif head.codings == (_CHUNKED,):
             self._chunks = _ChunkReader()
         else:
-            msg = "a coding that is not understood"
-            raise ValueError(msg)
+            raise ValueError("a coding that is not understood")
         self.is_over = self._left == 0
         return head
 
@@ -157,16 +152,14 @@ class ResponseReader:
             self._left -= len(found)
             self.is_over = not self._left
         if not data and not self.is_over:
-            msg = "cut short"
-            raise ValueError(msg)
+            raise ValueError("cut short")
         return found
 
     def _take(self, count: int) -> None:
         """Count bytes against the limit, complete heads too: many may arrive in one piece."""
         self._taken += count
         if self._taken > self._limit:
-            msg = "the head is too long"
-            raise ValueError(msg)
+            raise ValueError("the head is too long")
 
     def _end(self) -> int:
         """Return the length of the head, 0 while its end has not arrived."""
@@ -218,8 +211,7 @@ def _length_of(head: Head) -> int | None:
     if not lengths:
         return None
     if len(lengths) > 1 or not _LENGTH.fullmatch(length := lengths.pop()):
-        msg = "lengths that contradict each other, or are none"
-        raise ValueError(msg)
+        raise ValueError("lengths that contradict each other, or are none")
     return int(length)
 
 
@@ -282,11 +274,9 @@ class _ChunkReader:
                 self._line()
         self.is_over = self.is_over or (not data and self._is_last)
         if not self._left and not self.is_over and len(self._held) > _LONGEST_LINE:
-            msg = "a line between chunks is too long"
-            raise ValueError(msg)
+            raise ValueError("a line between chunks is too long")
         if self._taken > _LINES_LIMIT:
-            msg = "too much between chunks"
-            raise ValueError(msg)
+            raise ValueError("too much between chunks")
         return bytes(ready)
 
     def _line(self) -> None:
@@ -303,12 +293,10 @@ class _ChunkReader:
             return
         found = None if self._is_behind_chunk else _SIZE.fullmatch(line)
         if found is None:
-            msg = "no size of a chunk"
-            raise ValueError(msg)
+            raise ValueError("no size of a chunk")
         self._count += 1
         if self._count > _CHUNKS and self._size < self._count * _SMALLEST_CHUNK:
-            msg = "too many chunks that are too small"
-            raise ValueError(msg)
+            raise ValueError("too many chunks that are too small")
         self._left = int(found[1], 16)
         self._size += self._left
         self._is_last = not self._left

@@ -186,9 +186,8 @@ class Page:
         target = self._path + b"?" + query if query else self._path
         lines = self._lines
         if forwarding is not None:
-            target = b"http://" + self.url.netloc + target
-            login = forwarding.authorization()
-            lines += b"" if login is None else b"Proxy-Authorization: " + login + b"\r\n"
+            target, login = _forwarded(forwarding, self.url, target)
+            lines += b"".join(b"%b: %b\r\n" % pair for pair in login)
         return b"GET " + target + b" HTTP/1.1\r\n" + lines + b"\r\n"
 
     @cached_property
@@ -529,9 +528,8 @@ class WireExchange(httpx.AsyncByteStream):
         headers = [pair for pair in request.headers.raw if pair[0].lower() != b"connection"]
         target = request.url.raw_path
         if self.forwarding is not None:
-            target = b"http://" + request.url.netloc + target
-            login = self.forwarding.authorization()
-            headers += [(b"Proxy-Authorization", login)] if login is not None else []
+            target, login = _forwarded(self.forwarding, request.url, target)
+            headers += login
         body = await request.aread()
         head = await self.send(_written(request.method.encode("ascii"), target, headers, body))
         return httpx.Response(head.status, headers=head.headers, stream=self)
@@ -578,6 +576,15 @@ class WireExchange(httpx.AsyncByteStream):
     def close(self) -> None:
         """Close the connection at once."""
         self._wire.close()
+
+
+def _forwarded(
+    proxy: Proxy, url: httpx.URL, target: bytes
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Return what a ``proxy`` that gets the request itself is to ask for, and its login's header."""
+    login = proxy.authorization()
+    headers = [] if login is None else [(b"Proxy-Authorization", login)]
+    return b"http://" + url.netloc + target, headers
 
 
 def _written(
