@@ -21,7 +21,7 @@ from typing import Final
 
 from order_monitor.timing.distribution import EDGES as AGES
 from order_monitor.timing.distribution import LAST, Ends, span
-from order_monitor.timing.plan_table import DEAREST, PRICES
+from order_monitor.timing.plan_table import PRICES, Rungs
 
 PERIOD: Final = 3600.0
 FINE: Final = 2.0
@@ -274,7 +274,7 @@ class HourTable:
     ``calls`` is the number of calls an order costs at each price of the ladder.
     """
 
-    __slots__ = ("_low", "_next", "calls", "hazard")
+    __slots__ = ("_next", "_rungs", "calls", "hazard")
 
     def __init__(self, hazard: Hazard, ladder: Sequence[Plan], price: float) -> None:
         """Store what is needed of the plans at all prices (``ladder``); ``price`` is the account's
@@ -282,20 +282,19 @@ class HourTable:
         """
         self.hazard = hazard
         self.calls = array("d", [calls for calls, _ in ladder])
-        self._low = min(max(0, round(price) - KEPT // 2), len(ladder) - KEPT)
-        self._next = [array("B", ahead) for _, ahead in ladder[self._low : self._low + KEPT]]
+        self._rungs = Rungs.around(price, KEPT)
+        self._next = [array("B", ahead) for _, ahead in self._rungs.of(ladder)]
 
     def keeps(self, price: float) -> bool:
         """Whether the plans at a place on the ladder of prices are stored."""
-        low, high = self._low, self._low + KEPT - 1
-        return (low <= price or not low) and (price <= high or high == DEAREST)
+        return self._rungs.keep(price)
 
     def following(self, rung: int, now: float) -> float:
         """Return the time (epoch seconds) of the check after one at ``now``, at a rung of the
         prices or the nearest stored one.
         """
         hour, phase = divmod(now, PERIOD)
-        ahead = self._next[min(max(0, rung - self._low), KEPT - 1)]
+        ahead = self._next[self._rungs.nearest(rung)]
         k = self.hazard.index(phase)
         more, k = divmod(k + ahead[k], len(ahead))
         return (hour + more) * PERIOD + self.hazard.at[k]

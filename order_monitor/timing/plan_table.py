@@ -27,7 +27,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from order_monitor.core.schedule import Schedule
 from order_monitor.timing.distribution import EDGES, LAST, Curve, Ends, finished, nearest
@@ -194,6 +194,36 @@ _ALL_OF_THEM: Final = 65_535
 _BYTE: Final = 255
 
 
+_Rung = TypeVar("_Rung")
+
+
+class Rungs(NamedTuple):
+    """The neighbouring prices of the ladder whose plans are stored: ``size`` of them from ``low``
+    on.
+    """
+
+    low: int
+    size: int
+
+    @classmethod
+    def around(cls, price: float, size: int) -> Rungs:
+        """Return ``size`` prices around a place on the ladder."""
+        return cls(min(max(0, round(price) - size // 2), len(PRICES) - size), size)
+
+    def of(self, ladder: Sequence[_Rung]) -> Sequence[_Rung]:
+        """Return what stands at these prices."""
+        return ladder[self.low : self.low + self.size]
+
+    def nearest(self, rung: int) -> int:
+        """Return which of them, counted from 0, is a rung of the ladder, or nearest to it."""
+        return min(max(0, rung - self.low), self.size - 1)
+
+    def keep(self, price: float) -> bool:
+        """Whether they surround a place on the ladder."""
+        high = self.low + self.size - 1
+        return (self.low <= price or not self.low) and (price <= high or high == DEAREST)
+
+
 class PlanTable:
     """The plans for a package's orders, in 12 kB of arrays.
 
@@ -201,7 +231,7 @@ class PlanTable:
     number that backoff makes.
     """
 
-    __slots__ = ("_ended", "_gaps", "_low", "_trust", "calls", "equal")
+    __slots__ = ("_ended", "_gaps", "_rungs", "_trust", "calls", "equal")
 
     def __init__(
         self,
@@ -224,10 +254,10 @@ class PlanTable:
         self._ended = array("f", curve.ended)
         self._trust = array("H", [round(part * _ALL_OF_THEM) for part in trust])
         near = position(self.calls, equal) if price is None else price
-        self._low = min(max(0, round(near) - kept // 2), len(ladder) - kept)
+        self._rungs = Rungs.around(near, kept)
         gaps = [
             [following - k for k, following in enumerate(procedure.best)]
-            for procedure in ladder[self._low : self._low + kept]
+            for procedure in self._rungs.of(ladder)
         ]
         narrow = max(map(max, gaps)) <= _BYTE
         self._gaps = [array("B" if narrow else "H", steps) for steps in gaps]
@@ -236,13 +266,12 @@ class PlanTable:
         """Return the age (seconds) of the check after one at an edge, at a rung or the nearest
         stored one.
         """
-        kept = self._gaps[min(max(0, rung - self._low), len(self._gaps) - 1)]
+        kept = self._gaps[self._rungs.nearest(rung)]
         return EDGES[edge + kept[edge]]
 
     def keeps(self, price: float) -> bool:
         """Whether the plans at a place on the ladder of prices are stored."""
-        low, high = self._low, self._low + len(self._gaps) - 1
-        return (low <= price or not low) and (price <= high or high == DEAREST)
+        return self._rungs.keep(price)
 
     def trusts(self, edge: int, fate: float) -> bool:
         """Whether an order that waits at an edge follows the table; ``fate`` in [0, 1) is the
