@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
@@ -54,6 +54,52 @@ def _plan(
     return replace(plan, **more)  # type: ignore[arg-type]
 
 
+def _orders(
+    chance: random.Random,
+    accounts: Sequence[str],
+    outcomes: Sequence[str],
+    count: int,
+    **drawn: Callable[[], float | None],
+) -> tuple[OrderPlan, ...]:
+    """Plan orders, each with the values that ``drawn`` return, by the names of `OrderPlan`."""
+    return tuple(
+        _plan(
+            chance,
+            number,
+            chance.choice(accounts),
+            chance.choice(outcomes),
+            **{name: value() for name, value in drawn.items()},
+        )
+        for number in range(count)
+    )
+
+
+def _faults(
+    chance: random.Random,
+    kinds: Sequence[str],
+    count: int,
+    *,
+    since: float,
+    within: float,
+    lasts: Sequence[float] = (),
+) -> list[Fault]:
+    """Draw faults that begin ``within`` so many seconds after ``since``, for one of ``lasts``."""
+    return [
+        Fault(
+            since + within * chance.random(),
+            chance.choice(kinds),
+            chance.choice(lasts) if lasts else 1.0,
+            chance.randrange(1 << 16),
+            chance.random(),
+        )
+        for _ in range(count)
+    ]
+
+
+def _in_order(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
 def _accounts(chance: random.Random, most: int = 2) -> tuple[str, ...]:
     return ("a", "b", "c")[: chance.randint(1, most)]
 
@@ -65,16 +111,13 @@ def refused_batches(seed: int, chance: random.Random) -> Scenario:
     """
     size = SIZES[min(chance.randrange(len(SIZES)), chance.randrange(len(SIZES)))]
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "pin", "direct", "cancelled")),
-            sent_at=18 * chance.random(),
-            ends_after=70.0,
-        )
-        for number in range(size)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled"),
+        size,
+        sent_at=lambda: 18 * chance.random(),
+        ends_after=lambda: 70.0,
     )
     kinds = ("poison", "rewrites", "rewrites", "lock", "slow_trigger", "blocked")
     away = Fault(85.0, "db_down", 40 + 60 * chance.random(), 0, 0.5)
@@ -98,29 +141,17 @@ def by_hand(seed: int, chance: random.Random) -> Scenario:
     is awaited.
     """
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "late", "late", "cancelled", "cancelled")),
-            sent_at=600 * chance.random(),
-            ends_after=30 + 200 * chance.random(),
-        )
-        for number in range(chance.randint(8, 20))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "late", "late", "cancelled", "cancelled"),
+        chance.randint(8, 20),
+        sent_at=lambda: 600 * chance.random(),
+        ends_after=lambda: 30 + 200 * chance.random(),
     )
     kinds = ("pin_by_hand", "pin_by_hand", "ended_by_shop")
-    faults = (
-        Fault(
-            1000 * chance.random(),
-            chance.choice(kinds),
-            1.0,
-            chance.randrange(1 << 16),
-            chance.random(),
-        )
-        for _ in range(chance.randint(4, 16))
-    )
-    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    faults = _faults(chance, kinds, chance.randint(4, 16), since=0, within=1000)
+    ordered = _in_order(faults)
     return Scenario(seed, orders, ordered, accounts, hours=0.3)
 
 
@@ -228,7 +259,7 @@ def _disturbed(chance: random.Random) -> tuple[Fault, ...]:
         )
         for _ in range(chance.randint(1, 4))
     )
-    return tuple(sorted(faults, key=lambda fault: fault.at))
+    return _in_order(faults)
 
 
 def not_known(seed: int, chance: random.Random) -> Scenario:
@@ -361,16 +392,13 @@ def wavers(seed: int, chance: random.Random) -> Scenario:
 def all_refused(seed: int, chance: random.Random) -> Scenario:
     """The database refuses every write for some minutes, while orders end."""
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "direct", "cancelled")),
-            sent_at=60 * chance.random(),
-            ends_after=chance.choice((60.0, 200.0)) * chance.random(),
-        )
-        for number in range(chance.choice((1, 2, 3, 4, 8, 30)))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "direct", "cancelled"),
+        chance.choice((1, 2, 3, 4, 8, 30)),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: chance.choice((60.0, 200.0)) * chance.random(),
     )
     fault = Fault(70.0, "refuses_all", 60 + 900 * chance.random(), 0, 0.5)
     return Scenario(seed, orders, (fault,), accounts, hours=0.3)
@@ -381,16 +409,13 @@ def fails_over(seed: int, chance: random.Random) -> Scenario:
     commits.
     """
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
-            sent_at=900 * chance.random(),
-            ends_after=400 * chance.random(),
-        )
-        for number in range(chance.randint(4, 20))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "late", "cancelled"),
+        chance.randint(4, 20),
+        sent_at=lambda: 900 * chance.random(),
+        ends_after=lambda: 400 * chance.random(),
     )
     kinds = ("fails_over", "fails_over", "fails_over", "kill", "resolve", "reopen", "receiver_down")
     faults = (
@@ -403,41 +428,31 @@ def fails_over(seed: int, chance: random.Random) -> Scenario:
         )
         for n in range(chance.randint(2, 8))
     )
-    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    ordered = _in_order(faults)
     return Scenario(seed, orders, ordered, accounts, hours=0.4, refresh=20.0)
 
 
 def chains(seed: int, chance: random.Random) -> Scenario:
     """Other tenants took some orders: theirs end as their children do."""
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
-            sent_at=600 * chance.random(),
-            ends_after=chance.choice((30.0, 200.0, 900.0)) * (0.5 + chance.random()),
-            above=chance.choice((0, 1, 1, 2, 4)),
-            is_claimed=chance.random() < 0.2,
-        )
-        for number in range(chance.randint(3, 12))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "late", "cancelled"),
+        chance.randint(3, 12),
+        sent_at=lambda: 600 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 200.0, 900.0)) * (0.5 + chance.random()),
+        above=lambda: chance.choice((0, 1, 1, 2, 4)),
+        is_claimed=lambda: chance.random() < 0.2,
     )
     orders = tuple(
         replace(plan, ends_after=None) if chance.random() < 0.1 else plan for plan in orders
     )
     kinds = IN_CHAINS if chance.random() < 0.5 else (chance.choice(IN_CHAINS),)
-    faults = (
-        Fault(
-            30 + 1200 * chance.random(),
-            chance.choice(kinds),
-            chance.choice((1.0, 30.0, 200.0)),
-            chance.randrange(1 << 16),
-            chance.random(),
-        )
-        for _ in range(chance.choice((0, 1, 3, 8)))
+    faults = _faults(
+        chance, kinds, chance.choice((0, 1, 3, 8)), since=30, within=1200, lasts=(1.0, 30.0, 200.0)
     )
-    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    ordered = _in_order(faults)
     return Scenario(
         seed,
         orders,
@@ -463,63 +478,41 @@ IN_CHAINS = (
 def posted_again(seed: int, chance: random.Random) -> Scenario:
     """People reopen orders while events wait for their receiver, and have events posted again."""
     accounts = _accounts(chance)
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "direct", "cancelled", "cancelled", "cancelled")),
-            sent_at=200 * chance.random(),
-            ends_after=20 + 200 * chance.random(),
-        )
-        for number in range(chance.randint(2, 8))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "direct", "cancelled", "cancelled", "cancelled"),
+        chance.randint(2, 8),
+        sent_at=lambda: 200 * chance.random(),
+        ends_after=lambda: 20 + 200 * chance.random(),
     )
     away = [
         Fault(100 + 200 * chance.random(), "receiver_down", 100 * (1 + chance.random()), 0, 0.5)
         for _ in range(2)
     ]
     kinds = ("reopen", "replay", "replay", "kill", "commit_lost")
-    by_people = (
-        Fault(
-            90 + 400 * chance.random(),
-            chance.choice(kinds),
-            1.0,
-            chance.randrange(1 << 16),
-            chance.random(),
-        )
-        for _ in range(chance.randint(3, 12))
-    )
-    ordered = tuple(sorted((*away, *by_people), key=lambda fault: fault.at))
+    by_people = _faults(chance, kinds, chance.randint(3, 12), since=90, within=400)
+    ordered = _in_order((*away, *by_people))
     return Scenario(seed, orders, ordered, accounts, hours=0.2, refresh=20.0)
 
 
 def shared(seed: int, chance: random.Random) -> Scenario:
     """Several daemons share the accounts, and come and go."""
     accounts = ("a", "b", "c")[: chance.randint(2, 3)]
-    orders = tuple(
-        _plan(
-            chance,
-            number,
-            chance.choice(accounts),
-            chance.choice(("pin", "pin", "direct", "late", "cancelled")),
-            sent_at=300 * chance.random(),
-            ends_after=chance.choice((30.0, 100.0, 300.0)) * (0.5 + chance.random()),
-            above=chance.choice((0, 0, 1)),
-        )
-        for number in range(chance.randint(4, 12))
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "late", "cancelled"),
+        chance.randint(4, 12),
+        sent_at=lambda: 300 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 100.0, 300.0)) * (0.5 + chance.random()),
+        above=lambda: chance.choice((0, 0, 1)),
     )
     kinds = AMONG_MEMBERS if chance.random() < 0.5 else (chance.choice(AMONG_MEMBERS),)
-    faults = (
-        Fault(
-            30 + 400 * chance.random(),
-            chance.choice(kinds),
-            chance.choice((5.0, 20.0, 60.0)),
-            chance.randrange(1 << 16),
-            chance.random(),
-        )
-        for _ in range(chance.choice((0, 2, 6)))
+    faults = _faults(
+        chance, kinds, chance.choice((0, 2, 6)), since=30, within=400, lasts=(5.0, 20.0, 60.0)
     )
-    ordered = tuple(sorted(faults, key=lambda fault: fault.at))
+    ordered = _in_order(faults)
     return Scenario(
         seed,
         orders,
