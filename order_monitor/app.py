@@ -691,7 +691,7 @@ class App:
             view.learned = learning.timing
         grace, interval = settings.shutdown.grace, schedule.scan_interval
         self.life = Lifecycle(
-            engine, clock, stop, grace=grace, scan_interval=interval, beside=tasks
+            engine, clock, stop, grace=grace, scan_interval=interval, background=tasks
         )
         site = Dashboard(view, metrics, Finder(view, database, orders))
         self.health = health_of(settings, probe, site)

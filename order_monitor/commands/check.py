@@ -219,7 +219,7 @@ def clocks_line(difference: float) -> CheckLine:
     if abs(difference) > WIDEST:
         return CheckLine("error", "clocks", f"{words}: no order is ended by its age", _CLOCKS_DO)
     if abs(difference) > NOTABLE:
-        text = f"{words}: an order's age is the smaller of the two reckonings"
+        text = f"{words}: an order's age is the smaller of the two values"
         return CheckLine("warning", "clocks", text, _CLOCKS_DO)
     return CheckLine("ok", "clocks", "the database's and this machine's agree")
 

@@ -91,11 +91,11 @@ class Lifecycle:
         *,
         grace: float = 25.0,
         scan_interval: float = 10.0,
-        beside: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] | None = None,
+        background: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] | None = None,
     ) -> None:
         """Stop within ``grace`` seconds after a request.
 
-        Scan for orders every ``scan_interval`` seconds. ``beside`` are tasks that run as long as
+        Scan for orders every ``scan_interval`` seconds. ``background`` are tasks that run as long as
         the daemon, by name; if one ends, so does the program.
         """
         self._engine = engine
@@ -103,7 +103,7 @@ class Lifecycle:
         self._stop = stop
         self._grace = grace
         self._interval = scan_interval
-        self._beside = beside or {}
+        self._background = background or {}
         self._waits_for, self._said_at = "", float("-inf")
         self._log = structlog.get_logger("order_monitor.life")
 
@@ -140,9 +140,11 @@ class Lifecycle:
         writing = asyncio.create_task(self._engine.writer.run(), name="writer")
         asking = asyncio.create_task(self._engine.run(), name="engine")
         scanning = asyncio.create_task(self._scan_for_ever(before), name="scanner")
-        beside = [asyncio.create_task(make(), name=name) for name, make in self._beside.items()]
-        failed = await self._watch([writing, asking, scanning, *beside])
-        clean = await self._drain(writing, [asking, scanning, *beside])
+        background = [
+            asyncio.create_task(make(), name=name) for name, make in self._background.items()
+        ]
+        failed = await self._watch([writing, asking, scanning, *background])
+        clean = await self._drain(writing, [asking, scanning, *background])
         if failed is not None and isinstance(failed, SettingsError):
             raise failed
         return clean and failed is None

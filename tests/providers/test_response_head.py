@@ -255,7 +255,7 @@ CHUNKS = st.lists(PIECE, max_size=4).map(
 def test_the_end_of_a_response_is_where_a_strict_reader_finds_it(
     version: bytes, statuses: list[bytes], lines: list[bytes], coding: bytes, body: bytes, cut: int
 ) -> None:
-    """h11 stands beside it: whatever is right is read alike, and a length that is not is refused.
+    """Compared with h11: a correct response is read the same, and a wrong length is refused.
 
     Chunks alone are read more leniently.
     """

@@ -209,7 +209,7 @@ async def test_a_pin_for_an_order_that_somebody_else_ended_moves_no_money(
 
 
 async def test_a_pin_for_what_a_person_ended_without_one_is_for_people(plain_shop: Shop) -> None:
-    """Whoever ended it may have given the code by telephone."""
+    """That person may have given the customer the code by telephone."""
     shop, orders = plain_shop, await prepared(plain_shop)
     order_id = await shop.add()
     asked = found(shop.order(order_id), Completed(PIN))

@@ -37,7 +37,7 @@ class Login:
     kod: str = "kod"
 
 
-class Beside(Posting, Present):
+class OtherTables(Posting, Present):
     """The effect of a connection's statements on these tables."""
 
     author: str

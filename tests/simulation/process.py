@@ -44,9 +44,9 @@ from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
 from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard
-from tests.simulation.beside import Login
 from tests.simulation.loop import SimClock
 from tests.simulation.members import SPACE
+from tests.simulation.other_tables import Login
 from tests.simulation.provider import Client, Limits
 from tests.simulation.scenario import CONFIG
 from tests.simulation.shop import ModelOrders, Pool, database_over, layout_for, ledger_for
@@ -191,7 +191,7 @@ class Process(Observer):
         self.stop, self.cluster = Stop(), self._cluster()
         self.sender = self._sender(table_config.rules)
         self.life = Lifecycle(
-            self.engine, self.clock, self.stop, scan_interval=SCAN, beside=self._beside()
+            self.engine, self.clock, self.stop, scan_interval=SCAN, background=self._background()
         )
         self.task: asyncio.Task[Any] | None = None
 
@@ -247,7 +247,7 @@ class Process(Observer):
             is_ours=self.leads,
         )
 
-    def _beside(self) -> dict[str, Any]:
+    def _background(self) -> dict[str, Any]:
         if not self.is_daemon:
             return {}
         parts = running({CLUSTER: self.cluster})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from order_monitor.core.answer import Answer, Busy, Unreachable
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.providers.znet.parser import parse_text
-from tests.simulation.beside import Login
+from tests.simulation.other_tables import Login
 from tests.simulation.scenario import OrderPlan
 
 if TYPE_CHECKING:

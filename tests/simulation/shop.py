@@ -43,8 +43,8 @@ from order_monitor.shop.writing.pins import Codes
 from order_monitor.shop.writing.row_writer import RowWriter
 from order_monitor.shop.writing.statements import NOWHERE
 from order_monitor.timing.store import history_sql
-from tests.simulation.beside import STARTS, Beside, Login
 from tests.simulation.members import ModelDatabase, Session
+from tests.simulation.other_tables import STARTS, Login, OtherTables
 from tests.simulation.posting import Delivery
 from tests.simulation.presence import Attendant
 from tests.simulation.relatives import CHAINED, Chained
@@ -336,7 +336,7 @@ class Cursor:
         return taken
 
 
-class Connection(Chained, Beside):
+class Connection(Chained, OtherTables):
     """A connection with a transaction."""
 
     def __init__(self, pool: Pool) -> None:

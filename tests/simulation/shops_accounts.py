@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from order_monitor.core.login import INTERNAL
-from tests.simulation.beside import Login
+from tests.simulation.other_tables import Login
 from tests.simulation.provider import RIGHT
 from tests.simulation.relatives import TENANT
 from tests.simulation.scenario import CONFIG, Fault

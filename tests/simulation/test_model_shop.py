@@ -32,7 +32,7 @@ from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.timing.sketch import Sketch
 from order_monitor.timing.store import Timings
 from tests.shops import NOW, Shop
-from tests.simulation.beside import Login
+from tests.simulation.other_tables import Login
 from tests.simulation.shop import (
     ModelOrders,
     Pool,

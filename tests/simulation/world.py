@@ -58,8 +58,8 @@ from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.timing.planner import Terms, Timing
-from tests.simulation.beside import Login
 from tests.simulation.members import Members
+from tests.simulation.other_tables import Login
 from tests.simulation.people import PERSON, People
 from tests.simulation.process import (
     ADDRESS,
