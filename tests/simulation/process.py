@@ -16,7 +16,7 @@ from order_monitor.app import running
 from order_monitor.cluster.members import Cluster
 from order_monitor.cluster.membership import Membership
 from order_monitor.core.answer import Answer, Completed
-from order_monitor.core.check_result import WriteResult, WriteStatus
+from order_monitor.core.check_result import WriteResult
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
@@ -338,9 +338,7 @@ class Process(Observer):
         finding = result.finding
         if finding.pin is not None:
             self.read.pop((finding.order.id, finding.pin.reveal()), None)
-            # What is read while a person holds the ends is read again after that.
-            if result.fate is not WriteStatus.HELD:
-                self.world.was_read(finding)
+            self.world.was_read(finding)
 
     def _know(self, pauses: dict[str, float], logins: dict[str, int]) -> None:
         self._known_pauses, self._known_logins = pauses, logins

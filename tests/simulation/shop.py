@@ -521,6 +521,10 @@ class Connection(Chained, OtherTables):
         }
         return {**_as_row(row), "note": row.note, "reference": row.reference, **more}
 
+    def _read(self, _: str, args: Sequence[Any]) -> list[Any]:
+        rows = [self._row(order_id) for order_id in args[0]]
+        return [self._as_locked(row) for row in rows if row is not None]
+
     def _late_lock(self, sql: str, args: Sequence[Any]) -> list[Any]:
         (ids, statuses), is_looked_at = args, NO_DIGIT in sql
 
@@ -865,6 +869,7 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.lock_sql(NOWHERE): "_lock",
         statements.update_sql(): "_update",
         statements.status_sql(): "_status",
+        statements.read_sql(): "_read",
         statements.late_lock_sql(): "_late_lock",
         statements.late_update_sql(): "_late_update",
         statements.try_status_sql(): "_try_status",

@@ -53,6 +53,7 @@ from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.order import SAME_TIME
 from order_monitor.core.schedule import OnePass, Plan, Schedule
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
+from order_monitor.shop.reviews import HELD_PIN
 from order_monitor.shop.webhook_mark import address_of
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
@@ -1182,6 +1183,8 @@ class World:
         reviewed = self.store.reviews.keys() | self.store.decided.keys()
         for (order_id, pin), (_, reference) in self.was_found.items():
             keys = {(order_id, kind) for kind in _OF_PINS}
+            if (row := self.store.rows.get(order_id)) is not None and row.status in OPEN:
+                keys.add((order_id, HELD_PIN))
             keys |= {(i, "reference_twice") for i in self.twins.get(reference, [])}
             if keys & reviewed:
                 kept.add(pin)

@@ -125,6 +125,7 @@ class OrderWriter:
         """
         reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
         await reviews.open(connection, table, results)
+        await self._row_writer.held_pins.note(connection, results)
         settled = {r.order_id: r for r in results if r.is_end}
         withdrawn = {r.order_id for r in results if r.is_withdrawal}
         contradicted = {r.order_id for r in results if r.withdraws_cancellation}

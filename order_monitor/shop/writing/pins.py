@@ -136,6 +136,18 @@ class Codes:
             )
         return len(others) + 1 >= TEXT_AFTER
 
+    async def claimed(self, connection: Connection, ids: Sequence[str]) -> dict[str, set[bytes]]:
+        """Return the digests of the codes that belong to these orders."""
+        rows = await connection.fetch(
+            f"SELECT p.order_id::text AS id, p.digest FROM {self._table} p "
+            f"WHERE p.order_id = ANY($1::text[]{self._orders['id'].cast}[])",
+            list(ids),
+        )
+        found: dict[str, set[bytes]] = {}
+        for row in rows:
+            found.setdefault(row["id"], set()).add(bytes(row["digest"]))
+        return found
+
     async def given(self, connection: Connection, ids: Sequence[str]) -> set[str]:
         """Return the orders that were given a PIN before, according to claims and events."""
         cast = self._orders["id"].cast
