@@ -487,4 +487,4 @@ class Process(Observer):
 
 def _login_of(integration: Integration) -> Login:
     i = integration
-    return Login(i.id, i.name, i.enabled, i.base_url, i.sifre, i.provider, i.kod)
+    return Login(i.id, i.name, i.enabled, i.base_url, i.password, i.provider, i.user)

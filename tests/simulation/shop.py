@@ -932,9 +932,8 @@ ROUTING = {name: column(name) for name in ("id", "tenant_id", "package_id")} | {
     "primary": column("primary_provider_id")
 }
 INTEGRATIONS = {
-    name: column(name)
-    for name in ("id", "tenant_id", "name", "provider", "base_url", "kod", "sifre", "enabled")
-}
+    name: column(name) for name in ("id", "tenant_id", "name", "provider", "base_url", "enabled")
+} | {"user": column("kod"), "password": column("sifre")}
 
 
 class Known(SchemaCache):
