@@ -116,14 +116,15 @@ def settings_of(
     return settings, sink, redactor
 
 
-def database_of(settings: Settings) -> Database:
-    """Return the database, not connected yet."""
+def database_of(settings: Settings, *, keeps_statements: bool = False) -> Database:
+    """Return the database, not connected yet; see `Database` for ``keeps_statements``."""
     address = settings.database.address()
     assert address is not None
     return Database(
         address,
         statement_timeout=settings.database.statement_timeout,
         pool_size=settings.database.pool_size,
+        keeps_statements=keeps_statements,
     )
 
 
@@ -629,7 +630,7 @@ class App:
         clock, schedule = clock or SystemClock(), settings.schedule
         shared, give_up_after = settings.cluster.enabled, schedule.give_up_after
         redactor.learn(secrets_in(os.environ))
-        database = self.database = database_of(settings)
+        database = self.database = database_of(settings, keeps_statements=True)
         view = self.view = StatusView(clock)
         orders = self.orders = orders_of(settings, database)
         metrics, self.traces = Metrics(view, dropped), traces_of(clock)

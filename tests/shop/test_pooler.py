@@ -102,7 +102,7 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
     """
     foreign = await asyncpg.connect(pooled, statement_cache_size=100)
     ids = [await plain_shop.add() for _ in range(60)]
-    orders = plain_shop.orders(plain_shop.database(pooled))
+    orders = plain_shop.orders(plain_shop.database(pooled, keeps_statements=True))
     await orders.prepare()
 
     async def disturb() -> None:
