@@ -1,5 +1,6 @@
 """PINs that were read while their orders' ends were held, on a real PostgreSQL."""
 
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -169,3 +170,21 @@ async def test_so_does_one_that_was_read_before_its_dispatch_was_recorded(shop: 
     await by_person(shop, orders, order_id, Cancelled("iade"))
     await settle(shop, orders)
     assert await reviews(shop, order_id) == LOST
+
+
+async def test_a_code_is_an_order_s_by_its_row_or_by_a_claim(shop: Shop) -> None:
+    orders = await prepared(shop)
+    claimed, typed, none = [await shop.add() for _ in range(3)]
+    await answered(shop, orders, claimed, Completed(PIN))
+    await shop.set(claimed, pin_code=None)
+    await shop.set(typed, external_status="completed", pin_code=f"  {OTHER.reveal()}")
+    for order_id, pin, is_its in (
+        (claimed, PIN, True),
+        (claimed, OTHER, False),
+        (typed, OTHER, True),
+        (typed, PIN, False),
+        (none, PIN, False),
+        (none, TEXT, True),
+        (str(uuid.uuid4()), PIN, False),
+    ):
+        assert await orders.has_code(order_id, pin) is is_its

@@ -124,6 +124,16 @@ class HeldPins:
         await self._close(connection, sorted(over.keys() - lost.keys()), "written after all", {})
         return await self._close(connection, sorted(lost), "for review", lost)
 
+    async def has_code(self, connection: Connection, order_id: str, pin: Pin) -> bool:
+        """Whether an order has the code of ``pin``, in its row or by a claim, or ``pin`` has none."""
+        row = await connection.fetchrow(self.statements.read_sql(), [order_id])
+        own_words = "" if row is None else row["own_words"] or ""
+        digest = self.codes.digest(pin, own_words)
+        if digest is None or (row is not None and digest.hex() in self._code_of(row)):
+            return True
+        claimed = await self.codes.claimed(connection, [order_id])
+        return digest in claimed.get(order_id, ())
+
     def _over(self, one: HeldPin, row: asyncpg.Record | None) -> StuckReason | None:
         """Return the kind of review a PIN that is lost would be; None while it may be written."""
         if row is None or row["status"] not in self.statements.open_statuses:
