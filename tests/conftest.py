@@ -17,7 +17,7 @@ from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.shops import PLAIN, SHOP, Shop, Spelling, migrate
+from tests.support.shops import PLAIN, SHOP, Shop, Spelling, migrate
 
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(

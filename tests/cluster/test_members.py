@@ -20,8 +20,8 @@ from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.watch.account import NOT_HELD, Account, LoginAccounts, by_login
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
-from tests import stages
-from tests.shops import Shop
+from tests.support import stages
+from tests.support.shops import Shop
 
 
 @pytest.fixture(autouse=True)

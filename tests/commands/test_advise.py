@@ -11,7 +11,7 @@ from tests.commands.test_process import KOD, Panel, panel, running, sent, settin
 from tests.shop.test_accounts import PLAIN_TABLES, Market
 from tests.shop.test_events import prepared
 from tests.shop.test_orders import found
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 PACKAGE = str(uuid.uuid4())

@@ -10,7 +10,7 @@ import pytest
 from order_monitor.demo.standin import StandIn
 from tests.commands.test_process import KOD, SIFRE, running, settings
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 
 async def check(tmp_path: Path, config: str) -> tuple[int, list[dict[str, str]], str]:
@@ -156,8 +156,8 @@ async def test_an_account_that_does_not_answer(
     plain_shop: Shop, tmp_path: Path, answer: str, reason: str
 ) -> None:
     from tests.providers.znet.test_client import says
-    from tests.servers import RawServer
-    from tests.servers import answer as http
+    from tests.support.servers import RawServer
+    from tests.support.servers import answer as http
 
     async with RawServer(says(http(answer.encode()))) as server:
         code, lines, _ = await check(
@@ -175,7 +175,7 @@ async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
 
     Its login shows nowhere, and ``--once`` ends nothing for it.
     """
-    from tests.servers import ProxyServer
+    from tests.support.servers import ProxyServer
 
     await plain_shop.connection.execute(
         PLAIN_TABLES + "ALTER TABLE integrations ADD COLUMN proxy text;"
@@ -231,8 +231,8 @@ async def test_what_looks_right_and_may_not_be_is_a_warning(
     warned of.
     """
     from tests.providers.znet.test_client import says
-    from tests.servers import RawServer
-    from tests.servers import answer as http
+    from tests.support.servers import RawServer
+    from tests.support.servers import answer as http
 
     words = {"open": ["sent", "pending", "processing", "queued", "delivered"]}
     async with RawServer(says(http(b"OK|1.2.3"))) as server:
@@ -269,7 +269,7 @@ async def test_orders_that_can_never_be_asked_about_are_counted(
 
 
 async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
-    from tests.shops import SHOP
+    from tests.support.shops import SHOP
 
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
     market = Market(shop)

@@ -19,7 +19,7 @@ from tests.commands.test_people import call
 from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, sent, settings
 from tests.commands.test_status import free_port, status
 from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -24,7 +24,7 @@ from order_monitor.tell.redactor import Redactor
 from tests.commands.test_check import check, of
 from tests.commands.test_process import KOD, SIFRE, Panel, once, panel, running, settings
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
-from tests.shops import SHOP, Shop
+from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
 

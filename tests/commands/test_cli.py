@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from order_monitor import __version__
-from tests import launch
+from tests.support import launch
 
 pytestmark = pytest.mark.outside
 

@@ -22,7 +22,7 @@ from order_monitor.demo.standin import Script, StandIn
 from tests.commands.test_people import prepare
 from tests.commands.test_process import KOD, PIN, SIFRE, Run, running, settings
 from tests.shop.test_accounts import PLAIN_TABLES
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 ANSWER_TIME = 0.02
 NEVER = float("inf")

@@ -10,7 +10,7 @@ from typing import Any
 from order_monitor.core.answer import Waiting
 from tests.commands.test_people import RARELY, call, daemon
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

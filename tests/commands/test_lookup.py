@@ -15,7 +15,7 @@ from order_monitor.shop.reading.search import Hits, Parameters, begins, equals, 
 from order_monitor.shop.schema.columns import Column
 from tests.commands.test_people import call, prepare
 from tests.commands.test_process import PIN, Panel, panel, sent, settings
-from tests.shops import Shop, migrate
+from tests.support.shops import Shop, migrate
 
 __all__ = ["panel"]
 

@@ -28,9 +28,9 @@ from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.money_settings import OBSERVE, digest_of
 from order_monitor.watch.system_clock import SystemClock
-from tests import launch
 from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support import launch
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -35,7 +35,7 @@ from tests.commands.test_money import (
     until_ready,
 )
 from tests.commands.test_process import Panel, once, panel, sent, settings
-from tests.shops import Shop
+from tests.support.shops import Shop
 from tests.watch.test_observing import OURS, counts, stands
 
 __all__ = ["panel"]

@@ -22,11 +22,11 @@ from tests.commands.test_people import RARELY, call, prepare
 from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, sent, settings
 from tests.commands.test_status import free_port
 from tests.providers.znet.test_client import says
-from tests.servers import RawServer
-from tests.servers import answer as http
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
 from tests.shop.test_orders import found
-from tests.shops import SHOP, Shop
+from tests.support.servers import RawServer
+from tests.support.servers import answer as http
+from tests.support.shops import SHOP, Shop
 from tests.tell.test_webhook import hooked
 
 __all__ = ["panel"]

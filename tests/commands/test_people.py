@@ -19,7 +19,6 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests import launch
 from tests.commands.test_process import (
     KOD,
     PIN,
@@ -34,7 +33,8 @@ from tests.commands.test_process import (
 )
 from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
 from tests.shop.test_orders import found
-from tests.shops import NO_FIRST_START, SHOP, Shop
+from tests.support import launch
+from tests.support.shops import NO_FIRST_START, SHOP, Shop
 from tests.tell.test_webhook import SECRET, Receiver, hooked, receiver
 
 __all__ = ["panel", "receiver"]

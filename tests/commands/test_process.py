@@ -28,12 +28,12 @@ from order_monitor.demo.standin import StandIn
 from order_monitor.providers.http.transport import CERTIFICATE_WORDS
 from order_monitor.settings.loading import load
 from order_monitor.tell.redactor import Redactor
-from tests import launch
-from tests.clocks import UpForLong
 from tests.providers.test_transport import server_context
-from tests.proxies import Proxy
-from tests.servers import RawServer, answer
-from tests.shops import Shop
+from tests.support import launch
+from tests.support.clocks import UpForLong
+from tests.support.proxies import Proxy
+from tests.support.servers import RawServer, answer
+from tests.support.shops import Shop
 
 pytestmark = pytest.mark.outside
 

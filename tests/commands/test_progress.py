@@ -12,7 +12,7 @@ import pytest
 from tests.commands.test_people import call, daemon
 from tests.commands.test_process import Panel, once, panel, sent, settings
 from tests.shop.test_left_out import shadowed
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

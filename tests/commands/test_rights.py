@@ -14,7 +14,7 @@ from order_monitor.shop.schema.own_tables import NEEDED
 from tests.commands.test_check import check, of
 from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, settings
 from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shops import Shop, least_rights
+from tests.support.shops import Shop, least_rights
 
 __all__ = ["panel"]
 

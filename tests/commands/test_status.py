@@ -14,10 +14,10 @@ import pytest
 
 from order_monitor.commands.status import screen
 from order_monitor.tell.document import document_of
-from tests import stages
 from tests.commands.test_process import Panel, panel, running, sent, settings
-from tests.shops import Shop
-from tests.stages import STAGES
+from tests.support import stages
+from tests.support.shops import Shop
+from tests.support.stages import STAGES
 
 pytestmark = pytest.mark.outside
 

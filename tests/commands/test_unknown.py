@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.commands.test_people import call, prepare
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.commands.test_process import Panel, Run, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -25,7 +25,6 @@ from order_monitor.contrib.django import new_reference, remember_reference
 from order_monitor.contrib.django.command_line import run
 from order_monitor.contrib.django.conf import load
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests import readme
 from tests.contrib import project
 from tests.contrib.conftest import (
     MONITOR_TOML,
@@ -37,6 +36,7 @@ from tests.contrib.conftest import (
 )
 from tests.contrib.shop import models, money
 from tests.contrib.shop.models import ProductOrder
+from tests.support import readme
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from order_monitor.providers.znet.parser import render
 from tests.contrib.conftest import SCHEMA, drop_database, new_database
 from tests.contrib.stage import Stage
 from tests.faults.panel import FaultyPanel
-from tests.readme import ROOT
+from tests.support.readme import ROOT
 
 ORDERS = int(os.environ.get("SWITCHING_ORDERS", "200"))
 """``make money`` takes 2,000."""

@@ -14,7 +14,7 @@ from tests.conftest import clone, drop
 from tests.faults.database import MortalPostgres, connect
 from tests.faults.panel import FaultyPanel
 from tests.faults.stage import Shop
-from tests.shops import PLAIN
+from tests.support.shops import PLAIN
 
 collect_ignore_glob = [] if os.environ.get("FAULTS") else ["test_*.py"]
 

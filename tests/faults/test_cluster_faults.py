@@ -11,7 +11,7 @@ from order_monitor.cluster.membership import IDLE_LIMIT
 from tests.commands.test_cluster import Theatre, theatre
 from tests.conftest import plain_shop, server, templates
 from tests.faults.stage import note
-from tests.proxies import Proxy
+from tests.support.proxies import Proxy
 
 __all__ = ["plain_shop", "server", "templates", "theatre"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.readme import ROOT
+from tests.support.readme import ROOT
 
 SCRIPT = ROOT / ".ci" / "survivors.py"
 pytestmark = pytest.mark.skipif(

@@ -23,7 +23,7 @@ from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
 from tests.providers.test_transport import client_context, own, referans_of
-from tests.servers import RawServer, answer
+from tests.support.servers import RawServer, answer
 
 ERRNOS = {
     errno.EADDRNOTAVAIL: "no_local_ports",

@@ -31,7 +31,7 @@ from order_monitor.providers.http.transport import (
 from order_monitor.providers.provider import NoBalance
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.servers import Handler, RawServer, answer
+from tests.support.servers import Handler, RawServer, answer
 
 pytestmark = pytest.mark.outside
 

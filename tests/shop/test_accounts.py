@@ -31,8 +31,8 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import OneAccount, ShopAccounts, asked_of, label, named, names_of
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import Drive, ManualClock
-from tests.shops import LAYOUT, NOW, SHOP, Shop
+from tests.support.clocks import Drive, ManualClock
+from tests.support.shops import LAYOUT, NOW, SHOP, Shop
 from tests.watch.test_engine import AtClock, text
 
 PLAIN_TABLES = """

@@ -12,7 +12,7 @@ from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatu
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 CONFIRM = 120.0
 IPTAL = Cancelled("iptal")

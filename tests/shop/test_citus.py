@@ -19,9 +19,9 @@ from tests.conftest import CITUS
 from tests.shop.test_migrate import lines
 from tests.shop.test_orders import found, prepared
 from tests.shop.test_relations import examined, explained, of
-from tests.shops import NOW, Shop
-from tests.watching import watched
-from tests.writing import write_all
+from tests.support.shops import NOW, Shop
+from tests.support.watching import watched
+from tests.support.writing import write_all
 
 TENANTS = [str(uuid.UUID(int=n)) for n in range(1, 4)]
 CATALOGUE = """

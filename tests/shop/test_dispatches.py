@@ -21,7 +21,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.dispatches import TOUCHED
 from tests.shop.test_accounts import Market, Panels, market, new_id, running
 from tests.shop.test_orders import found, reviews
-from tests.shops import NOW, SHOP, Shop
+from tests.support.shops import NOW, SHOP, Shop
 from tests.watch.test_engine import text
 
 __all__ = ["market"]

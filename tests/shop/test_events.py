@@ -21,10 +21,10 @@ from order_monitor.shop.migration import Migration
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.own_tables import NEEDED
 from order_monitor.watch.system_clock import SystemClock
-from tests import readme
-from tests.proxies import Proxy
 from tests.shop.test_orders import found
-from tests.shops import LAYOUT, NOW, Shop, least_rights, migrate
+from tests.support import readme
+from tests.support.proxies import Proxy
+from tests.support.shops import LAYOUT, NOW, Shop, least_rights, migrate
 
 PIN = Pin("PIN-CANARY-99")
 

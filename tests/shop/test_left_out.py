@@ -24,8 +24,8 @@ from order_monitor.shop.writing import left_out
 from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, orders_of
 from tests.conftest import clone
 from tests.shop.test_orders import found, prepared
-from tests.shops import PLAIN, Shop, migrate
-from tests.writing import write_all
+from tests.support.shops import PLAIN, Shop, migrate
+from tests.support.writing import write_all
 
 
 @pytest.fixture

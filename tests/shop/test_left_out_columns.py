@@ -18,7 +18,7 @@ from order_monitor.shop.schema.columns import REQUIRED
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_accounts import PLAIN_TABLES
 from tests.shop.test_orders import found
-from tests.shops import LAYOUT, NOW, Shop
+from tests.support.shops import LAYOUT, NOW, Shop
 
 OPTIONAL = {
     "tenant_id": "uuid",

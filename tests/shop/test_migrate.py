@@ -12,8 +12,8 @@ from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.shop.migration import Migration, as_django, as_sql
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import ManualClock
-from tests.shops import LAYOUT, Shop
+from tests.support.clocks import ManualClock
+from tests.support.shops import LAYOUT, Shop
 
 
 def migration(shop: Shop, table_config: TableConfig = LAYOUT) -> Migration:

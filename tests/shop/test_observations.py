@@ -13,7 +13,7 @@ from tests.commands.test_process import Panel, once, panel, sent, settings
 from tests.commands.test_rights import role_of
 from tests.shop.test_accounts import Market, market
 from tests.shop.test_orders import found
-from tests.shops import NOW, SHOP, Shop, least_rights
+from tests.support.shops import NOW, SHOP, Shop, least_rights
 from tests.watch.test_observing import counts, end, stands
 
 __all__ = ["market", "panel"]

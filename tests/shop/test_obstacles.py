@@ -20,8 +20,8 @@ from order_monitor.shop.writing.left_out import ENOUGH
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_left_out import check, domain, keeping, key, raising, shadowed
 from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, Shop, migrate
-from tests.writing import write_all
+from tests.support.shops import LAYOUT, Shop, migrate
+from tests.support.writing import write_all
 
 Lines = list[CheckLine]
 

@@ -29,8 +29,8 @@ from order_monitor.shop.reading import orders as reading
 from order_monitor.shop.reading.orders import FETCHED, SLICE, Part, Slice, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
-from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
-from tests.writing import write_all
+from tests.support.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
+from tests.support.writing import write_all
 
 DAY = 86_400.0
 PIN = Pin("AB12-CD34-EF56-GH78")
@@ -476,7 +476,7 @@ async def test_a_message_the_database_refuses_does_not_cost_the_pin(shop: Shop) 
 
 async def test_a_database_that_cannot_store_the_text_gets_the_pin(server_latin: str) -> None:
     """A7: characters outside the database's encoding."""
-    from tests.shops import PLAIN
+    from tests.support.shops import PLAIN
 
     async with Shop.create(server_latin, PLAIN) as shop:
         order_id = await shop.add()

@@ -27,7 +27,7 @@ from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests.commands.test_process import running, settings
 from tests.shop.test_orders import found
-from tests.shops import LAYOUT, Shop
+from tests.support.shops import LAYOUT, Shop
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 CONFIG = """

@@ -24,8 +24,8 @@ from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_migrate import indexes, lines, migration
 from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, NOW, SHOP, Shop
-from tests.writing import write_all
+from tests.support.shops import LAYOUT, NOW, SHOP, Shop
+from tests.support.writing import write_all
 
 PIN = "PIN-CANARY-1"
 

@@ -15,7 +15,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from tests.shop.test_events import events, prepared
 from tests.shop.test_orders import found
-from tests.shops import Shop
+from tests.support.shops import Shop
 from tests.tell.test_webhook import hooked, mark
 
 URL = "https://shop.example/hook"

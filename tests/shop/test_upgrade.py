@@ -11,7 +11,7 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests.shop.test_accounts import PLAIN_TABLES
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 BEFORE = """
 ALTER TABLE product_orders ADD COLUMN IF NOT EXISTS provider_referans varchar(255);

@@ -24,8 +24,8 @@ from order_monitor.shop.repository import Orders
 from tests.conftest import clone, drop
 from tests.shop.test_events import prepared as with_tables
 from tests.shop.test_orders import found, prepared
-from tests.shops import NOW, PLAIN, Shop, least_rights, migrate
-from tests.writing import write_all, writing
+from tests.support.shops import NOW, PLAIN, Shop, least_rights, migrate
+from tests.support.writing import write_all, writing
 
 KNOWN = [
     getattr(error, "sqlstate", None)

@@ -10,7 +10,6 @@ from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.brake import CANCELLED, FEW, FINE
 from order_monitor.core.check_result import CheckResult
 from order_monitor.core.pin import Pin
-from tests.shops import NOW, Shop
 from tests.simulation.test_model_shop import (
     ACCOUNTS,
     PACKAGES,
@@ -20,6 +19,7 @@ from tests.simulation.test_model_shop import (
     order_of,
     told,
 )
+from tests.support.shops import NOW, Shop
 
 ORDERS = 70
 HOLD = 3600.0

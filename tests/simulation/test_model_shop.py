@@ -31,7 +31,6 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.timing.sketch import Sketch
 from order_monitor.timing.store import Timings
-from tests.shops import NOW, Shop
 from tests.simulation.other_tables import Login
 from tests.simulation.shop import (
     ModelOrders,
@@ -42,6 +41,7 @@ from tests.simulation.shop import (
     layout_for,
     ledger_for,
 )
+from tests.support.shops import NOW, Shop
 
 PACKAGES = [str(uuid.UUID(int=n)) for n in range(3)]
 ACCOUNTS = ("a", "b", "c")

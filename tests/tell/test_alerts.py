@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from order_monitor.core.answer import Garbled
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import Stage
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.stages import Stage
 
 pytestmark = pytest.mark.outside
 

@@ -9,11 +9,11 @@ import pytest
 from order_monitor.tell.finder import PAUSE, Busy, Finder
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.page import Dashboard
-from tests import stages
-from tests.clocks import ManualClock
 from tests.conftest import clone
-from tests.shops import PLAIN, Shop
-from tests.stages import Stage
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.shops import PLAIN, Shop
+from tests.support.stages import Stage
 from tests.tell.test_page import browser, browsers, opened, text
 
 __all__ = ["browser"]

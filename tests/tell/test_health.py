@@ -25,9 +25,9 @@ from order_monitor.watch.dispatcher import TICK
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
-from tests.clocks import ManualClock
 from tests.shop.test_accounts import Silent
-from tests.shops import NOW
+from tests.support.clocks import ManualClock
+from tests.support.shops import NOW
 
 pytestmark = pytest.mark.outside
 

@@ -10,9 +10,9 @@ from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.tell.attention import REMEDIES
 from order_monitor.tell.document import document_of
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import HOSTILE, PIN, Stage
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.stages import HOSTILE, PIN, Stage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -22,9 +22,9 @@ from order_monitor.tell.document import document_of
 from order_monitor.tell.finder import ELSEWHERE
 from order_monitor.tell.page import LANGUAGES, STREAMS, language_of
 from order_monitor.tell.page import Page as Document
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import HOSTILE, PIN, STAGES, Stage
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.stages import HOSTILE, PIN, STAGES, Stage
 
 pytestmark = pytest.mark.outside
 

@@ -33,14 +33,14 @@ from order_monitor.shop.webhook_mark import Mark, address_of, set_first
 from order_monitor.tell.webhook import Receiver as Posting
 from order_monitor.tell.webhook import Sender, looks_like_page
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import ManualClock
 from tests.commands.test_process import Panel, once, panel, running, sent, settings
 from tests.providers.test_exhausted import no_files_left
-from tests.proxies import Proxy
-from tests.servers import RawServer, answer
 from tests.shop.test_events import prepared
 from tests.shop.test_orders import found
-from tests.shops import NOW, Shop
+from tests.support.clocks import ManualClock
+from tests.support.proxies import Proxy
+from tests.support.servers import RawServer, answer
+from tests.support.shops import NOW, Shop
 from tests.watch.test_engine import Bench
 
 __all__ = ["panel"]

@@ -39,7 +39,7 @@ from order_monitor.timing.planner import (
     Timing,
 )
 from order_monitor.timing.sketch import Sketch
-from tests.operations import operations
+from tests.support.operations import operations
 
 NOW = 1_790_000_000.0
 KEY = ("shop", "top-up")

@@ -14,8 +14,8 @@ from order_monitor.core.order import Order
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.brake_watch import BrakeWatch
-from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, Shop
+from tests.support.clocks import Drive, ManualClock
+from tests.support.shops import NOW, Shop
 from tests.watch.test_engine import Bench, text
 
 HOUR = 3600.0

@@ -26,9 +26,9 @@ from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import Drive, ManualClock
 from tests.shop.test_orders import prepared
-from tests.shops import NOW, SHOP, Shop
+from tests.support.clocks import Drive, ManualClock
+from tests.support.shops import NOW, SHOP, Shop
 
 DAY = 86_400.0
 Panel = Callable[[str], Awaitable[httpx.Response] | httpx.Response]
@@ -520,7 +520,7 @@ async def test_one_bad_order_does_not_disturb_the_others(plain_shop: Shop) -> No
 
 
 async def test_answers_wait_for_a_database_that_is_away(plain_shop: Shop) -> None:
-    from tests.proxies import Proxy
+    from tests.support.proxies import Proxy
 
     ids = [await plain_shop.add(sent_at=NOW - 100 - n) for n in range(30)]
     async with Proxy(plain_shop.dsn) as proxy:

@@ -20,8 +20,8 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.observing import ObservingPlan, ObservingShop
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import OneAccount
-from tests.clocks import Drive
-from tests.shops import NOW, SHOP, Shop
+from tests.support.clocks import Drive
+from tests.support.shops import NOW, SHOP, Shop
 from tests.watch.test_engine import AtClock, Bench, text
 
 GROUPS = 25

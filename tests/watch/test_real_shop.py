@@ -28,9 +28,9 @@ from order_monitor.watch.chains import Chains
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts, label
-from tests.clocks import Drive, ManualClock
-from tests.real_shop import RealShop, new_id, real_shop
-from tests.shops import NOW
+from tests.support.clocks import Drive, ManualClock
+from tests.support.real_shop import RealShop, new_id, real_shop
+from tests.support.shops import NOW
 from tests.watch.test_engine import AtClock, text
 
 

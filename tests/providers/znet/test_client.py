@@ -27,7 +27,7 @@ from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.servers import Handler, RawServer, answer
+from tests.support.servers import Handler, RawServer, answer
 
 CONTEXT = ssl.create_default_context()
 WAITING = b"OK|1| |bekleniyor"

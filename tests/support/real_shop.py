@@ -17,7 +17,7 @@ from order_monitor.shop.migration import Migration
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.system_clock import SystemClock
-from tests.shops import LAYOUT, NO_FIRST_START, NOW
+from tests.support.shops import LAYOUT, NO_FIRST_START, NOW
 
 TABLES = """
 CREATE TABLE product_orders (
