@@ -14,8 +14,8 @@ from order_monitor.commands.times import moment, span
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
-from tests.commands.test_process import KOD, PIN, SIFRE, running, sent, settings
 from tests.support import launch
+from tests.support.processes import KOD, PIN, SIFRE, running, sent, settings
 from tests.support.shops import SHOP, Shop
 
 

@@ -16,15 +16,11 @@ from order_monitor.core.order import CONFIGURED
 from order_monitor.settings.model import Settings
 from order_monitor.settings.money import money_of
 from order_monitor.settings.sections import NotifySettings, ScheduleSettings, WebhookSettings
-from order_monitor.shop.money_settings import (
-    OBSERVE,
-    MoneySettings,
-    refuse_while_observed,
-)
+from order_monitor.shop.money_settings import OBSERVE, MoneySettings, refuse_while_observed
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident
 from order_monitor.watch.observing import ObservingPlan
-from tests.commands.test_money import (
+from tests.support.daemons import (
     call,
     is_status,
     prepare,
@@ -34,9 +30,9 @@ from tests.commands.test_money import (
     stored,
     until_ready,
 )
-from tests.commands.test_process import Panel, once, panel, sent, settings
+from tests.support.observing import OURS, counts, stands
+from tests.support.processes import Panel, once, panel, sent, settings
 from tests.support.shops import Shop
-from tests.watch.test_observing import OURS, counts, stands
 
 __all__ = ["panel"]
 

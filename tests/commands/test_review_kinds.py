@@ -10,8 +10,8 @@ import pytest
 
 from order_monitor.commands.review import DO, what_to_do
 from order_monitor.core.decision import StuckReason
-from tests.commands.test_people import call
-from tests.commands.test_process import sent, settings
+from tests.support.commands import call
+from tests.support.processes import sent, settings
 from tests.support.shops import Shop
 
 NOBODY = "http://127.0.0.1:1"

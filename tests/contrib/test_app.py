@@ -5,7 +5,6 @@ import re
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -34,18 +33,10 @@ from tests.contrib.conftest import (
     new_database,
     point_to,
 )
+from tests.contrib.consumers import configured
 from tests.contrib.shop import models, money
 from tests.contrib.shop.models import ProductOrder
 from tests.support import readme
-
-
-@contextmanager
-def configured(**changes: Any) -> Iterator[None]:
-    given = {**project.ORDER_MONITOR, **changes}
-    with override_settings(
-        ORDER_MONITOR={name: value for name, value in given.items() if value is not None}
-    ):
-        yield
 
 
 def found(*, databases: list[str] | None = None) -> list[tuple[str, str]]:

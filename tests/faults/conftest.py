@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_process import running, settings
 from tests.conftest import clone, drop
 from tests.faults.database import MortalPostgres, connect
 from tests.faults.panel import FaultyPanel
 from tests.faults.stage import Shop
+from tests.support.processes import running, settings
 from tests.support.shops import PLAIN
 
 collect_ignore_glob = [] if os.environ.get("FAULTS") else ["test_*.py"]

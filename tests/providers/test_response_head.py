@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from order_monitor.core.answer import Answer, Completed, Unreachable
 from order_monitor.core.pin import Pin
 from order_monitor.providers.http.response_head import ResponseReader, head_of
-from tests.providers.test_transport import client
+from tests.support.connections import client
 from tests.support.servers import RawServer
 
 BODY = b"OK|2|PIN-1|tamam"

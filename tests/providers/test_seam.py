@@ -26,8 +26,8 @@ from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import AtClock
 from tests.support.shops import NOW, Shop
-from tests.watch.test_engine import AtClock
 
 
 class JsonPanel:

@@ -24,8 +24,8 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database, classify
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.watch.write_queue import WriteQueue
-from tests.providers.test_exhausted import no_files_left
 from tests.support.clocks import ManualClock
+from tests.support.limits import no_files_left
 from tests.support.proxies import Proxy
 from tests.support.shops import NOW, Shop
 from tests.support.writing import Results

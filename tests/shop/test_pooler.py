@@ -25,26 +25,10 @@ from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests.commands.test_process import running, settings
-from tests.shop.test_orders import found
+from tests.support.orders import found
+from tests.support.pgbouncer import CONFIG, PGBOUNCER
+from tests.support.processes import running, settings
 from tests.support.shops import LAYOUT, Shop
-
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-CONFIG = """
-[databases]
-* = host={host} port=5432
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = plain
-auth_file = {directory}/users
-pool_mode = {mode}
-default_pool_size = {size}
-max_client_conn = 50
-logfile = {directory}/log
-pidfile = {directory}/pid
-"""
 
 
 @pytest.fixture

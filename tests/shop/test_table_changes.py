@@ -11,8 +11,8 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.cache import LOOK_EVERY
-from tests.shop.test_orders import found
 from tests.support.clocks import ManualClock
+from tests.support.orders import found
 from tests.support.shops import NOW, Shop
 from tests.support.watching import watched
 

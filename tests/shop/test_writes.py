@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,18 +21,11 @@ from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.repository import Orders
 from tests.conftest import clone, drop
-from tests.shop.test_events import prepared as with_tables
-from tests.shop.test_orders import found, prepared
+from tests.support.events import prepared as with_tables
+from tests.support.orders import found, prepared
 from tests.support.shops import NOW, PLAIN, Shop, least_rights, migrate
+from tests.support.sqlstates import CODES
 from tests.support.writing import write_all, writing
-
-KNOWN = [
-    getattr(error, "sqlstate", None)
-    for error in vars(asyncpg.exceptions).values()
-    if isinstance(error, type)
-]
-CODES = sorted({code for code in KNOWN if code})
-"""Every code of PostgreSQL's appendix A, as the driver knows them."""
 
 ONE_A_CLASS = [
     next(code for code in CODES if code.startswith(name))

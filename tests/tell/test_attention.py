@@ -24,9 +24,9 @@ from order_monitor.tell.attention import NOT_READY, REMEDIES, causes_in
 from order_monitor.tell.document import document_of
 from order_monitor.tell.messages import Messages
 from tests.support import stages
+from tests.support.browsers import browser, browsers, opened, text
 from tests.support.clocks import ManualClock
 from tests.support.stages import STAGES, Stage
-from tests.tell.test_page import browser, browsers, opened, text
 
 __all__ = ["browser"]
 

@@ -11,10 +11,10 @@ from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.page import Dashboard
 from tests.conftest import clone
 from tests.support import stages
+from tests.support.browsers import browser, browsers, opened, text
 from tests.support.clocks import ManualClock
 from tests.support.shops import PLAIN, Shop
 from tests.support.stages import Stage
-from tests.tell.test_page import browser, browsers, opened, text
 
 __all__ = ["browser"]
 

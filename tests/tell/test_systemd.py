@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from order_monitor.tell.systemd import Notifier
-from tests.commands.test_process import Panel, panel, running, sent, settings
 from tests.support import stages
 from tests.support.clocks import ManualClock
+from tests.support.processes import Panel, panel, running, sent, settings
 from tests.support.proxies import Proxy
 from tests.support.shops import Shop
 

@@ -15,8 +15,8 @@ from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.brake_watch import BrakeWatch
 from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import Bench, text
 from tests.support.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
 
 HOUR = 3600.0
 CANCELLED, WAITING, DONE = "OK|3| |iptal", "OK|1| |bekliyor", "OK|2| |tamam"

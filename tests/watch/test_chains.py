@@ -26,10 +26,10 @@ from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
 from tests.support import stages
 from tests.support.clocks import ManualClock
+from tests.support.engines import AtClock
 from tests.support.real_shop import RealShop, new_id, real_shop
 from tests.support.shops import NOW
 from tests.support.watching import watched
-from tests.watch.test_engine import AtClock
 
 PIN = "AB12-CD34-EF56"
 

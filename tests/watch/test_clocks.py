@@ -20,8 +20,8 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
 from order_monitor.watch.system_clock import SystemClock
 from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import DAY, AtClock, Bench, text
 from tests.support.shops import NOW, Shop
-from tests.watch.test_engine import DAY, AtClock, Bench, text
 
 WAITING = "OK|1| |bekliyor"
 BOOT = "a boot of this machine"
