@@ -19,9 +19,8 @@ from order_monitor.settings.sections import (
     StatusSettings,
 )
 from order_monitor.shop.money_settings import OBSERVE, digest_of
+from tests.support.commands import call, is_final
 from tests.support.daemons import (
-    call,
-    is_status,
     prepare,
     ready,
     reload,
@@ -287,7 +286,7 @@ async def test_a_killed_daemon_counts_for_a_minute_more(
         await plain_shop.connection.execute(
             "UPDATE order_monitor_presence SET seen_at = seen_at - interval '61 s'"
         )
-        await is_status(plain_shop, order_id, "done")
+        await is_final(plain_shop, order_id, "done")
         await stop(run)
 
 
@@ -306,14 +305,14 @@ async def test_a_rolling_restart_of_two_with_a_changed_setting_comes_to_an_end(
         async with started(tmp_path, "a2", new) as a2:
             await a2.event("settings.differ")
             (order_id,) = await sent(plain_shop, 1)
-            await is_status(plain_shop, order_id, "completed")
+            await is_final(plain_shop, order_id, "completed")
             assert (await ready(a2))[0] == 503
             await stop(b)
             async with started(tmp_path, "b2", new) as b2:
                 await until_ready(a2)
                 await until_ready(b2)
                 (order_id,) = await sent(plain_shop, 1)
-                await is_status(plain_shop, order_id, "done")
+                await is_final(plain_shop, order_id, "done")
                 changes = [
                     e for run in (a2, b2) for e in run.events() if e["event"] == "settings.stored"
                 ]
@@ -379,7 +378,7 @@ async def test_a_running_daemon_holds_when_others_are_adopted_and_goes_on_when_i
         await run.event("settings.agree")
         await until_ready(run)
         (order_id,) = await sent(plain_shop, 1)
-        await is_status(plain_shop, order_id, "completed")
+        await is_final(plain_shop, order_id, "completed")
         await stop(run)
 
 
@@ -401,7 +400,7 @@ async def test_what_was_answered_when_it_had_to_hold_is_not_written(
         await run.event("writes.waiting")
         assert (await plain_shop.row(order_id))["external_status"] == "sent"
         assert (await call(tmp_path, usual, "settings", "adopt"))[0] == 0
-        await is_status(plain_shop, order_id, "completed")
+        await is_final(plain_shop, order_id, "completed")
         await stop(run)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from order_monitor.settings.money import MONEY
-from tests.support.daemons import call
+from tests.support.commands import call
 from tests.support.real_shop import new_id, real_shop
 
 PIN = "AB12-CD34-EF56"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.support.daemons import call
+from tests.support.commands import call
 from tests.support.real_shop import RealShop, new_id, real_shop
 from tests.support.servers import RawServer, answer
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests.support import launch
-from tests.support.processes import KOD, PIN, SIFRE, Run, running
+from tests.support.processes import Run, running
 from tests.support.shops import Shop
 
 
@@ -25,20 +23,6 @@ async def prepare(shop: Shop) -> None:
     async for _ in Migration(database, shop.table_config, SystemClock()).apply():
         pass
     await database.close()
-
-
-async def call(tmp_path: Path, config: str, *arguments: str) -> tuple[int, str, str]:
-    """Run a command to its end."""
-    folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
-    folder.mkdir()
-    (folder / "monitor.toml").write_text(config)
-    process = await launch.start(*arguments, cwd=folder)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    for secret in (PIN, SIFRE, KOD):
-        assert secret.encode() not in out + err, "a secret was shown"
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def reload(
@@ -90,9 +74,3 @@ async def until_ready(run: Run, code: int = 200) -> str:
             if found == code:
                 return text
             await asyncio.sleep(0.1)
-
-
-async def is_status(shop: Shop, order_id: str, status: str) -> None:
-    async with asyncio.timeout(30):
-        while (await shop.row(order_id))["external_status"] != status:
-            await asyncio.sleep(0.02)
