@@ -22,7 +22,7 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import WORD_REFUSED
 from order_monitor.shop.writing import left_out
 from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, orders_of
-from tests.conftest import clone
+from tests.support import databases
 from tests.support.obstacles import check, domain, keeping, key, raising, shadowed
 from tests.support.orders import found, prepared
 from tests.support.shops import PLAIN, Shop, migrate
@@ -128,7 +128,7 @@ async def test_a_queue_that_is_really_full(
     tiny: EmbeddedPostgres, minutes: Callable[[float], None]
 ) -> None:
     """Somebody listens, and stays in a transaction."""
-    dsn = tiny.dsn(await clone(tiny))
+    dsn = tiny.dsn(databases.create(tiny))
     async with Shop.create(dsn, PLAIN) as shop:
         listener, filler = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
         await listener.execute("LISTEN order_monitor")

@@ -20,7 +20,7 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.repository import Orders
-from tests.conftest import clone, drop
+from tests.support import databases
 from tests.support.events import prepared as with_tables
 from tests.support.orders import found, prepared
 from tests.support.shops import NOW, PLAIN, Shop, least_rights, migrate
@@ -362,7 +362,7 @@ def test_whatever_the_provider_says_is_written_exactly_or_left_to_a_person(
 
 
 async def _written_or_left(server: EmbeddedPostgres, answers: list[Any]) -> None:
-    name = await clone(server)
+    name = databases.create(server)
     try:
         async with Shop.create(server.dsn(name), PLAIN) as shop:
             ids = await many(shop, len(answers))
@@ -386,7 +386,7 @@ async def _written_or_left(server: EmbeddedPostgres, answers: list[Any]) -> None
                     assert row["pin_code"] == pin
                     assert row["external_status"] == EXPECTED[type(answer)]
     finally:
-        await drop(server, name)
+        databases.drop(server, name)
 
 
 EXPECTED = {Completed: "completed", Cancelled: "failed", Waiting: "processing"}

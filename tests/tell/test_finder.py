@@ -9,8 +9,7 @@ import pytest
 from order_monitor.tell.finder import PAUSE, Busy, Finder
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.page import Dashboard
-from tests.conftest import clone
-from tests.support import stages
+from tests.support import databases, stages
 from tests.support.browsers import browser, browsers, opened, text
 from tests.support.clocks import ManualClock
 from tests.support.shops import PLAIN, Shop
@@ -91,7 +90,7 @@ async def test_a_database_that_is_away_is_told_and_no_error(plain_shop: Shop) ->
 
 @browsers
 async def test_the_page_finds_an_order_that_no_list_has(browser: Any, server: Any) -> None:
-    async with Shop.create(server.dsn(await clone(server)), PLAIN) as shop:
+    async with Shop.create(server.dsn(databases.create(server)), PLAIN) as shop:
         await look(browser, shop)
 
 
