@@ -36,7 +36,7 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.system_clock import SystemClock
-from tests.stages import Nobody
+from tests.support.stages import Nobody
 
 FILL = """
 INSERT INTO product_orders (id, external_status, sent_at, provider_referans)

@@ -28,7 +28,7 @@ from benchmarks.compare.provider import Provider
 from benchmarks.compare.usage import resident_bytes
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.demo.show import SCHEMA
-from tests.shop.test_accounts import PLAIN_TABLES
+from tests.support.market import PLAIN_TABLES
 
 ACCOUNTS: Final = 40
 ORDERS: Final = 8000

@@ -5,7 +5,6 @@ spelling of the shop's table.
 import gc
 import os
 import random
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +16,8 @@ from coverage import Coverage
 from hypothesis import HealthCheck, Phase, settings
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.shops import PLAIN, SHOP, Shop, Spelling, migrate
+from tests.support import databases
+from tests.support.shops import PLAIN, SHOP, Shop, Spelling, migrate
 
 # F8: a deadline makes flaky failures, and CI must explore like anybody else.
 settings.register_profile(
@@ -148,35 +148,13 @@ def templates(server: EmbeddedPostgres) -> dict[str, str]:
     return {}
 
 
-async def clone(server: EmbeddedPostgres, template: str = "template0") -> str:
-    """Create a copy of the database ``template``; return its name.
-
-    Without fsync, copying files is the fastest way.
-    """
-    name = f"t{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(server.dsn())
-    try:
-        # PostgreSQL 14 has no other way.
-        how = "STRATEGY FILE_COPY" if admin.get_server_version().major > 14 else ""
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {how}")
-    finally:
-        await admin.close()
-    return name
-
-
-async def drop(server: EmbeddedPostgres, name: str) -> None:
-    admin = await asyncpg.connect(server.dsn())
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
-
-
 @pytest.fixture
 async def database_dsn(server: EmbeddedPostgres) -> AsyncIterator[str]:
-    name = await clone(server)
+    name = databases.create(server)
     try:
         yield server.dsn(name)
     finally:
-        await drop(server, name)
+        databases.drop(server, name)
 
 
 async def with_table(
@@ -198,7 +176,7 @@ async def with_table(
     if key not in templates:
         name = await _laid(server, spelling.ddl)
         templates[key] = await _migrated(server, name) if migrated else name
-    return await clone(server, templates[key])
+    return databases.create(server, templates[key])
 
 
 async def _migrated(server: EmbeddedPostgres, name: str) -> str:
@@ -207,7 +185,7 @@ async def _migrated(server: EmbeddedPostgres, name: str) -> str:
 
 
 async def _laid(server: EmbeddedPostgres, ddl: str) -> str:
-    name = await clone(server)
+    name = databases.create(server)
     connection = await asyncpg.connect(server.dsn(name))
     await connection.execute(ddl)
     await connection.close()
@@ -260,7 +238,7 @@ async def _shop(
         async with Shop.opened(server.dsn(name), spelling) as made:
             yield made
     finally:
-        await drop(server, name)
+        databases.drop(server, name)
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from playwright.async_api import Browser, async_playwright
 
 from order_monitor.tell.history import Minute
-from tests.stages import STAGES, Stage
-from tests.tell.test_page import CHROMIUM, SIZES
+from tests.support.browsers import CHROMIUM, SIZES
+from tests.support.stages import STAGES, Stage
 
 ROOT: Final = Path(__file__).parent.parent
 FOLDER: Final = ROOT / "build" / "screenshots"

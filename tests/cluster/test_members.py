@@ -1,17 +1,15 @@
 """Leases on accounts, over a real PostgreSQL; the looks follow each other quickly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from order_monitor.cluster import members as module
-from order_monitor.cluster import sharing
-from order_monitor.cluster.members import LEASE, Cluster
-from order_monitor.cluster.membership import Membership, Session
+from order_monitor.cluster.members import LEASE
+from order_monitor.cluster.membership import Session
 from order_monitor.cluster.takeover import Takeover
 from order_monitor.core.gate import Pace
 from order_monitor.core.tracked_order import Stage as At
@@ -20,68 +18,10 @@ from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.watch.account import NOT_HELD, Account, LoginAccounts, by_login
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observer
-from tests import stages
-from tests.shops import Shop
+from tests.support import stages
+from tests.support.members import NAMES, House, Process, house, quick, until
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(module, "REJOIN_AFTER", 0.01)
-    # Else what one gives up goes back to it where the other's look takes a moment, and stays.
-    monkeypatch.setattr(sharing, "PATIENCE", 50)
-
-
-NAMES = ("a", "b", "c", "d")
-
-
-class Process:
-    """One process: an engine that is never run, and its part in the membership."""
-
-    def __init__(self, shop: Shop, name: str, accounts: tuple[str, ...]) -> None:
-        self.stage = stages.Stage(accounts)
-        self.accounts = self.stage.accounts
-        for account in self.accounts.values():
-            account.lease_until = NOT_HELD
-        self.cluster = Cluster(
-            self.stage.engine,
-            Membership(shop.database(), "public.product_orders", name, "m"),
-            self.stage.clock,
-        )
-
-    def held(self) -> set[str]:
-        now = self.stage.clock.monotonic()
-        return {name for name, account in self.accounts.items() if account.is_held(now)}
-
-
-class House:
-    def __init__(self, shop: Shop) -> None:
-        self.shop = shop
-        self.tasks: dict[str, asyncio.Task[None]] = {}
-
-    def start(self, name: str, accounts: tuple[str, ...] = NAMES) -> Process:
-        process = Process(self.shop, name, accounts)
-        self.tasks[name] = asyncio.create_task(process.cluster.run())
-        return process
-
-    async def stop(self, name: str) -> None:
-        task = self.tasks.pop(name)
-        task.cancel()
-        await asyncio.wait([task])
-
-
-@pytest.fixture
-async def house(plain_shop: Shop) -> AsyncIterator[House]:
-    made = House(plain_shop)
-    yield made
-    for name in list(made.tasks):
-        await made.stop(name)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
+__all__ = ["house", "quick"]
 
 
 async def test_shares_follow_who_is_there(house: House) -> None:

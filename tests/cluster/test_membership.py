@@ -15,7 +15,7 @@ from order_monitor.cluster.membership import (
 )
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.shop.locks import OLD_MEMBER, lock_class
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 TABLE = "public.product_orders"
 KEYS = ["a", "b", "ç/ğ"]

@@ -12,8 +12,8 @@ from order_monitor.core.clocks import ClockMemory
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.presence import DAEMON, Ident, Presence
-from tests.clocks import ManualClock
-from tests.shops import Shop
+from tests.support.clocks import ManualClock
+from tests.support.shops import Shop
 
 MEMORY = ClockMemory(None, None, 0.0, None)
 

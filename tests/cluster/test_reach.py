@@ -10,9 +10,9 @@ from order_monitor.providers.client_api.client import ClientApi, ClientApiAccoun
 from order_monitor.providers.provider import Reachable
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.account import Account
-from tests import stages
-from tests.clocks import ManualClock
-from tests.cluster.test_members import House, Process, house, quick, until
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.members import House, Process, house, quick, until
 
 __all__ = ["house", "quick"]
 

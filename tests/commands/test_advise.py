@@ -6,12 +6,12 @@ from pathlib import Path
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.pin import Pin
-from tests.commands.test_people import call
-from tests.commands.test_process import KOD, Panel, panel, running, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shop.test_events import prepared
-from tests.shop.test_orders import found
-from tests.shops import Shop
+from tests.support.commands import call
+from tests.support.events import prepared
+from tests.support.market import PLAIN_TABLES, Market
+from tests.support.orders import found
+from tests.support.processes import KOD, Panel, panel, running, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 PACKAGE = str(uuid.uuid4())

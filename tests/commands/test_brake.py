@@ -12,9 +12,9 @@ import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
-from tests.commands.test_people import call, daemon
-from tests.commands.test_process import PIN, Panel, once, panel, sent, settings
-from tests.shops import Shop
+from tests.support.commands import call, daemon
+from tests.support.processes import PIN, Panel, once, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -8,20 +8,10 @@ from typing import Any
 import pytest
 
 from order_monitor.demo.standin import StandIn
-from tests.commands.test_process import KOD, SIFRE, running, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
-from tests.shops import Shop
-
-
-async def check(tmp_path: Path, config: str) -> tuple[int, list[dict[str, str]], str]:
-    async with running(tmp_path, config, "check", "--json") as run:
-        code = await run.end()
-    out = run.out.decode()
-    return code, json.loads(out) if out else [], run.err.decode()
-
-
-def of(lines: list[dict[str, str]], level: str) -> dict[str, dict[str, str]]:
-    return {line["subject"]: line for line in lines if line["level"] == level}
+from tests.support.commands import check, of
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES, Market
+from tests.support.processes import KOD, SIFRE, running, settings
+from tests.support.shops import Shop
 
 
 async def migrated(shop: Shop, tmp_path: Path, config: str) -> None:
@@ -155,9 +145,8 @@ async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> N
 async def test_an_account_that_does_not_answer(
     plain_shop: Shop, tmp_path: Path, answer: str, reason: str
 ) -> None:
-    from tests.providers.znet.test_client import says
-    from tests.servers import RawServer
-    from tests.servers import answer as http
+    from tests.support.servers import RawServer, says
+    from tests.support.servers import answer as http
 
     async with RawServer(says(http(answer.encode()))) as server:
         code, lines, _ = await check(
@@ -175,7 +164,7 @@ async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
 
     Its login shows nowhere, and ``--once`` ends nothing for it.
     """
-    from tests.servers import ProxyServer
+    from tests.support.servers import ProxyServer
 
     await plain_shop.connection.execute(
         PLAIN_TABLES + "ALTER TABLE integrations ADD COLUMN proxy text;"
@@ -230,9 +219,8 @@ async def test_what_looks_right_and_may_not_be_is_a_warning(
     """A word that ends an order in most shops among the open ones, and a balance that nobody can be
     warned of.
     """
-    from tests.providers.znet.test_client import says
-    from tests.servers import RawServer
-    from tests.servers import answer as http
+    from tests.support.servers import RawServer, says
+    from tests.support.servers import answer as http
 
     words = {"open": ["sent", "pending", "processing", "queued", "delivered"]}
     async with RawServer(says(http(b"OK|1.2.3"))) as server:
@@ -269,7 +257,7 @@ async def test_orders_that_can_never_be_asked_about_are_counted(
 
 
 async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
-    from tests.shops import SHOP
+    from tests.support.shops import SHOP
 
     await shop.connection.execute(SHOP_TABLES if shop.spelling is SHOP else PLAIN_TABLES)
     market = Market(shop)

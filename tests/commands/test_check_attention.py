@@ -14,12 +14,10 @@ from order_monitor.core.answer import Completed
 from order_monitor.core.pin import Pin
 from order_monitor.tell.attention import Cause
 from order_monitor.tell.messages import Messages
-from tests.commands.test_check import check, of
-from tests.commands.test_people import call
-from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, sent, settings
-from tests.commands.test_status import free_port, status
-from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shops import Shop
+from tests.support.commands import call, check, free_port, of, status
+from tests.support.market import PLAIN_TABLES, Market
+from tests.support.processes import KOD, SIFRE, Panel, panel, running, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

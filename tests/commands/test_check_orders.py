@@ -21,10 +21,10 @@ from order_monitor.commands.session import Session
 from order_monitor.core.order import SkipReason
 from order_monitor.settings.loading import load
 from order_monitor.tell.redactor import Redactor
-from tests.commands.test_check import check, of
-from tests.commands.test_process import KOD, SIFRE, Panel, once, panel, running, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
-from tests.shops import SHOP, Shop
+from tests.support.commands import check, of
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES, Market
+from tests.support.processes import KOD, SIFRE, Panel, once, panel, running, settings
+from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
 

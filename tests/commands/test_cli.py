@@ -11,21 +11,10 @@ from pathlib import Path
 import pytest
 
 from order_monitor import __version__
-from tests import launch
+from tests.support import launch
+from tests.support.settings_files import CANARY, GOOD
 
 pytestmark = pytest.mark.outside
-
-CANARY = "pw-CANARY-42"
-GOOD = f"""
-[database]
-dsn = "postgresql://u:{CANARY}@127.0.0.1:1/x"
-[provider]
-base_url = "https://bayi.example.com"
-kod = "kod-CANARY"
-sifre = "sifre-CANARY"
-[health]
-port = 0
-"""
 
 
 Done = subprocess.CompletedProcess[str]

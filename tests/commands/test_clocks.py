@@ -16,9 +16,9 @@ from order_monitor.settings.loading import load
 from order_monitor.shop.migration import Migration
 from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.system_clock import SystemClock, boot_id
-from tests.clocks import UpForLong
-from tests.commands.test_process import Panel, panel, running, settings
-from tests.shops import Shop
+from tests.support.clocks import UpForLong
+from tests.support.processes import Panel, panel, running, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -10,8 +10,8 @@ from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
 from order_monitor.shop.writing.event_sql import dispatch_of
-from tests.commands.test_process import KOD, PIN, SIFRE, once, running, sent, settings
-from tests.shops import Shop
+from tests.support.processes import KOD, PIN, SIFRE, once, running, sent, settings
+from tests.support.shops import Shop
 
 LONG_AGO = 0.0
 NEVER = float("inf")

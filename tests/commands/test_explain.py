@@ -14,9 +14,9 @@ from order_monitor.commands.times import moment, span
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.standin import Script, StandIn
-from tests import launch
-from tests.commands.test_process import KOD, PIN, SIFRE, running, sent, settings
-from tests.shops import SHOP, Shop
+from tests.support import launch
+from tests.support.processes import KOD, PIN, SIFRE, running, sent, settings
+from tests.support.shops import SHOP, Shop
 
 
 async def explain(tmp_path: Path, config: str, *arguments: str) -> tuple[int, dict[str, Any], str]:

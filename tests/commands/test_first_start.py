@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from order_monitor.core.answer import Waiting
-from tests.commands.test_people import RARELY, call, daemon
-from tests.commands.test_process import Panel, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.commands import RARELY, call, daemon
+from tests.support.processes import Panel, once, panel, running, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -13,9 +13,9 @@ from order_monitor.core.errors import SettingsError
 from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.search import Hits, Parameters, begins, equals, look_up, uuid_range
 from order_monitor.shop.schema.columns import Column
-from tests.commands.test_people import call, prepare
-from tests.commands.test_process import PIN, Panel, panel, sent, settings
-from tests.shops import Shop, migrate
+from tests.support.commands import call, prepare
+from tests.support.processes import PIN, Panel, panel, sent, settings
+from tests.support.shops import Shop, migrate
 
 __all__ = ["panel"]
 

@@ -16,10 +16,10 @@ import pytest
 from order_monitor.demo.standin import StandIn
 from order_monitor.settings.loading import readable_secrets
 from order_monitor.tell.listening import holder_of, trial
-from tests.commands.test_check import check, of
-from tests.commands.test_process import KOD, SIFRE, running, settings
-from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shops import Shop
+from tests.support.commands import check, of
+from tests.support.market import PLAIN_TABLES, Market
+from tests.support.processes import KOD, SIFRE, running, settings
+from tests.support.shops import Shop
 
 NOWHERE = "http://127.0.0.1:1"
 

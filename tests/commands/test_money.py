@@ -4,14 +4,9 @@ in force writes no end.
 
 import asyncio
 import json
-import signal
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from order_monitor.core.answer import Waiting
@@ -23,14 +18,19 @@ from order_monitor.settings.sections import (
     ScheduleSettings,
     StatusSettings,
 )
-from order_monitor.shop.database import Database
-from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.migration import Migration
 from order_monitor.shop.money_settings import OBSERVE, digest_of
-from order_monitor.watch.system_clock import SystemClock
-from tests import launch
-from tests.commands.test_process import KOD, PIN, SIFRE, Panel, Run, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.commands import call, is_final
+from tests.support.daemons import (
+    prepare,
+    ready,
+    reload,
+    started,
+    stop,
+    stored,
+    until_ready,
+)
+from tests.support.processes import Panel, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
@@ -57,41 +57,6 @@ OTHER: dict[str, Any] = {
 """A value of each key that is not the default."""
 
 
-async def prepare(shop: Shop) -> None:
-    """Add our own tables, as `migrate` does, where they are not there."""
-    database = Database(parse_dsn(shop.dsn))
-    async for _ in Migration(database, shop.table_config, SystemClock()).apply():
-        pass
-    await database.close()
-
-
-async def call(tmp_path: Path, config: str, *arguments: str) -> tuple[int, str, str]:
-    """Run a command to its end."""
-    folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
-    folder.mkdir()
-    (folder / "monitor.toml").write_text(config)
-    process = await launch.start(*arguments, cwd=folder)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    for secret in (PIN, SIFRE, KOD):
-        assert secret.encode() not in out + err, "a secret was shown"
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-async def reload(
-    run: Run, folder: Path, config: str, event: str = "settings.reloaded"
-) -> dict[str, Any]:
-    """Let a daemon read another file; return what it says of it."""
-    before = len([e for e in run.events() if e["event"] == event])
-    (folder / "monitor.toml").write_text(config)
-    run.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(20):
-        while len(found := [e for e in run.events() if e["event"] == event]) == before:
-            await asyncio.sleep(0.01)
-    return found[-1]
-
-
 def of(shop: Shop, url: str, changes: dict[str, Any] | None = None) -> str:
     """Return a file with these keys changed."""
     sections: dict[str, dict[str, Any]] = {}
@@ -114,13 +79,6 @@ def digest(key: str, value: Any) -> str:
     return digest_of(money_of(Settings(**changed)))
 
 
-async def stored(shop: Shop) -> dict[str, str]:
-    rows = await shop.connection.fetch(
-        "SELECT name, value FROM order_monitor_settings WHERE name LIKE 'money.%'"
-    )
-    return {row["name"].removeprefix("money."): row["value"] for row in rows}
-
-
 async def lives(
     shop: Shop, settings_digest: str | None, *, ago: float = 0.0, kind: str = "daemon"
 ) -> None:
@@ -133,43 +91,6 @@ async def lives(
         settings_digest,
         ago,
     )
-
-
-@asynccontextmanager
-async def started(tmp_path: Path, name: str, config: str) -> AsyncIterator[Run]:
-    folder = tmp_path / name
-    folder.mkdir(exist_ok=True)
-    async with running(folder, config) as run:
-        await run.event("started")
-        yield run
-
-
-async def stop(run: Run) -> None:
-    run.process.terminate()
-    assert await run.end() == 0, run.err.decode()
-
-
-async def ready(run: Run) -> tuple[int, str]:
-    """Ask a daemon whether it is ready."""
-    port = (await run.event("health.listening"))["port"]
-    async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(f"http://127.0.0.1:{port}/readyz")
-    return answer.status_code, answer.text
-
-
-async def until_ready(run: Run, code: int = 200) -> str:
-    async with asyncio.timeout(40):
-        while True:
-            found, text = await ready(run)
-            if found == code:
-                return text
-            await asyncio.sleep(0.1)
-
-
-async def is_status(shop: Shop, order_id: str, status: str) -> None:
-    async with asyncio.timeout(30):
-        while (await shop.row(order_id))["external_status"] != status:
-            await asyncio.sleep(0.02)
 
 
 # --- every key, in every role
@@ -365,7 +286,7 @@ async def test_a_killed_daemon_counts_for_a_minute_more(
         await plain_shop.connection.execute(
             "UPDATE order_monitor_presence SET seen_at = seen_at - interval '61 s'"
         )
-        await is_status(plain_shop, order_id, "done")
+        await is_final(plain_shop, order_id, "done")
         await stop(run)
 
 
@@ -384,14 +305,14 @@ async def test_a_rolling_restart_of_two_with_a_changed_setting_comes_to_an_end(
         async with started(tmp_path, "a2", new) as a2:
             await a2.event("settings.differ")
             (order_id,) = await sent(plain_shop, 1)
-            await is_status(plain_shop, order_id, "completed")
+            await is_final(plain_shop, order_id, "completed")
             assert (await ready(a2))[0] == 503
             await stop(b)
             async with started(tmp_path, "b2", new) as b2:
                 await until_ready(a2)
                 await until_ready(b2)
                 (order_id,) = await sent(plain_shop, 1)
-                await is_status(plain_shop, order_id, "done")
+                await is_final(plain_shop, order_id, "done")
                 changes = [
                     e for run in (a2, b2) for e in run.events() if e["event"] == "settings.stored"
                 ]
@@ -457,7 +378,7 @@ async def test_a_running_daemon_holds_when_others_are_adopted_and_goes_on_when_i
         await run.event("settings.agree")
         await until_ready(run)
         (order_id,) = await sent(plain_shop, 1)
-        await is_status(plain_shop, order_id, "completed")
+        await is_final(plain_shop, order_id, "completed")
         await stop(run)
 
 
@@ -479,7 +400,7 @@ async def test_what_was_answered_when_it_had_to_hold_is_not_written(
         await run.event("writes.waiting")
         assert (await plain_shop.row(order_id))["external_status"] == "sent"
         assert (await call(tmp_path, usual, "settings", "adopt"))[0] == 0
-        await is_status(plain_shop, order_id, "completed")
+        await is_final(plain_shop, order_id, "completed")
         await stop(run)
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from order_monitor.core.answer import Waiting
 from order_monitor.shop.schema.table_config import SETTINGS
-from tests import launch
-from tests.commands.test_people import RARELY, call, daemon, prepare
-from tests.commands.test_process import Panel, panel, sent, settings
-from tests.shops import Shop
-from tests.tell.mailbox import TOKEN, Mailbox, mailbox
+from tests.support import launch
+from tests.support.commands import RARELY, call, daemon, prepare
+from tests.support.mailbox import TOKEN, Mailbox, mailbox
+from tests.support.processes import Panel, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

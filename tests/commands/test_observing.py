@@ -16,17 +16,12 @@ from order_monitor.core.order import CONFIGURED
 from order_monitor.settings.model import Settings
 from order_monitor.settings.money import money_of
 from order_monitor.settings.sections import NotifySettings, ScheduleSettings, WebhookSettings
-from order_monitor.shop.money_settings import (
-    OBSERVE,
-    MoneySettings,
-    refuse_while_observed,
-)
+from order_monitor.shop.money_settings import OBSERVE, MoneySettings, refuse_while_observed
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident
 from order_monitor.watch.observing import ObservingPlan
-from tests.commands.test_money import (
-    call,
-    is_status,
+from tests.support.commands import call, is_final
+from tests.support.daemons import (
     prepare,
     reload,
     started,
@@ -34,9 +29,9 @@ from tests.commands.test_money import (
     stored,
     until_ready,
 )
-from tests.commands.test_process import Panel, once, panel, sent, settings
-from tests.shops import Shop
-from tests.watch.test_observing import OURS, counts, stands
+from tests.support.observing import OURS, counts, stands
+from tests.support.processes import Panel, once, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
@@ -105,7 +100,7 @@ async def test_a_daemon_observes_and_goes_on_for_real(
         assert ids[0] in out
     async with started(tmp_path, "real", settings(shop.dsn, url)) as run:
         for order_id in ids[1:]:
-            await is_status(shop, order_id, "completed")
+            await is_final(shop, order_id, "completed")
         await stop(run)
     assert (await shop.row(ids[0]))["external_status"] == "failed"
     assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 2
@@ -251,7 +246,7 @@ async def test_of_two_daemons_the_second_waits(
                 assert [(await plain_shop.row(i))["external_status"] for i in ids] == ["sent"] * 2
             else:
                 for order_id in ids:
-                    await is_status(plain_shop, order_id, "completed")
+                    await is_final(plain_shop, order_id, "completed")
                 assert await observations(plain_shop) == []
             assert set(panel.server.calls.values()) == {1}
             await stop(two)
@@ -305,7 +300,7 @@ async def test_a_reload_begins_no_observing(plain_shop: Shop, panel: Panel, tmp_
         told = await reload(run, tmp_path / "one", settings(plain_shop.dsn, url, **ON))
         assert "schedule.observe" in told["need_restart"]
         (order_id,) = await sent(plain_shop, 1)
-        await is_status(plain_shop, order_id, "completed")
+        await is_final(plain_shop, order_id, "completed")
         await stop(run)
     assert (await stored(plain_shop))["schedule.observe"] == "false"
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from order_monitor.settings.money import MONEY
-from tests.commands.test_money import call
-from tests.real_shop import new_id, real_shop
+from tests.support.commands import call
+from tests.support.real_shop import new_id, real_shop
 
 PIN = "AB12-CD34-EF56"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_people import call, prepare
-from tests.commands.test_process import KOD, PIN, SIFRE, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
-from tests.shops import SHOP, Shop
+from tests.support.commands import call, prepare
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.processes import KOD, PIN, SIFRE, sent, settings
+from tests.support.shops import SHOP, Shop
 
 NOBODY = "http://127.0.0.1:1"
 COLUMNS = [

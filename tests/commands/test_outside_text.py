@@ -18,16 +18,14 @@ from typing import Any
 import pytest
 
 from order_monitor.core.answer import Cancelled, Refused, Waiting
-from tests.commands.test_people import RARELY, call, prepare
-from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, sent, settings
-from tests.commands.test_status import free_port
-from tests.providers.znet.test_client import says
-from tests.servers import RawServer
-from tests.servers import answer as http
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
-from tests.shop.test_orders import found
-from tests.shops import SHOP, Shop
-from tests.tell.test_webhook import hooked
+from tests.support.commands import RARELY, call, free_port, prepare
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.orders import found
+from tests.support.processes import KOD, SIFRE, Panel, panel, running, sent, settings
+from tests.support.servers import RawServer, says
+from tests.support.servers import answer as http
+from tests.support.shops import SHOP, Shop
+from tests.support.webhooks import hooked
 
 __all__ = ["panel"]
 

@@ -11,8 +11,8 @@ import pytest
 
 from order_monitor.core.answer import Waiting
 from order_monitor.shop.writing.dispatches import TOUCHED
-from tests.commands.test_process import Panel, Run, once, panel, running, sent, settings
-from tests.shops import Shop, migrate
+from tests.support.processes import Panel, Run, once, panel, running, sent, settings
+from tests.support.shops import Shop, migrate
 
 __all__ = ["panel"]
 

@@ -6,95 +6,21 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from order_monitor.core.answer import Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
-from order_monitor.shop.database import Database
-from order_monitor.shop.dsn import parse_dsn
-from order_monitor.shop.migration import Migration
-from order_monitor.watch.system_clock import SystemClock
-from tests import launch
-from tests.commands.test_process import (
-    KOD,
-    PIN,
-    SIFRE,
-    Panel,
-    Run,
-    once,
-    panel,
-    running,
-    sent,
-    settings,
-)
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES, Market
-from tests.shop.test_orders import found
-from tests.shops import NO_FIRST_START, SHOP, Shop
-from tests.tell.test_webhook import SECRET, Receiver, hooked, receiver
+from tests.support import launch
+from tests.support.commands import RARELY, call, daemon, events, is_final, prepare
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES, Market
+from tests.support.orders import found
+from tests.support.processes import KOD, PIN, SIFRE, Panel, once, panel, sent, settings
+from tests.support.shops import SHOP, Shop
+from tests.support.webhooks import SECRET, Receiver, hooked, receiver
 
 __all__ = ["panel", "receiver"]
-
-RARELY = {"first_check": 3600, "base": 3600, "cap": 3600}
-
-
-async def prepare(shop: Shop) -> None:
-    """Add our own tables, as `migrate` does."""
-    database = Database(parse_dsn(shop.dsn))
-    _ = [line async for line in Migration(database, shop.table_config, SystemClock()).apply()]
-    async with database.transaction() as connection:
-        await connection.execute(NO_FIRST_START)
-    await database.close()
-
-
-async def call(
-    tmp_path: Path, config: str, *arguments: str, stdin: str | bytes = ""
-) -> tuple[int, str, str]:
-    """Run a command with something on its standard input.
-
-    Its arguments are looked at as `ps` would.
-    """
-    folder = tmp_path / f"c{uuid.uuid4().hex[:6]}"
-    folder.mkdir()
-    (folder / "monitor.toml").write_text(config)
-    process = await launch.start(*arguments, cwd=folder, stdin=launch.PIPE)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
-    for secret in (PIN, SIFRE, KOD):
-        assert secret.encode() not in out + err, "a secret was shown"
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-@asynccontextmanager
-async def daemon(
-    shop: Shop, tmp_path: Path, config: str, *, rate: float = 1.0
-) -> AsyncIterator[Run]:
-    folder = tmp_path / "daemon"
-    folder.mkdir(exist_ok=True)
-    async with running(folder, config, rate=rate) as run:
-        while not any(e["event"] == "started" for e in run.events()):
-            await asyncio.sleep(0.01)
-        yield run
-        run.process.terminate()
-        assert await run.end() == 0
-
-
-async def events(shop: Shop) -> list[dict[str, Any]]:
-    return [
-        dict(r)
-        for r in await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")
-    ]
-
-
-async def is_final(shop: Shop, order_id: str, status: str = "completed") -> None:
-    async with asyncio.timeout(30):
-        while (await shop.row(order_id))["external_status"] != status:
-            await asyncio.sleep(0.02)
 
 
 async def test_ask_answers_each_order_on_its_own_line(

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.commands.test_people import call, daemon
-from tests.commands.test_process import Panel, once, panel, sent, settings
-from tests.shop.test_left_out import shadowed
-from tests.shops import Shop
+from tests.support.commands import call, daemon
+from tests.support.obstacles import shadowed
+from tests.support.processes import Panel, once, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from order_monitor.commands.reload import LIVE
 from order_monitor.settings.model import known_keys
-from tests.commands.test_process import KOD, SIFRE, Panel, Run, panel, running, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
-from tests.shops import SHOP, Shop
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.processes import KOD, SIFRE, Panel, Run, panel, running, sent, settings
+from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
 

@@ -13,10 +13,10 @@ import pytest
 from order_monitor.commands.resolve_many import Many
 from order_monitor.core.order import Order
 from order_monitor.tell.redactor import Redactor
-from tests.commands.test_people import RARELY, call, events, prepare
-from tests.commands.test_process import KOD, ROOT, SIFRE, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES
-from tests.shops import Shop
+from tests.support.commands import RARELY, call, events, prepare
+from tests.support.market import PLAIN_TABLES
+from tests.support.processes import KOD, ROOT, SIFRE, sent, settings
+from tests.support.shops import Shop
 
 NOBODY = "http://127.0.0.1:1"
 FAIL = ("--failed", "--reason", "never got there", "--by", "Ayşe")

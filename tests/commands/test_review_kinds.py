@@ -10,9 +10,9 @@ import pytest
 
 from order_monitor.commands.review import DO, what_to_do
 from order_monitor.core.decision import StuckReason
-from tests.commands.test_people import call
-from tests.commands.test_process import sent, settings
-from tests.shops import Shop
+from tests.support.commands import call
+from tests.support.processes import sent, settings
+from tests.support.shops import Shop
 
 NOBODY = "http://127.0.0.1:1"
 COMMAND = re.compile(r"order-monitor ((?:review|resolve) [^;,:]*)")

@@ -2,36 +2,19 @@
 it when it is pasted.
 """
 
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from order_monitor.demo.standin import StandIn
 from order_monitor.shop.schema.own_tables import NEEDED
-from tests.commands.test_check import check, of
-from tests.commands.test_process import KOD, SIFRE, Panel, panel, running, settings
-from tests.shop.test_accounts import PLAIN_TABLES, Market
-from tests.shops import Shop, least_rights
+from tests.support.commands import check, of
+from tests.support.market import PLAIN_TABLES, Market
+from tests.support.processes import KOD, SIFRE, Panel, panel, running, settings
+from tests.support.roles import role_of
+from tests.support.shops import Shop, least_rights
 
 __all__ = ["panel"]
-
-
-@asynccontextmanager
-async def role_of(shop: Shop, rights: str = "") -> AsyncIterator[tuple[str, str]]:
-    """A role with ``rights`` (``{role}`` stands for its name): its name, and its address of the
-    shop's database.
-    """
-    role = f"r{uuid.uuid4().hex}"
-    await shop.connection.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; {rights.format(role=role)}"
-    )
-    try:
-        yield role, f"postgresql://{role}:pw@{shop.dsn.partition('@')[2]}"
-    finally:
-        await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def enough(role: str = "{role}") -> str:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,15 @@ import pytest
 
 from order_monitor.commands.status import screen
 from order_monitor.tell.document import document_of
-from tests import stages
-from tests.commands.test_process import Panel, panel, running, sent, settings
-from tests.shops import Shop
-from tests.stages import STAGES
+from tests.support import stages
+from tests.support.commands import TOKEN, free_port, status
+from tests.support.processes import Panel, panel, running, sent, settings
+from tests.support.shops import Shop
+from tests.support.stages import STAGES
 
 pytestmark = pytest.mark.outside
 
 __all__ = ["panel"]
-
-TOKEN = "TOKEN-CANARY-1"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-async def status(tmp_path: Path, config: str, *arguments: str) -> tuple[int, str, str]:
-    folder = tmp_path / "asker"
-    folder.mkdir(exist_ok=True)
-    async with running(folder, config, "status", *arguments) as run:
-        code = await run.end()
-    assert TOKEN.encode() not in run.out + run.err
-    return code, run.out.decode(), run.err.decode()
 
 
 async def test_a_healthy_daemon_says_so(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.commands.test_money import call
-from tests.real_shop import RealShop, new_id, real_shop
-from tests.servers import RawServer, answer
+from tests.support.commands import call
+from tests.support.real_shop import RealShop, new_id, real_shop
+from tests.support.servers import RawServer, answer
 
 PIN = "XY12-CD34-EF56"
 TOKEN = "TENANT-CANARY-77"

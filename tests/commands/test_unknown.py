@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.commands.test_people import call, prepare
-from tests.commands.test_process import Panel, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.commands import call, prepare
+from tests.support.processes import Panel, once, panel, running, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

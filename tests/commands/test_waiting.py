@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.commands.test_process import Panel, Run, once, panel, running, sent, settings
-from tests.shops import Shop
+from tests.support.processes import Panel, Run, once, panel, running, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

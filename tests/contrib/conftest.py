@@ -15,6 +15,7 @@ from order_monitor.demo.postgres import EmbeddedPostgres
 from tests.conftest import CITUS
 from tests.contrib import project
 from tests.contrib.address import database_of
+from tests.support import databases
 
 if not django_settings.configured:
     django_settings.configure(
@@ -61,19 +62,6 @@ def point_to(dsn: str) -> None:
     for alias in ("default", "other"):
         connections[alias].close()
         connections[alias].settings_dict.update(database_of(dsn))
-
-
-def new_database(server: EmbeddedPostgres, template: str = "template0") -> str:
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        how = "STRATEGY FILE_COPY" if admin.info.server_version > 150000 else ""
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} {how}")
-    return name
-
-
-def drop_database(server: EmbeddedPostgres, name: str) -> None:
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @dataclass
@@ -168,7 +156,7 @@ def django_template(server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathF
     """The name of a database after `manage.py migrate`, which runs `order-monitor migrate`."""
     from django.core.management import call_command
 
-    name = new_database(server)
+    name = databases.create(server)
     with psycopg.connect(server.dsn(name), autocommit=True) as connection:
         connection.execute(SCHEMA)
     toml = tmp_path_factory.mktemp("migrate") / "monitor.toml"
@@ -186,7 +174,7 @@ def django_shop(
 ) -> Iterator[DjangoShop]:
     if CITUS is not None:
         pytest.skip("the app is tested on PostgreSQL alone")
-    name = new_database(server, django_template)
+    name = databases.create(server, django_template)
     toml = tmp_path / "monitor.toml"
     toml.write_text(MONITOR_TOML.format(dsn=server.dsn(name), url="http://127.0.0.1:1"))
     project.ORDER_MONITOR["CONFIG"] = str(toml)
@@ -203,4 +191,4 @@ def django_shop(
     finally:
         connection.close()
         point_to(server.dsn())
-        drop_database(server, name)
+        databases.drop(server, name)

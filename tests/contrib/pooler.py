@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.shop.test_pooler import CONFIG, PGBOUNCER
+from tests.support.pgbouncer import CONFIG, PGBOUNCER
 
 
 @contextmanager

@@ -21,9 +21,9 @@ import asyncpg
 
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed
 from order_monitor.core.pin import Pin
-from tests import launch
 from tests.faults.database import MortalPostgres, connect
 from tests.faults.panel import FaultyPanel, Story
+from tests.support import launch
 
 ROOT = Path(__file__).parents[2]
 START = 1_000_000

@@ -20,8 +20,7 @@ from order_monitor.contrib.django.command_line import Said
 from order_monitor.contrib.django.models import NOT_FOR_A_PERSON
 from order_monitor.shop import reviews
 from tests.contrib.conftest import DjangoShop
-from tests.contrib.test_app import configured
-from tests.contrib.test_consumer import consuming, drain, failing
+from tests.contrib.consumers import configured, consuming, drain, failing
 
 VIEWS = ("view_orderevent", "view_review", "view_pause", "view_attempt")
 

@@ -5,7 +5,6 @@ import re
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -25,27 +24,17 @@ from order_monitor.contrib.django import new_reference, remember_reference
 from order_monitor.contrib.django.command_line import run
 from order_monitor.contrib.django.conf import load
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests import readme
 from tests.contrib import project
 from tests.contrib.conftest import (
     MONITOR_TOML,
     SCHEMA,
     DjangoShop,
-    drop_database,
-    new_database,
     point_to,
 )
+from tests.contrib.consumers import configured
 from tests.contrib.shop import models, money
 from tests.contrib.shop.models import ProductOrder
-
-
-@contextmanager
-def configured(**changes: Any) -> Iterator[None]:
-    given = {**project.ORDER_MONITOR, **changes}
-    with override_settings(
-        ORDER_MONITOR={name: value for name, value in given.items() if value is not None}
-    ):
-        yield
+from tests.support import databases, readme
 
 
 def found(*, databases: list[str] | None = None) -> list[tuple[str, str]]:
@@ -180,14 +169,14 @@ def test_no_database_is_told(django_shop: DjangoShop) -> None:
 @pytest.fixture
 def bare_dsn(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[str]:
     """A database without anything of ours."""
-    name = new_database(server)
+    name = databases.create(server)
     toml = tmp_path / "monitor.toml"
     toml.write_text(MONITOR_TOML.format(dsn=server.dsn(name), url="http://127.0.0.1:1"))
     project.ORDER_MONITOR["CONFIG"] = str(toml)
     point_to(server.dsn(name))
     yield server.dsn(name)
     point_to(server.dsn())
-    drop_database(server, name)
+    databases.drop(server, name)
 
 
 def laid(dsn: str) -> None:

@@ -9,9 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,42 +20,16 @@ from django.db import connection, connections, transaction
 from django.test import override_settings
 
 from order_monitor.contrib.django import Event
-from order_monitor.contrib.django.conf import Handler, load
+from order_monitor.contrib.django.conf import Handler
 from order_monitor.contrib.django.consumer import Consumer, Taken, clean_up, say_done, try_again
 from order_monitor.demo.postgres import EmbeddedPostgres
 from tests.contrib.conftest import DjangoShop, point_to
+from tests.contrib.consumers import consuming, drain, failing
 from tests.contrib.pooler import pooler
 from tests.contrib.shop.models import ProductOrder
 from tests.contrib.shop.money import handle
 
 ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def consuming(handler: Handler = handle, **changes: Any) -> Iterator[Consumer]:
-    made = Consumer(replace(load(), **{"first_pause": 60, **changes}), handler)
-    try:
-        yield made
-    finally:
-        made.side.close()
-
-
-def drain(consumer: Consumer, times: int = 1) -> None:
-    """Run it this many times over everything, with all pauses skipped."""
-    for _ in range(times):
-        consumer.side.run("UPDATE order_monitor_attempts SET next_at = clock_timestamp()")
-        consumer.run_once(consumer.newest())
-
-
-def failing(*order_ids: str, error: Exception | None = None) -> Handler:
-    """Return a handler that fails for these orders, after it has moved their money."""
-
-    def handler(event: Event, order: Any) -> None:
-        handle(event, order)
-        if event.order_id in order_ids:
-            raise error or ValueError("no")
-
-    return handler
 
 
 # --- once, in order

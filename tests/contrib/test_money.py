@@ -14,10 +14,11 @@ import pytest
 from django.core.management import call_command
 
 from tests.contrib import project
-from tests.contrib.conftest import MONITOR_TOML, SCHEMA, new_database, point_to
+from tests.contrib.conftest import MONITOR_TOML, SCHEMA, point_to
 from tests.contrib.stage import Kept, Stage
 from tests.faults.database import MortalPostgres
 from tests.faults.panel import FaultyPanel
+from tests.support import databases
 
 ORDERS = int(os.environ.get("MONEY_ORDERS", "300"))
 """``make money`` takes 10,000."""
@@ -30,7 +31,7 @@ BATCH = 25
 def mortal() -> Iterator[tuple[MortalPostgres, str]]:
     """A server that can be killed, and the name of a database after Django's migrations."""
     with MortalPostgres() as server:
-        name = new_database(server)
+        name = databases.create(server)
         with psycopg.connect(server.dsn(name), autocommit=True) as own:
             own.execute(SCHEMA)
         toml = server.directory / "monitor.toml"

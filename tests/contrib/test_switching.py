@@ -25,10 +25,11 @@ from order_monitor.core.answer import AboutOrder, Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.providers.znet.parser import render
-from tests.contrib.conftest import SCHEMA, drop_database, new_database
+from tests.contrib.conftest import SCHEMA
 from tests.contrib.stage import Stage
 from tests.faults.panel import FaultyPanel
-from tests.readme import ROOT
+from tests.support import databases
+from tests.support.readme import ROOT
 
 ORDERS = int(os.environ.get("SWITCHING_ORDERS", "200"))
 """``make money`` takes 2,000."""
@@ -336,11 +337,11 @@ def redis(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def database(server: EmbeddedPostgres) -> Iterator[tuple[str, str]]:
     """The shop before any change, and the id of its account."""
-    name, account = new_database(server), str(uuid.uuid4())
+    name, account = databases.create(server), str(uuid.uuid4())
     with psycopg.connect(server.dsn(name), autocommit=True) as own:
         own.execute(SCHEMA)
     yield server.dsn(name), account
-    drop_database(server, name)
+    databases.drop(server, name)
 
 
 async def half_done(stage: Stage, oracle: Oracle) -> int:

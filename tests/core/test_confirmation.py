@@ -8,7 +8,7 @@ from order_monitor.core.answer import Cancelled
 from order_monitor.core.check_result import CheckResult
 from order_monitor.core.confirmation import Confirmation, Unconfirmed, confirmation
 from order_monitor.core.order import Order
-from tests.shops import NOW
+from tests.support.shops import NOW
 
 CONFIRM = 120.0
 FIRST = Unconfirmed("x", NOW, "a", "17")

@@ -11,8 +11,8 @@ from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.provider import Balance, Provider
 from order_monitor.watch.system_clock import SystemClock
 from tests.corpus import ENTRIES, REFERENCE, Entry, answer_of, balance_of, response_of
-from tests.providers.test_transport import client
-from tests.servers import RawServer
+from tests.support.connections import client
+from tests.support.servers import RawServer
 
 CONTEXT = ssl.create_default_context()
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.pin import Pin
-from tests.commands.test_people import daemon, is_final, prepare
-from tests.commands.test_process import PIN, Panel, panel, sent, settings
-from tests.shops import Shop
+from tests.support.commands import daemon, is_final, prepare
+from tests.support.processes import PIN, Panel, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 

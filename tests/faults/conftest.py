@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_process import running, settings
-from tests.conftest import clone, drop
 from tests.faults.database import MortalPostgres, connect
 from tests.faults.panel import FaultyPanel
 from tests.faults.stage import Shop
-from tests.shops import PLAIN
+from tests.support import databases
+from tests.support.processes import running, settings
+from tests.support.shops import PLAIN
 
 collect_ignore_glob = [] if os.environ.get("FAULTS") else ["test_*.py"]
 
@@ -43,15 +43,15 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     if not template:
         template["name"] = await migrated(mortal)
-    name = await clone(mortal, template["name"])
+    name = databases.create(mortal, template["name"])
     try:
         yield Shop(mortal.dsn(name), panel)
     finally:
-        await drop(mortal, name)
+        databases.drop(mortal, name)
 
 
 async def migrated(server: MortalPostgres) -> str:
-    name = await clone(server)
+    name = databases.create(server)
     connection = await connect(server.dsn(name))
     await connection.execute(PLAIN.ddl)
     await connection.close()

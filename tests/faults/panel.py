@@ -16,7 +16,7 @@ from functools import cache
 
 from order_monitor.core.answer import AboutOrder, Waiting
 from order_monitor.providers.znet.parser import render
-from tests.servers import RawServer, answer
+from tests.support.servers import RawServer, answer
 
 REFERANS = re.compile(rb"tahsilat_api_islem_id=([^& ]+)")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"

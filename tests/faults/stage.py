@@ -17,10 +17,10 @@ import asyncpg
 
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed
 from order_monitor.core.pin import Pin
-from tests.commands.test_process import PIN, Run, running, settings
 from tests.faults.comparison import Verdict, assert_all_right, compare
 from tests.faults.database import connect
 from tests.faults.panel import FaultyPanel, Story
+from tests.support.processes import PIN, Run, running, settings
 
 INSERT = """
 INSERT INTO product_orders (id, external_status, sent_at, provider_referans)

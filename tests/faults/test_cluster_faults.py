@@ -8,10 +8,10 @@ import random
 import signal
 
 from order_monitor.cluster.membership import IDLE_LIMIT
-from tests.commands.test_cluster import Theatre, theatre
 from tests.conftest import plain_shop, server, templates
 from tests.faults.stage import note
-from tests.proxies import Proxy
+from tests.support.proxies import Proxy
+from tests.support.theatre import Theatre, theatre
 
 __all__ = ["plain_shop", "server", "templates", "theatre"]
 

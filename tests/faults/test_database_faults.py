@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.database import MortalPostgres, connect
 from tests.faults.stage import Shop
-from tests.proxies import Proxy
+from tests.support.proxies import Proxy
 
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 OURS = f"{CUT} AND application_name <> 'the shop'"

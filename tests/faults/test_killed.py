@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.test_process import running
 from tests.faults.stage import Shop
+from tests.support.processes import running
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "10"))
 SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)

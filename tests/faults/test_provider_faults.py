@@ -9,7 +9,7 @@ import trustme
 
 from tests.faults.panel import FAULTS, FaultyPanel
 from tests.faults.stage import Shop
-from tests.providers.test_transport import server_context
+from tests.support.connections import server_context
 
 SECONDS = 3.0
 MEMORY = 60

@@ -9,7 +9,7 @@ import pytest
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed
 from order_monitor.core.pin import Pin
 from tests.faults.comparison import assert_all_right, compare
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 A, B, C = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
 TRUTHS: dict[str, AboutOrder] = {A: Completed(Pin("PIN-A")), B: Completed(None), C: Cancelled()}

@@ -22,8 +22,8 @@ from order_monitor.tell import health
 from order_monitor.tell.readiness import SCAN_MARGIN, SILENT_TICKS
 from order_monitor.tell.systemd import Notifier
 from order_monitor.watch.dispatcher import TICK
-from tests import stages
-from tests.clocks import ManualClock
+from tests.support import stages
+from tests.support.clocks import ManualClock
 
 pytestmark = pytest.mark.outside
 

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from order_monitor.commands.cli import cli_group
 from order_monitor.commands.man_page import commands_of
 from order_monitor.settings.model import Settings
-from tests import readme
-from tests.readme import PAGES, ROOT
-from tests.settings.test_settings import example_lines, has_default
-from tests.stages import shared
-from tests.tell.test_alerts import ALERTS, on_fire
+from tests.support import readme
+from tests.support.alerts import ALERTS, on_fire
+from tests.support.readme import PAGES, ROOT
+from tests.support.settings_files import example_lines, has_default
+from tests.support.stages import shared
 
 pytestmark = pytest.mark.outside
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.readme import ROOT
+from tests.support.readme import ROOT
 
 SCRIPT = ROOT / ".ci" / "survivors.py"
 pytestmark = pytest.mark.skipif(
@@ -23,8 +23,8 @@ def loaded() -> dict[str, Any]:
 def test_each_change_that_is_argued_stands_in_the_code(ci: dict[str, Any]) -> None:
     texts: dict[str, dict[str, str]] = {}
     for change in ci["argued"](ci["FILE"].read_text("utf-8")):
-        module = ROOT / change.module
-        texts.setdefault(change.module, ci["functions"](module.read_text("utf-8")))
+        if change.module not in texts:
+            texts[change.module] = ci["functions"]((ROOT / change.module).read_text("utf-8"))
         assert change.was in texts[change.module].get(change.function, ""), change
         assert change.was != change.becomes, change
 

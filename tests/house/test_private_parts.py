@@ -10,7 +10,7 @@ PUBLIC = {"_", "_replace", "_exit"}
 """Public for all their underscore, by Python's documentation: of named tuples and of os."""
 
 EXCEPTIONS: dict[str, dict[str, str]] = {
-    "launch.py": {
+    "support/launch.py": {
         "_run_exitfuncs": "Python's own: a copied process ends as Python does",
         "_shutdown": "Python's own: the same",
     },

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.readme import PAGES, ROOT
+from tests.support.readme import PAGES, ROOT
 
 (SECTION,) = re.findall(
     r"^## What is promised\n(.*?)^## ", PAGES["operating.md"], re.MULTILINE | re.DOTALL

@@ -21,12 +21,12 @@ from order_monitor.settings.sections import WebhookSettings
 from order_monitor.shop.locks import OLD_MEMBER, OLDER_VERSION, lock_class
 from order_monitor.shop.schema.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, quoted
 from order_monitor.tell.webhook import FIRST_RETRY, LONGEST_RETRY
-from tests import readme
-from tests.commands.test_people import RARELY, call, daemon
-from tests.commands.test_process import PIN, Panel, panel, sent, settings
-from tests.shop.test_orders import found
-from tests.shops import Shop, migrate
-from tests.tell.test_webhook import SECRET, Receiver, hooked, make_due, receiver
+from tests.support import readme
+from tests.support.commands import RARELY, call, daemon
+from tests.support.orders import found
+from tests.support.processes import PIN, Panel, panel, sent, settings
+from tests.support.shops import Shop, migrate
+from tests.support.webhooks import SECRET, Receiver, hooked, make_due, receiver
 
 __all__ = ["panel", "receiver"]
 

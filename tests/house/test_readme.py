@@ -21,13 +21,13 @@ from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.pin import Pin
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.schema.columns import LOGICAL, quoted
-from tests import readme
-from tests.commands.test_process import KOD, PIN, SIFRE, Panel, once, panel, running, sent, settings
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
-from tests.shop.test_events import prepared
-from tests.shop.test_orders import found
-from tests.shops import SHOP, Shop
-from tests.tell.test_webhook import SECRET, Receiver, receiver
+from tests.support import readme
+from tests.support.events import prepared
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.orders import found
+from tests.support.processes import KOD, PIN, SIFRE, Panel, once, panel, running, sent, settings
+from tests.support.shops import SHOP, Shop
+from tests.support.webhooks import SECRET, Receiver, receiver
 
 pytestmark = pytest.mark.outside
 

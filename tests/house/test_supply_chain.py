@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import ROOT
+from tests.support.readme import ROOT
 
 LOCK = (ROOT / "deploy" / "requirements.lock").read_text("utf-8")
 SBOM = ROOT / ".ci" / "sbom.py"

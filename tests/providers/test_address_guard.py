@@ -17,8 +17,7 @@ from order_monitor.providers.http.address_guard import (
 from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.znet.test_client import says
-from tests.servers import RawServer, answer
+from tests.support.servers import RawServer, answer, says
 
 CONTEXT = ssl.create_default_context()
 

@@ -5,12 +5,8 @@ without harm to others.
 import asyncio
 import errno
 import json
-import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -22,8 +18,9 @@ from order_monitor.providers.http.resolver import Resolver
 from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.test_transport import client_context, own, referans_of
-from tests.servers import RawServer, answer
+from tests.support.connections import client_context, own, referans_of
+from tests.support.limits import no_files_left
+from tests.support.servers import RawServer, answer
 
 ERRNOS = {
     errno.EADDRNOTAVAIL: "no_local_ports",
@@ -36,24 +33,6 @@ ERRNOS = {
 
 async def answers(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(answer(own(referans_of(head))))
-
-
-@contextmanager
-def no_files_left() -> Iterator[None]:
-    """Let this process open no file more."""
-    before, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
-    try:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 50, before[1])
-        )
-        with suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        for one in held:
-            os.close(one)
 
 
 async def test_no_files_left() -> None:

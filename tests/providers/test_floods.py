@@ -15,8 +15,8 @@ from order_monitor.providers.http.response_head import HEADS, LINES, ResponseRea
 from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.test_transport import client_context
-from tests.servers import RawServer, answer
+from tests.support.connections import client_context
+from tests.support.servers import RawServer, answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

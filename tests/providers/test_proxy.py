@@ -18,8 +18,8 @@ from order_monitor.providers.http.transport import FreshConnections, ProxyRoute,
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.test_transport import CA, client_context, own, referans_of, server_context
-from tests.servers import Handler, ProxyServer, RawServer, answer
+from tests.support.connections import CA, client_context, own, referans_of, server_context
+from tests.support.servers import Handler, ProxyServer, RawServer, answer
 
 LOGIN = ("user", "p@s:s/%")
 WRITTEN = "user:p%40s%3As%2F%25@"

@@ -28,9 +28,9 @@ from order_monitor.providers.http.transport import RACE_DELAY, FreshConnections
 from order_monitor.providers.http.wire import Wire
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.test_transport import CA, client_context, own, referans_of, server_context
-from tests.servers import RawServer, answer
 from tests.simulation.loop import run
+from tests.support.connections import CA, client_context, own, referans_of, server_context
+from tests.support.servers import RawServer, answer
 
 FIRST, SECOND = ["93.184.216.34"], ["93.184.216.35"]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from order_monitor.core.answer import Answer, Completed, Unreachable
 from order_monitor.core.pin import Pin
 from order_monitor.providers.http.response_head import ResponseReader, head_of
-from tests.providers.test_transport import client
-from tests.servers import RawServer
+from tests.support.connections import client
+from tests.support.servers import RawServer
 
 BODY = b"OK|2|PIN-1|tamam"
 LENGTH = b"Content-Length: 16\r\n"

@@ -25,9 +25,9 @@ from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
-from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import AtClock
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import AtClock
+from tests.support.shops import NOW, Shop
 
 
 class JsonPanel:

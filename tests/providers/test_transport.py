@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -31,41 +30,13 @@ from order_monitor.providers.http.transport import (
 from order_monitor.providers.provider import NoBalance
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.servers import Handler, RawServer, answer
+from tests.support.connections import CA, client, client_context, own, referans_of, server_context
+from tests.support.servers import Handler, RawServer, answer
 
 pytestmark = pytest.mark.outside
 
 STRAY = b"OK|2|STRAY-PIN|x"
 CANCELLED = b"OK|3| |stray"
-CA = trustme.CA()
-
-
-def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-def client_context(ca: trustme.CA = CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    return context
-
-
-def client(url: str, context: ssl.SSLContext | None = None) -> Znet:
-    return Znet(
-        ZnetAccount(url, "k", "s", timeout=5.0),
-        FreshConnections(context or client_context()),
-        SystemClock(),
-    )
-
-
-def referans_of(head: bytes) -> str:
-    return parse_qs(urlsplit(head.split(b" ")[1].decode()).query)["tahsilat_api_islem_id"][0]
-
-
-def own(reference: str) -> bytes:
-    return f"OK|2|PIN-{reference}|tamam".encode()
 
 
 def chunked(body: bytes, behind: bytes = b"") -> bytes:

@@ -19,6 +19,7 @@ from order_monitor.core.errors import SettingsError
 from order_monitor.settings.loading import load, load_notify
 from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.types import parse_seconds
+from tests.support.settings_files import EXAMPLE, example_lines, has_default
 
 pytestmark = pytest.mark.outside
 
@@ -26,7 +27,6 @@ CANARY = "p@s/s?#%[x]CANARY"
 DSN = "postgresql://u:p@h/n"
 SIGNING = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 NEEDED = ("database", "provider")
-EXAMPLE = Path(__file__).parents[2] / "monitor.toml.example"
 
 
 @pytest.fixture(autouse=True)
@@ -1087,26 +1087,6 @@ def test_no_kind_of_mistake_shows_the_secrets_around_it(kind: str) -> None:
     told = problems(toml, environ, NEEDED)
     assert told
     assert "CANARY" not in "\n".join(told)
-
-
-LINE = re.compile(r"^# ([a-z_]+) = (.+)$")
-
-
-def example_lines() -> list[tuple[str, str, str, str]]:
-    """Return the example's settings: section, key, value, and the line above."""
-    found, section, above = [], "", ""
-    for line in EXAMPLE.read_text("utf-8").splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif match := LINE.match(line):
-            found.append((section, match[1], match[2], above))
-        above = line
-    return found
-
-
-def has_default(section: str, key: str) -> bool:
-    default = getattr(getattr(Settings(), section), "schema_" if key == "schema" else key)
-    return default is not None
 
 
 def test_the_example_has_every_key_once_in_order_and_explained() -> None:

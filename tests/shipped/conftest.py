@@ -13,7 +13,7 @@ from order_monitor.demo.postgres import EmbeddedPostgres
 from tests.faults.panel import FaultyPanel
 from tests.faults.stage import Shop
 from tests.shipped.container import Image, Root
-from tests.shops import PLAIN
+from tests.support.shops import PLAIN
 
 collect_ignore_glob = [] if os.environ.get("SHIPPED") else ["test_*.py"]
 

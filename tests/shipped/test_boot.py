@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.commands.test_process import KOD, SIFRE, settings
 from tests.faults.comparison import assert_all_right
 from tests.faults.stage import Shop
 from tests.shipped.container import Root
 from tests.shipped.machine import CommandFailedError, Machine, booted
-from tests.shops import migrate
+from tests.support.processes import KOD, SIFRE, settings
+from tests.support.shops import migrate
 
 ONE = "order-monitor.service"
 OPERATOR = "/usr/local/sbin/order-monitor-as-operator"

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from order_monitor import __version__
-from tests.commands.test_process import KOD, SIFRE, Run, ended
 from tests.faults.comparison import assert_all_right
 from tests.faults.stage import Shop
 from tests.shipped.container import Root, children
+from tests.support.processes import KOD, SIFRE, Run, ended
 
 MOST_MEGABYTES = 70
 """How much larger than its base it may be."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import readme
-from tests.commands.test_process import KOD, SIFRE
 from tests.faults.comparison import assert_all_right
 from tests.faults.stage import Shop
 from tests.shipped.container import REPOSITORY
+from tests.support import readme
+from tests.support.processes import KOD, SIFRE
 
 MACHINE = REPOSITORY / "build" / "newcomer"
 THE_HOSTS_WAY = ("/etc/pip.conf", "/etc/ssl/certs")

@@ -16,7 +16,7 @@ from order_monitor.core.order import CONFIGURED
 from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.brake import KIND
-from tests.shops import NOW, Shop
+from tests.support.shops import NOW, Shop
 
 HOUR = 3600.0
 DAY = 86_400.0

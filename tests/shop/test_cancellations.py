@@ -12,7 +12,8 @@ from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatu
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
-from tests.shops import Shop
+from tests.support.orders import kept
+from tests.support.shops import Shop
 
 CONFIRM = 120.0
 IPTAL = Cancelled("iptal")
@@ -35,15 +36,6 @@ async def answered(
 ) -> WriteResult:
     (result,) = await orders.record([CheckResult(shop.order(order_id), answer, at, **more)])
     return result
-
-
-async def kept(shop: Shop) -> list[tuple[str, bool, float]]:
-    rows = await shop.connection.fetch(
-        "SELECT order_id::text AS id, closed_at IS NULL AS is_open, "
-        "extract(epoch FROM opened_at)::float8 AS since FROM order_monitor_review "
-        "WHERE kind = 'cancel_unconfirmed' ORDER BY order_monitor_review.id"
-    )
-    return [(row["id"], row["is_open"], row["since"]) for row in rows]
 
 
 def shown(rows: Sequence[tuple[str, bool, float]], began: float) -> list[tuple[bool, int]]:

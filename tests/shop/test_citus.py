@@ -16,12 +16,11 @@ from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.pin import Pin
 from tests.conftest import CITUS
-from tests.shop.test_migrate import lines
-from tests.shop.test_orders import found, prepared
-from tests.shop.test_relations import examined, explained, of
-from tests.shops import NOW, Shop
-from tests.watching import watched
-from tests.writing import write_all
+from tests.support.orders import found, prepared
+from tests.support.schema import examined, explained, lines, of
+from tests.support.shops import NOW, Shop
+from tests.support.watching import watched
+from tests.support.writing import write_all
 
 TENANTS = [str(uuid.UUID(int=n)) for n in range(1, 4)]
 CATALOGUE = """

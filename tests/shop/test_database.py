@@ -24,11 +24,11 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database, classify
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.watch.write_queue import WriteQueue
-from tests.clocks import ManualClock
-from tests.providers.test_exhausted import no_files_left
-from tests.proxies import Proxy
-from tests.shops import NOW, Shop
-from tests.writing import Results
+from tests.support.clocks import ManualClock
+from tests.support.limits import no_files_left
+from tests.support.proxies import Proxy
+from tests.support.shops import NOW, Shop
+from tests.support.writing import Results
 
 E = asyncpg.exceptions
 

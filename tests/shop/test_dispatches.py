@@ -19,10 +19,10 @@ from order_monitor.core.order import Order, Route
 from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.dispatches import TOUCHED
-from tests.shop.test_accounts import Market, Panels, market, new_id, running
-from tests.shop.test_orders import found, reviews
-from tests.shops import NOW, SHOP, Shop
-from tests.watch.test_engine import text
+from tests.support.engines import text
+from tests.support.market import Market, Panels, market, new_id, running
+from tests.support.orders import found, reviews
+from tests.support.shops import NOW, SHOP, Shop
 
 __all__ = ["market"]
 

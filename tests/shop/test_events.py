@@ -7,7 +7,6 @@ import json
 import random
 import uuid
 from dataclasses import replace
-from typing import Any
 
 import asyncpg
 import pytest
@@ -17,27 +16,14 @@ from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.errors import ShopMisfitError, TableError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.shop.migration import Migration
-from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.own_tables import NEEDED
-from order_monitor.watch.system_clock import SystemClock
-from tests import readme
-from tests.proxies import Proxy
-from tests.shop.test_orders import found
-from tests.shops import LAYOUT, NOW, Shop, least_rights, migrate
+from tests.support import readme
+from tests.support.events import events, prepared
+from tests.support.orders import found
+from tests.support.proxies import Proxy
+from tests.support.shops import NOW, Shop, least_rights, migrate
 
 PIN = Pin("PIN-CANARY-99")
-
-
-async def prepared(shop: Shop, dsn: str | None = None, **changes: Any) -> Orders:
-    _ = [line async for line in Migration(shop.database(), LAYOUT, SystemClock()).apply()]
-    orders = shop.orders(shop.database(dsn), **changes)
-    await orders.prepare()
-    return orders
-
-
-async def events(shop: Shop) -> list[asyncpg.Record]:
-    return await shop.connection.fetch("SELECT * FROM order_monitor_events ORDER BY id")
 
 
 async def test_each_change_of_status_has_its_event(shop: Shop) -> None:

@@ -25,9 +25,9 @@ from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
 from order_monitor.watch.routing import OneAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_orders import found
-from tests.shop.test_upgrade import BEFORE
-from tests.shops import LAYOUT, NOW, Shop
+from tests.support.orders import found
+from tests.support.schema import BEFORE
+from tests.support.shops import LAYOUT, NOW, Shop
 
 DAY = 86_400.0
 OURS = replace(LAYOUT, ignore_before="")

@@ -12,9 +12,9 @@ from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, Pauses, ends_of
 from order_monitor.shop.repository import Orders
-from tests.shop.test_events import prepared
-from tests.shop.test_orders import found
-from tests.shops import NOW, Shop
+from tests.support.events import prepared
+from tests.support.orders import found
+from tests.support.shops import NOW, Shop
 
 PIN, OTHER, TEXT = Pin("AAAA-1111-BBBB"), Pin("CCCC-2222-DDDD"), Pin("yüklendi")
 LOST = [("pin_for_ended", "the provider has sent a PIN for it while its end was held")]

@@ -22,10 +22,11 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import WORD_REFUSED
 from order_monitor.shop.writing import left_out
 from order_monitor.shop.writing.left_out import ENOUGH, PROCESSING, orders_of
-from tests.conftest import clone
-from tests.shop.test_orders import found, prepared
-from tests.shops import PLAIN, Shop, migrate
-from tests.writing import write_all
+from tests.support import databases
+from tests.support.obstacles import check, domain, keeping, key, raising, shadowed
+from tests.support.orders import found, prepared
+from tests.support.shops import PLAIN, Shop, migrate
+from tests.support.writing import write_all
 
 
 @pytest.fixture
@@ -66,20 +67,6 @@ def named(logs: list[Any], name: str) -> int:
 
 
 # --- the hint
-
-
-SHADOW = """
-CREATE SCHEMA shadow;
-CREATE FUNCTION shadow.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-  RAISE EXCEPTION 'too many notifications in the NOTIFY queue' USING ERRCODE = '%s'; END $$;
-"""
-
-
-async def shadowed(shop: Shop, code: str = "54000") -> None:
-    name = await shop.connection.fetchval("SELECT current_database()")
-    await shop.connection.execute(
-        f"{SHADOW % code} ALTER DATABASE {name} SET search_path = shadow, pg_catalog, public"
-    )
 
 
 @pytest.mark.parametrize("code", ["54000", "42501"])
@@ -141,7 +128,7 @@ async def test_a_queue_that_is_really_full(
     tiny: EmbeddedPostgres, minutes: Callable[[float], None]
 ) -> None:
     """Somebody listens, and stays in a transaction."""
-    dsn = tiny.dsn(await clone(tiny))
+    dsn = tiny.dsn(databases.create(tiny))
     async with Shop.create(dsn, PLAIN) as shop:
         listener, filler = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
         await listener.execute("LISTEN order_monitor")
@@ -180,44 +167,6 @@ async def test_a_queue_that_is_really_full(
 
 
 # --- the word for waiting
-
-
-async def check(shop: Shop) -> None:
-    await shop.connection.execute(
-        f"ALTER TABLE product_orders ADD CONSTRAINT c CHECK (\"{shop.spelling.name('external_status')}\" <> 'processing')"
-    )
-
-
-async def key(shop: Shop) -> None:
-    await shop.connection.execute(
-        "CREATE TABLE states (word varchar(30) PRIMARY KEY); INSERT INTO states VALUES ('sent'), ('completed'), ('failed'); "
-        f'ALTER TABLE product_orders ADD CONSTRAINT c FOREIGN KEY ("{shop.spelling.name("external_status")}") '
-        "REFERENCES states DEFERRABLE INITIALLY DEFERRED"
-    )
-
-
-async def domain(shop: Shop) -> None:
-    name = shop.spelling.name("external_status")
-    await shop.connection.execute(
-        "CREATE DOMAIN state AS varchar(30) CONSTRAINT c CHECK (VALUE <> 'processing'); "
-        f'ALTER TABLE product_orders ALTER "{name}" DROP DEFAULT, ALTER "{name}" TYPE state'
-    )
-
-
-async def raising(shop: Shop, code: str = "P0001") -> None:
-    await trigger(shop, f"RAISE EXCEPTION USING ERRCODE = '{code}'")
-
-
-async def keeping(shop: Shop) -> None:
-    await trigger(shop, "RETURN NULL")
-
-
-async def trigger(shop: Shop, does: str) -> None:
-    name = shop.spelling.name("external_status")
-    await shop.connection.execute(
-        f"CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.\"{name}\" = 'processing' THEN {does}; END IF; "
-        "RETURN NEW; END $$; CREATE TRIGGER c BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION t()"
-    )
 
 
 async def mend(shop: Shop) -> None:

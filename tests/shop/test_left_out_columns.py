@@ -16,9 +16,9 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.schema.columns import REQUIRED
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_accounts import PLAIN_TABLES
-from tests.shop.test_orders import found
-from tests.shops import LAYOUT, NOW, Shop
+from tests.support.market import PLAIN_TABLES
+from tests.support.orders import found
+from tests.support.shops import LAYOUT, NOW, Shop
 
 OPTIONAL = {
     "tenant_id": "uuid",

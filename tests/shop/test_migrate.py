@@ -10,26 +10,10 @@ import pytest
 
 from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.shop.migration import Migration, as_django, as_sql
-from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import ManualClock
-from tests.shops import LAYOUT, Shop
-
-
-def migration(shop: Shop, table_config: TableConfig = LAYOUT) -> Migration:
-    return Migration(shop.database(), table_config, SystemClock())
-
-
-async def lines(shop: Shop, table_config: TableConfig = LAYOUT) -> list[str]:
-    return [line async for line in migration(shop, table_config).apply()]
-
-
-async def indexes(shop: Shop) -> dict[str, bool]:
-    rows = await shop.connection.fetch(
-        "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "WHERE i.indrelid = 'product_orders'::regclass AND NOT i.indisprimary"
-    )
-    return {row["relname"]: row["indisvalid"] for row in rows}
+from tests.support.clocks import ManualClock
+from tests.support.schema import indexes, lines, migration
+from tests.support.shops import LAYOUT, Shop
 
 
 async def test_it_adds_the_column_and_its_indexes_once(bare_shop: Shop) -> None:

@@ -16,7 +16,7 @@ from order_monitor.shop.money_settings import (
 )
 from order_monitor.shop.presence import DAEMON, Ident
 from order_monitor.watch.system_clock import SystemClock
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 OLD, NEW = {"a": "1", "b": "2"}, {"a": "1", "b": "3"}
 ME = Ident("me", "host", 7, DAEMON, "1")

@@ -9,12 +9,12 @@ from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.pin import Pin
 from order_monitor.shop.reading.comparison import Compared, Verdict, read_comparison
 from order_monitor.shop.repository import Orders
-from tests.commands.test_process import Panel, once, panel, sent, settings
-from tests.commands.test_rights import role_of
-from tests.shop.test_accounts import Market, market
-from tests.shop.test_orders import found
-from tests.shops import NOW, SHOP, Shop, least_rights
-from tests.watch.test_observing import counts, end, stands
+from tests.support.market import Market, market
+from tests.support.observing import counts, end, stands
+from tests.support.orders import found
+from tests.support.processes import Panel, once, panel, sent, settings
+from tests.support.roles import role_of
+from tests.support.shops import NOW, SHOP, Shop, least_rights
 
 __all__ = ["market", "panel"]
 

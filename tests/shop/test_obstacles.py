@@ -18,10 +18,10 @@ from order_monitor.shop.migration import Migration
 from order_monitor.shop.schema.table_config import TableConfig
 from order_monitor.shop.writing.left_out import ENOUGH
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_left_out import check, domain, keeping, key, raising, shadowed
-from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, Shop, migrate
-from tests.writing import write_all
+from tests.support.obstacles import check, domain, keeping, key, raising, shadowed
+from tests.support.orders import found, prepared
+from tests.support.shops import LAYOUT, Shop, migrate
+from tests.support.writing import write_all
 
 Lines = list[CheckLine]
 

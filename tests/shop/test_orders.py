@@ -29,25 +29,12 @@ from order_monitor.shop.reading import orders as reading
 from order_monitor.shop.reading.orders import FETCHED, SLICE, Part, Slice, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
-from tests.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
-from tests.writing import write_all
+from tests.support.orders import found, prepared, reviews
+from tests.support.shops import LAYOUT, NOW, SHOP, Shop, least_rights, migrate
+from tests.support.writing import write_all
 
 DAY = 86_400.0
 PIN = Pin("AB12-CD34-EF56-GH78")
-
-
-def found(
-    order: Order, answer: Answer, *, age: float = 130.5, account: str = "default"
-) -> CheckResult:
-    return CheckResult(
-        order, answer, seen_at=(order.sent_at or NOW) + age, checks=3, account=account
-    )
-
-
-async def prepared(shop: Shop, **changes: Any) -> Orders:
-    orders = shop.orders(**changes)
-    await orders.prepare()
-    return orders
 
 
 async def record_one(shop: Shop, order_id: str, answer: Answer, **changes: Any) -> WriteResult:
@@ -342,13 +329,6 @@ async def test_a_pin_goes_into_an_order_that_somebody_else_completed_without(
     assert await reviews(shop) == set()
 
 
-async def reviews(shop: Shop) -> set[tuple[str, str]]:
-    rows = await shop.connection.fetch(
-        "SELECT order_id::text AS id, kind FROM order_monitor_review WHERE closed_at IS NULL"
-    )
-    return {(row["id"], row["kind"]) for row in rows}
-
-
 async def test_a_row_that_is_gone_is_gone(shop: Shop) -> None:
     result = await record_one(shop, str(uuid.uuid4()), Completed(PIN))
     assert (result.fate, result.detail) == (WriteStatus.GONE, "the row is deleted")
@@ -476,7 +456,7 @@ async def test_a_message_the_database_refuses_does_not_cost_the_pin(shop: Shop) 
 
 async def test_a_database_that_cannot_store_the_text_gets_the_pin(server_latin: str) -> None:
     """A7: characters outside the database's encoding."""
-    from tests.shops import PLAIN
+    from tests.support.shops import PLAIN
 
     async with Shop.create(server_latin, PLAIN) as shop:
         order_id = await shop.add()

@@ -17,11 +17,11 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, Pauses, ends_of
 from order_monitor.shop.repository import Orders
-from tests.clocks import Drive
-from tests.shop.test_events import events, prepared
-from tests.shop.test_orders import found
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.events import events, prepared
+from tests.support.orders import found
+from tests.support.shops import NOW, Shop
 
 PACKAGE = str(uuid.uuid4())
 PIN = Pin("AAAA-1111-BBBB")

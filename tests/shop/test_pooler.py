@@ -25,26 +25,11 @@ from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests.commands.test_process import running, settings
-from tests.shop.test_orders import found
-from tests.shops import LAYOUT, Shop
-
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-CONFIG = """
-[databases]
-* = host={host} port=5432
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = plain
-auth_file = {directory}/users
-pool_mode = {mode}
-default_pool_size = {size}
-max_client_conn = 50
-logfile = {directory}/log
-pidfile = {directory}/pid
-"""
+from tests.support.orders import found
+from tests.support.pgbouncer import CONFIG, PGBOUNCER
+from tests.support.prepared import are_kept
+from tests.support.processes import running, settings
+from tests.support.shops import LAYOUT, Shop
 
 
 @pytest.fixture
@@ -123,6 +108,13 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
     foreign.terminate()
     for order_id in ids:
         assert (await plain_shop.row(order_id))["pin_code"] == f"P-{order_id}"
+
+
+@pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
+async def test_no_statement_stays_prepared(plain_shop: Shop, pooled: str) -> None:
+    database = plain_shop.database(pooled, keeps_statements=True)
+    assert not await are_kept(database)
+    await database.close()
 
 
 async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) -> None:

@@ -17,13 +17,9 @@ from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
-from tests.proxies import Proxy
-from tests.shop.test_pooler import pooled
-from tests.shops import NOW, Shop
-
-__all__ = ["pooled"]
-
-COUNT = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%canary%'"
+from tests.support.prepared import are_kept
+from tests.support.proxies import Proxy
+from tests.support.shops import NOW, Shop
 
 
 class Listening(EmbeddedPostgres):
@@ -44,14 +40,6 @@ async def connected(dsn: str, **more: Any) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def are_kept(database: Database) -> bool:
-    """Whether a statement is still prepared in the next transaction."""
-    async with database.transaction() as connection:
-        await connection.fetchval("SELECT 'canary'")
-    async with database.transaction() as connection:
-        return bool(await connection.fetchval(COUNT))
-
-
 async def test_they_stay_where_the_connection_leads_to_the_server(plain_shop: Shop) -> None:
     async with connected(plain_shop.dsn) as database:
         assert await are_kept(database)
@@ -63,12 +51,6 @@ async def test_so_they_do_by_tcp() -> None:
         login = urlsplit(server.dsn()).netloc.rpartition("@")[0]
         async with connected(f"postgresql://{login}@127.0.0.1:{server.port}/postgres") as database:
             assert await are_kept(database)
-
-
-@pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
-async def test_none_stays_behind_a_pooler(pooled: str) -> None:
-    async with connected(pooled) as database:
-        assert not await are_kept(database)
 
 
 async def test_none_stays_where_the_port_is_another(plain_shop: Shop) -> None:

@@ -9,7 +9,7 @@ from order_monitor.core.errors import ShopError
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.presence import GONE, Ident, Presence
 from order_monitor.watch.system_clock import SystemClock, boot_id
-from tests.shops import Shop
+from tests.support.shops import Shop
 
 BOOT = "5f6a2c1e-0000-4000-8000-000000000001"
 STEADY = ClockMemory(1_000.0, 1_001.0, 0.0)

@@ -6,7 +6,7 @@ import pytest
 
 from order_monitor.shop import quick_search as module
 from order_monitor.shop.quick_search import Found, quick_search
-from tests.shops import NOW, Shop
+from tests.support.shops import NOW, Shop
 
 
 async def search(shop: Shop, typed: str, **table_config: object) -> Found:

@@ -11,9 +11,9 @@ from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
-from tests.shop.test_orders import found, prepared
-from tests.shops import Shop
-from tests.writing import write_all
+from tests.support.orders import found, prepared
+from tests.support.shops import Shop
+from tests.support.writing import write_all
 
 PIN = "PIN-CANARY-1001"
 ODD = "PIN-CANARY-2002"

@@ -11,8 +11,8 @@ import pytest
 from order_monitor.core.errors import ShopError
 from order_monitor.shop.database import classify, refusal
 from order_monitor.shop.refusals import outside, raised, sentence
-from tests.shop.test_writes import CODES
-from tests.shops import Shop
+from tests.support.shops import Shop
+from tests.support.sqlstates import CODES
 
 INSTRUCTION = re.compile(
     r"^(see|run|set|correct|widen|wait|ask|try|raise|let|find|make|give|use|stop|rebuild|drop|rename|name)\b",

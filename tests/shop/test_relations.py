@@ -17,34 +17,15 @@ from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.errors import RightsError, SettingsError, ShopError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
-from order_monitor.shop.check.line import CheckLine
-from order_monitor.shop.check.tables import TableCheck
 from order_monitor.shop.migration import Migration, as_sql
 from order_monitor.shop.writing.parameters import UPDATE, Change, record_of
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_migrate import indexes, lines, migration
-from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, NOW, SHOP, Shop
-from tests.writing import write_all
+from tests.support.orders import found, prepared
+from tests.support.schema import examined, explained, indexes, lines, migration, of
+from tests.support.shops import LAYOUT, NOW, SHOP, Shop
+from tests.support.writing import write_all
 
 PIN = "PIN-CANARY-1"
-
-
-async def examined(shop: Shop) -> list[CheckLine]:
-    database = shop.database()
-    table_check = TableCheck(
-        database,
-        shop.orders(database),
-        Migration(database, shop.table_config, SystemClock()),
-        shop.table_config,
-    )
-    return [line async for line in table_check.examine()]
-
-
-def of(found_lines: list[CheckLine], level: str) -> list[str]:
-    return [
-        f"{line.subject}: {line.text} -> {line.do}" for line in found_lines if line.level == level
-    ]
 
 
 async def works(shop: Shop) -> None:
@@ -436,10 +417,6 @@ async def test_of_a_table_partitioned_by_tenant_only_the_tenants_own_part_is_ent
         "the one that another has now too"
     )
     assert {(await shop.row(i))["pin_code"] for i in ids} == {f"P-{i}" for i in ids}
-
-
-async def explained(shop: Shop, sql: str, *arguments: object) -> str:
-    return "\n".join(row[0] for row in await shop.connection.fetch(f"EXPLAIN {sql}", *arguments))
 
 
 async def test_an_order_that_was_moved_to_another_partition_meanwhile_is_written_all_the_same(

@@ -13,10 +13,10 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
-from tests.shop.test_events import events, prepared
-from tests.shop.test_orders import found
-from tests.shops import Shop
-from tests.tell.test_webhook import hooked, mark
+from tests.support.events import events, prepared
+from tests.support.orders import found
+from tests.support.shops import Shop
+from tests.support.webhooks import hooked, mark
 
 URL = "https://shop.example/hook"
 

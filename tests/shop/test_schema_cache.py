@@ -7,7 +7,7 @@ from order_monitor.core.errors import SettingsError
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.search import find_table
 from order_monitor.shop.schema.table_config import TableConfig
-from tests.shops import PLAIN, SHOP, Shop
+from tests.support.shops import PLAIN, SHOP, Shop
 
 
 async def look(

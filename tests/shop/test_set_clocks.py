@@ -20,8 +20,8 @@ from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.schema.columns import Column, Table
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_orders import found, prepared
-from tests.shops import LAYOUT, Shop
+from tests.support.orders import found, prepared
+from tests.support.shops import LAYOUT, Shop
 
 HOUR = 3600.0
 UTC = dt.UTC

@@ -11,10 +11,10 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.cache import LOOK_EVERY
-from tests.clocks import ManualClock
-from tests.shop.test_orders import found
-from tests.shops import NOW, Shop
-from tests.watching import watched
+from tests.support.clocks import ManualClock
+from tests.support.orders import found
+from tests.support.shops import NOW, Shop
+from tests.support.watching import watched
 
 ENUM = (
     "CREATE TYPE word AS ENUM ({words}); ALTER TABLE product_orders ALTER {column} DROP DEFAULT, "

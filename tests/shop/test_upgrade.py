@@ -10,21 +10,9 @@ import pytest
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests.shop.test_accounts import PLAIN_TABLES
-from tests.shops import Shop
-
-BEFORE = """
-ALTER TABLE product_orders ADD COLUMN IF NOT EXISTS provider_referans varchar(255);
-CREATE TABLE order_monitor_events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id uuid NOT NULL, tenant_id uuid,
-  from_status text, to_status text NOT NULL, has_pin boolean NOT NULL, message text, checks integer, sent_at timestamptz,
-  decided_at timestamptz NOT NULL DEFAULT now(), consumed_at timestamptz, decided_by text NOT NULL DEFAULT 'daemon',
-  repeat boolean NOT NULL DEFAULT false, outcome text);
-CREATE TABLE order_monitor_pauses (account text PRIMARY KEY, reason text NOT NULL, paused_by text NOT NULL,
-  paused_at timestamptz NOT NULL DEFAULT now(), until timestamptz);
-CREATE TABLE order_monitor_timing (account text NOT NULL, package text NOT NULL, sketch text NOT NULL,
-  updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (account, package));
-"""
-"""The tables as the version before made them, as far as anything of them changes."""
+from tests.support.market import PLAIN_TABLES
+from tests.support.schema import BEFORE
+from tests.support.shops import Shop
 
 FIRST, SECOND = (str(uuid.UUID(int=(0x1234ABCD << 96) + n)) for n in (1, 2))
 OTHER = str(uuid.UUID(int=0x99999999 << 96))

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,19 +20,12 @@ from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
 from order_monitor.shop.repository import Orders
-from tests.conftest import clone, drop
-from tests.shop.test_events import prepared as with_tables
-from tests.shop.test_orders import found, prepared
-from tests.shops import NOW, PLAIN, Shop, least_rights, migrate
-from tests.writing import write_all, writing
-
-KNOWN = [
-    getattr(error, "sqlstate", None)
-    for error in vars(asyncpg.exceptions).values()
-    if isinstance(error, type)
-]
-CODES = sorted({code for code in KNOWN if code})
-"""Every code of PostgreSQL's appendix A, as the driver knows them."""
+from tests.support import databases
+from tests.support.events import prepared as with_tables
+from tests.support.orders import found, prepared
+from tests.support.shops import NOW, PLAIN, Shop, least_rights, migrate
+from tests.support.sqlstates import CODES
+from tests.support.writing import write_all, writing
 
 ONE_A_CLASS = [
     next(code for code in CODES if code.startswith(name))
@@ -370,7 +362,7 @@ def test_whatever_the_provider_says_is_written_exactly_or_left_to_a_person(
 
 
 async def _written_or_left(server: EmbeddedPostgres, answers: list[Any]) -> None:
-    name = await clone(server)
+    name = databases.create(server)
     try:
         async with Shop.create(server.dsn(name), PLAIN) as shop:
             ids = await many(shop, len(answers))
@@ -394,7 +386,7 @@ async def _written_or_left(server: EmbeddedPostgres, answers: list[Any]) -> None
                     assert row["pin_code"] == pin
                     assert row["external_status"] == EXPECTED[type(answer)]
     finally:
-        await drop(server, name)
+        databases.drop(server, name)
 
 
 EXPECTED = {Completed: "completed", Cancelled: "failed", Waiting: "processing"}

@@ -28,9 +28,9 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
-from tests.shops import LAYOUT
 from tests.simulation.shop import FINAL, OPEN
 from tests.simulation.tape import NOT_REPLAYED, Hand, State, TapeEntry
+from tests.support.shops import LAYOUT
 
 SHAPE = ("_columns", "_is_table", "_own_tables", "_unknown")
 """Statements about the tables' structure."""

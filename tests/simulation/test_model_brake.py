@@ -10,16 +10,8 @@ from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.brake import CANCELLED, FEW, FINE
 from order_monitor.core.check_result import CheckResult
 from order_monitor.core.pin import Pin
-from tests.shops import NOW, Shop
-from tests.simulation.test_model_shop import (
-    ACCOUNTS,
-    PACKAGES,
-    Hand,
-    by_order,
-    made,
-    order_of,
-    told,
-)
+from tests.simulation.hands import ACCOUNTS, PACKAGES, Hand, by_order, made, order_of, told
+from tests.support.shops import NOW, Shop
 
 ORDERS = 70
 HOLD = 3600.0

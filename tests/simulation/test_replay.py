@@ -13,13 +13,14 @@ from itertools import islice
 import pytest
 
 from order_monitor.demo.postgres import EmbeddedPostgres
-from tests.conftest import Citus, clone, drop
+from tests.conftest import Citus
 from tests.simulation.loop import run
 from tests.simulation.replay import Replay
 from tests.simulation.scenario import Scenario, draw, small
 from tests.simulation.special import joined, special
 from tests.simulation.tape import Tape, TapeEntry
 from tests.simulation.world import play
+from tests.support import databases
 
 FRESH = int(os.environ["SIMULATION_SEED"])
 MOST = 4000
@@ -58,14 +59,14 @@ async def taped(scenario: Scenario) -> list[TapeEntry]:
 
 async def replayed(server: EmbeddedPostgres, entries: list[TapeEntry]) -> Replay:
     """Replay it into a separate database."""
-    name = await clone(server)
+    name = databases.create(server)
     replay = Replay(server.dsn(name))
     try:
         await replay.prepare()
         await replay.play(entries)
         await replay.close()
     finally:
-        await drop(server, name)
+        databases.drop(server, name)
     return replay
 
 

@@ -24,10 +24,10 @@ from order_monitor.tell.messages import Messages
 from order_monitor.tell.page import LANGUAGES
 from order_monitor.tell.redactor import Redactor
 from order_monitor.tell.services import NoLibraryError, services_of
-from tests import stages
-from tests.clocks import ManualClock
-from tests.shops import NOW, Shop
-from tests.tell.mailbox import TOKEN, Mailbox, mailbox
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.mailbox import TOKEN, Mailbox, mailbox
+from tests.support.shops import NOW, Shop
 
 STUCK = Cause("stuck", 2)
 CLOSED = Cause("closed", 1, 3)

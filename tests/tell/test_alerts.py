@@ -15,18 +15,14 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from order_monitor.core.answer import Garbled
-from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import Stage
+from tests.support import stages
+from tests.support.alerts import ALERTS, DEPLOY, RULES, Posting, on_fire
+from tests.support.clocks import ManualClock
+from tests.support.stages import Stage
 
 pytestmark = pytest.mark.outside
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
-ALERTS = {rule["alert"]: rule for rule in RULES}
 
 CAUSES = (
     "OrderMonitorDatabaseDown",
@@ -57,13 +53,6 @@ promtool = pytest.mark.skipif(
 )
 
 
-class Posting:
-    """Stands for the webhook's two numbers."""
-
-    waiting = 0
-    dead = 0
-
-
 async def quiet() -> Stage:
     stage = await stages.quiet(ManualClock())
     posting: Any = Posting()
@@ -76,22 +65,6 @@ async def well() -> Stage:
     stage.engine.queue.take("default")
     for entry in list(stage.engine.queue):
         stage.engine.queue.schedule(entry, stage.clock.time() + 30)
-    return stage
-
-
-async def on_fire() -> Stage:
-    clock = ManualClock()
-    stage = await stages.on_fire(clock)
-    posting: Any = Posting()
-    posting.waiting, posting.dead = 500, 3
-    stage.view.sender = posting
-    stage.engine.state.first_start_held = 3
-    stage.stuck(stage.engine.queue.coming(1)[0].order, StuckReason.PIN_DUPLICATE)
-    for n in range(5):
-        judge = stage.accounts["default"].judge
-        judge.judge(str(n), Garbled("not_understood"), clock.monotonic(), due=0.0, limit=99)
-    for n in range(20):
-        stage.ended(stage.order(90_000), delay=400.0 + n)
     return stage
 
 

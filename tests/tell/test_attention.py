@@ -23,10 +23,10 @@ from order_monitor.shop.dsn import parse_dsn
 from order_monitor.tell.attention import NOT_READY, REMEDIES, causes_in
 from order_monitor.tell.document import document_of
 from order_monitor.tell.messages import Messages
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import STAGES, Stage
-from tests.tell.test_page import browser, browsers, opened, text
+from tests.support import stages
+from tests.support.browsers import browser, browsers, opened, text
+from tests.support.clocks import ManualClock
+from tests.support.stages import STAGES, Stage
 
 __all__ = ["browser"]
 

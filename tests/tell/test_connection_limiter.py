@@ -20,9 +20,9 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from order_monitor.tell.connection_limiter import ConnectionLimiter, room_for
-from tests.commands.test_process import Run, settings
-from tests.shops import Shop
-from tests.tell.test_health import Bench, listening
+from tests.support.health import Bench, listening
+from tests.support.processes import Run, settings
+from tests.support.shops import Shop
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

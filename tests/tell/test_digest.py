@@ -10,7 +10,7 @@ from order_monitor.tell.digest import (
     Shared,
     read_shared,
 )
-from tests.shops import NOW
+from tests.support.shops import NOW
 
 DAY = 86_400.0
 

@@ -9,12 +9,11 @@ import pytest
 from order_monitor.tell.finder import PAUSE, Busy, Finder
 from order_monitor.tell.health import Access, HealthServer
 from order_monitor.tell.page import Dashboard
-from tests import stages
-from tests.clocks import ManualClock
-from tests.conftest import clone
-from tests.shops import PLAIN, Shop
-from tests.stages import Stage
-from tests.tell.test_page import browser, browsers, opened, text
+from tests.support import databases, stages
+from tests.support.browsers import browser, browsers, opened, text
+from tests.support.clocks import ManualClock
+from tests.support.shops import PLAIN, Shop
+from tests.support.stages import Stage
 
 __all__ = ["browser"]
 
@@ -91,7 +90,7 @@ async def test_a_database_that_is_away_is_told_and_no_error(plain_shop: Shop) ->
 
 @browsers
 async def test_the_page_finds_an_order_that_no_list_has(browser: Any, server: Any) -> None:
-    async with Shop.create(server.dsn(await clone(server)), PLAIN) as shop:
+    async with Shop.create(server.dsn(databases.create(server)), PLAIN) as shop:
         await look(browser, shop)
 
 

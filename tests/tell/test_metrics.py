@@ -1,8 +1,5 @@
 """The metrics as a scraper reads them, over the whole edge; names and labels are a contract."""
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
 from order_monitor.core.answer import OUTCOMES
 from order_monitor.core.check_result import WriteStatus
 from order_monitor.core.clocks import Face
@@ -10,23 +7,10 @@ from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.tell.attention import REMEDIES
 from order_monitor.tell.document import document_of
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import HOSTILE, PIN, Stage
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-async def scrape(stage: Stage) -> Samples:
-    async with stage.listening() as url, httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(f"{url}/metrics")
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert PIN not in answer.text
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.metrics import scrape
+from tests.support.stages import HOSTILE
 
 
 async def test_what_is_open_and_late_and_stuck() -> None:

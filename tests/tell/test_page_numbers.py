@@ -9,11 +9,11 @@ import pytest
 from playwright.async_api import Page
 
 from order_monitor.tell.document import document_of
-from tests import stages
-from tests.clocks import ManualClock
-from tests.stages import STAGES, Stage
-from tests.tell.test_metrics import scrape
-from tests.tell.test_page import browser, browsers, opened, text
+from tests.support import stages
+from tests.support.browsers import browser, browsers, opened, text
+from tests.support.clocks import ManualClock
+from tests.support.metrics import scrape
+from tests.support.stages import STAGES, Stage
 
 __all__ = ["browser"]
 

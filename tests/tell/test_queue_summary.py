@@ -9,9 +9,9 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import OrderQueue
 from order_monitor.tell import queue_summarizer, queue_summary
 from order_monitor.watch.elsewhere import Elsewhere
-from tests import stages
-from tests.clocks import ManualClock
-from tests.shops import NOW
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.shops import NOW
 
 
 def order(order_id: str, age: float | None) -> Order:

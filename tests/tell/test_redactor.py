@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from order_monitor.tell.logs import set_up
 from order_monitor.tell.redactor import HIDDEN_FOR, Redactor
-from tests.clocks import ManualClock
-from tests.operations import operations
+from tests.support.clocks import ManualClock
+from tests.support.operations import operations
 
 SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=12).map(
     lambda text: f"{text}Ж§"

@@ -14,9 +14,9 @@ import pytest
 
 from order_monitor.tell.screen import Screen, styled
 from order_monitor.tell.streams import Outlet, outlet, say, settle, show
-from tests.commands.test_cli import GOOD
-from tests.commands.test_process import settings
-from tests.shops import Shop
+from tests.support.processes import settings
+from tests.support.settings_files import GOOD
+from tests.support.shops import Shop
 
 ROOT = Path(__file__).parents[2]
 ODD = "ş ✓ \N{PILE OF POO} \x9b\x1b"

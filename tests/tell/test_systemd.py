@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from order_monitor.tell.systemd import Notifier
-from tests import stages
-from tests.clocks import ManualClock
-from tests.commands.test_process import Panel, panel, running, sent, settings
-from tests.proxies import Proxy
-from tests.shops import Shop
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.processes import Panel, panel, running, sent, settings
+from tests.support.proxies import Proxy
+from tests.support.shops import Shop
 
 pytestmark = pytest.mark.outside
 

@@ -12,10 +12,10 @@ from order_monitor.core.answer import Completed, Unreachable
 from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
 from order_monitor.tell.traces import Traces, secrets_in, traces_of
-from tests.clocks import ManualClock
-from tests.commands.test_process import Panel, panel, running, sent, settings
-from tests.servers import RawServer, answer
-from tests.shops import NOW, Shop
+from tests.support.clocks import ManualClock
+from tests.support.processes import Panel, panel, running, sent, settings
+from tests.support.servers import RawServer, answer
+from tests.support.shops import NOW, Shop
 
 pytestmark = pytest.mark.outside
 

@@ -19,12 +19,12 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.webhook_mark import Mark, address_of, adopt, read_webhook
 from order_monitor.shop.writing.reopening import Reopener
 from order_monitor.tell.webhook import LOOK, OTHER_ADDRESS
-from tests.clocks import ManualClock
-from tests.commands.test_process import Panel, once, panel, running, sent, settings
-from tests.shop.test_events import prepared
-from tests.shop.test_orders import found
-from tests.shops import Shop
-from tests.tell.test_webhook import (
+from tests.support.clocks import ManualClock
+from tests.support.events import prepared
+from tests.support.orders import found
+from tests.support.processes import Panel, once, panel, running, sent, settings
+from tests.support.shops import Shop
+from tests.support.webhooks import (
     SECRET,
     Receiver,
     delivery,

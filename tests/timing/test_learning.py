@@ -25,11 +25,11 @@ from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.sketch import Sketch
 from order_monitor.timing.store import Timings
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import Drive, ManualClock
-from tests.shop.test_events import prepared
-from tests.shop.test_orders import found
-from tests.shops import LAYOUT, NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import Bench, text
+from tests.support.events import prepared
+from tests.support.orders import found
+from tests.support.shops import LAYOUT, NOW, Shop
 
 HALF_LIFE = 604_800.0
 PACKAGE = str(uuid.uuid4())

@@ -9,7 +9,7 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.timing.plan import Learned, age_asked, key_of, known_to_wait, slot_before
 from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.store import KeptEnd
-from tests.timing.test_planner import KEY, SCHEDULE, TRAINED
+from tests.support.trained import KEY, SCHEDULE, TRAINED
 
 SENT = 1_790_000_000.0
 PLAN = Learned(SCHEDULE, TRAINED)

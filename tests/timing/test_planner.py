@@ -39,34 +39,11 @@ from order_monitor.timing.planner import (
     Timing,
 )
 from order_monitor.timing.sketch import Sketch
-from tests.operations import operations
+from tests.support.operations import operations
+from tests.support.trained import KEY, NOW, SCHEDULE, TRAINED, teach, trained
 
-NOW = 1_790_000_000.0
-KEY = ("shop", "top-up")
-SCHEDULE = Schedule()
-SLOTS = Reference(SCHEDULE).ages
 AGES = st.floats(0, 200_000)
 IDS = st.text(max_size=30)
-
-
-def trained(n: int = 120, age: float = 240.0, terms: Terms | None = None) -> Timing:
-    """A product whose orders end around ``age``, seen at backoff's cost and a little more sharply."""
-    timing = Timing(SCHEDULE, terms or Terms())
-    teach(timing, n, age)
-    return timing
-
-
-def teach(timing: Timing, n: int, age: float) -> None:
-    for k in range(n):
-        end = age * (0.7 + 0.6 * (k * 0.618 % 1))
-        before = 0.0
-        for slot in [*[s for s in SLOTS if s < end * 0.9][:-1], end * 0.95]:
-            timing.waiting(KEY, before, slot, NOW + k)
-            before = slot
-        timing.ended(KEY, before, end * 1.05, NOW + k)
-        if k % 20 == 19:
-            while timing.refresh(2):
-                pass
 
 
 def table_of(curve: Curve, trust: float = 1.0, price: float | None = None) -> PlanTable:
@@ -91,9 +68,6 @@ def ends_known(timing: Timing) -> float:
     sketch = Sketch.load(dict(timing.dump())[KEY], Terms().half_life, NOW)
     assert sketch is not None
     return sketch.total
-
-
-TRAINED = trained()
 
 
 @given(IDS, AGES)

@@ -8,9 +8,9 @@ import pytest
 import structlog
 
 from order_monitor.tell.readiness import Readiness
-from tests.clocks import Drive
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.shops import NOW, Shop
 
 TEXTS = {
     "maintenance": "Sistem bakımdadır, lütfen daha sonra deneyiniz",

@@ -8,9 +8,9 @@ import pytest
 
 from order_monitor.core.answer import Answer, Busy, Completed, Refused, Unreachable, Waiting
 from order_monitor.providers.provider import Balance, Batch, NoBalance, Reply
-from tests.clocks import Drive
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.shops import NOW, Shop
 
 
 class Together:

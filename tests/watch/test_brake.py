@@ -14,9 +14,9 @@ from order_monitor.core.order import Order
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.brake_watch import BrakeWatch
-from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import Bench, text
+from tests.support.shops import NOW, Shop
 
 HOUR = 3600.0
 CANCELLED, WAITING, DONE = "OK|3| |iptal", "OK|1| |bekliyor", "OK|2| |tamam"

@@ -3,7 +3,7 @@
 import asyncio
 
 from order_monitor.watch.calls import Calls
-from tests.stages import Nobody
+from tests.support.stages import Nobody
 
 
 class Client(Nobody):

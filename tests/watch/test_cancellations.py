@@ -24,13 +24,13 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.observing import ObservingPlan, ObservingShop
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import OneAccount
-from tests.clocks import Drive
-from tests.commands.test_people import call, daemon, prepare
-from tests.commands.test_process import Panel, panel, sent, settings
-from tests.shop.test_cancellations import kept
-from tests.shop.test_events import prepared as with_tables
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import AtClock, Bench, text
+from tests.support.clocks import Drive
+from tests.support.commands import call, daemon, prepare
+from tests.support.engines import AtClock, Bench, text
+from tests.support.events import prepared as with_tables
+from tests.support.orders import kept
+from tests.support.processes import Panel, panel, sent, settings
+from tests.support.shops import NOW, Shop
 
 __all__ = ["panel"]
 

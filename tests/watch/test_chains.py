@@ -24,12 +24,12 @@ from order_monitor.watch.chains import Chains
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
-from tests import stages
-from tests.clocks import ManualClock
-from tests.real_shop import RealShop, new_id, real_shop
-from tests.shops import NOW
-from tests.watch.test_engine import AtClock
-from tests.watching import watched
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.engines import AtClock
+from tests.support.real_shop import RealShop, new_id, real_shop
+from tests.support.shops import NOW
+from tests.support.watching import watched
 
 PIN = "AB12-CD34-EF56"
 

@@ -19,9 +19,9 @@ from order_monitor.shop.repository import Orders
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import DAY, AtClock, Bench, text
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import DAY, AtClock, Bench, text
+from tests.support.shops import NOW, Shop
 
 WAITING = "OK|1| |bekliyor"
 BOOT = "a boot of this machine"

@@ -12,11 +12,11 @@ import pytest
 
 from order_monitor.shop.reading.orders import Part, Slice
 from order_monitor.watch.policy import Reading
-from tests.clocks import Drive
-from tests.shop.test_migrate import lines
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
-from tests.watching import watched
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.schema import lines
+from tests.support.shops import NOW, Shop
+from tests.support.watching import watched
 
 MANY = 600
 ENDING = 1200

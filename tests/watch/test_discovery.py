@@ -27,10 +27,10 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.refresh import AT_A_TIME, FEWEST
 from order_monitor.watch.routing import ShopAccounts
-from tests import stages
-from tests.clocks import Drive, ManualClock
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import AtClock, Bench, text
+from tests.support import stages
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import AtClock, Bench, text
+from tests.support.shops import NOW, Shop
 
 QUICK = Reading(small=0, share=1000.0, longest=300.0, overlap=60.0, fresh_for=15.0)
 """As with very many orders: of a second's reading, all are read again after five minutes."""

@@ -6,9 +6,9 @@ from order_monitor.core.order import Order
 from order_monitor.core.tracked_order import TrackedOrder
 from order_monitor.watch.elsewhere import SHOWN, Elsewhere
 from order_monitor.watch.intake import LeftTo
-from tests import stages
-from tests.clocks import ManualClock
-from tests.shops import NOW
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.shops import NOW
 
 
 def order(name: str, sent_at: float, account: str = "a", ended_at: float | None = None) -> Order:

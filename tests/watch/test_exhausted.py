@@ -14,10 +14,10 @@ from order_monitor.providers.http.failures import exhausted
 from order_monitor.tell.attention import lights_of
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.status_view import StatusView
-from tests.clocks import Drive
-from tests.providers.test_exhausted import no_files_left
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.limits import no_files_left
+from tests.support.shops import NOW, Shop
 
 
 def runs_out() -> httpx.TransportError:

@@ -35,7 +35,7 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
-from tests.clocks import Drive, ManualClock
+from tests.support.clocks import Drive, ManualClock
 
 GENERATIONS, ACCOUNTS = 6, 400
 MARK = "gone-account"

@@ -21,10 +21,10 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.late_orders import LateOrders
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import OneAccount
-from tests import stages
-from tests.clocks import ManualClock
-from tests.shop.test_accounts import Market, market
-from tests.shops import Shop
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.market import Market, market
+from tests.support.shops import Shop
 
 __all__ = ["market"]
 

@@ -14,10 +14,9 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
 from order_monitor.watch.routing import ShopAccounts
-from tests.clocks import Drive, ManualClock
-from tests.real_shop import RealShop
-from tests.watch.test_engine import AtClock, text
-from tests.watch.test_real_shop import Providers, code_of, shop
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import AtClock, text
+from tests.support.real_shop import Providers, RealShop, code_of, shop
 
 __all__ = ["shop"]
 

@@ -20,23 +20,15 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.observing import ObservingPlan, ObservingShop
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.routing import OneAccount
-from tests.clocks import Drive
-from tests.shops import NOW, SHOP, Shop
-from tests.watch.test_engine import AtClock, Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import AtClock, Bench, text
+from tests.support.observing import counts, end, stands
+from tests.support.shops import NOW, SHOP, Shop
 
 GROUPS = 25
 KINDS = 8
 APART = 300.0
 """Seconds between two groups of orders."""
-
-OURS = (
-    "order_monitor_events",
-    "order_monitor_deliveries",
-    "order_monitor_review",
-    "order_monitor_pins",
-    "order_monitor_timing",
-)
-"""The tables that observing leaves as they are."""
 
 
 class Watched(Bench):
@@ -64,31 +56,6 @@ class Watched(Bench):
     async def compared(self) -> dict[str, Compared]:
         found = await read_comparison(self.shop.database(), self.real, 1e9)
         return {one.order_id: one for one in found}
-
-
-async def stands(shop: Shop) -> list[tuple[Any, ...]]:
-    """Return the whole table, with what tells that a row was written or locked."""
-    rows = await shop.connection.fetch(
-        "SELECT ctid::text AS at, xmin::text AS made, xmax::text AS locked, o.* "
-        "FROM product_orders o ORDER BY id"
-    )
-    return [tuple(row) for row in rows]
-
-
-async def counts(shop: Shop) -> dict[str, int]:
-    return {name: await shop.connection.fetchval(f"SELECT count(*) FROM {name}") for name in OURS}
-
-
-async def end(shop: Shop, order_id: str, status: str, at: float, pin: str | None = None) -> None:
-    """End an order as the other monitor does."""
-    await shop.set(order_id, external_status=status, **({"pin_code": pin} if pin else {}))
-    if shop.spelling is SHOP:
-        await shop.connection.execute(
-            'UPDATE product_orders SET "completedAt" = to_timestamp($2::float8), '
-            '"lastSyncAt" = to_timestamp($2::float8) WHERE id = $1::uuid',
-            order_id,
-            NOW + at,
-        )
 
 
 async def test_hours_beside_another_monitor(shop: Shop) -> None:

@@ -9,8 +9,8 @@ from order_monitor.core.order import Route
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.watch.account import Account
-from tests import stages
-from tests.clocks import ManualClock
+from tests.support import stages
+from tests.support.clocks import ManualClock
 
 
 def staged() -> tuple[stages.Stage, ManualClock]:

@@ -2,84 +2,28 @@
 its reason.
 """
 
-import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Continuous, Schedule
-from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
-from order_monitor.providers.client_api.dialect import ZDK
-from order_monitor.providers.tenant.dialect import TENANT
-from order_monitor.providers.znet.client import Znet, ZnetAccount
-from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.reading.comparison import Verdict, read_comparison
 from order_monitor.shop.writing.chains import ChainTable
-from order_monitor.watch.account import Account
 from order_monitor.watch.chains import Chains
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy
-from order_monitor.watch.routing import ShopAccounts, label
-from tests.clocks import Drive, ManualClock
-from tests.real_shop import RealShop, new_id, real_shop
-from tests.shops import NOW
-from tests.watch.test_engine import AtClock, text
+from order_monitor.watch.routing import ShopAccounts
+from tests.support.clocks import Drive, ManualClock
+from tests.support.engines import AtClock
+from tests.support.real_shop import Providers, RealShop, code_of, new_id, shop
+from tests.support.shops import NOW
 
-
-@pytest.fixture
-async def shop(database_dsn: str) -> AsyncIterator[RealShop]:
-    async with real_shop(database_dsn) as made:
-        yield made
-
-
-def code_of(reference: str) -> str:
-    """The code that a provider gives for a reference: each its own."""
-    return f"PIN-{sum(map(ord, reference)):06d}-{reference[-6:].upper()}"
-
-
-class Providers:
-    """A dealer panel and a client API, each of which ends whatever it is asked about."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.asked: list[tuple[str, str]] = []
-
-    def open(self, made: Integration) -> Account:
-        if made.provider == "znet":
-            login = ZnetAccount("https://x.example", made.user, made.password)
-            client: Any = Znet(login, httpx.MockTransport(self.znet), self.clock)
-        else:
-            dialect = TENANT if made.provider == "internal" else ZDK
-            account = ClientApiAccount("https://y.example", made.token, dialect=dialect)
-            client = ClientApi(account, httpx.MockTransport(self.client_api), self.clock)
-        return Account(label(made), client, Gate(5), Pace(1000.0))
-
-    def znet(self, request: httpx.Request) -> httpx.Response:
-        reference = request.url.params["tahsilat_api_islem_id"]
-        self.asked.append(("znet", reference))
-        return text(f"OK|2|{code_of(reference)}|tamam")
-
-    def client_api(self, request: httpx.Request) -> httpx.Response:
-        if "x-tenant-host" in request.headers:
-            assert "uuid" not in request.url.params
-            names = request.url.params["orders"].split(",")
-            self.asked += [("tenant", name) for name in names]
-            return text(
-                json.dumps([{"id": n, "status": "accept", "pin": code_of(n)} for n in names])
-            )
-        names = json.loads(request.url.params["orders"])
-        kind = "uuid" if request.url.params.get("uuid") == "1" else "id"
-        self.asked += [(kind, name) for name in names]
-        data = [{"order_id": n, "status": "accept", "pin": code_of(n)} for n in names]
-        return text(json.dumps({"status": "OK", "data": data}))
+__all__ = ["shop"]
 
 
 async def test_each_order_ends_or_is_named_with_its_reason(shop: RealShop) -> None:  # noqa: PLR0915 - a shop has many kinds

@@ -19,11 +19,11 @@ from order_monitor.shop.reading.orders import End
 from order_monitor.tell.ping import Ping
 from order_monitor.watch.balances import Balances
 from order_monitor.watch.recheck import LATE, Recheck
-from tests import stages
-from tests.clocks import ManualClock
-from tests.commands.test_people import call, daemon, prepare
-from tests.commands.test_process import Panel, once, panel, sent, settings
-from tests.shops import Shop
+from tests.support import stages
+from tests.support.clocks import ManualClock
+from tests.support.commands import call, daemon, prepare
+from tests.support.processes import Panel, once, panel, sent, settings
+from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
@@ -151,9 +151,8 @@ async def test_the_ping_tells_each_minute_how_it_is() -> None:
 
 
 async def test_a_pass_pings_too(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
-    from tests.providers.znet.test_client import says
-    from tests.servers import RawServer
-    from tests.servers import answer as http
+    from tests.support.servers import RawServer, says
+    from tests.support.servers import answer as http
 
     async with RawServer(says(http(b"ok"))) as server:
         config = settings(

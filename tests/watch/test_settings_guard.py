@@ -10,8 +10,8 @@ from order_monitor.watch.context import Context
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.settings_guard import EVERY, SettingsGuard
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import ManualClock
-from tests.shops import Shop
+from tests.support.clocks import ManualClock
+from tests.support.shops import Shop
 
 OLD, NEW = {"a": "1"}, {"a": "2"}
 

@@ -9,9 +9,9 @@ from order_monitor.shop.writing import left_out
 from order_monitor.tell.attention import lights_of
 from order_monitor.tell.readiness import Readiness
 from order_monitor.tell.status_view import StatusView
-from tests.clocks import Drive
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, text
+from tests.support.shops import NOW, Shop
 
 PIN = "OK|2|AB12-CD34-{}|tamam"
 TRIGGER = """

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from order_monitor.core.judge import SEARCHED
 from order_monitor.tell.readiness import Readiness
-from tests.clocks import Drive
-from tests.shops import NOW, Shop
-from tests.watch.test_engine import Bench, one_pass, text
+from tests.support.clocks import Drive
+from tests.support.engines import Bench, one_pass, text
+from tests.support.shops import NOW, Shop
 
 HOUR = 3600.0
 ODD = {

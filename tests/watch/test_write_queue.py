@@ -20,9 +20,9 @@ from order_monitor.core.throttle import (
     Throttle,
 )
 from order_monitor.watch.write_queue import WriteQueue
-from tests.clocks import ManualClock
-from tests.shops import NOW
-from tests.writing import Results
+from tests.support.clocks import ManualClock
+from tests.support.shops import NOW
+from tests.support.writing import Results
 
 
 class Recorder:

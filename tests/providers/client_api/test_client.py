@@ -18,12 +18,12 @@ from order_monitor.core.pin import Pin
 from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
 from order_monitor.providers.provider import Balance
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import ManualClock
-from tests.commands.test_process import KOD, SIFRE, Panel, once, panel, sent, settings
-from tests.providers.znet.test_client import answering
-from tests.servers import RawServer
-from tests.shop.test_accounts import PLAIN_TABLES, SHOP_TABLES
-from tests.shops import SHOP, Shop
+from tests.support.clocks import ManualClock
+from tests.support.connections import answering
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.processes import KOD, SIFRE, Panel, once, panel, sent, settings
+from tests.support.servers import RawServer
+from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
 

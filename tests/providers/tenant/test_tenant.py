@@ -27,7 +27,7 @@ from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.tenant.dialect import TENANT
 from order_monitor.providers.tenant.kind import TENANT_KIND
 from order_monitor.watch.system_clock import SystemClock
-from tests.providers.znet.test_client import answering
+from tests.support.connections import answering
 
 TOKEN = "TOKEN-CANARY/9?"
 CHILD = "3306d930-0000-4000-8000-000000000001"

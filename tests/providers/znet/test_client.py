@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import logging
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -27,7 +26,8 @@ from order_monitor.providers.http.transport import FreshConnections
 from order_monitor.providers.provider import Reply
 from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.watch.system_clock import SystemClock
-from tests.servers import Handler, RawServer, answer
+from tests.support.connections import answering
+from tests.support.servers import Handler, RawServer, answer, says
 
 CONTEXT = ssl.create_default_context()
 WAITING = b"OK|1| |bekleniyor"
@@ -57,28 +57,6 @@ async def ask_server(handler: Handler, **options: float) -> tuple[Reply, RawServ
             return await znet.ask("1760885915220128"), server
         finally:
             await znet.aclose()
-
-
-def says(data: bytes, *, then: Callable[[asyncio.StreamWriter], None] = lambda _: None) -> Handler:
-    async def handler(
-        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(data)
-        then(writer)
-
-    return handler
-
-
-def answering(router: respx.MockRouter) -> httpx.MockTransport:
-    """F6: respx sees only httpx's own transports, so its router stands in for ours."""
-
-    async def unread(request: httpx.Request) -> httpx.Response:
-        found = await router.async_handler(request)
-        return httpx.Response(
-            found.status_code, headers=found.headers, stream=httpx.ByteStream(found.content)
-        )
-
-    return httpx.MockTransport(unread)
 
 
 async def test_the_call_is_the_documented_one() -> None:

@@ -35,7 +35,7 @@ from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observer import Observers
 from order_monitor.watch.policy import Policy
-from tests.clocks import UpForLong
+from tests.support.clocks import UpForLong
 
 PIN = "PIN-CANARY-5511"
 HOSTILE = (

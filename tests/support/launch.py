@@ -28,7 +28,7 @@ import order_monitor
 from order_monitor.__main__ import main
 from order_monitor.app import trusting_of
 from order_monitor.watch.system_clock import SystemClock
-from tests.clocks import UpForLong, quicken
+from tests.support.clocks import UpForLong, quicken
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -86,8 +86,8 @@ class Nursery:
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "tests.launch", str(theirs.fileno())]
-            root = Path(__file__).parent.parent
+            command = [sys.executable, "-m", "tests.support.launch", str(theirs.fileno())]
+            root = Path(__file__).parents[2]
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], cwd=root, stdin=DEVNULL
             )

@@ -6,7 +6,7 @@ import heapq
 from order_monitor.core.clock import Event
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.system_clock import SystemClock
-from tests.shops import NOW
+from tests.support.shops import NOW
 
 _CALM = 8
 """Idle turns of the loop: up to five pass between setting an event and the task that waits for

@@ -215,3 +215,13 @@ class ProxyServer:
                 one.cancel()
             back.close()
             await asyncio.gather(*pumps, return_exceptions=True)
+
+
+def says(data: bytes, *, then: Callable[[asyncio.StreamWriter], None] = lambda _: None) -> Handler:
+    async def handler(
+        head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(data)
+        then(writer)
+
+    return handler

@@ -2,6 +2,7 @@
 spellings side by side.
 """
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +10,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
+import httpx
+import pytest
 
+from order_monitor.core.gate import Gate, Pace
+from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
+from order_monitor.providers.client_api.dialect import ZDK
+from order_monitor.providers.tenant.dialect import TENANT
+from order_monitor.providers.znet.client import Znet, ZnetAccount
 from order_monitor.settings.sections import StatusSettings
+from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.schema.table_config import TableConfig
+from order_monitor.watch.account import Account
+from order_monitor.watch.routing import label
 from order_monitor.watch.system_clock import SystemClock
-from tests.shops import LAYOUT, NO_FIRST_START, NOW
+from tests.support.clocks import ManualClock
+from tests.support.engines import text
+from tests.support.shops import LAYOUT, NO_FIRST_START, NOW
 
 TABLES = """
 CREATE TABLE product_orders (
@@ -151,3 +164,51 @@ async def real_shop(dsn: str) -> AsyncIterator[RealShop]:
         for database in shop.databases:
             await database.close()
         await connection.close()
+
+
+@pytest.fixture
+async def shop(database_dsn: str) -> AsyncIterator[RealShop]:
+    async with real_shop(database_dsn) as made:
+        yield made
+
+
+def code_of(reference: str) -> str:
+    """The code that a provider gives for a reference: each its own."""
+    return f"PIN-{sum(map(ord, reference)):06d}-{reference[-6:].upper()}"
+
+
+class Providers:
+    """A dealer panel and a client API, each of which ends whatever it is asked about."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.asked: list[tuple[str, str]] = []
+
+    def open(self, made: Integration) -> Account:
+        if made.provider == "znet":
+            login = ZnetAccount("https://x.example", made.user, made.password)
+            client: Any = Znet(login, httpx.MockTransport(self.znet), self.clock)
+        else:
+            dialect = TENANT if made.provider == "internal" else ZDK
+            account = ClientApiAccount("https://y.example", made.token, dialect=dialect)
+            client = ClientApi(account, httpx.MockTransport(self.client_api), self.clock)
+        return Account(label(made), client, Gate(5), Pace(1000.0))
+
+    def znet(self, request: httpx.Request) -> httpx.Response:
+        reference = request.url.params["tahsilat_api_islem_id"]
+        self.asked.append(("znet", reference))
+        return text(f"OK|2|{code_of(reference)}|tamam")
+
+    def client_api(self, request: httpx.Request) -> httpx.Response:
+        if "x-tenant-host" in request.headers:
+            assert "uuid" not in request.url.params
+            names = request.url.params["orders"].split(",")
+            self.asked += [("tenant", name) for name in names]
+            return text(
+                json.dumps([{"id": n, "status": "accept", "pin": code_of(n)} for n in names])
+            )
+        names = json.loads(request.url.params["orders"])
+        kind = "uuid" if request.url.params.get("uuid") == "1" else "id"
+        self.asked += [(kind, name) for name in names]
+        data = [{"order_id": n, "status": "accept", "pin": code_of(n)} for n in names]
+        return text(json.dumps({"status": "OK", "data": data}))

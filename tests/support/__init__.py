@@ -1,0 +1,1 @@
+"""What tests share: shops, clocks, servers, processes. No test module imports another."""
