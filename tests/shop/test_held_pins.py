@@ -48,7 +48,7 @@ async def held(shop: Shop, orders: Orders, *pins: Pin, **values: Any) -> str:
 async def settle(shop: Shop, orders: Orders) -> None:
     """Do what a scan does from time to time, at once."""
     async with orders.schema_cache.transaction() as connection:
-        await orders.row_writer.held_pins.settle(connection)
+        await orders.row_writer.held_pins.settle_all(connection)
 
 
 async def reviews(shop: Shop, order_id: str) -> list[tuple[str, str]]:
@@ -134,6 +134,17 @@ async def test_each_of_several_pins_counts(shop: Shop) -> None:
     await by_person(shop, orders, order_id, Completed(OTHER, "tamam"))
     await settle(shop, orders)
     assert await reviews(shop, order_id) == LOST
+
+
+async def test_all_are_settled_however_many_there_are(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("order_monitor.shop.writing.held_pins.AT_A_TIME", 2)
+    orders = await prepared(shop)
+    ids = [await held(shop, orders, PIN) for _ in range(5)]
+    await by_person(shop, orders, ids[-1], Cancelled("iade"))
+    await settle(shop, orders)
+    assert await reviews(shop, ids[-1]) == LOST
 
 
 async def test_one_sent_again_has_the_pin_of_another_dispatch(shop: Shop) -> None:

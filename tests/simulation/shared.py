@@ -532,9 +532,11 @@ class Shared:
     def _held_pins(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, details = self._all("review_accounts"), self._all("review_references")
         return [
-            {"id": key[0], "account": accounts[key], "detail": details[key], "since": since}
-            for key, since in self._all("reviews").items()
-            if key[1] == HELD_PIN and (not args or key[0] in args[0])
+            {"number": number, "id": key[0], "account": accounts[key], "detail": details[key]}
+            | {"since": since}
+            for number, (key, since) in enumerate(self._all("reviews").items(), start=1)
+            if key[1] == HELD_PIN
+            and (number > args[0] if isinstance(args[0], int) else key[0] in args[0])
         ]
 
     def _close_pins(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -604,7 +606,7 @@ SHARED: dict[str, str] = {
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
     "SELECT count(*) FILTER (WHERE kind NOT IN ('cancel_unconfirmed'": "_count_reviews",
     'INSERT INTO "public"."order_monitor_review" AS w': "_hold_pins",
-    "SELECT w.order_id::text AS id, COALESCE(w.account": "_held_pins",
+    "SELECT w.id AS number, w.order_id::text AS id": "_held_pins",
     'WITH closed AS (UPDATE "public"."order_monitor_review"': "_close_pins",
     "SELECT p.order_id::text AS id, p.digest": "_claimed_by",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",

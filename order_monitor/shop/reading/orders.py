@@ -273,7 +273,7 @@ class OrderReader:
             )
             if pins and not 0 <= first.now - self._pins_swept_at < _SWEEP_EVERY:
                 self._pins_swept_at = first.now
-                await shop_tables.row_writer.held_pins.settle(connection)
+                await shop_tables.row_writer.held_pins.settle_all(connection)
         ended = await self._recent(connection, shop_tables, wanted.only)
         awaiting = await self.noted(
             connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]

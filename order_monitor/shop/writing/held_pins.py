@@ -31,8 +31,8 @@ from order_monitor.shop.schema.columns import literal
 from order_monitor.shop.writing.pins import Codes
 from order_monitor.shop.writing.statements import Statements
 
-SHOWN: Final = 10_000
-"""Maximum number of rows examined at a time, oldest first."""
+AT_A_TIME: Final = 1000
+"""Maximum number of rows examined at a time."""
 
 _NO_CODE: Final = "-"
 """Stands for the digest of a PIN in which no code is recognised."""
@@ -43,8 +43,9 @@ _NOT_GIVEN: Final = "the provider has sent a PIN for it while its end was held"
 
 @dataclass(frozen=True, slots=True)
 class HeldPin:
-    """What one row says: which codes were read for an order, from where."""
+    """What the row ``number`` says: which codes were read for an order, from where."""
 
+    number: int
     order_id: str
     account: str
     reference: str
@@ -91,23 +92,35 @@ class HeldPins:
             [r.finding.order.reference.strip() for r in left],
         )
 
-    async def of(self, connection: Connection, ids: Sequence[str] | None) -> list[HeldPin]:
-        """Return what is kept about these orders; with None about all, at most `SHOWN`."""
-        among = f"AND w.order_id = ANY($1::text[]{self._cast}[]) " if ids is not None else ""
-        rows = await connection.fetch(
-            "SELECT w.order_id::text AS id, COALESCE(w.account, '') AS account, COALESCE(w.detail, '') AS detail, "
-            f"extract(epoch FROM w.opened_at)::float8 AS since FROM {self._reviews.sql} w "
-            f"WHERE w.closed_at IS NULL AND w.kind = {literal(HELD_PIN)} {among}ORDER BY w.id LIMIT {SHOWN}",
-            *(() if ids is None else (list(ids),)),
-        )
+    async def of(self, connection: Connection, ids: Sequence[str]) -> list[HeldPin]:
+        """Return what is kept about these orders."""
+        among = f"w.order_id = ANY($1::text[]{self._cast}[])"
+        rows = await connection.fetch(f"{self._kept_sql} AND {among} ORDER BY w.id", list(ids))
         return [_held(row) for row in rows]
 
-    async def settle(self, connection: Connection, ids: Sequence[str] | None = None) -> list[str]:
-        """Close what is kept about orders that have ended or were sent again: of these, or of all.
+    @property
+    def _kept_sql(self) -> str:
+        return (
+            "SELECT w.id AS number, w.order_id::text AS id, COALESCE(w.account, '') AS account, "
+            "COALESCE(w.detail, '') AS detail, extract(epoch FROM w.opened_at)::float8 AS since "
+            f"FROM {self._reviews.sql} w WHERE w.closed_at IS NULL AND w.kind = {literal(HELD_PIN)}"
+        )
+
+    async def settle_all(self, connection: Connection) -> None:
+        """Do what `settle` does, for all orders."""
+        sql, after = f"{self._kept_sql} AND w.id > $1 ORDER BY w.id LIMIT {AT_A_TIME}", 0
+        while rows := await connection.fetch(sql, after):
+            after = rows[-1]["number"]
+            await self._settle(connection, [_held(row) for row in rows])
+
+    async def settle(self, connection: Connection, ids: Sequence[str]) -> list[str]:
+        """Close what is kept about those of these orders that have ended or were sent again.
 
         Return those that a person must look at now, because a PIN that was read is not theirs.
         """
-        kept = await self.of(connection, ids)
+        return await self._settle(connection, await self.of(connection, ids))
+
+    async def _settle(self, connection: Connection, kept: Sequence[HeldPin]) -> list[str]:
         if not kept:
             return []
         found = [one.order_id for one in kept]
@@ -210,4 +223,11 @@ def is_left(result: WriteResult) -> bool:
 
 def _held(row: asyncpg.Record) -> HeldPin:
     codes, _, reference = row["detail"].partition(" ")
-    return HeldPin(row["id"], row["account"], reference, frozenset(codes.split(",")), row["since"])
+    return HeldPin(
+        row["number"],
+        row["id"],
+        row["account"],
+        reference,
+        frozenset(codes.split(",")),
+        row["since"],
+    )
