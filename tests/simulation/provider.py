@@ -22,6 +22,8 @@ WINDOW = 1.0
 RIGHT = "right"
 BROKEN = "broken"
 MINUTE = 60.0
+REFUSED_IN = 0.3
+"""Seconds until a connection that is refused is known to be."""
 
 
 Name = tuple[str, str]
@@ -92,6 +94,10 @@ class Panel:
                 now,
                 replace(truth.plan, outcome="cancelled", unknown_for=0.0),
             )
+
+    def recant(self, truth: Truth, outcome: str) -> None:
+        """Say from now on that an order that has ended has ended otherwise."""
+        truth.plan = replace(truth.plan, outcome=outcome)
 
     def begin(self, kind: str, account: str, size: float) -> None:
         self.faults.setdefault(account, {})[kind] = size
@@ -194,14 +200,31 @@ class Client:
         self._under_way += 1
         try:
             if "connect" not in self.panel.faults.get(self.row.id, {}):
-                return Reply(await self.panel.ask(self.row, reference))
+                return Reply(await self._ask(reference))
             await asyncio.sleep(0.01)
             limits.asked_again(self.row, self.panel.now())
-            return Reply(await self.panel.ask(self.row, reference), 2)
+            return Reply(await self._ask(reference), 2)
         finally:
             self._under_way -= 1
             limits.ended(self.row, reference)
             self.process.world.members.end(number)
+
+    async def _ask(self, reference: str) -> Answer:
+        """Ask the panel, if it can be reached from here."""
+        handover = self.process.world.handover
+        began = handover.begin(self.process, self.row.id, reference)
+        if handover.is_cut_off(self.process, self.row.id):
+            await asyncio.sleep(REFUSED_IN)
+            return Unreachable("connect_failed")
+        answer = await self.panel.ask(self.row, reference)
+        handover.answered(self.process, reference, answer, began)
+        return answer
+
+    async def is_reached(self) -> bool:
+        """Whether there is any response to a request without a login."""
+        await asyncio.sleep(REFUSED_IN)
+        is_away = "outage" in self.panel.faults.get(self.row.id, {})
+        return not (is_away or self.process.world.handover.is_cut_off(self.process, self.row.id))
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")

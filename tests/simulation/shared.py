@@ -144,6 +144,8 @@ class Shared:
                 return [("settings", args[0])]
             case "_first_webhook":
                 return [("settings", WEBHOOK_MARK)]
+            case "_put_up":
+                return [("reviews", (args[0], args[1]))]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
             case "_wait":
@@ -468,6 +470,10 @@ class Shared:
                 self._put("reviews", tuple(key), self.store.now())
                 self._put("review_accounts", tuple(key), account)
 
+    def _put_up(self, _: str, args: Sequence[Any]) -> None:
+        *key, account = args
+        self._review("", ([key[0]], [key[1]], [account]))
+
     def _about(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [{"id": i, "kind": kind} for i, kind in self._all("reviews") if i in args[0]]
 
@@ -560,6 +566,7 @@ SHARED: dict[str, str] = {
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
     "SELECT count(*) FILTER (WHERE kind <> 'cancel_unconfirmed')": "_count_reviews",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",
+    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account) VALUES': "_put_up",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
     "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",

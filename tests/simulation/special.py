@@ -9,7 +9,9 @@ from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
 
 DAY = 24 * HOUR
 EVERY = 3
-"""One seed in this many has a special run in addition to its own, and one a `joined` run."""
+"""One seed in this many has a special run in addition to its own, one a `joined` run, and one a
+`passed_on` run.
+"""
 
 Maker = Callable[[int, random.Random], Scenario]
 
@@ -26,7 +28,7 @@ def drawn(seed: int) -> tuple[Scenario, ...]:
             return (draw(seed), special(seed))
         case 1:
             return (draw(seed), joined(seed))
-    return (draw(seed),)
+    return (draw(seed), passed_on(seed))
 
 
 def special(seed: int) -> Scenario:
@@ -37,6 +39,11 @@ def special(seed: int) -> Scenario:
 def joined(seed: int) -> Scenario:
     """Return the run for ``seed`` in which orders, processes or people are in one another's way."""
     return _one_of(JOINED, seed, random.Random(f"{seed} joined"))
+
+
+def passed_on(seed: int) -> Scenario:
+    """Return the run for ``seed`` in which accounts go from one process to another."""
+    return _one_of(PASSED_ON, seed, random.Random(f"{seed} passed on"))
 
 
 def _one_of(makers: Sequence[Maker], seed: int, chance: random.Random) -> Scenario:
@@ -538,6 +545,60 @@ AMONG_MEMBERS = (
 """The faults that occur in a cluster."""
 
 
+def handed_over(seed: int, chance: random.Random) -> Scenario:
+    """Members come and go while orders wait, and after they have ended."""
+    accounts = ("a", "b", "c")
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled"),
+        chance.randint(3, 7),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 150.0, 250.0)) * (0.5 + chance.random()),
+    )
+    kinds = ("kill", "kill", "stop", "second", "session_ended", "recants", "pause")
+    faults = _faults(
+        chance, kinds, chance.randint(2, 4), since=100, within=250, lasts=(20.0, 60.0, 120.0)
+    )
+    return _passed_on(seed, chance, orders, faults, accounts)
+
+
+def cut_off(seed: int, chance: random.Random) -> Scenario:
+    """One member, or all, cannot reach a provider for some minutes."""
+    accounts = ("a", "b")
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "direct", "cancelled"),
+        chance.randint(4, 8),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: chance.choice((100.0, 250.0)) * (0.5 + chance.random()),
+    )
+    faults = _faults(chance, ("cut_off",), 1, since=90, within=60, lasts=(120.0, 200.0))
+    return _passed_on(seed, chance, orders, faults, accounts)
+
+
+def _passed_on(
+    seed: int,
+    chance: random.Random,
+    orders: tuple[OrderPlan, ...],
+    faults: Iterable[Fault],
+    accounts: tuple[str, ...],
+) -> Scenario:
+    return Scenario(
+        seed,
+        orders,
+        _in_order(faults),
+        accounts,
+        many=chance.random() < 0.4,
+        hours=0.1,
+        one_login=chance.random() < 0.3,
+        members=chance.choice((2, 2, 3)),
+        in_turn=True,
+        recheck=60.0,
+    )
+
+
 MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
@@ -552,3 +613,5 @@ MAKERS: tuple[Maker, ...] = (
 )
 
 JOINED: tuple[Maker, ...] = (chains, shared, posted_again)
+
+PASSED_ON: tuple[Maker, ...] = (handed_over, cut_off)

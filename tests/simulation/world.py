@@ -24,7 +24,8 @@ The invariants (a violation stops the run):
 - every order is due within the longest pause, and without faults it is asked then;
 - no order is skipped after its account has been well for some time, and a repaired login is tried
   in time;
-- what holds of chains and of clusters: `tests.simulation.relatives`, `tests.simulation.members`;
+- what holds of chains and of clusters: `tests.simulation.relatives`, `tests.simulation.members`,
+  `tests.simulation.handover`;
 - some time after the last fault every order that has ended at the provider has ended in the shop,
   with its PIN.
 """
@@ -58,6 +59,7 @@ from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.timing.planner import Terms, Timing
+from tests.simulation.handover import Handover
 from tests.simulation.members import Members
 from tests.simulation.other_tables import Login
 from tests.simulation.people import PERSON, People
@@ -131,7 +133,7 @@ class World:
         if scenario.is_first_start:
             self.store.settings[FIRST_START] = Setting(str(EPOCH), EPOCH)
         self.sight = Sight(self)
-        self.relatives, self.members = Relatives(self), Members(self)
+        self.relatives, self.members, self.handover = Relatives(self), Members(self), Handover(self)
         self.truth, self.people = Accounts(self), People(self)
         self.processes: list[Process] = []
         self.alive: list[Process] = []
@@ -193,6 +195,7 @@ class World:
         event = next(
             (event for event in reversed(commit.events) if event.order_id == after.id), None
         )
+        self.handover.ended(before, after, event)
         has_come = not lacks(after.pin) and after.pin != before.pin
         if before.status in FINAL:
             is_same = before.status == after.status and after.status in ("completed", "delivered")
@@ -454,6 +457,7 @@ class World:
             self.sight.look_at_the_held()
             self.sight.look_for_forgotten()
             self.sight.look_for_neglected(seconds)
+            self.handover.look(seconds)
             if self.scenario.has_chains:
                 self.relatives.look_for_late(seconds)
 
@@ -1037,6 +1041,19 @@ class World:
         if (process := self._one(fault)) and (session := process.pool.session) is not None:
             session.end()
 
+    async def _cut_off(self, fault: Fault) -> None:
+        """A process cannot reach an account's provider, or none can."""
+        account = self.scenario.accounts[fault.target // 8 % len(self.scenario.accounts)]
+        process = self._one(fault)
+        number = process.number if process is not None and fault.size < 0.7 else 0
+        self.handover.cut_off.add((number, account))
+        await asyncio.sleep(fault.seconds)
+        self.handover.cut_off.discard((number, account))
+
+    async def _recants(self, fault: Fault) -> None:
+        """The provider changes its mind about an order after its end."""
+        self.handover.recant(fault)
+
     async def _second(self, fault: Fault) -> None:
         process = await self.start()
         await asyncio.sleep(fault.seconds)
@@ -1140,6 +1157,7 @@ class World:
                 )
         if self.scenario.has_chains:
             left += self.relatives.unfinished()
+        left += self.handover.unfinished()
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
         if waiting:
             left.append(f"{len(waiting)} events are not told")
@@ -1171,6 +1189,7 @@ class World:
                     )
         self._look_at_what_was_read()
         self._look_at_the_money()
+        self.handover.look_at_the_end()
         if self.scenario.webhook:
             self._look_at_posts()
 

@@ -500,6 +500,66 @@ MUTANTS = (
         "AND NOT ({is_withdrawn(self._schema, 'e')}) \"\n                \"ON CONFLICT (event_id)",
         '"\n                "ON CONFLICT (event_id)',
     ),
+    Mutant(
+        "an account that was taken over is never asked",
+        "cluster/takeover.py",
+        "        del self._under_way[plan]\n        self._follow_plans()",
+        "        self._follow_plans()",
+    ),
+    Mutant(
+        "who takes an account over asks again what was asked",
+        "cluster/takeover.py",
+        "if due is not None and last is not None and due <= last - MARGIN:",
+        "if due is not None and last is not None and due <= 0:",
+    ),
+    Mutant(
+        "when another member held an account is not noted",
+        "cluster/members.py",
+        "self._seen.update({key: (now, key in member.behind) for key in member.keys})",
+        "self._seen.update({})",
+    ),
+    Mutant(
+        "the orders of an account that was taken over are not read",
+        "cluster/takeover.py",
+        "            await self._read(unread)\n",
+        "",
+    ),
+    Mutant(
+        "the rechecks of an account that was taken over are forgotten",
+        "watch/recheck.py",
+        "        self._taken.update(accounts)\n",
+        "        return\n",
+    ),
+    Mutant(
+        "a free account is left to others for good",
+        "cluster/sharing.py",
+        "return wanted[:room] + [key for key in wanted[room:] if free[key] >= PATIENCE]",
+        "return wanted[: max(0, room - 1)]",
+    ),
+    Mutant(
+        "no member leads after the leader's end",
+        "cluster/handover.py",
+        "if not any(member.leads for member in view.members):",
+        "if len(view.members) == 1:",
+    ),
+    Mutant(
+        "every member leads",
+        "cluster/members.py",
+        "self.leads_until = asked_at + LEASE if view.me.leads else NOT_HELD",
+        "self.leads_until = asked_at + LEASE",
+    ),
+    Mutant(
+        "an account goes to a member that cannot reach its provider either",
+        "cluster/reach.py",
+        "isinstance(provider, Reachable) and await provider.is_reached()",
+        "isinstance(provider, Reachable)",
+    ),
+    Mutant(
+        "an account stays with a member that cannot reach its provider",
+        "cluster/reach.py",
+        "reached = {key for one in view.members if one is not view.me for key in one.reaches}",
+        "reached = set[str]()",
+    ),
 )
 
 
