@@ -138,7 +138,29 @@ class Panel:
             self._last[row.kod] = text
         if text == BROKEN:
             return Busy("http_500", None)
-        return parse_text(crossed or text)
+        text = crossed or text
+        return parse_text(self._garbled(text, truth) if "garbles" in wrong else text)
+
+    def _garbled(self, text: str, truth: Truth) -> str:
+        """Return an answer, or what is left of it: cut, mixed with another one, or with what is no
+        code in the PIN's place.
+        """
+        head, _, note = text.rpartition("|")
+        another = next((one for one in self.truths.values() if one is not truth), truth)
+        match self._chance.randrange(9):
+            case 0:
+                return text[: self._chance.randrange(len(head) + 1)]
+            case 1:
+                return f"OK|2|{another.pin}|x\n{text}"
+            case 2:
+                return f"{text[:8]}OK|2|{another.pin}|x"
+            case 3:
+                return f"OK|{self._chance.choice((0, 4, 7, 22, 32))}| |{note}"
+            case 4 if text.startswith("OK|2|P"):
+                return f"OK|2|<img src='{truth.pin}.png'>|{note}"
+            case 5:
+                return ""
+        return text
 
     def _wrongly(self, text: str, wrong: dict[str, float], sent_at: float) -> str:
         """Return a false answer; it counts as said.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 HOUR = 3600.0
 
-WRONG = ("connect", "wavers", "cancels_all")
+WRONG = ("connect", "wavers", "cancels_all", "garbles")
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
 SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
@@ -41,6 +41,8 @@ SPECIAL = (
     "cancels_all",
     "cut_off",
     "recants",
+    "garbles",
+    "fails_over_ahead",
 )
 """Faults that occur only in runs of one kind, see `tests.simulation.special`: drawn with the others
 they would change all other runs.

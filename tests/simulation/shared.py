@@ -102,6 +102,8 @@ class Shared:
         now = self.store.now()
         for table, draft in self._drafts.items():
             kept: dict[Any, Any] = getattr(self.store, table)
+            if table == "reviews":
+                self.store.opened |= {key for key, row in draft.items() if row is not None}
             for key, row in draft.items():
                 if row is None:
                     kept.pop(key, None)

@@ -182,6 +182,10 @@ class Store:
     """The number, among all ``statements``, at which the connection is cut, once."""
     tape: Tape | None = None
     """The tape that records everything, if any."""
+    ahead: float = 0.0
+    """By how many seconds the server's clock is ahead of the real time."""
+    opened: set[tuple[str, str]] = field(default_factory=set)
+    """All that was ever put before a person: the order and the kind."""
     numbers: dict[str, int] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     """The statements that the model does not know."""
@@ -194,7 +198,7 @@ class Store:
         return self.sessions
 
     def now(self) -> float:
-        return self.epoch + asyncio.get_running_loop().time()
+        return self.epoch + self.ahead + asyncio.get_running_loop().time()
 
     def copied(self) -> dict[str, Any]:
         """Return a standby's current state.

@@ -14,13 +14,14 @@ wavers or cancels everything:
 - every open order is asked again in time, whatever the answers: the seconds without a reason for
   the lack of a question add up to no more than its longest pause;
 - a cancellation to be confirmed was read twice, its wait apart, with no other answer in between;
-- while a person holds an account's ends, none is written.
+- while a person holds an account's ends, none is written;
+- a PIN that came in a form that cannot be stored was put before a person.
 """
 
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts.pauses import ends_of
 from order_monitor.shop.writing.event_sql import PROGRAM
@@ -86,6 +87,8 @@ class Sight:
         """
         self.odd_at: dict[str, float] = {}
         """Since when each unknown order is asked about."""
+        self._unreadable: set[str] = set()
+        """The orders whose PIN came in a form that cannot be stored."""
         self._shut: set[tuple[int, str]] = set()
         self._shut_at: dict[str, float] = {}
         """When each account was last seen to be closed."""
@@ -119,6 +122,9 @@ class Sight:
             self._understood[account].append((now, order.id, process.number))
         elif plan is not None and plan.forgets:
             self.odd_at.setdefault(order.id, now)
+        elif isinstance(answer, Garbled) and answer.why == "unreadable_pin":
+            # Of one that has ended a person hears when its PIN is overdue.
+            self._unreadable |= set() if order.awaits_pin else {order.id}
 
     # --- ends
 
@@ -220,6 +226,12 @@ class Sight:
             now - first >= wait - _JITTER,
             f"{row.id} was cancelled for {now - first:.0f} s only, not {wait:g}",
         )
+
+    def look_at_the_unreadable(self) -> None:
+        """Check that a person was told of each PIN that cannot be stored."""
+        for order_id in sorted(self._unreadable):
+            is_told = (order_id, "pin_unreadable") in self._world.store.opened
+            self.check(is_told, f"{order_id} had a PIN that cannot be read, and no person knows")
 
     def forget(self) -> None:
         """Forget old answers: an endless run would keep them all."""

@@ -599,6 +599,58 @@ def _passed_on(
     )
 
 
+def garbled(seed: int, chance: random.Random) -> Scenario:
+    """For some minutes answers are cut, mixed up, or hold no code in the PIN's place."""
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled", "late"),
+        chance.randint(6, 16),
+        sent_at=lambda: 300 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 200.0, 600.0)) * (0.5 + chance.random()),
+    )
+    faults = _faults(chance, ("garbles",), len(accounts), since=30, within=60, lasts=(300.0, 900.0))
+    return Scenario(seed, orders, _in_order(faults), accounts, hours=0.3, refresh=20.0)
+
+
+def clock_moves(seed: int, chance: random.Random) -> Scenario:
+    """The database fails over to a server whose clock is another, and loses its last commits, while
+    people act.
+    """
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled"),
+        chance.randint(4, 12),
+        sent_at=lambda: 500 * chance.random(),
+        ends_after=lambda: chance.choice((60.0, 400.0, 2000.0)) * (0.5 + chance.random()),
+    )
+    kinds = ("resolve", "reopen", "ask", "pause", "replay", "once", "kill")
+    by_people = _faults(
+        chance, kinds, chance.randint(2, 6), since=60, within=800, lasts=(20.0, 90.0)
+    )
+    over = _faults(
+        chance,
+        ("fails_over_ahead",),
+        chance.randint(1, 2),
+        since=100,
+        within=600,
+        lasts=(2.0, 30.0),
+    )
+    return Scenario(
+        seed,
+        orders,
+        _in_order((*by_people, *over)),
+        accounts,
+        give_up_after=20 * 60.0,
+        confirm_cancelled=chance.choice((0.0, 30.0)),
+        hours=0.4,
+        refresh=20.0,
+    )
+
+
 MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
@@ -614,4 +666,4 @@ MAKERS: tuple[Maker, ...] = (
 
 JOINED: tuple[Maker, ...] = (chains, shared, posted_again)
 
-PASSED_ON: tuple[Maker, ...] = (handed_over, cut_off)
+PASSED_ON: tuple[Maker, ...] = (handed_over, cut_off, garbled, clock_moves)

@@ -18,7 +18,8 @@ The invariants (a violation stops the run):
   be paused or switched off, none with a login known to be old, none through a closed client, and no
   client is left open;
 - the shop moves money once for each end, even if a person reopens an order;
-- no order ends by its age within ten minutes of a jump of the machine's clock;
+- no order ends by its age before its time, whichever clock was moved, nor within ten minutes of a
+  jump of the machine's clock;
 - a process that has read that others use different settings asks nothing, and posts nothing to
   another address;
 - every order is due within the longest pause, and without faults it is asked then;
@@ -272,6 +273,12 @@ class World:
             self.check(lacks(after.pin), f"{after.id} failed with the PIN {after.pin!r}")
             process = owner.get()
             self.sight.failed(before, after, event, commit, process)
+            is_young = self.now() - self.plans[after.id].sent_at < self.scenario.give_up_after - 1
+            is_by_age = event.cause == "time_limit" and not truth.plan.forgets
+            self.check(
+                not (is_by_age and is_young and after.id not in self.anew),
+                f"{after.id} ended by its age before its time",
+            )
             is_steady = (
                 event.cause != "time_limit" or process is None or after.id not in process.unsteady
             )
@@ -620,7 +627,7 @@ class World:
         self._put_row(f"order-{plan.number}", plan, reference=reference, account=plan.account)
 
     def _put_row(self, order_id: str, plan: OrderPlan, **columns: Any) -> None:
-        sent_at = EPOCH + plan.sent_at
+        sent_at = EPOCH + self.store.ahead + plan.sent_at
         self.plans[order_id] = plan
         row = Stored(
             order_id, "sent", sent_at=sent_at, package=f"package-{plan.package}", **columns
@@ -896,8 +903,13 @@ class World:
         await asyncio.sleep(fault.seconds)
         self.store.poisoned -= ids
 
-    async def _fails_over(self, fault: Fault) -> None:
-        """A standby without the last commits takes the database's place.
+    async def _fails_over_ahead(self, fault: Fault) -> None:
+        """The same, and the standby's clock is another one."""
+        await self._fails_over(fault, (-40.0, 20.0, 400.0, 1500.0)[fault.target % 4])
+
+    async def _fails_over(self, fault: Fault, ahead: float = 0.0) -> None:
+        """A standby without the last commits takes the database's place, with a clock ``ahead`` of
+        the earlier one by so many seconds.
 
         The shop's books are in it too. Not in the first minute: a process that loses the start of
         posting just after it was first set does not post those events until it is set again.
@@ -913,6 +925,7 @@ class World:
         self._note_away()
         self.store.go_back(kept)
         self.moved, self.stored = books, stored
+        self.store.ahead += ahead
         # An order whose row is lost with them was, as far as anyone can know, never sent.
         self.was_found = {
             key: whose for key, whose in self.was_found.items() if key[0] in kept["rows"]
@@ -1188,6 +1201,7 @@ class World:
                         f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}",
                     )
         self._look_at_what_was_read()
+        self.sight.look_at_the_unreadable()
         self._look_at_the_money()
         self.handover.look_at_the_end()
         if self.scenario.webhook:

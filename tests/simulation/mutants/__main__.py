@@ -560,6 +560,53 @@ MUTANTS = (
         "reached = {key for one in view.members if one is not view.me for key in one.reaches}",
         "reached = set[str]()",
     ),
+    Mutant(
+        "a PIN that cannot be read is for no person",
+        "core/decision.py",
+        "(StuckReason.PIN_UNREADABLE, 1)",
+        "(StuckReason.PIN_UNREADABLE, 9)",
+    ),
+    Mutant(
+        "a PIN that cannot be read is for a person only if nothing odd came before",
+        "watch/answer_handler.py",
+        "unknown >= allowed[1] and entry.rare.stuck != allowed[0]",
+        "unknown == allowed[1]",
+    ),
+    Mutant(
+        "an unknown state is a cancellation",
+        "providers/znet/parser.py",
+        "        case _:\n            return None\n\n\ndef _reason",
+        "        case _:\n            return Cancelled(message)\n\n\ndef _reason",
+    ),
+    Mutant(
+        "of two answers the first is believed",
+        "providers/znet/parser.py",
+        "if _has_lines_of_two(text):",
+        "if not text:",
+    ),
+    Mutant(
+        "an answer that was cut counts as whole",
+        "providers/znet/parser.py",
+        "    if len(fields) < _FIELDS:\n",
+        "    fields += [''] * (_FIELDS - len(fields))\n    if len(fields) < _FIELDS:\n",
+    ),
+    Mutant(
+        "an empty answer is a cancellation",
+        "providers/znet/parser.py",
+        'return Blocked("empty_answer")',
+        'return Cancelled("")',
+    ),
+    Mutant(
+        "the clock that is ahead ends orders by their age",
+        "core/check_result.py",
+        "return min(self.seen_at, self.seen_at if",
+        "return max(self.seen_at, self.seen_at if",
+        also=(
+            "watch/context.py",
+            "and min(self.now(), self.clock.time()) - order.sent_at",
+            "and max(self.now(), self.clock.time()) - order.sent_at",
+        ),
+    ),
 )
 
 
