@@ -515,7 +515,7 @@ MUTANTS = (
     Mutant(
         "when another member held an account is not noted",
         "cluster/members.py",
-        "self._seen.update({key: (now, key in member.behind) for key in member.keys})",
+        "self._seen.update({key: self._last(key, member, now) for key in member.keys})",
         "self._seen.update({})",
     ),
     Mutant(
@@ -606,6 +606,18 @@ MUTANTS = (
             "and min(self.now(), self.clock.time()) - order.sent_at",
             "and max(self.now(), self.clock.time()) - order.sent_at",
         ),
+    ),
+    Mutant(
+        "the cancellation of another dispatch counts as the first of two",
+        "core/confirmation.py",
+        "return is_same and not (",
+        "return not (",
+    ),
+    Mutant(
+        "a cancellation from before the order was sent again counts as the first of two",
+        "core/confirmation.py",
+        "return is_same and not (is_before or",
+        "return is_same and not (",
     ),
 )
 
