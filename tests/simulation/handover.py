@@ -63,7 +63,7 @@ class Handover:
         """When each of them was asked about again, and by which process."""
         self._contradicted: set[tuple[str, str]] = set()
         self.cut_off: set[tuple[int, str]] = set()
-        """The processes that cannot reach an account's provider; 0 stands for all."""
+        """The processes that cannot reach a dealer's provider; 0 stands for all."""
         self._unreached: dict[tuple[int, str], float] = {}
         self._holders: dict[str, Session] = {}
         self._moved: dict[str, float] = {}
@@ -75,7 +75,8 @@ class Handover:
 
     def is_cut_off(self, process: "Process", account: str) -> bool:
         """Whether a process cannot reach an account's provider."""
-        return bool({(process.number, account), (0, account)} & self.cut_off)
+        kod = self._world.truth.kod_of(account)
+        return bool({(process.number, kod), (0, kod)} & self.cut_off)
 
     # --- questions
 
@@ -236,7 +237,11 @@ class Handover:
         state = process.engine.accounts[account]
         if not state.gate.is_open or account in world.store.pauses:
             self._behind_at[state.login] = now
-        is_shut = not state.gate.is_open and state.fault is Whose.NETWORK
+        is_shut = all(
+            not one.gate.is_open and one.fault is Whose.NETWORK
+            for one in process.engine.accounts.values()
+            if one.login == state.login
+        )
         others = [p for p in self._members() if not self.is_cut_off(p, account)]
         lately = now - self._moved.get(account, float("-inf")) < KEPT
         if is_unreached and is_shut and others and is_steady and not lately:

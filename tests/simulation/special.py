@@ -10,7 +10,7 @@ from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
 DAY = 24 * HOUR
 EVERY = 3
 """One seed in this many has a special run in addition to its own, one a `joined` run, and one a
-`passed_on` run.
+`further` one.
 """
 
 Maker = Callable[[int, random.Random], Scenario]
@@ -28,7 +28,7 @@ def drawn(seed: int) -> tuple[Scenario, ...]:
             return (draw(seed), special(seed))
         case 1:
             return (draw(seed), joined(seed))
-    return (draw(seed), passed_on(seed))
+    return (draw(seed), further(seed))
 
 
 def special(seed: int) -> Scenario:
@@ -41,9 +41,11 @@ def joined(seed: int) -> Scenario:
     return _one_of(JOINED, seed, random.Random(f"{seed} joined"))
 
 
-def passed_on(seed: int) -> Scenario:
-    """Return the run for ``seed`` in which accounts go from one process to another."""
-    return _one_of(PASSED_ON, seed, random.Random(f"{seed} passed on"))
+def further(seed: int) -> Scenario:
+    """Return the run for ``seed`` in which an account, an answer, a clock, or an order does not stay
+    what it was.
+    """
+    return _one_of(FURTHER, seed, random.Random(f"{seed} further"))
 
 
 def _one_of(makers: Sequence[Maker], seed: int, chance: random.Random) -> Scenario:
@@ -614,6 +616,28 @@ def garbled(seed: int, chance: random.Random) -> Scenario:
     return Scenario(seed, orders, _in_order(faults), accounts, hours=0.3, refresh=20.0)
 
 
+def cancelled_again(seed: int, chance: random.Random) -> Scenario:
+    """The shop sends orders again that the provider has just cancelled, and it cancels them again."""
+    accounts = ("a", "b")
+    orders = _orders(
+        chance,
+        accounts,
+        ("cancelled", "cancelled", "pin"),
+        chance.randint(3, 8),
+        sent_at=lambda: 300 * chance.random(),
+        ends_after=lambda: 20 + 100 * chance.random(),
+    )
+    # The outcome of what is sent again is "cancelled".
+    anew = [
+        Fault(at, "resend_cancelled", 1.0, 6 + 8 * chance.randrange(99), chance.random())
+        for at in (60 + 400 * chance.random() for _ in range(chance.randint(3, 8)))
+    ]
+    confirm = chance.choice((60.0, 120.0, 300.0))
+    return Scenario(
+        seed, orders, _in_order(anew), accounts, confirm_cancelled=confirm, hours=0.3, refresh=20.0
+    )
+
+
 def clock_moves(seed: int, chance: random.Random) -> Scenario:
     """The database fails over to a server whose clock is another, and loses its last commits, while
     people act.
@@ -666,4 +690,4 @@ MAKERS: tuple[Maker, ...] = (
 
 JOINED: tuple[Maker, ...] = (chains, shared, posted_again)
 
-PASSED_ON: tuple[Maker, ...] = (handed_over, cut_off, garbled, clock_moves)
+FURTHER: tuple[Maker, ...] = (handed_over, cut_off, garbled, clock_moves, cancelled_again)

@@ -17,7 +17,7 @@ from tests.conftest import Citus, clone, drop
 from tests.simulation.loop import run
 from tests.simulation.replay import Replay
 from tests.simulation.scenario import Scenario, draw, small
-from tests.simulation.special import joined, passed_on, special
+from tests.simulation.special import further, joined, special
 from tests.simulation.tape import Tape, TapeEntry
 from tests.simulation.world import play
 
@@ -31,7 +31,7 @@ MAKERS: tuple[tuple[Callable[[int], Scenario], int], ...] = (
     (draw, 1),
     (special, 1),
     (joined, 1),
-    (passed_on, 1),
+    (further, 1),
 )
 
 

@@ -34,12 +34,12 @@ from tests.simulation.shop import (
 )
 from tests.simulation.special import (
     EVERY,
+    FURTHER,
     JOINED,
     MAKERS,
-    PASSED_ON,
     drawn,
+    further,
     joined,
-    passed_on,
     special,
 )
 from tests.simulation.world import play
@@ -52,7 +52,7 @@ CHOSEN = (*range(56), *HARD)
 OF_ONE_KIND = (*range(0, 2 * CHUNK * EVERY, EVERY), 222)
 """The last is the first run in which the event of a late PIN moves money."""
 TOGETHER = range(1, 1 + 8 * EVERY, EVERY)
-HANDED_ON = range(2, 2 + 4 * EVERY, EVERY)
+FURTHER_ON = range(2, 2 + 4 * EVERY, EVERY)
 FRESH = int(os.environ["SIMULATION_SEED"])
 
 
@@ -99,17 +99,17 @@ def test_each_fault_of_a_member_alone_and_often(kind: str) -> None:
 
 
 @pytest.mark.simulated
-@pytest.mark.parametrize("seed", HANDED_ON)
-def test_all_holds_where_accounts_go_from_one_process_to_another(seed: int) -> None:
-    """Members that come and go, and some that cannot reach a provider."""
-    assert why(passed_on(seed)) == ""
+@pytest.mark.parametrize("seed", FURTHER_ON)
+def test_all_holds_where_something_does_not_stay_what_it_was(seed: int) -> None:
+    """Whose an account is, an answer, the database's clock, or an order's dispatch."""
+    assert why(further(seed)) == ""
 
 
 def test_each_seed_plays_a_run_of_its_own_and_one_of_three_kinds() -> None:
     assert drawn(3) == (draw(3), special(3))
     assert drawn(4) == (draw(4), joined(4))
-    assert drawn(5) == (draw(5), passed_on(5))
-    for makers, name in ((MAKERS, "special"), (JOINED, "joined"), (PASSED_ON, "passed on")):
+    assert drawn(5) == (draw(5), further(5))
+    for makers, name in ((MAKERS, "special"), (JOINED, "joined"), (FURTHER, "further")):
         made = {
             makers[random.Random(f"{seed} {name}").randrange(len(makers))]
             for seed in range(0, 60 * EVERY, EVERY)

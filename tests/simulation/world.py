@@ -55,6 +55,7 @@ from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.order import SAME_TIME
 from order_monitor.core.schedule import OnePass, Plan, Schedule
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
+from order_monitor.shop.reviews import UNCONFIRMED
 from order_monitor.shop.webhook_mark import address_of
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
@@ -783,11 +784,31 @@ class World:
 
     async def _send_anew(self, fault: Fault, *, to_another: bool, under_another: bool) -> None:
         """At the worst moment: while the earlier dispatch is being asked about."""
-        row, accounts = self._soon_over(fault), self.scenario.accounts
-        if row is None or (to_another and len(accounts) < 2):
+        row = self._soon_over(fault)
+        if row is None or (to_another and len(self.scenario.accounts) < 2):
             return
         await self.next_question(row.reference, 400.0)
         await asyncio.sleep(fault.size * 0.3)
+        await self._send_row_anew(row, fault, to_another=to_another, under_another=under_another)
+
+    async def _resend_cancelled(self, fault: Fault) -> None:
+        """The shop sends an order again whose cancellation waits for a second answer."""
+        for _ in range(50):
+            waiting = {order_id for order_id, kind in self.store.reviews if kind == UNCONFIRMED}
+            rows = [row for i, row in sorted(self.store.rows.items()) if i in waiting]
+            if rows:
+                row, to_another = rows[fault.target % len(rows)], fault.size < 0.3
+                under_another = 0.2 < fault.size < 0.5
+                await self._send_row_anew(
+                    row, fault, to_another=to_another, under_another=under_another
+                )
+                return
+            await asyncio.sleep(2)
+
+    async def _send_row_anew(
+        self, row: Stored, fault: Fault, *, to_another: bool, under_another: bool
+    ) -> None:
+        accounts = self.scenario.accounts
         if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
             return
         # An attempt that was never noted cannot be distinguished from the next one under its
@@ -1059,9 +1080,10 @@ class World:
         account = self.scenario.accounts[fault.target // 8 % len(self.scenario.accounts)]
         process = self._one(fault)
         number = process.number if process is not None and fault.size < 0.7 else 0
-        self.handover.cut_off.add((number, account))
+        kod = self.truth.kod_of(account)
+        self.handover.cut_off.add((number, kod))
         await asyncio.sleep(fault.seconds)
-        self.handover.cut_off.discard((number, account))
+        self.handover.cut_off.discard((number, kod))
 
     async def _recants(self, fault: Fault) -> None:
         """The provider changes its mind about an order after its end."""
