@@ -44,7 +44,7 @@ LATE: Final = 3600.0
 """Seconds after which an overdue recheck is dropped."""
 
 MARGIN: Final = 30.0
-"""Rechecks that were due within this many seconds before an account's holder was last seen are made
+"""Rechecks that were due within this many seconds before an account's holder last kept up are made
 again: they may be lost with it.
 """
 
@@ -125,7 +125,7 @@ class Recheck(Observer):
 
     async def _recall_taken(self, engine: Engine) -> None:
         """Know the rechecks of taken over accounts from the events alone: those due before their
-        holder was last seen have been made there.
+        holder last kept up with what was due have been made there.
         """
         taken, self._taken = self._taken, {}
         known = self._count

@@ -102,6 +102,8 @@ class Shared:
         now = self.store.now()
         for table, draft in self._drafts.items():
             kept: dict[Any, Any] = getattr(self.store, table)
+            if table == "reviews":
+                self.store.opened |= {key for key, row in draft.items() if row is not None}
             for key, row in draft.items():
                 if row is None:
                     kept.pop(key, None)
@@ -144,6 +146,8 @@ class Shared:
                 return [("settings", args[0])]
             case "_first_webhook":
                 return [("settings", WEBHOOK_MARK)]
+            case "_put_up":
+                return [("reviews", (args[0], args[1]))]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
             case "_wait":
@@ -472,6 +476,10 @@ class Shared:
                 self._put("reviews", tuple(key), self.store.now())
                 self._put("review_accounts", tuple(key), account)
 
+    def _put_up(self, _: str, args: Sequence[Any]) -> None:
+        *key, account = args
+        self._review("", ([key[0]], [key[1]], [account]))
+
     def _about(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [{"id": i, "kind": kind} for i, kind in self._all("reviews") if i in args[0]]
 
@@ -610,6 +618,7 @@ SHARED: dict[str, str] = {
     'WITH closed AS (UPDATE "public"."order_monitor_review"': "_close_pins",
     "SELECT p.order_id::text AS id, p.digest": "_claimed_by",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",
+    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account) VALUES': "_put_up",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
     "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",
