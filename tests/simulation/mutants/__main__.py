@@ -619,6 +619,42 @@ MUTANTS = (
         "return is_same and not (is_before or",
         "return is_same and not (",
     ),
+    Mutant(
+        "a PIN is added to what a person has ended",
+        "shop/writing/row_writer.py",
+        'if row["source"] == PERSON}',
+        'if row["source"] is None}',
+    ),
+    Mutant(
+        "an event that was refused counts as delivered",
+        "tell/webhook.py",
+        "if 200 <= status < 300:",
+        "if 200 <= status < 600:",
+    ),
+    Mutant(
+        "a PIN replaces another one in an open order",
+        "core/decision.py",
+        "    if not is_no_pin(row.pin, rules.no_pin):\n        return Stuck(StuckReason.PIN_DIFFERS)\n",
+        "",
+    ),
+    Mutant(
+        "an order that was sent again is not asked any more",
+        "watch/result_handler.py",
+        "            self._queue.schedule(entry, self._context.now() + wait)",
+        "            wait = wait",
+    ),
+    Mutant(
+        "a write that waits for a lock alone is lost in a batch",
+        "core/backlog.py",
+        "elif batch or now < self._alone_from:\n                kept.append(item)",
+        "elif batch or now < self._alone_from:\n                kept = kept",
+    ),
+    Mutant(
+        "of a half that is too large the rest is lost",
+        "core/backlog.py",
+        "        parts.appendleft(part[limit:])",
+        "        parts = parts",
+    ),
 )
 
 
