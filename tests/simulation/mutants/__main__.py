@@ -655,6 +655,36 @@ MUTANTS = (
         "        parts.appendleft(part[limit:])",
         "        parts = parts",
     ),
+    Mutant(
+        "an order that could not be read again before its dispatch is noted hangs",
+        "watch/discovery.py",
+        "in_hand = [entry for entry in entries if entry.stage is Stage.ASKING]",
+        "in_hand = [e for e in entries if e.stage is Stage.ASKING and e.registered]",
+    ),
+    Mutant(
+        "an order whose answer cannot be written is not asked any more",
+        "watch/result_handler.py",
+        "self._still_open(entry, result)\n                    self._context.again(entry)",
+        "self._still_open(entry, result)\n                    if result.stuck is None: self._context.again(entry)",
+    ),
+    Mutant(
+        "what the brake holds is not asked any more",
+        "watch/held.py",
+        "            context.queue.schedule(entry, context.now() + ASK_EVERY)",
+        "            context.queue.idle(entry)",
+    ),
+    Mutant(
+        "an order's end closes all that is open about it",
+        "shop/writing/order_writer.py",
+        "if kind in _settled_by(settled[i])]",
+        "]",
+    ),
+    Mutant(
+        "any order may have another one's code",
+        "shop/writing/pins.py",
+        'or owner["root"] == one.root',
+        'or owner["root"] is not None',
+    ),
 )
 
 
