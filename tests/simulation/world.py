@@ -215,6 +215,9 @@ class World:
             self.check(after.pin == before.pin, f"the PIN of {after.id} was replaced")
         if event is not None and before.status in FINAL and has_come and event.source == PROGRAM:
             self.check(event.repeat, f"the event of the late PIN of {after.id} moves money")
+            last = next(e for e in reversed(self.store.events) if e.order_id == after.id)
+            is_theirs = last.source == PERSON_DECIDED
+            self.check(not is_theirs, f"a PIN was added to {after.id}, which a person has ended")
         if has_come:
             self.stored.add((after.id, after.pin or ""))
             self._look_whose(after)
@@ -340,7 +343,8 @@ class World:
         if process is not None and process.is_dead:
             raise asyncio.CancelledError
         if self.receiver_down and self.chance.random() < 0.9:
-            return httpx.Response(503 if self.chance.random() < 0.5 else 200, text="<html>Login")
+            is_busy = self.chance.random() < 0.5
+            return httpx.Response(503) if is_busy else httpx.Response(200, text="<html>Login")
         data = json.loads(request.content)["data"]
         mark = json.loads(self.store.settings[WEBHOOK_MARK].value)
         if mark["address"] != address_of(str(request.url)):

@@ -625,6 +625,72 @@ MUTANTS = (
         "return is_same and not (is_before or",
         "return is_same and not (",
     ),
+    Mutant(
+        "a PIN is added to what a person has ended",
+        "shop/writing/row_writer.py",
+        'if row["source"] == PERSON}',
+        'if row["source"] is None}',
+    ),
+    Mutant(
+        "an event that was refused counts as delivered",
+        "tell/webhook.py",
+        "if 200 <= status < 300:",
+        "if 200 <= status < 600:",
+    ),
+    Mutant(
+        "a PIN replaces another one in an open order",
+        "core/decision.py",
+        "    if not is_no_pin(row.pin, rules.no_pin):\n        return Stuck(StuckReason.PIN_DIFFERS)\n",
+        "",
+    ),
+    Mutant(
+        "an order that was sent again is not asked any more",
+        "watch/result_handler.py",
+        "            self._queue.schedule(entry, self._context.now() + wait)",
+        "            wait = wait",
+    ),
+    Mutant(
+        "a write that waits for a lock alone is lost in a batch",
+        "core/backlog.py",
+        "elif batch or now < self._alone_from:\n                kept.append(item)",
+        "elif batch or now < self._alone_from:\n                kept = kept",
+    ),
+    Mutant(
+        "of a half that is too large the rest is lost",
+        "core/backlog.py",
+        "        parts.appendleft(part[limit:])",
+        "        parts = parts",
+    ),
+    Mutant(
+        "an order that could not be read again before its dispatch is noted hangs",
+        "watch/discovery.py",
+        "in_hand = [entry for entry in entries if entry.stage is Stage.ASKING]",
+        "in_hand = [e for e in entries if e.stage is Stage.ASKING and e.registered]",
+    ),
+    Mutant(
+        "an order whose answer cannot be written is not asked any more",
+        "watch/result_handler.py",
+        "self._still_open(entry, result)\n                    self._context.again(entry)",
+        "self._still_open(entry, result)\n                    if result.stuck is None: self._context.again(entry)",
+    ),
+    Mutant(
+        "what the brake holds is not asked any more",
+        "watch/held.py",
+        "            context.queue.schedule(entry, context.now() + ASK_EVERY)",
+        "            context.queue.idle(entry)",
+    ),
+    Mutant(
+        "an order's end closes all that is open about it",
+        "shop/writing/order_writer.py",
+        "if kind in _settled_by(settled[i])]",
+        "]",
+    ),
+    Mutant(
+        "any order may have another one's code",
+        "shop/writing/pins.py",
+        'or owner["root"] == one.root',
+        'or owner["root"] is not None',
+    ),
 )
 
 
