@@ -19,6 +19,7 @@ from order_monitor.cluster.membership import View
 from order_monitor.core.clock import Clock
 from order_monitor.core.judge import Fault
 from order_monitor.providers.provider import Reachable
+from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
 
 KEPT: Final = 600.0
@@ -27,8 +28,27 @@ KEPT: Final = 600.0
 TRY_EVERY: Final = 30.0
 """Seconds between two attempts to reach a provider on behalf of its holder."""
 
+_LATELY: Final = 60.0
+"""Seconds for which an answer shows that a provider is reached."""
+
 _LOOKS: Final = 30
 """Number of looks for which an account is left to the process that can reach it."""
+
+
+def is_cut_off(accounts: Collection[Account], now: float, monotonic: float) -> bool:
+    """Whether the provider of a login's accounts cannot be reached, at ``now`` (epoch seconds) and
+    ``monotonic``.
+
+    One that is closed by failures of the network shows it, unless another one of the same login is
+    answered meanwhile. That the other is open does not: it may have no order that is due.
+    """
+    closed = [account for account in accounts if not account.gate.is_open]
+    if not closed or any(account.fault is not Fault.NETWORK for account in closed):
+        return False
+    since = max(now - _LATELY, now - (monotonic - min(one.closed_at for one in closed)))
+    return not any(
+        account.gate.is_open and (account.answered_at or 0.0) > since for account in accounts
+    )
 
 
 class Reach:
@@ -46,14 +66,9 @@ class Reach:
 
     def cut_off(self, view: View) -> set[str]:
         """Return which of this process's logins it cannot reach the provider of."""
-        logins = self._engine.by_login
+        logins, now = self._engine.by_login, (self._engine.now(), self._clock.monotonic())
         return {
-            key
-            for key in view.me.keys & logins.keys()
-            if all(
-                not account.gate.is_open and account.fault is Fault.NETWORK
-                for account in logins[key].accounts
-            )
+            key for key in view.me.keys & logins.keys() if is_cut_off(logins[key].accounts, *now)
         }
 
     def look(self, view: View) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from order_monitor.cluster.reach import is_cut_off
 from order_monitor.core.judge import Fault
 from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
 from order_monitor.providers.provider import Reachable
@@ -41,6 +42,28 @@ def cut_off(process: Process, name: str, fault: Fault = Fault.NETWORK) -> Accoun
     account.fault = fault
     account.gate.shut(process.stage.clock.monotonic(), "connect_timeout", probe=False)
     return account
+
+
+@pytest.mark.parametrize(
+    ("fault", "answered_at", "expected"),
+    [
+        (Fault.NETWORK, None, True),
+        (Fault.NETWORK, 900.0, True),
+        (Fault.NETWORK, 995.0, False),
+        (Fault.ACCOUNT, None, False),
+    ],
+)
+def test_of_several_accounts_one_says_so_unless_another_is_answered(
+    fault: Fault, answered_at: float | None, *, expected: bool
+) -> None:
+    """Another one may have no order that is due, so that its gate stays open."""
+    closed, other = (Account(name, Line(is_up=False)) for name in ("a", "b"))
+    other.answered_at = answered_at
+    assert not is_cut_off([closed, other], 1000.0, 100.0)
+    closed.fault, closed.closed_at = fault, 80.0
+    closed.gate.shut(80.0, "connect_timeout", probe=False)
+    assert is_cut_off([closed, other], 1000.0, 100.0) is expected
+    assert is_cut_off([closed], 1000.0, 100.0) is (fault is Fault.NETWORK)
 
 
 async def pair(
