@@ -14,21 +14,21 @@ help: ## this text
 demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 	@$(BIN)/order-monitor demo $(ARGS)
 
-test: $(VENV)/dev.done ## the tests that decide, with coverage; ARGS="-k gate" for some of all there are
+test: $(VENV)/dev.done ## the tests that decide; ARGS="-k gate" for some of all there are
 	@.ci/tools
 	$(BIN)/coverage erase
 	$(TESTS) --hypothesis-profile=test $(or $(ARGS),-m "not long")
 	$(BIN)/coverage combine --quiet
-ifndef ARGS
-	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
-endif
+	$(if $(ARGS),,$(BIN)/coverage report --format=total)
 
-long: $(VENV)/dev.done ## after make test: whole shops through processes, hours of virtual time, browsers, more examples of each property
+# The lines of both targets are counted together: each covers some that the other does not.
+long: $(VENV)/dev.done ## after make test: whole shops, hours of virtual time, browsers, more examples; then the coverage of both
 	@.ci/tools
 	$(TESTS) -m "long or hypothesis" $(ARGS)
 	$(BIN)/coverage combine --quiet --append
 ifndef ARGS
 	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 endif
 
 TESTS = $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup

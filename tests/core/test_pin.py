@@ -509,7 +509,6 @@ def test_twice_the_text_is_twice_the_work(piece: str) -> None:
         assert twice < 2.2 * once + 500
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize(
     "text",
     [

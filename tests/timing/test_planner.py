@@ -762,6 +762,7 @@ def test_a_table_in_the_making_is_begun_anew_where_its_product_has_changed() -> 
     assert calls_of_the_next_table(made) == calls_of_the_next_table(twin)
 
 
+@pytest.mark.long
 def test_a_table_in_the_making_is_begun_anew_where_the_schedule_has_changed() -> None:
     made, twin = two_to_make(3600.0)
     for timing in (made, twin):
@@ -891,6 +892,7 @@ def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> N
     assert list(timing.surprised()) == [KEY], "it has changed, and is planned in another way"
 
 
+@pytest.mark.long
 def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_again() -> None:
     timing = changed_to_a_minute()
     ids = [str(k) for k in range(50)]
@@ -903,6 +905,7 @@ def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_agai
     assert [timing.next_check(KEY, order_id, 0.0) for order_id in ids] != slots
 
 
+@pytest.mark.long
 def test_a_product_that_became_slower_is_planned_by_what_it_does_since_then() -> None:
     """Its orders outlast all that is known, so backoff asks about them until their table is made."""
     timing = trained(age=60.0)
@@ -914,6 +917,7 @@ def test_a_product_that_became_slower_is_planned_by_what_it_does_since_then() ->
     assert sum(learned) > 40
 
 
+@pytest.mark.long
 def test_orders_sent_before_a_change_tell_nothing_about_those_sent_after_it() -> None:
     """They took an hour: neither their ends nor their waiting count for the package."""
     timing, other = changed_to_a_minute(), changed_to_a_minute()
@@ -933,6 +937,7 @@ def test_orders_sent_before_a_change_tell_nothing_about_those_sent_after_it() ->
     assert timing.orders()["shop"] > other.orders()["shop"] + 100, "the account has seen them"
 
 
+@pytest.mark.long
 def test_after_a_clock_that_went_back_every_order_counts_again() -> None:
     timing = changed_to_a_minute()
     before = timing.chance(KEY, 0.0, 45.0)
