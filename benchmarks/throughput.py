@@ -186,7 +186,7 @@ async def healthy(url: str, sick: int) -> float:
     names = ["well", *(f"sick-{n}" for n in range(sick))]
     integrations = {
         n: Integration(
-            n, None, n, "znet", enabled=True, base_url=url, kod=n.partition("-")[0], sifre="s"
+            n, None, n, "znet", enabled=True, base_url=url, user=n.partition("-")[0], password="s"
         )
         for n in names
     }
@@ -194,7 +194,7 @@ async def healthy(url: str, sick: int) -> float:
     def open_account(made: Integration) -> Account:
         return Account(
             made.id,
-            client(url, made.kod, timeout=20.0),
+            client(url, made.user, timeout=20.0),
             Gate(),
             Pace(200.0 if made.id == "well" else FAST),
         )

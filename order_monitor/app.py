@@ -30,7 +30,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.login import KIND_OF, ZNET, Credentials
+from order_monitor.core.login import BY_TOKEN, KIND_OF, Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.proxy import Proxy, parse_proxy
 from order_monitor.core.schedule import Continuous, Plan, Schedule
@@ -116,14 +116,15 @@ def settings_of(
     return settings, sink, redactor
 
 
-def database_of(settings: Settings) -> Database:
-    """Return the database, not connected yet."""
+def database_of(settings: Settings, *, keeps_statements: bool = False) -> Database:
+    """Return the database, not connected yet; see `Database` for ``keeps_statements``."""
     address = settings.database.address()
     assert address is not None
     return Database(
         address,
         statement_timeout=settings.database.statement_timeout,
         pool_size=settings.database.pool_size,
+        keeps_statements=keeps_statements,
     )
 
 
@@ -184,10 +185,11 @@ def table_config_of(settings: Settings) -> TableConfig:
 def _configured(settings: Settings) -> Credentials | None:
     """Return the login of the account in the settings, None if there is none."""
     given = settings.provider
-    user = given.kod if given.kind == ZNET else given.token
-    if given.source != "config" or given.base_url is None or user is None:
+    if given.source != "config" or given.base_url is None:
         return None
-    return Credentials(given.kind, given.base_url, user.get_secret_value())
+    access = _configured_access(settings)
+    user = access.token if given.kind in BY_TOKEN else access.user
+    return Credentials(given.kind, given.base_url, user) if user else None
 
 
 def orders_of(settings: Settings, database: Database) -> Orders:
@@ -282,7 +284,7 @@ def opener_of(settings: Settings, clock: Clock, *, shared: bool = False) -> AnyO
         url = check_url(integration.base_url, allow_http=given.allow_http)
         if is_guarded and is_forbidden_host(urlsplit(url).hostname or ""):
             raise ValueError("the address is private; see provider.allow_private")
-        access = AccountAccess(url, integration.kod, integration.sifre, integration.token)
+        access = AccountAccess(url, integration.user, integration.password, integration.token)
         proxy_route = _proxy_route(proxy, resolve, is_guarded=is_guarded)
         if own := integration.proxy.strip():
             # It comes from the same table as the address, and is untrusted input as well.
@@ -628,7 +630,7 @@ class App:
         clock, schedule = clock or SystemClock(), settings.schedule
         shared, give_up_after = settings.cluster.enabled, schedule.give_up_after
         redactor.learn(secrets_in(os.environ))
-        database = self.database = database_of(settings)
+        database = self.database = database_of(settings, keeps_statements=True)
         view = self.view = StatusView(clock)
         orders = self.orders = orders_of(settings, database)
         metrics, self.traces = Metrics(view, dropped), traces_of(clock)

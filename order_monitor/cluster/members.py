@@ -9,6 +9,7 @@ therefore asks nothing when it resumes, until it has seen its locks again.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import structlog
@@ -19,13 +20,14 @@ from order_monitor.cluster.membership import (
     CUT_OFF,
     REACHES,
     LostMembershipError,
+    Member,
     Membership,
     OlderVersionError,
     Session,
     View,
 )
 from order_monitor.cluster.reach import Reach
-from order_monitor.cluster.takeover import Takeover
+from order_monitor.cluster.takeover import Last, Takeover
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import ShopError
 from order_monitor.shop.locks import OLDER_VERSION
@@ -49,7 +51,7 @@ class Cluster:
         self._clock = clock
         self._reach = Reach(engine, clock)
         self._handover = Handover(engine, clock, self._reach)
-        self._seen: dict[str, tuple[float, bool]] = {}
+        self._seen: dict[str, Last] = {}
         self.takeover = Takeover(engine)
         self._held: frozenset[str] = frozenset()
         self.leads_until = NOT_HELD
@@ -170,10 +172,17 @@ class Cluster:
         self._seen = {key: seen for key, seen in self._seen.items() if key in logins}
         for member in view.members:
             if member is not view.me:
-                self._seen.update({key: (now, key in member.behind) for key in member.keys})
+                self._seen.update({key: self._last(key, member, now) for key in member.keys})
                 self._handover.taken(member.keys)
         if before is None or before.names() != view.names():
             self._handover.forget()
+
+    def _last(self, key: str, member: Member, now: float) -> Last:
+        """Return what is seen now of a login that ``member`` holds."""
+        if key not in member.behind:
+            return Last(now, is_behind=False, kept_up_at=now)
+        before = self._seen.get(key)
+        return Last(now, is_behind=True, kept_up_at=before.kept_up_at if before else -math.inf)
 
     async def _say_what_is_known(self, session: Session, view: View) -> None:
         """Publish for which accounts not all due orders have been asked about, so that a process

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -28,8 +28,15 @@ seconds before that are repeated.
 _AGAIN_AFTER: Final = 1.0
 """Seconds until the orders of an account are read again, if they could not be read."""
 
-Last = tuple[float, bool]
-"""When another process last held a login (epoch seconds), and whether it was behind with it."""
+
+class Last(NamedTuple):
+    """When another process last held a login, whether it was behind with it, and when it last was
+    not (epoch seconds; minus infinity if it always was).
+    """
+
+    held_at: float
+    is_behind: bool
+    kept_up_at: float
 
 
 class Takeover:
@@ -166,12 +173,11 @@ class Takeover:
             for account in logins[key].accounts if key in logins else ():
                 taken[account.key] = context.now()
                 if key in before:
-                    last, was_behind = before[key]
+                    last = before[key]
+                    is_asked = not (last.is_behind or self._engine.records_every_check)
                     account.gate.start_anew()
-                    taken[account.key] = last
-                    since[account.key] = (
-                        None if was_behind or self._engine.records_every_check else last
-                    )
+                    taken[account.key] = last.kept_up_at
+                    since[account.key] = last.held_at if is_asked else None
         async for entry in unhurried(list(context.queue)):
             if entry.account not in taken or context.queue.get(entry.id) is not entry:
                 continue

@@ -245,7 +245,10 @@ class _Story:
         """Describe an order that is asked about, and what holds back its end."""
         order = self.history.order
         if (pause := self._ends_paused) is not None:
-            return f"it is open and asked about, but its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
+            held = f"its end is held since {when(pause.since)} by {pause.by}: {pause.reason}"
+            if (at := self.history.pin_held_at) is not None:
+                held = f"{held}; a PIN was read at {when(at)}"
+            return f"it is open and asked about, but {held}"
         if self.history.held is not None:
             return self._held(self.history.held, when)
         if (at := self.history.cancelled_at) is not None:

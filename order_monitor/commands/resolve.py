@@ -278,6 +278,11 @@ async def _end(
     pin = " with its PIN" if result.write.pin is not None else ""
     repeat = "; its event is a repeat: this end was reported before" if result.repeat else ""
     show(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}")
+    if result.review is StuckReason.PIN_FOR_ENDED:
+        show(
+            f"{order_id}: the provider has sent another PIN for it, read while its end was held; "
+            f"it is for review: {result.review}"
+        )
 
 
 async def write_decision(
@@ -323,6 +328,8 @@ async def _write_by(
         await reviews.close(connection, table, [order_id], decision.by, how)
         waits = [(order_id, UNCONFIRMED)]
         await reviews.mend(connection, table, waits, "decided by a person")
+        if await row_writer.held_pins.settle(connection, [order_id]):
+            result = replace(result, review=StuckReason.PIN_FOR_ENDED)
     return result
 
 

@@ -49,8 +49,11 @@ class Kind:
     """One kind of provider.
 
     ``title`` is its name for people; ``advice`` is what to do about a failure, by its name.
+    ``needed`` are the keys that an account of this kind must have in the settings' ``provider``;
+    None if only the shop's tables hold such accounts.
     """
 
     title: str
     open: OpenClient
     advice: Mapping[str, str]
+    needed: tuple[str, ...] | None = None

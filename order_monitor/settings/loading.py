@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.login import ZNET
+from order_monitor.providers.registry import KINDS
 from order_monitor.settings.model import Settings, known_keys, secret_keys
-from order_monitor.settings.sections import NEEDED, NotifySettings
+from order_monitor.settings.sections import NotifySettings
 
 PREFIX: Final = "ORDER_MONITOR_"
 SECRETS_DIR: Final = f"{PREFIX}SECRETS_DIR"
@@ -369,7 +370,8 @@ def _missing(sections: Mapping[str, Any], need: tuple[str, ...], path: Path | No
         and provider.get("source", "config") == "config"
     ):
         kind = provider.get("kind", ZNET)
-        needed = NEEDED[kind] if isinstance(kind, str) and kind in NEEDED else ()
+        found = KINDS.get(kind) if isinstance(kind, str) else None
+        needed = found.needed or () if found is not None else ()
         lacking += [f"provider.{key}" for key in needed if key not in provider]
     home = path or DEFAULT_PATHS[0]
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -159,10 +159,6 @@ class DatabaseSettings(Section):
             return None
         password = self.password.get_secret_value() if self.password else None
         return Address((self.host,), (self.port,), self.user, password, self.name)
-
-
-NEEDED: Final = {"znet": ("base_url", "kod", "sifre"), "client_api": ("base_url", "token")}
-"""What the account in the settings must have, by its kind."""
 
 
 class ProviderSettings(Section):

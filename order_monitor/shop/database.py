@@ -1,8 +1,10 @@
 """Connections to the shop's PostgreSQL, and the meaning of its failures.
 
-Works behind a pooler in transaction mode: no prepared statement and no setting outlives its
-transaction, and the pool takes no session advisory locks. Every unit of work has its own deadline,
-because on a frozen network the server's timeouts have no effect.
+Works behind a pooler in transaction mode: no setting outlives its transaction, and the pool takes
+no session advisory locks. Statements stay prepared only on a connection that is proven to lead
+straight to a server process: through a pooler, another client's statement of the same name could be
+run in place of ours. Every unit of work has its own deadline, because on a frozen network the
+server's timeouts have no effect.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import errno
 import os
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 import asyncpg
@@ -35,9 +39,29 @@ _BEGIN: Final = """
 BEGIN;
 SELECT set_config('statement_timeout', '{limit}', true), set_config('lock_timeout', '{lock}', true),
        set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('timezone', 'UTC', true),
-       set_config('row_security', 'off', true), set_config('standard_conforming_strings', 'on', true)
+       set_config('row_security', 'off', true), set_config('standard_conforming_strings', 'on', true),
+       set_config('plan_cache_mode', '{plans}', true)
 """
-"""With ``row_security = off``, a policy that would hide orders raises an error instead."""
+"""With ``row_security = off``, a policy that would hide orders raises an error instead.
+
+A statement that reads many rows is planned each time, for the values it has; one that writes a
+batch finds its rows by key, and keeps its plan.
+"""
+
+_PREPARED: Final = 100
+"""Statements that a connection keeps prepared, if it leads straight to the server."""
+
+_DIRECT: Final = "SELECT pg_backend_pid() AS pid, inet_client_port() AS port"
+
+_CREDENTIALS: Final = struct.Struct("3i")
+"""A peer's process, user and group."""
+
+_STALE: Final = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+)
+"""A prepared statement no longer fits the table, or is not on this connection."""
 
 _PASSING: Final = ("55P03", "57014", "40001", "40P01")
 _LANGUAGES: Final = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
@@ -215,13 +239,15 @@ class Database:
         pool_size: int = 4,
         connect_timeout: float = 5.0,
         margin: float = 5.0,
+        keeps_statements: bool = False,
         pool: Pool | None = None,
     ) -> None:
         """Connect to ``address``; no statement may take longer than ``statement_timeout`` seconds.
 
         ``margin`` is the additional time in seconds for a whole unit of work, because on a frozen
-        network the server's timeouts have no effect. With ``pool`` its connections are used, and
-        none is opened.
+        network the server's timeouts have no effect. With ``keeps_statements`` they stay prepared
+        where no pooler can be in between, which halves the time of a write, and costs a connection
+        more at the start. With ``pool`` its connections are used, and none is opened.
         """
         self._address = address
         self._timeout = statement_timeout
@@ -232,6 +258,9 @@ class Database:
         self._opening = asyncio.Lock()
         self._lent: dict[Connection, asyncio.Timeout] = {}
         self._good = 0
+        self._keeps_statements = keeps_statements
+        self._is_direct: dict[int, bool] = {}
+        """By the place of a host: whether its connections lead straight to the server."""
         self._lineage = Lineage()
         self._split = ""
         self._comparing: asyncio.Task[None] | None = None
@@ -239,10 +268,10 @@ class Database:
         self.problem: str | None = None
         self.reached = False
 
-    def _begin(self, lock_wait: float | None) -> str:
+    def _begin(self, lock_wait: float | None, plans: str) -> str:
         limit = int(self._timeout * 1000)
         lock = limit if lock_wait is None else max(1, min(limit, int(lock_wait * 1000)))
-        return _BEGIN.format(limit=limit, lock=lock, idle=2 * limit)
+        return _BEGIN.format(limit=limit, lock=lock, idle=2 * limit, plans=plans)
 
     @asynccontextmanager
     async def transaction(
@@ -268,7 +297,8 @@ class Database:
                 connection = await pool.acquire(timeout=self._connect_timeout + self._margin)
                 self._lent[connection] = deadline
                 try:
-                    await self._start(connection, lock_wait)
+                    plans = "auto" if of_rows else "force_custom_plan"
+                    await self._start(connection, self._begin(lock_wait, plans))
                     yield connection
                     await connection.execute("COMMIT")
                 except BaseException as error:
@@ -277,6 +307,9 @@ class Database:
                 finally:
                     self._lent.pop(connection, None)
                     await pool.release(connection, timeout=self._margin)
+        except _STALE as error:
+            await self._prepare_again(error)
+            raise ShopUnavailableError("a statement has to be prepared again") from None
         except _FAILURES as error:
             if getattr(error, "sqlstate", None) == _MISPLACED:
                 await self._expire()  # A standby may keep the old connections open indefinitely.
@@ -291,14 +324,13 @@ class Database:
         if deadline is not None and not deadline.expired():
             deadline.reschedule(asyncio.get_running_loop().time() + self._timeout + self._margin)
 
-    async def _start(self, connection: Connection, lock_wait: float | None) -> None:
+    async def _start(self, connection: Connection, begin: str) -> None:
         """Begin a transaction.
 
         Where there is another server to turn to, one that does not even begin in time may have
         gone. Every other connection is replaced when its owner is done: the next one that is opened
         finds out whether it has.
         """
-        begin = self._begin(lock_wait)
         if len(self._address.hosts) == 1:
             await connection.execute(begin)
             return
@@ -320,6 +352,14 @@ class Database:
         await self._expire()
         for connection in self._lent:
             _terminate(connection)
+
+    async def _prepare_again(self, error: BaseException) -> None:
+        """Use no prepared statement of the present connections again. If one was not there, or was
+        there already, something stands before the server after all: keep none from now on.
+        """
+        if not isinstance(error, asyncpg.InvalidCachedStatementError):
+            self._keeps_statements = False
+        await self._expire()
 
     def _failed(self, error: BaseException) -> ShopError:
         failure = classify(error)
@@ -439,12 +479,57 @@ class Database:
     async def _connect_to(
         self, place: int, *, many: bool, given: dict[str, Any]
     ) -> asyncpg.Connection[asyncpg.Record]:
+        """Connect to one host: with statements that stay prepared if every connection to it was
+        direct so far, this one too.
+
+        The first one shows whether they are, and is then replaced.
+        """
+        while True:
+            keeps = self._keeps_statements and bool(given) and self._is_direct.get(place, False)
+            prepared = _PREPARED if keeps else 0
+            connection = await self._connect_once(place, prepared, many=many, given=given)
+            if not (self._keeps_statements and given) or self._is_direct.get(place) is False:
+                return connection
+            is_direct = await self._leads_straight(connection)
+            if is_direct and keeps:
+                return connection
+            self._is_direct[place] = is_direct
+            if not (is_direct or keeps):
+                return connection
+            await _bounded(connection.close(), connection.terminate, _HOST_TIMEOUT)
+
+    @staticmethod
+    async def _leads_straight(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
+        """Whether nothing stands between a connection and its server process.
+
+        That process must have the number that the server gave when the connection began. A pooler
+        may pass that on, so the process must also see our own port, or be a child of the one that
+        listens on our Unix socket. Address translation changes the port, and a container hides the
+        process: then a direct connection is not recognised.
+        """
+        try:
+            async with asyncio.timeout(_HOST_TIMEOUT):
+                row = await connection.fetchrow(_DIRECT)
+        except BaseException:
+            _terminate(connection)
+            raise
+        assert row is not None
+        sock, pid = _socket_of(connection), row["pid"]
+        if sock is None or pid != connection.get_server_pid():
+            return False
+        if sock.family == socket.AF_UNIX:
+            return _listener_of(sock) == _parent_of(pid)
+        return bool(row["port"] == sock.getsockname()[1])
+
+    async def _connect_once(
+        self, place: int, prepared: int, *, many: bool, given: dict[str, Any]
+    ) -> asyncpg.Connection[asyncpg.Record]:
         timeout = min(_HOST_TIMEOUT, self._connect_timeout) if many else self._connect_timeout
         try:
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
                 **self._address.connect_arguments(place),
                 timeout=timeout,
-                statement_cache_size=0,
+                statement_cache_size=prepared,
                 connection_class=given.get("connection_class", asyncpg.Connection),
                 record_class=given.get("record_class", asyncpg.Record),
             )
@@ -513,12 +598,34 @@ async def _bounded(closing: Any, terminate: Any, seconds: float = 5.0) -> None: 
         terminate()
 
 
+def _socket_of(connection: asyncpg.Connection[asyncpg.Record]) -> Any:  # noqa: ANN401 - asyncio's wrapper
+    """Return a connection's socket, None if it is closed."""
+    transport = getattr(connection, "_transport", None)
+    return transport.get_extra_info("socket") if transport is not None else None
+
+
+def _listener_of(sock: Any) -> int | None:  # noqa: ANN401 - asyncio's wrapper
+    """Return the process that listens on a Unix socket, None if that is not known here."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[0]) or None
+
+
+def _parent_of(pid: int) -> int:
+    """Return the parent of a process, 0 if that is not known here."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
+
+
 def _keep_alive(connection: asyncpg.Connection[asyncpg.Record], gone_after: float) -> None:
     """Let the kernel notice a dead peer, after ``gone_after`` seconds at the latest where it owes
     an acknowledgement: asyncpg sets no keep-alive of its own.
     """
-    transport = getattr(connection, "_transport", None)
-    sock = transport.get_extra_info("socket") if transport is not None else None
+    sock = _socket_of(connection)
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.order import Order
+from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Database
 from order_monitor.shop.observations import ObservationStore
@@ -126,3 +127,7 @@ class Orders:
     async def review(self, order_id: str, kind: str, account: str) -> None:
         """Add one matter to the list for review: see `OrderWriter.review`."""
         await self._recorder.review(order_id, kind, account)
+
+    async def has_code(self, order_id: str, pin: Pin) -> bool:
+        """Whether an order was given the code of a PIN: see `OrderWriter.has_code`."""
+        return await self._recorder.has_code(order_id, pin)

@@ -20,11 +20,16 @@ UNCONFIRMED: Final = "cancel_unconfirmed"
 """A kind in the same table that is not for a person: a cancellation that waits for a second answer.
 """
 
+HELD_PIN: Final = "pin_held"
+"""Another one: a PIN that was read while the order's end was held, until it is written."""
+
+NOT_FOR_A_PERSON: Final = (UNCONFIRMED, HELD_PIN)
+
 WORD_REFUSED: Final = "statuses.processing is not taken by its column"
 """How the detail of a review begins that is only about the word: no PIN and no end was read."""
 
 _READ: Final = "SELECT order_id::text AS id, kind, detail, account, extract(epoch FROM opened_at)::float8 AS since"
-_FOR_A_PERSON: Final = f"closed_at IS NULL AND kind <> {literal(UNCONFIRMED)}"
+_FOR_A_PERSON: Final = f"closed_at IS NULL AND kind NOT IN ({literals(NOT_FOR_A_PERSON)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Reviews:
         status = await connection.execute(
             f"UPDATE {self._table} SET closed_at = clock_timestamp(), closed_by = $2, resolution = $3 "
             f"WHERE closed_at IS NULL AND order_id = ANY($1::text[]{table['id'].cast}[]) AND kind = COALESCE($4, kind) "
-            f"AND kind <> {literal(UNCONFIRMED)}",
+            f"AND kind NOT IN ({literals(NOT_FOR_A_PERSON)})",
             list(order_ids),
             by,
             how,
@@ -111,15 +116,16 @@ class Reviews:
         )
         return [(row["id"], row["kind"]) for row in rows]
 
-    async def count(self, connection: Connection) -> tuple[int, int]:
-        """Return how many matters are open, and how many cancellations wait besides."""
+    async def count(self, connection: Connection) -> tuple[int, int, int]:
+        """Return how many matters are open, and how many cancellations and PINs wait besides."""
         row = await connection.fetchrow(
-            f"SELECT count(*) FILTER (WHERE kind <> {literal(UNCONFIRMED)}) AS matters, "
-            f"count(*) FILTER (WHERE kind = {literal(UNCONFIRMED)}) AS unconfirmed "
+            f"SELECT count(*) FILTER (WHERE kind NOT IN ({literals(NOT_FOR_A_PERSON)})) AS matters, "
+            f"count(*) FILTER (WHERE kind = {literal(UNCONFIRMED)}) AS unconfirmed, "
+            f"count(*) FILTER (WHERE kind = {literal(HELD_PIN)}) AS pins "
             f"FROM {self._table} WHERE closed_at IS NULL"
         )
         assert row is not None
-        return row["matters"], row["unconfirmed"]
+        return row["matters"], row["unconfirmed"], row["pins"]
 
     async def stuck(self, connection: Connection) -> set[tuple[str, str]]:
         """Return orders that could not be written, with the kind: the newest `REMEMBERED`."""

@@ -542,8 +542,11 @@ class AnswerHandler:
 
 
 def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
-    """Count unreadable answers in a row; return whether a person must see the order now."""
+    """Count unreadable answers in a row; return whether a person must see the order now, unless it
+    is stuck for the same reason already.
+    """
     allowed = FOR_A_PERSON.get(answer.why) if isinstance(answer, Garbled) else None
     unknown = entry.rare.unknown + 1 if allowed else 0
     entry.note(unknown=unknown)
-    return allowed is not None and unknown == allowed[1]
+    # Not only the answer that makes them enough: those before it may have been of another kind.
+    return allowed is not None and unknown >= allowed[1] and entry.rare.stuck != allowed[0]

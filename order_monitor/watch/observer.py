@@ -34,8 +34,8 @@ class Observer:
         """Only these accounts (key and name) still exist: data about any other can be dropped."""
 
     def taken_over(self, accounts: Mapping[str, float]) -> None:
-        """These accounts (by key) were another process's until then (epoch seconds): what is known
-        of their orders' answers may be out of date, and the tables are not.
+        """These accounts (by key) were another process's, which kept up with them until then (epoch
+        seconds): what is known of their orders' answers may be out of date, and the tables are not.
         """
 
 

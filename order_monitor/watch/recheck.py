@@ -27,9 +27,11 @@ from order_monitor.core.answer import (
 )
 from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.clock import Clock
+from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import SettingsError, ShopError
 from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
+from order_monitor.core.pin import Pin
 from order_monitor.shop.reading.orders import End
 from order_monitor.watch.account import Account
 from order_monitor.watch.engine import Engine
@@ -42,11 +44,13 @@ LATE: Final = 3600.0
 """Seconds after which an overdue recheck is dropped."""
 
 MARGIN: Final = 30.0
-"""Rechecks that were due within this many seconds before an account's holder was last seen are made
+"""Rechecks that were due within this many seconds before an account's holder last kept up are made
 again: they may be lost with it.
 """
 
 _LOOK: Final = 1.0
+_AGAIN: Final = 60.0
+"""Seconds until an order is asked about again whose contradiction could not be stored."""
 
 
 class RecheckStore(Protocol):
@@ -57,6 +61,9 @@ class RecheckStore(Protocol):
 
     async def review(self, order_id: str, kind: str, account: str) -> None:
         """Add a review."""
+
+    async def has_code(self, order_id: str, pin: Pin) -> bool:
+        """Whether an order was given the code of this PIN, or the PIN has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class Recheck(Observer):
 
     async def _recall_taken(self, engine: Engine) -> None:
         """Know the rechecks of taken over accounts from the events alone: those due before their
-        holder was last seen have been made there.
+        holder last kept up with what was due have been made there.
         """
         taken, self._taken = self._taken, {}
         known = self._count
@@ -173,29 +180,41 @@ class Recheck(Observer):
             account = engine.accounts.get(ended.account)
             if account is None or now - due > LATE:
                 continue
-            if account.gate.is_open and account.may_start(self._clock.monotonic()):
-                await self._ask(account, ended)
-            else:
+            if not (account.gate.is_open and account.may_start(self._clock.monotonic())):
                 later.append((due, count, ended))
+            elif not await self._ask(account, ended):
+                later.append((now + _AGAIN, count, ended))
         for item in later:
             heapq.heappush(self._heap, item)
 
-    async def _ask(self, account: Account, ended: _Ended) -> None:
+    async def _ask(self, account: Account, ended: _Ended) -> bool:
+        """Ask about one order; return whether what is to be reported about it is stored."""
         account.pace.take(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             answer = (await account.provider.ask(ended.order.reference)).answer
-        if kind := _contradiction(ended.outcome, answer):
+        try:
+            if not (kind := await self._contradiction(ended, answer)):
+                return True
             self._log.error(
                 "order.contradicted", order_id=ended.order.id, account=account.name, kind=kind
             )
-            try:
-                await self._desk.review(ended.order.id, kind, account.key)
-            except ShopError as error:
-                self._log.warning("review.not_kept", order_id=ended.order.id, why=str(error))
+            await self._desk.review(ended.order.id, kind, account.key)
+        except (ShopError, SettingsError) as error:
+            self._log.warning("review.not_kept", order_id=ended.order.id, why=str(error))
+            return False
+        return True
+
+    async def _contradiction(self, ended: _Ended, answer: Answer) -> str:
+        """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
+        kind = _contradiction(ended.outcome, answer)
+        if kind or not isinstance(answer, Completed) or answer.pin is None:
+            return kind
+        is_given = await self._desk.has_code(ended.order.id, answer.pin)
+        return "" if is_given else StuckReason.PIN_FOR_ENDED
 
 
 def _contradiction(outcome: Outcome, answer: Answer) -> str:
-    """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
+    """Return the kind of review if the answer's outcome is another than the order's."""
     match answer:
         case Completed():
             return "" if outcome is Outcome.COMPLETED else "completed_after_failed"

@@ -298,8 +298,8 @@ def _access(integration: Integration) -> tuple[str, ...]:
     return (
         KIND_OF.get(integration.provider, ""),
         integration.base_url,
-        integration.kod,
-        integration.sifre,
+        integration.user,
+        integration.password,
         integration.proxy,
         integration.token,
     )
@@ -310,7 +310,7 @@ def _secrets(integration: Integration) -> list[str]:
         proxy = parse_proxy(integration.proxy).secrets()
     except ValueError:
         proxy = [integration.proxy]
-    return [integration.kod, integration.sifre, integration.token, *proxy]
+    return [integration.user, integration.password, integration.token, *proxy]
 
 
 def _refusal(integration: Integration) -> SkipReason | None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from order_monitor.cluster.members import LEASE
 from order_monitor.cluster.membership import Session
-from order_monitor.cluster.takeover import Takeover
+from order_monitor.cluster.takeover import Last, Takeover
 from order_monitor.core.gate import Pace
 from order_monitor.core.tracked_order import Stage as At
 from order_monitor.shop.locks import OLD_MEMBER, lock_class
@@ -236,6 +236,35 @@ async def test_what_its_holder_was_behind_with_is_asked_at_once(house: House) ->
     await until(lambda: process.cluster.view and not process.cluster.view.me.behind)
 
 
+async def test_what_its_holder_could_not_check_again_is_known_by_when_it_last_kept_up(
+    house: House,
+) -> None:
+    """A recheck that came due while its gate was shut was made by no process."""
+    other = house.start("other", ("a",))
+    await until(lambda: other.held() == {"a"})
+    process = house.start("process", ("a",))
+    told: list[dict[str, float]] = []
+
+    class Told(Observer):
+        def taken_over(self, accounts: Mapping[str, float]) -> None:
+            told.append(dict(accounts))
+
+    process.stage.observer.add(Told())
+    await until(lambda: process.cluster.view and len(process.cluster.view.members) == 2)
+    other.accounts["a"].gate.shut(other.stage.clock.monotonic(), "timeout", probe=False)
+    await until(
+        lambda: (
+            process.cluster.view and any(member.behind for member in process.cluster.view.members)
+        )
+    )
+    at = process.stage.engine.now()
+    seen = process.cluster.view
+    await until(lambda: process.cluster.view is not seen)
+    await house.stop("other")
+    await until(lambda: told)
+    assert [accounts["a"] <= at for accounts in told] == [True]
+
+
 async def test_who_is_behind_no_more_says_so(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
@@ -259,7 +288,7 @@ async def test_orders_that_end_while_they_are_taken_over_leave_the_queue_as_it_i
         scan = asyncio.create_task(stage.engine.discovery.scan())
         for _ in range(turns):
             await asyncio.sleep(0)
-        await takeover.start({"a"}, {"a": (stage.engine.now(), True)})
+        await takeover.start({"a"}, {"a": Last(stage.engine.now(), is_behind=True, kept_up_at=0.0)})
         await scan
         while takeover.planning:
             await asyncio.sleep(0)

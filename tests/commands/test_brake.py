@@ -196,10 +196,11 @@ async def test_ends_that_a_person_holds_are_read_again_afterwards(
     code, summary, _ = await once(tmp_path, config)
     assert (code, summary["held"], summary["completed"]) == (1, 1, 0)
     assert (await plain_shop.row(order_id))["external_status"] == "sent"
-    assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_review") == 0
     assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_pins") == 0
+    assert "nothing waits" in (await call(tmp_path, config, "review"))[1]
     _, out, _ = await call(tmp_path, config, "explain", order_id)
     assert "its end is held since" in out
+    assert "a PIN was read" in out
     assert "znet is odd" in out
     assert (
         json.loads((await call(tmp_path, config, "explain", order_id, "--json"))[1])["held"]["why"]
@@ -221,6 +222,23 @@ async def test_ends_that_a_person_holds_are_read_again_afterwards(
     assert (await once(tmp_path, config))[0] == 0
     row = await plain_shop.row(order_id)
     assert (row["external_status"], row["pin_code"]) == ("completed", PIN)
+
+
+async def test_a_person_who_fails_an_order_hears_of_the_pin_that_was_held(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    failed, completed = await sent(plain_shop, 2)
+    panel.answer = Completed(Pin(PIN), "tamam")
+    config = settings(plain_shop.dsn, panel.server.url)
+    assert (await call(tmp_path, config, "pause", "--ends", "--reason", "x"))[0] == 0
+    assert (await once(tmp_path, config))[1]["held"] == 2
+    _, out, _ = await call(tmp_path, config, "resolve", failed, "--failed", "--reason", "refunded")
+    assert "the provider has sent another PIN for it" in out
+    assert "pin_for_ended" in (await call(tmp_path, config, "review"))[1]
+    read = panel.pin_of(f"r-{completed[:8]}")
+    arguments = ("resolve", completed, "--completed", "--pin-stdin", "--reason", "x")
+    code, out, _ = await call(tmp_path, config, *arguments, stdin=read)
+    assert (code, "another PIN" in out) == (0, False)
 
 
 async def test_a_daemon_asks_again_at_once_when_ends_are_let_go(

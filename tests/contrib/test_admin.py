@@ -17,7 +17,7 @@ from django.urls import reverse
 from order_monitor.contrib.django import admin
 from order_monitor.contrib.django.actions import ACTIONS
 from order_monitor.contrib.django.command_line import Said
-from order_monitor.contrib.django.models import UNCONFIRMED
+from order_monitor.contrib.django.models import NOT_FOR_A_PERSON
 from order_monitor.shop import reviews
 from tests.contrib.conftest import DjangoShop
 from tests.contrib.consumers import configured, consuming, drain, failing
@@ -114,14 +114,15 @@ def test_a_story_has_all_of_it(support: Client, django_shop: DjangoShop) -> None
     assert support.get("/admin/order_monitor/orderevent/order/--version/").status_code == 200
 
 
-def test_a_cancellation_that_waits_for_a_second_answer_is_no_review(
-    support: Client, django_shop: DjangoShop
+@pytest.mark.parametrize("kind", NOT_FOR_A_PERSON)
+def test_what_waits_for_another_answer_is_no_review(
+    support: Client, django_shop: DjangoShop, kind: str
 ) -> None:
-    assert UNCONFIRMED == reviews.UNCONFIRMED
+    assert kind in reviews.NOT_FOR_A_PERSON
     order_id = django_shop.order(status="sent")
     django_shop.sql.execute(
         "INSERT INTO order_monitor_review (order_id, kind, detail) VALUES (%s, %s, 'canary')",
-        [order_id, UNCONFIRMED],
+        [order_id, kind],
     )
     listed = text(support.get(reverse("admin:order_monitor_review_changelist")))
     assert order_id not in listed

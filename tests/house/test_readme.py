@@ -283,7 +283,7 @@ def test_the_log_table_names_every_event_and_no_other() -> None:
     section = readme.PAGES["operating.md"].partition("## Log events")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)?)`", section)) - {"pin_not_written"}
     known = set()
-    for path in (Path(readme.__file__).parent.parent / "order_monitor").rglob("*.py"):
+    for path in (readme.ROOT / "order_monitor").rglob("*.py"):
         if "demo" not in path.parts:
             known |= set(
                 re.findall(

@@ -219,7 +219,7 @@ async def test_accounts_read_by_a_look_that_failed_are_read_again_at_the_next(
 
 
 async def test_the_login_shows_in_no_repr(market: Market) -> None:
-    await market.integration(None, sifre="SIFRE-CANARY", kod="KOD-CANARY")
+    await market.integration(None, password="SIFRE-CANARY", kod="KOD-CANARY")
     assert "CANARY" not in repr(await market.orders().scan())
 
 
@@ -272,8 +272,8 @@ def integration(integration_id: str = "i-1", **changes: Any) -> Integration:
             "znet",
             enabled=True,
             base_url="https://x.example",
-            kod="k",
-            sifre="s",
+            user="k",
+            password="s",
         ),
         **changes,
     )
@@ -333,7 +333,7 @@ def test_a_changed_password_opens_a_new_client_and_lets_a_probe_through() -> Non
         "nothing of the login changed"
     )
     assert account.provider is old
-    assert accounts.update([integration(sifre="new")]) == [old]
+    assert accounts.update([integration(password="new")]) == [old]
     assert accounts.accounts["i-1"] is account, "its gate, pace and orders stay"
     assert account.provider is not old
     assert account.gate.lets_through(100.0)
@@ -408,7 +408,7 @@ def test_accounts_of_one_name_whose_ids_begin_alike_are_accounts_of_their_own(
 ) -> None:
     """Ids ordered by time, counted up, or texts: their first characters are the same."""
     accounts = directory()
-    accounts.update([integration(one, kod=f"kod of {one}") for one in ids])
+    accounts.update([integration(one, user=f"kod of {one}") for one in ids])
     assert list(accounts.accounts) == ids
     assert len({id(account) for account in accounts.accounts.values()}) == len(ids)
     assert len({account.name for account in accounts.accounts.values()}) == len(ids)
@@ -428,8 +428,8 @@ def test_accounts_that_hold_one_login_share_its_pace_and_nothing_else() -> None:
     accounts.update(
         [
             integration("a"),
-            integration("b", base_url="https://X.example:443/panel", sifre="other"),
-            integration("c", kod="z"),
+            integration("b", base_url="https://X.example:443/panel", password="other"),
+            integration("c", user="z"),
         ]
     )
     a, b, c = (accounts.accounts[key] for key in "abc")
@@ -442,7 +442,7 @@ def test_accounts_that_hold_one_login_share_its_pace_and_nothing_else() -> None:
         [
             integration("a"),
             integration("b", base_url="https://elsewhere.example"),
-            integration("c", kod="z"),
+            integration("c", user="z"),
         ]
     )
     assert a.pace is not b.pace, "it has another login now"
@@ -451,7 +451,7 @@ def test_accounts_that_hold_one_login_share_its_pace_and_nothing_else() -> None:
 def test_the_secrets_of_the_tables_are_learned() -> None:
     learned: dict[str, Any] = {}
     accounts = ShopAccounts(lambda i: Account(label(i), Silent()), learned.update)
-    accounts.update([integration(kod="KOD", sifre="SIFRE")])
+    accounts.update([integration(user="KOD", password="SIFRE")])
     assert [sorted(filter(None, secrets)) for secrets in learned.values()] == [["KOD", "SIFRE"]]
 
 
@@ -525,7 +525,7 @@ async def test_one_tenants_wrong_password_takes_nothing_from_the_others(market: 
 
 
 async def test_a_changed_password_takes_effect_without_a_restart(market: Market) -> None:
-    account = await market.integration(None, kod="k", sifre="wrong")
+    account = await market.integration(None, kod="k", password="wrong")
     ids = [await market.shop.add(provider_id=account, sent_at=NOW - 1000 - n) for n in range(8)]
     panels = Panels(market, lambda _: text("8|hata"))
 

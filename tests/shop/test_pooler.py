@@ -27,6 +27,7 @@ from order_monitor.shop.migration import Migration
 from order_monitor.watch.system_clock import SystemClock
 from tests.support.orders import found
 from tests.support.pgbouncer import CONFIG, PGBOUNCER
+from tests.support.prepared import are_kept
 from tests.support.processes import running, settings
 from tests.support.shops import LAYOUT, Shop
 
@@ -86,7 +87,7 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
     """
     foreign = await asyncpg.connect(pooled, statement_cache_size=100)
     ids = [await plain_shop.add() for _ in range(60)]
-    orders = plain_shop.orders(plain_shop.database(pooled))
+    orders = plain_shop.orders(plain_shop.database(pooled, keeps_statements=True))
     await orders.prepare()
 
     async def disturb() -> None:
@@ -107,6 +108,13 @@ async def test_no_foreign_statement_answers_for_ours(plain_shop: Shop, pooled: s
     foreign.terminate()
     for order_id in ids:
         assert (await plain_shop.row(order_id))["pin_code"] == f"P-{order_id}"
+
+
+@pytest.mark.parametrize("pooled", ["transaction", "session"], indirect=True)
+async def test_no_statement_stays_prepared(plain_shop: Shop, pooled: str) -> None:
+    database = plain_shop.database(pooled, keeps_statements=True)
+    assert not await are_kept(database)
+    await database.close()
 
 
 async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) -> None:

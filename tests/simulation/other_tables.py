@@ -66,9 +66,10 @@ class OtherTables(Posting, Present):
     def _integrations(self, *_: Any) -> list[Any]:
         rows = [self.store.logins[key] for key in sorted(self.store.logins)]
         self.pool.on_logins(rows)
-        names = ("id", "name", "enabled", "sifre", "provider", "kod")
+        names = ("id", "name", "enabled", "provider")
         return [
             {name: getattr(row, name) for name in names}
+            | {"username": row.kod, "password": row.sifre}
             | {"base_url": row.address, "tenant_id": None}
             for row in rows
         ]

@@ -16,7 +16,7 @@ from order_monitor.app import running
 from order_monitor.cluster.members import Cluster
 from order_monitor.cluster.membership import Membership
 from order_monitor.core.answer import Answer, Completed
-from order_monitor.core.check_result import WriteResult, WriteStatus
+from order_monitor.core.check_result import WriteResult
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.gate import Gate, Pace
@@ -42,6 +42,7 @@ from order_monitor.watch.housekeeping import Housekeeping
 from order_monitor.watch.lifecycle import CLUSTER, Lifecycle, Stop
 from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy, Reading
+from order_monitor.watch.recheck import Recheck
 from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
 from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard
 from tests.simulation.loop import SimClock
@@ -179,7 +180,7 @@ class Process(Observer):
             reading=MANY if scenario.many else Reading(),
             give_up_unknown=scenario.give_up_unknown,
         )
-        self.brake = BrakeWatch(self.orders.brake, self.clock) if scenario.brake_hold else None
+        self.brake, self.recheck = self._brake(), self._recheck()
         me = Ident(f"process {number}", "host", number, DAEMON if self.is_daemon else author, "1")
         self.settings_guard = SettingsGuard(self.database, "public", self._money(), me, self.clock)
         self.shown = Shown(self)
@@ -197,7 +198,11 @@ class Process(Observer):
 
     def _engine(self) -> Engine:
         observer = Observers(
-            [one for one in (self, self.shown, self.learning, self.brake) if one is not None]
+            [
+                one
+                for one in (self, self.shown, self.recheck, self.learning, self.brake)
+                if one is not None
+            ]
         )
         found: Shop = (
             GuardedShop(self.orders, self.orders, self.settings_guard)
@@ -217,6 +222,14 @@ class Process(Observer):
             if self.learning
             else Continuous(self.schedule)
         )
+
+    def _brake(self) -> BrakeWatch | None:
+        is_on = bool(self.world.scenario.brake_hold)
+        return BrakeWatch(self.orders.brake, self.clock) if is_on else None
+
+    def _recheck(self) -> Recheck | None:
+        after = self.world.scenario.recheck
+        return Recheck(self.orders, self.clock, after) if after and self.is_daemon else None
 
     def _learning(self) -> Learning:
         terms = Terms(budget=self.world.scenario.budget, ceiling=self.world.scenario.per_second)
@@ -255,6 +268,8 @@ class Process(Observer):
             {"webhook": self.sender, "timing": self.learning, "presence": self.heartbeat}
         )
         parts |= running({"brake": self.brake, "chains": self._chains()})
+        if (recheck := self.recheck) is not None:
+            parts["rechecks"] = lambda: recheck.run(self.engine)
         return parts | running(
             {
                 "settings": self.settings_guard,
@@ -338,9 +353,7 @@ class Process(Observer):
         finding = result.finding
         if finding.pin is not None:
             self.read.pop((finding.order.id, finding.pin.reveal()), None)
-            # What is read while a person holds the ends is read again after that.
-            if result.fate is not WriteStatus.HELD:
-                self.world.was_read(finding)
+            self.world.was_read(finding)
 
     def _know(self, pauses: dict[str, float], logins: dict[str, int]) -> None:
         self._known_pauses, self._known_logins = pauses, logins
@@ -489,4 +502,4 @@ class Process(Observer):
 
 def _login_of(integration: Integration) -> Login:
     i = integration
-    return Login(i.id, i.name, i.enabled, i.base_url, i.sifre, i.provider, i.kod)
+    return Login(i.id, i.name, i.enabled, i.base_url, i.password, i.provider, i.user)

@@ -22,6 +22,8 @@ WINDOW = 1.0
 RIGHT = "right"
 BROKEN = "broken"
 MINUTE = 60.0
+REFUSED_IN = 0.3
+"""Seconds until a connection that is refused is known to be."""
 
 
 Name = tuple[str, str]
@@ -93,6 +95,10 @@ class Panel:
                 replace(truth.plan, outcome="cancelled", unknown_for=0.0),
             )
 
+    def recant(self, truth: Truth, outcome: str) -> None:
+        """Say from now on that an order that has ended has ended otherwise."""
+        truth.plan = replace(truth.plan, outcome=outcome)
+
     def begin(self, kind: str, account: str, size: float) -> None:
         self.faults.setdefault(account, {})[kind] = size
 
@@ -132,7 +138,29 @@ class Panel:
             self._last[row.kod] = text
         if text == BROKEN:
             return Busy("http_500", None)
-        return parse_text(crossed or text)
+        text = crossed or text
+        return parse_text(self._garbled(text, truth) if "garbles" in wrong else text)
+
+    def _garbled(self, text: str, truth: Truth) -> str:
+        """Return an answer, or what is left of it: cut, mixed with another one, or with what is no
+        code in the PIN's place.
+        """
+        head, _, note = text.rpartition("|")
+        another = next((one for one in self.truths.values() if one is not truth), truth)
+        match self._chance.randrange(9):
+            case 0:
+                return text[: self._chance.randrange(len(head) + 1)]
+            case 1:
+                return f"OK|2|{another.pin}|x\n{text}"
+            case 2:
+                return f"{text[:8]}OK|2|{another.pin}|x"
+            case 3:
+                return f"OK|{self._chance.choice((0, 4, 7, 22, 32))}| |{note}"
+            case 4 if text.startswith("OK|2|P"):
+                return f"OK|2|<img src='{truth.pin}.png'>|{note}"
+            case 5:
+                return ""
+        return text
 
     def _wrongly(self, text: str, wrong: dict[str, float], sent_at: float) -> str:
         """Return a false answer; it counts as said.
@@ -194,14 +222,31 @@ class Client:
         self._under_way += 1
         try:
             if "connect" not in self.panel.faults.get(self.row.id, {}):
-                return Reply(await self.panel.ask(self.row, reference))
+                return Reply(await self._ask(reference))
             await asyncio.sleep(0.01)
             limits.asked_again(self.row, self.panel.now())
-            return Reply(await self.panel.ask(self.row, reference), 2)
+            return Reply(await self._ask(reference), 2)
         finally:
             self._under_way -= 1
             limits.ended(self.row, reference)
             self.process.world.members.end(number)
+
+    async def _ask(self, reference: str) -> Answer:
+        """Ask the panel, if it can be reached from here."""
+        handover = self.process.world.handover
+        began = handover.begin(self.process, self.row.id, reference)
+        if handover.is_cut_off(self.process, self.row.id):
+            await asyncio.sleep(REFUSED_IN)
+            return Unreachable("connect_failed")
+        answer = await self.panel.ask(self.row, reference)
+        handover.answered(self.process, reference, answer, began)
+        return answer
+
+    async def is_reached(self) -> bool:
+        """Whether there is any response to a request without a login."""
+        await asyncio.sleep(REFUSED_IN)
+        is_away = "outage" in self.panel.faults.get(self.row.id, {})
+        return not (is_away or self.process.world.handover.is_cut_off(self.process, self.row.id))
 
     async def balance(self) -> Balance | NoBalance:
         return Balance("100")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 HOUR = 3600.0
 
-WRONG = ("connect", "wavers", "cancels_all")
+WRONG = ("connect", "wavers", "cancels_all", "garbles")
 PROVIDER = ("outage", "busy", "maintenance", "login", "refusing", "crossed", "slow", "cut")
 DATABASE = ("db_down", "db_stall", "db_cut", "commit_lost", "commit_cut", "deadlocks")
 SHOP = ("lock", "stale_save", "refund", "delete", "poison", "slow_trigger")
@@ -39,6 +39,11 @@ SPECIAL = (
     "connect",
     "wavers",
     "cancels_all",
+    "cut_off",
+    "recants",
+    "garbles",
+    "fails_over_ahead",
+    "resend_cancelled",
 )
 """Faults that occur only in runs of one kind, see `tests.simulation.special`: drawn with the others
 they would change all other runs.
@@ -146,6 +151,10 @@ class Scenario:
     """Whether other tenants' orders end as their children do."""
     members: int = 0
     """How many daemons share the accounts; 0 for one daemon that has them all."""
+    in_turn: bool = False
+    """Whether nothing but members that come and go decides when an order is asked about."""
+    recheck: float = 0.0
+    """How long after its end an order is asked about once more, in seconds; 0 for never."""
 
 
 def draw(seed: int) -> Scenario:

@@ -15,7 +15,7 @@ import asyncpg
 
 from order_monitor.core.order import SAME_TIME
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
-from order_monitor.shop.reviews import UNCONFIRMED
+from order_monitor.shop.reviews import HELD_PIN, NOT_FOR_A_PERSON, UNCONFIRMED
 from order_monitor.shop.writing.brake import KIND as HELD
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 
@@ -102,6 +102,8 @@ class Shared:
         now = self.store.now()
         for table, draft in self._drafts.items():
             kept: dict[Any, Any] = getattr(self.store, table)
+            if table == "reviews":
+                self.store.opened |= {key for key, row in draft.items() if row is not None}
             for key, row in draft.items():
                 if row is None:
                     kept.pop(key, None)
@@ -144,10 +146,14 @@ class Shared:
                 return [("settings", args[0])]
             case "_first_webhook":
                 return [("settings", WEBHOOK_MARK)]
+            case "_put_up":
+                return [("reviews", (args[0], args[1]))]
             case "_review":
                 return [("reviews", key) for key in zip(args[0], args[1], strict=True)]
             case "_wait":
                 return [("reviews", (order_id, UNCONFIRMED)) for order_id in args[0]]
+            case "_hold_pins":
+                return [("reviews", (order_id, HELD_PIN)) for order_id in args[0]]
         return []
 
     def _changing(self, name: str, args: Sequence[Any]) -> list[tuple[str, Any]]:  # noqa: PLR0911 - one a statement
@@ -176,6 +182,8 @@ class Shared:
                 return [("brake", number) for number in args[0]]
             case "_mend" | "_close_reviews":
                 return [("reviews", key) for key in self._closed(name, args)]
+            case "_close_pins":
+                return [("reviews", (order_id, HELD_PIN)) for order_id in args[0]]
         return []
 
     # --- dispatches
@@ -442,13 +450,13 @@ class Shared:
 
     def _count_reviews(self, *_: Any) -> list[Any]:
         kinds = [kind for _, kind in self._all("reviews")]
-        unconfirmed = kinds.count(UNCONFIRMED)
-        self.pool.seen["reviews"] = len(kinds) - unconfirmed
-        return [{"matters": len(kinds) - unconfirmed, "unconfirmed": unconfirmed}]
+        unconfirmed, pins = kinds.count(UNCONFIRMED), kinds.count(HELD_PIN)
+        matters = self.pool.seen["reviews"] = len(kinds) - unconfirmed - pins
+        return [{"matters": matters, "unconfirmed": unconfirmed, "pins": pins}]
 
     def _oldest_reviews(self, _: str, args: Sequence[Any]) -> list[Any]:
         accounts, rows = self._all("review_accounts"), list(self._all("reviews").items())
-        found = [(key, since) for key, since in rows if key[1] != UNCONFIRMED][: args[0]]
+        found = [(key, since) for key, since in rows if key[1] not in NOT_FOR_A_PERSON][: args[0]]
         if len(found) < args[0]:
             self.pool.seen["reviews"] = len(found)
         return [
@@ -468,6 +476,10 @@ class Shared:
                 self._put("reviews", tuple(key), self.store.now())
                 self._put("review_accounts", tuple(key), account)
 
+    def _put_up(self, _: str, args: Sequence[Any]) -> None:
+        *key, account = args
+        self._review("", ([key[0]], [key[1]], [account]))
+
     def _about(self, _: str, args: Sequence[Any]) -> list[Any]:
         return [{"id": i, "kind": kind} for i, kind in self._all("reviews") if i in args[0]]
 
@@ -477,7 +489,9 @@ class Shared:
             return [key for key in zip(args[0], args[1], strict=True) if key in keys]
         ids, _by, _how, kind = args
         return sorted(
-            key for key in keys if key[0] in ids and key[1] == (kind or key[1]) != UNCONFIRMED
+            key
+            for key in keys
+            if key[0] in ids and key[1] == (kind or key[1]) and key[1] not in NOT_FOR_A_PERSON
         )
 
     def _mend(self, _: str, args: Sequence[Any]) -> None:
@@ -511,6 +525,46 @@ class Shared:
             }
             for key, since in self._all("reviews").items()
             if key[1] == UNCONFIRMED and (not args or key[0] in args[0])
+        ]
+
+    def _hold_pins(self, _: str, args: Sequence[Any]) -> None:
+        for order_id, account, code, reference in zip(*args, strict=True):
+            key, detail = (order_id, HELD_PIN), f"{code} {reference}"
+            if self._one("reviews", key) is None:
+                self._put("reviews", key, self.store.now())
+                self._put("review_accounts", key, account)
+                self._put("review_references", key, detail)
+            elif code not in (before := self._one("review_references", key)).split(" ")[0]:
+                self._put("review_references", key, f"{code},{before}")
+
+    def _held_pins(self, _: str, args: Sequence[Any]) -> list[Any]:
+        accounts, details = self._all("review_accounts"), self._all("review_references")
+        return [
+            {"number": number, "id": key[0], "account": accounts[key], "detail": details[key]}
+            | {"since": since}
+            for number, (key, since) in enumerate(self._all("reviews").items(), start=1)
+            if key[1] == HELD_PIN
+            and (number > args[0] if isinstance(args[0], int) else key[0] in args[0])
+        ]
+
+    def _close_pins(self, _: str, args: Sequence[Any]) -> list[Any]:
+        closed = []
+        for order_id, kind in zip(args[0], args[2], strict=True):
+            key = order_id, HELD_PIN
+            if self._one("reviews", key) is None:
+                continue
+            self._put("reviews", key, None)
+            closed.append({"id": order_id})
+            if kind is not None and self._one("reviews", (order_id, kind)) is None:
+                self._put("reviews", (order_id, kind), self.store.now())
+                self._put("review_accounts", (order_id, kind), self._one("review_accounts", key))
+        return closed
+
+    def _claimed_by(self, _: str, args: Sequence[Any]) -> list[Any]:
+        return [
+            {"id": row.order_id, "digest": digest}
+            for (_, digest), row in self._all("pins").items()
+            if row.order_id in args[0]
         ]
 
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
@@ -558,8 +612,13 @@ SHARED: dict[str, str] = {
     "SELECT r.order_id::text AS id, extract(epoch FROM opened_at)": "_held_since",
     "SELECT count(*) FILTER (WHERE e.outcome IN ('completed')) AS completed": "_count_ends",
     "SELECT e.order_id::text AS id, e.account, e.reference": "_controls",
-    "SELECT count(*) FILTER (WHERE kind <> 'cancel_unconfirmed')": "_count_reviews",
+    "SELECT count(*) FILTER (WHERE kind NOT IN ('cancel_unconfirmed'": "_count_reviews",
+    'INSERT INTO "public"."order_monitor_review" AS w': "_hold_pins",
+    "SELECT w.id AS number, w.order_id::text AS id": "_held_pins",
+    'WITH closed AS (UPDATE "public"."order_monitor_review"': "_close_pins",
+    "SELECT p.order_id::text AS id, p.digest": "_claimed_by",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",
+    'INSERT INTO "public"."order_monitor_review" (order_id, kind, account) VALUES': "_put_up",
     'INSERT INTO "public"."order_monitor_review"': "_review",
     'SELECT order_id::text AS id, kind FROM "public"."order_monitor_review"': "_about",
     "SELECT order_id::text AS id, kind, detail, account,": "_oldest_reviews",

@@ -29,7 +29,7 @@ from order_monitor.shop.database import Database
 from order_monitor.shop.first_start import read_start
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START_RELEASED, digest_key, read_mark
 from order_monitor.shop.reading.orders import OrderReader
-from order_monitor.shop.reading.recent_ends import pins_sql, without_pin_sql
+from order_monitor.shop.reading.recent_ends import ended_sql, pins_sql, without_pin_sql
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.cache import SchemaCache, ShopTables
@@ -182,6 +182,10 @@ class Store:
     """The number, among all ``statements``, at which the connection is cut, once."""
     tape: Tape | None = None
     """The tape that records everything, if any."""
+    ahead: float = 0.0
+    """By how many seconds the server's clock is ahead of the real time."""
+    opened: set[tuple[str, str]] = field(default_factory=set)
+    """All that was ever put before a person: the order and the kind."""
     numbers: dict[str, int] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     """The statements that the model does not know."""
@@ -194,7 +198,7 @@ class Store:
         return self.sessions
 
     def now(self) -> float:
-        return self.epoch + asyncio.get_running_loop().time()
+        return self.epoch + self.ahead + asyncio.get_running_loop().time()
 
     def copied(self) -> dict[str, Any]:
         """Return a standby's current state.
@@ -521,6 +525,10 @@ class Connection(Chained, OtherTables):
         }
         return {**_as_row(row), "note": row.note, "reference": row.reference, **more}
 
+    def _read(self, _: str, args: Sequence[Any]) -> list[Any]:
+        rows = [self._row(order_id) for order_id in args[0]]
+        return [self._as_locked(row) for row in rows if row is not None]
+
     def _late_lock(self, sql: str, args: Sequence[Any]) -> list[Any]:
         (ids, statuses), is_looked_at = args, NO_DIGIT in sql
 
@@ -837,6 +845,23 @@ class Connection(Chained, OtherTables):
             found.append({**self._as_orders([row])[0], **more})
         return found
 
+    def _ended(self, _: str, args: Sequence[Any]) -> list[Any]:
+        now = self.store.now()
+        last = {
+            event.order_id: event
+            for event in self.store.events
+            if event.source == PROGRAM
+            and event.from_status != event.to_status
+            and event.decided_at > now - args[0]
+        }
+        return [
+            {**self._as_orders([row])[0], "outcome": event.outcome, "ago": now - event.decided_at}
+            for event in sorted(last.values(), key=lambda event: -event.decided_at)
+            if (row := self.store.rows.get(event.order_id)) is not None
+            and row.status == event.to_status
+            and event.outcome in ("completed", "failed")
+        ]
+
 
 _STARTS: dict[str, str] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
@@ -865,6 +890,7 @@ def _name_of(sql: str, pool: Pool) -> str:
         statements.lock_sql(NOWHERE): "_lock",
         statements.update_sql(): "_update",
         statements.status_sql(): "_status",
+        statements.read_sql(): "_read",
         statements.late_lock_sql(): "_late_lock",
         statements.late_update_sql(): "_late_update",
         statements.try_status_sql(): "_try_status",
@@ -902,6 +928,8 @@ def _name_of_reading(sql: str, row_writer: RowWriter, reader: OrderReader) -> st
         return "_scan_among"
     if sql.endswith(without_pin_sql(row_writer, Reviews(row_writer.table_config.schema).sql)):
         return "_without_pin"
+    if sql.endswith(ended_sql(row_writer)):
+        return "_ended"
     return whole.get(sql)
 
 
@@ -927,9 +955,8 @@ ROUTING = {name: column(name) for name in ("id", "tenant_id", "package_id")} | {
     "primary": column("primary_provider_id")
 }
 INTEGRATIONS = {
-    name: column(name)
-    for name in ("id", "tenant_id", "name", "provider", "base_url", "kod", "sifre", "enabled")
-}
+    name: column(name) for name in ("id", "tenant_id", "name", "provider", "base_url", "enabled")
+} | {"user": column("kod"), "password": column("sifre")}
 
 
 class Known(SchemaCache):

@@ -13,16 +13,19 @@ wavers or cancels everything:
 - no account is closed for unknown orders while others of it are understood;
 - every open order is asked again in time, whatever the answers: the seconds without a reason for
   the lack of a question add up to no more than its longest pause;
-- a cancellation to be confirmed was read twice, its wait apart, with no other answer in between;
-- while a person holds an account's ends, none is written.
+- a cancellation to be confirmed was read twice, its wait apart, with no other answer in between, and
+  of the same dispatch;
+- while a person holds an account's ends, none is written;
+- a PIN that came in a form that cannot be stored was put before a person.
 """
 
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
+from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.order import Order
 from order_monitor.shop.accounts.pauses import ends_of
+from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PROGRAM
 from tests.simulation.relatives import TENANT
 from tests.simulation.scenario import CONFIG, HOUR
@@ -76,9 +79,9 @@ class Sight:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._heard: dict[str, list[tuple[float, int, bool]]] = defaultdict(list)
-        """For each order the answers understood, and whether each was a cancellation: when, and by
-        which process.
+        self._heard: dict[tuple[str, str, str], list[tuple[float, int, bool]]] = defaultdict(list)
+        """For each dispatch (order, account, reference) the answers understood, and whether each was
+        a cancellation: when, and by which process.
         """
         self._understood: dict[str, list[tuple[float, str, int]]] = defaultdict(list)
         """For each account the orders with an answer other than cancelled, when, and by which
@@ -86,6 +89,8 @@ class Sight:
         """
         self.odd_at: dict[str, float] = {}
         """Since when each unknown order is asked about."""
+        self._unreadable: set[str] = set()
+        """The orders whose PIN came in a form that cannot be stored."""
         self._shut: set[tuple[int, str]] = set()
         self._shut_at: dict[str, float] = {}
         """When each account was last seen to be closed."""
@@ -115,10 +120,14 @@ class Sight:
         now, plan = self._world.now(), self._world.plans.get(order.id)
         account = order.integration or CONFIG
         if isinstance(answer, Cancelled | Completed | Waiting):
-            self._heard[order.id].append((now, process.number, isinstance(answer, Cancelled)))
+            dispatch = (order.id, account, order.reference.strip())
+            self._heard[dispatch].append((now, process.number, isinstance(answer, Cancelled)))
             self._understood[account].append((now, order.id, process.number))
         elif plan is not None and plan.forgets:
             self.odd_at.setdefault(order.id, now)
+        elif isinstance(answer, Garbled) and answer.why == "unreadable_pin":
+            # Of one that has ended a person hears when its PIN is overdue.
+            self._unreadable |= set() if order.awaits_pin else {order.id}
 
     # --- ends
 
@@ -205,12 +214,18 @@ class Sight:
         )
 
     def _look_whether_confirmed(self, row: Stored, author: "Process") -> None:
-        """All answers that this process read, and those of others since its last other one, were
-        cancellations for the required time.
+        """All answers about this dispatch that this process read, and those of others since its last
+        other one, were cancellations for the required time, since it was sent last.
         """
         first, now = self._world.now(), self._world.now()
-        for at, number, is_cancelled in reversed(self._heard[row.id]):
+        dispatch = (row.id, row.account, row.reference.strip())
+        times = self._world.times[dispatch]
+        # From then on the program ignores that the shop gives it another time.
+        sent_at = times[-1] - self._world.store.epoch if 1 < len(times) <= TOUCHED else 0.0
+        for at, number, is_cancelled in reversed(self._heard[dispatch]):
             is_own = number == author.number
+            if at < sent_at:
+                break
             if is_own and not is_cancelled:
                 break
             if is_cancelled:
@@ -220,6 +235,12 @@ class Sight:
             now - first >= wait - _JITTER,
             f"{row.id} was cancelled for {now - first:.0f} s only, not {wait:g}",
         )
+
+    def look_at_the_unreadable(self) -> None:
+        """Check that a person was told of each PIN that cannot be stored."""
+        for order_id in sorted(self._unreadable):
+            is_told = (order_id, "pin_unreadable") in self._world.store.opened
+            self.check(is_told, f"{order_id} had a PIN that cannot be read, and no person knows")
 
     def forget(self) -> None:
         """Forget old answers: an endless run would keep them all."""

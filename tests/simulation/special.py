@@ -9,7 +9,9 @@ from tests.simulation.scenario import HOUR, Fault, OrderPlan, Scenario, draw
 
 DAY = 24 * HOUR
 EVERY = 3
-"""One seed in this many has a special run in addition to its own, and one a `joined` run."""
+"""One seed in this many has a special run in addition to its own, one a `joined` run, and one a
+`further` one.
+"""
 
 Maker = Callable[[int, random.Random], Scenario]
 
@@ -26,7 +28,7 @@ def drawn(seed: int) -> tuple[Scenario, ...]:
             return (draw(seed), special(seed))
         case 1:
             return (draw(seed), joined(seed))
-    return (draw(seed),)
+    return (draw(seed), further(seed))
 
 
 def special(seed: int) -> Scenario:
@@ -37,6 +39,13 @@ def special(seed: int) -> Scenario:
 def joined(seed: int) -> Scenario:
     """Return the run for ``seed`` in which orders, processes or people are in one another's way."""
     return _one_of(JOINED, seed, random.Random(f"{seed} joined"))
+
+
+def further(seed: int) -> Scenario:
+    """Return the run for ``seed`` in which an account, an answer, a clock, or an order does not stay
+    what it was.
+    """
+    return _one_of(FURTHER, seed, random.Random(f"{seed} further"))
 
 
 def _one_of(makers: Sequence[Maker], seed: int, chance: random.Random) -> Scenario:
@@ -538,6 +547,134 @@ AMONG_MEMBERS = (
 """The faults that occur in a cluster."""
 
 
+def handed_over(seed: int, chance: random.Random) -> Scenario:
+    """Members come and go while orders wait, and after they have ended."""
+    accounts = ("a", "b", "c")
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled"),
+        chance.randint(3, 7),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 150.0, 250.0)) * (0.5 + chance.random()),
+    )
+    kinds = ("kill", "kill", "stop", "second", "session_ended", "recants", "pause")
+    faults = _faults(
+        chance, kinds, chance.randint(2, 4), since=100, within=250, lasts=(20.0, 60.0, 120.0)
+    )
+    return _passed_on(seed, chance, orders, faults, accounts)
+
+
+def cut_off(seed: int, chance: random.Random) -> Scenario:
+    """One member, or all, cannot reach a provider for some minutes."""
+    accounts = ("a", "b")
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "direct", "cancelled"),
+        chance.randint(4, 8),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: chance.choice((100.0, 250.0)) * (0.5 + chance.random()),
+    )
+    faults = _faults(chance, ("cut_off",), 1, since=90, within=60, lasts=(120.0, 200.0))
+    return _passed_on(seed, chance, orders, faults, accounts)
+
+
+def _passed_on(
+    seed: int,
+    chance: random.Random,
+    orders: tuple[OrderPlan, ...],
+    faults: Iterable[Fault],
+    accounts: tuple[str, ...],
+) -> Scenario:
+    return Scenario(
+        seed,
+        orders,
+        _in_order(faults),
+        accounts,
+        many=chance.random() < 0.4,
+        hours=0.1,
+        one_login=chance.random() < 0.3,
+        members=chance.choice((2, 2, 3)),
+        in_turn=True,
+        recheck=60.0,
+    )
+
+
+def garbled(seed: int, chance: random.Random) -> Scenario:
+    """For some minutes answers are cut, mixed up, or hold no code in the PIN's place."""
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled", "late"),
+        chance.randint(6, 16),
+        sent_at=lambda: 300 * chance.random(),
+        ends_after=lambda: chance.choice((30.0, 200.0, 600.0)) * (0.5 + chance.random()),
+    )
+    faults = _faults(chance, ("garbles",), len(accounts), since=30, within=60, lasts=(300.0, 900.0))
+    return Scenario(seed, orders, _in_order(faults), accounts, hours=0.3, refresh=20.0)
+
+
+def cancelled_again(seed: int, chance: random.Random) -> Scenario:
+    """The shop sends orders again that the provider has just cancelled, and it cancels them again."""
+    accounts = ("a", "b")
+    orders = _orders(
+        chance,
+        accounts,
+        ("cancelled", "cancelled", "pin"),
+        chance.randint(3, 8),
+        sent_at=lambda: 300 * chance.random(),
+        ends_after=lambda: 20 + 100 * chance.random(),
+    )
+    # The outcome of what is sent again is "cancelled".
+    anew = [
+        Fault(at, "resend_cancelled", 1.0, 6 + 8 * chance.randrange(99), chance.random())
+        for at in (60 + 400 * chance.random() for _ in range(chance.randint(3, 8)))
+    ]
+    confirm = chance.choice((60.0, 120.0, 300.0))
+    return Scenario(
+        seed, orders, _in_order(anew), accounts, confirm_cancelled=confirm, hours=0.3, refresh=20.0
+    )
+
+
+def clock_moves(seed: int, chance: random.Random) -> Scenario:
+    """The database fails over to a server whose clock is another, and loses its last commits, while
+    people act.
+    """
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "cancelled"),
+        chance.randint(4, 12),
+        sent_at=lambda: 500 * chance.random(),
+        ends_after=lambda: chance.choice((60.0, 400.0, 2000.0)) * (0.5 + chance.random()),
+    )
+    kinds = ("resolve", "reopen", "ask", "pause", "replay", "once", "kill")
+    by_people = _faults(
+        chance, kinds, chance.randint(2, 6), since=60, within=800, lasts=(20.0, 90.0)
+    )
+    over = _faults(
+        chance,
+        ("fails_over_ahead",),
+        chance.randint(1, 2),
+        since=100,
+        within=600,
+        lasts=(2.0, 30.0),
+    )
+    return Scenario(
+        seed,
+        orders,
+        _in_order((*by_people, *over)),
+        accounts,
+        give_up_after=20 * 60.0,
+        confirm_cancelled=chance.choice((0.0, 30.0)),
+        hours=0.4,
+        refresh=20.0,
+    )
+
+
 MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
@@ -552,3 +689,5 @@ MAKERS: tuple[Maker, ...] = (
 )
 
 JOINED: tuple[Maker, ...] = (chains, shared, posted_again)
+
+FURTHER: tuple[Maker, ...] = (handed_over, cut_off, garbled, clock_moves, cancelled_again)

@@ -32,7 +32,16 @@ from tests.simulation.shop import (
     layout_for,
     ledger_for,
 )
-from tests.simulation.special import EVERY, JOINED, MAKERS, drawn, joined, special
+from tests.simulation.special import (
+    EVERY,
+    FURTHER,
+    JOINED,
+    MAKERS,
+    drawn,
+    further,
+    joined,
+    special,
+)
 from tests.simulation.world import play
 
 CHUNK = 20
@@ -43,6 +52,7 @@ CHOSEN = (*range(56), *HARD)
 OF_ONE_KIND = (*range(0, 2 * CHUNK * EVERY, EVERY), 222)
 """The last is the first run in which the event of a late PIN moves money."""
 TOGETHER = range(1, 1 + 8 * EVERY, EVERY)
+FURTHER_ON = range(2, 2 + 4 * EVERY, EVERY)
 FRESH = int(os.environ["SIMULATION_SEED"])
 
 
@@ -88,11 +98,18 @@ def test_each_fault_of_a_member_alone_and_often(kind: str) -> None:
     assert why(replace(scenario, faults=faults)) == ""
 
 
-def test_of_three_seeds_one_plays_a_run_of_one_kind_more_and_one_a_joined_run() -> None:
-    assert [len(drawn(seed)) for seed in range(6)] == [2, 2, 1, 2, 2, 1]
-    assert drawn(3)[0] == draw(3)
+@pytest.mark.simulated
+@pytest.mark.parametrize("seed", FURTHER_ON)
+def test_all_holds_where_something_does_not_stay_what_it_was(seed: int) -> None:
+    """Whose an account is, an answer, the database's clock, or an order's dispatch."""
+    assert why(further(seed)) == ""
+
+
+def test_each_seed_plays_a_run_of_its_own_and_one_of_three_kinds() -> None:
+    assert drawn(3) == (draw(3), special(3))
     assert drawn(4) == (draw(4), joined(4))
-    for makers, name in ((MAKERS, "special"), (JOINED, "joined")):
+    assert drawn(5) == (draw(5), further(5))
+    for makers, name in ((MAKERS, "special"), (JOINED, "joined"), (FURTHER, "further")):
         made = {
             makers[random.Random(f"{seed} {name}").randrange(len(makers))]
             for seed in range(0, 60 * EVERY, EVERY)

@@ -18,13 +18,15 @@ The invariants (a violation stops the run):
   be paused or switched off, none with a login known to be old, none through a closed client, and no
   client is left open;
 - the shop moves money once for each end, even if a person reopens an order;
-- no order ends by its age within ten minutes of a jump of the machine's clock;
+- no order ends by its age before its time, whichever clock was moved, nor within ten minutes of a
+  jump of the machine's clock;
 - a process that has read that others use different settings asks nothing, and posts nothing to
   another address;
 - every order is due within the longest pause, and without faults it is asked then;
 - no order is skipped after its account has been well for some time, and a repaired login is tried
   in time;
-- what holds of chains and of clusters: `tests.simulation.relatives`, `tests.simulation.members`;
+- what holds of chains and of clusters: `tests.simulation.relatives`, `tests.simulation.members`,
+  `tests.simulation.handover`;
 - some time after the last fault every order that has ended at the provider has ended in the shop,
   with its PIN.
 """
@@ -53,11 +55,13 @@ from order_monitor.core.errors import OrderMonitorError
 from order_monitor.core.order import SAME_TIME
 from order_monitor.core.schedule import OnePass, Plan, Schedule
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
+from order_monitor.shop.reviews import HELD_PIN, UNCONFIRMED
 from order_monitor.shop.webhook_mark import address_of
 from order_monitor.shop.writing.dispatches import TOUCHED
 from order_monitor.shop.writing.event_sql import PERSON as PERSON_DECIDED
 from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
 from order_monitor.timing.planner import Terms, Timing
+from tests.simulation.handover import Handover
 from tests.simulation.members import Members
 from tests.simulation.other_tables import Login
 from tests.simulation.people import PERSON, People
@@ -131,7 +135,7 @@ class World:
         if scenario.is_first_start:
             self.store.settings[FIRST_START] = Setting(str(EPOCH), EPOCH)
         self.sight = Sight(self)
-        self.relatives, self.members = Relatives(self), Members(self)
+        self.relatives, self.members, self.handover = Relatives(self), Members(self), Handover(self)
         self.truth, self.people = Accounts(self), People(self)
         self.processes: list[Process] = []
         self.alive: list[Process] = []
@@ -193,6 +197,7 @@ class World:
         event = next(
             (event for event in reversed(commit.events) if event.order_id == after.id), None
         )
+        self.handover.ended(before, after, event)
         has_come = not lacks(after.pin) and after.pin != before.pin
         if before.status in FINAL:
             is_same = before.status == after.status and after.status in ("completed", "delivered")
@@ -269,6 +274,12 @@ class World:
             self.check(lacks(after.pin), f"{after.id} failed with the PIN {after.pin!r}")
             process = owner.get()
             self.sight.failed(before, after, event, commit, process)
+            is_young = self.now() - self.plans[after.id].sent_at < self.scenario.give_up_after - 1
+            is_by_age = event.cause == "time_limit" and not truth.plan.forgets
+            self.check(
+                not (is_by_age and is_young and after.id not in self.anew),
+                f"{after.id} ended by its age before its time",
+            )
             is_steady = (
                 event.cause != "time_limit" or process is None or after.id not in process.unsteady
             )
@@ -454,6 +465,7 @@ class World:
             self.sight.look_at_the_held()
             self.sight.look_for_forgotten()
             self.sight.look_for_neglected(seconds)
+            self.handover.look(seconds)
             if self.scenario.has_chains:
                 self.relatives.look_for_late(seconds)
 
@@ -616,7 +628,7 @@ class World:
         self._put_row(f"order-{plan.number}", plan, reference=reference, account=plan.account)
 
     def _put_row(self, order_id: str, plan: OrderPlan, **columns: Any) -> None:
-        sent_at = EPOCH + plan.sent_at
+        sent_at = EPOCH + self.store.ahead + plan.sent_at
         self.plans[order_id] = plan
         row = Stored(
             order_id, "sent", sent_at=sent_at, package=f"package-{plan.package}", **columns
@@ -772,11 +784,31 @@ class World:
 
     async def _send_anew(self, fault: Fault, *, to_another: bool, under_another: bool) -> None:
         """At the worst moment: while the earlier dispatch is being asked about."""
-        row, accounts = self._soon_over(fault), self.scenario.accounts
-        if row is None or (to_another and len(accounts) < 2):
+        row = self._soon_over(fault)
+        if row is None or (to_another and len(self.scenario.accounts) < 2):
             return
         await self.next_question(row.reference, 400.0)
         await asyncio.sleep(fault.size * 0.3)
+        await self._send_row_anew(row, fault, to_another=to_another, under_another=under_another)
+
+    async def _resend_cancelled(self, fault: Fault) -> None:
+        """The shop sends an order again whose cancellation waits for a second answer."""
+        for _ in range(50):
+            waiting = {order_id for order_id, kind in self.store.reviews if kind == UNCONFIRMED}
+            rows = [row for i, row in sorted(self.store.rows.items()) if i in waiting]
+            if rows:
+                row, to_another = rows[fault.target % len(rows)], fault.size < 0.3
+                under_another = 0.2 < fault.size < 0.5
+                await self._send_row_anew(
+                    row, fault, to_another=to_another, under_another=under_another
+                )
+                return
+            await asyncio.sleep(2)
+
+    async def _send_row_anew(
+        self, row: Stored, fault: Fault, *, to_another: bool, under_another: bool
+    ) -> None:
+        accounts = self.scenario.accounts
         if not await self._free(row) or (row := self.store.rows[row.id]).status not in OPEN:
             return
         # An attempt that was never noted cannot be distinguished from the next one under its
@@ -892,8 +924,13 @@ class World:
         await asyncio.sleep(fault.seconds)
         self.store.poisoned -= ids
 
-    async def _fails_over(self, fault: Fault) -> None:
-        """A standby without the last commits takes the database's place.
+    async def _fails_over_ahead(self, fault: Fault) -> None:
+        """The same, and the standby's clock is another one."""
+        await self._fails_over(fault, (-40.0, 20.0, 400.0, 1500.0)[fault.target % 4])
+
+    async def _fails_over(self, fault: Fault, ahead: float = 0.0) -> None:
+        """A standby without the last commits takes the database's place, with a clock ``ahead`` of
+        the earlier one by so many seconds.
 
         The shop's books are in it too. Not in the first minute: a process that loses the start of
         posting just after it was first set does not post those events until it is set again.
@@ -909,6 +946,7 @@ class World:
         self._note_away()
         self.store.go_back(kept)
         self.moved, self.stored = books, stored
+        self.store.ahead += ahead
         # An order whose row is lost with them was, as far as anyone can know, never sent.
         self.was_found = {
             key: whose for key, whose in self.was_found.items() if key[0] in kept["rows"]
@@ -1037,6 +1075,20 @@ class World:
         if (process := self._one(fault)) and (session := process.pool.session) is not None:
             session.end()
 
+    async def _cut_off(self, fault: Fault) -> None:
+        """A process cannot reach an account's provider, or none can."""
+        account = self.scenario.accounts[fault.target // 8 % len(self.scenario.accounts)]
+        process = self._one(fault)
+        number = process.number if process is not None and fault.size < 0.7 else 0
+        kod = self.truth.kod_of(account)
+        self.handover.cut_off.add((number, kod))
+        await asyncio.sleep(fault.seconds)
+        self.handover.cut_off.discard((number, kod))
+
+    async def _recants(self, fault: Fault) -> None:
+        """The provider changes its mind about an order after its end."""
+        self.handover.recant(fault)
+
     async def _second(self, fault: Fault) -> None:
         process = await self.start()
         await asyncio.sleep(fault.seconds)
@@ -1140,6 +1192,7 @@ class World:
                 )
         if self.scenario.has_chains:
             left += self.relatives.unfinished()
+        left += self.handover.unfinished()
         waiting = [d for d in self.store.deliveries.values() if not d.is_over]
         if waiting:
             left.append(f"{len(waiting)} events are not told")
@@ -1170,7 +1223,9 @@ class World:
                         f"{order_id} ended with PIN {row.pin!r} and not {truth.pin!r}",
                     )
         self._look_at_what_was_read()
+        self.sight.look_at_the_unreadable()
         self._look_at_the_money()
+        self.handover.look_at_the_end()
         if self.scenario.webhook:
             self._look_at_posts()
 
@@ -1182,6 +1237,8 @@ class World:
         reviewed = self.store.reviews.keys() | self.store.decided.keys()
         for (order_id, pin), (_, reference) in self.was_found.items():
             keys = {(order_id, kind) for kind in _OF_PINS}
+            if (row := self.store.rows.get(order_id)) is not None and row.status in OPEN:
+                keys.add((order_id, HELD_PIN))
             keys |= {(i, "reference_twice") for i in self.twins.get(reference, [])}
             if keys & reviewed:
                 kept.add(pin)

@@ -135,7 +135,7 @@ class Panels:
         )
 
     def _open(self, made: Integration) -> Account:
-        login = ZnetAccount(made.base_url, made.kod, made.sifre)
+        login = ZnetAccount(made.base_url, made.user, made.password)
         return Account(
             label(made),
             Znet(login, httpx.MockTransport(self.ask), self.clock),

@@ -186,7 +186,7 @@ class Providers:
 
     def open(self, made: Integration) -> Account:
         if made.provider == "znet":
-            login = ZnetAccount("https://x.example", made.kod, made.sifre)
+            login = ZnetAccount("https://x.example", made.user, made.password)
             client: Any = Znet(login, httpx.MockTransport(self.znet), self.clock)
         else:
             dialect = TENANT if made.provider == "internal" else ZDK

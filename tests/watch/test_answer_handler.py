@@ -182,3 +182,17 @@ async def test_after_an_outage_each_order_is_asked_at_the_slot_it_had(plain_shop
         asked = {name for _, name in bench.calls[before:]}
     assert len(late) >= 4
     assert asked >= {f"r-{i[:8]}" for i in late}
+
+
+async def test_a_pin_that_cannot_be_read_is_told_whatever_was_said_before_it(
+    plain_shop: Shop,
+) -> None:
+    """Answers of another kind counted, and so its own was not the first, and never told."""
+    (order_id,) = await orders(plain_shop, 1)
+    before = ["OK|1| |x\nOK|2|AB12|x"]
+    bench = Bench(
+        plain_shop, lambda _: text(before.pop() if before else "OK|2|<img src='pin.png'>|x")
+    )
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(200, scan_every=10)
+    assert bench.engine.state.stuck == {order_id: "pin_unreadable"}

@@ -13,9 +13,11 @@ from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Answer, Cancelled, Garbled, Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
+from order_monitor.core.decision import FOR_A_PERSON
 from order_monitor.core.order import Order
 from order_monitor.core.queue import OrderQueue
 from order_monitor.core.schedule import Continuous, Schedule
+from order_monitor.core.tracked_order import TrackedOrder
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.writing import cancellations as writing
 from order_monitor.watch import cancellations as watching
@@ -237,10 +239,38 @@ def test_a_person_looks_once_at_what_only_a_person_can_read(
     answer: Answer, told: list[bool]
 ) -> None:
     one = OrderQueue().add(Order("x", "sent", NOW, "1"), "a")
-    assert [needs_a_person(one, answer) for _ in told] == told
+    assert seen_by_a_person(one, [answer] * len(told)) == told
     assert not needs_a_person(one, Waiting("w"))
     assert one.rare.unknown == 0, "an answer in between restarts the count"
-    assert [needs_a_person(one, answer) for _ in told] == told
+    one.note(stuck=None)
+    assert seen_by_a_person(one, [answer] * len(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        (["two_answers", "unreadable_pin", "unreadable_pin"], [False, True, False]),
+        (["unknown_state"] * 3 + ["unreadable_pin"], [False, False, True, True]),
+        (["unknown_state", "two_answers", "two_answers"], [False, False, True]),
+        (["unreadable_pin", "two_answers", "two_answers"], [True, False, True]),
+    ],
+)
+def test_a_person_looks_at_each_kind_whatever_came_before_it(
+    kinds: list[str], told: list[bool]
+) -> None:
+    one = OrderQueue().add(Order("x", "sent", NOW, "1"), "a")
+    assert seen_by_a_person(one, [Garbled(kind) for kind in kinds]) == told
+
+
+def seen_by_a_person(one: TrackedOrder, answers: list[Answer]) -> list[bool]:
+    """Say of each answer whether it went to a person, as the queue of writes notes it."""
+    told = []
+    for answer in answers:
+        told.append(needs_a_person(one, answer))
+        if told[-1]:
+            assert isinstance(answer, Garbled)
+            one.note(stuck=str(FOR_A_PERSON[answer.why][0]))
+    return told
 
 
 async def test_an_answer_that_is_not_understood_does_not_prolong_the_wait(shop: Shop) -> None:

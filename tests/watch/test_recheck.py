@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.outcome import Outcome
+from order_monitor.core.pin import Pin
 from order_monitor.providers.provider import Balance, NoBalance, Reply
 from order_monitor.shop.reading.orders import End
 from order_monitor.tell.ping import Ping
@@ -174,6 +175,7 @@ class RecheckStore:
         self.kept: list[tuple[str, str, str]] = []
         self.away = False
         self.ends: list[End] = []
+        self.given: list[Pin] = []
 
     async def ended(self, within: float) -> list[End]:
         if self.away:
@@ -185,6 +187,9 @@ class RecheckStore:
             raise ShopUnavailableError("gone")
         self.kept.append((order_id, kind, account))
 
+    async def has_code(self, order_id: str, pin: Pin) -> bool:
+        return pin in self.given
+
 
 @pytest.mark.parametrize(
     ("pin", "later", "kind"),
@@ -192,6 +197,9 @@ class RecheckStore:
         (False, Completed(None), "completed_after_failed"),
         (True, Cancelled("x"), "cancelled_after_completed"),
         (True, Completed(None), None),
+        (True, Completed(Pin("GIVEN-1")), None),
+        (True, Completed(Pin("OTHER-2")), "pin_for_ended"),
+        (False, Completed(Pin("OTHER-2")), "completed_after_failed"),
         (False, Cancelled("x"), None),
         (False, Waiting(""), None),
     ],
@@ -202,7 +210,7 @@ async def test_a_second_look_reports_a_change_of_mind(
     clock = ManualClock()
     stage = await stages.quiet(clock)
     bank, desk = Bank(), RecheckStore()
-    bank.answer = later
+    bank.answer, desk.given = later, [Pin("GIVEN-1")]
     stage.accounts["default"].provider = bank
     reconciliation = Recheck(desk, clock, 600.0)
     stage.observer.add(reconciliation)
@@ -239,6 +247,12 @@ async def test_a_second_look_waits_for_its_account_and_is_bounded(
     with capture_logs() as lines:
         await reconciliation.look(stage.engine)
     assert [line["event"] for line in lines] == ["order.contradicted", "review.not_kept"]
+    desk.away = False
+    await reconciliation.look(stage.engine)
+    assert desk.kept == []
+    clock.elapsed += 60
+    await reconciliation.look(stage.engine)
+    assert [kind for _, kind, _ in desk.kept] == ["cancelled_after_completed"], "it is not lost"
     monkeypatch.setattr("order_monitor.watch.recheck.REMEMBERED", 20)
     for _ in range(70):
         stage.ended(stage.order(100))

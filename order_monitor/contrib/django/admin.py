@@ -28,7 +28,7 @@ from order_monitor.contrib.django.command_line import Said, run
 from order_monitor.contrib.django.conf import load
 from order_monitor.contrib.django.consumer import Side, say_done, try_again
 from order_monitor.contrib.django.models import (
-    UNCONFIRMED,
+    NOT_FOR_A_PERSON,
     Attempt,
     OrderEvent,
     Pause,
@@ -166,7 +166,7 @@ class OrderEventAdmin(ReadOnly):
 
 
 def _reviews() -> QuerySet[Review]:
-    return Review.objects.exclude(kind=UNCONFIRMED)
+    return Review.objects.exclude(kind__in=NOT_FOR_A_PERSON)
 
 
 @admin.register(Review)
@@ -180,8 +180,8 @@ class ReviewAdmin(ReadOnly):
     search_fields = ("order_id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Review]:
-        """Return them, without cancellations that wait for a second answer."""
-        return super().get_queryset(request).exclude(kind=UNCONFIRMED)
+        """Return them, without what waits for another answer."""
+        return super().get_queryset(request).exclude(kind__in=NOT_FOR_A_PERSON)
 
 
 @admin.register(Pause)

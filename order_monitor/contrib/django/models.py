@@ -64,8 +64,10 @@ class OrderEvent(models.Model):
         return f"event {self.pk}: {self.order_id} {self.outcome}"
 
 
-UNCONFIRMED = "cancel_unconfirmed"
-"""A kind of review that is not for a person: a cancellation that waits for a second answer."""
+NOT_FOR_A_PERSON = ("cancel_unconfirmed", "pin_held")
+"""Kinds of review that are not for a person: a cancellation that waits for a second answer, and a
+PIN that was read while the order's end was held.
+"""
 
 
 class Review(models.Model):

@@ -47,4 +47,4 @@ ADVICE: Final = {
 }
 """What to do about a failure, by its name."""
 
-CLIENT_API_KIND: Final = Kind("the client API", open_client, ADVICE)
+CLIENT_API_KIND: Final = Kind("the client API", open_client, ADVICE, needed=("base_url", "token"))

@@ -33,4 +33,9 @@ def _open(
     return Znet(account, transport, clock)
 
 
-ZNET_KIND: Final = Kind("znet", _open, {"empty_answer": _LOGIN, "refused_8": _LOGIN})
+ZNET_KIND: Final = Kind(
+    "znet",
+    _open,
+    {"empty_answer": _LOGIN, "refused_8": _LOGIN},
+    needed=("base_url", "kod", "sifre"),
+)

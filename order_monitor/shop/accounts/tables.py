@@ -34,8 +34,8 @@ _INTEGRATION_COLUMNS: Final = {
     "name": ("name",),
     "provider": ("provider",),
     "base_url": ("base_url", "baseUrl"),
-    "kod": ("kod",),
-    "sifre": ("sifre",),
+    "user": ("kod",),
+    "password": ("sifre",),
     "enabled": ("enabled",),
 }
 _PROXY: Final = ("proxy", "proxy_url", "proxyUrl")
@@ -64,8 +64,8 @@ class Integration:
     provider: str
     enabled: bool
     base_url: str = field(repr=False)
-    kod: str = field(repr=False)
-    sifre: str = field(repr=False)
+    user: str = field(repr=False)
+    password: str = field(repr=False)
     proxy: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
 
@@ -77,7 +77,7 @@ class Integration:
         account, which is remembered together with the previous one (`Logins`).
         """
         kind = KIND_OF.get(self.provider, self.provider)
-        return Credentials(kind, self.base_url, self.token if kind in BY_TOKEN else self.kod)
+        return Credentials(kind, self.base_url, self.token if kind in BY_TOKEN else self.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class AccountTables:
         rows = await connection.fetch(
             f"SELECT {i['id']}::text AS id, {i['tenant_id']}::text AS tenant_id, {i['name']}::text AS name, "
             f"{i['provider']}::text AS provider, {i['enabled']}::boolean AS enabled, {i['base_url']}::text AS base_url, "
-            f"{i['kod']}::text AS kod, {i['sifre']}::text AS sifre{more} "
+            f"{i['user']}::text AS username, {i['password']}::text AS password{more} "
             f"FROM {qualified(self.schema, INTEGRATIONS)} i"
         )
         return [
@@ -184,8 +184,8 @@ class AccountTables:
                 (row["provider"] or "").strip().lower(),
                 bool(row["enabled"]),
                 (row["base_url"] or "").strip(),
-                row["kod"] or "",
-                row["sifre"] or "",
+                row["username"] or "",
+                row["password"] or "",
                 (row.get("proxy") or "").strip(),
                 (row.get("token") or "").strip(),
             )

@@ -35,7 +35,8 @@ class OrderHistory:
     time, or ended. ``left_alone_before`` is set if the order is left alone because it was sent
     before that time. ``held_before`` is set if it was sent before the first start, so that its age
     does not end it until a person releases that. ``cancelled_at`` is when the cancellation was
-    written that waits for a second answer.
+    written that waits for a second answer, ``pin_held_at`` when a PIN was first read that could not
+    be written because ends are held.
     """
 
     order: Order
@@ -51,6 +52,7 @@ class OrderHistory:
     others_understood_at: float | None = None
     held: HeldOrder | None = None
     cancelled_at: float | None = None
+    pin_held_at: float | None = None
 
     def last_event(self, to_status: str) -> dict[str, Any] | None:
         """Return the newest event that gave the order this status; None if there is none."""
@@ -102,6 +104,7 @@ async def read_order_history(
                 connection, orders, row["id"], rest["now"] if rest else 0.0
             )
             waiting = await orders.row_writer.cancellations.of(connection, [row["id"]])
+            pins = await orders.row_writer.held_pins.of(connection, [row["id"]])
             others = await connection.fetchval(
                 _OTHERS.format(schema=quoted(table.schema)), row["id"], _account(row)
             )
@@ -127,6 +130,7 @@ async def read_order_history(
         others_understood_at=others,
         held=held,
         cancelled_at=next((w.since for w in waiting.values() if w.is_about(*asked)), None),
+        pin_held_at=next((pin.since for pin in pins), None),
     )
 
 

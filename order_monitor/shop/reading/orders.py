@@ -178,7 +178,7 @@ class OrderReader:
         self._has_claims = False
         self._met: set[str] = set()
         self._has_start = self._is_long = False
-        self.accounts_read_at = self._swept_at = float("-inf")
+        self.accounts_read_at = self._swept_at = self._pins_swept_at = float("-inf")
         self._apart, self.counted = Apart(), (float("-inf"), float("-inf"))
         # A full read takes minutes where orders are very many, and so may the read of an account that
         # is taken over: one connection stays for what is written.
@@ -260,7 +260,7 @@ class OrderReader:
         unknown_sql = self.queries.unknown_sql()
         unknown = [order_of(r) for r in await connection.fetch(unknown_sql)] if unknown_sql else []
         waiting = await self._waiting(connection, is_quick=wanted.since is not None)
-        reviews, waits = await shop_tables.reviews.count(connection)
+        reviews, waits, pins = await shop_tables.reviews.count(connection)
         oldest = await shop_tables.reviews.read(connection, SHOWN_REVIEWS) if reviews else []
         # One may be added or closed between the two statements.
         reviews = len(oldest) if len(oldest) < SHOWN_REVIEWS else max(reviews, SHOWN_REVIEWS)
@@ -271,6 +271,9 @@ class OrderReader:
             held, unconfirmed = (
                 await self._held(connection, shop_tables, first.now) if is_any else ([], [])
             )
+            if pins and not 0 <= first.now - self._pins_swept_at < _SWEEP_EVERY:
+                self._pins_swept_at = first.now
+                await shop_tables.row_writer.held_pins.settle_all(connection)
         ended = await self._recent(connection, shop_tables, wanted.only)
         awaiting = await self.noted(
             connection, [order_of(r, r["ended_at"]) for r in ended if not r["is_late"]]

@@ -17,6 +17,7 @@ from order_monitor.core.errors import (
     ShopMisfitError,
     ShopUnavailableError,
 )
+from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.reading.orders import note_namesakes
 from order_monitor.shop.reading.queries import Queries
@@ -125,6 +126,7 @@ class OrderWriter:
         """
         reviews, table = self._schema_cache.shop_tables.reviews, self._row_writer.table
         await reviews.open(connection, table, results)
+        await self._row_writer.held_pins.note(connection, results)
         settled = {r.order_id: r for r in results if r.is_end}
         withdrawn = {r.order_id for r in results if r.is_withdrawal}
         contradicted = {r.order_id for r in results if r.withdraws_cancellation}
@@ -190,6 +192,17 @@ class OrderWriter:
         reviews = (await self._schema_cache.complete()).reviews
         async with self._database.transaction() as connection:
             await reviews.note(connection, self._row_writer.table, order_id, kind, account)
+
+    async def has_code(self, order_id: str, pin: Pin) -> bool:
+        """Whether an order has the code of this PIN, in its row or by a claim, or the PIN has none.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as required.
+        """
+        await self._schema_cache.complete()
+        async with self._database.transaction() as connection:
+            return await self._row_writer.held_pins.has_code(connection, order_id, pin)
 
     async def _widened(self, results: list[WriteResult], lock_wait: float) -> list[WriteResult]:
         """Retry PINs that were too wide if the column has been widened since it was looked up."""

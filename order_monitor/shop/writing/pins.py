@@ -73,24 +73,29 @@ class Codes:
 
     async def take_over(self, connection: Connection, claims: Sequence[Claim]) -> int:
         """Claim the codes that belong to no order yet; return of how many orders."""
-        wanted = sorted({(login, c.digest, c.order_id) for c in claims for login in c.logins})
+        return len(set(await self._take(connection, _wanted(claims))))
+
+    async def _take(
+        self, connection: Connection, wanted: Sequence[tuple[str, bytes, str]]
+    ) -> list[str]:
+        """Claim codes that belong to no order yet; return the order of each."""
         if not wanted:
-            return 0
+            return []
         rows = await connection.fetch(
             f"INSERT INTO {self._table} (login, digest, order_id) SELECT u.login, u.digest, u.id{self._orders['id'].cast} "
             "FROM unnest($1::text[], $2::bytea[], $3::text[]) WITH ORDINALITY AS u(login, digest, id, n) ORDER BY u.n "
             "ON CONFLICT DO NOTHING RETURNING order_id::text AS id",
             *(list(column) for column in zip(*wanted, strict=True)),
         )
-        return len({row["id"] for row in rows})
+        return [row["id"] for row in rows]
 
     async def claim(self, connection: Connection, claims: Sequence[Claim]) -> dict[str, str]:
         """Claim codes for their orders; return orders whose code is another's, with that one."""
-        if not claims:
-            return {}
-        await self.take_over(connection, claims)
-        wanted = sorted({(login, c.digest) for c in claims for login in c.logins})
-        columns = [list(column) for column in zip(*wanted, strict=True)]
+        wanted = _wanted(claims)
+        if len(await self._take(connection, wanted)) == len(wanted):
+            return {}  # As usual: no order had any of them before.
+        codes = sorted({(login, digest) for login, digest, _ in wanted})
+        columns = [list(column) for column in zip(*codes, strict=True)]
         rows = await connection.fetch(
             f"SELECT p.login, p.digest, p.order_id::text AS id, p.seen_in::text[] AS seen_in, {self._root()} AS root "
             f"FROM {self._table} p JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::bytea[]) AS u(login, digest)) u "
@@ -136,6 +141,18 @@ class Codes:
             )
         return len(others) + 1 >= TEXT_AFTER
 
+    async def claimed(self, connection: Connection, ids: Sequence[str]) -> dict[str, set[bytes]]:
+        """Return the digests of the codes that belong to these orders."""
+        rows = await connection.fetch(
+            f"SELECT p.order_id::text AS id, p.digest FROM {self._table} p "
+            f"WHERE p.order_id = ANY($1::text[]{self._orders['id'].cast}[])",
+            list(ids),
+        )
+        found: dict[str, set[bytes]] = {}
+        for row in rows:
+            found.setdefault(row["id"], set()).add(bytes(row["digest"]))
+        return found
+
     async def given(self, connection: Connection, ids: Sequence[str]) -> set[str]:
         """Return the orders that were given a PIN before, according to claims and events."""
         cast = self._orders["id"].cast
@@ -165,6 +182,11 @@ class Codes:
             f"SELECT name FROM {settings_of(self._schema)} WHERE name LIKE '{SHARED}%'"
         )
         return frozenset(row["name"].removeprefix(SHARED) for row in rows)
+
+
+def _wanted(claims: Iterable[Claim]) -> list[tuple[str, bytes, str]]:
+    """Return the rows that claims would add: login, digest and order."""
+    return sorted({(login, c.digest, c.order_id) for c in claims for login in c.logins})
 
 
 def names(packages: Iterable[str]) -> list[str]:

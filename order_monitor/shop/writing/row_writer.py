@@ -39,13 +39,14 @@ from order_monitor.shop.accounts.pauses import Pauses, pause_of_ends
 from order_monitor.shop.database import Connection
 from order_monitor.shop.first_start import held_before
 from order_monitor.shop.money_settings import refuse_while_observed
-from order_monitor.shop.reviews import Reviews
+from order_monitor.shop.reviews import HELD_PIN, Reviews
 from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig, events_of
 from order_monitor.shop.writing.brake import Brake, is_end
 from order_monitor.shop.writing.cancellations import Cancellations
 from order_monitor.shop.writing.dispatches import TOUCHED, Dispatches, Standing, Twin
 from order_monitor.shop.writing.event_sql import PERSON
+from order_monitor.shop.writing.held_pins import HeldPins, is_left
 from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, Parameter, record_of
 from order_monitor.shop.writing.pins import Claim, Codes
 from order_monitor.shop.writing.statements import NOWHERE, Statements
@@ -104,6 +105,11 @@ class RowWriter:
     def codes(self) -> Codes:
         """The table of codes."""
         return Codes(self.table, self.table_config.schema, self.key)
+
+    @property
+    def held_pins(self) -> HeldPins:
+        """The PINs that were read while their orders' ends were held."""
+        return HeldPins(self.statements, self.codes, self.rules)
 
     @property
     def cancellations(self) -> Cancellations:
@@ -518,7 +524,7 @@ class RowWriter:
             await Reviews(self.table.schema).about(connection, self.table, silent) if silent else []
         )
         for order_id, kind in waiting:
-            if kind in PIN_KINDS:
+            if kind in PIN_KINDS or kind == HELD_PIN:
                 given.setdefault(order_id, _BROUGHT)
         return [
             r.kept_back(WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN, why)
@@ -531,7 +537,7 @@ class RowWriter:
         self, connection: Connection, results: Sequence[WriteResult], ended: Mapping[str, LockedRow]
     ) -> list[WriteResult]:
         """Write no end of an account whose ends a person holds; the order is read again once they
-        are released. Nothing is claimed for it.
+        are released. Nothing is claimed for it, but a PIN that was read is kept in mind.
         """
         ends = [r for r in results if is_end(r) and r.order_id not in ended]
         if not ends:
@@ -554,14 +560,19 @@ class RowWriter:
     ) -> list[WriteResult]:
         """Claim each code for its order; hold back a code of another order for a person."""
         claims: dict[str, Claim] = {}
+        known: dict[str, bytes] = {}
         for result in results:
             finding = result.finding
             is_given = result.write is not None and result.write.pin is not None
-            if finding.pin is None or not (is_given or result.review is _OTHER_DISPATCH):
+            is_claimed = is_given or result.review is _OTHER_DISPATCH
+            if finding.pin is None or not (is_claimed or is_left(result)):
                 continue
             row = rows[finding.order.id]
             digest = self.codes.digest(finding.pin, row["own_words"] or "")
             if digest is None:
+                continue
+            known[finding.order.id] = digest
+            if not is_claimed:
                 continue
             claims[finding.order.id] = Claim(
                 finding.order.id,
@@ -573,7 +584,6 @@ class RowWriter:
                 same_as=finding.same_as,
             )
         owners = await self.codes.claim(connection, list(claims.values()))
-        known = {order_id: claim.digest for order_id, claim in claims.items()}
         results = [replace(r, code=known.get(r.order_id)) for r in results]
         return [_kept_back(r, owners.get(r.order_id)) for r in results]
 
