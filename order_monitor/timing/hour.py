@@ -158,7 +158,7 @@ def _stepped(ends: RecentEnds, width: float) -> list[Steps]:
 def hazards(
     ends: Sequence[Steps], size: int, rounds: Sequence[int]
 ) -> Generator[None, None, list[float]]:
-    """Find the hazard of each of ``size`` bins of phase, one round a piece.
+    """Find the hazard of each of ``size`` bins of phase, half a round a piece.
 
     ``rounds`` are the smoothing radii, in bins.
     """
@@ -182,6 +182,7 @@ def hazards(
             share[hi] -= part
             beyond[lo] += part * left[hi]
             beyond[hi] -= part * left[hi]
+        yield
         parts, gone = list(accumulate(share)), list(accumulate(beyond))
         ended = _folded(
             [p * (a - b) for p, (a, b) in zip(parts, pairwise(left), strict=False)], size

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -44,6 +43,8 @@ ONCE: Final = 1.03
 
 VAGUE: Final = [1 / BINS] * BINS
 
+MOST_WAITING: Final = 65_535
+"""The most orders that are counted at one edge: what they show outweighs all else long before."""
 
 STALL: Final = 8.0
 """Ends that were due, and none came: one in three thousand by chance. Orders then follow backoff."""
@@ -122,7 +123,7 @@ class Place:
     """
 
     sketch: Sketch
-    waiting: Counter[int] = field(default_factory=Counter)
+    waiting: array[int] = field(default_factory=lambda: array("H", bytes(2 * BINS)))
     seen: float = 0.0
     built: float = 0.0
     misfit: float = 0.0
@@ -187,7 +188,7 @@ class Place:
         self.built, self.alert = 0.0, WORRY
         self.sketch.scale(LEFT / self.sketch.total)
         self.since, self.untold = self.first_odd, AGAIN if ends_sooner else 0
-        self.waiting.clear()
+        self.waiting = array("H", bytes(2 * BINS))
 
     def resumes(self) -> None:
         """Note an end: a wait for it that comes again and again is usual, and no outage."""
@@ -222,8 +223,8 @@ class Place:
     def spans(self) -> Iterator[Span]:
         """Yield all evidence: closed intervals, and waiting orders as intervals without an end."""
         yield from self.sketch.spans()
-        for lo, orders in self.waiting.items():
-            if orders > 0:
+        for lo, orders in enumerate(self.waiting):
+            if orders:
                 yield lo, BINS, float(orders)
 
     def later(self) -> list[float]:
@@ -336,11 +337,9 @@ class Memory:
         """
         for level in self.lineage(key):
             waiting = self.place(level).waiting
-            if lo is not None and waiting[lo] > 1:
+            if lo is not None and waiting[lo]:
                 waiting[lo] -= 1
-            elif lo is not None:
-                del waiting[lo]
-            if to is not None:
+            if to is not None and waiting[to] < MOST_WAITING:
                 waiting[to] += 1
 
     def curve(self, key: Key) -> Curve:

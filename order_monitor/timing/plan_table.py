@@ -190,7 +190,6 @@ it was built.
 """
 
 
-_ALL_OF_THEM: Final = 65_535
 _BYTE: Final = 255
 
 
@@ -225,7 +224,7 @@ class Rungs(NamedTuple):
 
 
 class PlanTable:
-    """The plans for a package's orders, in 12 kB of arrays.
+    """The plans for a package's orders, in 11 kB of arrays.
 
     ``calls`` is the number of calls an order costs at each price of the ladder, ``equal`` the
     number that backoff makes.
@@ -252,7 +251,7 @@ class PlanTable:
         self.calls = array("d", [procedure.calls for procedure in ladder])
         self.equal = equal
         self._ended = array("f", curve.ended)
-        self._trust = array("H", [round(part * _ALL_OF_THEM) for part in trust])
+        self._trust = array("B", [round(part * _BYTE) for part in trust])
         near = position(self.calls, equal) if price is None else price
         self._rungs = Rungs.around(near, kept)
         gaps = [
@@ -277,7 +276,7 @@ class PlanTable:
         """Whether an order that waits at an edge follows the table; ``fate`` in [0, 1) is the
         order's own.
         """
-        return fate * _ALL_OF_THEM < self._trust[edge]
+        return fate * _BYTE < self._trust[edge]
 
     def share_by(self, age: float) -> float:
         """Return the probability that an order has ended by ``age`` seconds."""

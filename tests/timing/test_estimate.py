@@ -23,7 +23,7 @@ from order_monitor.timing.distribution import (
     nearest,
     span,
 )
-from order_monitor.timing.memory import ALL, CREDIT, VAGUE, Memory, Place, parent
+from order_monitor.timing.memory import ALL, CREDIT, MOST_WAITING, VAGUE, Memory, Place, parent
 from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.sketch import MOST, ROOM, Sketch, _rounded
 
@@ -482,17 +482,24 @@ def test_who_waits_is_counted_at_one_edge_only_and_never_below_none() -> None:
     memory.moved(KEY, 0, None)
     memory.moved(KEY, 5, 9)
     for level in memory.lineage(KEY):
-        assert {edge: orders for edge, orders in memory.place(level).waiting.items() if orders} == {
-            5: 1,
-            9: 1,
-        }
+        waiting = enumerate(memory.place(level).waiting)
+        assert {edge: orders for edge, orders in waiting if orders} == {5: 1, 9: 1}
+
+
+def test_beyond_a_great_number_no_more_orders_are_counted_at_an_edge() -> None:
+    memory = Memory(DAY)
+    memory.place(KEY).waiting[5] = MOST_WAITING - 1
+    for _ in range(3):
+        memory.moved(KEY, None, 5)
+    assert memory.place(KEY).waiting[5] == MOST_WAITING
+    assert memory.place(ALL).waiting[5] == 3
 
 
 def test_a_place_knows_who_waits_and_how_many_ended_later() -> None:
     place = Place(Sketch(DAY))
     for found in ((3, 7), (3, 7), (1, 7), (2, 5), (4, BINS)):
         place.sketch.add(found, NOW)
-    place.waiting.update({8: 1, 9: 0, 10: 2})
+    place.waiting[8], place.waiting[10] = 1, 2
     assert sorted(place.spans()) == [
         (1, 7, 1),
         (2, 5, 1),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from order_monitor.commands.timing_words import duration, explained
 from order_monitor.core.schedule import Schedule
 from order_monitor.timing.distribution import BINS, EDGES, Curve, nearest
+from order_monitor.timing.hour import RECENT
 from order_monitor.timing.memory import AGAIN, ALL, PATIENCE, START, VAGUE, Memory, Place
 from order_monitor.timing.plan_table import (
     DEAREST,
@@ -661,13 +662,14 @@ def test_what_is_kept_of_a_busy_package_is_bounded() -> None:
     for n in range(3000):
         age = 10.0 + n * 7919 % 40_000
         memory.moved(KEY, None, nearest(age))
-        memory.moved(KEY, nearest(age), None)
         memory.ended(KEY, age, age * (1.01 + n % 97 / 100), NOW + n)
+        memory.place(KEY).reads(age, age, NOW + 300 * n)
     memory.put(KEY, table_of(memory.curve(KEY)))
     place = memory.place(KEY)
-    assert not place.waiting, "no edge at which nobody waits any more"
+    assert len(list(place.recent)) == RECENT
+    assert sum(place.waiting) == 3000
     assert (place.mass, place.ends) == (None, ())
-    assert size_of(place) < 20_000
+    assert size_of(place) < 20 * 1024
 
 
 def size_of(root: object) -> int:

@@ -35,6 +35,12 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a PIN that is read while ends are held is not kept in mind",
+        "shop/writing/order_writer.py",
+        "await self._row_writer.held_pins.note(connection, results)",
+        "pass",
+    ),
+    Mutant(
         "a shut gate lets no probe through",
         "core/gate.py",
         "return self.is_open or (not self.probing and now >= self._until)",
