@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick money faults fast image boot newcomer matrix citus release-check check audit fuzz format lock simulate replay leaks mutants mutation benchmark screenshots docs docs-settings clean
+.PHONY: help demo test long quick money faults fast image boot newcomer matrix citus release-check check audit fuzz format lock simulate replay leaks mutants mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,15 +14,27 @@ help: ## this text
 demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 	@$(BIN)/order-monitor demo $(ARGS)
 
-test: $(VENV)/dev.done ## all tests, with coverage
+test: $(VENV)/dev.done ## the tests that decide; ARGS="-k gate" for some of all there are
 	@.ci/tools
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(TESTS) --hypothesis-profile=test $(or $(ARGS),-m "not long")
 	$(BIN)/coverage combine --quiet
+	$(if $(ARGS),,$(BIN)/coverage report --format=total)
+
+# The lines of both targets are counted together: each covers some that the other does not.
+long: $(VENV)/dev.done ## after make test: whole shops, hours of virtual time, browsers, more examples; then the coverage of both
+	@.ci/tools
+	$(TESTS) -m "long or hypothesis" $(ARGS)
+	$(BIN)/coverage combine --quiet --append
 ifndef ARGS
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 endif
+
+TESTS = $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup
+
+# Compiled once, not in each of a hundred processes.
+test long: export PYTHONDONTWRITEBYTECODE =
 
 CORES := $(shell nproc 2>/dev/null || echo 2)
 # Half of the time a test waits for a process, a server or a browser; each worker has a database server of its own.
@@ -33,7 +45,7 @@ SPACE := $(EMPTY) $(EMPTY)
 CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution hour memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
 
 quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
-	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not simulated" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
+	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not long" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
 
 money: $(VENV)/dev.done ## a Django shop's wallets, to the last cent: 10,000 orders while everything is killed, and 2,000 through the guide from Celery
 	@.ci/tools

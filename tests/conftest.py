@@ -35,6 +35,8 @@ settings.register_profile(
     max_examples=20,
     phases=[Phase.explicit, Phase.generate],
 )
+# `make long` explores more, and CI runs it too.
+settings.register_profile("test", settings.get_profile("all"), max_examples=100)
 settings.register_profile("quick", settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")
 
@@ -63,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need more than the code itself.
+    """Mark tests that need more than the code itself, or much time.
 
     Give the browser to one worker, and tests that look at the whole machine to one worker.
     """
@@ -73,6 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("outside")
         if fixtures & DATABASE_FIXTURES and "browser" not in fixtures:
             item.add_marker("database")
+        if "browser" in fixtures or item.get_closest_marker("simulated"):
+            item.add_marker("long")
         if "browser" in fixtures:
             # The browser lives in the session's event loop: so must the tests that use it.
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -192,7 +196,11 @@ async def _laid(server: EmbeddedPostgres, ddl: str) -> str:
     return name
 
 
-@pytest.fixture(params=[PLAIN, SHOP], ids=["plain", "shop"])
+SPELLINGS = [pytest.param(PLAIN, id="plain", marks=pytest.mark.long), pytest.param(SHOP, id="shop")]
+"""The running shop's own decides."""
+
+
+@pytest.fixture(params=SPELLINGS)
 async def shop(
     request: pytest.FixtureRequest, server: EmbeddedPostgres, templates: dict[str, str]
 ) -> AsyncIterator[Shop]:
@@ -201,7 +209,7 @@ async def shop(
         yield made
 
 
-@pytest.fixture(params=[PLAIN, SHOP], ids=["plain", "shop"])
+@pytest.fixture(params=SPELLINGS)
 async def bare_shop(
     request: pytest.FixtureRequest, server: EmbeddedPostgres, templates: dict[str, str]
 ) -> AsyncIterator[Shop]:

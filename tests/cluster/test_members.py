@@ -276,6 +276,7 @@ async def test_who_is_behind_no_more_says_so(house: House) -> None:
     assert one.held() == set(NAMES)
 
 
+@pytest.mark.long
 async def test_orders_that_end_while_they_are_taken_over_leave_the_queue_as_it_is() -> None:
     """Whatever a scan forgets in the middle, as many are due as are ready."""
     for turns in range(0, 40, 3):

@@ -25,6 +25,7 @@ def test_even_shares_are_left_as_they_are(held: dict[str, int]) -> None:
     assert all(quota(member, even, 0) == count for member, count in even.items())
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 @given(
     st.integers(1, 8),

@@ -4,6 +4,8 @@ import json
 import uuid
 from pathlib import Path
 
+import pytest
+
 from order_monitor.core.answer import Completed
 from order_monitor.core.pin import Pin
 from tests.support.commands import call
@@ -14,6 +16,8 @@ from tests.support.processes import KOD, Panel, panel, running, sent, settings
 from tests.support.shops import Shop
 
 __all__ = ["panel"]
+
+pytestmark = pytest.mark.long
 PACKAGE = str(uuid.uuid4())
 
 

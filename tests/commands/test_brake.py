@@ -18,6 +18,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 LATER = """
 CREATE SCHEMA IF NOT EXISTS virtual;
 CREATE OR REPLACE FUNCTION virtual.now() RETURNS timestamptz LANGUAGE sql STABLE AS

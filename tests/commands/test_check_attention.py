@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from order_monitor.commands.check_attention import OWN_LINES
 from order_monitor.commands.review import what_to_do
@@ -20,6 +21,8 @@ from tests.support.processes import KOD, SIFRE, Panel, panel, running, sent, set
 from tests.support.shops import Shop
 
 __all__ = ["panel"]
+
+pytestmark = pytest.mark.long
 
 
 async def attention(port: int) -> list[Cause]:

@@ -28,6 +28,8 @@ from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 
 def from_shop(shop: Shop, panel: Panel, **more: dict[str, Any]) -> str:
     provider = {"source": "database", "allow_private": True}

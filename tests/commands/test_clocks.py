@@ -22,6 +22,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 NOBODY = "http://127.0.0.1:1"
 
 

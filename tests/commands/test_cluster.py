@@ -17,6 +17,8 @@ from tests.support.theatre import ANSWER_TIME, Theatre, theatre
 
 __all__ = ["theatre"]
 
+pytestmark = pytest.mark.long
+
 SLOW_RATE = {"calls_per_second": 5}
 ONCE_A_MINUTE = {"first_check": 4, "base": 60, "cap": 60}
 

@@ -13,6 +13,8 @@ from order_monitor.shop.writing.event_sql import dispatch_of
 from tests.support.processes import KOD, PIN, SIFRE, once, running, sent, settings
 from tests.support.shops import Shop
 
+pytestmark = pytest.mark.long
+
 LONG_AGO = 0.0
 NEVER = float("inf")
 TOP_UPS, WITH_PIN = 300, 200

@@ -7,12 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from order_monitor.core.answer import Waiting
 from tests.support.commands import RARELY, call, daemon
 from tests.support.processes import Panel, once, panel, running, sent, settings
 from tests.support.shops import Shop
 
 __all__ = ["panel"]
+
+pytestmark = pytest.mark.long
 
 DAY = 86_400
 OLD, OPEN = 200_000, 3000

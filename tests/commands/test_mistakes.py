@@ -21,6 +21,8 @@ from tests.support.market import PLAIN_TABLES, Market
 from tests.support.processes import KOD, SIFRE, running, settings
 from tests.support.shops import Shop
 
+pytestmark = pytest.mark.long
+
 NOWHERE = "http://127.0.0.1:1"
 
 

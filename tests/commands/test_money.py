@@ -34,6 +34,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 OTHER: dict[str, Any] = {
     "statuses.open": ["sent", "processing"],
     "statuses.completed": "done",

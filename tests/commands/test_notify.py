@@ -20,6 +20,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 QUICK = 10.0
 """How many times as fast the daemons' clocks run: what must last for 30 s is told after three."""
 

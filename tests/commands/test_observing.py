@@ -35,6 +35,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 OFF: dict[str, Any] = {}
 ON: dict[str, Any] = {"schedule": {"observe": True}}
 

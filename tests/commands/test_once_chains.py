@@ -9,6 +9,8 @@ from order_monitor.settings.money import MONEY
 from tests.support.commands import call
 from tests.support.real_shop import new_id, real_shop
 
+pytestmark = pytest.mark.long
+
 PIN = "AB12-CD34-EF56"
 
 

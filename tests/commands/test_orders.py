@@ -14,6 +14,8 @@ from tests.support.market import PLAIN_TABLES, SHOP_TABLES
 from tests.support.processes import KOD, PIN, SIFRE, sent, settings
 from tests.support.shops import SHOP, Shop
 
+pytestmark = pytest.mark.long
+
 NOBODY = "http://127.0.0.1:1"
 COLUMNS = [
     *("order_id", "status", "account", "sent_at", "age_seconds", "referans", "last_sync_at"),

@@ -29,6 +29,8 @@ from tests.support.webhooks import hooked
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 HOSTILE = "\x1b]0;pwned\x07\x1b[31mred\u202e\u200b\x9b2J\rgone\x08\x7f\u2028\u2066\u3164\U000e0041\nid: forged"
 OURS = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -16,6 +16,8 @@ from tests.support.shops import Shop, migrate
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 WHAT_TO_DO = "order-monitor migrate"
 
 

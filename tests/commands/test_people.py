@@ -22,6 +22,8 @@ from tests.support.webhooks import SECRET, Receiver, hooked, receiver
 
 __all__ = ["panel", "receiver"]
 
+pytestmark = pytest.mark.long
+
 
 async def test_ask_answers_each_order_on_its_own_line(
     shop: Shop, panel: Panel, tmp_path: Path

@@ -16,6 +16,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 NO = """
 CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
 CREATE TRIGGER no BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION no()

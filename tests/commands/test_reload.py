@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from order_monitor.commands.reload import LIVE
 from order_monitor.settings.model import known_keys
 from tests.support.market import PLAIN_TABLES, SHOP_TABLES
@@ -14,6 +16,8 @@ from tests.support.processes import KOD, SIFRE, Panel, Run, panel, running, sent
 from tests.support.shops import SHOP, Shop
 
 __all__ = ["panel"]
+
+pytestmark = pytest.mark.long
 
 
 async def reload(

@@ -18,6 +18,8 @@ from tests.support.market import PLAIN_TABLES
 from tests.support.processes import KOD, ROOT, SIFRE, sent, settings
 from tests.support.shops import Shop
 
+pytestmark = pytest.mark.long
+
 NOBODY = "http://127.0.0.1:1"
 FAIL = ("--failed", "--reason", "never got there", "--by", "Ayşe")
 

@@ -14,6 +14,8 @@ from tests.support.commands import call
 from tests.support.processes import sent, settings
 from tests.support.shops import Shop
 
+pytestmark = pytest.mark.long
+
 NOBODY = "http://127.0.0.1:1"
 COMMAND = re.compile(r"order-monitor ((?:review|resolve) [^;,:]*)")
 ENDED = {

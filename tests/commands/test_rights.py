@@ -16,6 +16,8 @@ from tests.support.shops import Shop, least_rights
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 
 def enough(role: str = "{role}") -> str:
     return f"GRANT SELECT, UPDATE ON product_orders TO {role}; {least_rights(role)};"

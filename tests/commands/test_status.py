@@ -19,7 +19,7 @@ from tests.support.processes import Panel, panel, running, sent, settings
 from tests.support.shops import Shop
 from tests.support.stages import STAGES
 
-pytestmark = pytest.mark.outside
+pytestmark = [pytest.mark.outside, pytest.mark.long]
 
 __all__ = ["panel"]
 

@@ -15,6 +15,8 @@ from tests.support.commands import call
 from tests.support.real_shop import RealShop, new_id, real_shop
 from tests.support.servers import RawServer, answer
 
+pytestmark = pytest.mark.long
+
 PIN = "XY12-CD34-EF56"
 TOKEN = "TENANT-CANARY-77"
 

@@ -16,6 +16,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 
 class Forgetful:
     """Lets a panel answer otherwise where it does not know the reference."""

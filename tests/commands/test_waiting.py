@@ -17,6 +17,8 @@ from tests.support.shops import Shop
 
 __all__ = ["panel"]
 
+pytestmark = pytest.mark.long
+
 ROLE = "waits"
 
 

@@ -20,6 +20,8 @@ from tests.faults.database import MortalPostgres
 from tests.faults.panel import FaultyPanel
 from tests.support import databases
 
+pytestmark = pytest.mark.long
+
 ORDERS = int(os.environ.get("MONEY_ORDERS", "300"))
 """``make money`` takes 10,000."""
 

@@ -379,6 +379,7 @@ def _fits(oracle: Oracle, reference: str, number: int) -> bool:
     return isinstance(oracle.end(reference), Cancelled) == bool(number % 2)
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 @pytest.mark.timeout(240 + ORDERS)
 async def test_the_guide_moves_all_money_once(

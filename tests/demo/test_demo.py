@@ -375,6 +375,7 @@ async def demo(home: Path, *arguments: str) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.long
 async def test_the_demo_ends_well_and_leaves_nothing(home: Path) -> None:
     process = await demo(home, "--seconds", "5")
     out = (await process.communicate())[0].decode()
@@ -392,6 +393,7 @@ async def test_the_demo_ends_well_and_leaves_nothing(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupted_it_leaves_nothing_either(home: Path, number: signal.Signals) -> None:
     process = await demo(home, "--seconds", "30")
@@ -404,6 +406,7 @@ async def test_interrupted_it_leaves_nothing_either(home: Path, number: signal.S
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.long
 async def test_kept_running_it_waits_for_ctrl_c(home: Path) -> None:
     process = await demo(home, "--seconds", "4", "--keep-running")
     assert process.stdout is not None
@@ -415,6 +418,7 @@ async def test_kept_running_it_waits_for_ctrl_c(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_draws(apart: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - the child

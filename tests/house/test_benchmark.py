@@ -201,6 +201,7 @@ def test_the_table_says_all_of_it() -> None:
     assert len(set(heads)) == 5, "every row has its table's columns"
 
 
+@pytest.mark.long
 async def test_many_orders_a_call_are_measured_in_a_process_of_their_own() -> None:
     """With few orders: each way finds them all, and batches find them soonest."""
     many, one, plan = await batches(20)

@@ -22,6 +22,7 @@ class Partly:
 Final: TypeAlias'''
 
 
+@pytest.mark.long
 @pytest.mark.outside
 @pytest.mark.untraced
 def test_a_new_end_is_a_type_error_wherever_it_must_be_known(tmp_path: Path) -> None:

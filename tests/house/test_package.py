@@ -33,6 +33,7 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in out.splitlines() if (ROOT / name).is_file()]
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     command = [
         sys.executable,

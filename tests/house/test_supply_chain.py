@@ -108,6 +108,7 @@ UNKNOWN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answers", "strict", "code", "words"),
     [

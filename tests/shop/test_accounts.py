@@ -541,6 +541,7 @@ async def test_a_changed_password_takes_effect_without_a_restart(market: Market)
     assert {(await market.shop.row(i))["external_status"] for i in ids} == {"completed"}
 
 
+@pytest.mark.long
 async def test_a_disabled_integration_is_asked_no_more(market: Market) -> None:
     account = await market.integration(None, kod="k")
     await market.shop.add(provider_id=account, sent_at=NOW - 100)
@@ -612,6 +613,7 @@ async def test_stalling_accounts_share_their_places_among_themselves(market: Mar
     )
 
 
+@pytest.mark.long
 async def test_very_many_orders_of_others_do_not_keep_an_accounts_own_from_being_read(
     market: Market,
 ) -> None:

@@ -212,6 +212,7 @@ async def test_times_without_a_zone_are_compared_in_their_own(plain_shop: Shop) 
     assert ([order.reference for order in scan.orders], scan.apart.left_alone) == (["young"], 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [3_000, 200_000])
 async def test_a_look_costs_what_is_young_however_much_looks_open(
     plain_bare_shop: Shop, count: int

@@ -93,6 +93,7 @@ async def worked(shop: Shop, **changes: Any) -> None:
     await database.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("half", [0, 1])
 async def test_each_optional_column_and_each_pair_may_be_left_out(
     plain_bare_shop: Shop, half: int

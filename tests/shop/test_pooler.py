@@ -159,6 +159,7 @@ async def test_migrate_works_through_it(plain_shop: Shop, pooled: str) -> None:
     assert await migration.missing(await migration.table()) == []
 
 
+@pytest.mark.long
 async def test_locks_that_are_worth_nothing_are_refused(
     plain_shop: Shop, pooled: str, tmp_path: Path
 ) -> None:

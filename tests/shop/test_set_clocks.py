@@ -201,6 +201,7 @@ async def test_an_order_sent_in_the_doubled_hour_is_found_young_and_ended(plain_
     assert (await shop.row(order_id))["pin_code"] == "PIN-1"
 
 
+@pytest.mark.long
 async def test_a_time_that_never_was_leads_to_its_own_partition(plain_bare_shop: Shop) -> None:
     """Read and written back it is another time: the row is found all the same."""
     shop = plain_bare_shop

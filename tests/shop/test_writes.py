@@ -69,6 +69,7 @@ def check_results(bad: str, results: list[Any], code: str) -> None:
     assert "CANARY" not in refused.detail
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 async def test_any_code_that_a_trigger_raises_is_its_rows_alone(plain_shop: Shop) -> None:
     """SQLSTATEs of every kind, of warnings, of lost connections, of the server: a code says no more
@@ -241,6 +242,7 @@ async def test_a_lock_behind_a_trigger_holds_up_its_own_orders_alone(plain_shop:
     assert {r.fate for r in results} == {WriteStatus.WRITTEN}
 
 
+@pytest.mark.long
 async def test_what_somebody_holds_does_not_count_against_the_others(plain_shop: Shop) -> None:
     """2,500 rows locked by the shop: the account may be asked on, and fresh answers are written."""
     shop = plain_shop
@@ -299,6 +301,7 @@ async def many(shop: Shop, count: int) -> list[str]:
     return [row["id"] for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 async def test_of_five_hundred_the_fifty_that_are_refused_are_named_and_the_others_written(
     shop: Shop,
@@ -346,6 +349,7 @@ ANSWERS = st.one_of(
 )
 
 
+@pytest.mark.long
 def test_whatever_the_provider_says_is_written_exactly_or_left_to_a_person(
     server: EmbeddedPostgres,
 ) -> None:

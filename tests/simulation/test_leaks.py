@@ -233,6 +233,7 @@ def open_files() -> set[str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 @pytest.mark.timeout(3600)
 def test_a_day_leaves_nothing_resident(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +247,7 @@ def test_a_day_leaves_nothing_resident(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(settled) - min(settled) < GROWS_BY, sizes
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_many_checks_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is the same after the last tenth as after the first; no task and no file is left."""

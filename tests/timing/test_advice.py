@@ -75,6 +75,7 @@ def lived(count: int, start: int, timing: Timing | None) -> tuple[list[Past], fl
     return done, delays / count, calls / count
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_what_is_advised_is_what_the_next_day_brings() -> None:
     """The history of a day under backoff foretells delay and calls of the next one, learned."""
@@ -197,6 +198,7 @@ def pictures_alive() -> int:
     return sum(type(one) is Picture for one in gc.get_objects())
 
 
+@pytest.mark.long
 def test_what_is_no_longer_shown_is_not_kept() -> None:
     timing, gallery = Timing(SCHEDULE, Terms()), CurveCache()
     before = pictures_alive()
@@ -216,6 +218,7 @@ def test_each_product_is_judged_by_itself_the_largest_first() -> None:
     assert sum(advice.orders for advice in found) == 70
 
 
+@pytest.mark.long
 def test_what_cannot_be_an_age_is_left_out() -> None:
     """One ``sent_at`` of 1970, and one that is still to come, change nothing."""
     odd = [Past(("a", "p"), "x", 0.0, NOW, NOW), Past(("a", "p"), "y", 0.0, -5.0, NOW)]

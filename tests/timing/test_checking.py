@@ -220,6 +220,7 @@ def calls_at(account: Account, place: float) -> float:
     return (1 - part) * account.costs[low] + part * account.costs[low + 1]
 
 
+@pytest.mark.long
 @given(
     st.lists(st.tuples(st.floats(0.5, 50), CURVES), min_size=1, max_size=3),
     st.floats(0.05, 3),

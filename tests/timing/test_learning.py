@@ -205,6 +205,7 @@ class Engine:
         return NOW + 100
 
 
+@pytest.mark.long
 async def test_the_engine_teaches_it(plain_shop: Shop) -> None:
     """Orders of one package take 45 s: after a few hundred, asking every order costs one call, and
     is late by seconds.

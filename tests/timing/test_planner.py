@@ -149,6 +149,7 @@ def scouted(k: int) -> list[float]:
     return [SCHEDULE.slot(str(k), slot) for slot in range(1, 1 + EARLY)]
 
 
+@pytest.mark.long
 def test_a_part_of_the_orders_asks_once_at_an_early_slot() -> None:
     """Each of the slots alike; a learned time that is earlier stands."""
     timing = trained(age=3600.0)
@@ -165,6 +166,7 @@ def test_a_part_of_the_orders_asks_once_at_an_early_slot() -> None:
     assert all(fast.next_check(KEY, str(k), 0.0) <= 60.0 for k in range(100))
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_what_is_found_by_the_first_check_is_asked_about_sooner_and_sooner() -> None:
     """Orders of 40 s, found at the first check: a few are asked about a tenth sooner each time.
@@ -185,6 +187,7 @@ def test_what_is_found_by_the_first_check_is_asked_about_sooner_and_sooner() -> 
     assert sum(firsts[-200:]) / 200 < 52.0
 
 
+@pytest.mark.long
 def test_after_an_end_where_none_was_known_all_ask_early() -> None:
     """Orders of an hour; one has ended within 30 s. An order is asked about by backoff's slots."""
     timing = trained(age=3600.0)
@@ -199,6 +202,7 @@ def test_after_an_end_where_none_was_known_all_ask_early() -> None:
     assert timing.next_check(KEY, "x", 400.0) > SCHEDULE.following("x", 400.0)
 
 
+@pytest.mark.long
 def test_an_outage_leaves_no_trace() -> None:
     """Orders of four minutes wait for hours and end at one instant, at all ages.
 
@@ -264,6 +268,7 @@ def test_a_package_with_one_order_is_half_backoffs() -> None:
     assert 100 < learned < 450
 
 
+@pytest.mark.long
 def test_while_a_few_orders_of_many_packages_are_known_it_is_backoff() -> None:
     timing = Timing(SCHEDULE, Terms())
     for n in range(24):
@@ -593,6 +598,7 @@ def test_durations_are_said_as_people_say_them() -> None:
     assert duration(3_600_000) == "1000.0 h"
 
 
+@pytest.mark.long
 def test_another_schedule_is_kept_to_with_all_that_was_learned() -> None:
     """As after SIGHUP: its cap and its slots hold at once, and the tables are made anew by it."""
     timing = trained()
@@ -623,6 +629,7 @@ def counted() -> Counter[type]:
     )
 
 
+@pytest.mark.long
 def test_what_is_kept_of_a_package_goes_with_it() -> None:
     """Ten times as many packages as there is room for: their tables go too."""
     before = counted()
@@ -717,6 +724,7 @@ def longest_steps(packages: int) -> tuple[int, int, int]:
     return max(steps), max(map(operations, answers)), max(map(operations, moves))
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_a_step_is_as_long_however_many_packages_there_are() -> None:
     few, many = longest_steps(20), longest_steps(1200)
@@ -756,6 +764,7 @@ def test_a_table_in_the_making_is_begun_anew_where_its_product_has_changed() -> 
     assert calls_of_the_next_table(made) == calls_of_the_next_table(twin)
 
 
+@pytest.mark.long
 def test_a_table_in_the_making_is_begun_anew_where_the_schedule_has_changed() -> None:
     made, twin = two_to_make(3600.0)
     for timing in (made, twin):
@@ -872,6 +881,7 @@ def test_where_one_check_finds_all_orders_it_is_soon_after_the_last_end() -> Non
     assert 1 - chance_after(100) < (1 - first) * 0.8, "the table showed that one check is enough"
 
 
+@pytest.mark.long
 def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> None:
     timing = trained(age=3600.0)
     assert not timing.surprised()
@@ -884,6 +894,7 @@ def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> N
     assert list(timing.surprised()) == [KEY], "it has changed, and is planned in another way"
 
 
+@pytest.mark.long
 def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_again() -> None:
     timing = changed_to_a_minute()
     ids = [str(k) for k in range(50)]
@@ -896,6 +907,7 @@ def test_a_product_that_changed_follows_backoff_until_enough_is_known_of_it_agai
     assert [timing.next_check(KEY, order_id, 0.0) for order_id in ids] != slots
 
 
+@pytest.mark.long
 def test_a_product_that_became_slower_is_planned_by_what_it_does_since_then() -> None:
     """Its orders outlast all that is known, so backoff asks about them until their table is made."""
     timing = trained(age=60.0)
@@ -907,6 +919,7 @@ def test_a_product_that_became_slower_is_planned_by_what_it_does_since_then() ->
     assert sum(learned) > 40
 
 
+@pytest.mark.long
 def test_orders_sent_before_a_change_tell_nothing_about_those_sent_after_it() -> None:
     """They took an hour: neither their ends nor their waiting count for the package."""
     timing, other = changed_to_a_minute(), changed_to_a_minute()
@@ -926,6 +939,7 @@ def test_orders_sent_before_a_change_tell_nothing_about_those_sent_after_it() ->
     assert timing.orders()["shop"] > other.orders()["shop"] + 100, "the account has seen them"
 
 
+@pytest.mark.long
 def test_after_a_clock_that_went_back_every_order_counts_again() -> None:
     timing = changed_to_a_minute()
     before = timing.chance(KEY, 0.0, 45.0)

@@ -178,6 +178,7 @@ async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the
     assert walk.engine.state.held == {}
 
 
+@pytest.mark.long
 async def test_a_panel_that_cancels_all_by_night_has_failed_none_when_it_comes_to_its_senses(
     night: Shop,
 ) -> None:

@@ -117,6 +117,7 @@ async def test_while_the_database_is_away_what_is_recorded_is_asked_and_the_rest
     assert 70 <= made.times(order_id)[0] <= 75
 
 
+@pytest.mark.long
 async def test_orders_that_are_due_together_are_read_again_together(plain_shop: Shop) -> None:
     """At most one statement for four hundred checks."""
     count = 4 * AT_A_TIME

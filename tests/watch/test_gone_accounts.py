@@ -207,6 +207,7 @@ def texts(root: object) -> Iterator[str]:
             waiting += gc.get_referents(found)
 
 
+@pytest.mark.long
 async def test_what_is_gone_is_forgotten_within_an_hour() -> None:
     town = Town()
     for generation in range(GENERATIONS):

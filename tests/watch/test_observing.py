@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import pytest
 from structlog.testing import capture_logs
 
 from order_monitor.commands.report_observed import summarise
@@ -58,6 +59,7 @@ class Watched(Bench):
         return {one.order_id: one for one in found}
 
 
+@pytest.mark.long
 async def test_hours_beside_another_monitor(shop: Shop) -> None:
     """200 orders, which the other monitor ends before us, after us, otherwise, or never."""
     kinds: dict[str, tuple[int, float]] = {}

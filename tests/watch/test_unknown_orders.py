@@ -218,6 +218,7 @@ async def test_where_the_settings_say_so_they_are_failed(plain_shop: Shop, kind:
     assert (event["cause"], event["outcome"]) == ("time_limit", "failed")
 
 
+@pytest.mark.long
 async def test_never_by_an_answer_that_nothing_vouches_for(plain_shop: Shop) -> None:
     """The good one has ended hours ago: who knows whether the panel is well?"""
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
@@ -286,6 +287,7 @@ async def test_time_outs_neither_count_nor_reset(plain_shop: Shop) -> None:
     assert await reviews(plain_shop) == [odd]
 
 
+@pytest.mark.long
 async def test_an_outage_of_three_hours_leaves_no_trace(plain_shop: Shop) -> None:
     """Of a shop whose orders are asked once and are done: those that come meanwhile were never
     understood before.
