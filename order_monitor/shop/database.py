@@ -112,9 +112,7 @@ def classify(error: BaseException) -> ShopError:
         state = getattr(error, "sqlstate", None) or "?????"
         text = _describe(error, state)
         if state.startswith(_ROW_CLASSES):
-            return RowRejectedError(
-                text, state, is_inner=_is_raised(error) or bool(getattr(error, "context", None))
-            )
+            return RowRejectedError(text, state, is_inner=_is_inner(error))
         is_transient = state.startswith(_TRANSIENT_CLASSES)
         return ShopUnavailableError(text) if is_transient else ShopMisfitError(text)
     if isinstance(error, asyncpg.DataError):
@@ -162,7 +160,7 @@ def refusal(error: BaseException) -> RowRejectedError:
         str(classify(error)),
         state,
         is_passing=state in _PASSING and not is_raised,
-        is_inner=is_raised or bool(getattr(error, "context", None)),
+        is_inner=_is_inner(error),
         is_servers=(state, getattr(error, "server_source_filename", None)) == _QUEUE,
     )
 
@@ -177,6 +175,11 @@ def _describe(error: BaseException, state: str) -> str:
     names = [("table", "table_name"), ("column", "column_name"), ("constraint", "constraint_name")]
     found = [f"{label} {value}" for label, name in names if (value := getattr(error, name, None))]
     return raised(state) if _is_raised(error) else sentence(state, found)
+
+
+def _is_inner(error: BaseException) -> bool:
+    """Whether a function or trigger of the shop's failed, which can raise any code."""
+    return _is_raised(error) or bool(getattr(error, "context", None))
 
 
 def _is_raised(error: BaseException) -> bool:
@@ -307,10 +310,12 @@ class Database:
                 finally:
                     self._lent.pop(connection, None)
                     await pool.release(connection, timeout=self._margin)
-        except _STALE as error:
-            await self._prepare_again(error)
-            raise ShopUnavailableError("a statement has to be prepared again") from None
         except _FAILURES as error:
+            # At most once for a code that something else gives: none is kept after that.
+            is_stale = self._keeps_statements and isinstance(error, _STALE)
+            if is_stale and not _is_inner(error):
+                await self._prepare_again(error)
+                raise ShopUnavailableError("a statement has to be prepared again") from None
             if getattr(error, "sqlstate", None) == _MISPLACED:
                 await self._expire()  # A standby may keep the old connections open indefinitely.
             if of_rows and lives and isinstance(error, _ANSWERS):

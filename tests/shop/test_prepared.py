@@ -120,3 +120,19 @@ async def test_none_stays_after_one_was_not_there(plain_shop: Shop) -> None:
         with pytest.raises(ShopUnavailableError, match="prepared again"):
             await are_kept(database)
         assert not await are_kept(database)
+
+
+async def test_a_trigger_s_own_error_is_not_taken_for_that(plain_shop: Shop) -> None:
+    """A trigger can raise any code: then the row is refused, and not written again for ever."""
+    async with connected(plain_shop.dsn, pool_size=1) as database:
+        orders = plain_shop.orders(database)
+        await orders.prepare()
+        finding = CheckResult(plain_shop.order(await plain_shop.add()), Completed(Pin("P-1")), NOW)
+        await plain_shop.connection.execute(
+            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '26000'; END$$; "
+            "CREATE TRIGGER no BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION no()"
+        )
+        (result,) = await orders.record([finding])
+        assert result.fate is WriteStatus.STUCK
+        assert await are_kept(database)
