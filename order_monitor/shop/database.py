@@ -499,7 +499,7 @@ class Database:
             if is_direct and keeps:
                 return connection
             self._is_direct[place] = is_direct
-            if not (is_direct or keeps):
+            if not (is_direct or keeps or connection.is_closed()):
                 return connection
             await _bounded(connection.close(), connection.terminate, _HOST_TIMEOUT)
 
@@ -515,6 +515,10 @@ class Database:
         try:
             async with asyncio.timeout(_HOST_TIMEOUT):
                 row = await connection.fetchrow(_DIRECT)
+        except TimeoutError:
+            # A pooler lets it wait for a free server.
+            _terminate(connection)
+            return False
         except BaseException:
             _terminate(connection)
             raise

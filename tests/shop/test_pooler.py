@@ -117,6 +117,25 @@ async def test_no_statement_stays_prepared(plain_shop: Shop, pooled: str) -> Non
     await database.close()
 
 
+async def test_nor_where_the_pooler_is_busy_at_first(
+    plain_shop: Shop, pooled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lets the question wait that shows what is in between: that is an answer too."""
+    monkeypatch.setattr("order_monitor.shop.database._HOST_TIMEOUT", 0.2)
+    busy = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(2)]
+    for connection in busy:
+        await connection.execute("BEGIN; SELECT 1")
+    database = plain_shop.database(pooled, keeps_statements=True)
+    kept = asyncio.create_task(are_kept(database))
+    await asyncio.sleep(0.5)
+    assert not kept.done()
+    for connection in busy:
+        await connection.execute("ROLLBACK")
+        await connection.close()
+    assert not await kept
+    await database.close()
+
+
 async def test_two_daemons_end_each_order_once(plain_shop: Shop, pooled: str) -> None:
     """E1."""
     ids = [await plain_shop.add() for _ in range(60)]
