@@ -218,6 +218,12 @@ class _WrongServerError(ConnectionError):
     """The server can be reached, and must not be used; the text says why."""
 
 
+class _CutError(ConnectionError):
+    """A connection was cut between two steps of a statement, where asyncpg raises an
+    `AttributeError`.
+    """
+
+
 class _NoThreadError(OSError):
     """No thread could be started to resolve the server's host name."""
 
@@ -305,7 +311,10 @@ class Database:
                     yield connection
                     await connection.execute("COMMIT")
                 except BaseException as error:
+                    was_cut = isinstance(error, AttributeError) and connection.is_closed()
                     lives = await _abandon(connection, error)
+                    if was_cut:
+                        raise _CutError("the connection was cut") from None
                     raise
                 finally:
                     self._lent.pop(connection, None)

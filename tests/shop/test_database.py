@@ -485,3 +485,17 @@ async def test_a_connection_that_the_server_closed_does_not_stop_the_move(plain_
                 await waiting
         lent.cancel()
         await asyncio.gather(lent, return_exceptions=True)
+
+
+async def test_one_cut_between_two_steps_of_a_statement_is_gone(plain_shop: Shop) -> None:
+    """asyncpg then uses what is no longer there; the program's own mistakes stay what they are."""
+    database = plain_shop.database()
+    with pytest.raises(ShopUnavailableError):
+        async with database.transaction() as connection:
+            connection.terminate()
+            raise AttributeError
+    with pytest.raises(AttributeError):
+        async with database.transaction():
+            raise AttributeError
+    async with database.transaction() as connection:
+        assert await connection.fetchval("SELECT 1") == 1

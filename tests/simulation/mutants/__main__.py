@@ -223,8 +223,8 @@ MUTANTS = (
     Mutant(
         "a new password is not taken over",
         "watch/routing.py",
-        "integration.sifre,\n        integration.proxy,",
-        "integration.kod,\n        integration.proxy,",
+        "integration.password,\n        integration.proxy,",
+        "integration.user,\n        integration.proxy,",
     ),
     Mutant(
         "a mended login waits as long as the gate",
