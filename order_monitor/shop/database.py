@@ -195,7 +195,7 @@ _FAILURES: Final = (
 )
 
 
-_HOST_TIMEOUT: Final = 3.0
+HOST_TIMEOUT: Final = 3.0
 """Seconds for one of several hosts to accept a connection, and to begin a transaction."""
 
 COMPARE_EVERY: Final = 10.0
@@ -349,7 +349,7 @@ class Database:
             await connection.execute(begin)
             return
         try:
-            async with asyncio.timeout(_HOST_TIMEOUT):
+            async with asyncio.timeout(HOST_TIMEOUT):
                 await connection.execute(begin)
         except TimeoutError:
             _terminate(connection)
@@ -446,7 +446,7 @@ class Database:
         """Return the server at one host, None if it accepts no writes or cannot be asked."""
         arguments = self._address.connect_arguments(place) | {"target_session_attrs": "any"}
         try:
-            async with asyncio.timeout(_HOST_TIMEOUT):
+            async with asyncio.timeout(HOST_TIMEOUT):
                 connection = await asyncpg.connect(**arguments, statement_cache_size=0)
                 try:
                     return await server_of(connection)
@@ -482,7 +482,7 @@ class Database:
     async def _check(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         """Raise an error if the server of a new connection must not be used."""
         try:
-            async with asyncio.timeout(_HOST_TIMEOUT):
+            async with asyncio.timeout(HOST_TIMEOUT):
                 server = await server_of(connection)
             if why := self._split or (self._lineage.refuses(server) if server else ""):
                 raise _WrongServerError(why)
@@ -510,7 +510,7 @@ class Database:
             self._is_direct[place] = is_direct
             if not (is_direct or keeps or connection.is_closed()):
                 return connection
-            await _bounded(connection.close(), connection.terminate, _HOST_TIMEOUT)
+            await _bounded(connection.close(), connection.terminate, HOST_TIMEOUT)
 
     @staticmethod
     async def _leads_straight(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
@@ -522,7 +522,7 @@ class Database:
         process: then a direct connection is not recognised.
         """
         try:
-            async with asyncio.timeout(_HOST_TIMEOUT):
+            async with asyncio.timeout(HOST_TIMEOUT):
                 row = await connection.fetchrow(_DIRECT)
         except TimeoutError:
             # A pooler lets it wait for a free server.
@@ -542,7 +542,7 @@ class Database:
     async def _connect_once(
         self, place: int, prepared: int, *, many: bool, given: dict[str, Any]
     ) -> asyncpg.Connection[asyncpg.Record]:
-        timeout = min(_HOST_TIMEOUT, self._connect_timeout) if many else self._connect_timeout
+        timeout = min(HOST_TIMEOUT, self._connect_timeout) if many else self._connect_timeout
         try:
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
                 **self._address.connect_arguments(place),

@@ -121,7 +121,7 @@ async def test_nor_where_the_pooler_is_busy_at_first(
     plain_shop: Shop, pooled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lets the question wait that shows what is in between: that is an answer too."""
-    monkeypatch.setattr("order_monitor.shop.database._HOST_TIMEOUT", 0.2)
+    monkeypatch.setattr("order_monitor.shop.database.HOST_TIMEOUT", 0.2)
     busy = [await asyncpg.connect(pooled, statement_cache_size=0) for _ in range(2)]
     for connection in busy:
         await connection.execute("BEGIN; SELECT 1")
