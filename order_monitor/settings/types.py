@@ -182,7 +182,7 @@ def check_url(value: str, *, allow_http: bool) -> str:
     if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:
         msg = "give the panel's address, like https://bayi.example.com"
     elif url.scheme == "http" and not allow_http:
-        msg = "plain http would show the login to the network; use https, or set allow_http = true"
+        msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
     elif "@" in url.netloc or "?" in value or "#" in value:
         msg = "give only the address, without login, ? or #"
     else:

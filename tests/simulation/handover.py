@@ -73,6 +73,11 @@ class Handover:
         """When a member came or went last."""
         self._there: frozenset[int] = frozenset()
 
+    def forget(self) -> None:
+        """Forget what was asked and what ended: an endless run would keep it all."""
+        for kept in (self._last, self._due_for, self._ended, self._rechecks, self._contradicted):
+            kept.clear()
+
     def is_cut_off(self, process: "Process", account: str) -> bool:
         """Whether a process cannot reach an account's provider."""
         kod = self._world.truth.kod_of(account)

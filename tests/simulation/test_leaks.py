@@ -135,6 +135,7 @@ class Endless:
         world.stored.clear()
         world.was_found.clear()
         world.sight.forget()
+        world.handover.forget()
 
 
 @dataclass
