@@ -36,7 +36,7 @@ from order_monitor.watch.engine import Engine
 from order_monitor.watch.lifecycle import Lifecycle, Stop
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.system_clock import SystemClock
-from tests.support.stages import Nobody
+from tests.support.stages import NeverAsked
 
 FILL = """
 INSERT INTO product_orders (id, external_status, sent_at, provider_referans)
@@ -108,7 +108,7 @@ async def measure(dsn: str, count: int) -> None:
     before = resident()
     policy = Policy(Continuous(Schedule()))
     at_once = replace(policy, reading=Reading(share=0.0))
-    engine = Engine(orders, {"default": Account("default", Nobody())}, at_once, clock)
+    engine = Engine(orders, {"default": Account("default", NeverAsked())}, at_once, clock)
     life, ticker, view = Lifecycle(engine, clock, Stop()), Ticker(), StatusView(clock)
     view.watch(engine, Readiness(engine, clock, 10.0), policy.give_up_after)
     beside = [asyncio.create_task(ticker.run()), asyncio.create_task(view.queue_summary.run())]

@@ -45,7 +45,7 @@ def is_cut_off(accounts: Collection[Account], now: float, monotonic: float) -> b
     closed = [account for account in accounts if not account.gate.is_open]
     if not closed or any(account.fault is not Fault.NETWORK for account in closed):
         return False
-    since = max(now - _LATELY, now - (monotonic - min(one.closed_at for one in closed)))
+    since = now - min(_LATELY, monotonic - min(one.closed_at for one in closed))
     return not any(
         account.gate.is_open and (account.answered_at or 0.0) > since for account in accounts
     )

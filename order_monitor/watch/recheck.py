@@ -206,14 +206,14 @@ class Recheck(Observer):
 
     async def _contradiction(self, ended: _Ended, answer: Answer) -> str:
         """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
-        kind = _contradiction(ended.outcome, answer)
+        kind = _other_outcome(ended.outcome, answer)
         if kind or not isinstance(answer, Completed) or answer.pin is None:
             return kind
         is_given = await self._desk.has_code(ended.order.id, answer.pin)
         return "" if is_given else StuckReason.PIN_FOR_ENDED
 
 
-def _contradiction(outcome: Outcome, answer: Answer) -> str:
+def _other_outcome(outcome: Outcome, answer: Answer) -> str:
     """Return the kind of review if the answer's outcome is another than the order's."""
     match answer:
         case Completed():

@@ -74,7 +74,9 @@ async def test_a_new_account_is_taken(house: House) -> None:
     one, two = house.start("one"), house.start("two")
     await until(lambda: len(one.held() | two.held()) == 4)
     for process in (one, two):
-        process.accounts["e"] = Account("e", stages.Nobody(), pace=Pace(10.0), lease_until=NOT_HELD)
+        process.accounts["e"] = Account(
+            "e", stages.NeverAsked(), pace=Pace(10.0), lease_until=NOT_HELD
+        )
     await until(lambda: len(one.held() | two.held()) == 5 and not one.held() & two.held())
 
 
@@ -104,7 +106,7 @@ async def test_who_is_stopping_takes_nothing_more(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
     one.stage.engine.dispatcher.stop()
-    one.accounts["e"] = Account("e", stages.Nobody(), pace=Pace(10.0), lease_until=NOT_HELD)
+    one.accounts["e"] = Account("e", stages.NeverAsked(), pace=Pace(10.0), lease_until=NOT_HELD)
     await asyncio.sleep(0.2)
     assert one.held() == set(NAMES), "what it holds it holds until its last question is answered"
 
@@ -347,7 +349,7 @@ async def test_a_full_table_of_locks_is_said_and_what_is_held_goes_on(
 
     monkeypatch.setattr(Session, "take", full)
     with capture_logs() as lines:
-        one.accounts["e"] = Account("e", stages.Nobody(), pace=Pace(10.0), lease_until=NOT_HELD)
+        one.accounts["e"] = Account("e", stages.NeverAsked(), pace=Pace(10.0), lease_until=NOT_HELD)
         await until(lambda: any(line["event"] == "cluster.locks_full" for line in lines))
         await asyncio.sleep(0.1)
     assert sum(line["event"] == "cluster.locks_full" for line in lines) == 1, "once a minute"

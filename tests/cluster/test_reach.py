@@ -18,7 +18,7 @@ from tests.support.members import House, Process, house, quick, until
 __all__ = ["house", "quick"]
 
 
-class Line(stages.Nobody):
+class Line(stages.NeverAsked):
     """A provider that this process reaches, or not."""
 
     def __init__(self, *, is_up: bool) -> None:

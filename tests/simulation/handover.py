@@ -3,9 +3,9 @@ nothing but members that come and go decides who asks (`Scenario.in_turn`):
 
 - an order is asked about once for each of its times: who takes its account over does not repeat what
   it must know that the holder before has asked;
-- none of these times is left out, whoever holds the account by then;
-- each order that the program ended is asked about once more, some time after its end, by whoever
-  holds its account by then (`Scenario.recheck`), and an answer that contradicts its end is before a
+- none of these times is left out, whichever member holds the account by then;
+- each order that the program ended is asked about once more, some time after its end, by the
+  member that holds its account by then (`Scenario.recheck`), and an answer that contradicts its end is before a
   person;
 - an account that its holder alone cannot reach goes to a member that can, and to no other.
 """
@@ -256,7 +256,7 @@ class Handover:
             world.check(waited <= MOVES_IN, f"{what}, while others can, for {waited:.0f} s")
 
     def _look_for_left_out(self, seconds: float) -> None:
-        """Check that each time of each order has its question, by whoever holds its account."""
+        """Check that each time of each order has its question, from any holder of its account."""
         world, now = self._world, self._world.store.now()
         holders = {
             account: (process, since)

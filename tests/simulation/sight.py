@@ -142,7 +142,7 @@ class Sight:
                 sent_at >= 0,
                 f"{after.id} was sent {-sent_at:.0f} s before the first start, and failed by its age",
             )
-        if world.scenario.brake_hold and after.id not in world.anew:
+        if world.scenario.brake_hold and after.id not in world.sent_again:
             self._look_at_the_brake(after, commit)
         if world.scenario.confirm_cancelled and event.cause == "answer" and author is not None:
             self._look_whether_confirmed(after, author)

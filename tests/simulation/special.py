@@ -388,12 +388,12 @@ def wavers(seed: int, chance: random.Random) -> Scenario:
         for number in range(chance.randint(6, 16))
     )
     kinds = ("kill", "stop", "kill", "ends_paused") if chance.random() < 0.7 else ()
-    anew = [
+    again = [
         Fault(200.0 + 80 * n, chance.choice(kinds), 20 * chance.random(), n, 0.5)
         for n in range(20)
         if kinds
     ]
-    faults = (Fault(100.0, "wavers", 1200.0, 0, 0.5), *anew)
+    faults = (Fault(100.0, "wavers", 1200.0, 0, 0.5), *again)
     confirm = chance.choice((30.0, 120.0, 300.0))
     return Scenario(seed, orders, faults, ("a",), confirm_cancelled=confirm, hours=0.5)
 
@@ -628,13 +628,13 @@ def cancelled_again(seed: int, chance: random.Random) -> Scenario:
         ends_after=lambda: 20 + 100 * chance.random(),
     )
     # The outcome of what is sent again is "cancelled".
-    anew = [
+    again = [
         Fault(at, "resend_cancelled", 1.0, 6 + 8 * chance.randrange(99), chance.random())
         for at in (60 + 400 * chance.random() for _ in range(chance.randint(3, 8)))
     ]
     confirm = chance.choice((60.0, 120.0, 300.0))
     return Scenario(
-        seed, orders, _in_order(anew), accounts, confirm_cancelled=confirm, hours=0.3, refresh=20.0
+        seed, orders, _in_order(again), accounts, confirm_cancelled=confirm, hours=0.3, refresh=20.0
     )
 
 

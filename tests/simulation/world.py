@@ -156,7 +156,7 @@ class World:
         self.touched: set[str] = set()
         """Orders that the shop or a person has changed: their end is not only the provider's."""
         self.crossed = any(fault.kind in ("crossed", "pair") for fault in scenario.faults)
-        self.anew: set[str] = set()
+        self.sent_again: set[str] = set()
         """Orders that the shop has sent again."""
         self.twins: dict[str, list[str]] = {}
         """The orders of each reference that several orders have."""
@@ -280,7 +280,7 @@ class World:
             is_young = self.now() - self.plans[after.id].sent_at < self.scenario.give_up_after - 1
             is_by_age = event.cause == "time_limit" and not truth.plan.forgets
             self.check(
-                not (is_by_age and is_young and after.id not in self.anew),
+                not (is_by_age and is_young and after.id not in self.sent_again),
                 f"{after.id} ended by its age before its time",
             )
             is_steady = (
@@ -844,7 +844,7 @@ class World:
         stale_for = 0.0 if under_another or to_another else fault.size * STALE
         self.panel.place((kod, reference), plan, self.now(), stale_for)
         self.plans[row.id] = plan
-        self.anew.add(row.id)
+        self.sent_again.add(row.id)
         # Some shops keep the first time of sending when another account takes the order.
         sent_at = row.sent_at if to_another and fault.target % 3 == 0 else self.store.now()
         self._send(row, account=account, reference=reference, sent_at=sent_at, status="sent")
@@ -1205,7 +1205,7 @@ class World:
     def _is_kept_open(self, row: Stored) -> bool:
         """Whether the order is under review because of changes to it."""
         kinds = {kind for order_id, kind in self.store.reviews if order_id == row.id}
-        is_odd = self.crossed or row.id in self.same_pin or row.id in self.anew
+        is_odd = self.crossed or row.id in self.same_pin or row.id in self.sent_again
         twins = [i for ids in self.twins.values() if row.id in ids for i in ids]
         return (is_odd and bool(kinds & {"pin_duplicate", "failed_with_pin"})) or any(
             (i, "reference_twice") in self.store.reviews for i in twins

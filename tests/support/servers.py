@@ -5,31 +5,20 @@ import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 
 Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class RawServer:
-    """Passes each request's head to ``handler``, which may write any bytes."""
+class _Server:
+    """Listens on loopback, and knows which clients it is serving."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        tls: ssl.SSLContext | None = None,
-        greeting: bytes = b"",
-        host: str = "127.0.0.1",
-    ) -> None:
-        """Send ``greeting`` to each client immediately."""
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self._host = host
-        self._handler = handler
         self._tls = tls
-        self._greeting = greeting
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.requests: list[bytes] = []
-        self.connections = 0
 
     @property
     def port(self) -> int:
@@ -40,7 +29,7 @@ class RawServer:
     def is_busy(self) -> bool:
         return bool(self._tasks)
 
-    async def __aenter__(self) -> "RawServer":
+    async def __aenter__(self) -> Self:
         await self.listen(0)
         return self
 
@@ -58,29 +47,55 @@ class RawServer:
         await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            writer.write(self._greeting)
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.requests.append(head)
-                await self._handler(head, reader, writer)
-                await writer.drain()
+            await self._serve(reader, writer)
         except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
 
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client."""
+        raise NotImplementedError
+
+
+class RawServer(_Server):
+    """Passes each request's head to ``handler``, which may write any bytes."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        tls: ssl.SSLContext | None = None,
+        greeting: bytes = b"",
+        host: str = "127.0.0.1",
+    ) -> None:
+        """Send ``greeting`` to each client immediately."""
+        super().__init__(host, tls)
+        self._handler = handler
+        self._greeting = greeting
+        self.requests: list[bytes] = []
+        self.connections = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(self._greeting)
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.requests.append(head)
+            await self._handler(head, reader, writer)
+            await writer.drain()
+
 
 def answer(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
-class ProxyServer:
+class ProxyServer(_Server):
     """An HTTP and SOCKS 5 proxy that connects every requested host to ``port`` on loopback, and
     records the requests in ``asked``.
     """
@@ -89,55 +104,20 @@ class ProxyServer:
         self, port: int, *, login: tuple[str, str] | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         """Accept only clients that give ``login``, if it is set."""
+        super().__init__(tls=tls)
         self._to = port
         self._login = login
-        self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.asked: list[str] = []
         self.heads: list[bytes] = []
         self.says: bytes | None = None
         """A response to HTTP clients in place of forwarding; the connection is then closed."""
         self.socks_reply = 0
 
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._tasks)
-
-    async def __aenter__(self) -> "ProxyServer":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # One more turn of the loop, for connections closed just now.
-        await asyncio.sleep(0)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            first = await reader.readexactly(1)
-            await (
-                self._socks(reader, writer)
-                if first == b"\x05"
-                else self._http(first, reader, writer)
-            )
-        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(1)
+        await (
+            self._socks(reader, writer) if first == b"\x05" else self._http(first, reader, writer)
+        )
 
     async def _http(
         self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

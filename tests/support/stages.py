@@ -43,7 +43,7 @@ HOSTILE = (
 )
 
 
-class Nobody:
+class NeverAsked:
     """A provider that is never asked."""
 
     async def ask(self, reference: str) -> Reply:
@@ -117,7 +117,7 @@ class Stage:
     ) -> None:
         self.clock = clock or UpForLong()
         self.shelf = ShopInMemory(self.clock)
-        self.accounts = {name: Account(name, Nobody(), pace=Pace(10.0)) for name in names}
+        self.accounts = {name: Account(name, NeverAsked(), pace=Pace(10.0)) for name in names}
         self.view = StatusView(self.clock)
         self.metrics = Metrics(self.view, lambda: 0)
         directory: Any = Accounts(self.accounts)

@@ -102,7 +102,7 @@ async def hooked(shop: Shop, url: str) -> Orders:
 
 
 async def mark(shop: Shop, url: str) -> Mark:
-    """Let the shop's events be posted to ``url``, unless somebody has said so before."""
+    """Let the shop's events be posted to ``url``, unless an address is set already."""
     async with shop.database().transaction() as connection:
         return await set_first(connection, "public", address_of(url))
 

@@ -3,10 +3,10 @@
 import asyncio
 
 from order_monitor.watch.calls import Calls
-from tests.support.stages import Nobody
+from tests.support.stages import NeverAsked
 
 
-class Client(Nobody):
+class Client(NeverAsked):
     """A provider that says when it was closed."""
 
     def __init__(self) -> None:

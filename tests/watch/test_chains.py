@@ -89,7 +89,7 @@ async def tenants(database_dsn: str) -> AsyncIterator[Tenants]:
     async with real_shop(database_dsn) as shop:
         database, clock = shop.database(), ManualClock()
         orders = shop.orders(database)
-        accounts = ShopAccounts(lambda made: Account(made.id, stages.Nobody()))
+        accounts = ShopAccounts(lambda made: Account(made.id, stages.NeverAsked()))
         policy = Policy(Continuous(Schedule()))
         engine = Engine(AtClock(orders, clock), accounts, policy, clock)
         chains = Chains(engine, ChainTable(database, orders.schema_cache), clock, 10.0)

@@ -194,7 +194,7 @@ async def test_the_first_orders_are_asked_about_while_the_rest_is_read() -> None
     clock = ManualClock()
     table, asked, go_on = Table(clock), asyncio.Event(), asyncio.Event()
 
-    class Asked(stages.Nobody):
+    class Asked(stages.NeverAsked):
         async def ask(self, reference: str) -> Reply:
             asked.set()
             return await super().ask(reference)
@@ -277,7 +277,7 @@ async def test_of_what_is_due_soon_only_what_this_process_asks_is_read_along() -
     clock = ManualClock()
     table = Table(clock)
     accounts: dict[str, Account] = {
-        name: Account(name, stages.Nobody()) for name in ("ours", "theirs")
+        name: Account(name, stages.NeverAsked()) for name in ("ours", "theirs")
     }
     accounts["theirs"].lease_until = NOT_HELD
     read: list[str] = []
@@ -330,7 +330,7 @@ async def test_an_order_that_ended_while_very_many_were_read_is_not_brought_back
 
 def engine_over(table: "Table", clock: ManualClock, **more: Any) -> Engine:
     policy = Policy(Continuous(Schedule()), **more)
-    return Engine(table, {"main": Account("main", stages.Nobody())}, policy, clock)
+    return Engine(table, {"main": Account("main", stages.NeverAsked())}, policy, clock)
 
 
 class Table:
@@ -406,7 +406,7 @@ async def _follow(changes: list[tuple[str, float]]) -> None:
     clock = ManualClock()
     table = Table(clock)
     policy = Policy(Continuous(Schedule()), reading=QUICK)
-    engine = Engine(table, {"main": Account("main", stages.Nobody())}, policy, clock)
+    engine = Engine(table, {"main": Account("main", stages.NeverAsked())}, policy, clock)
     wrong_since: dict[str, float] = {}
     for kind, pause in [*changes, *[("nothing", 10.0)] * 40]:
         table.change(kind)
@@ -464,7 +464,7 @@ async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() 
     table = Table(clock)
     ended = Order("ended", "completed", NOW - 1500, "r", ended_at=NOW - 500)
     table.open = {f"o{n}": Order(f"o{n}", "sent", NOW - 1000 - n, "r") for n in range(20)}
-    account = Account("main", stages.Nobody(), pace=Pace(0.001))
+    account = Account("main", stages.NeverAsked(), pace=Pace(0.001))
     engine = Engine(table, {"main": account}, Policy(Continuous(Schedule()), reading=QUICK), clock)
     await engine.discovery.merge(Scan(NOW, list(table.open.values()), [], awaiting=[ended]), 0.0)
     engine.queue.promote(NOW)
@@ -513,7 +513,7 @@ async def test_what_was_read_later_is_known_better() -> None:
 async def test_what_is_paused_at_the_start_is_not_asked_while_orders_are_taken_in() -> None:
     clock = ManualClock()
     table = Table(clock)
-    account = Account("main", stages.Nobody())
+    account = Account("main", stages.NeverAsked())
     engine = Engine(table, {"main": account}, Policy(Continuous(Schedule())), clock)
     orders = [Order(f"o{n}", "sent", NOW - 1000, "r") for n in range(3000)]
     pauses = {"default": Pause("default", "x", "x", NOW)}
@@ -546,7 +546,7 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
             return super().may_start_at()
 
     accounts: dict[str, Account] = {
-        f"a{n}": Counted(f"a{n}", stages.Nobody()) for n in range(10_000)
+        f"a{n}": Counted(f"a{n}", stages.NeverAsked()) for n in range(10_000)
     }
     directory: Any = stages.Accounts(accounts)
     engine = Engine(table, directory, Policy(Continuous(Schedule())), clock)
@@ -602,7 +602,7 @@ async def test_what_is_left_alone_is_counted_and_told_once(plain_shop: Shop) -> 
 
 
 async def test_codes_and_orders_by_hand_are_one_count(plain_shop: Shop) -> None:
-    clock, nobody = ManualClock(), ShopAccounts(lambda made: Account(made.id, stages.Nobody()))
+    clock, nobody = ManualClock(), ShopAccounts(lambda made: Account(made.id, stages.NeverAsked()))
     policy = Policy(Continuous(Schedule()))
     made = Engine(AtClock(plain_shop.orders(), clock), nobody, policy, clock)
     orders = [

@@ -38,7 +38,7 @@ async def events(shop: Shop) -> list[asyncpg.Record]:
 @asynccontextmanager
 async def watching(orders: Orders, after: float) -> AsyncIterator[tuple[LateOrders, Engine]]:
     clock = ManualClock()
-    account = OneAccount(Account("a", stages.Nobody()))
+    account = OneAccount(Account("a", stages.NeverAsked()))
     engine: Any = Engine(orders, account, Policy(Continuous(Schedule())), clock)
     engine.state.scans = 1
     yield LateOrders(engine, LateTable(orders.schema_cache), clock, after), engine

@@ -93,7 +93,7 @@ async def test_an_account_that_is_found_by_it_has_all_orders_read_again() -> Non
 
     async def found(part: Part) -> None:
         sinces.append(part.since)
-        stage.accounts["c"] = Account("c", stages.Nobody())
+        stage.accounts["c"] = Account("c", stages.NeverAsked())
 
     reading(stage, found)
     await stage.engine.discovery.read_accounts({"a"})

@@ -32,9 +32,10 @@ from order_monitor.shop.schema.table_config import (
     literals,
     may_lack_pin,
 )
+from order_monitor.shop.writing.dispatches import LockedRow
 from order_monitor.shop.writing.event_sql import outcome_of
 from order_monitor.shop.writing.order_writer import OrderWriter
-from order_monitor.shop.writing.row_writer import LockedRow, RowWriter
+from order_monitor.shop.writing.row_writer import RowWriter
 
 _LAST: Final = 2**31 - 1
 _DEEPEST: Final = 1000

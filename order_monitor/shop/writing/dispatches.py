@@ -7,9 +7,11 @@ is compared with the dispatch before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+import asyncpg
 
 from order_monitor.core.check_result import CheckResult
 from order_monitor.core.order import CONFIGURED, NEVER_SENT, SAME_TIME, Order
@@ -23,6 +25,9 @@ from order_monitor.shop.schema.table_config import (
     literals,
     open_statuses,
 )
+
+LockedRow: TypeAlias = asyncpg.Record | Mapping[str, Any]
+"""A row of the orders table as it was locked, or as it is taken to be."""
 
 TOUCHED: Final = 5
 """How often the shop may change a dispatch's ``sent_at`` before its age counts from when it was
@@ -205,6 +210,16 @@ class Dispatches:
 def account_of(order: Order) -> str:
     """Return the key of the account that took an order."""
     return order.integration or CONFIGURED
+
+
+def is_sent_again(row: LockedRow, reference: str, account: str | None) -> bool:
+    """Whether the shop has sent an order again since it was sent under ``reference`` to ``account``.
+
+    None: it makes no difference to which account.
+    """
+    if (row["reference"] or "").strip() != reference.strip():
+        return True
+    return account is not None and row["own"] is not None and row["own"] != account
 
 
 def root_sql(table: Table, alias: str) -> str:

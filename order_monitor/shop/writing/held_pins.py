@@ -28,6 +28,7 @@ from order_monitor.core.pin import Pin, is_no_pin, read_pin
 from order_monitor.shop.database import Connection
 from order_monitor.shop.reviews import HELD_PIN, MENDED_BY, Reviews
 from order_monitor.shop.schema.columns import literal
+from order_monitor.shop.writing.dispatches import is_sent_again
 from order_monitor.shop.writing.pins import Codes
 from order_monitor.shop.writing.statements import Statements
 
@@ -152,10 +153,8 @@ class HeldPins:
         if row is None or row["status"] not in self.statements.open_statuses:
             return StuckReason.PIN_FOR_ENDED
         is_shops = self.statements.table_config.accounts_from_shop
-        is_moved = is_shops and row["own"] is not None and row["own"] != one.account
-        if is_moved or (row["reference"] or "").strip() != one.reference:
-            return StuckReason.PIN_FOR_OTHER_DISPATCH
-        return None
+        is_other = is_sent_again(row, one.reference, one.account if is_shops else None)
+        return StuckReason.PIN_FOR_OTHER_DISPATCH if is_other else None
 
     async def _given(
         self,

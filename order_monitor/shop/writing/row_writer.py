@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import asyncpg
 
@@ -44,15 +44,19 @@ from order_monitor.shop.schema.columns import Table
 from order_monitor.shop.schema.table_config import TableConfig, events_of
 from order_monitor.shop.writing.brake import Brake, is_end
 from order_monitor.shop.writing.cancellations import Cancellations
-from order_monitor.shop.writing.dispatches import TOUCHED, Dispatches, Standing, Twin
+from order_monitor.shop.writing.dispatches import (
+    TOUCHED,
+    Dispatches,
+    LockedRow,
+    Standing,
+    Twin,
+    is_sent_again,
+)
 from order_monitor.shop.writing.event_sql import PERSON
 from order_monitor.shop.writing.held_pins import HeldPins, is_left
 from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, Parameter, record_of
 from order_monitor.shop.writing.pins import Claim, Codes
 from order_monitor.shop.writing.statements import NOWHERE, Statements
-
-LockedRow: TypeAlias = asyncpg.Record | Mapping[str, Any]
-"""A row of the orders table as it was locked, or as it is taken to be."""
 
 _DOUBLED: Final = (
     "more rows than one have this id; give each an id of its own, and keep it so by a unique index"
@@ -374,7 +378,8 @@ class RowWriter:
         with_notes: bool,
     ) -> WriteResult:
         status = row["status"]
-        if self._is_other_dispatch(finding, row):
+        is_shops = self.table_config.accounts_from_shop and not finding.by_person
+        if is_sent_again(row, finding.order.reference, finding.account if is_shops else None):
             return WriteResult(
                 finding,
                 WriteStatus.RESENT,
@@ -437,13 +442,6 @@ class RowWriter:
                 return WriteResult(
                     finding, WriteStatus.UNCHANGED, status=status, is_partial=is_partial
                 )
-
-    def _is_other_dispatch(self, finding: CheckResult, row: LockedRow) -> bool:
-        """Whether the shop has sent the order again: under another reference or account."""
-        if (row["reference"] or "").strip() != finding.order.reference.strip():
-            return True
-        is_shops = self.table_config.accounts_from_shop and not finding.by_person
-        return is_shops and row["own"] is not None and row["own"] != finding.account
 
     def _is_too_early(self, finding: CheckResult, row: LockedRow, noted: Standing) -> bool:
         """Whether the shop has changed the time of the dispatch, so that the answer may still be

@@ -48,8 +48,8 @@ MUTANTS = (
     ),
     Mutant(
         "an answer about an old reference is believed",
-        "shop/writing/row_writer.py",
-        "!= finding.order.reference.strip()",
+        "shop/writing/dispatches.py",
+        "!= reference.strip()",
         '!= (row["reference"] or "").strip()',
     ),
     Mutant(
@@ -138,8 +138,8 @@ MUTANTS = (
     ),
     Mutant(
         "an answer of another account is believed",
-        "shop/writing/row_writer.py",
-        'row["own"] is not None and row["own"] != finding.account',
+        "shop/writing/dispatches.py",
+        'row["own"] != account',
         "False",
     ),
     Mutant(
