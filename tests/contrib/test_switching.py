@@ -95,6 +95,8 @@ END = "SELECT count(*) FROM product_orders WHERE status = 'pending'"
 class Oracle(FaultyPanel):
     """Knows an order's end only by its reference, and reports it some time after the first
     question.
+
+    Cancels so few that the brake of a shop without history stays open: above half of the first 20.
     """
 
     def __init__(self) -> None:
@@ -104,7 +106,7 @@ class Oracle(FaultyPanel):
     @staticmethod
     def end(reference: str) -> AboutOrder:
         number = hashlib.sha256(reference.encode()).digest()[0]
-        if number < 80:
+        if number < 40:
             return Cancelled("Oyuncu bulunamadi")
         return Completed(Pin(f"AB{reference}-XZ") if number < 220 else None, "tamam")
 

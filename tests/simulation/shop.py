@@ -626,7 +626,7 @@ class Connection(Chained, OtherTables):
         self._changed[row.id] = (self._changed.get(row.id, (row,))[0], fresh)
         found = {"id": row.id, "status": fresh.status, "pin": fresh.pin}
         if event is None:
-            return {**found, "event_id": None, "repeat": False, "anew": None}
+            return {**found, "event_id": None, "repeat": False, "anew": False}
         self._events.append(event[0])
         return {**found, "event_id": event[0].id, "repeat": event[0].repeat, "anew": event[1]}
 

@@ -59,7 +59,7 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
         f"queued AS ({queue_sql(schema)}), "
         f"hint AS (SELECT {hint} AS given FROM event HAVING count(*) > 0) "
         "SELECT c.id::text, c.status, c.pin, e.id AS event_id, COALESCE(e.repeat, false) AS repeat, "
-        "e.repeat AND NOT c.is_late AND COALESCE(t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
+        "COALESCE(e.repeat AND NOT c.is_late AND t.earlier, false) AS anew, (SELECT count(given) FROM hint) "
         "FROM changed c LEFT JOIN event e ON e.order_id = c.id LEFT JOIN told t ON t.id = c.id"
     )
 
