@@ -57,9 +57,12 @@ def page() -> str:
 
 def meanings(section: type[BaseModel]) -> dict[str, str]:
     """Return the text below each of a section's keys, by the key's name in Python."""
+    found = {}
+    for base in section.__bases__:
+        if base is not BaseModel and issubclass(base, BaseModel):
+            found.update(meanings(base))
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
         if (
             isinstance(field, ast.AnnAssign)

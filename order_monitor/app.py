@@ -245,11 +245,9 @@ def _configured_access(settings: Settings) -> AccountAccess:
     """
     given = settings.provider
     assert given.base_url is not None
-    kod, sifre, token = (
-        "" if secret is None else secret.get_secret_value()
-        for secret in (given.kod, given.sifre, given.token)
-    )
-    return AccountAccess(given.base_url, kod, sifre, token)
+    read = KINDS[given.kind].configured
+    assert read is not None
+    return read(given.base_url, given)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -49,11 +49,13 @@ class Kind:
     """One kind of provider.
 
     ``title`` is its name for people; ``advice`` is what to do about a failure, by its name.
-    ``needed`` are the keys that an account of this kind must have in the settings' ``provider``;
-    None if only the shop's tables hold such accounts.
+    ``configured`` reads the login of the account in the settings' ``provider``, at an address;
+    ``needed`` are the keys that it must have. Both None if only the shop's tables hold such
+    accounts.
     """
 
     title: str
     open: OpenClient
     advice: Mapping[str, str]
+    configured: Callable[[str, Any], AccountAccess] | None = None
     needed: tuple[str, ...] | None = None

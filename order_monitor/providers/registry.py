@@ -1,5 +1,5 @@
 """The kinds of provider that can be asked. To add one: a folder next to this file, a line in
-`KINDS`, and the shop's word for it in `order_monitor.core.login.KIND_OF`.
+`KINDS`, its settings in `ProviderKeys`, and the shop's word for it in `order_monitor.core.login.KIND_OF`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from typing import Final
 
 from order_monitor.core.login import CLIENT_API, INTERNAL, ZNET
 from order_monitor.providers.client_api.kind import CLIENT_API_KIND
+from order_monitor.providers.client_api.settings import ClientApiSettings
 from order_monitor.providers.kind import Kind
 from order_monitor.providers.tenant.kind import TENANT_KIND
 from order_monitor.providers.znet.kind import ZNET_KIND
+from order_monitor.providers.znet.settings import ZnetSettings
 
 KINDS: Final[Mapping[str, Kind]] = {
     ZNET: ZNET_KIND,
     CLIENT_API: CLIENT_API_KIND,
     INTERNAL: TENANT_KIND,
 }
+
+
+class ProviderKeys(ClientApiSettings, ZnetSettings):
+    """The keys of the settings' ``provider`` that not every kind needs."""

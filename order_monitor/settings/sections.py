@@ -19,6 +19,8 @@ from pydantic import model_validator as check_section
 from order_monitor.core.order import NEVER_SENT
 from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.core.proxy import parse_proxy
+from order_monitor.providers.registry import ProviderKeys
+from order_monitor.providers.secret import Secret
 from order_monitor.settings.types import (
     Budget,
     Certificates,
@@ -30,7 +32,6 @@ from order_monitor.settings.types import (
     PositiveSeconds,
     PostAddress,
     Seconds,
-    Secret,
     SigningSecret,
     Size,
     Status,
@@ -161,19 +162,17 @@ class DatabaseSettings(Section):
         return Address((self.host,), (self.port,), self.user, password, self.name)
 
 
-class ProviderSettings(Section):
-    """The accounts at providers."""
+class _Accounts(Section):
+    """Where the accounts are."""
 
     source: Literal["config", "database"] = "config"
     """Where accounts stand: `"config"` (the one account below) or `"database"` (`package_routing`
     and `integrations`).
     """
     kind: Literal["znet", "client_api"] = "znet"
-    """What the one account speaks: `"znet"` (`base_url`, `kod`, `sifre`) or `"client_api"`
-    (`base_url`, `token`).
-    """
+    """What the one account speaks; `base_url` and the login of that kind are needed."""
     allow_http: bool = False
-    """Whether an address may begin with `http://`, which shows `kod` and `sifre` to the network."""
+    """Whether an address may begin with `http://`, which shows the login to the network."""
     allow_private: bool = False
     """Whether an address from the shop's tables may lead to a private or loopback host.
 
@@ -183,14 +182,17 @@ class ProviderSettings(Section):
     """How often the shop's accounts are read again, with `source = "database"`."""
     base_url: str | None = None
     """The panel's address."""
-    kod: Secret | None = None
-    """The account's code at the provider. Better kept in a secrets file."""
-    sifre: Secret | None = None
-    """The account's password at the provider. Better kept in a secrets file."""
-    token: Secret | None = None
-    """The account's token at a client API. Better kept in a secrets file."""
-    status_path: str = Field(default="servis/pin_kontrol.php", pattern=r"^[A-Za-z0-9._~/\-]+$")
-    """The path below `base_url` that gives an order's state."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        allow_http = bool(info.data.get("allow_http"))
+        return value if value is None else check_url(value, allow_http=allow_http)
+
+
+class ProviderSettings(ProviderKeys, _Accounts):
+    """The accounts at providers."""
+
     connect_timeout: PositiveSeconds = 5.0
     """How long to wait for a connection."""
     timeout: PositiveSeconds = 20.0
@@ -216,10 +218,6 @@ class ProviderSettings(Section):
     """A file of CA certificates (PEM) to trust in addition to the public ones, for a panel
     with its own authority.
     """
-    replay: Literal["hold", "pin", "message"] = "hold"
-    """What a client API (such as barakat) has in `replay_api` where no PIN is: a code to `"hold"`,
-    its `"pin"` or a `"message"`.
-    """
     batch: Integer = Field(default=50, ge=1, le=100)
     """How many orders go into one call, of a provider that takes several (a client API)."""
     chains: Literal["shop", "monitor"] = "shop"
@@ -234,12 +232,6 @@ class ProviderSettings(Section):
     """How often each account's balance is read; 0 never."""
     low_balance: Number | None = Field(default=None, ge=0)
     """Below which balance a warning is logged."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_address(cls, value: str | None, info: ValidationInfo) -> str | None:
-        allow_http = bool(info.data.get("allow_http"))
-        return value if value is None else check_url(value, allow_http=allow_http)
 
     @field_validator("proxy")
     @classmethod

@@ -182,7 +182,7 @@ def check_url(value: str, *, allow_http: bool) -> str:
     if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:
         msg = "give the panel's address, like https://bayi.example.com"
     elif url.scheme == "http" and not allow_http:
-        msg = "plain http would show kod and sifre to the network; use https, or set allow_http = true"
+        msg = "plain http would show the login to the network; use https, or set allow_http = true"
     elif "@" in url.netloc or "?" in value or "#" in value:
         msg = "give only the address, without login, ? or #"
     else:
@@ -245,7 +245,6 @@ Size = Annotated[int, BeforeValidator(read_bytes), Field(ge=256, le=16 * 1024 * 
 Status = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^\x00-\x1f]+$")]
 Word = Annotated[Status, AfterValidator(check_word)]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f]+$")]
-Secret = Annotated[SecretStr, _must(str.strip, "is empty")]
 Certificates = _must(
     _has_certificates,
     "give a readable file of CA certificates in PEM, like /etc/order-monitor/ca.pem",

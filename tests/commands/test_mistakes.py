@@ -131,7 +131,7 @@ async def test_a_database_and_a_role_that_are_not_there(plain_shop: Shop, tmp_pa
         ),
         (
             "[provider]\nbase_url = 'http://x.example'",
-            "provider.base_url: plain http would show kod",
+            "provider.base_url: plain http would show the login",
             "allow_http",
         ),
         (

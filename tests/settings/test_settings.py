@@ -139,8 +139,9 @@ BAD: list[tuple[str, list[Any]]] = [
     ),
     ("provider.kod", ["", "  ", 5]),
     ("provider.sifre", ["", "\t", 5]),
-    ("provider.token", ["", " ", 5]),
     ("provider.status_path", ["", "a b", "a?b=CANARY", "a#b", "ş", 5]),
+    ("provider.token", ["", " ", 5]),
+    ("provider.replay", ["", WRONG, "code", 5, True]),
     ("provider.connect_timeout", [0, -1, WRONG, True]),
     ("provider.timeout", [0, -1, WRONG, True]),
     (
@@ -152,7 +153,6 @@ BAD: list[tuple[str, list[Any]]] = [
     ("provider.unique_pins", [WRONG, 2]),
     ("provider.reference_reuse", ["", WRONG, "oldest", 5, True]),
     ("provider.ca_file", ["", "/nowhere/ca.pem", __file__, "/tmp", 5]),
-    ("provider.replay", ["", WRONG, "code", 5, True]),
     ("provider.batch", [0, 101, -1, WRONG, True, 1.5]),
     ("provider.chains", ["", WRONG, "child", 5, True]),
     (

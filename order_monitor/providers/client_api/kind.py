@@ -9,8 +9,10 @@ import httpx
 from order_monitor.core.clock import Clock
 from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
 from order_monitor.providers.client_api.dialect import ZDK, Dialect
+from order_monitor.providers.client_api.settings import ClientApiSettings
 from order_monitor.providers.http.exchange import CallLimits
 from order_monitor.providers.kind import AccountAccess, ClientOptions, Kind
+from order_monitor.providers.secret import plain
 
 _LOGIN: Final = "check the token, and that the provider allows this machine's address"
 
@@ -47,4 +49,11 @@ ADVICE: Final = {
 }
 """What to do about a failure, by its name."""
 
-CLIENT_API_KIND: Final = Kind("the client API", open_client, ADVICE, needed=("base_url", "token"))
+
+def _configured(base_url: str, given: ClientApiSettings) -> AccountAccess:
+    return AccountAccess(base_url, token=plain(given.token))
+
+
+CLIENT_API_KIND: Final = Kind(
+    "the client API", open_client, ADVICE, _configured, ("base_url", "token")
+)

@@ -8,7 +8,9 @@ import httpx
 
 from order_monitor.core.clock import Clock
 from order_monitor.providers.kind import AccountAccess, ClientOptions, Kind
+from order_monitor.providers.secret import plain
 from order_monitor.providers.znet.client import Znet, ZnetAccount
+from order_monitor.providers.znet.settings import ZnetSettings
 
 _LOGIN: Final = "check kod and sifre, and that znet allows this machine's address"
 
@@ -33,9 +35,14 @@ def _open(
     return Znet(account, transport, clock)
 
 
+def _configured(base_url: str, given: ZnetSettings) -> AccountAccess:
+    return AccountAccess(base_url, plain(given.kod), plain(given.sifre))
+
+
 ZNET_KIND: Final = Kind(
     "znet",
     _open,
     {"empty_answer": _LOGIN, "refused_8": _LOGIN},
-    needed=("base_url", "kod", "sifre"),
+    _configured,
+    ("base_url", "kod", "sifre"),
 )
