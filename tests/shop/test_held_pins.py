@@ -108,6 +108,22 @@ async def test_an_end_without_it_makes_it_a_matter_for_a_person(shop: Shop, read
     assert await reviews(shop, failed) == LOST, "once"
 
 
+async def test_so_does_the_shops_own_word_that_an_order_is_over(shop: Shop) -> None:
+    """It is open by its other status, but is not asked about any more."""
+    orders = await prepared(shop, settled=("rejected", "approved"))
+    refunded, given = await held(shop, orders, PIN), await held(shop, orders, OTHER)
+    await shop.connection.execute(
+        "UPDATE product_orders SET status = 'Rejected' WHERE id = $1::uuid", refunded
+    )
+    await shop.connection.execute(
+        "UPDATE product_orders SET status = 'approved' WHERE id = $1::uuid", given
+    )
+    await shop.set(given, pin_code=OTHER.reveal())
+    await orders.scan()
+    assert await reviews(shop, refunded) == LOST
+    assert (await reviews(shop, given), await is_kept(shop)) == ([], False)
+
+
 @pytest.mark.parametrize("read", [PIN, TEXT], ids=["code", "text"])
 async def test_a_person_or_the_shop_may_have_given_it(shop: Shop, read: Pin) -> None:
     orders = await prepared(shop)

@@ -389,7 +389,8 @@ class OrderReader:
         """Return the orders whose end the brake holds, and those whose cancellation waits for a
         second answer.
 
-        From time to time, drop those that are no longer open: they are not asked about again.
+        From time to time, drop those that are no longer open, or that the shop has settled itself:
+        they are not asked about again.
         """
         row_writer = shop_tables.row_writer
         held = await row_writer.brake.held(connection)
@@ -401,8 +402,12 @@ class OrderReader:
             row_writer.statements,
             {h.order_id for h in held} | {w.order_id for w in waiting},
         )
-        rows = await connection.fetch(statements.status_sql(), sorted(ids))
-        is_open = {row["id"] for row in rows if row["status"] in statements.open_statuses}
+        rows = await connection.fetch(statements.read_sql(), sorted(ids))
+        is_open = {
+            row["id"]
+            for row in rows
+            if row["status"] in statements.open_statuses and not row["settled"]
+        }
         gone = [(i, kind) for i in ids - is_open for kind in (KIND, UNCONFIRMED)]
         await shop_tables.reviews.mend(connection, row_writer.table, gone, "open no more")
         return (

@@ -150,7 +150,8 @@ class HeldPins:
 
     def _over(self, one: HeldPin, row: asyncpg.Record | None) -> StuckReason | None:
         """Return the kind of review a PIN that is lost would be; None while it may be written."""
-        if row is None or row["status"] not in self.statements.open_statuses:
+        is_open = row is not None and row["status"] in self.statements.open_statuses
+        if row is None or not is_open or row["settled"]:
             return StuckReason.PIN_FOR_ENDED
         is_shops = self.statements.table_config.accounts_from_shop
         is_other = is_sent_again(row, one.reference, one.account if is_shops else None)
