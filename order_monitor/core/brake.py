@@ -7,7 +7,7 @@ fault of its own, must not have them all refunded within a minute.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from order_monitor.core.answer import (
@@ -40,7 +40,13 @@ CONTROLS: Final = 3
 FRESH: Final = 2.5 * ASK_EVERY
 """Seconds for which the verdict of the controls stays valid."""
 
+LEAP: Final = 5.0
+"""Seconds by which a stored time may be ahead, since processes estimate the database's clock. One
+further ahead is from before that clock went back.
+"""
+
 _TIMES_USUAL: Final = 3.0
+_NEVER: Final = float("-inf")
 
 FINE: Final = "fine"
 CANCELLED: Final = "cancelled"
@@ -91,19 +97,45 @@ class Evidence:
     ends up to ``counted_from`` are no longer counted.
     """
 
-    tripped_at: float = float("-inf")
-    understood_at: float = float("-inf")
-    control_at: float = float("-inf")
+    tripped_at: float = _NEVER
+    understood_at: float = _NEVER
+    control_at: float = _NEVER
     verdict: str = ""
-    released_at: float = float("-inf")
-    counted_from: float = float("-inf")
+    released_at: float = _NEVER
+    counted_from: float = _NEVER
+
+    def as_of(self, now: float) -> Evidence:
+        """Return what of it counts at ``now``.
+
+        What is dated later was noted before the database's clock went back, and proves nothing. A
+        brake that tripped then is taken to have tripped now.
+        """
+
+        def known(at: float) -> float:
+            return at if at <= now + LEAP else _NEVER
+
+        return replace(
+            self,
+            tripped_at=self.tripped_at if self.tripped_at <= now + LEAP else now,
+            understood_at=known(self.understood_at),
+            control_at=known(self.control_at),
+            counted_from=known(self.counted_from),
+        )
+
+    def is_released(self, since: float, now: float) -> bool:
+        """Whether a person has released an order held ``since`` then.
+
+        Not by a release from before the clock went back, unless the order was held before that too.
+        """
+        was_before = self.released_at <= now + LEAP or since > now + LEAP
+        return since <= self.released_at and was_before
 
     def lacks(self, since: float, now: float, hold: float) -> list[str]:
         """Return what is still missing before an order held ``since`` then is believed cancelled.
 
         Empty if it is believed.
         """
-        if since <= self.released_at or not hold:
+        if self.is_released(since, now) or not hold:
             return []
         missing = [f"{since + hold - now:.0f} s more"] if now - since < hold else []
         if self.understood_at <= self.tripped_at:

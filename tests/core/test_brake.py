@@ -79,6 +79,22 @@ def test_it_is_believed_by_time_and_evidence_or_by_a_persons_word(
     assert all(part in whole for part, whole in zip(lacking, told, strict=True))
 
 
+AHEAD = Evidence(5000, 5001, 5002, FINE, 5003, 5004)
+
+
+def test_what_is_dated_later_than_now_proves_nothing() -> None:
+    assert AHEAD.as_of(100) == Evidence(100, -math.inf, -math.inf, FINE, 5003, -math.inf)
+    assert AHEAD.as_of(5000) == AHEAD, "clocks are compared with an error of some seconds"
+    assert GOOD.as_of(3700) == GOOD
+
+
+@pytest.mark.parametrize(("since", "is_released"), [(90, False), (4000, True), (5004, False)])
+def test_a_release_that_is_dated_later_is_of_what_was_held_then(
+    since: float, *, is_released: bool
+) -> None:
+    assert AHEAD.is_released(since, 100) is is_released
+
+
 def test_a_person_reads_what_lacks() -> None:
     assert Evidence(100, 100, 3600, CANCELLED).lacks(100, 3600, 3600) == [
         "100 s more",

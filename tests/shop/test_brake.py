@@ -356,6 +356,85 @@ async def test_a_look_lets_go_what_is_open_no_more(plain_shop: Shop) -> None:
     assert {one.is_released for one in (await orders.scan()).held} == {True}
 
 
+# --- a database whose clock goes back, as after a fail-over to a server that is behind
+
+
+async def test_a_clock_that_goes_back_makes_a_flood_no_less_of_one(plain_shop: Shop) -> None:
+    """What was let through until then is counted no more, but what ends now is."""
+    orders = braked(plain_shop)
+    findings = await found(plain_shop, 25)
+    await orders.record(findings)
+    await move(plain_shop, HOUR)
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(findings)) == {WriteStatus.WRITTEN: 25}
+    await move(plain_shop, -10 * HOUR)
+    for _ in range(2):
+        assert fates(await orders.record(await found(plain_shop, 9))) == {WriteStatus.WRITTEN: 9}
+    assert fates(await orders.record(await found(plain_shop, 9))) == {WriteStatus.HELD: 9}
+
+
+async def test_a_release_before_a_clock_goes_back_lets_nothing_later_through(
+    plain_shop: Shop,
+) -> None:
+    orders = braked(plain_shop)
+    before = await found(plain_shop, 20)
+    await orders.record(before)
+    await orders.brake.release(CONFIGURED, "x")
+    await move(plain_shop, -10 * HOUR)
+    assert fates(await orders.record(before)) == {WriteStatus.WRITTEN: 20}, "released"
+    flood = await found(plain_shop, 30)
+    assert fates(await orders.record(flood)) == {WriteStatus.HELD: 30}
+    assert fates(await orders.record(flood)) == {WriteStatus.HELD: 30}
+    assert {one.is_released for one in (await orders.scan()).held} == {False}
+
+
+async def test_a_release_after_a_clock_went_back_is_of_all_that_is_held(plain_shop: Shop) -> None:
+    orders = braked(plain_shop)
+    findings = await found(plain_shop, 20)
+    await orders.record(findings)
+    await move(plain_shop, -10 * HOUR)
+    assert await orders.brake.release(CONFIGURED, "x") == {CONFIGURED: 20}
+    assert fates(await orders.record(findings)) == {WriteStatus.WRITTEN: 20}
+
+
+async def test_what_was_held_before_a_clock_went_back_begins_again(plain_shop: Shop) -> None:
+    """It neither waits until the clock is there again, nor is it believed the sooner."""
+    orders = braked(plain_shop)
+    findings = await found(plain_shop, 20)
+    await orders.record(findings)
+    await move(plain_shop, -10 * HOUR)
+    for finding in findings:
+        assert fates(await orders.record([finding])) == {WriteStatus.HELD: 1}
+    await move(plain_shop, HOUR)
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(findings)) == {WriteStatus.WRITTEN: 20}
+
+
+async def test_evidence_from_before_a_clock_went_back_proves_nothing(plain_shop: Shop) -> None:
+    orders = braked(plain_shop)
+    await orders.record(await found(plain_shop, 20))
+    await let_through(orders, plain_shop)
+    await move(plain_shop, -10 * HOUR)
+    assert [one.login for one in await orders.brake.questions()], "asked again at once"
+    flood = await found(plain_shop, 30)
+    assert fates(await orders.record(flood)) == {WriteStatus.HELD: 30}
+    await move(plain_shop, HOUR)
+    assert fates(await orders.record(flood)) == {WriteStatus.HELD: 30}, "no control since"
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(flood)) == {WriteStatus.WRITTEN: 30}
+
+
+async def test_a_look_lets_go_what_the_shop_has_settled(plain_shop: Shop) -> None:
+    """It is not asked about any more, and holds up no other order's end."""
+    orders = braked(plain_shop, settled=("rejected",))
+    await orders.record(await found(plain_shop, 20))
+    await plain_shop.connection.execute("UPDATE product_orders SET status = 'rejected'")
+    assert len((await orders.scan()).held) == 0
+    assert await held(plain_shop) == 0
+    await move(plain_shop, 1200)
+    assert fates(await orders.record(await found(plain_shop, 1))) == {WriteStatus.WRITTEN: 1}
+
+
 async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed(
     plain_shop: Shop,
 ) -> None:

@@ -406,11 +406,13 @@ class Shared:
         ]
 
     def _active(self, _: str, args: Sequence[Any]) -> list[Any]:
-        accounts, released_at = args
+        accounts, released_at, now = args
         active = sum(
-            row["account"] in accounts and row["since"] > released_at for row in self._open_held()
+            row["account"] in accounts
+            and not (row["since"] <= released_at and (released_at <= now or row["since"] > now))
+            for row in self._open_held()
         )
-        return [{"active": active, "now": self.store.now()}]
+        return [{"active": active}]
 
     def _held(self, *_: Any) -> list[Any]:
         return self._open_held()
@@ -607,7 +609,7 @@ SHARED: dict[str, str] = {
     'SELECT name FROM "public"."order_monitor_settings" WHERE name LIKE': "_names_like",
     "SELECT pg_advisory_xact_lock(n) FROM unnest(": "_lock_logins",
     'SELECT name, value FROM "public"."order_monitor_settings" WHERE name LIKE': "_brake_marks",
-    "SELECT count(*) AS active, extract(epoch FROM clock_timestamp())": "_active",
+    "SELECT count(*) AS active FROM": "_active",
     "SELECT order_id::text AS id, account, extract(epoch FROM opened_at)": "_held",
     "SELECT r.order_id::text AS id, extract(epoch FROM opened_at)": "_held_since",
     "SELECT count(*) FILTER (WHERE e.outcome IN ('completed')) AS completed": "_count_ends",

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from order_monitor.core.brake import USUAL_DAYS, WINDOW, Ends, Evidence, trips
+from order_monitor.core.brake import LEAP, USUAL_DAYS, WINDOW, Ends, Evidence, trips
 from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.outcome import FINAL, Cause, Outcome
 from order_monitor.shop.accounts.logins import Logins
-from order_monitor.shop.database import Connection
+from order_monitor.shop.database import Connection, now_of
 from order_monitor.shop.locks import lock_of
 from order_monitor.shop.marks import set_mark
 from order_monitor.shop.reviews import Reviews
@@ -138,32 +138,31 @@ class Brake:
     ) -> set[str]:
         """Return the held ones of a login's ``ends``; ``completed`` counts the batch's others."""
         accounts = sorted({*self.logins.accounts_of(login), *(r.finding.account for r in ends)})
-        evidence = (await self.evidence(connection)).get(login, Evidence())
+        now = await now_of(connection)
+        stored = (await self.evidence(connection)).get(login, Evidence())
+        evidence = stored.as_of(now)
+        if evidence.tripped_at != stored.tripped_at:
+            await self.mark(connection, "tripped", login, now)
         since = await self._since(connection, [r.order_id for r in ends])
         # What was held for the previous dispatch says nothing about this one and has another start.
-        if stale := {i for i, at in since.items() if found_at.get(i, at) > at}:
-            await self._reviews.mend(
-                connection, self.table, ((i, KIND) for i in stale), "sent anew"
-            )
-        row = await connection.fetchrow(
-            f"SELECT count(*) AS active, extract(epoch FROM clock_timestamp())::float8 AS now FROM {self._reviews.sql} "
-            f"WHERE closed_at IS NULL AND kind = {literal(KIND)} AND account = ANY($1::text[]) "
-            "AND extract(epoch FROM opened_at)::float8 > $2::float8",
-            accounts,
-            evidence.released_at,
-        )
-        assert row is not None
-        now = float(row["now"])
+        stale = {i for i, at in since.items() if at < found_at.get(i, at) <= now + LEAP}
+        await self._begin_again(connection, stale, "sent anew")
+        active = await self._count_active(connection, accounts, evidence, now)
+        # It would be held until the database's clock, which went back, is there again.
+        ahead = {
+            i for i, at in since.items() if at > now + LEAP and not evidence.is_released(at, now)
+        } - stale
+        await self._begin_again(connection, ahead, "begun again")
         # What releases the first ones releases the next ones too, unless they are a new flood.
         # Otherwise a shop in which something is cancelled every hour would have each one held
         # permanently.
-        is_tripped = row["active"] > 0 and bool(
+        is_tripped = active > 0 and bool(
             evidence.lacks(evidence.tripped_at, now, self.rules.brake_hold)
         )
         passed = {
             i
             for i, at in since.items()
-            if i not in stale and not evidence.lacks(at, now, self.rules.brake_hold)
+            if i not in stale | ahead and not evidence.lacks(at, now, self.rules.brake_hold)
         }
         fresh = {r.order_id for r in ends} - passed
         if not is_tripped:
@@ -176,6 +175,27 @@ class Brake:
             # Released ends do not count towards the next flood.
             await self.mark(connection, "counted", login, now)
         return fresh if is_tripped else set()
+
+    async def _begin_again(self, connection: Connection, ids: Iterable[str], why: str) -> None:
+        """Close the rows of these held orders: if they are held now, that begins now."""
+        await self._reviews.mend(connection, self.table, ((i, KIND) for i in ids), why)
+
+    async def _count_active(
+        self, connection: Connection, accounts: Sequence[str], evidence: Evidence, now: float
+    ) -> int:
+        """Return how many orders of these accounts are held and not released."""
+        since = "extract(epoch FROM opened_at)::float8"
+        was_before = f"($2::float8 <= $3::float8 OR {since} > $3::float8)"
+        return int(
+            await connection.fetchval(
+                f"SELECT count(*) AS active FROM {self._reviews.sql} WHERE closed_at IS NULL "
+                f"AND kind = {literal(KIND)} AND account = ANY($1::text[]) "
+                f"AND NOT ({since} <= $2::float8 AND {was_before})",
+                accounts,
+                evidence.released_at,
+                now + LEAP,
+            )
+        )
 
     async def _since(self, connection: Connection, ids: Sequence[str]) -> dict[str, float]:
         rows = await connection.fetch(
@@ -269,16 +289,13 @@ class Brake:
         )
         if not rows:
             return []
-        known = await self.evidence(connection)
+        known, now = await self.evidence(connection), await now_of(connection)
         found = []
         for row in rows:
-            account = row["account"] or ""
-            released_at = known.get(self.login_of(account), Evidence()).released_at
-            found.append(
-                Held(
-                    row["id"], account, row["since"], not self.is_on or row["since"] <= released_at
-                )
-            )
+            account, since = row["account"] or "", row["since"]
+            evidence = known.get(self.login_of(account), Evidence())
+            is_released = not self.is_on or evidence.is_released(since, now)
+            found.append(Held(row["id"], account, since, is_released))
         return found
 
     async def controls(self, connection: Connection, login: str) -> list[Control]:

@@ -38,14 +38,16 @@ class BrakeTable:
         if not brake.is_on:
             return
         async with self._schema_cache.transaction() as connection:
-            known = await brake.evidence(connection)
+            known, now = await brake.evidence(connection), await now_of(connection)
             latest: dict[str, float] = {}
             for account, at in seen.items():
                 login = brake.login_of(account)
                 latest[login] = max(at, latest.get(login, at))
             for login, at in sorted(latest.items()):
-                before = known.get(login)
-                if before is not None and before.understood_at <= before.tripped_at < at:
+                if login not in known:
+                    continue
+                before = known[login].as_of(now)
+                if before.understood_at <= before.tripped_at < at:
                     await brake.mark(connection, "understood", login, at)
 
     async def questions(self) -> list[Question]:
@@ -58,7 +60,7 @@ class BrakeTable:
             due = [
                 login
                 for login in logins
-                if now - known.get(login, Evidence()).control_at >= ASK_EVERY
+                if now - known.get(login, Evidence()).as_of(now).control_at >= ASK_EVERY
             ]
             return [Question(login, await brake.controls(connection, login)) for login in due]
 
@@ -84,8 +86,9 @@ class BrakeTable:
             held = [
                 one for one in await brake.held(connection) if brake.login_of(one.account) == login
             ]
-            now = await now_of(connection)
             if held:
+                # What was held before the database's clock went back is dated later than now.
+                now = max(await now_of(connection), *(one.since for one in held))
                 await brake.mark(connection, "released", login, now, by=by)
         return Counter(one.account for one in held)
 
@@ -95,4 +98,4 @@ class BrakeTable:
         """Return what an order held ``since`` then (epoch seconds) lacks to be believed."""
         brake = self._schema_cache.row_writer.brake
         evidence = (await brake.evidence(connection)).get(brake.login_of(account), Evidence())
-        return evidence.lacks(since, now, brake.rules.brake_hold)
+        return evidence.as_of(now).lacks(since, now, brake.rules.brake_hold)
