@@ -117,6 +117,7 @@ class Intake:
             # Not every check is recorded in the row.
             if order.last_sync_at is not None and order.last_sync_at > (entry.asked_at or 0.0):
                 entry.asked_at = order.last_sync_at
+            self._follow_odd(entry, order)
             self._skip_asked(entry)
         else:
             self._renew(entry, order, account, read_at)
@@ -145,7 +146,20 @@ class Intake:
             return
         if sent_at != order.sent_at:
             entry.note(anchor=sent_at if entry.rare.anchor is None else entry.rare.anchor)
+        self._follow_odd(entry, order)
         self._skip_asked(entry)
+
+    def _follow_odd(self, entry: TrackedOrder, order: Order) -> None:
+        """Take over whether the order's dispatch has it noted that answers are not understood.
+
+        What decides is in the table, and it may differ from what this process has noted: another
+        process was answered otherwise, or the database has failed over and lost the mark.
+        """
+        is_noted = order.odd_at is not None
+        if order.registered and is_noted is not entry.rare.odd_noted:
+            odd = max(entry.rare.odd, ODD) if is_noted else 0
+            entry.note(odd=odd, odd_at=order.odd_at, odd_noted=is_noted)
+            self._context.note_odd(entry)
 
     def _skip_asked(self, entry: TrackedOrder) -> None:
         """Move an order to its next time if another process has asked about it since it came due

@@ -171,6 +171,28 @@ async def test_one_that_is_known_after_all_is_no_matter_for_a_person(plain_shop:
     assert bench.engine.state.odd == {}
 
 
+@pytest.mark.parametrize("by", ["failover", "another process"])
+async def test_a_mark_that_is_gone_from_the_table_is_made_again(plain_shop: Shop, by: str) -> None:
+    """A fail-over may lose it, and another process may have had an answer that was understood."""
+    (order_id,) = (await mixed(plain_shop, 0, 1))[1]
+    await plain_shop.add(sent_at=NOW, reference="good-waits")
+    bench = Bench(plain_shop, panel_of(ODD["refused"], "OK|1| |x"), give_up_after=2 * HOUR)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(HOUR, scan_every=60)
+        assert (await marks(plain_shop))[order_id] == (False, True)
+        understood = "now()" if by == "another process" else "NULL"
+        await plain_shop.connection.execute(
+            f"UPDATE order_monitor_dispatches SET first_odd_at = NULL, first_understood_at = {understood} "
+            "WHERE order_id = $1::uuid",
+            order_id,
+        )
+        await drive.run(1.5 * HOUR, scan_every=60)
+        assert await reviews(plain_shop) == [], "it may have been known an hour and a half ago"
+        assert (await marks(plain_shop))[order_id] == (by == "another process", True)
+        await drive.run(HOUR, scan_every=60)
+        assert await reviews(plain_shop) == [order_id]
+
+
 async def test_an_answer_that_is_understood_clears_the_mark(plain_shop: Shop) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
     await plain_shop.add(sent_at=NOW, reference="good-waits")
