@@ -26,12 +26,23 @@ SLICE: Final = 10_000
 OVERLAP: Final = 10_000
 """Overlap between searches: an event of a long transaction has a lower id than the newest seen."""
 
+_LONGEST: Final = 7200.0
+"""Seconds beyond its lease for which no event pauses. One that seems to was dated before the
+database's clock went back, and is due.
+"""
+
 _SWEPT: Final = "webhook_swept"
 """The name of the mark that stores up to which event they were searched."""
 
 _WAITING: Final = "d.delivered_at IS NULL AND d.dead_at IS NULL"
 _DEAD: Final = "d.dead_at IS NOT NULL AND d.attempts > 0"
 """A dead letter; an event put aside without a try was withdrawn."""
+
+_IS_DUE: Final = (
+    "(d.next_at <= clock_timestamp() OR d.attempts = 0 "
+    f"OR d.next_at > clock_timestamp() + make_interval(secs => $2::float8 + {_LONGEST}))"
+)
+"""One that was not tried yet is due whatever the clock says."""
 
 _SLOW_DOWN: Final = "http_429"
 
@@ -112,7 +123,7 @@ class Outbox:
             rows = await connection.fetch(
                 f"WITH due AS (SELECT d.event_id FROM {self._deliveries} d WHERE {_WAITING} "
                 f"AND EXISTS (SELECT FROM {settings_of(self._schema)} WHERE name = {literal(WEBHOOK_MARK)} AND value = $3) "
-                f"AND d.next_at <= clock_timestamp() AND NOT EXISTS (SELECT 1 FROM {self._deliveries} p "
+                f"AND {_IS_DUE} AND NOT EXISTS (SELECT 1 FROM {self._deliveries} p "
                 "WHERE p.order_id = d.order_id AND p.event_id < d.event_id "
                 "AND p.delivered_at IS NULL AND p.dead_at IS NULL) "
                 "ORDER BY d.next_at, d.event_id LIMIT $1 FOR UPDATE OF d SKIP LOCKED) "

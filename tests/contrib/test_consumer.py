@@ -232,6 +232,20 @@ def test_it_pauses_longer_each_time(django_shop: DjangoShop) -> None:
             django_shop.sql.execute("UPDATE order_monitor_attempts SET next_at = now()")
 
 
+def test_a_clock_that_goes_back_lengthens_no_pause(django_shop: DjangoShop) -> None:
+    """As after a fail-over to a server that is behind: the last attempt is then yet to come."""
+    order_id = django_shop.ended()
+    with consuming(failing(order_id), first_pause=5, longest_pause=30) as consumer:
+        assert consumer.take() is Taken.FAILED
+    django_shop.sql.execute(
+        "UPDATE order_monitor_attempts SET first_at = first_at + interval '10 h', "
+        "last_at = last_at + interval '10 h', next_at = next_at + interval '10 h'"
+    )
+    with consuming() as consumer:
+        assert consumer.take() is Taken.DONE
+    assert django_shop.moved == [(order_id, "debit")]
+
+
 def test_what_is_set_aside_can_be_tried_again(django_shop: DjangoShop) -> None:
     poison = django_shop.ended()
     (event_id,) = django_shop.unconsumed

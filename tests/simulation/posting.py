@@ -98,8 +98,9 @@ class Posting(Shared):
                 continue
             seen.add(delivery.order_id)
             key = f"delivery {delivery.event_id}"
+            is_ahead = delivery.next_at > now + lease + 7200
             if (
-                delivery.next_at <= now
+                (delivery.next_at <= now or not delivery.attempts or is_ahead)
                 and len(claimed) < limit
                 and self.store.locked.get(key, self) is self
             ):

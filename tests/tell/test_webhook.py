@@ -100,6 +100,27 @@ async def test_a_failing_receiver_is_tried_again_later_and_ever_later(
     assert set(receiver.ids) == {await uid(plain_shop, 1)}, "one and the same, however often"
 
 
+async def test_a_clock_that_goes_back_holds_up_no_event_until_it_is_there_again(
+    plain_shop: Shop, receiver: Receiver
+) -> None:
+    """As after a fail-over: neither one that was not tried yet, nor one that pauses."""
+    orders = await hooked(plain_shop, receiver.url)
+    receiver.answers = [500]
+    async with sender(plain_shop, receiver.url) as posting:
+        failed, untried = await plain_shop.add(), await plain_shop.add()
+        await orders.record([found(plain_shop.order(failed), Cancelled("x"))])
+        assert await posting.post_due() == 1
+        await orders.record([found(plain_shop.order(untried), Cancelled("x"))])
+        for hours, due in ((1, [untried]), (9, [failed])):
+            await plain_shop.connection.execute(
+                "UPDATE order_monitor_deliveries SET next_at = next_at + make_interval(hours => $1)",
+                hours,
+            )
+            receiver.got.clear()
+            await posting.drain()
+            assert [body["data"]["order_id"] for body in receiver.got] == due
+
+
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [

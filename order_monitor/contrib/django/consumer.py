@@ -110,9 +110,12 @@ _IS_POSTED_NOW: Final = f"e.consumed_at IS NULL AND {_is_oldest(_IS_POSTED)}"
 _GIVEN: Final = ("%(since)s::bigint", "%(late)s::bigint[]")
 """A start that is not stored, for ``--dry-run``."""
 
+_IS_PAUSING: Final = "(a.next_at > clock_timestamp() AND a.last_at <= clock_timestamp())"
+"""Not if its last attempt is yet to come: then the database's clock has gone back since."""
+
 _IS_DUE: Final = (
     "NOT EXISTS (SELECT FROM order_monitor_attempts a WHERE a.event_id = e.id "
-    "AND (a.set_aside_at IS NOT NULL OR a.next_at > clock_timestamp()))"
+    f"AND (a.set_aside_at IS NOT NULL OR {_IS_PAUSING}))"
 )
 
 _AHEAD: Final = 100
@@ -198,7 +201,7 @@ _COUNT: Final = (
     "ON CONFLICT (event_id) DO UPDATE SET attempts = a.attempts + 1, unfinished = a.unfinished + 1, "
     "failing = a.failing OR a.unfinished > 0, last_at = clock_timestamp(), "
     f"next_at = clock_timestamp() + {_PAUSE.format('a.attempts')} "
-    "WHERE a.set_aside_at IS NULL AND a.next_at <= clock_timestamp() RETURNING unfinished"
+    f"WHERE a.set_aside_at IS NULL AND NOT {_IS_PAUSING} RETURNING unfinished"
 )
 
 _FAILING: Final = "SELECT count(DISTINCT order_id) FROM order_monitor_attempts WHERE failing"
@@ -512,7 +515,7 @@ class Consumer:
         """
         rows = self.side.run(
             f"SELECT {SELECTED}, CASE WHEN a.set_aside_at IS NOT NULL THEN 'set aside: ' || a.error "  # noqa: S608 - parts of our own
-            "WHEN a.next_at > clock_timestamp() THEN 'failed, tried again at ' "
+            f"WHEN {_IS_PAUSING} THEN 'failed, tried again at ' "
             "|| to_char(a.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"') || ': ' || a.error "
             f"WHEN NOT ({_is_oldest(_is_wanted('p', *_GIVEN))}) THEN 'an earlier event of its order waits' ELSE '' END "
             "FROM order_monitor_events e LEFT JOIN order_monitor_attempts a ON a.event_id = e.id "
