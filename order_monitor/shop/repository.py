@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from order_monitor.core.check_result import CheckResult, WriteResult
 from order_monitor.core.order import Order
+from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.tables import AccountTables
 from order_monitor.shop.database import Database
@@ -117,6 +118,10 @@ class Orders:
     async def ended(self, within: float) -> list[End]:
         """Return the orders that we ended within that many seconds: see `OrderReader.ended`."""
         return await self.reader.ended(within)
+
+    async def has_ended_so(self, order_id: str, outcome: Outcome) -> bool:
+        """Whether that is how an order has ended last: see `OrderReader.has_ended_so`."""
+        return await self.reader.has_ended_so(order_id, outcome)
 
     async def record(
         self, findings: Sequence[CheckResult], lock_wait: float = 1.0

@@ -65,6 +65,9 @@ class RecheckStore(Protocol):
     async def has_code(self, order_id: str, pin: Pin) -> bool:
         """Whether an order was given the code of this PIN, or the PIN has none."""
 
+    async def has_ended_so(self, order_id: str, outcome: Outcome) -> bool:
+        """Whether that is how an order has ended last, and it was not reopened since."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
@@ -207,6 +210,8 @@ class Recheck(Observer):
     async def _contradiction(self, ended: _Ended, answer: Answer) -> str:
         """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
         kind = _other_outcome(ended.outcome, answer)
+        if kind and not await self._desk.has_ended_so(ended.order.id, ended.outcome):
+            return ""  # It was reopened or sent again since, and may have ended as the answer says.
         if kind or not isinstance(answer, Completed) or answer.pin is None:
             return kind
         is_given = await self._desk.has_code(ended.order.id, answer.pin)

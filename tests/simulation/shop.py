@@ -862,10 +862,19 @@ class Connection(Chained, OtherTables):
             and event.outcome in ("completed", "failed")
         ]
 
+    def _last_end(self, _: str, args: Sequence[Any]) -> list[Any]:
+        ends = [
+            {"outcome": event.outcome}
+            for event in self.store.events
+            if event.order_id == args[0] and event.outcome in ("completed", "failed", "reopened")
+        ]
+        return ends[-1:]
+
 
 _STARTS: dict[str, str] = {
     "SELECT extract(epoch FROM clock_timestamp())::float8": "_time",
     "SELECT COALESCE(max(id), 0) FROM": "_newest",
+    'SELECT e.outcome FROM "public"."order_monitor_events" e': "_last_end",
     "SELECT count(*) AS count, extract(epoch FROM min(decided_at))": "_waiting",
     'UPDATE "public"."order_monitor_events" e SET to_status': "_retell",
     'SELECT name, value, extract(epoch FROM stored_at)::float8 AS stored_at FROM "public"."order_monitor_settings" '

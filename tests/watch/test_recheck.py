@@ -22,6 +22,8 @@ from order_monitor.watch.recheck import LATE, Recheck
 from tests.support import stages
 from tests.support.clocks import ManualClock
 from tests.support.commands import call, daemon, prepare
+from tests.support.events import prepared
+from tests.support.orders import found
 from tests.support.processes import Panel, once, panel, sent, settings
 from tests.support.shops import Shop
 
@@ -190,6 +192,9 @@ class RecheckStore:
     async def has_code(self, order_id: str, pin: Pin) -> bool:
         return pin in self.given
 
+    async def has_ended_so(self, order_id: str, outcome: Outcome) -> bool:
+        return True
+
 
 @pytest.mark.parametrize(
     ("pin", "later", "kind"),
@@ -224,6 +229,37 @@ async def test_a_second_look_reports_a_change_of_mind(
     await reconciliation.look(stage.engine)
     assert bank.asked == 1, "once"
     assert desk.kept == ([(order.id, kind, "default")] if kind else [])
+
+
+@pytest.mark.parametrize("since", ["sent anew", "reopened", "failed still"])
+async def test_an_end_that_is_no_more_cannot_be_contradicted(plain_shop: Shop, since: str) -> None:
+    """The order was failed, and is completed by now: its answer is no change of mind."""
+    clock = ManualClock()
+    stage = await stages.quiet(clock)
+    bank, orders = Bank(), await prepared(plain_shop)
+    bank.answer = Completed(None)
+    stage.accounts["default"].provider = bank
+    reconciliation = Recheck(orders, clock, 600.0)
+    stage.observer.add(reconciliation)
+    order = plain_shop.order(await plain_shop.add())
+    await orders.record([found(order, Cancelled("x"))])
+    stage.ended(order, pin=False)
+    if since != "failed still":
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, source, cause) "
+            "VALUES ($1::text::uuid, 'failed', 'sent', false, $2, 'person', 'person')",
+            order.id,
+            "reopened" if since == "reopened" else "processing",
+        )
+        await plain_shop.set(order.id, external_status="sent")
+        if since == "sent anew":
+            await orders.record([found(order, Completed(None, "tamam"))])
+    clock.elapsed += 601
+    await reconciliation.look(stage.engine)
+    assert bank.asked == 1
+    reviews = await plain_shop.connection.fetch("SELECT kind FROM order_monitor_review")
+    told = ["completed_after_failed"] if since == "failed still" else []
+    assert [row["kind"] for row in reviews] == told
 
 
 async def test_a_second_look_waits_for_its_account_and_is_bounded(

@@ -16,7 +16,7 @@ from order_monitor.core.confirmation import Unconfirmed
 from order_monitor.core.errors import NotMigratedError
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order
-from order_monitor.core.outcome import Outcome
+from order_monitor.core.outcome import FINAL, Outcome
 from order_monitor.shop.accounts.tables import Integration, credentials_of
 from order_monitor.shop.database import Connection, Database, UndoError, now_of
 from order_monitor.shop.reading.queries import Queries, order_of
@@ -25,7 +25,7 @@ from order_monitor.shop.reviews import UNCONFIRMED, Review
 from order_monitor.shop.schema.cache import SchemaCache, ShopTables
 from order_monitor.shop.schema.columns import literal, quoted
 from order_monitor.shop.schema.own_tables import lacking
-from order_monitor.shop.schema.table_config import CONSUMER, events_of, settings_of
+from order_monitor.shop.schema.table_config import CONSUMER, events_of, literals, settings_of
 from order_monitor.shop.writing.brake import KIND, Held
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
@@ -440,6 +440,23 @@ class OrderReader:
         async with self.schema_cache.transaction() as connection:
             rows = await connection.fetch(sql, within)
         return [End(order_of(row), Outcome(row["outcome"]), row["ago"]) for row in rows]
+
+    async def has_ended_so(self, order_id: str, outcome: Outcome) -> bool:
+        """Whether that is how an order has ended last, by its events, and it was not reopened since.
+
+        Raises:
+            ShopError: the database could not be asked.
+            SettingsError: the table is not as required.
+        """
+        table = (await self.schema_cache.complete()).row_writer.table
+        words = literals((*FINAL, "reopened"))
+        async with self.schema_cache.transaction() as connection:
+            last = await connection.fetchval(
+                f"SELECT e.outcome FROM {events_of(table.schema)} e WHERE e.outcome IN ({words}) "
+                f"AND e.order_id = $1::text{table['id'].cast} ORDER BY e.id DESC LIMIT 1",
+                order_id,
+            )
+        return bool(last == outcome)
 
     async def _recent(
         self, connection: Connection, shop_tables: ShopTables, only: Sequence[str] | None
