@@ -280,7 +280,7 @@ async def _end(
     show(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}")
     if result.review is StuckReason.PIN_FOR_ENDED:
         show(
-            f"{order_id}: the provider has sent another PIN for it, read while its end was held; "
+            f"{order_id}: the provider has sent another PIN for it, which was not written; "
             f"it is for review: {result.review}"
         )
 

@@ -17,7 +17,7 @@ from tests.support.orders import found
 from tests.support.shops import NOW, Shop
 
 PIN, OTHER, TEXT = Pin("AAAA-1111-BBBB"), Pin("CCCC-2222-DDDD"), Pin("yüklendi")
-LOST = [("pin_for_ended", "the provider has sent a PIN for it while its end was held")]
+LOST = [("pin_for_ended", "the provider has sent a PIN for it, which was not written")]
 
 
 async def pause(shop: Shop) -> None:
@@ -186,6 +186,38 @@ async def test_age_fails_no_order_whose_pin_was_read(shop: Shop) -> None:
     finding = CheckResult(shop.order(order_id), Waiting("bekliyor"), NOW + 10_000)
     (result,) = await orders.record([finding])
     assert (result.fate, result.stuck) == (WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN)
+
+
+REFUSES = """
+    CREATE FUNCTION shop_refuses() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;
+    CREATE TRIGGER shop_refuses BEFORE UPDATE ON product_orders FOR EACH ROW
+    WHEN (NEW.{} IS NOT NULL) EXECUTE FUNCTION shop_refuses()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "kind"),
+    [
+        ("RAISE EXCEPTION 'no PIN here';", "rejected_by_database"),
+        ("NEW.{} := NULL; RETURN NEW;", "changed_by_trigger"),
+    ],
+)
+async def test_nor_one_whose_pin_the_database_refuses(shop: Shop, does: str, kind: str) -> None:
+    orders = await prepared(shop, rules=replace(shop.table_config.rules, give_up_after=60.0))
+    pin = f'"{shop.spelling.name("pin_code")}"'
+    await shop.connection.execute(REFUSES.format(does.format(pin), pin))
+    aged, failed, written = [await shop.add() for _ in range(3)]
+    for order_id in (aged, failed, written):
+        result = await answered(shop, orders, order_id, Completed(PIN, "tamam"))
+        assert (result.fate, result.stuck) == (WriteStatus.STUCK, kind)
+    (result,) = await orders.record([CheckResult(shop.order(aged), Waiting("x"), NOW + 10_000)])
+    assert (result.fate, result.stuck) == (WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN)
+    await by_person(shop, orders, failed, Cancelled("iade"))
+    await shop.connection.execute("DROP TRIGGER shop_refuses ON product_orders")
+    assert (await answered(shop, orders, written, Completed(PIN))).fate is WriteStatus.WRITTEN
+    await settle(shop, orders)
+    assert set(await reviews(shop, failed)) > set(LOST), "however its review is closed"
+    assert await reviews(shop, written) == []
 
 
 async def test_so_does_one_that_was_read_before_its_dispatch_was_recorded(shop: Shop) -> None:

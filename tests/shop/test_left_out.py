@@ -47,7 +47,8 @@ async def statuses(shop: Shop, ids: list[str]) -> set[str]:
 
 async def reviews(shop: Shop) -> list[tuple[str, bool, str]]:
     rows = await shop.connection.fetch(
-        "SELECT kind, closed_at IS NULL AS open, detail FROM order_monitor_review"
+        "SELECT kind, closed_at IS NULL AS open, detail FROM order_monitor_review "
+        "WHERE kind <> 'pin_held'"
     )
     return [(row["kind"], row["open"], row["detail"]) for row in rows]
 

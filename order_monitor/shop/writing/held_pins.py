@@ -1,10 +1,10 @@
 """PINs that were read, but are neither in their order's row nor before a person yet.
 
-While a person holds an account's ends, a PIN is read and not written: the order is asked again
-later, and the PIN written then. But the order may end in another way first, by a person, by the
-shop, or by another answer, and is then not asked again. So a row in the reviews table keeps which
-codes were read. Once the order has ended or was sent again, and a code is not its own, the row
-becomes a review.
+While a person holds an account's ends, or the database refuses the row, a PIN is read and not
+written: the order is asked again later, and the PIN written then. But the order may end in another
+way first, by a person, by the shop, or by another answer, and is then not asked again. So a row in
+the reviews table keeps which codes were read, and age does not fail the order. Once the order has
+ended or was sent again, and a code is not its own, the row becomes a review.
 
 Example: ends are held, and the provider says that order 7 is completed, with a PIN. A row
 ``pin_held`` opens. A person fails order 7. The row is closed, and a review ``pin_for_ended`` says
@@ -39,7 +39,9 @@ _NO_CODE: Final = "-"
 """Stands for the digest of a PIN in which no code is recognised."""
 
 _LONGEST: Final = 4000
-_NOT_GIVEN: Final = "the provider has sent a PIN for it while its end was held"
+_NOT_GIVEN: Final = "the provider has sent a PIN for it, which was not written"
+_REFUSED: Final = (StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER)
+"""Matters for a person that do not say that a PIN was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +214,14 @@ class HeldPins:
 
 
 def is_left(result: WriteResult) -> bool:
-    """Whether a PIN was read, and neither written nor listed for a person."""
-    return (
-        result.finding.pin is not None
-        and not (result.finding.by_person or result.finding.child)
-        and result.fate in (WriteStatus.HELD, WriteStatus.RESENT)
-        and (result.stuck or result.review) is None
-    )
+    """Whether a PIN was read, and neither written nor listed for a person as one."""
+    finding = result.finding
+    if finding.pin is None or finding.by_person or finding.child:
+        return False
+    if result.stuck in _REFUSED:
+        return not finding.order.awaits_pin
+    is_held = result.fate in (WriteStatus.HELD, WriteStatus.RESENT)
+    return is_held and (result.stuck or result.review) is None
 
 
 def _held(row: asyncpg.Record) -> HeldPin:
