@@ -276,6 +276,26 @@ async def test_two_accounts_of_one_login_are_counted_together_and_another_login_
     }
 
 
+async def test_a_login_that_is_changed_meanwhile_lets_nothing_through(plain_shop: Shop) -> None:
+    """Its panel has moved, or its token was renewed: what is held is so still."""
+    orders = braked(plain_shop)
+    await orders.prepare()
+    logins = orders.row_writer.logins
+    async with plain_shop.database().transaction() as connection:
+        await logins.note(connection, {"a": Credentials("client_api", "https://a.example", "1")})
+    findings = await found(plain_shop, 25, account="a")
+    assert fates(await orders.record(findings)) == {WriteStatus.HELD: 25}
+    async with plain_shop.database().transaction() as connection:
+        await logins.note(connection, {"a": Credentials("client_api", "https://a.example", "2")})
+    for finding in findings[:5]:
+        assert fates(await orders.record([finding])) == {WriteStatus.HELD: 1}
+    await move(plain_shop, HOUR)
+    now = await plain_shop.connection.fetchval("SELECT extract(epoch FROM now())::float8")
+    await orders.brake.understood({"a": now})
+    await orders.brake.answered(orders.row_writer.brake.login_of("a"), "fine")
+    assert fates(await orders.record(findings)) == {WriteStatus.WRITTEN: 25}
+
+
 async def test_two_that_write_at_the_same_moment_count_each_other(plain_shop: Shop) -> None:
     first, second = braked(plain_shop), braked(plain_shop)
     batches = [await found(plain_shop, 15) for _ in range(4)]

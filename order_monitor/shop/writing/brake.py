@@ -141,13 +141,16 @@ class Brake:
         now = await now_of(connection)
         stored = (await self.evidence(connection)).get(login, Evidence())
         evidence = stored.as_of(now)
-        if evidence.tripped_at != stored.tripped_at:
-            await self.mark(connection, "tripped", login, now)
         since = await self._since(connection, [r.order_id for r in ends])
         # What was held for the previous dispatch says nothing about this one and has another start.
         stale = {i for i, at in since.items() if at < found_at.get(i, at) <= now + LEAP}
         await self._begin_again(connection, stale, "sent anew")
         active = await self._count_active(connection, accounts, evidence, now)
+        if active and evidence.tripped_at == Evidence().tripped_at:
+            # They are held under a former login, as before a panel moved or a token was renewed.
+            evidence = replace(evidence, tripped_at=now)
+        if evidence.tripped_at != stored.tripped_at:
+            await self.mark(connection, "tripped", login, now)
         # It would be held until the database's clock, which went back, is there again.
         ahead = {
             i for i, at in since.items() if at > now + LEAP and not evidence.is_released(at, now)
