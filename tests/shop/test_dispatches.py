@@ -656,6 +656,24 @@ async def test_routing_that_changed_since_it_was_sent_is_a_persons(market: Marke
     assert {o.id: o.integration for o in (await orders.scan()).orders} == {between: None, after: b}
 
 
+async def test_a_clock_that_goes_back_leaves_no_later_order_to_a_person(market: Market) -> None:
+    """The routing changed before that, at a time that is yet to come."""
+    a = await market.integration(None, kod="A")
+    package = new_id()
+    await market.route(None, package, a)
+    orders = market.orders()
+    now = (await orders.scan()).now
+    before = await market.shop.add(package_id=package, sent_at=now - 60)
+    await market.shop.connection.execute(
+        "UPDATE order_monitor_settings SET stored_at = clock_timestamp() + interval '10 h' "
+        "WHERE name LIKE 'route %'"
+    )
+    assert [o.route for o in (await orders.scan()).orders] == [Route.SEVERAL]
+    after = await market.shop.add(package_id=package, sent_at=now + 60)
+    found = {o.id: o.integration for o in (await orders.scan()).orders}
+    assert found == {before: None, after: a}, "which of two it was sent to is not known"
+
+
 async def test_a_fallback_is_never_a_candidate_and_codes_come_after_accounts_outside(
     market: Market,
 ) -> None:

@@ -124,13 +124,16 @@ class AccountTables:
         return columns, f"{noted} {join}"
 
     def watch_routes_sql(self) -> str:
-        """SQL that records which routes have changed since any process looked, and when."""
+        """SQL that records which routes have changed since any process looked, and when.
+
+        A change dated later than now was before the database's clock went back: not after this.
+        """
         settings = settings_of(self.schema)
         return (
             f"INSERT INTO {settings} AS k (name, value, stored_at) SELECT {_ROUTE_NAME}, r.target, "
             "CASE WHEN s.name IS NULL THEN '-infinity' ELSE clock_timestamp() END "
             f"FROM ({self.routes_sql()}) r LEFT JOIN {settings} s ON s.name = {_ROUTE_NAME} "
-            "WHERE r.targets = 1 AND s.value IS DISTINCT FROM r.target "
+            "WHERE r.targets = 1 AND (s.value IS DISTINCT FROM r.target OR s.stored_at > clock_timestamp()) "
             "ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value, stored_at = EXCLUDED.stored_at"
         )
 
