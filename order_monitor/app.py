@@ -673,7 +673,7 @@ class App:
                     engine.context, presence, clock, cluster.members if cluster else None
                 ),
                 "brake": brake,
-                "housekeeping": Housekeeping(orders, clock),
+                "housekeeping": Housekeeping(orders, engine.context),
                 "chains": chains_of(settings, engine, database, orders, clock, leads),
                 "late orders": late_orders_of(settings, engine, orders, clock, leads),
                 "census": view.queue_summary if is_counted else None,

@@ -273,7 +273,7 @@ class Process(Observer):
         return parts | running(
             {
                 "settings": self.settings_guard,
-                "housekeeping": Housekeeping(self.orders, self.clock),
+                "housekeeping": Housekeeping(self.orders, self.engine.context),
             }
         )
 

@@ -18,6 +18,7 @@ from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.heartbeat import Heartbeat
+from order_monitor.watch.housekeeping import Housekeeping
 from order_monitor.watch.system_clock import SystemClock
 from tests.support.clocks import Drive, ManualClock
 from tests.support.engines import DAY, AtClock, Bench, text
@@ -95,6 +96,37 @@ async def test_a_database_a_day_ahead_fails_nothing(ours: Shop) -> None:
     assert told == ["clock.leapt", "ends_by_age.stopped", "ends_by_age.resumed"]
     assert bench.engine.context.clocks.leaps == {"machine": 0, "database": 2}
     assert len(bench.times(ids[0])) >= 4, "what was planned by that clock is planned anew"
+
+
+async def test_a_database_far_ahead_has_nothing_pruned(ours: Shop) -> None:
+    """By that clock every code is older than is kept, and another order could get it."""
+    order_id = await ours.add("completed", sent_at=NOW)
+    bench, database, _ = bench_of(ours)
+    await ours.connection.execute(
+        "UPDATE order_monitor_dispatches SET found_at = now() - interval '91 days'"
+    )
+    await ours.connection.execute(
+        "INSERT INTO order_monitor_pins (login, digest, order_id, claimed_at) "
+        "VALUES ('x', 'x', $1::text::uuid, now() - interval '91 days')",
+        order_id,
+    )
+    housekeeping = Housekeeping(database.orders, bench.engine.context)
+
+    async def pruned() -> int:
+        task = asyncio.create_task(housekeeping.prune())
+        while not task.done():
+            await drive.run(1)
+            await asyncio.sleep(0)
+        return await task
+
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(60, scan_every=10)
+        database.ahead = 91 * DAY
+        await bench.engine.scan()
+        assert await pruned() == 0
+        database.ahead = 0.0
+        await drive.run(900, scan_every=10)
+        assert await pruned() == 2, "once the clocks are to be believed again"
 
 
 async def test_an_order_past_its_time_is_not_written_over_and_over(ours: Shop) -> None:
