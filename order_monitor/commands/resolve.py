@@ -20,6 +20,7 @@ from order_monitor.core.answer import Answer, Cancelled, Completed, Waiting
 from order_monitor.core.check_result import ANY_ORDER, CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
+from order_monitor.core.order import SAME_TIME, Order
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.pin import NoPin, Pin, Unreadable, read_pin
 from order_monitor.shop.database import Database
@@ -36,6 +37,7 @@ from order_monitor.tell.streams import show
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
+SENT_ANEW: Final = "not decided: it was sent anew, or is of another account by now"
 _SETTLED: Final = "not decided: nothing of kind {} is open about it any more"
 _LONGEST_INPUT: Final = 65_536
 
@@ -46,7 +48,8 @@ class Decision:
 
     ``same_as`` identifies, as typed, another order that rightly has the same code; ``is_shared``
     extends that to all orders of its package. With a ``kind``, the order is decided only if it has
-    an open review of that kind.
+    an open review of that kind; with ``chosen``, the order as it was chosen, only if it was not
+    sent anew since.
     """
 
     how: str
@@ -56,6 +59,7 @@ class Decision:
     same_as: str | None = None
     is_shared: bool = False
     kind: str | None = None
+    chosen: Order | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -170,12 +174,26 @@ async def resolve_one(session: Session, order_id: str, decision: Decision) -> No
     history = await history_of(session, orders, order_id)
     if decision.kind is not None and decision.kind not in history.reviews:
         raise _not_decided(history.order.id, _SETTLED.format(decision.kind))
+    if decision.chosen is not None and _is_sent_anew(decision.chosen, history.order):
+        raise _not_decided(history.order.id, SENT_ANEW)
     if decision.how == "reopen":
         await _reopen(session.database, orders, history, decision)
     elif decision.how == "meant":
         await _mean(session.database, orders, history, decision)
     else:
         await _decide(session, orders, history, decision)
+
+
+def _is_sent_anew(before: Order, now: Order) -> bool:
+    """Whether an order was sent again between two reads of it."""
+    known, sent_at = before.sent_at, now.sent_at
+    is_moved = known != sent_at and (
+        known is None or sent_at is None or abs(sent_at - known) >= SAME_TIME
+    )
+    is_elsewhere = None not in (before.integration, now.integration) and (
+        before.integration != now.integration
+    )
+    return is_moved or is_elsewhere or before.reference.strip() != now.reference.strip()
 
 
 async def _decide(

@@ -77,6 +77,35 @@ async def test_by_kind_each_has_its_own_event_as_one_alone(
     assert [row["kind"] for row in rest] == ["unknown_state"]
 
 
+SENDS_ANEW = """
+    CREATE FUNCTION sends_anew() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE product_orders SET {} WHERE id = '{}' AND external_status = 'sent'; RETURN NULL; END $$;
+    CREATE TRIGGER sends_anew AFTER UPDATE OF external_status ON product_orders
+    FOR EACH ROW EXECUTE FUNCTION sends_anew()
+"""
+
+
+@pytest.mark.parametrize("change", ["provider_referans = 'anew'", "sent_at = now()"])
+async def test_one_that_was_sent_anew_since_they_were_counted_is_not_decided(
+    plain_shop: Shop, tmp_path: Path, change: str
+) -> None:
+    """What a person has counted and confirmed was another dispatch of it."""
+    shop, config = plain_shop, settings(plain_shop.dsn, NOBODY, schedule=RARELY)
+    await prepare(shop)
+    first, second = await sent(shop, 2)
+    await shop.connection.execute(
+        "UPDATE product_orders SET sent_at = sent_at - interval '1 h' WHERE id = $1::uuid", first
+    )
+    await reviewed(shop, "not_known", first, second)
+    await shop.connection.execute(SENDS_ANEW.format(change, second))
+    code, out, err = await call(
+        tmp_path, config, "resolve", "--kind", "not_known", *FAIL, "--confirm", "2"
+    )
+    assert await statuses(shop, first, second) == ["failed", "sent"]
+    assert (code, out.splitlines()[-1]) == (1, "2 orders: 1 decided, 1 not")
+    assert f"{second}: not decided: it was sent anew" in err
+
+
 async def test_where_there_is_none_nothing_is_decided(plain_shop: Shop, tmp_path: Path) -> None:
     config = settings(plain_shop.dsn, NOBODY, schedule=RARELY)
     await prepare(plain_shop)
