@@ -220,6 +220,35 @@ async def test_nor_one_whose_pin_the_database_refuses(shop: Shop, does: str, kin
     assert await reviews(shop, written) == []
 
 
+async def twins(shop: Shop, orders: Orders) -> list[str]:
+    """Return two orders that were sent under one reference, for which a PIN was read."""
+    ids = [await shop.add(reference="one", noted=False) for _ in range(2)]
+    await orders.reread([shop.order(order_id, reference="one") for order_id in ids])
+    finding = found(shop.order(ids[0], reference="one"), Completed(PIN))
+    (result,) = await orders.record([finding])
+    assert (result.fate, result.stuck) == (WriteStatus.STUCK, StuckReason.REFERENCE_TWICE)
+    return ids
+
+
+async def test_nor_is_one_lost_that_may_be_of_either_of_two_orders(shop: Shop) -> None:
+    orders = await prepared(shop)
+    for order_id in (ids := await twins(shop, orders)):
+        finding = found(shop.order(order_id, reference="one"), Cancelled("iade"))
+        await orders.record([replace(finding, by_person=True)])
+    await settle(shop, orders)
+    assert await reviews(shop, ids[0]) == LOST
+
+
+async def test_it_is_not_if_the_other_has_it(shop: Shop) -> None:
+    orders = await prepared(shop)
+    first, second = await twins(shop, orders)
+    for order_id, answer in ((second, Completed(PIN)), (first, Cancelled("iade"))):
+        finding = found(shop.order(order_id, reference="one"), answer)
+        await orders.record([replace(finding, by_person=True)])
+    await settle(shop, orders)
+    assert (await reviews(shop, first), await is_kept(shop)) == ([], False)
+
+
 async def test_so_does_one_that_was_read_before_its_dispatch_was_recorded(shop: Shop) -> None:
     orders = await prepared(shop)
     order_id = await shop.add()

@@ -569,6 +569,16 @@ class Shared:
             if row.order_id in args[0]
         ]
 
+    def _claimed_under(self, _: str, args: Sequence[Any]) -> list[Any]:
+        pins = self._all("pins").items()
+        found = {
+            (sent.reference, digest)
+            for sent in self._all("dispatches").values()
+            for (_, digest), row in pins
+            if sent.reference in args[0] and row.order_id == sent.order_id
+        }
+        return [{"reference": reference, "digest": digest} for reference, digest in found]
+
     def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
         last = {event.order_id: event.source for event in [*self.store.events, *self._events]}
         return [
@@ -619,6 +629,7 @@ SHARED: dict[str, str] = {
     "SELECT w.id AS number, w.order_id::text AS id": "_held_pins",
     'WITH closed AS (UPDATE "public"."order_monitor_review"': "_close_pins",
     "SELECT p.order_id::text AS id, p.digest": "_claimed_by",
+    "SELECT DISTINCT d.reference, p.digest": "_claimed_under",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account, detail, opened_at)': "_wait",
     'INSERT INTO "public"."order_monitor_review" (order_id, kind, account) VALUES': "_put_up",
     'INSERT INTO "public"."order_monitor_review"': "_review",

@@ -25,7 +25,8 @@ async def prepared(shop: Shop, **changes: Any) -> Orders:
 
 async def reviews(shop: Shop) -> set[tuple[str, str]]:
     rows = await shop.connection.fetch(
-        "SELECT order_id::text AS id, kind FROM order_monitor_review WHERE closed_at IS NULL"
+        "SELECT order_id::text AS id, kind FROM order_monitor_review "
+        "WHERE closed_at IS NULL AND kind <> 'pin_held'"
     )
     return {(row["id"], row["kind"]) for row in rows}
 

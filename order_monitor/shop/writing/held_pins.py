@@ -1,10 +1,11 @@
 """PINs that were read, but are neither in their order's row nor before a person yet.
 
-While a person holds an account's ends, or the database refuses the row, a PIN is read and not
-written: the order is asked again later, and the PIN written then. But the order may end in another
-way first, by a person, by the shop, or by another answer, and is then not asked again. So a row in
-the reviews table keeps which codes were read, and age does not fail the order. Once the order has
-ended or was sent again, and a code is not its own, the row becomes a review.
+While a person holds an account's ends, the database refuses the row, or another order has the same
+reference, a PIN is read and not written: the order is asked again later, and the PIN written then.
+But the order may end in another way first, by a person, by the shop, or by another answer, and is
+then not asked again. So a row in the reviews table keeps which codes were read, and age does not
+fail the order. Once the order has ended or was sent again, and a code is neither its own nor that
+of another order with the reference, the row becomes a review.
 
 Example: ends are held, and the provider says that order 7 is completed, with a PIN. A row
 ``pin_held`` opens. A person fails order 7. The row is closed, and a review ``pin_for_ended`` says
@@ -40,7 +41,11 @@ _NO_CODE: Final = "-"
 
 _LONGEST: Final = 4000
 _NOT_GIVEN: Final = "the provider has sent a PIN for it, which was not written"
-_REFUSED: Final = (StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER)
+_SILENT: Final = (
+    StuckReason.REJECTED_BY_DATABASE,
+    StuckReason.CHANGED_BY_TRIGGER,
+    StuckReason.REFERENCE_TWICE,
+)
 """Matters for a person that do not say that a PIN was read."""
 
 
@@ -165,13 +170,17 @@ class HeldPins:
         kept: Sequence[HeldPin],
         rows: Mapping[str, asyncpg.Record],
     ) -> set[str]:
-        """Return the orders all of whose codes are their own by now: in the row, or claimed."""
+        """Return the orders all of whose codes are their own by now, in the row or claimed, or
+        those of another order with the same reference.
+        """
+        under = await self.codes.claimed_under(connection, [one.reference for one in kept])
         claimed = await self.codes.claimed(connection, [one.order_id for one in kept])
         given = await self.codes.given(connection, [one.order_id for one in kept])
         found = set[str]()
         for one in kept:
             row = rows.get(one.order_id)
-            own = {digest.hex() for digest in claimed.get(one.order_id, ())}
+            digests = claimed.get(one.order_id, set()) | under.get(one.reference, set())
+            own = {digest.hex() for digest in digests}
             if one.order_id in given or (row is not None and self._has_pin(row)):
                 own.add(_NO_CODE)
             if row is not None:
@@ -218,7 +227,7 @@ def is_left(result: WriteResult) -> bool:
     finding = result.finding
     if finding.pin is None or finding.by_person or finding.child:
         return False
-    if result.stuck in _REFUSED:
+    if result.stuck in _SILENT:
         return not finding.order.awaits_pin
     is_held = result.fate in (WriteStatus.HELD, WriteStatus.RESENT)
     return is_held and (result.stuck or result.review) is None

@@ -17,7 +17,7 @@ from typing import Final
 from order_monitor.core.pin import Pin, guarded_code, has_words_beside
 from order_monitor.shop.database import Connection
 from order_monitor.shop.schema.columns import Table, qualified
-from order_monitor.shop.schema.table_config import PINS, events_of, settings_of
+from order_monitor.shop.schema.table_config import PINS, dispatches_of, events_of, settings_of
 from order_monitor.shop.writing.dispatches import root_sql
 
 WORDS_APART: Final = "\x1f"
@@ -151,6 +151,20 @@ class Codes:
         found: dict[str, set[bytes]] = {}
         for row in rows:
             found.setdefault(row["id"], set()).add(bytes(row["digest"]))
+        return found
+
+    async def claimed_under(
+        self, connection: Connection, references: Sequence[str]
+    ) -> dict[str, set[bytes]]:
+        """Return the digests of the codes of all orders that were sent under these references."""
+        rows = await connection.fetch(
+            f"SELECT DISTINCT d.reference, p.digest FROM {dispatches_of(self._schema)} d "
+            f"JOIN {self._table} p ON p.order_id = d.order_id WHERE d.reference = ANY($1::text[])",
+            sorted(set(references)),
+        )
+        found: dict[str, set[bytes]] = {}
+        for row in rows:
+            found.setdefault(row["reference"], set()).add(bytes(row["digest"]))
         return found
 
     async def given(self, connection: Connection, ids: Sequence[str]) -> set[str]:
