@@ -475,6 +475,7 @@ def work(call: Callable[[], object]) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [
@@ -509,6 +510,7 @@ def test_twice_the_text_is_twice_the_work(piece: str) -> None:
         assert twice < 2.2 * once + 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

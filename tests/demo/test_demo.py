@@ -155,6 +155,7 @@ def owner(apart: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     reap()
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_is_taken_away(
     owner: tuple[subprocess.Popen[str], Path],
 ) -> None:
