@@ -108,6 +108,7 @@ async def test_a_missing_column_is_an_error(plain_shop: Shop, tmp_path: Path) ->
     assert len([line for line in lines if line["level"] == "error"]) == 2
 
 
+@pytest.mark.long
 async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> None:
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         await migrated(shop, tmp_path, settings(shop.dsn, panel.url))
@@ -161,6 +162,7 @@ async def test_an_account_that_does_not_answer(
     assert reason in of(lines, "error")["account default"]["text"]
 
 
+@pytest.mark.long
 async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
     plain_shop: Shop, tmp_path: Path
 ) -> None:
@@ -260,6 +262,7 @@ async def test_orders_that_can_never_be_asked_about_are_counted(
     )
 
 
+@pytest.mark.long
 async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
     from tests.support.shops import SHOP
 

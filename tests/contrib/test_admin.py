@@ -179,6 +179,7 @@ def test_an_order_is_resolved(support: Client, django_shop: DjangoShop) -> None:
     assert django_shop.one("SELECT count(*) FROM order_monitor_events") == 1
 
 
+@pytest.mark.long
 def test_a_pin_goes_with_a_delivery_alone(support: Client, django_shop: DjangoShop) -> None:
     allow("resolve_order")
     shown = text(
@@ -262,6 +263,7 @@ def test_an_account_is_paused_resumed_and_released(
     assert LogEntry.objects.count() == 5
 
 
+@pytest.mark.long
 def test_events_in_trouble_are_seen_to(support: Client, django_shop: DjangoShop) -> None:
     order_id = django_shop.ended()
     (event_id,) = django_shop.unconsumed
@@ -283,6 +285,7 @@ def test_events_in_trouble_are_seen_to(support: Client, django_shop: DjangoShop)
     assert "done: paid by hand" in [entry.change_message for entry in LogEntry.objects.all()]
 
 
+@pytest.mark.long
 def test_the_log_is_committed_before_the_action(
     support: Client, django_shop: DjangoShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ class Elsewhere:
         return "other" if model.__name__ == self._model else None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["User", "OrderEvent", "Attempt"])
 def test_two_databases_are_refused(django_shop: DjangoShop, model: str) -> None:
     django_shop.ended()

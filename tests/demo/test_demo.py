@@ -440,6 +440,7 @@ def test_on_a_terminal_it_draws(apart: Path) -> None:
     assert b"calls to the client API" in out
 
 
+@pytest.mark.long
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path) -> None:
     hide = (
         "import sys, importlib.abc\n"

@@ -86,6 +86,7 @@ async def longest_turn(over: asyncio.Event) -> float:
     return longest
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.untraced
 @pytest.mark.parametrize(("begins", "flood", "told"), FLOODS.values(), ids=FLOODS.keys())

@@ -411,6 +411,7 @@ async def test_where_a_whole_chain_came_its_root_is_what_is_not_trusted(tmp_path
     assert "intermediate" in told.message
 
 
+@pytest.mark.long
 async def test_a_key_that_is_too_small_is_told_as_such(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.sign("leaf", "root", LEAF, bits=1024)
