@@ -16,25 +16,24 @@ demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 
 test: $(VENV)/dev.done ## the tests that decide; ARGS="-k gate" for some of all there are
 	@.ci/tools
-	$(BIN)/coverage erase
+	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(TESTS) --hypothesis-profile=test $(or $(ARGS),-m "not long")
-	$(BIN)/coverage combine --quiet
-	$(if $(ARGS),,$(BIN)/coverage report --format=total)
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
 
-# The lines of both targets are counted together: each covers some that the other does not.
-long: $(VENV)/dev.done ## after make test: whole shops, hours of virtual time, browsers, more examples; then the coverage of both
+long: $(VENV)/dev.done ## after make test: whole shops, hours of virtual time, browsers, more examples
 	@.ci/tools
 	$(TESTS) -m "long or hypothesis" $(ARGS)
+ifdef COVERAGE
 	$(BIN)/coverage combine --quiet --append
-ifndef ARGS
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include='$(CORE)'
 endif
 
-TESTS = $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup
+# With COVERAGE=1, as in CI, they count the lines of both together: each goes over some that the other does not.
+TESTS = $(BIN)/$(if $(COVERAGE),coverage run -m )pytest -n $(WORKERS) --dist loadgroup
 
 # Compiled once, not in each of a hundred processes.
-test long: export PYTHONDONTWRITEBYTECODE =
+test long quick: export PYTHONDONTWRITEBYTECODE =
 
 CORES := $(shell nproc 2>/dev/null || echo 2)
 # Half of the time a test waits for a process, a server or a browser; each worker has a database server of its own.
@@ -44,8 +43,9 @@ EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
 CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution hour memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
 
-quick: $(VENV)/dev.done ## the tests that need no server, no browser and no process, with fewer examples each
-	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not long" -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
+quick: $(VENV)/dev.done ## what decides, reads answers and plans, in 20 seconds: no server, no browser, no process, few examples
+	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not long and not slow" -p no:cacheprovider --hypothesis-profile=quick \
+	  $(or $(ARGS),tests/core tests/providers tests/timing tests/corpus)
 
 money: $(VENV)/dev.done ## a Django shop's wallets, to the last cent: 10,000 orders while everything is killed, and 2,000 through the guide from Celery
 	@.ci/tools

@@ -50,6 +50,7 @@ async def test_an_account_is_given_when_nothing_of_it_is_under_way(house: House)
     assert not one.held() & two.held()
 
 
+@pytest.mark.long
 async def test_what_another_does_not_know_is_kept_and_moved_no_more(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))

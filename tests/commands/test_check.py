@@ -19,6 +19,7 @@ async def migrated(shop: Shop, tmp_path: Path, config: str) -> None:
         assert await run.end() == 0
 
 
+@pytest.mark.long
 async def test_all_is_well(shop: Shop, tmp_path: Path) -> None:
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         config = settings(shop.dsn, panel.url, cluster={"enabled": True})
@@ -41,6 +42,7 @@ async def test_all_is_well(shop: Shop, tmp_path: Path) -> None:
         assert "ok" in run.out.decode()
 
 
+@pytest.mark.long
 async def test_it_changes_nothing(shop: Shop, tmp_path: Path) -> None:
     order_id = await shop.add()
     before = await shop.row(order_id)
@@ -96,6 +98,7 @@ async def test_words_that_the_settings_do_not_name_are_listed_as_they_occur(
         assert "statuses.completed" not in of(lines, "warning")
 
 
+@pytest.mark.long
 async def test_a_missing_column_is_an_error(plain_shop: Shop, tmp_path: Path) -> None:
     await plain_shop.connection.execute(
         "ALTER TABLE product_orders DROP COLUMN pin_code, DROP COLUMN sent_at"
@@ -105,6 +108,7 @@ async def test_a_missing_column_is_an_error(plain_shop: Shop, tmp_path: Path) ->
     assert len([line for line in lines if line["level"] == "error"]) == 2
 
 
+@pytest.mark.long
 async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> None:
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
         await migrated(shop, tmp_path, settings(shop.dsn, panel.url))
@@ -133,6 +137,7 @@ async def test_missing_grants_are_named_exactly(shop: Shop, tmp_path: Path) -> N
         await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -157,6 +162,7 @@ async def test_an_account_that_does_not_answer(
     assert reason in of(lines, "error")["account default"]["text"]
 
 
+@pytest.mark.long
 async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
     plain_shop: Shop, tmp_path: Path
 ) -> None:
@@ -256,6 +262,7 @@ async def test_orders_that_can_never_be_asked_about_are_counted(
     )
 
 
+@pytest.mark.long
 async def test_the_shops_accounts_are_each_asked(shop: Shop, tmp_path: Path) -> None:
     from tests.support.shops import SHOP
 

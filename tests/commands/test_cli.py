@@ -124,6 +124,7 @@ def test_config_stands_before_or_after_the_command(tmp_path: Path, *, before: bo
     assert "other.toml: nonsense" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -163,6 +164,7 @@ def test_migrate_needs_no_account(tmp_path: Path) -> None:
     assert run(tmp_path, "migrate", config=GOOD.partition("[provider]")[0]).returncode == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams_break_nothing(tmp_path: Path, closed: str) -> None:
     """D10."""

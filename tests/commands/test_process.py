@@ -247,6 +247,7 @@ async def test_a_stop_waits_no_longer_than_its_grace(
     assert any(e["event"] == "calls.cut" for e in run.events())
 
 
+@pytest.mark.long
 async def test_answers_that_cannot_be_written_are_told_at_the_stop(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
@@ -295,6 +296,7 @@ def reported(run: Run) -> list[str]:
     ]
 
 
+@pytest.mark.long
 async def test_asyncios_debug_mode_finds_nothing_from_the_start_to_the_stop(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
@@ -419,6 +421,7 @@ sys.exit(run_to_exit(work(), set_up("info", "json")[0].close))
 """
 
 
+@pytest.mark.long
 async def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
     """D11: a look-up in the system's resolver cannot be cancelled.
 
@@ -513,6 +516,7 @@ async def test_a_panel_with_its_own_authority_is_told_of_and_then_trusted(
         assert (code, summary["asked"], summary["not_asked_accounts"]) == (0, 8, {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", ["U0001", "42501", "55P03", "57014"])
 async def test_one_row_that_a_trigger_refuses_holds_up_nothing(
     plain_shop: Shop, panel: Panel, tmp_path: Path, code: str

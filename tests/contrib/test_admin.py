@@ -55,6 +55,7 @@ def said(response: Any) -> str:
     return html.unescape(text(response))
 
 
+@pytest.mark.long
 def test_everything_can_be_read_and_nothing_changed(
     support: Client, django_shop: DjangoShop
 ) -> None:
@@ -98,6 +99,7 @@ def test_everything_can_be_read_and_nothing_changed(
     )
 
 
+@pytest.mark.long
 def test_a_story_has_all_of_it(support: Client, django_shop: DjangoShop) -> None:
     order_id = django_shop.order(pinCode="AB12-CD34-CANARY")
     django_shop.event(order_id, has_pin=True)
@@ -114,6 +116,7 @@ def test_a_story_has_all_of_it(support: Client, django_shop: DjangoShop) -> None
     assert support.get("/admin/order_monitor/orderevent/order/--version/").status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", NOT_FOR_A_PERSON)
 def test_what_waits_for_another_answer_is_no_review(
     support: Client, django_shop: DjangoShop, kind: str
@@ -129,6 +132,7 @@ def test_what_waits_for_another_answer_is_no_review(
     assert "canary" not in text(support.get(f"/admin/order_monitor/orderevent/order/{order_id}/"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACTIONS)
 def test_each_action_has_its_permission(
     support: Client, django_shop: DjangoShop, name: str
@@ -149,6 +153,7 @@ def test_each_action_has_its_permission(
     assert django_shop.all('SELECT "externalStatus" FROM product_orders') == ["sent"]
 
 
+@pytest.mark.long
 def test_an_order_is_resolved(support: Client, django_shop: DjangoShop) -> None:
     allow("resolve_order")
     order_id = django_shop.order(status="sent")
@@ -174,6 +179,7 @@ def test_an_order_is_resolved(support: Client, django_shop: DjangoShop) -> None:
     assert django_shop.one("SELECT count(*) FROM order_monitor_events") == 1
 
 
+@pytest.mark.long
 def test_a_pin_goes_with_a_delivery_alone(support: Client, django_shop: DjangoShop) -> None:
     allow("resolve_order")
     shown = text(
@@ -189,6 +195,7 @@ def test_a_pin_goes_with_a_delivery_alone(support: Client, django_shop: DjangoSh
     assert "CANARY" not in shown
 
 
+@pytest.mark.long
 def test_what_is_typed_is_no_option(support: Client, django_shop: DjangoShop) -> None:
     allow("resolve_order", "ask_order", "close_review", "pause_account", "release_account")
     django_shop.order(status="sent")
@@ -207,6 +214,7 @@ def test_what_is_typed_is_no_option(support: Client, django_shop: DjangoShop) ->
     assert django_shop.unconsumed == []
 
 
+@pytest.mark.long
 def test_an_order_is_asked_about(support: Client, django_shop: DjangoShop) -> None:
     """The provider is unreachable here: the command reports that, and the admin's log records
     it.
@@ -217,6 +225,7 @@ def test_an_order_is_asked_about(support: Client, django_shop: DjangoShop) -> No
     assert "exit code 1" in LogEntry.objects.get().change_message
 
 
+@pytest.mark.long
 def test_a_review_is_closed(support: Client, django_shop: DjangoShop) -> None:
     allow("close_review")
     order_id = django_shop.order()
@@ -233,6 +242,7 @@ def test_a_review_is_closed(support: Client, django_shop: DjangoShop) -> None:
     )
 
 
+@pytest.mark.long
 def test_an_account_is_paused_resumed_and_released(
     support: Client, django_shop: DjangoShop
 ) -> None:
@@ -253,6 +263,7 @@ def test_an_account_is_paused_resumed_and_released(
     assert LogEntry.objects.count() == 5
 
 
+@pytest.mark.long
 def test_events_in_trouble_are_seen_to(support: Client, django_shop: DjangoShop) -> None:
     order_id = django_shop.ended()
     (event_id,) = django_shop.unconsumed
@@ -274,6 +285,7 @@ def test_events_in_trouble_are_seen_to(support: Client, django_shop: DjangoShop)
     assert "done: paid by hand" in [entry.change_message for entry in LogEntry.objects.all()]
 
 
+@pytest.mark.long
 def test_the_log_is_committed_before_the_action(
     support: Client, django_shop: DjangoShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

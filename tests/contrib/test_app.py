@@ -88,6 +88,7 @@ class Elsewhere:
         return "other" if model.__name__ == self._model else None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["User", "OrderEvent", "Attempt"])
 def test_two_databases_are_refused(django_shop: DjangoShop, model: str) -> None:
     django_shop.ended()
@@ -194,6 +195,7 @@ SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a
 """
 
 
+@pytest.mark.long
 def test_the_migrations_are_those_of_the_command(bare_dsn: str, django_shop: DjangoShop) -> None:
     """Django migrated django_shop."""
     laid(bare_dsn)
@@ -205,6 +207,7 @@ def test_the_migrations_are_those_of_the_command(bare_dsn: str, django_shop: Dja
         assert own.execute(_SHAPE).fetchall() == django_shop.sql.execute(_SHAPE).fetchall()
 
 
+@pytest.mark.long
 def test_both_ways_of_naming_the_database_are_told(bare_dsn: str) -> None:
     """Settings with the database in parts refuse an additional DSN."""
     laid(bare_dsn)
@@ -219,6 +222,7 @@ def test_both_ways_of_naming_the_database_are_told(bare_dsn: str) -> None:
         assert own.execute("SELECT count(*) FROM order_monitor_events").fetchone() == (0,)
 
 
+@pytest.mark.long
 def test_what_migrate_refuses_is_told(bare_dsn: str) -> None:
     laid(bare_dsn)
     with psycopg.connect(bare_dsn, autocommit=True) as own:
@@ -236,6 +240,7 @@ def test_without_orders_nothing_is_added(bare_dsn: str) -> None:
         assert own.execute("SELECT to_regclass('order_monitor_events')::text").fetchone() == (None,)
 
 
+@pytest.mark.long
 def test_what_it_adds_can_be_read_first(bare_dsn: str) -> None:
     laid(bare_dsn)
     out = StringIO()
@@ -247,6 +252,7 @@ def test_what_it_adds_can_be_read_first(bare_dsn: str) -> None:
     call_command("makemigrations", "--check", "--dry-run", "order_monitor", verbosity=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("to", ["zero", "0001", "0002"])
 def test_undoing_it_takes_nothing_away(django_shop: DjangoShop, to: str) -> None:
     """Without the start and the attempts, money could move twice or not at all."""

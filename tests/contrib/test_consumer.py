@@ -627,6 +627,7 @@ def test_the_connection_is_kept(django_shop: DjangoShop) -> None:
     assert (seen[0] == seen[1], seen[1] == seen[2]) == (True, False)
 
 
+@pytest.mark.long
 def test_an_attempt_that_did_not_finish_is_kept_for_a_person(django_shop: DjangoShop) -> None:
     """The handler committed by itself, and its consumer ended: nobody knows what it had still to
     do.
@@ -730,6 +731,7 @@ def test_an_outcome_of_a_newer_version_moves_no_money(django_shop: DjangoShop) -
     assert (django_shop.moved, django_shop.unconsumed) == ([], [])
 
 
+@pytest.mark.long
 def test_an_event_without_an_outcome_is_for_a_person(django_shop: DjangoShop) -> None:
     """An older version wrote it: taken for one that moves no money, it would lose a refund."""
     order_id, gone = django_shop.ended("failed"), django_shop.ended("failed")
@@ -948,6 +950,7 @@ def hangs(event: Event, order: Any) -> None:
             logging.getLogger(__name__).info("not me")
 
 
+@pytest.mark.long
 def test_what_kills_its_consumer_is_counted_and_set_aside(django_shop: DjangoShop) -> None:
     django_shop.ended()
     (event_id,) = django_shop.unconsumed
@@ -965,6 +968,7 @@ def test_what_kills_its_consumer_is_counted_and_set_aside(django_shop: DjangoSho
     assert django_shop.moved == []
 
 
+@pytest.mark.long
 def test_what_cannot_be_stopped_takes_the_process_with_it(django_shop: DjangoShop) -> None:
     django_shop.ended()
     (event_id,) = django_shop.unconsumed

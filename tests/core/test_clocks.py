@@ -55,6 +55,7 @@ class Machine:
         return self.watch.why(self.boot)
 
 
+@pytest.mark.slow
 def test_clocks_that_agree_are_believed_at_once() -> None:
     machine = Machine()
     assert machine.why == "the machine's clock has not been read yet"

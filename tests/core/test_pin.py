@@ -377,6 +377,7 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=40)
 
 
+@pytest.mark.long
 @given(TEXTS, st.sampled_from([NO_PIN_WORDS, ("0",), ()]))
 def test_to_read_what_was_read_changes_nothing(text: str, no_pin: tuple[str, ...]) -> None:
     found = read_pin(text, no_pin)
@@ -475,6 +476,7 @@ def work(call: Callable[[], object]) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [
@@ -509,6 +511,7 @@ def test_twice_the_text_is_twice_the_work(piece: str) -> None:
         assert twice < 2.2 * once + 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

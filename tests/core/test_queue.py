@@ -123,6 +123,7 @@ def test_rescheduling_replaces() -> None:
     assert queue.take("a") is entry
 
 
+@pytest.mark.slow
 def test_stale_items_do_not_pile_up() -> None:
     """Under lasting overload each order leaves a stale item behind: they are swept."""
     queue = OrderQueue()
@@ -280,6 +281,7 @@ def test_who_was_forgotten_is_counted_once() -> None:
     assert queue.ready.count("a") == 0
 
 
+@pytest.mark.slow
 def test_an_order_costs_few_bytes() -> None:
     """Counted, not timed: what a million open orders need follows from it (docs/scaling.md)."""
     count, queue = 5000, OrderQueue()

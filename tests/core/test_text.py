@@ -101,6 +101,7 @@ def test_what_is_shown_is_short_and_one_line(text: str) -> None:
     assert "\n" not in shown(text)
 
 
+@pytest.mark.slow
 @given(
     st.from_regex(r"[A-Z0-9]{4}(-[A-Z0-9]{4}){2,3}", fullmatch=True),
     st.sampled_from(["OK|2|{}|x", "{}", "OK|{}|2", "kod {}"]),
@@ -109,6 +110,7 @@ def test_no_pin_is_ever_shown(pin: str, where: str) -> None:
     assert pin not in shown(where.format(pin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["<" * 65_536, "<br>" * 16_000, "&" * 65_536, "\n" * 65_536, "<b> " * 16_000, "<script" * 9000],
@@ -126,6 +128,7 @@ def test_four_times_the_text_takes_no_longer_than_it_should(text: str) -> None:
     assert min(seconds(text) for _ in range(3)) < 10 * max(quarter, 0.005)
 
 
+@pytest.mark.slow
 def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:
     unseen = {"Cc", "Cf", "Cs", "Zl", "Zp"}
     for n in range(0x110000):

@@ -155,6 +155,7 @@ def owner(apart: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     reap()
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_is_taken_away(
     owner: tuple[subprocess.Popen[str], Path],
 ) -> None:
@@ -439,6 +440,7 @@ def test_on_a_terminal_it_draws(apart: Path) -> None:
     assert b"calls to the client API" in out
 
 
+@pytest.mark.long
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path) -> None:
     hide = (
         "import sys, importlib.abc\n"

@@ -140,6 +140,7 @@ async def test_what_waits_and_what_was_put_aside_is_posted(
     assert {body["data"]["order_id"] for body in receiver.got[3:]} == set(ids)
 
 
+@pytest.mark.long
 async def test_events_from_before_the_webhook_are_posted_only_where_a_person_chooses_them(
     plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:

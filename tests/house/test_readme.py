@@ -150,6 +150,7 @@ async def test_the_dispatch_code_keeps_a_reference_that_the_daemon_can_use(
     assert (await shop.row(order_id))["pin_code"] == PIN
 
 
+@pytest.mark.long
 async def test_the_django_consumer_killed_at_random_moves_money_once(
     shop: Shop, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ async def least_role(shop: Shop) -> AsyncIterator[str]:
         await shop.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", ["config", "database"])
 async def test_the_daemon_needs_no_more_than_the_role_of_the_readme(
     shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path, source: str

@@ -82,6 +82,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_no_local_ports_left() -> None:
     """In a network of its own, with two ports.
 

@@ -86,6 +86,8 @@ async def longest_turn(over: asyncio.Event) -> float:
     return longest
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.untraced
 @pytest.mark.parametrize(("begins", "flood", "told"), FLOODS.values(), ids=FLOODS.keys())
 async def test_a_flood_is_bounded(begins: bytes, flood: bytes, told: Answer) -> None:
@@ -119,6 +121,7 @@ async def test_a_flood_is_bounded(begins: bytes, flood: bytes, told: Answer) -> 
     assert turn < 0.5
 
 
+@pytest.mark.slow
 async def test_a_body_in_many_small_pieces_is_still_an_answer() -> None:
     """PHP that flushes after each word, and a server that announces its answer a few times."""
     body = b"OK|2|PIN-1|" + b"x" * 900

@@ -59,6 +59,7 @@ async def ask(
     return reply.answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("login", [None, LOGIN], ids=["open", "login"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -90,6 +91,7 @@ async def test_the_panel_is_asked_through_each_kind_of_proxy(
         assert not any(b"CANARY" in head for head in proxy.heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_where_private_addresses_are_forbidden_the_proxy_is_given_a_checked_one(
@@ -159,6 +161,7 @@ async def test_no_proxy_stands_between_this_machine_and_itself(host: str) -> Non
     assert proxy.asked == []
 
 
+@pytest.mark.slow
 async def test_a_name_that_was_looked_up_here_and_is_this_machine_needs_no_proxy_either() -> None:
     async def home(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
@@ -195,6 +198,7 @@ CONNECT_REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "why"), CONNECT_REFUSED.values(), ids=CONNECT_REFUSED.keys())
 async def test_what_a_proxy_says_in_place_of_a_tunnel(said: bytes, why: str) -> None:
     async with RawServer(answers) as panel, ProxyServer(panel.port) as proxy:
@@ -229,6 +233,7 @@ FORWARDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "why"), FORWARDED.values(), ids=FORWARDED.keys())
 async def test_what_a_proxy_says_in_place_of_an_answer(said: bytes, why: str) -> None:
     """Nothing is encrypted, and the proxy is handed the question: what it says must not be read as
@@ -242,6 +247,7 @@ async def test_what_a_proxy_says_in_place_of_an_answer(said: bytes, why: str) ->
         await client.aclose()
 
 
+@pytest.mark.slow
 async def test_what_a_panel_says_through_a_proxy_is_its_own() -> None:
     said = iter(
         [
@@ -266,6 +272,7 @@ async def test_what_a_panel_says_through_a_proxy_is_its_own() -> None:
         await client.aclose()
 
 
+@pytest.mark.slow
 async def test_in_a_tunnel_the_panels_errors_are_its_own() -> None:
     async def handler(
         head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -281,6 +288,7 @@ async def test_in_a_tunnel_the_panels_errors_are_its_own() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 @pytest.mark.parametrize("login", ["", "user:wrong@"])
 async def test_a_login_that_is_not_accepted(scheme: str, login: str) -> None:
@@ -290,6 +298,7 @@ async def test_a_login_that_is_not_accepted(scheme: str, login: str) -> None:
     assert panel.connections == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "why"),
     [(2, "proxy_refused"), (1, "proxy_failed"), (3, "proxy_failed"), (5, "proxy_failed")],
@@ -313,6 +322,7 @@ def closes(said: bytes) -> Handler:
     return handler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_a_proxy_that_is_not_there(scheme: str) -> None:
     async with RawServer(closes(b"")) as server:
@@ -322,6 +332,7 @@ async def test_a_proxy_that_is_not_there(scheme: str) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_a_proxy_that_is_no_such_one() -> None:
     """A web server asked for SOCKS, a plain one for TLS, and one whose certificate is not trusted."""
     async with RawServer(answers, greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
@@ -337,6 +348,7 @@ async def test_a_proxy_that_is_no_such_one() -> None:
         assert told == Unreachable("proxy_unreachable")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_proxy_that_says_nothing(scheme: str) -> None:
     async def silent(
@@ -349,6 +361,7 @@ async def test_a_proxy_that_says_nothing(scheme: str) -> None:
         assert await ask(f"https://{PANEL}", by, seconds=0.4) == Unreachable("proxy_failed")
 
 
+@pytest.mark.slow
 async def test_what_is_said_before_the_question_in_a_tunnel_is_no_answer() -> None:
     """What was said to the proxy is no question yet."""
     async with (

@@ -84,6 +84,7 @@ async def test_five_hundred_calls_at_once_take_one_look_up(dns: Dns, resolve: Re
     assert len(dns.asked) == 1
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_hours_of_calls_takes_few_look_ups_and_waits_for_the_first_alone(
     dns: Dns, resolve: Resolver
@@ -112,6 +113,7 @@ def test_a_change_of_address_is_seen_within_a_minute(every: float) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_while_the_resolver_is_away_what_was_known_serves_for_an_hour(
     dns: Dns, resolve: Resolver
@@ -171,6 +173,7 @@ async def test_whoever_gives_up_does_not_take_the_look_up_from_the_others(
     assert len(dns.asked) == 1
 
 
+@pytest.mark.slow
 @in_virtual_time
 async def test_hosts_are_looked_up_a_few_at_a_time_and_the_oldest_are_forgotten(
     dns: Dns, resolve: Resolver
@@ -244,6 +247,7 @@ async def test_what_is_no_name_leads_nowhere(host: str) -> None:
         await Resolver()(host, 443)
 
 
+@pytest.mark.slow
 async def test_a_resolver_that_is_too_slow_is_what_is_named() -> None:
     async def never(host: str, port: int) -> list[str]:
         return await asyncio.Future()
@@ -258,6 +262,7 @@ async def test_a_resolver_that_is_too_slow_is_what_is_named() -> None:
         await FreshConnections(client_context(), never).handle_async_request(request)
 
 
+@pytest.mark.slow
 async def test_what_is_remembered_is_checked_each_time() -> None:
     """An address that was public, and is let through from memory, is one that the guard would let
     through now.
@@ -353,6 +358,7 @@ def test_the_slower_one_wins_where_the_faster_never_answers(
     assert [at for _, at in tried] == [0, RACE_DELAY]
 
 
+@pytest.mark.slow
 def test_the_last_that_answered_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     opens: dict[str, float | Exception] = {"::1": 9.0, "1.1.1.1": 0.1}
     tried = racing(monkeypatch, opens)
@@ -384,6 +390,7 @@ def test_the_server_is_named_where_only_one_way_to_it_is_shut_here(
         raced(["2001:db8::1", "1.1.1.1"])
 
 
+@pytest.mark.slow
 async def test_a_race_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost, or cancelled by its caller: real sockets, which the server sees go."""
 
@@ -418,6 +425,7 @@ async def test_a_race_leaves_no_connection_behind(monkeypatch: pytest.MonkeyPatc
     assert server.connections > 3
 
 
+@pytest.mark.slow
 async def test_an_address_that_connects_and_speaks_no_tls_is_not_the_first_choice_for_ever() -> (
     None
 ):

@@ -160,6 +160,7 @@ HEAD = st.lists(LINE | st.binary(max_size=12), max_size=8).map(
 )
 
 
+@pytest.mark.slow
 @given(head=HEAD, body=st.binary(max_size=30), cuts=st.lists(st.integers(0, 200), max_size=6))
 def test_in_whatever_pieces_it_comes_it_is_read_alike(
     head: bytes, body: bytes, cuts: list[int]
@@ -243,6 +244,7 @@ CHUNKS = st.lists(PIECE, max_size=4).map(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=500)
 @given(
     version=st.sampled_from([b"1.0", b"1.1"]),

@@ -124,6 +124,7 @@ async def ask_all(script: Sequence[Move], *, tls: bool) -> list[tuple[str, Answe
     return told
 
 
+@pytest.mark.long
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(moves, min_size=2, max_size=4), tls=st.booleans())
 def test_no_question_is_answered_by_what_was_said_beside_another(
@@ -373,6 +374,7 @@ def refused(reason: str) -> Blocked:
     return Blocked(reason, CERTIFICATE_WORDS[reason])
 
 
+@pytest.mark.long
 async def test_a_missing_intermediate_certificate_is_told_as_such(tmp_path: Path) -> None:
     """Public authorities' certificates name where their issuer's is.
 
@@ -392,6 +394,7 @@ async def test_a_missing_intermediate_certificate_is_told_as_such(tmp_path: Path
     assert await tls_verdict(authority.server("leaf"), trusts) == Completed(Pin("PIN-1"), "tamam")
 
 
+@pytest.mark.long
 async def test_where_a_whole_chain_came_its_root_is_what_is_not_trusted(tmp_path: Path) -> None:
     """A lone certificate that names no issuer's may be of an authority of one's own: its words
     speak of both.
@@ -408,6 +411,7 @@ async def test_where_a_whole_chain_came_its_root_is_what_is_not_trusted(tmp_path
     assert "intermediate" in told.message
 
 
+@pytest.mark.long
 async def test_a_key_that_is_too_small_is_told_as_such(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.sign("leaf", "root", LEAF, bits=1024)

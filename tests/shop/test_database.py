@@ -363,6 +363,7 @@ async def test_plain_connections_report_as_the_others_do(plain_shop: Shop) -> No
             pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [0, 1])
 async def test_a_host_that_says_nothing_does_not_use_up_the_others_time(
     plain_shop: Shop, place: int
@@ -397,6 +398,7 @@ class Silent(asyncio.Protocol):
         self.accepted.append(transport)
 
 
+@pytest.mark.long
 async def test_what_waits_for_a_server_that_has_frozen_is_cut_off(plain_shop: Shop) -> None:
     """29: where another host is there, nothing waits for a whole statement's timeout."""
     real = parse_dsn(plain_shop.dsn)
@@ -441,6 +443,7 @@ async def asked(database: Database, sql: str) -> object:
         return await connection.fetchval(sql)
 
 
+@pytest.mark.long
 async def test_a_connection_kept_to_a_frozen_host_costs_seconds(plain_shop: Shop) -> None:
     """Not a whole statement's timeout."""
     async with two_hosts(plain_shop) as (proxy, database):
@@ -452,6 +455,7 @@ async def test_a_connection_kept_to_a_frozen_host_costs_seconds(plain_shop: Shop
             assert await asked(database, "SELECT 3") == 3
 
 
+@pytest.mark.long
 async def test_one_slow_beginning_cuts_no_healthy_transaction(plain_shop: Shop) -> None:
     """Behind a pooler it may only mean that no server was free."""
     async with two_hosts(plain_shop) as (proxy, database):
@@ -464,6 +468,7 @@ async def test_one_slow_beginning_cuts_no_healthy_transaction(plain_shop: Shop) 
         assert await healthy == 7
 
 
+@pytest.mark.long
 async def test_a_connection_that_the_server_closed_does_not_stop_the_move(plain_shop: Shop) -> None:
     """It may be lent at that moment, to code that is waiting for something else."""
     begun: asyncio.Future[object] = asyncio.get_running_loop().create_future()

@@ -125,6 +125,7 @@ def tiny() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
+@pytest.mark.long
 async def test_a_queue_that_is_really_full(
     tiny: EmbeddedPostgres, minutes: Callable[[float], None]
 ) -> None:
@@ -185,6 +186,7 @@ async def mend(shop: Shop) -> None:
 Wall = Callable[[Shop], Awaitable[None]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wall", [check, key, domain, raising, keeping])
 async def test_the_word_that_the_column_refuses_is_left_out_and_all_else_goes_on(
     shop: Shop, wall: Wall, minutes: Callable[[float], None]

@@ -106,6 +106,7 @@ async def test_each_optional_column_and_each_pair_may_be_left_out(
             raise AssertionError(left_out) from error
 
 
+@pytest.mark.long
 async def test_with_accounts_of_the_shops_each_is_found_or_said_to_be_unknown(
     plain_bare_shop: Shop,
 ) -> None:

@@ -290,6 +290,7 @@ async def test_a_hint_that_is_refused_is_a_warning(plain_shop: Shop) -> None:
     assert "the notification with it is refused" in lines[1].text
 
 
+@pytest.mark.long
 async def test_what_a_trigger_must_wait_for_is_no_refusal(plain_shop: Shop) -> None:
     shop = plain_shop
     await ended(shop)

@@ -44,6 +44,7 @@ async def until(database: Database, wanted: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 async def test_two_that_accept_writes_stop_everything_until_one_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -66,6 +67,7 @@ async def test_two_that_accept_writes_stop_everything_until_one_is_gone(
             await until(database, "")
 
 
+@pytest.mark.long
 async def test_an_old_primary_that_returns_alone_is_not_used() -> None:
     with pair() as (old, new, address):
         async with Database(address) as database:
@@ -78,6 +80,7 @@ async def test_an_old_primary_that_returns_alone_is_not_used() -> None:
             await until(database, "an old primary")
 
 
+@pytest.mark.long
 async def test_an_old_primary_is_not_used_while_the_new_one_cannot_be_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

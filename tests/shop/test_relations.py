@@ -556,6 +556,7 @@ async def test_the_reference_is_added_to_every_partition(parted: Shop) -> None:
     await works(parted)
 
 
+@pytest.mark.long
 async def test_the_shop_never_queues_behind_the_index_of_a_partitioned_table(parted: Shop) -> None:
     """The empty index of the parent needs a lock for a moment: it is had at once, or asked for
     again.

@@ -177,6 +177,7 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 async def test_a_batch_that_is_too_slow_is_made_smaller(plain_shop: Shop) -> None:
     """40 ms a row and 4 s a statement, ten times faster: 300 orders, none of which a batch of 200
     would ever write.
@@ -216,6 +217,7 @@ async def test_one_row_that_is_always_too_slow_holds_up_no_other(plain_shop: Sho
         assert not writer.stands_still()
 
 
+@pytest.mark.long
 async def test_a_lock_behind_a_trigger_holds_up_its_own_orders_alone(plain_shop: Shop) -> None:
     """The shop holds one customer's wallet, which the trigger of each of his orders changes."""
     shop = plain_shop

@@ -271,6 +271,7 @@ def answer(chance: random.Random) -> Answer:
     return chance.choice(made)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [*range(30), 253, 285, 328])
 async def test_both_come_to_the_same(plain_shop: Shop, seed: int) -> None:
     confirm = 25.0 if seed % 4 == 1 else 0.0

@@ -415,6 +415,7 @@ def replay(name: str, case: Case) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @promtool
 @pytest.mark.parametrize("name", CASES)
 def test_it_fires_where_it_should_and_is_silent_where_it_should_not(

@@ -158,6 +158,7 @@ def gauges(stage: Stage, name: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", [*STATES, *STAGES])
 async def test_all_say_the_same(name: str) -> None:

@@ -187,6 +187,7 @@ it drops.
 """
 
 
+@pytest.mark.long
 async def test_a_flood_leaves_files_for_the_work(plain_shop: Shop, tmp_path: Path) -> None:
     """400 silent connections at 256 files: the database stays reached, and the log short."""
     (tmp_path / "monitor.toml").write_text(settings(plain_shop.dsn, "http://127.0.0.1:9"))

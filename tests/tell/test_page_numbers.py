@@ -40,6 +40,7 @@ def parts_of(document: dict[str, Any]) -> None:
     assert len(document["oldest_reviews"]) == min(document["reviews"], 100)
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", STAGES)
 async def test_totals_are_the_sums_of_their_parts(name: str) -> None:

@@ -45,6 +45,7 @@ def shell(
     return done
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", ["man", "--help", "--version", "completion bash", "migrate --help"]
 )
@@ -57,6 +58,7 @@ def test_a_full_disk_is_told_and_is_exit_1(tmp_path: Path, command: str) -> None
     )
 
 
+@pytest.mark.long
 def test_an_error_that_cannot_be_told_keeps_its_exit_code(tmp_path: Path) -> None:
     for command, code in (("nonsense", 2), ("--once", 3), ("orders", 3), ("migrate --nonsense", 2)):
         assert shell(tmp_path, f"om {command} 2>/dev/full").returncode == code
@@ -64,6 +66,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(tmp_path: Path) -> Non
         assert shell(tmp_path, f"om {command} 2>&- >&-").returncode == code
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["man", "--help", "completion zsh"])
 def test_a_reader_who_leaves_ends_it_quietly(tmp_path: Path, command: str) -> None:
     done = shell(tmp_path, f"om {command} | true; exit ${{PIPESTATUS[0]}}")
@@ -81,6 +84,7 @@ def test_a_stream_that_is_for_reading_only_takes_nothing(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["", "--json", "--csv"])
 async def test_orders_whatever_becomes_of_them(plain_shop: Shop, tmp_path: Path, form: str) -> None:
     for n in range(300):
@@ -93,6 +97,7 @@ async def test_orders_whatever_becomes_of_them(plain_shop: Shop, tmp_path: Path,
     assert (done.returncode, done.stderr, len(done.stdout)) == (0, b"", 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "encoding", ["ascii", "latin-1", "iso8859-9", "cp857", "utf-8", "utf-16-le"]
 )

@@ -109,6 +109,7 @@ daemon.run_daemon(None)
 """
 
 
+@pytest.mark.long
 async def test_a_loop_that_hangs_feeds_no_watchdog(
     plain_shop: Shop, panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

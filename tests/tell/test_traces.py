@@ -125,6 +125,7 @@ async def test_the_daemon_sends_them_to_a_collector(
         await runner.cleanup()
 
 
+@pytest.mark.long
 async def test_a_collector_that_is_away_holds_up_nothing(
     plain_shop: Shop, panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

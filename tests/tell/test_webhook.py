@@ -524,6 +524,7 @@ def test_a_status_that_is_none_of_ours_is_a_reopened_order() -> None:
     )
 
 
+@pytest.mark.long
 async def test_the_program_posts_what_it_wrote(
     bare_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:

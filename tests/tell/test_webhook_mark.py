@@ -531,6 +531,7 @@ async def test_once_without_a_webhook_puts_up_and_with_it_posts_before_it_ends(
     assert len(receiver.got) == 5
 
 
+@pytest.mark.long
 async def test_adopt_says_since_when_and_a_daemon_of_another_address_says_so(
     plain_bare_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def past(count: int, median: float, key: tuple[str, str] = ("a", "p")) -> list[P
     return found
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_what_repeats_is_found_sooner_for_no_more_calls() -> None:
     (advice,) = advise(past(600, 2000.0), SCHEDULE, Terms())
@@ -132,6 +133,7 @@ def test_a_picture_shows_the_curve_and_the_checks() -> None:
     assert Timing(SCHEDULE, Terms()).quantile(("a", "p"), 0.5) is None
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_as_the_orders_go() -> None:
     """From five seconds to when nearly all have ended, in even steps of log time.
 
@@ -160,6 +162,7 @@ def told(timing: Timing, count: int, median: float, key: tuple[str, str]) -> Non
         pass
 
 
+@pytest.mark.slow
 def test_a_curve_is_drawn_anew_only_when_its_own_table_was_made_anew() -> None:
     timing, gallery = Timing(SCHEDULE, Terms()), CurveCache()
     told(timing, 60, 600.0, ("a", "p"))
@@ -209,6 +212,7 @@ def test_what_is_no_longer_shown_is_not_kept() -> None:
     assert len(gallery.pictures(timing)) == MOST
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_each_product_is_judged_by_itself_the_largest_first() -> None:
     mixed = [*past(100, 300.0), *past(40, 2000.0, ("a", "q"))]

@@ -71,6 +71,7 @@ def walked(best: Sequence[int], n: int) -> list[float]:
 # --- the optimum checking procedure
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 @given(bins=st.sets(st.integers(10, 300), min_size=1, max_size=6), price=st.floats(0.1, 500))
 @settings(max_examples=15, deadline=None)
@@ -87,6 +88,7 @@ def test_no_plan_is_better(bins: set[int], price: float) -> None:
     assert found.delay + price * found.calls == pytest.approx(best, rel=1e-9)
 
 
+@pytest.mark.slow
 @given(bins=st.lists(st.integers(0, LAST - 1), min_size=1, max_size=30), price=st.floats(0.5, 200))
 @settings(max_examples=5, deadline=None)
 def test_stopping_the_search_at_the_next_ones_best_loses_nothing(

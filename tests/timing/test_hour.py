@@ -114,6 +114,7 @@ def test_the_time_limit_is_kept() -> None:
     assert TAUGHT.next_check(KEY, "a", 86_399.0, START) == 86_400.0
 
 
+@pytest.mark.slow
 def test_orders_whose_age_tells_more_are_asked_about_by_age() -> None:
     timing = Timing(SCHEDULE, Terms())
     for k in range(200):

@@ -169,6 +169,7 @@ class TestPlan:
         assert first is not None
         assert first > NOW + 100
 
+    @pytest.mark.slow
     def test_what_awaits_its_pin_keeps_to_the_schedule(self) -> None:
         plan, _ = self.learned()
         waiting = self.order(ended_at=NOW + 30)
@@ -257,6 +258,7 @@ class Empty:
         pass
 
 
+@pytest.mark.slow
 async def test_what_somebody_else_ended_is_forgotten_as_unknown() -> None:
     """Within minutes, of itself; its last check tells that it had waited, and tells it once."""
     clock = ManualClock()
@@ -329,6 +331,7 @@ class Planned:
         return entry
 
 
+@pytest.mark.slow
 async def test_waiting_orders_of_a_product_that_surprises_are_planned_again() -> None:
     """Orders of an hour, planned for later; one has ended within a minute."""
     timing = Timing(SCHEDULE, Terms())

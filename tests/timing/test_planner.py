@@ -235,6 +235,7 @@ def test_orders_sent_together_are_not_asked_together() -> None:
     assert TRAINED.next_check(KEY, "7", 0.0) == TRAINED.next_check(KEY, "7", 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_the_more_may_be_spent_the_closer_are_the_checks() -> None:
     gaps = []
@@ -256,6 +257,7 @@ def test_an_unknown_product_borrows_but_less() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_package_with_one_order_is_half_backoffs() -> None:
     timing = Timing(SCHEDULE, Terms())
     for n in range(30):
@@ -282,6 +284,7 @@ def test_while_a_few_orders_of_many_packages_are_known_it_is_backoff() -> None:
     assert any(timing.reason(("shop", "package 1"), str(n), 60.0).next.learned for n in range(100))
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_while_few_were_seen_each_end_makes_its_table_anew() -> None:
     timing = Timing(SCHEDULE, Terms())
@@ -296,6 +299,7 @@ def test_while_few_were_seen_each_end_makes_its_table_anew() -> None:
     assert timing.refresh(0) == 0, "one more of forty is no news"
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 def test_a_change_is_followed() -> None:
     timing = trained(age=3600.0)
@@ -355,6 +359,7 @@ def test_an_order_given_up_is_censored_not_ended() -> None:
     assert all(hi == BINS for _, hi, _ in timing.take()[KEY].spans()), "no end is known of either"
 
 
+@pytest.mark.slow
 def test_what_was_learned_outlives_the_process() -> None:
     stored = dict(TRAINED.dump())
     timing = Timing(SCHEDULE, Terms())
@@ -376,6 +381,7 @@ def test_the_chance_that_it_has_ended() -> None:
     assert 0 <= TRAINED.chance(KEY, 3000.0, 4000.0) <= 1
 
 
+@pytest.mark.slow
 def test_the_chance_is_of_those_that_still_waited() -> None:
     timing = Timing(SCHEDULE, Terms())
     for age in (75.0, 120.0, 75.0, 200.0, 75.0, 120.0, 75.0, 200.0, 75.0, 120.0) * 100:
@@ -415,6 +421,7 @@ def even(timing: Timing) -> float:
     return position(table.calls, table.equal)
 
 
+@pytest.mark.slow
 def test_each_call_is_paid_from_its_accounts_purse_at_what_backoff_would_have_made() -> None:
     """The price in force shows what the purse holds: it is settled with each table and after
     ``PATIENCE`` calls.
@@ -443,6 +450,7 @@ def test_each_call_is_paid_from_its_accounts_purse_at_what_backoff_would_have_ma
     assert timing.basis(("other", "")).place == START, "and from no other's"
 
 
+@pytest.mark.slow
 def test_products_with_a_table_of_their_own_are_told_the_best_known_first() -> None:
     timing = Timing(SCHEDULE, Terms())
     for package, count in (("few", 2), ("many", 3), ("as few", 2)):
@@ -523,6 +531,7 @@ def test_what_is_remembered_fades_and_is_bounded_as_it_was_set() -> None:
     assert len(dict(timing.dump())) == 3
 
 
+@pytest.mark.slow
 def test_a_product_that_changed_is_learned_anew_at_once() -> None:
     timing = trained(60, 240.0)
     assert KEY in dict(timing.learned())
@@ -539,6 +548,7 @@ def test_each_account_tells_how_many_ends_it_learned_from() -> None:
     assert timing.orders() == {"a": 2.0, "b": 1.0}
 
 
+@pytest.mark.slow
 def test_an_order_that_was_lost_is_waited_for_no_more() -> None:
     """It tells as much as one that was lost without having been found waiting before."""
     seen, unseen, waits = (Timing(SCHEDULE, Terms()) for _ in range(3))
@@ -755,6 +765,7 @@ def calls_of_the_next_table(timing: Timing) -> list[float]:
     return list(table.calls)
 
 
+@pytest.mark.long
 def test_a_table_in_the_making_is_begun_anew_where_its_product_has_changed() -> None:
     made, twin = two_to_make(240.0)
     for timing in (made, twin):
@@ -868,6 +879,7 @@ def changed_to_a_minute() -> Timing:
     return timing
 
 
+@pytest.mark.slow
 def test_where_one_check_finds_all_orders_it_is_soon_after_the_last_end() -> None:
     """Three of four orders were asked about at 60 s, and one at 50 s: all had ended."""
     timing = Timing(SCHEDULE, Terms())

@@ -71,6 +71,7 @@ async def test_it_opens_with_the_first_answer_understood_and_nobody_has_lost_his
     assert bench.account.said == ""
 
 
+@pytest.mark.long
 async def test_the_odd_answers_of_one_order_shut_nothing(plain_shop: Shop) -> None:
     odd, *_ = await orders(plain_shop, 8)
     bench = Bench(plain_shop, lambda r: text("3|x") if r == f"r-{odd[:8]}" else text("OK|1| |x"))
@@ -81,6 +82,7 @@ async def test_the_odd_answers_of_one_order_shut_nothing(plain_shop: Shop) -> No
     assert len(bench.times(odd)) > 5
 
 
+@pytest.mark.long
 async def test_an_order_all_alone_speaks_for_itself_only(plain_shop: Shop) -> None:
     (odd,) = await orders(plain_shop, 1)
     bench = Bench(plain_shop, lambda _: text("3|x"), gate_after=1)
@@ -90,6 +92,7 @@ async def test_an_order_all_alone_speaks_for_itself_only(plain_shop: Shop) -> No
     assert len(bench.times(odd)) > 5
 
 
+@pytest.mark.long
 async def test_three_orders_are_too_few_to_shut_the_gate_and_enough_to_be_unwell(
     plain_shop: Shop,
 ) -> None:
@@ -161,6 +164,7 @@ async def test_a_clock_that_stands_still_is_told(plain_shop: Shop) -> None:
         assert probe_of(bench).reasons() == []
 
 
+@pytest.mark.long
 async def test_after_an_outage_each_order_is_asked_at_the_slot_it_had(plain_shop: Shop) -> None:
     """The answers of the outage are taken back whole, with the time at which they came: else the
     next scan takes each order for one that was asked just now.

@@ -150,6 +150,7 @@ async def history(
     )
 
 
+@pytest.mark.long
 async def test_a_provider_out_of_stock_cancels_sixty_rightly_and_all_fail_in_the_end(
     night: Shop,
 ) -> None:
@@ -198,6 +199,7 @@ async def test_a_panel_that_cancels_all_by_night_has_failed_none_when_it_comes_t
     assert walk.engine.state.kept == {}
 
 
+@pytest.mark.long
 async def test_controls_that_stand_are_not_enough_without_another_order_that_is_understood(
     night: Shop,
 ) -> None:
@@ -214,6 +216,7 @@ async def test_controls_that_stand_are_not_enough_without_another_order_that_is_
     assert (await walk.ends())["failed"] == 50, "the brake does not trip again by the same ones"
 
 
+@pytest.mark.long
 async def test_fewer_than_three_completed_in_the_last_day_are_no_control(night: Shop) -> None:
     await history(night, 2, 0)
     await history(night, 50, 0, ago=2 * 86_400.0, name="long-ago")
@@ -227,6 +230,7 @@ async def test_fewer_than_three_completed_in_the_last_day_are_no_control(night: 
     assert (await walk.held(), (await walk.ends())["failed"]) == (40, 0)
 
 
+@pytest.mark.long
 async def test_one_control_that_reads_cancelled_holds_all(night: Shop) -> None:
     await history(night, 3, 0)
     await many(night, 40, "out")
@@ -245,6 +249,7 @@ async def test_one_control_that_reads_cancelled_holds_all(night: Shop) -> None:
     assert (await walk.held(), (await walk.ends())["failed"]) == (40, 0)
 
 
+@pytest.mark.long
 async def test_two_hundred_past_the_limit_at_once_are_held_and_then_fail(night: Shop) -> None:
     await history(night, 50, 5)
     await many(night, 200, "late", sent=NOW - 30 * HOUR)

@@ -114,6 +114,7 @@ async def test_another_process_goes_on_waiting_where_it_was_left(shop: Shop) -> 
     assert await is_waiting(shop) == {order_id: False}
 
 
+@pytest.mark.long
 async def test_another_answer_withdraws_it_and_the_wait_begins_again(shop: Shop) -> None:
     order_id, made = await cancelled_once(shop)
     made.panel = lambda _: text("OK|1| |islemde")
@@ -172,6 +173,7 @@ async def test_one_that_is_completed_is_withdrawn(shop: Shop) -> None:
     assert await is_waiting(shop) == {order_id: False}
 
 
+@pytest.mark.long
 async def test_while_it_is_stuck_it_is_asked_about_at_its_own_times(shop: Shop) -> None:
     """A confirmed cancellation of an order that holds a PIN is for a person, and its row stays."""
     order_id, made = await cancelled_once(shop)
@@ -283,6 +285,7 @@ async def test_an_answer_that_is_not_understood_does_not_prolong_the_wait(shop: 
     assert await made.status(order_id) == "failed", made.times(order_id)
 
 
+@pytest.mark.long
 async def test_an_end_that_the_database_refuses_stays_confirmed(shop: Shop) -> None:
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
@@ -317,6 +320,7 @@ async def test_what_is_only_observed_is_confirmed_too(shop: Shop) -> None:
     assert await is_waiting(shop) == {}, "nothing but observations is written"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_held", [False, True])
 async def test_cron_asks_what_cannot_be_ended_no_more_often_than_others(
     plain_shop: Shop, *, is_held: bool
@@ -359,6 +363,7 @@ async def test_a_new_dispatch_is_asked_about_at_its_own_time_after_a_restart(sho
     assert again.calls[0] == (130.0, "r-anew")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["none", "sent_at", "garbage"])
 async def test_a_waiting_that_was_not_written_counts_whatever_comes_after_it(
     plain_shop: Shop, change: str

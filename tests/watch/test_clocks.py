@@ -72,6 +72,7 @@ def events(logs: Sequence[Any], *names: str) -> list[str]:
     return [entry["event"] for entry in logs if entry["event"] in names]
 
 
+@pytest.mark.long
 async def test_a_database_a_day_ahead_fails_nothing(ours: Shop) -> None:
     """Seen in reality: 25 h ahead for six seconds, and fifty waiting orders, one minute old, were
     failed for good.
@@ -129,6 +130,7 @@ async def test_a_database_far_ahead_has_nothing_pruned(ours: Shop) -> None:
         assert await pruned() == 2, "once the clocks are to be believed again"
 
 
+@pytest.mark.long
 async def test_an_order_past_its_time_is_not_written_over_and_over(ours: Shop) -> None:
     """Its age may not end it for ten minutes: it goes on at its usual times, and one answer is
     written once.
@@ -146,6 +148,7 @@ async def test_an_order_past_its_time_is_not_written_over_and_over(ours: Shop) -
     assert findings[-1].vouched
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", ["3|x", "OK|7|a|b", ""], ids=["refused", "garbled", "outage"])
 async def test_nothing_is_given_up_blind_while_no_age_counts(ours: Shop, body: str) -> None:
     order_id = await ours.add(sent_at=NOW - DAY - 100)
@@ -158,6 +161,7 @@ async def test_nothing_is_given_up_blind_while_no_age_counts(ours: Shop, body: s
     assert await bench.status(order_id) == "failed"
 
 
+@pytest.mark.long
 async def test_the_smaller_age_decides(ours: Shop) -> None:
     """The database is steadily half an hour ahead: its word alone ends nothing."""
     order_id = await ours.add(sent_at=NOW - 1000)
@@ -241,6 +245,7 @@ async def test_a_process_knows_of_a_leap_before_it(ours: Shop) -> None:
     assert third.engine.context.clocks.vouches(third.clock.boot())
 
 
+@pytest.mark.long
 async def test_without_the_table_nothing_stops_and_no_age_counts(ours: Shop) -> None:
     order_id = await ours.add(sent_at=NOW - DAY - 100)
     bench, _, _ = bench_of(ours)

@@ -42,6 +42,7 @@ async def fill(shop: Shop, count: int, *, age: str) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("small", [5000, 0], ids=["few", "as of very many"])
 async def test_where_nothing_changes_nothing_is_written_and_a_statement_serves_fifty_checks(
     shop: Shop, small: int
@@ -69,6 +70,7 @@ async def test_where_nothing_changes_nothing_is_written_and_a_statement_serves_f
         assert len(asked) - 2 * LOOK <= checks / 50, Counter(sql[:60] for sql in asked)
 
 
+@pytest.mark.long
 async def test_what_ends_is_written_many_at_a_time(shop: Shop) -> None:
     """A thousand answers a second, each of which waits fifty milliseconds for company."""
     await lines(shop)

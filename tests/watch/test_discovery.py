@@ -147,6 +147,7 @@ async def test_orders_that_come_due_one_after_the_other_are_read_again_together(
     assert len(reader.rereads) <= len(made.calls) / 25
 
 
+@pytest.mark.long
 async def test_reading_again_waits_for_nobody_elses_account(plain_shop: Shop) -> None:
     """A backlog that the pace lets through slowly is not read again and again."""
     for n in range(300):
@@ -563,6 +564,7 @@ async def test_of_ten_thousand_accounts_only_those_with_something_due_are_looked
     await engine.dispatcher.calls.finish(1.0)
 
 
+@pytest.mark.long
 async def test_very_many_orders_that_cannot_be_asked_about_are_told_in_few_lines() -> None:
     clock = ManualClock()
     table = Table(clock)

@@ -122,6 +122,7 @@ async def test_each_request_of_a_question_counts_in_the_pace(
     assert len(bench.calls) in range(18, 24)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("panel", "reason"),
     [
@@ -172,6 +173,7 @@ async def test_retry_after_is_obeyed(plain_shop: Shop) -> None:
     assert len(times) >= 6
 
 
+@pytest.mark.long
 async def test_a_refused_question_concerns_its_order_alone(plain_shop: Shop) -> None:
     refused = await plain_shop.add(sent_at=NOW, reference="bad")
     fine = await plain_shop.add(sent_at=NOW)
@@ -188,6 +190,7 @@ async def test_a_refused_question_concerns_its_order_alone(plain_shop: Shop) -> 
     assert await bench.status(refused) == "sent"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", ["OK|7|a|b", "OK", "OK|2", "hello"])
 async def test_a_garbled_answer_changes_nothing(plain_shop: Shop, body: str) -> None:
     order_id = await plain_shop.add(sent_at=NOW - 3 * DAY)
@@ -345,6 +348,7 @@ async def test_a_scan_that_began_before_our_write_does_not_ask_again(plain_shop:
     assert len(bench.calls) == 1
 
 
+@pytest.mark.long
 async def test_stuck_orders_are_shown_and_asked_again(
     plain_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -490,6 +494,7 @@ def test_rules_are_the_layouts() -> None:
     assert Rules().give_up_after == DAY
 
 
+@pytest.mark.long
 @pytest.mark.untraced
 async def test_a_long_outage_is_summarised(plain_shop: Shop) -> None:
     """One line when it begins, one an hour while it lasts, one when it ends, however many questions
@@ -527,6 +532,7 @@ async def test_a_cancellation_is_believed_when_a_second_answer_agrees(plain_shop
     assert bench.times(order_id) == [60, 360]
 
 
+@pytest.mark.long
 async def test_a_cancellation_that_is_withdrawn_ends_nothing(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW)
     said = iter(["OK|3| |iptal", "OK|1| |bekleniyor", "OK|3| |iptal", "OK|2|PIN-1|tamam"])
@@ -548,6 +554,7 @@ async def test_one_pass_waits_for_the_second_answer(plain_shop: Shop) -> None:
     assert await bench.status(order_id) == "failed"
 
 
+@pytest.mark.long
 async def test_a_state_nobody_knows_is_for_a_person_after_a_while(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW)
     bench = Bench(

@@ -65,6 +65,7 @@ def reference(order_id: str) -> str:
     return f"r-{order_id[:8]}"
 
 
+@pytest.mark.long
 async def test_free_places_are_filled_and_cause_no_call(plain_shop: Shop) -> None:
     ids = [await plain_shop.add(sent_at=NOW - 3000 - n) for n in range(30)]
     calls, seldom = {}, 0
@@ -83,6 +84,7 @@ async def test_free_places_are_filled_and_cause_no_call(plain_shop: Shop) -> Non
     assert calls[50].total() <= calls[1].total(), "no call goes out for one that is not due"
 
 
+@pytest.mark.long
 async def test_no_order_loses_its_own_time(plain_shop: Shop) -> None:
     """What is asked before its time is asked at its time too."""
     order_id = await plain_shop.add(sent_at=NOW - 100)
@@ -104,6 +106,7 @@ async def test_no_order_loses_its_own_time(plain_shop: Shop) -> None:
     assert len(asked) > 2 * len(due)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["odd", "fails"])
 async def test_what_is_not_understood_of_a_filled_order_is_forgotten(
     plain_shop: Shop, what: str
@@ -129,6 +132,7 @@ async def test_what_is_not_understood_of_a_filled_order_is_forgotten(
         assert (entry.due, entry.rare, entry.checks) == before
 
 
+@pytest.mark.long
 async def test_an_end_found_early_is_written_at_once(plain_shop: Shop) -> None:
     ids = [await plain_shop.add(sent_at=NOW - 3000 - n) for n in range(40)]
     bench, panel = panel_of(plain_shop)

@@ -229,6 +229,7 @@ async def test_what_is_gone_is_forgotten_within_an_hour() -> None:
     assert 'outcome="completed"' in town.metrics.text().decode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("generations", [2, 6])
 async def test_metrics_do_not_grow_with_those_that_were_there(generations: int) -> None:
     town = Town()

@@ -165,6 +165,7 @@ def counts_are_none(found: dict[str, int]) -> bool:
     return not any(found.values())
 
 
+@pytest.mark.long
 async def test_of_very_many_too_each_is_asked_at_its_times(shop: Shop) -> None:
     """What is not kept whole is read again before each question: what has ended elsewhere too."""
     ended = [await shop.add("completed", sent_at=NOW - 50, noted=False) for _ in range(3)]
@@ -188,6 +189,7 @@ async def test_of_very_many_too_each_is_asked_at_its_times(shop: Shop) -> None:
     assert {(compared[i].why, compared[i].were_they_first) for i in ended} == {("outcome", None)}
 
 
+@pytest.mark.long
 async def test_what_was_over_before_the_start_counts_as_found_late_by_nobody(shop: Shop) -> None:
     before = await shop.add("sent", sent_at=NOW - 3000, noted=False)
     await end(shop, before, "failed", -2000)
@@ -206,6 +208,7 @@ async def test_what_was_over_before_the_start_counts_as_found_late_by_nobody(sho
     assert -60 <= lead <= -54, "the first scan after it, or what the row says, and our first check"
 
 
+@pytest.mark.long
 async def test_an_order_sent_anew_is_observed_anew(shop: Shop) -> None:
     order_id = await shop.add(sent_at=NOW - 100, noted=False)
     made = Watched(shop, lambda _: text("OK|3| |x"))
@@ -221,6 +224,7 @@ async def test_an_order_sent_anew_is_observed_anew(shop: Shop) -> None:
     assert len(kept) == 2
 
 
+@pytest.mark.long
 async def test_another_process_asks_no_more_either(shop: Shop) -> None:
     order_id = await shop.add(sent_at=NOW - 100, noted=False)
     for calls in (1, 0):
@@ -251,6 +255,7 @@ async def test_what_cannot_be_compared_holds_nothing_up(plain_shop: Shop) -> Non
     assert "observe.not_compared" in {line["event"] for line in lines}
 
 
+@pytest.mark.long
 async def test_an_answer_that_says_nothing_about_what_has_ended_is_the_last(shop: Shop) -> None:
     """A network failure is tried again; a refusal is not."""
     order_id = await shop.add("completed", sent_at=NOW - 100, noted=False)

@@ -26,6 +26,7 @@ from tests.support.shops import NOW
 __all__ = ["shop"]
 
 
+@pytest.mark.long
 async def test_each_order_ends_or_is_named_with_its_reason(shop: RealShop) -> None:  # noqa: PLR0915 - a shop has many kinds
     znet, barakat, internal, off, strange = [
         await shop.integration(provider, enabled=is_on)

@@ -57,6 +57,7 @@ def is_green(bench: Bench) -> bool:
     return bool(lights_of(view)["database"]["ok"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wall", WALLS)
 @pytest.mark.parametrize("answer", ["ends", "waits"])
 async def test_a_wall_before_every_write_is_told_and_forgotten_when_it_is_gone(
@@ -89,6 +90,7 @@ async def test_a_wall_before_every_write_is_told_and_forgotten_when_it_is_gone(
     }
 
 
+@pytest.mark.long
 async def test_one_row_that_is_refused_for_ever_is_its_own_matter(plain_shop: Shop) -> None:
     """Two as well; and the others are written beside them."""
     bad = [
@@ -110,6 +112,7 @@ async def test_one_row_that_is_refused_for_ever_is_its_own_matter(plain_shop: Sh
     assert bench.engine.state.stuck.keys() == set(bad)
 
 
+@pytest.mark.long
 async def test_answers_that_need_no_write_are_neither_progress_nor_a_refusal(shop: Shop) -> None:
     """Orders that wait as before answer every few minutes, which is noted where the table has the
     column: no more gets through.
@@ -152,6 +155,7 @@ async def test_rows_that_somebody_holds_for_more_than_a_minute_are_told(plain_sh
     assert {await bench.status(i) for i in ids} == {"completed"}
 
 
+@pytest.mark.long
 async def test_a_word_that_the_column_refuses_leaves_the_program_ready(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ async def reviews(shop: Shop, kind: str = "not_known") -> list[str]:
     return [row["id"] for row in await shop.connection.fetch(sql, kind)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ODD)
 async def test_forty_that_are_not_known_keep_twenty_from_nothing(
     plain_shop: Shop, kind: str
@@ -104,6 +105,7 @@ async def test_one_pass_finds_all_that_are_good(plain_shop: Shop, kind: str) -> 
     assert {(await marks(plain_shop))[i] for i in odd} == {(False, True)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ODD)
 async def test_passes_find_them_one_after_the_other(plain_shop: Shop, kind: str) -> None:
     """Each pass knows from the table what those before it have found out."""
@@ -134,6 +136,7 @@ async def test_counts_of_a_pass_are_never_below_zero(plain_shop: Shop, body: str
         assert min(state.outcomes.values()) >= 0
 
 
+@pytest.mark.long
 async def test_after_long_enough_they_are_for_a_person_one_line_for_all(plain_shop: Shop) -> None:
     _, odd = await mixed(plain_shop, 0, 12)
     await plain_shop.add(sent_at=NOW, reference="good-waits")
@@ -151,6 +154,7 @@ async def test_after_long_enough_they_are_for_a_person_one_line_for_all(plain_sh
     assert set(bench.engine.state.stuck.values()) == {"not_known"}
 
 
+@pytest.mark.long
 async def test_one_that_is_known_after_all_is_no_matter_for_a_person(plain_shop: Shop) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
     await plain_shop.add(sent_at=NOW, reference="good-waits")
@@ -171,6 +175,7 @@ async def test_one_that_is_known_after_all_is_no_matter_for_a_person(plain_shop:
     assert bench.engine.state.odd == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["failover", "another process"])
 async def test_a_mark_that_is_gone_from_the_table_is_made_again(plain_shop: Shop, by: str) -> None:
     """A fail-over may lose it, and another process may have had an answer that was understood."""
@@ -193,6 +198,7 @@ async def test_a_mark_that_is_gone_from_the_table_is_made_again(plain_shop: Shop
         assert await reviews(plain_shop) == [order_id]
 
 
+@pytest.mark.long
 async def test_an_answer_that_is_understood_clears_the_mark(plain_shop: Shop) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
     await plain_shop.add(sent_at=NOW, reference="good-waits")
@@ -220,6 +226,7 @@ def rules(shop: Shop) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["refused", "empty", "500", "text"])
 async def test_where_the_settings_say_so_they_are_failed(plain_shop: Shop, kind: str) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
@@ -264,6 +271,7 @@ async def test_never_by_an_answer_that_nothing_vouches_for(plain_shop: Shop) -> 
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", ["OK|9| |x", "OK|2|A<script>|x"])
 async def test_never_what_is_known_and_cannot_be_read(plain_shop: Shop, body: str) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
@@ -279,6 +287,7 @@ async def test_never_what_is_known_and_cannot_be_read(plain_shop: Shop, body: st
     assert await bench.status(odd) == "sent"
 
 
+@pytest.mark.long
 async def test_time_outs_neither_count_nor_reset(plain_shop: Shop) -> None:
     (odd,) = (await mixed(plain_shop, 0, 1))[1]
     await plain_shop.add(sent_at=NOW, reference="good-waits")
@@ -347,6 +356,7 @@ async def test_an_outage_of_three_hours_leaves_no_trace(plain_shop: Shop) -> Non
     assert not any(odd for _, odd in (await marks(plain_shop)).values())
 
 
+@pytest.mark.long
 async def test_whose_questions_alone_time_out_shuts_nothing(plain_shop: Shop) -> None:
     await mixed(plain_shop, 3, 12)
 
@@ -387,6 +397,7 @@ async def delays(shop: Shop, good: int, odd: int, kind: str, seed: int) -> list[
     return [at - due[reference] for at, reference in bench.calls if reference.startswith("good")]
 
 
+@pytest.mark.long
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.integers(1, 30),
@@ -412,6 +423,7 @@ async def test_the_good_ones_are_found_as_soon_as_without(
         assert max(found) <= 60.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "count"), [("refused", 1), ("text", 2), ("empty", 6), ("unknown state", 6)]
 )
@@ -443,6 +455,7 @@ async def test_where_nobody_was_ever_understood_a_person_sees_them(
     assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_events") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 12])
 async def test_what_was_shown_so_is_closed_when_it_is_understood(
     plain_shop: Shop, count: int

@@ -242,6 +242,7 @@ async def test_a_provider_that_takes_fewer_is_asked_about_fewer(
     assert "batch.halved" in err
 
 
+@pytest.mark.long
 async def test_a_call_that_fails_as_a_whole_is_one_failure_and_loses_no_order(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

@@ -376,6 +376,7 @@ def test_a_status_of_http_comes_first_where_the_body_says_nothing() -> None:
     assert isinstance(read([{"order_id": "A-1", "status": "accept"}], status=500), Busy)
 
 
+@pytest.mark.long
 @given(DOCUMENTS)
 def test_whatever_comes_nothing_is_raised_and_nothing_ends_but_by_its_word(value: Any) -> None:
     found = read(json.dumps(value))

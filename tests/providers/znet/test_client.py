@@ -164,6 +164,7 @@ async def test_an_answer_without_length_that_stops_inside_the_pin_is_garbled() -
     assert reply.answer == Garbled("cut_short")
 
 
+@pytest.mark.slow
 async def test_a_drip_ends_at_the_total_timeout() -> None:
     """D5: httpx's own timeouts are per read, and a drip beats them for ever."""
 
@@ -214,6 +215,7 @@ async def test_nobody_there_is_tried_twice_and_no_more() -> None:
     await znet.aclose()
 
 
+@pytest.mark.slow
 async def test_cancelled_calls_leak_no_connection() -> None:
     """D4: httpcore leaks a pool's places when calls are cancelled while waiting.
 
