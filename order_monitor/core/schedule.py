@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from struct import Struct
 from typing import Final, Protocol
@@ -19,6 +18,7 @@ from typing import Final, Protocol
 from order_monitor.core.order import Order
 
 _FIRST: Final = 8
+_BYTES: Final = 4 * _FIRST
 _UNITS: Final = 2**32
 _SURELY: Final = 1 - 1e-9
 """No two slots are closer than this share of the cap, whatever the rounding."""
@@ -39,19 +39,29 @@ class Schedule:
     jitter: float = 0.1
     give_up_after: float = 86_400.0
 
+    _doubling: tuple[tuple[float, float], ...] = field(init=False, repr=False, compare=False)
+    """The delays that are still below the cap, and how much each unit of jitter adds to them."""
+
+    def __post_init__(self) -> None:
+        """Prepare what all orders' slots share."""
+        count = max(0, math.ceil(math.log2(self.cap / self.base)))
+        delays = [self.base * 2**i for i in range(count)]
+        doubling = tuple((delay, delay * self.jitter / _UNITS) for delay in delays)
+        object.__setattr__(self, "_doubling", doubling)
+
     def slot(self, order_id: str, k: int) -> float:
         """Return how many seconds after ``sent_at`` the k-th check falls (k counts from 1).
 
         The cost does not depend on k.
         """
-        return _Slots(self, order_id).at(k)
+        return self._at(order_id, self._early(order_id), k)
 
     def latest(self, order_id: str, age: float) -> float | None:
         """Return the last slot at or before ``age``, in seconds after ``sent_at``.
 
         None before the first one.
         """
-        k, regular = _Slots(self, order_id).until(age)
+        k, regular = self._until(order_id, self._early(order_id), age)
         if age >= self.give_up_after and (not k or regular < self.give_up_after):
             return self.give_up_after
         return regular if k else None
@@ -61,79 +71,61 @@ class Schedule:
 
         ``give_up_after`` is always a slot.
         """
-        slots = _Slots(self, order_id)
-        regular = slots.at(slots.until(age)[0] + 1)
+        early = self._early(order_id)
+        k, _ = self._until(order_id, early, age)
+        regular = self._at(order_id, early, k + 1)
         return min(regular, self.give_up_after) if age < self.give_up_after else regular
 
-
-class _Slots:
-    """One order's slots: a list while the delays double, and a closed form for all later ones."""
-
-    __slots__ = ("_early", "_order_id", "_schedule")
-
-    def __init__(self, schedule: Schedule, order_id: str) -> None:
-        self._schedule, self._order_id = schedule, order_id
-        total = schedule.first_check
-        self._early = early = [total]
-        delays = _doubling(schedule.base, schedule.cap, schedule.jitter)
-        for (delay, stretch), unit in zip(delays, _first_units(order_id), strict=False):
+    def _early(self, order_id: str) -> list[float]:
+        """Return an order's slots while the delays double; all later ones have a closed form."""
+        total = self.first_check
+        early = [total]
+        for (delay, stretch), unit in zip(self._doubling, _first_units(order_id), strict=False):
             total += delay + stretch * unit
             early.append(total)
-        for i in range(_FIRST, len(delays)):
-            total += delays[i][0] + delays[i][1] * _UNITS * _unit(order_id, i)
+        for i in range(_FIRST, len(self._doubling)):
+            delay, stretch = self._doubling[i]
+            total += delay + stretch * _UNITS * _unit(order_id, i)
             early.append(total)
+        return early
 
-    def at(self, k: int) -> float:
-        """Return when the k-th check falls, in seconds after ``sent_at``."""
-        early = self._early
-        if k <= len(early):
+    def _at(self, order_id: str, early: list[float], k: int) -> float:
+        """Return when the k-th check falls, in seconds after ``sent_at``.
+
+        The capped delays' jitters come in pairs that add up to one, so their sum has a closed form
+        and a years-old order costs no more than a new one.
+        """
+        capped = k - len(early)
+        if capped <= 0:
             return early[k - 1]
-        return early[-1] + self._schedule.cap * self._stretched(k - len(early))
+        pairs, odd = divmod(capped, 2)
+        jitter: float = pairs
+        if odd:
+            jitter += _unit(order_id, k - 1)
+        return early[-1] + self.cap * (capped + self.jitter * jitter)
 
-    def until(self, age: float) -> tuple[int, float]:
+    def _until(self, order_id: str, early: list[float], age: float) -> tuple[int, float]:
         """Return how many regular slots lie at or before ``age``, and the time of the last one."""
-        schedule, early = self._schedule, self._early
-        if age < early[-1]:
+        last, cap = early[-1], self.cap
+        if age < last:
             k = bisect_right(early, age)
             return k, early[k - 1]
         # Every pair of capped delays has the same length: start at the pair's first slot.
-        pair = schedule.cap * (2 + schedule.jitter)
-        k = len(early) + 2 * int((age - early[-1]) / pair)
-        at = self.at(k)
+        pairs = int((age - last) / (cap * (2 + self.jitter)))
+        k, at = len(early) + 2 * pairs, last + cap * (2 * pairs + self.jitter * pairs)
         while k > len(early) and at > age:
             k -= 1
-            at = self.at(k)
-        while age - at > schedule.cap * _SURELY and (following := self.at(k + 1)) <= age:
+            at = self._at(order_id, early, k)
+        while age - at > cap * _SURELY and (following := self._at(order_id, early, k + 1)) <= age:
             k, at = k + 1, following
         return k, at
-
-    def _stretched(self, n: int) -> float:
-        """Sum ``n`` capped delays, in units of the cap.
-
-        Their jitters come in pairs that add up to one, so the sum has a closed form and a years-old
-        order costs no more than a new one.
-        """
-        pairs, odd = divmod(n, 2)
-        rest = _unit(self._order_id, len(self._early) + 2 * pairs) if odd else 0.0
-        return n + self._schedule.jitter * (pairs + rest)
-
-
-@lru_cache(maxsize=64)
-def _doubling(base: float, cap: float, jitter: float) -> tuple[tuple[float, float], ...]:
-    """Return the delays that are still below the cap, and how much each unit of jitter adds to
-    them.
-    """
-    count = max(0, math.ceil(math.log2(cap / base)))
-    return tuple((base * 2**i, base * 2**i * jitter / _UNITS) for i in range(count))
 
 
 def _first_units(order_id: str) -> tuple[int, ...]:
     """Return an order's first jitters, integers below `_UNITS`, the same on every machine: one
     digest gives all of them.
     """
-    return _eight(
-        blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=4 * _FIRST).digest()
-    )
+    return _eight(blake2b(order_id.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest())
 
 
 def _unit(order_id: str, i: int) -> float:
