@@ -58,6 +58,13 @@ async def test_a_scan_reads_open_orders_only(shop: Shop) -> None:
     assert all(o.sent_at == NOW - 100 for o in scan.orders)
 
 
+async def test_an_orders_columns_are_read_in_the_order_of_its_fields(shop: Shop) -> None:
+    await shop.add()
+    orders = await prepared(shop)
+    (row,) = await shop.connection.fetch(orders.reader.queries.scan_sql())
+    assert [*row.keys(), "ended_at"] == list(Order.__annotations__)
+
+
 async def test_a_scan_gives_its_orders_as_they_are_read(plain_shop: Shop) -> None:
     """Of very many nobody holds all; what must be known before any is asked comes first."""
     ids = {await plain_shop.add() for _ in range(2)}

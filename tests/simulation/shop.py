@@ -329,6 +329,13 @@ class Pool:
         return None
 
 
+class Row(dict[str, Any]):
+    """A row as asyncpg gives it: a slice of it are the values of its columns in their order."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return tuple(self.values())[key] if isinstance(key, slice) else super().__getitem__(key)
+
+
 class Cursor:
     """The rows that a cursor has not returned yet."""
 
@@ -401,13 +408,13 @@ class Connection(Chained, OtherTables):
         return "DONE"
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        return await self._do(sql, args)
+        return [Row(row) for row in await self._do(sql, args)]
 
     async def cursor(self, sql: str, *args: Any) -> "Cursor":
-        return Cursor(await self._do(sql, args))
+        return Cursor(await self.fetch(sql, *args))
 
     async def fetchrow(self, sql: str, *args: Any) -> Any:
-        rows = await self._do(sql, args)
+        rows = await self.fetch(sql, *args)
         return rows[0] if rows else None
 
     async def fetchval(self, sql: str, *args: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from order_monitor.core.answer import Completed
 from order_monitor.core.check_result import CheckResult, WriteStatus
 from order_monitor.core.decision import StuckReason
-from order_monitor.core.order import SkipReason
+from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.shop.reading.comparison import Verdict, read_comparison
@@ -180,6 +180,14 @@ async def test_what_another_monitor_ended_is_found_by_what_it_was_asked_under(
     assert {row[0]: row[1].timestamp() for row in rows} == {o.id: NOW + 5 for o in observed[1:]}
     compared = await read_comparison(shop.database(), orders, 1e9)
     assert [one.verdict for one in compared] == [Verdict.SAME] * 2
+
+
+async def test_an_orders_columns_are_read_in_the_order_of_its_fields(shop: RealShop) -> None:
+    await shop.add(providerId=await shop.integration("znet"))
+    orders = shop.orders()
+    await orders.prepare()
+    (row,) = await shop.connection.fetch(orders.reader.queries.scan_sql())
+    assert [*row.keys(), "ended_at"] == list(Order.__annotations__)
 
 
 @pytest.mark.parametrize("blank", [None, "", " ", "\t", "\r\n"])

@@ -488,18 +488,19 @@ class OrderReader:
         ):
             integrations = await self._integrations(connection, first.now, set())
         yield replace(first, integrations=integrations)
-        async for rows in self._slices(connection, wanted, first.now):
-            named = {row["integration"] for row in rows} - self._met - {None} if accounts else set()
+        async for orders in self._slices(connection, wanted, first.now):
+            used = {order.integration for order in orders} if accounts else set[str | None]()
+            named = {key for key in used - self._met if key is not None}
             # An unknown account is looked for once; if it does not exist yet, the next full read
             # of the accounts finds it.
             integrations = await self._integrations(connection, first.now, named) if named else None
-            for start in range(0, len(rows), SLICE):
+            for start in range(0, len(orders), SLICE):
                 # Other tasks get their turn.
                 await asyncio.sleep(0)
                 # However many there are: each slice has a statement's time of its own.
                 self._database.progressed(connection)
-                orders = [order_of(row) for row in rows[start : start + SLICE]]
-                yield replace(first, orders=orders, integrations=integrations)
+                part = orders[start : start + SLICE]
+                yield replace(first, orders=part, integrations=integrations)
                 integrations = None
 
     async def _slices(
@@ -507,20 +508,20 @@ class OrderReader:
         connection: Connection,
         wanted: Part,
         now: float,
-    ) -> AsyncIterator[list[asyncpg.Record]]:
-        """Yield the rows of open orders in slices, so that very many are not all in memory and
-        other tasks get their turn.
+    ) -> AsyncIterator[list[Order]]:
+        """Yield the open orders in slices, so that very many are not all in memory and other tasks
+        get their turn.
 
         A full read that takes long also yields what is sent meanwhile, from ``now`` (epoch seconds)
         on.
         """
         if wanted.since is not None:
-            yield list(await connection.fetch(self.queries.since_sql(), wanted.since))
+            yield _orders(await connection.fetch(self.queries.since_sql(), wanted.since))
         elif wanted.only is not None:
-            yield list(await connection.fetch(self.queries.among_sql(), list(wanted.only)))
+            yield _orders(await connection.fetch(self.queries.among_sql(), list(wanted.only)))
         elif wanted.of is not None and self.schema_cache.shop_tables.accounts is not None:
-            async for rows in self._slices_of(connection, frozenset(wanted.of)):
-                yield rows
+            async for orders in self._slices_of(connection, frozenset(wanted.of)):
+                yield orders
         else:
             cursor = await connection.cursor(self.queries.scan_sql())
             began = looked_at = _now()
@@ -528,22 +529,22 @@ class OrderReader:
             recent = now - _OVERLAP
             while rows := await cursor.fetch(FETCHED * SLICE):
                 self._database.progressed(connection)
-                fresh = [row for row in rows if row["id"] not in met]
-                met.update(row["id"] for row in fresh if (row["sent_at"] or 0.0) > recent)
+                fresh = [order for order in _orders(rows) if order.id not in met]
+                met.update(order.id for order in fresh if (order.sent_at or 0.0) > recent)
                 yield fresh
                 if _now() - looked_at >= LOOK_FOR_NEW_EVERY:
                     # The cursor shows the table as it was when the scan began.
                     sent = await connection.fetch(self.queries.since_sql(), recent)
-                    fresh = [row for row in sent if row["id"] not in met]
-                    met.update(row["id"] for row in fresh)
+                    fresh = [order for order in _orders(sent) if order.id not in met]
+                    met.update(order.id for order in fresh)
                     yield fresh
                     looked_at = _now()
                     recent = now + (looked_at - began) - _OVERLAP
 
     async def _slices_of(
         self, connection: Connection, of: Collection[str]
-    ) -> AsyncIterator[list[asyncpg.Record]]:
-        """Yield the rows of the open orders of some accounts.
+    ) -> AsyncIterator[list[Order]]:
+        """Yield the open orders of some accounts.
 
         If so many others are open that the server does not find the next few in a statement's time,
         all are read at the next attempt, and chosen here.
@@ -555,7 +556,7 @@ class OrderReader:
         cursor = await connection.cursor(sql, *args)
         while rows := await cursor.fetch(FETCHED * SLICE):
             self._database.progressed(connection)
-            yield [row for row in rows if row["integration"] in of]
+            yield [order for order in _orders(rows) if order.integration in of]
         self._is_long = False
 
     async def _waiting(
@@ -640,6 +641,10 @@ def spellings(references: Iterable[str], *, is_text: bool) -> list[str]:
     if is_text:
         given |= {f"{before}{ref.strip()}{behind}" for ref in given for before, behind in _BLANKS}
     return sorted(given)
+
+
+def _orders(rows: Iterable[asyncpg.Record]) -> list[Order]:
+    return [order_of(row) for row in rows]
 
 
 def _now() -> float:

@@ -5,7 +5,6 @@ Their text depends on the columns, and on where the accounts are stored.
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -30,7 +29,7 @@ UNKNOWN_LIMIT: Final = 1000
 COUNTED: Final = 1_000_000
 """Maximum number of orders from before the start that are counted, to limit a scan's cost."""
 
-_columns: Final = itemgetter(*(name for name in Order._fields if name != "ended_at"))
+_COLUMNS: Final = Order._fields.index("ended_at")
 
 _NO_ROUTE: Final = f"NULL::text AS integration, {Route.ONE:d} AS route"
 
@@ -149,8 +148,8 @@ class Queries:
         )
 
     def select_sql(self, more: str = "") -> str:
-        """SQL that reads orders in the form that `order_of` takes, with ``more`` columns, without a
-        WHERE clause.
+        """SQL that reads orders in the form that `order_of` takes, followed by ``more`` columns,
+        without a WHERE clause.
 
         The table's alias is ``o``.
         """
@@ -170,18 +169,18 @@ class Queries:
         return (
             f"SELECT o.{t['id'].sql}::text AS id, o.{t['external_status'].sql}::text AS status, "
             f"{sent} AS sent_at, {row_reference_sql(t, 'o')} AS reference, "
-            f"{reference_from_sql(t, 'o')} AS reference_from, "
             f"{tenant} AS tenant_id, {sync} AS last_sync_at, {route}, {package_sql(t)}, "
             f"{noted} AS registered, {noted} AND sent.understood AS understood, "
             f"CASE WHEN {noted} THEN sent.odd_at END AS odd_at, "
-            f"{is_settled(t, self._schema_cache.table_config, 'o')} AS settled{more} FROM {t.sql} o {join}"
+            f"{is_settled(t, self._schema_cache.table_config, 'o')} AS settled, "
+            f"{reference_from_sql(t, 'o')} AS reference_from{more} FROM {t.sql} o {join}"
         )
 
 
 def order_of(row: asyncpg.Record, ended_at: float | None = None) -> Order:
-    """Return the order that `Queries.select_sql` read: its columns have the names of the order's
-    fields.
+    """Return the order that `Queries.select_sql` read: its first columns are the order's fields, in
+    the same order.
 
     ``ended_at`` (epoch seconds) is given if it has ended and only its PIN is awaited.
     """
-    return Order._make((*_columns(row), ended_at))
+    return Order._make((*row[:_COLUMNS], ended_at))
