@@ -25,7 +25,7 @@ class KnownOrders:
     def __init__(self) -> None:
         """Start with no orders."""
         self._entries: dict[int | str, TrackedOrder] = {}
-        self._traits: dict[SharedFields, SharedFields] = {}
+        self._traits: dict[tuple[object, ...], SharedFields] = {}
         self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -42,20 +42,27 @@ class KnownOrders:
 
     def add(self, order: Order, account: str) -> TrackedOrder:
         """Add an order that was not known; it is idle."""
+        return self._add(key_of(order.id), order, account)
+
+    def enter(self, order: Order, account: str) -> tuple[TrackedOrder, bool]:
+        """Return an order's entry, and whether it was added just now; one that was known is not
+        changed.
+        """
+        key = key_of(order.id)
+        entry = self._entries.get(key)
+        return (self._add(key, order, account), True) if entry is None else (entry, False)
+
+    def _add(self, key: int | str, order: Order, account: str) -> TrackedOrder:
         shared_fields = self._traits_of(order, account)
         entry = TrackedOrder(
-            key_of(order.id),
-            shared_fields,
-            order.sent_at,
-            pack(order.reference),
-            order.last_sync_at,
+            key, shared_fields, order.sent_at, pack(order.reference), order.last_sync_at
         )
         entry.registered, entry.understood = order.registered, order.understood
         if order.ended_at is not None:
             entry.rare = RareState(order.ended_at)
         if order.odd_at is not None:
             entry.note(odd=ODD, odd_at=order.odd_at, odd_noted=True)
-        self._entries[entry.key] = entry
+        self._entries[key] = entry
         self._count[account] += 1
         return entry
 
@@ -89,13 +96,13 @@ class KnownOrders:
         self._count = +self._count
         self._traits = {
             shared_fields: shared_fields
-            for shared_fields in self._traits
+            for shared_fields in self._traits.values()
             if shared_fields.account in self._count
         }
 
     def _traits_of(self, order: Order, account: str) -> SharedFields:
         """Return the shared copy of the values this order has in common with others."""
-        shared_fields = SharedFields(
+        fields = (
             account,
             order.status,
             order.tenant_id,
@@ -104,6 +111,9 @@ class KnownOrders:
             order.package,
             order.reference_from,
         )
-        if len(self._traits) >= TRAITS_KEPT:
-            self._traits.clear()
-        return self._traits.setdefault(shared_fields, shared_fields)
+        found = self._traits.get(fields)
+        if found is None:
+            if len(self._traits) >= TRAITS_KEPT:
+                self._traits.clear()
+            found = self._traits[fields] = SharedFields(*fields)
+        return found

@@ -45,11 +45,11 @@ class LazyHeap:
     def add(self, entry: TrackedOrder) -> None:
         """Add an entry under its current number."""
         which = int(self._number(entry) // WIDTH)
-        if (entries := self._bins.get(which)) is None:
+        try:  # Most often there is one: to ask first takes longer.
+            self._bins[which].append(entry)
+        except KeyError:
             self._bins[which] = [entry]
             heapq.heappush(self._which, which)
-        else:
-            entries.append(entry)
         self._binned += 1
 
     def first(self) -> TrackedOrder | None:

@@ -25,6 +25,9 @@ _LOOKED_AT: Final = 2000
 
 NEVER: Final = float("-inf")
 
+_READY: Final = Stage.READY
+_SCHEDULED: Final = Stage.SCHEDULED
+
 READ_AGAIN: Final = NEVER
 """Value of ``read_at`` for an order that must be read again before it is asked about, however
 recently it was read.
@@ -42,9 +45,7 @@ class OrderQueue(KnownOrders):
         super().__init__()
         self.ready = ReadyQueues(rank)
         self._filled: set[str] = set()
-        self._timers = LazyHeap(
-            lambda entry: entry.wake, lambda entry: entry.stage is Stage.SCHEDULED
-        )
+        self._timers = LazyHeap(lambda entry: entry.wake, lambda entry: entry.stage is _SCHEDULED)
 
     def renew(self, entry: TrackedOrder, order: Order, account: str) -> None:
         """Update ``entry`` with the newly read ``order`` and its ``account``.
@@ -67,8 +68,8 @@ class OrderQueue(KnownOrders):
             entry.note(held=held)
         entry.due = due
         is_ready = (due if held is None else held) <= now
-        self._step(entry, Stage.READY if is_ready else Stage.SCHEDULED)
-        if entry.stage is Stage.READY:
+        self._step(entry, _READY if is_ready else _SCHEDULED)
+        if entry.stage is _READY:
             self.ready.add(entry)
         else:
             self._timers.add(entry)
@@ -138,11 +139,11 @@ class OrderQueue(KnownOrders):
             self._step(entry, Stage.GONE)
 
     def _make_ready(self, entry: TrackedOrder) -> None:
-        self._step(entry, Stage.READY)
+        self._step(entry, _READY)
         self.ready.add(entry)
 
     def _step(self, entry: TrackedOrder, stage: Stage) -> None:
-        if entry.stage is Stage.READY:
+        if entry.stage is _READY:
             self.ready.left(entry)
         if self._filled and stage is not Stage.WRITING:
             self._filled.discard(entry.id)

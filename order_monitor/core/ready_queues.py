@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from order_monitor.core.lazy_heap import LazyHeap
-from order_monitor.core.tracked_order import Stage, TrackedOrder
+from order_monitor.core.tracked_order import NOTHING, Stage, TrackedOrder
 
 LONGEST_WAITING_EVERY: Final = 4
 """Every how many turns the order due longest goes first.
@@ -23,6 +23,8 @@ _STRIDE: Final = 79
 """Steps between two choices. A prime, so that every order is reached in time, and neighbours, which
 were sent together, are not chosen one after the other.
 """
+
+_READY: Final = Stage.READY
 
 _BEHIND: Final = 1e11
 """Seconds by which each failure moves an order behind all others: more than any two times differ.
@@ -49,12 +51,19 @@ class AccountQueue:
         """Sort one queue by ``rank``, the other by due time."""
 
         def belongs(entry: TrackedOrder) -> bool:
-            return entry.stage is Stage.READY and entry.shared_fields.account == account
+            return entry.stage is _READY and entry.shared_fields.account == account
 
         # An order that could not be asked about, or whose answers were not understood, goes behind
         # the others: it must not be chosen for every probe.
-        self._ranked = LazyHeap(lambda entry: _behind(entry) + rank(entry), belongs)
-        self._longest = LazyHeap(lambda entry: _behind(entry) + entry.due, belongs)
+        def ranked(entry: TrackedOrder) -> float:
+            number = rank(entry)
+            return number if entry.rare is NOTHING else number + _behind(entry)
+
+        def longest(entry: TrackedOrder) -> float:
+            return entry.due if entry.rare is NOTHING else entry.due + _behind(entry)
+
+        self._ranked = LazyHeap(ranked, belongs)
+        self._longest = LazyHeap(longest, belongs)
         self._turns = 0
         self.count = 0
 
@@ -64,13 +73,18 @@ class AccountQueue:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order to both queues."""
+        self._ranked.add(entry)
+        self._longest.add(entry)
+        self.count += 1
+
+    def left(self) -> None:
+        """Record that an order is no longer ready."""
+        self.count -= 1
         for line in (self._ranked, self._longest):
             # Each order leaves a stale place in the queue it was not taken from: those must not
             # pile up.
             if len(line) > 2 * self.count + STALE_ALLOWED:
                 line.tidy()
-            line.add(entry)
-        self.count += 1
 
     def first(self) -> TrackedOrder | None:
         """Return the order whose turn it is."""
@@ -100,7 +114,7 @@ class ReadyQueues:
 
     def add(self, entry: TrackedOrder) -> None:
         """Add a ready order."""
-        account = entry.account
+        account = entry.shared_fields.account
         lines = self.lines.get(account)
         if lines is None:
             lines = self.lines[account] = AccountQueue(account, self.rank)
@@ -109,7 +123,7 @@ class ReadyQueues:
     def left(self, entry: TrackedOrder) -> None:
         """Record that an order is no longer ready."""
         lines = self.lines[entry.account]
-        lines.count -= 1
+        lines.left()
         if not lines.count:
             del self.lines[entry.account]
 

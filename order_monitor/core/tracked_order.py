@@ -34,9 +34,8 @@ def pack(reference: str) -> int | str:
     >>> pack("1760885915220128"), pack("007"), pack("٣")
     (1760885915220128, '007', '٣')
     """
-    is_short = 0 < len(reference) <= _DIGITS
-    is_number = is_short and reference.isdigit() and reference.isascii() and reference[0] != "0"
-    return int(reference) if is_number else reference
+    is_number = reference.isdigit() and reference.isascii() and reference[0] != "0"
+    return int(reference) if is_number and len(reference) <= _DIGITS else reference
 
 
 def key_of(order_id: str) -> int | str:
@@ -65,6 +64,14 @@ class Stage(Enum):
     ASKING = auto()
     WRITING = auto()
     GONE = auto()
+
+
+_READY: Final = Stage.READY
+_SCHEDULED: Final = Stage.SCHEDULED
+_ASKING: Final = Stage.ASKING
+_WRITING: Final = Stage.WRITING
+_GONE: Final = Stage.GONE
+"""To look a member up in its class takes five times as long."""
 
 
 class SharedFields(NamedTuple):
@@ -178,12 +185,12 @@ class TrackedOrder:
     @property
     def is_waiting(self) -> bool:
         """Whether it waits for its time or for its turn."""
-        return self.stage is Stage.SCHEDULED or self.stage is Stage.READY
+        return self.stage is _SCHEDULED or self.stage is _READY
 
     @property
     def is_in_hand(self) -> bool:
         """Whether it is being asked about or its answer is being written."""
-        return self.stage is Stage.ASKING or self.stage is Stage.WRITING
+        return self.stage is _ASKING or self.stage is _WRITING
 
     @property
     def wake(self) -> float:
@@ -251,6 +258,6 @@ class TrackedOrder:
 
         A gone order stays gone, even if a step under way still moves it.
         """
-        if self.stage is not Stage.GONE:
+        if self.stage is not _GONE:
             self.stage = stage
         self.turn = (self.turn + 1) % _TURNS

@@ -61,7 +61,7 @@ class Intake:
             return account
         if self._context.elsewhere.has(account.key):
             return self._leave(order, account.key, read_at)
-        if self._ended_since(order, read_at):
+        if self.recent_ends and self._ended_since(order, read_at):
             return None
         return self._take_up(order, account.key, read_at)
 
@@ -104,11 +104,11 @@ class Intake:
         return False
 
     def _take_up(self, order: Order, account: str, read_at: float) -> TrackedOrder:
-        entry = self._queue.get(order.id)
-        if entry is None:
-            entry = self._queue.add(order, account)
+        entry, is_new = self._queue.enter(order, account)
+        if is_new:
             entry.read_at = read_at
-            self._context.note_odd(entry)
+            if order.odd_at is not None or self._context.state.odd:
+                self._context.note_odd(entry)
             self._plan_first(entry, order)
         elif entry.is_in_hand or entry.read_at > read_at:
             return entry
@@ -172,11 +172,14 @@ class Intake:
                 self._context.plan(entry, again)
 
     def _plan_first(self, entry: TrackedOrder, order: Order) -> None:
-        plan = self._context.policy.plan
-        due = plan.first(order, self._context.now())
-        if order.ended_at is not None and due is not None and due <= order.ended_at:
+        plan, now = self._context.policy.plan, self._context.now()
+        due = plan.first(order, now)
+        if due is None:
+            self._queue.idle(entry)
+            return
+        if order.ended_at is not None and due <= order.ended_at:
             again = plan.again(order, order.ended_at)
             # A single pass has no second time, and asks anyway.
             due = due if again is None else again
-        self._context.state.eligible += due is not None
-        self._context.plan(entry, due)
+        self._context.state.eligible += 1
+        self._queue.schedule(entry, due, now=now)

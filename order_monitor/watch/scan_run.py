@@ -114,7 +114,7 @@ class ScanRun:
 
     def _meet(self, order: Order, now: float) -> None:
         taken = self._intake.take(order, now, self.began)
-        if not order.awaits_pin:
+        if order.ended_at is None:
             self.found += 1
             if order.sent_at is not None and self.last_sent < order.sent_at:
                 self.last_sent = min(order.sent_at, now)

@@ -212,6 +212,20 @@ def test_the_count_of_due_orders_is_always_right(steps: list[tuple[str, str, int
     assert taken <= len(queue)
 
 
+def test_an_order_that_is_met_again_keeps_its_entry() -> None:
+    queue = OrderQueue()
+    entry, is_new = queue.enter(Order("x", "sent", 5.0, "1"), "a")
+    assert (is_new, entry.stage, queue.get("x"), queue.has_any("a")) == (
+        True,
+        Stage.IDLE,
+        entry,
+        True,
+    )
+    assert queue.enter(Order("x", "sent", 9.0, "2"), "b") == (entry, False)
+    assert (entry.order, entry.account) == (Order("x", "sent", 5.0, "1"), "a")
+    assert (len(queue), queue.has_any("b")) == (1, False)
+
+
 def test_an_unknown_order_is_not_known() -> None:
     assert OrderQueue().get("x") is None
     assert list(OrderQueue()) == []
