@@ -35,6 +35,7 @@ async def test_shares_follow_who_is_there(house: House) -> None:
     await until(lambda: two.held() == set(NAMES) and two.cluster.leads)
 
 
+@pytest.mark.wall_clock
 async def test_an_account_is_given_when_nothing_of_it_is_under_way(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
@@ -103,6 +104,7 @@ async def test_of_very_many_accounts_only_those_with_orders_are_held(
     assert one.held() == {"b", "d"}
 
 
+@pytest.mark.wall_clock
 async def test_who_is_stopping_takes_nothing_more(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
@@ -311,6 +313,7 @@ async def test_while_very_many_are_taken_over_the_other_accounts_are_asked(house
     await until(lambda: one.held() == {"a", "b"})
 
 
+@pytest.mark.wall_clock
 async def test_an_account_whose_balance_is_being_read_is_not_given(house: House) -> None:
     """Nor one that is looked at after an order's end: a call is a call."""
     one = house.start("one")

@@ -191,6 +191,7 @@ async def test_an_upgrade_of_an_installation_that_runs_goes_on_as_before(
     assert not [line for line in await lines_of_check(tmp_path, config) if "start" in line["text"]]
 
 
+@pytest.mark.wall_clock
 async def test_an_order_that_the_shop_settles_is_let_go_and_taken_up_again(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ async def test_a_pass_and_people_that_differ_ask_and_write_nothing(
     assert await stored(plain_shop) == before
 
 
+@pytest.mark.wall_clock
 @pytest.mark.parametrize("key", MONEY)
 async def test_a_daemon_that_differs_from_one_that_lives_asks_nothing_and_goes_on_when_it_is_gone(
     plain_shop: Shop, panel: Panel, tmp_path: Path, key: str
@@ -261,6 +262,7 @@ async def test_a_deploy_with_a_changed_setting_stores_it_and_tells_old_and_new(
     assert (await stored(plain_shop))["schedule.give_up_after"] == "3600"
 
 
+@pytest.mark.wall_clock
 async def test_a_killed_daemon_counts_for_a_minute_more(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
@@ -356,6 +358,7 @@ async def test_an_update_adds_a_new_key_beside_a_daemon_of_the_version_before(
 # --- while it runs
 
 
+@pytest.mark.wall_clock
 async def test_a_running_daemon_holds_when_others_are_adopted_and_goes_on_when_its_own_are(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ async def test_death_is_told_whatever_is_wrong_with_the_settings_and_without_the
     )
 
 
+@pytest.mark.wall_clock
 async def test_a_daemon_tells_once_and_a_restart_tells_nothing_again(
     plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ async def test_a_daemon_tells_once_and_a_restart_tells_nothing_again(
     assert "CANARY" not in kept
 
 
+@pytest.mark.wall_clock
 async def test_of_two_daemons_one_tells(
     plain_shop: Shop, panel: Panel, box: Mailbox, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ __all__ = ["panel", "receiver"]
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.wall_clock
 async def test_ask_answers_each_order_on_its_own_line(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
@@ -485,6 +486,7 @@ async def test_a_row_that_somebody_holds_is_not_resolved(
     assert (await shop.row(order_id))["external_status"] == "sent"
 
 
+@pytest.mark.wall_clock
 async def test_a_killed_resolve_leaves_all_or_nothing(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

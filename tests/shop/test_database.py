@@ -398,6 +398,7 @@ class Silent(asyncio.Protocol):
         self.accepted.append(transport)
 
 
+@pytest.mark.wall_clock
 @pytest.mark.long
 async def test_what_waits_for_a_server_that_has_frozen_is_cut_off(plain_shop: Shop) -> None:
     """29: where another host is there, nothing waits for a whole statement's timeout."""
@@ -455,6 +456,7 @@ async def test_a_connection_kept_to_a_frozen_host_costs_seconds(plain_shop: Shop
             assert await asked(database, "SELECT 3") == 3
 
 
+@pytest.mark.wall_clock
 @pytest.mark.long
 async def test_one_slow_beginning_cuts_no_healthy_transaction(plain_shop: Shop) -> None:
     """Behind a pooler it may only mean that no server was free."""
@@ -468,6 +470,7 @@ async def test_one_slow_beginning_cuts_no_healthy_transaction(plain_shop: Shop) 
         assert await healthy == 7
 
 
+@pytest.mark.wall_clock
 @pytest.mark.long
 async def test_a_connection_that_the_server_closed_does_not_stop_the_move(plain_shop: Shop) -> None:
     """It may be lent at that moment, to code that is waiting for something else."""

@@ -117,6 +117,7 @@ async def test_no_statement_stays_prepared(plain_shop: Shop, pooled: str) -> Non
     await database.close()
 
 
+@pytest.mark.wall_clock
 async def test_nor_where_the_pooler_is_busy_at_first(
     plain_shop: Shop, pooled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
