@@ -24,6 +24,7 @@ from tests.support.members import NAMES, House, Process, house, quick, until
 __all__ = ["house", "quick"]
 
 
+@pytest.mark.long
 async def test_shares_follow_who_is_there(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES) and one.cluster.leads)
@@ -35,6 +36,7 @@ async def test_shares_follow_who_is_there(house: House) -> None:
     await until(lambda: two.held() == set(NAMES) and two.cluster.leads)
 
 
+@pytest.mark.long
 @pytest.mark.wall_clock
 async def test_an_account_is_given_when_nothing_of_it_is_under_way(house: House) -> None:
     one = house.start("one")
@@ -63,6 +65,7 @@ async def test_what_another_does_not_know_is_kept_and_moved_no_more(house: House
         assert one.held() == set(NAMES)
 
 
+@pytest.mark.long
 async def test_an_account_that_is_gone_is_given(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
@@ -72,6 +75,7 @@ async def test_an_account_that_is_gone_is_given(house: House) -> None:
     assert gone.name == "a"
 
 
+@pytest.mark.long
 async def test_a_new_account_is_taken(house: House) -> None:
     one, two = house.start("one"), house.start("two")
     await until(lambda: len(one.held() | two.held()) == 4)

@@ -54,6 +54,7 @@ async def test_it_changes_nothing(shop: Shop, tmp_path: Path) -> None:
     assert await shop.connection.fetchval("SELECT count(*) FROM pg_class") == size
 
 
+@pytest.mark.long
 async def test_what_migrate_would_add_is_a_warning(bare_shop: Shop, tmp_path: Path) -> None:
     shop = bare_shop
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:
@@ -219,6 +220,7 @@ async def test_the_proxy_is_told_and_what_it_says_is_never_the_panels(
         assert set(proxy.asked) == {"panel.example"}
 
 
+@pytest.mark.long
 async def test_what_looks_right_and_may_not_be_is_a_warning(
     plain_shop: Shop, tmp_path: Path
 ) -> None:
@@ -242,6 +244,7 @@ async def test_what_looks_right_and_may_not_be_is_a_warning(
     )
 
 
+@pytest.mark.long
 async def test_orders_that_can_never_be_asked_about_are_counted(
     plain_shop: Shop, tmp_path: Path
 ) -> None:
@@ -321,6 +324,7 @@ async def test_what_would_refuse_a_write_is_told_by_check_and_by_migrate(
         assert "error: statuses.completed: 'completed' is refused by the constraint d" in told
 
 
+@pytest.mark.long
 async def test_check_tries_the_writes_where_it_is_told_to(plain_shop: Shop, tmp_path: Path) -> None:
     order_id = await plain_shop.add("failed")
     async with StandIn({}, kod=KOD, sifre=SIFRE) as panel:

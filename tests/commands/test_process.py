@@ -364,6 +364,7 @@ async def test_a_second_signal_leaves_at_once(
             assert await run.end() == 128 + signal.SIGTERM
 
 
+@pytest.mark.long
 async def test_a_signal_at_any_moment_of_the_start_ends_it(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

@@ -310,6 +310,7 @@ def test_the_log_is_committed_before_the_action(
     assert logged == [1, 1, 2], "one look is that of the order's story"
 
 
+@pytest.mark.long
 def test_a_command_that_is_not_there_is_told(support: Client, django_shop: DjangoShop) -> None:
     allow("ask_order")
     with configured(COMMAND=["/nowhere/order-monitor"]):

@@ -50,6 +50,7 @@ def found(*, databases: list[str] | None = None) -> list[tuple[str, str]]:
 # --- system checks
 
 
+@pytest.mark.long
 def test_nothing_is_wrong(django_shop: DjangoShop) -> None:
     assert found(databases=["default"]) == []
 
@@ -99,6 +100,7 @@ def test_two_databases_are_refused(django_shop: DjangoShop, model: str) -> None:
     assert django_shop.moved == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sql", "code", "said"),
     [

@@ -984,6 +984,7 @@ def test_what_cannot_be_stopped_takes_the_process_with_it(django_shop: DjangoSho
     assert django_shop.attempt(event_id)[0] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_when_it_is_asked_to(django_shop: DjangoShop, number: signal.Signals) -> None:
     django_shop.ended()

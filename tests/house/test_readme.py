@@ -127,6 +127,7 @@ class Project:
         assert process.returncode == 0, errors.decode()
 
 
+@pytest.mark.long
 async def test_the_dispatch_code_keeps_a_reference_that_the_daemon_can_use(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

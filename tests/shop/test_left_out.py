@@ -295,6 +295,7 @@ async def test_few_are_for_a_person_until_they_are_written(plain_shop: Shop) -> 
     assert await mark(shop) == ""
 
 
+@pytest.mark.long
 async def test_a_pin_that_was_refused_before_stays_for_a_person(plain_shop: Shop) -> None:
     """Whatever is closed for the word: that review is about a PIN."""
     shop = plain_shop
@@ -312,6 +313,7 @@ async def test_a_pin_that_was_refused_before_stays_for_a_person(plain_shop: Shop
     assert not still_open[0].startswith(WORD_REFUSED)
 
 
+@pytest.mark.long
 async def test_passes_from_cron_find_it_together(plain_shop: Shop) -> None:
     """None of them meets twenty orders by itself."""
     shop = plain_shop

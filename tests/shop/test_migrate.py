@@ -89,6 +89,7 @@ async def test_old_transactions_are_named_before_waiting(plain_bare_shop: Shop) 
     assert "may have to wait for 1 transaction open for over 0 s" in told
 
 
+@pytest.mark.long
 async def test_the_shop_never_queues_behind_the_alter(plain_bare_shop: Shop) -> None:
     """D12: an ALTER that waits for one reader makes every later reader wait behind it.
 
@@ -139,6 +140,7 @@ call_command("migrate", "shop", sys.argv[2], verbosity=0)
 """
 
 
+@pytest.mark.long
 async def test_the_django_migration_runs_there_and_back(bare_shop: Shop, tmp_path: Path) -> None:
     """The printed migration, in a real Django over the same database."""
     await bare_shop.connection.execute("ALTER TABLE product_orders DROP COLUMN provider_referans")

@@ -129,6 +129,7 @@ async def test_a_column_of_our_own_tables_that_nobody_fills_is_an_error(plain_sh
     assert await walls(plain_shop) == []
 
 
+@pytest.mark.long
 async def test_check_tells_what_the_processes_have_found_out(plain_shop: Shop) -> None:
     shop = plain_shop
     await raising(shop)

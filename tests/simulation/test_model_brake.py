@@ -88,6 +88,7 @@ async def _stands(hand: Hand) -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 async def test_both_hold_and_let_through_the_same(plain_shop: Shop, seed: int) -> None:
     """Two of the accounts are one login, whose ends are counted together."""

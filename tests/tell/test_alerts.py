@@ -138,6 +138,7 @@ async def test_where_all_is_well_nothing_fires(tmp_path: Path, make: Callable[[]
     assert fired(tmp_path, [UP, *series(await make())]) == set()
 
 
+@pytest.mark.long
 @promtool
 async def test_where_everything_is_wrong_everything_fires(tmp_path: Path) -> None:
     stage = await on_fire()

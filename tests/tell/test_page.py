@@ -349,6 +349,7 @@ async def watch(client: httpx.AsyncClient, url: str) -> int:
         return response.status_code
 
 
+@pytest.mark.long
 async def test_a_reader_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """D8: it holds up nobody, nothing piles up for it, and its place is given back."""
     monkeypatch.setattr("order_monitor.tell.page.WRITE_TIMEOUT", 0.2)

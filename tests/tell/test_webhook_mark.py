@@ -503,6 +503,7 @@ async def test_a_sender_that_starts_lets_go_what_failed_before_it(
 # --- as processes
 
 
+@pytest.mark.long
 async def test_once_without_a_webhook_puts_up_and_with_it_posts_before_it_ends(
     plain_shop: Shop, panel: Panel, receiver: Receiver, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ async def test_a_sketch_that_cannot_be_read_is_begun_anew(plain_shop: Shop, sket
     assert total(kept) == 1
 
 
+@pytest.mark.long
 async def test_a_first_start_learns_from_the_events(shop: Shop) -> None:
     orders = await prepared(shop)
     now = await shop.connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")

@@ -306,6 +306,7 @@ async def test_pins_go_on_while_ends_are_held(night: Shop) -> None:
     assert (row["external_status"], row["pin_code"]) == ("completed", "PIN-77881")
 
 
+@pytest.mark.long
 async def test_a_restart_goes_on_with_what_is_held(night: Shop) -> None:
     await history(night, 50, 0)
     await many(night, 30, "out")

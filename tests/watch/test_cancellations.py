@@ -131,6 +131,7 @@ async def test_another_answer_withdraws_it_and_the_wait_begins_again(shop: Shop)
     assert await made.status(order_id) == "failed"
 
 
+@pytest.mark.long
 async def test_one_that_another_process_withdrew_waits_anew(shop: Shop) -> None:
     order_id, made = await cancelled_once(shop)
     other = bench(shop, "OK|1| |islemde")
@@ -275,6 +276,7 @@ def seen_by_a_person(one: TrackedOrder, answers: list[Answer]) -> list[bool]:
     return told
 
 
+@pytest.mark.long
 async def test_an_answer_that_is_not_understood_does_not_prolong_the_wait(shop: Shop) -> None:
     await with_tables(shop)
     order_id = await shop.add(sent_at=NOW)
@@ -425,6 +427,7 @@ async def test_a_single_pass_ends_though_another_process_withdraws_each_time(sho
     assert [is_open for _, is_open, _ in await kept(shop)] == [False, True], "the next goes on"
 
 
+@pytest.mark.long
 async def test_what_only_observes_remembers_no_order_that_is_over(shop: Shop) -> None:
     await with_tables(shop)
     ids = [await shop.add(sent_at=NOW) for _ in range(3)]

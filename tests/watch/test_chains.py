@@ -125,6 +125,7 @@ async def test_a_failed_child_fails_its_parent(tenants: Tenants) -> None:
     assert (await tenants.shop.row(parent))["lastMessage"] == "stok yok"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("length", [2, 3, 50])
 async def test_a_chain_of_any_length_ends_in_one_pass(tenants: Tenants, length: int) -> None:
     """Of which only the last order has been asked about at a provider."""
@@ -524,6 +525,7 @@ async def test_one_refused_row_keeps_no_other_from_its_end(tenants: Tenants) -> 
     assert tenants.engine.state.stuck == {pairs[1][0]: "rejected_by_database"}
 
 
+@pytest.mark.long
 async def test_the_ended_children_are_found_by_indexes_alone(tenants: Tenants) -> None:
     """Among very many orders that are of no concern."""
     connection = tenants.shop.connection

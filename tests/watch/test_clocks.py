@@ -99,6 +99,7 @@ async def test_a_database_a_day_ahead_fails_nothing(ours: Shop) -> None:
     assert len(bench.times(ids[0])) >= 4, "what was planned by that clock is planned anew"
 
 
+@pytest.mark.long
 async def test_a_database_far_ahead_has_nothing_pruned(ours: Shop) -> None:
     """By that clock every code is older than is kept, and another order could get it."""
     order_id = await ours.add("completed", sent_at=NOW)
@@ -179,6 +180,7 @@ async def test_the_smaller_age_decides(ours: Shop) -> None:
     assert events(logs, "clock.differs", "clock.agrees") == ["clock.differs", "clock.agrees"]
 
 
+@pytest.mark.long
 async def test_a_machine_whose_clock_is_set_fails_nothing(ours: Shop) -> None:
     order_id = await ours.add(sent_at=NOW)
     bench, database, _ = bench_of(ours, give_up_after=1800.0)

@@ -132,6 +132,7 @@ async def test_orders_that_are_due_together_are_read_again_together(plain_shop: 
     assert len({order_id for batch in reader.rereads for order_id in batch}) == count
 
 
+@pytest.mark.long
 async def test_orders_that_come_due_one_after_the_other_are_read_again_together(
     plain_shop: Shop,
 ) -> None:
@@ -392,6 +393,7 @@ KINDS = st.sampled_from(["new", "back-dated", "late commit", "ended", "reopened"
 LONGEST_STEP = 40.0
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(st.lists(st.tuples(KINDS, st.floats(0, LONGEST_STEP)), max_size=25))
 def test_no_order_is_missed_for_longer_than_it_takes_to_read_all(

@@ -23,6 +23,7 @@ from tests.support.orders import prepared
 from tests.support.shops import NOW, SHOP, Shop
 
 
+@pytest.mark.long
 async def test_an_order_is_asked_about_at_its_times_and_ended(shop: Shop) -> None:
     order_id = await shop.add(sent_at=NOW)
     ends = 600.0
@@ -202,6 +203,7 @@ async def test_a_garbled_answer_changes_nothing(plain_shop: Shop, body: str) -> 
     assert bench.account.gate.is_open
 
 
+@pytest.mark.long
 async def test_the_deadline_needs_a_definitive_answer(plain_shop: Shop) -> None:
     order_id = await plain_shop.add(sent_at=NOW - DAY + 30)
     late = await plain_shop.add(sent_at=NOW - DAY + 30, reference="late")

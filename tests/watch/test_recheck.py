@@ -365,6 +365,7 @@ async def test_what_ended_under_the_accounts_former_holder_is_looked_at_again() 
     await asyncio.wait([task])
 
 
+@pytest.mark.long
 async def test_a_look_again_outlives_a_restart(shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(shop.dsn, panel.server.url, schedule={"recheck_after": 2})
     await prepare(shop)
@@ -377,6 +378,7 @@ async def test_a_look_again_outlives_a_restart(shop: Shop, panel: Panel, tmp_pat
         assert (told["order_id"], told["kind"]) == (order_id, "cancelled_after_completed")
 
 
+@pytest.mark.long
 async def test_the_daemon_looks_again(plain_shop: Shop, panel: Panel, tmp_path: Path) -> None:
     config = settings(plain_shop.dsn, panel.server.url, schedule={"recheck_after": 1})
     await prepare(plain_shop)
