@@ -177,8 +177,10 @@ class Intake:
         if due is None:
             self._queue.idle(entry)
             return
-        if order.ended_at is not None and due <= order.ended_at:
-            again = plan.again(order, order.ended_at)
+        # An end later than now was before the database's clock went back.
+        ended_at = None if order.ended_at is None else min(order.ended_at, now)
+        if ended_at is not None and due <= ended_at:
+            again = plan.again(order, ended_at)
             # A single pass has no second time, and asks anyway.
             due = due if again is None else again
         self._context.state.eligible += 1

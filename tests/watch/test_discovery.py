@@ -482,6 +482,17 @@ async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() 
     )
 
 
+async def test_what_ended_before_the_databases_clock_went_back_is_asked_for_its_pin() -> None:
+    """It waited until that clock was there again: a day, or months."""
+    clock = ManualClock()
+    engine = engine_over(Table(clock), clock)
+    ended = Order("ended", "completed", NOW - 1500, "r", ended_at=NOW + 86_400)
+    await engine.discovery.merge(Scan(NOW, [], [], awaiting=[ended]), 0.0)
+    entry = engine.queue.get("ended")
+    assert entry is not None
+    assert NOW < entry.due < NOW + 661
+
+
 async def test_one_order_dated_ahead_does_not_hide_what_is_sent_after_it() -> None:
     clock = ManualClock()
     table = Table(clock)
