@@ -86,7 +86,7 @@ class Posting(Shared):
         self._later.append(lambda: self.store.deliveries.update({d.event_id: d for d in fresh}))
         return fresh
 
-    def _claim(self, _: str, args: Sequence[Any]) -> list[Any]:
+    def _claim(self, sql: str, args: Sequence[Any]) -> list[Any]:
         limit, lease, mark = args
         now, seen = self.store.now(), set()
         claimed: list[Delivery] = []
@@ -98,12 +98,11 @@ class Posting(Shared):
                 continue
             seen.add(delivery.order_id)
             key = f"delivery {delivery.event_id}"
-            is_ahead = delivery.next_at > now + lease + 7200
-            if (
-                (delivery.next_at <= now or not delivery.attempts or is_ahead)
-                and len(claimed) < limit
-                and self.store.locked.get(key, self) is self
-            ):
+            is_due = delivery.next_at <= now or (
+                NEVER_SO_LONG in sql
+                and (not delivery.attempts or delivery.next_at > now + lease + 7200)
+            )
+            if is_due and len(claimed) < limit and self.store.locked.get(key, self) is self:
                 self.store.locked[key] = self
                 claimed.append(delivery)
 
@@ -236,6 +235,7 @@ class Posting(Shared):
 
 
 REPLAY = 'INSERT INTO "public"."order_monitor_deliveries" AS d (event_id, order_id) SELECT e.id'
+NEVER_SO_LONG = "make_interval(secs => $2::float8 + 7200.0)"
 WITHDRAWN = "AND NOT (e.repeat AND COALESCE((SELECT n.outcome = 'reopened' FROM "
 
 POSTING: dict[str, str] = {

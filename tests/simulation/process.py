@@ -403,8 +403,10 @@ class Process(Observer):
         open.
         """
         jitter = 1 + self.schedule.jitter
+        is_replanned = self.world.now() - self.world.store.ahead_since > 3 * SCAN
         for entry in self.engine.queue:
-            if entry.stage is Stage.SCHEDULED and self.is_daemon:
+            is_sent = entry.sent_at is None or entry.sent_at <= self.world.store.now()
+            if entry.stage is Stage.SCHEDULED and self.is_daemon and is_replanned and is_sent:
                 ahead = entry.due - self.world.store.now()
                 self.world.check(
                     ahead <= 600.0 * jitter + 5, f"{entry.order.id} is due in {ahead:.0f} s only"

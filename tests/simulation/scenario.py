@@ -43,6 +43,7 @@ SPECIAL = (
     "recants",
     "garbles",
     "fails_over_ahead",
+    "fails_over_far",
     "resend_cancelled",
 )
 """Faults that occur only in runs of one kind, see `tests.simulation.special`: drawn with the others

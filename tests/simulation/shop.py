@@ -184,6 +184,8 @@ class Store:
     """The tape that records everything, if any."""
     ahead: float = 0.0
     """By how many seconds the server's clock is ahead of the real time."""
+    ahead_since: float = float("-inf")
+    """When the database failed over last to a server with another clock."""
     opened: set[tuple[str, str]] = field(default_factory=set)
     """All that was ever put before a person: the order and the kind."""
     numbers: dict[str, int] = field(default_factory=dict)

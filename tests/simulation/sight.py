@@ -298,7 +298,8 @@ class Sight:
                 continue
             if self.was_shut(row.account, LONGEST_PAUSE + slack):
                 continue
-            last = world.last_asked.get(row.reference, max(0.0, row.sent_at - world.store.epoch))
+            sent_at = max(0.0, row.sent_at - world.store.epoch - world.store.ahead)
+            last = max(sent_at, world.last_asked.get(row.reference, 0.0))
             self.check(
                 now - last <= LONGEST_PAUSE + slack,
                 f"{row.id} was not asked about for {now - last:.0f} s",
@@ -335,8 +336,11 @@ class Sight:
         return self._world.now() - self._shut_at.get(account, float("-inf")) < within
 
     def is_never_asked(self, row: Stored) -> bool:
-        """Whether no provider is asked about an order: it is left alone, or another tenant's."""
-        return row.account == TENANT or self.is_left_alone(row)
+        """Whether no provider is asked about an order: it is left alone, or another tenant's, or
+        its time of sending is still to come, as after the database's clock went back.
+        """
+        is_to_come = row.sent_at > self._world.store.now()
+        return row.account == TENANT or self.is_left_alone(row) or is_to_come
 
     def is_left_alone(self, row: Stored) -> bool:
         """Whether an order was sent too long before the first start to be monitored."""
@@ -348,7 +352,7 @@ class Sight:
         world = self._world
         truth = world.truth_of(row)
         is_over = truth.ends_at is not None and truth.ends_at < world.now()
-        if self.is_left_alone(row):
+        if self.is_left_alone(row) or row.sent_at > world.store.now():
             return True
         if world.scenario.is_first_start and row.sent_at < world.store.epoch and not is_over:
             return True

@@ -675,6 +675,44 @@ def clock_moves(seed: int, chance: random.Random) -> Scenario:
     )
 
 
+def clock_leaps(seed: int, chance: random.Random) -> Scenario:
+    """The database fails over to a server whose clock is wrong by hours or months, while events
+    wait for their receiver.
+    """
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "direct", "late", "cancelled"),
+        chance.randint(4, 12),
+        sent_at=lambda: 500 * chance.random(),
+        ends_after=lambda: chance.choice((60.0, 400.0)) * (0.5 + chance.random()),
+    )
+    away = [
+        Fault(100 + 300 * chance.random(), "receiver_down", 100 * (1 + chance.random()), 0, 0.5)
+        for _ in range(2)
+    ]
+    kinds = ("kill", "kill", "replay", "resolve", "reopen")
+    others = _faults(chance, kinds, chance.choice((0, 1, 3)), since=300, within=600)
+    over = _faults(
+        chance,
+        ("fails_over_far",),
+        chance.choice((1, 1, 2)),
+        since=150,
+        within=400,
+        lasts=(2.0, 30.0),
+    )
+    return Scenario(
+        seed,
+        orders,
+        _in_order((*away, *others, *over)),
+        accounts,
+        give_up_after=chance.choice((20 * 60.0, 24 * HOUR)),
+        hours=0.4,
+        refresh=20.0,
+    )
+
+
 MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
@@ -690,4 +728,11 @@ MAKERS: tuple[Maker, ...] = (
 
 JOINED: tuple[Maker, ...] = (chains, shared, posted_again)
 
-FURTHER: tuple[Maker, ...] = (handed_over, cut_off, garbled, clock_moves, cancelled_again)
+FURTHER: tuple[Maker, ...] = (
+    handed_over,
+    cut_off,
+    garbled,
+    clock_moves,
+    cancelled_again,
+    clock_leaps,
+)

@@ -932,6 +932,11 @@ class World:
         """The same, and the standby's clock is another one."""
         await self._fails_over(fault, (-40.0, 20.0, 400.0, 1500.0)[fault.target % 4])
 
+    async def _fails_over_far(self, fault: Fault) -> None:
+        """The same, and the standby's clock is wrong by hours or months."""
+        day = 24 * HOUR
+        await self._fails_over(fault, (-3 * HOUR, -day, -100 * day, 100 * day)[fault.target % 4])
+
     async def _fails_over(self, fault: Fault, ahead: float = 0.0) -> None:
         """A standby without the last commits takes the database's place, with a clock ``ahead`` of
         the earlier one by so many seconds.
@@ -951,14 +956,21 @@ class World:
         self.store.go_back(kept)
         self.moved, self.stored = books, stored
         self.store.ahead += ahead
-        # An order whose row is lost with them was, as far as anyone can know, never sent.
+        # An order whose row is lost with them was, as far as anyone can know, never sent. One that
+        # is sent in the future by the new clock is not asked again until then, with an alert.
         self.was_found = {
-            key: whose for key, whose in self.was_found.items() if key[0] in kept["rows"]
+            key: whose
+            for key, whose in self.was_found.items()
+            if (row := self.store.rows.get(key[0])) is not None
+            and (row.status in FINAL or row.sent_at <= self.store.now())
         }
+        self.store.ahead_since = self.now() if ahead else self.store.ahead_since
         self.note("failed over", len(self.store.events))
         await asyncio.sleep(fault.seconds)
         self.store.down = False
         self._note_away()
+        if ahead:
+            self.store.ahead_since = self.now()
 
     async def _refuses_all(self, fault: Fault) -> None:
         """A trigger refuses every write to any existing order."""

@@ -691,6 +691,12 @@ MUTANTS = (
         'or owner["root"] == one.root',
         'or owner["root"] is not None',
     ),
+    Mutant(
+        "an event waits for a clock that has gone back",
+        "shop/outbox.py",
+        'f"AND {_IS_DUE} AND NOT EXISTS',
+        'f"AND d.next_at <= clock_timestamp() AND NOT EXISTS',
+    ),
 )
 
 
