@@ -206,17 +206,19 @@ async def test_nor_one_whose_pin_the_database_refuses(shop: Shop, does: str, kin
     orders = await prepared(shop, rules=replace(shop.table_config.rules, give_up_after=60.0))
     pin = f'"{shop.spelling.name("pin_code")}"'
     await shop.connection.execute(REFUSES.format(does.format(pin), pin))
-    aged, failed, written = [await shop.add() for _ in range(3)]
-    for order_id in (aged, failed, written):
+    aged, failed, written, given = [await shop.add() for _ in range(4)]
+    for order_id in (aged, failed, written, given):
         result = await answered(shop, orders, order_id, Completed(PIN, "tamam"))
         assert (result.fate, result.stuck) == (WriteStatus.STUCK, kind)
     (result,) = await orders.record([CheckResult(shop.order(aged), Waiting("x"), NOW + 10_000)])
     assert (result.fate, result.stuck) == (WriteStatus.STUCK, StuckReason.FAILED_WITH_PIN)
     await by_person(shop, orders, failed, Cancelled("iade"))
     await shop.connection.execute("DROP TRIGGER shop_refuses ON product_orders")
+    await by_person(shop, orders, given, Completed(OTHER))
     assert (await answered(shop, orders, written, Completed(PIN))).fate is WriteStatus.WRITTEN
     await settle(shop, orders)
     assert set(await reviews(shop, failed)) > set(LOST), "however its review is closed"
+    assert set(LOST) <= set(await reviews(shop, given)), "another PIN is not the one that was read"
     assert await reviews(shop, written) == []
 
 

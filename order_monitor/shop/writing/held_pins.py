@@ -96,9 +96,22 @@ class HeldPins:
             f"AND length(w.detail) < {_LONGEST}",
             [r.order_id for r in left],
             [r.finding.account for r in left],
-            [_NO_CODE if r.code is None else r.code.hex() for r in left],
+            await self._codes_read(connection, left),
             [r.finding.order.reference.strip() for r in left],
         )
+
+    async def _codes_read(self, connection: Connection, left: Sequence[WriteResult]) -> list[str]:
+        """Return the digest of each PIN. What the database has refused comes without one."""
+        ids = [r.order_id for r in left if r.code is None]
+        found = await connection.fetch(self.statements.read_sql(), ids) if ids else []
+        words = {row["id"]: row["own_words"] or "" for row in found}
+        codes = []
+        for result in left:
+            code, pin = result.code, result.finding.pin
+            if code is None and pin is not None:
+                code = self.codes.digest(pin, words.get(result.order_id, ""))
+            codes.append(_NO_CODE if code is None else code.hex())
+        return codes
 
     async def of(self, connection: Connection, ids: Sequence[str]) -> list[HeldPin]:
         """Return what is kept about these orders."""
