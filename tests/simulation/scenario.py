@@ -44,6 +44,7 @@ SPECIAL = (
     "garbles",
     "fails_over_ahead",
     "fails_over_far",
+    "unsays",
     "resend_cancelled",
 )
 """Faults that occur only in runs of one kind, see `tests.simulation.special`: drawn with the others

@@ -91,6 +91,8 @@ class Sight:
         """Since when each unknown order is asked about."""
         self._unreadable: set[str] = set()
         """The orders whose PIN came in a form that cannot be stored."""
+        self.unsaid: set[str] = set()
+        """The orders whose PIN the provider has given, and of which it says later that they wait."""
         self._shut: set[tuple[int, str]] = set()
         self._shut_at: dict[str, float] = {}
         """When each account was last seen to be closed."""

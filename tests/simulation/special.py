@@ -713,6 +713,33 @@ def clock_leaps(seed: int, chance: random.Random) -> Scenario:
     )
 
 
+def not_written(seed: int, chance: random.Random) -> Scenario:
+    """PINs are read that cannot be written, as the database refuses the row or another order has
+    the same reference; then the orders end in another way, or get old.
+    """
+    accounts = _accounts(chance)
+    orders = _orders(
+        chance,
+        accounts,
+        ("pin", "pin", "pin", "cancelled"),
+        chance.randint(2, 6),
+        sent_at=lambda: 60 * chance.random(),
+        ends_after=lambda: 60 + 200 * chance.random(),
+    )
+    is_refused = chance.random() < 0.5
+    why = (
+        [Fault(50.0, "refuses_all", 400 + 400 * chance.random(), 0, 0.5)]
+        if is_refused
+        else [Fault(70.0 + n, "twins", 1.0, chance.randrange(99), 0.4) for n in range(3)]
+    )
+    unsaid = [Fault(350.0, "unsays", 1.0, 0, 0.5)] if chance.random() < 0.5 else []
+    ends = _faults(chance, ("resolve",), chance.randint(2, 8), since=200, within=600)
+    faults = _in_order((*why, *unsaid, *ends[: len(ends) if unsaid == [] else 1]))
+    return Scenario(
+        seed, orders, faults, accounts, give_up_after=20 * 60.0, hours=0.4, refresh=20.0
+    )
+
+
 MAKERS: tuple[Maker, ...] = (
     refused_batches,
     by_hand,
@@ -735,4 +762,5 @@ FURTHER: tuple[Maker, ...] = (
     clock_moves,
     cancelled_again,
     clock_leaps,
+    not_written,
 )

@@ -110,8 +110,12 @@ _OF_PINS = frozenset(map(str, StuckReason)) - {
     "repeat_sent_anew",
     "unknown_state",
     "two_answers",
+    "rejected_by_database",
+    "changed_by_trigger",
 }
 """The reviews that tell a person that a PIN was read."""
+_ASKED_ON = ("reference_twice", "rejected_by_database", "changed_by_trigger", HELD_PIN)
+"""Those of an order that is asked about until its PIN is written."""
 
 LONGEST_PAUSE = 600.0 * 1.1
 """The most seconds between two questions about an order, without faults."""
@@ -277,6 +281,11 @@ class World:
             self.check(lacks(after.pin), f"{after.id} failed with the PIN {after.pin!r}")
             process = owner.get()
             self.sight.failed(before, after, event, commit, process)
+            is_read = any(key[0] == after.id for key in self.was_found)
+            self.check(
+                not (event.cause == "time_limit" and is_read),
+                f"{after.id} ended by its age, and its PIN was read",
+            )
             is_young = self.now() - self.plans[after.id].sent_at < self.scenario.give_up_after - 1
             is_by_age = event.cause == "time_limit" and not truth.plan.forgets
             self.check(
@@ -1101,6 +1110,14 @@ class World:
         await asyncio.sleep(fault.seconds)
         self.handover.cut_off.discard((number, kod))
 
+    async def _unsays(self, fault: Fault) -> None:
+        """The provider says that open orders wait again whose PIN it has given."""
+        for row in self.store.rows.values():
+            truth = self.truth_of(row)
+            if row.status in OPEN and truth.pin in truth.said:
+                truth.ends_at = None
+                self.sight.unsaid.add(row.id)
+
     async def _recants(self, fault: Fault) -> None:
         """The provider changes its mind about an order after its end."""
         self.handover.recant(fault)
@@ -1219,6 +1236,8 @@ class World:
         kinds = {kind for order_id, kind in self.store.reviews if order_id == row.id}
         is_odd = self.crossed or row.id in self.same_pin or row.id in self.sent_again
         twins = [i for ids in self.twins.values() if row.id in ids for i in ids]
+        if HELD_PIN in kinds and row.id in self.sight.unsaid:
+            return True
         return (is_odd and bool(kinds & {"pin_duplicate", "failed_with_pin"})) or any(
             (i, "reference_twice") in self.store.reviews for i in twins
         )
@@ -1251,11 +1270,12 @@ class World:
         """
         kept = {pin for _, pin in self.stored}
         reviewed = self.store.reviews.keys() | self.store.decided.keys()
-        for (order_id, pin), (_, reference) in self.was_found.items():
-            keys = {(order_id, kind) for kind in _OF_PINS}
-            if (row := self.store.rows.get(order_id)) is not None and row.status in OPEN:
-                keys.add((order_id, HELD_PIN))
-            keys |= {(i, "reference_twice") for i in self.twins.get(reference, [])}
+        for order_id, pin in self.was_found:
+            keys, row = {(order_id, kind) for kind in _OF_PINS}, self.store.rows.get(order_id)
+            if row is not None and (
+                row.status in OPEN or (row.status == "completed" and lacks(row.pin))
+            ):
+                keys |= {(order_id, kind) for kind in _ASKED_ON}
             if keys & reviewed:
                 kept.add(pin)
         for (order_id, pin), (account, reference) in self.was_found.items():

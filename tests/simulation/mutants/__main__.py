@@ -692,6 +692,18 @@ MUTANTS = (
         'or owner["root"] is not None',
     ),
     Mutant(
+        "a PIN that the database refuses is not kept in mind",
+        "shop/writing/held_pins.py",
+        "StuckReason.REJECTED_BY_DATABASE, StuckReason.CHANGED_BY_TRIGGER, StuckReason.REFERENCE_TWICE,",
+        "StuckReason.REFERENCE_TWICE,",
+    ),
+    Mutant(
+        "a PIN that may be of either of two orders is not kept in mind",
+        "shop/writing/held_pins.py",
+        "StuckReason.CHANGED_BY_TRIGGER, StuckReason.REFERENCE_TWICE,",
+        "StuckReason.CHANGED_BY_TRIGGER,",
+    ),
+    Mutant(
         "an event waits for a clock that has gone back",
         "shop/outbox.py",
         'f"AND {_IS_DUE} AND NOT EXISTS',
