@@ -239,7 +239,7 @@ class Replay:
 
     def _compare(self, entry: TapeEntry, real: list[dict[str, Any]]) -> None:
         model = list(entry.result)
-        if entry.name in UNTOLD or (real and not model and not real[0]):
+        if _is_later_page(entry) or entry.name in UNTOLD or (real and not model and not real[0]):
             return
         if len(real) != len(model):
             self._differs(
@@ -378,10 +378,16 @@ UNSEEN: dict[str, tuple[str, ...]] = {
     "_oldest_reviews": ("detail",),
     "_count_apart": ("took",),
     "_pauses": ("since", "reason", "paused_by"),
+    "_held_pins": ("number",),
     "_claim": ("event",),
     "_last_event": ("taken",),
 }
 """What the model does not compute."""
+
+
+def _is_later_page(entry: TapeEntry) -> bool:
+    """Whether rows from a number on are read: the model numbers reviews in its own way."""
+    return entry.name == "_held_pins" and isinstance(entry.args[0], int) and entry.args[0] > 0
 
 
 def _into(value: Any) -> Any:
