@@ -37,7 +37,7 @@ from order_monitor.tell.streams import show
 
 _TRIES: Final = 20
 _PAUSE: Final = 0.25
-SENT_ANEW: Final = "not decided: it was sent anew, or is of another account by now"
+SENT_AGAIN: Final = "not decided: it was sent again, or is of another account by now"
 _SETTLED: Final = "not decided: nothing of kind {} is open about it any more"
 _LONGEST_INPUT: Final = 65_536
 
@@ -49,7 +49,7 @@ class Decision:
     ``same_as`` identifies, as typed, another order that rightly has the same code; ``is_shared``
     extends that to all orders of its package. With a ``kind``, the order is decided only if it has
     an open review of that kind; with ``chosen``, the order as it was chosen, only if it was not
-    sent anew since.
+    sent again since.
     """
 
     how: str
@@ -174,8 +174,8 @@ async def resolve_one(session: Session, order_id: str, decision: Decision) -> No
     history = await history_of(session, orders, order_id)
     if decision.kind is not None and decision.kind not in history.reviews:
         raise _not_decided(history.order.id, _SETTLED.format(decision.kind))
-    if decision.chosen is not None and _is_sent_anew(decision.chosen, history.order):
-        raise _not_decided(history.order.id, SENT_ANEW)
+    if decision.chosen is not None and _is_sent_again(decision.chosen, history.order):
+        raise _not_decided(history.order.id, SENT_AGAIN)
     if decision.how == "reopen":
         await _reopen(session.database, orders, history, decision)
     elif decision.how == "meant":
@@ -184,7 +184,7 @@ async def resolve_one(session: Session, order_id: str, decision: Decision) -> No
         await _decide(session, orders, history, decision)
 
 
-def _is_sent_anew(before: Order, now: Order) -> bool:
+def _is_sent_again(before: Order, now: Order) -> bool:
     """Whether an order was sent again between two reads of it."""
     known, sent_at = before.sent_at, now.sent_at
     is_moved = known != sent_at and (

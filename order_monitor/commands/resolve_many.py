@@ -14,7 +14,7 @@ from order_monitor.app import table_config_of
 from order_monitor.commands.agreement import agreed
 from order_monitor.commands.exits import ExitCode, NotDoneError, report
 from order_monitor.commands.lookup import account_of
-from order_monitor.commands.resolve import SENT_ANEW, Decision, decision_of, resolve_one
+from order_monitor.commands.resolve import SENT_AGAIN, Decision, decision_of, resolve_one
 from order_monitor.commands.review import KINDS
 from order_monitor.commands.session import PEOPLES, Session, command
 from order_monitor.commands.times import local
@@ -137,7 +137,7 @@ class _Crowd:
         """Decide one order, if it still matches the choice."""
         history = await self._history(order.id)
         if history is not None and not self._takes(history.order, history.now):
-            say(f"{order.id}: {SENT_ANEW}")
+            say(f"{order.id}: {SENT_AGAIN}")
             return False
         try:
             await resolve_one(self._session, order.id, replace(decision, chosen=order))

@@ -85,7 +85,7 @@ SENDS_ANEW = """
 """
 
 
-@pytest.mark.parametrize("change", ["provider_referans = 'anew'", "sent_at = now()"])
+@pytest.mark.parametrize("change", ["provider_referans = 'again'", "sent_at = now()"])
 async def test_one_that_was_sent_anew_since_they_were_counted_is_not_decided(
     plain_shop: Shop, tmp_path: Path, change: str
 ) -> None:
@@ -103,7 +103,7 @@ async def test_one_that_was_sent_anew_since_they_were_counted_is_not_decided(
     )
     assert await statuses(shop, first, second) == ["failed", "sent"]
     assert (code, out.splitlines()[-1]) == (1, "2 orders: 1 decided, 1 not")
-    assert f"{second}: not decided: it was sent anew" in err
+    assert f"{second}: not decided: it was sent again" in err
 
 
 async def test_where_there_is_none_nothing_is_decided(plain_shop: Shop, tmp_path: Path) -> None:

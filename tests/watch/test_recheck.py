@@ -231,7 +231,7 @@ async def test_a_second_look_reports_a_change_of_mind(
     assert desk.kept == ([(order.id, kind, "default")] if kind else [])
 
 
-@pytest.mark.parametrize("since", ["sent anew", "reopened", "failed still"])
+@pytest.mark.parametrize("since", ["sent again", "reopened", "failed still"])
 async def test_an_end_that_is_no_more_cannot_be_contradicted(plain_shop: Shop, since: str) -> None:
     """The order was failed, and is completed by now: its answer is no change of mind."""
     clock = ManualClock()
@@ -252,7 +252,7 @@ async def test_an_end_that_is_no_more_cannot_be_contradicted(plain_shop: Shop, s
             "reopened" if since == "reopened" else "processing",
         )
         await plain_shop.set(order.id, external_status="sent")
-        if since == "sent anew":
+        if since == "sent again":
             await orders.record([found(order, Completed(None, "tamam"))])
     clock.elapsed += 601
     await reconciliation.look(stage.engine)
