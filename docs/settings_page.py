@@ -14,8 +14,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from order_monitor.commands.reload import LIVE
-from order_monitor.settings.loading import PREFIX
 from order_monitor.settings.model import Settings
+from order_monitor.settings.sources import PREFIX
 from order_monitor.settings.types import parse_seconds, read_bytes
 
 HEAD: Final = """\

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -19,19 +17,21 @@ from order_monitor.core.login import ZNET
 from order_monitor.providers.registry import KINDS
 from order_monitor.settings.model import Settings, known_keys, secret_keys
 from order_monitor.settings.sections import NotifySettings
-
-PREFIX: Final = "ORDER_MONITOR_"
-SECRETS_DIR: Final = f"{PREFIX}SECRETS_DIR"
-DEFAULT_PATHS: Final = (Path("monitor.toml"), Path("/etc/order-monitor/monitor.toml"))
-DEFAULT_SECRETS: Final = Path("/run/secrets")
-_LONGEST_SECRET: Final = 65_536
-"""Maximum length of a secrets file in characters."""
-
-# Kubernetes sets these in every container of a namespace with a Service named "order-monitor".
-_NOT_OURS: Final = re.compile(
-    r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)"
+from order_monitor.settings.sources import (
+    PREFIX,
+    Found,
+    Keys,
+    Named,
+    NamedSource,
+    Places,
+    Together,
+    TomlSource,
+    read_toml,
+    secret_files,
+    variables,
 )
 
+DEFAULT_PATHS: Final = (Path("monitor.toml"), Path("/etc/order-monitor/monitor.toml"))
 _WORDS: Final = {
     **dict.fromkeys(("bool_parsing", "bool_type"), "should be true or false"),
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "should be a whole number"),
@@ -42,16 +42,11 @@ _WORDS: Final = {
 }
 """The message for a value of the wrong type, by pydantic's name for the error."""
 
-Place = dict[tuple[str, ...], str]
 
-_ABOVE: Final = {"observe": "schedule"}
-"""Settings that may be written above all sections, with the section they belong to."""
-
-
-class _Read:
+class _LastRead:
     """Where the settings of this process were read last."""
 
-    places: ClassVar[Place] = {}
+    places: ClassVar[Places] = {}
     path: ClassVar[Path | None] = None
 
 
@@ -68,31 +63,71 @@ def load(
     Raises:
         SettingsError: lists every mistake, each with its place, none with a value.
     """
-    environ = os.environ if environ is None else environ
-    places: Place = {}
-    problems: list[str] = []
-    path = _find(config)
-    tree = _read_toml(path) if path else {}
-    _lower(tree, path, problems)
-    _merge(tree, _secret_files(environ, problems), places, problems)
-    _merge(tree, _variables(environ), places, problems)
-    # Unknown sections never reach pydantic-settings: some names would be its own arguments.
-    sections = {name: tree.pop(name) for name in known_keys() if name in tree}
-    problems += [
-        f"{_where((name,), places, path)}: unknown key{_did_you_mean((name,))}" for name in tree
+    found, settings, mistakes = _read(_find(config), os.environ if environ is None else environ)
+    problems = [
+        *found.problems,
+        *_missing(found.values, need, found.path),
+        *(_explain(e, found.places, found.path) for e in mistakes),
     ]
-    problems += _missing(sections, need, path)
+    if settings is None or problems:
+        raise SettingsError(problems, "" if found.path else _not_found()) from None
+    _LastRead.places, _LastRead.path = found.places, found.path
+    return settings
+
+
+def _read(
+    path: Path | None, environ: Mapping[str, str], only: str | None = None
+) -> tuple[Found, Settings | None, list[ErrorDetails]]:
+    """Return what all sources give, the settings (None if there are mistakes) and the mistakes.
+
+    Args:
+        path: the settings file, if there is one.
+        environ: the environment.
+        only: the section outside the file that counts, or None for all.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    found = Found(path)
+    in_file = TomlSource(Settings, found)
+    given = [
+        [one for one in named if only in {None, one.keys[0]}]
+        for named in (secret_files(environ, found.problems), variables(environ))
+    ]
+    misplaced = _misplaced([one for named in given for one in named], in_file.toml_data)
+    found.problems += misplaced.values()
+    secrets, environment = (
+        NamedSource(Settings, [one for one in named if one.keys not in misplaced], found)
+        for named in given
+    )
+    sources = (environment, secrets, in_file, Together(Settings, found))
     try:
-        settings = Settings(**sections)
+        # pydantic's plugin for mypy leaves this argument out.
+        return found, Settings(_build_sources=(sources, {})), []  # type: ignore[call-arg]
     except ValidationError as error:
-        problems += [
-            _explain(e, places, path) for e in error.errors(include_url=False, include_input=False)
-        ]
-    else:
-        if not problems:
-            _Read.places, _Read.path = places, path
-            return settings
-    raise SettingsError(problems, "" if path else _not_found()) from None
+        return found, None, error.errors(include_url=False, include_input=False)
+
+
+def _misplaced(given: list[Named], tree: Mapping[str, Any]) -> dict[Keys, str]:
+    """Return the mistakes in the names of values outside the file.
+
+    pydantic-settings would pass over such a value, or put it in the place of what the file says.
+    """
+    places = {one.keys: one.place for one in given}
+    problems: dict[Keys, str] = {}
+    for keys, place in places.items():
+        if len(keys) < 2 and keys[0] not in known_keys():  # noqa: PLR2004 - section and key
+            problems[keys] = (
+                f"{place}: unknown; names are {PREFIX}<SECTION>__<KEY>{_nearest(keys[0])}"
+            )
+        node: Any = tree
+        for number, key in enumerate(keys[:-1], 1):
+            node = node.get(key, {}) if isinstance(node, dict) else node
+            if keys[:number] in places or not isinstance(node, dict):
+                above = ".".join(keys[:number])
+                problems[keys] = f"{place}: unknown key; {above} has no keys below it"
+                break
+    return problems
 
 
 def placed(problem: str) -> str:
@@ -115,7 +150,7 @@ def place_of(key: str) -> str:
     """Return where a setting is set: a file and the key, a variable of the environment, or a file
     of the secrets.
     """
-    return _where(tuple(key.split(".")), _Read.places, _Read.path)
+    return _where(tuple(key.split(".")), _LastRead.places, _LastRead.path)
 
 
 def _not_found() -> str:
@@ -132,7 +167,7 @@ def readable_secrets(config: Path | None) -> tuple[Path, list[str]] | None:
     path = _find(config)
     if path is None or not _is_open_to_all(path):
         return None
-    tree = _read_toml(path)
+    tree = read_toml(path)
     held = [
         f"{section}.{key}"
         for section, keys in secret_keys().items()
@@ -160,26 +195,19 @@ def load_notify(config: Path | None, environ: Mapping[str, str] | None = None) -
         SettingsError: the section cannot be read.
     """
     environ = os.environ if environ is None else environ
-    tree: dict[str, Any] = {}
-    places: Place = {}
     problems: list[str] = []
-    path = None
     try:
-        path = _find(config)
-        tree = _read_toml(path) if path else {}
+        found, _, _ = _read(_find(config), environ, only="notify")
     except SettingsError as error:
         problems += error.problems
-    for flat in (_secret_files(environ, problems), _variables(environ)):
-        _merge(
-            tree, {keys: one for keys, one in flat.items() if keys[0] == "notify"}, places, problems
-        )
-    given = tree.get("notify", {})
+        found, _, _ = _read(None, environ, only="notify")
+    problems += found.problems
     try:
-        notify = _notify_of(given)
+        notify = _notify_of(found.values.get("notify", {}))
     except ValidationError as error:
         raise SettingsError(
             [
-                _explain(e, places, path)
+                _explain(e, found.places, found.path)
                 for e in error.errors(include_url=False, include_input=False)
             ]
         ) from None
@@ -207,119 +235,6 @@ def _find(config: Path | None) -> Path | None:
     return next((path for path in DEFAULT_PATHS if path.is_file()), None)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        where = re.search(r"\(at [^)]*\)", str(error))
-        raise SettingsError(
-            [f"{path}: not valid TOML {where[0] if where else ''}".rstrip()]
-        ) from None
-    except UnicodeDecodeError:
-        raise SettingsError([f"{path}: not valid UTF-8"]) from None
-    except (ValueError, RecursionError):  # a number with thousands of digits, thousands of brackets
-        raise SettingsError([f"{path}: not valid TOML"]) from None
-    except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
-
-
-def _variables(environ: Mapping[str, str]) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Return key path → (value, place). An empty variable counts as not set."""
-    found = {}
-    for name, value in environ.items():
-        key = name[len(PREFIX) :]
-        if (
-            name.upper().startswith(PREFIX)
-            and name != SECRETS_DIR
-            and value
-            and not _NOT_OURS.fullmatch(key.upper())
-        ):
-            found[tuple(key.lower().split("__"))] = (value, name)
-    return found
-
-
-def _secret_files(
-    environ: Mapping[str, str], problems: list[str]
-) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Read ``order_monitor_<section>__<key>`` files; an explicitly named directory must exist."""
-    named = environ.get(SECRETS_DIR) or environ.get("CREDENTIALS_DIRECTORY")
-    directory = Path(named) if named else DEFAULT_SECRETS
-    try:
-        files = sorted(directory.iterdir())
-    except OSError:
-        if named:
-            problems.append(
-                f"{directory}: there is no such directory of secrets, or it cannot be read"
-            )
-        return {}
-    found: dict[tuple[str, ...], tuple[str, str]] = {}
-    for file in files:
-        if file.name.upper().startswith(PREFIX) and not file.is_dir():
-            # Reading a pipe would block until another process writes to it; a device may be
-            # endless.
-            if file.exists() and not file.is_file():
-                problems.append(f"{file}: is no plain file, and was not opened")
-                continue
-            try:
-                value = _start_of(file).decode("utf-8-sig").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError):
-                problems.append(f"{file}: cannot be read as text")
-                continue
-            if len(value) > _LONGEST_SECRET:
-                problems.append(f"{file}: is too long for a secret")
-                continue
-            found[tuple(file.name[len(PREFIX) :].lower().split("__"))] = (value, str(file))
-    return found
-
-
-def _start_of(file: Path) -> bytes:
-    """Return at most as many bytes of a file as a secret may have.
-
-    What the kernel shows as a regular file may be endless or block.
-
-    Raises:
-        OSError: it cannot be read, or would block.
-    """
-    with os.fdopen(
-        os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0
-    ) as opened:
-        return opened.read(4 * _LONGEST_SECRET) or b""
-
-
-def _merge(
-    tree: dict[str, Any],
-    flat: dict[tuple[str, ...], tuple[str, str]],
-    places: Place,
-    problems: list[str],
-) -> None:
-    for given, (value, place) in sorted(flat.items(), key=lambda item: len(item[0])):
-        keys = (_ABOVE[given[0]], *given) if given[0] in _ABOVE else given
-        if len(keys) < 2 and keys[0] not in known_keys():  # noqa: PLR2004 - section and key
-            problems.append(
-                f"{place}: unknown; names are {PREFIX}<SECTION>__<KEY>{_nearest(keys[0])}"
-            )
-            continue
-        node: Any = tree
-        for key in keys[:-1]:
-            node = node.setdefault(key, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict):
-            problems.append(f"{place}: unknown key; {'.'.join(keys[:-1])} has no keys below it")
-            continue
-        node[keys[-1]] = value
-        places[keys] = place
-
-
-def _lower(tree: dict[str, Any], path: Path | None, problems: list[str]) -> None:
-    """Move what a file has above all sections, as ``observe = true``, into its section."""
-    for name, section in _ABOVE.items():
-        node = tree.setdefault(section, {}) if name in tree else None
-        if not isinstance(node, dict):
-            continue
-        if name in node:
-            problems.append(f"{path}: {name}: given twice; {section}.{name} is the same setting")
-        node[name] = tree.pop(name)
-
-
 def _nearest(wrong: str) -> str:
     names = [f"{section}__{key}" for section, keys in known_keys().items() for key in keys]
     close = difflib.get_close_matches(
@@ -329,7 +244,7 @@ def _nearest(wrong: str) -> str:
     return f"; did you mean {PREFIX}{match.upper()}?" if match else ""
 
 
-def _explain(error: ErrorDetails, places: Place, path: Path | None) -> str:
+def _explain(error: ErrorDetails, places: Places, path: Path | None) -> str:
     keys = tuple(str(part) for part in error["loc"])
     where = _where(keys, places, path)
     if error["type"] == "extra_forbidden":
@@ -340,7 +255,7 @@ def _explain(error: ErrorDetails, places: Place, path: Path | None) -> str:
     return f"{where}: {text}"
 
 
-def _where(keys: tuple[str, ...], places: Place, path: Path | None) -> str:
+def _where(keys: tuple[str, ...], places: Places, path: Path | None) -> str:
     """Return where ``keys`` were set.
 
     For a whole section, every place outside the file that set something in it.

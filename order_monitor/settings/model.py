@@ -34,7 +34,13 @@ from order_monitor.settings.sections import (
 class Settings(BaseSettings):
     """All settings; see ``docs/settings.md``, which is generated from the sections."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        case_sensitive=True,  # of [database] and [DATABASE], one would be passed over
+        enable_decoding=False,  # lists and tables are read by the types, which say what is wrong
+    )
 
     database: DatabaseSettings = DatabaseSettings()
     provider: ProviderSettings = ProviderSettings()
@@ -59,10 +65,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing here: `order_monitor.settings.loading` gathers all sources itself.
+        """Return what the code gives alone: built in code, settings read nothing.
 
-        pydantic-settings' own sources do not say where a value came from, which each mistake
-        names, and would wait for ever on a secrets file that is a pipe.
+        `order_monitor.settings.loading` gives all other sources as it reads them.
         """
         return (init_settings,)
 

@@ -44,6 +44,7 @@ _QUIET: Final = (
     "asyncpg",
     "urllib3",
     "opentelemetry",
+    "pydantic_settings",
 )
 """Libraries whose log lines may contain a URL or a value, whatever our log level."""
 

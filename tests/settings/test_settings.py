@@ -805,6 +805,30 @@ def test_an_unknown_variable_is_an_error_with_a_hint(name: str, hint: str) -> No
     assert "CANARY" not in problem
 
 
+@pytest.mark.parametrize(
+    ("toml", "variable", "problem"),
+    [
+        (
+            "columns = '{}'",
+            {},
+            "order_monitor_database__columns__note: unknown key; database.columns has no keys below it",
+        ),
+        (
+            "",
+            {"ORDER_MONITOR_DATABASE__COLUMNS": "{}"},
+            "order_monitor_database__columns__note: unknown key; database.columns has no keys below it",
+        ),
+    ],
+)
+def test_a_table_and_a_text_for_one_key_is_an_error(
+    toml: str, variable: dict[str, str], problem: str
+) -> None:
+    """E10: one of the two would be passed over."""
+    secrets = secrets_folder(order_monitor_database__columns__note="CANARY")
+    [found] = problems(f"[database]\n{toml}\n", secrets | variable)
+    assert found.endswith(f"/{problem}")
+
+
 @pytest.mark.parametrize(("name", "hint"), [row for row in UNKNOWN_NAMES if row[0]])
 def test_an_unknown_secrets_file_is_an_error_with_a_hint(name: str, hint: str) -> None:
     """E10."""
@@ -823,6 +847,7 @@ def test_an_unknown_secrets_file_is_an_error_with_a_hint(name: str, hint: str) -
         ("[database]\ndsnn = 'CANARY'", "database.dsnn: unknown key; did you mean database.dsn?"),
         ("[databse]\ndsn = 'CANARY'", "databse: unknown key; did you mean database?"),
         ("dsn = 'CANARY'", "dsn: unknown key; there are database, provider,"),
+        ("[database]\n[DATABASE]\ndsn = 'CANARY'", "DATABASE: unknown key; there are database,"),
         (
             "[database.columns]\nnope = 'CANARY'",
             "database.columns: no such column: nope; there are id,",
