@@ -50,7 +50,11 @@ _QUIET: Final = (
 
 
 class LineSink:
-    """Writes lines to a stream from a thread, and never blocks its caller."""
+    """Writes lines to a stream from a thread, and never blocks its caller.
+
+    `logging.handlers.QueueListener` would wait without limit for a stream that is stuck, when it is
+    stopped.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         """Write to ``stream``."""
