@@ -6,10 +6,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long quick money faults fast image boot newcomer matrix citus release-check check audit fuzz format lock simulate replay leaks mutants mutation benchmark screenshots docs docs-settings clean
+.PHONY: help demo test long quick money faults fast image boot newcomer matrix citus release-check check audit fuzz format lock simulate replay leaks mutants mutants-sample mutation benchmark screenshots docs docs-settings clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.done ## watch orders become final, with nothing configured
 	@$(BIN)/order-monitor demo $(ARGS)
@@ -41,7 +41,7 @@ WORKERS ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : $(CORES) < 8 ? 8 : $(C
 COMMA := ,
 EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
-CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution hour memory plan plan_table planner sketch)),order_monitor/providers/znet/parser.py
+CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice distribution hour memory plan plan_table planner sketch)),$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/providers/%.py,http/body http/json_document znet/parser))
 
 quick: $(VENV)/dev.done ## what decides, reads answers and plans, in 20 seconds: no server, no browser, no process, few examples
 	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not long and not slow" -p no:cacheprovider --hypothesis-profile=quick \
@@ -134,6 +134,9 @@ CHECKS ?= 1000000
 
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
 	$(BIN)/python -m tests.simulation.mutants
+
+mutants-sample: $(VENV)/mutation.done ## random small changes to the whole package, and how many the simulation alone sees; ARGS="--number 60 --chosen 1"
+	$(BIN)/python -m tests.simulation.mutants.sample $(ARGS)
 
 mutation: $(VENV)/mutation.done ## small changes to what decides, each noticed or argued in .ci/survivors.toml; takes long, ARGS="order_monitor.core.gate.*" less
 	$(BIN)/python .ci/mutation.py $(ARGS)

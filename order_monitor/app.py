@@ -30,7 +30,7 @@ from order_monitor.core.clock import Clock
 from order_monitor.core.clocks import ClockWatch
 from order_monitor.core.decision import Rules
 from order_monitor.core.gate import Gate, Pace
-from order_monitor.core.login import BY_TOKEN, KIND_OF, Credentials
+from order_monitor.core.login import KIND_OF, Credentials
 from order_monitor.core.order import CONFIGURED
 from order_monitor.core.proxy import Proxy, parse_proxy
 from order_monitor.core.schedule import Continuous, Plan, Schedule
@@ -188,8 +188,8 @@ def _configured(settings: Settings) -> Credentials | None:
     if given.source != "config" or given.base_url is None:
         return None
     access = _configured_access(settings)
-    user = access.token if given.kind in BY_TOKEN else access.user
-    return Credentials(given.kind, given.base_url, user) if user else None
+    found = Credentials.of(given.kind, given.base_url, access.user, access.token)
+    return found if found.user else None
 
 
 def orders_of(settings: Settings, database: Database) -> Orders:
@@ -227,9 +227,8 @@ def open_account(
         given.max_body,
         given.user_agent,
         given.no_pin,
-        given.status_path,
-        given.replay,
         given.batch,
+        given,
     )
     client = KINDS[kind].open(access, options, connections, clock)
     pace = Pace(limits.calls_per_second)

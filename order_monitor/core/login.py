@@ -7,9 +7,10 @@ digest of it is kept or shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 IN_MEMORY: Final = b"order-monitor"
@@ -20,19 +21,29 @@ CLIENT_API: Final = "client_api"
 INTERNAL: Final = "internal"
 """The value for another tenant of the shop: its order is a child of ours."""
 
-KIND_OF: Final = {
-    "znet": ZNET,
-    "barakat": CLIENT_API,
-    "apstore": CLIENT_API,
-    INTERNAL: INTERNAL,
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What the program outside `order_monitor.providers` knows of a kind of provider.
+
+    ``words`` are the values of the shop's ``integrations.provider`` for it. ``by_token``: a token
+    says who asks, and no user name. ``knows_own_ids``: it also knows an order by the shop's own id.
+    """
+
+    words: tuple[str, ...]
+    by_token: bool
+    knows_own_ids: bool
+
+
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    ZNET: Protocol(("znet",), by_token=False, knows_own_ids=False),
+    CLIENT_API: Protocol(("barakat", "apstore"), by_token=True, knows_own_ids=True),
+    # Another tenant is asked only about children that stand in another database.
+    INTERNAL: Protocol((INTERNAL,), by_token=True, knows_own_ids=False),
 }
-"""The protocol for each value of the shop's ``integrations.provider``; others are not asked.
 
-Another tenant is asked only about children that stand in another database.
-"""
-
-BY_TOKEN: Final = frozenset({CLIENT_API, INTERNAL})
-"""The protocols in which a token says who asks."""
+KIND_OF: Final = {word: kind for kind, protocol in PROTOCOLS.items() for word in protocol.words}
+"""The kind for each value of the shop's ``integrations.provider``; others are not asked."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -45,6 +56,12 @@ class Credentials:
     base_url: str = field(repr=False)
     user: str = field(repr=False)
 
+    @classmethod
+    def of(cls, kind: str, base_url: str, user: str, token: str) -> Self:
+        """Return who is logged in at a provider of this kind: its protocol says by what."""
+        protocol = PROTOCOLS.get(kind)
+        return cls(kind, base_url, token if protocol and protocol.by_token else user)
+
     def login(self, key: bytes = IN_MEMORY) -> str:
         """Return the login's identifier, the same in every process that uses the same ``key`` (at
         most 64 bytes).
@@ -53,6 +70,12 @@ class Credentials:
             self.user.strip().encode("utf-8", "surrogatepass"), key=key, digest_size=12
         ).hexdigest()
         return f"{self.provider} {host_of(self.base_url)} {digest}"
+
+
+def knows_own_ids(kind: str) -> bool:
+    """Whether a provider of this kind also knows an order by the shop's own id."""
+    protocol = PROTOCOLS.get(kind)
+    return protocol is not None and protocol.knows_own_ids
 
 
 def host_of(url: str) -> str:

@@ -6,7 +6,7 @@ import re
 from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
-from order_monitor.core.login import CLIENT_API
+from order_monitor.core.login import knows_own_ids
 
 NEVER_SENT: Final = "not_sent"
 """The external status of an order that was not sent to any provider yet."""
@@ -180,7 +180,7 @@ class Order(NamedTuple):
         reference, source = self.reference.strip(), self.reference_from
         if not reference:
             return SkipReason.NO_REFERENCE
-        if kind == CLIENT_API or source == _CHILD:
+        if knows_own_ids(kind) or source == _CHILD:
             return None
         if source == _ORDER_ID:
             return SkipReason.NO_REFERENCE

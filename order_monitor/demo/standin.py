@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, assert_never
 
 from aiohttp import web
 
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed, Waiting
-from order_monitor.providers.znet.parser import render
 
 KOD = "demo-dealer"
 SIFRE = "demo-password"
@@ -44,6 +43,19 @@ class Script:
     def answer(self) -> AboutOrder:
         """Return what is to be said about the order now."""
         return self.end if time.time() >= self.ends_at else Waiting("İşlem bekleniyor")
+
+
+def render(answer: AboutOrder) -> str:
+    """Write an answer as znet would; its parser reads it back."""
+    match answer:
+        case Waiting(message=message):
+            return f"OK|1| |{message}"
+        case Completed(pin=pin, message=message):
+            return f"OK|2|{pin.reveal() if pin else ' '}|{message}"
+        case Cancelled(message=message):
+            return f"OK|3| |{message}"
+        case _:
+            assert_never(answer)
 
 
 class StandIn:

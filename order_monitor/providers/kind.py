@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -24,16 +24,18 @@ class AccountAccess:
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """The settings for every client; each kind uses the ones it needs. Times are seconds."""
+    """The settings for every client; each kind uses the ones it needs. Times are seconds.
+
+    ``own`` has the keys of the kind's own settings.
+    """
 
     connect_timeout: float
     timeout: float
     max_body: int
     user_agent: str
     no_pin: Collection[str]
-    status_path: str
-    replay: Literal["hold", "pin", "message"]
     batch: int
+    own: Any = field(repr=False)
 
 
 OpenClient = Callable[[AccountAccess, ClientOptions, httpx.AsyncBaseTransport, Clock], Provider]

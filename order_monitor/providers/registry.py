@@ -1,5 +1,5 @@
 """The kinds of provider that can be asked. To add one: a folder next to this file, a line in
-`KINDS`, its settings in `ProviderKeys`, and the shop's word for it in `order_monitor.core.login.KIND_OF`.
+`KINDS`, its settings in `ProviderKeys`, and what others know of it in `order_monitor.core.login.PROTOCOLS`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     CLIENT_API: CLIENT_API_KIND,
     INTERNAL: TENANT_KIND,
 }
+
+
+CONFIGURED: Final = tuple(name for name, kind in KINDS.items() if kind.configured is not None)
+"""The kinds that the account in the settings may have."""
 
 
 class ProviderKeys(ClientApiSettings, ZnetSettings):

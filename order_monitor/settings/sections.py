@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from pydantic import model_validator as check_section
 from order_monitor.core.order import NEVER_SENT
 from order_monitor.core.pin import NO_PIN_WORDS
 from order_monitor.core.proxy import parse_proxy
-from order_monitor.providers.registry import ProviderKeys
+from order_monitor.providers.registry import CONFIGURED, ProviderKeys
 from order_monitor.providers.secret import Secret
 from order_monitor.settings.types import (
     Budget,
@@ -43,6 +43,11 @@ from order_monitor.settings.types import (
     read_time_of_day,
 )
 from order_monitor.shop.dsn import Address, parse_dsn
+
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[CONFIGURED]
 
 FINAL_STATUSES = ("completed", "delivered", "done", "cancelled", "canceled", "failed", "rejected")
 """The statuses known to end an order in the shops' tables."""
@@ -169,7 +174,7 @@ class _Accounts(Section):
     """Where accounts stand: `"config"` (the one account below) or `"database"` (`package_routing`
     and `integrations`).
     """
-    kind: Literal["znet", "client_api"] = "znet"
+    kind: Kind = "znet"
     """What the one account speaks; `base_url` and the login of that kind are needed."""
     allow_http: bool = False
     """Whether an address may begin with `http://`, which shows the login to the network."""

@@ -24,7 +24,7 @@ import pytest
 from order_monitor.core.answer import AboutOrder, Cancelled, Completed, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.demo.postgres import EmbeddedPostgres
-from order_monitor.providers.znet.parser import render
+from order_monitor.demo.standin import render
 from tests.contrib.conftest import SCHEMA
 from tests.contrib.stage import Stage
 from tests.faults.panel import FaultyPanel

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from order_monitor.core.answer import AboutOrder, Waiting
-from order_monitor.providers.znet.parser import render
+from order_monitor.demo.standin import render
 from tests.support.servers import RawServer, answer
 
 REFERANS = re.compile(rb"tahsilat_api_islem_id=([^& ]+)")

@@ -9,8 +9,9 @@ from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.core.errors import SettingsError
 from order_monitor.core.folding import letters
 from order_monitor.core.pin import read_pin
+from order_monitor.providers.http.body import decode
 from order_monitor.providers.http.response_head import Head, ResponseReader
-from order_monitor.providers.znet.parser import decode, parse, parse_balance
+from order_monitor.providers.znet.parser import parse, parse_balance
 from order_monitor.settings.loading import load
 from tests.corpus import ENTRIES, Entry, body_of, response_of
 

@@ -9,6 +9,25 @@ from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.money import MONEY, money_of, with_money
 
 
+NOT_MONEY = {
+    "database": (
+        *("dsn", "host", "port", "user", "password", "name", "statement_timeout", "time_zone"),
+        *("schema", "table", "columns", "lookup", "pool_size"),
+    ),
+    "provider": (
+        *("source", "kind", "allow_http", "allow_private", "refresh", "base_url", "kod", "sifre"),
+        *("status_path", "token", "connect_timeout", "timeout", "max_body", "user_agent"),
+        *("ca_file", "batch", "proxy", "balance_interval", "low_balance"),
+    ),
+    "schedule": (
+        *("first_check", "base", "cap", "jitter", "recheck_after", "late_after", "await_pin"),
+        *("strategy", "budget", "min_interval", "half_life", "scan_interval", "record_sync"),
+    ),
+    "statuses": ("preset",),
+}
+"""What two processes may have differently: a new setting goes here, or at the end of `MONEY`."""
+
+
 def of(**sections: dict[str, Any]) -> Settings:
     given: dict[str, Any] = sections
     return Settings(**given)
@@ -25,6 +44,12 @@ def test_the_keys_are_settings_and_none_is_a_secret() -> None:
     )
     assert "CANARY" not in str(money_of(canary))
     assert money_of(canary) == money_of(Settings())
+
+
+@pytest.mark.parametrize("section", NOT_MONEY)
+def test_each_setting_is_said_to_decide_money_or_not(section: str) -> None:
+    deciding = [key for key in known_keys()[section] if f"{section}.{key}" in MONEY]
+    assert sorted((*deciding, *NOT_MONEY[section])) == sorted(known_keys()[section])
 
 
 def test_each_value_is_written_in_one_way() -> None:

@@ -37,7 +37,7 @@ class Panel:
         self.numbers: dict[str, int] = {}
 
     async def _behave(self, request: web.Request) -> web.StreamResponse | None:
-        from order_monitor.providers.znet.parser import render
+        from order_monitor.demo.standin import render
 
         assert request.query["kod"] == KOD
         assert request.query["sifre"] == SIFRE

@@ -37,8 +37,9 @@ def open_client(
     # An answer about many orders is longer.
     longest = options.max_body * (1 + batch // 8)
     limits = CallLimits(options.connect_timeout, options.timeout, longest, options.user_agent)
+    own: ClientApiSettings = options.own
     account = ClientApiAccount(
-        access.base_url, access.token, limits, options.no_pin, options.replay, batch, dialect
+        access.base_url, access.token, limits, options.no_pin, own.replay, batch, dialect
     )
     return ClientApi(account, transport, clock)
 

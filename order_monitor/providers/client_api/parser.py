@@ -10,7 +10,6 @@ status 200.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
@@ -38,8 +37,9 @@ from order_monitor.core.pin import (
 from order_monitor.core.retry_after import retry_after
 from order_monitor.core.text import plain, shown, undamaged, without_codes
 from order_monitor.providers.client_api.dialect import ZDK, Dialect
+from order_monitor.providers.http.body import body_text, is_as_declared, not_ok
+from order_monitor.providers.http.json_document import Document, Number, read_json
 from order_monitor.providers.provider import Balance, NoBalance
-from order_monitor.providers.znet.parser import body_text, is_as_declared, not_ok
 
 Replay: TypeAlias = Literal["hold", "pin", "message"]
 """What ``replay_api`` contains if an order was accepted and has no PIN: unknown (`hold`), its PIN,
@@ -58,16 +58,6 @@ _ABOUT_THE_QUESTION: Final = frozenset({400, 404, 409, 413, 414, 422})
 _SERVER_ERROR: Final = 500
 _ACCOUNT: Final = frozenset({"120", "121", "122", "123", "130"})
 _BUSY: Final = frozenset({"429", "500"})
-
-
-class _Number(str):
-    """A JSON number as it was written. ``7`` may have been the code ``007``, which JSON forbids."""
-
-    __slots__ = ()
-
-
-class _TwiceError(ValueError):
-    """An object contains a key twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +115,7 @@ def parse_check(  # noqa: PLR0913 - a complete response and its question
         dialect: how the software that answered speaks.
     """
     document = _document(status, headers, body, now, max_body)
-    if not isinstance(document, _Whole):
+    if not isinstance(document, Document):
         return document
     entries = _entries(document.value)
     if not isinstance(entries, list):
@@ -160,7 +150,7 @@ def parse_profile(
 ) -> Balance | NoBalance:
     """Return the balance in ``{"balance": "43.55", …}``, or why there is none."""
     document = _document(status, headers, body, now, max_body)
-    if not isinstance(document, _Whole):
+    if not isinstance(document, Document):
         why = (
             f"refused_{document.code}"
             if isinstance(document, Refused)
@@ -179,19 +169,12 @@ def parse_profile(
     return NoBalance("not_understood")
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """A document that is not a failure."""
-
-    value: Any = field(repr=False)
-
-
 def _document(
     status: int, headers: Mapping[str, str], body: bytes, now: float, max_body: int
-) -> _Whole | Blocked | Busy | Garbled | Refused:
+) -> Document | Blocked | Busy | Garbled | Refused:
     text = body_text(headers, body, max_body) if len(body) <= max_body else None
-    value = _json(text) if text is not None else None
-    failed = _failure(value.value) if isinstance(value, _Whole) else None
+    value = read_json(text) if text is not None else None
+    failed = _failure(value.value) if isinstance(value, Document) else None
     if failed is not None and (
         status == _OK
         or (isinstance(failed, Blocked) and status < _SERVER_ERROR)
@@ -202,7 +185,7 @@ def _document(
         return failed
     if status != _OK:
         return not_ok(status, headers, now, body)
-    if isinstance(value, _Whole) and not is_as_declared(headers, body, max_body):
+    if isinstance(value, Document) and not is_as_declared(headers, body, max_body):
         # A guessed encoding would change a PIN without a sign.
         return Garbled("bad_encoding")
     if text is None:
@@ -211,35 +194,7 @@ def _document(
         return Blocked("empty_answer")
     if text.startswith("<"):
         return Blocked("html_answer", shown(text))
-    return value if isinstance(value, _Whole) else Garbled("not_json", shown(text))
-
-
-def _json(text: str) -> _Whole | None:
-    """Parse a JSON document; None if it is invalid: cut short, two documents, a duplicate key,
-    nested too deeply.
-    """
-    try:
-        value = json.loads(
-            text,
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=_no_constant,
-            object_pairs_hook=_once_each,
-        )
-    except (ValueError, RecursionError):
-        return None
-    return _Whole(value)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _TwiceError
-    return found
+    return value if isinstance(value, Document) else Garbled("not_json", shown(text))
 
 
 def _failure(value: object) -> Blocked | Busy | Garbled | Refused | None:
@@ -279,12 +234,12 @@ def _answer(
     """Return what one entry says about its order."""
     word = entry.get("status")
     state = (
-        word.strip().casefold() if isinstance(word, str) and not isinstance(word, _Number) else ""
+        word.strip().casefold() if isinstance(word, str) and not isinstance(word, Number) else ""
     )
     message = " ".join(
         undamaged(plain(v))
         for n in dialect.messages
-        if isinstance(v := entry.get(n), str) and not isinstance(v, _Number) and v.strip()
+        if isinstance(v := entry.get(n), str) and not isinstance(v, Number) and v.strip()
     )
     if state in dialect.waiting | dialect.failed:
         if _has_code(entry, dialect, no_pin):
@@ -314,7 +269,7 @@ def _has_code(entry: Mapping[str, Any], dialect: Dialect, no_pin: Collection[str
         return True
     found = (entry.get(name) for name in dialect.pins)
     return any(
-        isinstance(v, str) and not isinstance(v, _Number) and guarded_code(v) is not None
+        isinstance(v, str) and not isinstance(v, Number) and guarded_code(v) is not None
         for v in found
     )
 
@@ -333,8 +288,8 @@ def _pin(
         value = entry.get(name)
         if value is None or value is False or value in ("", [], {}):
             continue
-        if not isinstance(value, str) or isinstance(value, _Number):
-            return Unreadable("a number" if isinstance(value, _Number) else "no text")
+        if not isinstance(value, str) or isinstance(value, Number):
+            return Unreadable("a number" if isinstance(value, Number) else "no text")
         pin = read_pin(value, no_pin)
         if isinstance(pin, Unreadable):
             return pin
@@ -388,7 +343,7 @@ def _texts(value: object) -> list[str] | None:
         for text in inner if isinstance(inner, list) else [inner]:
             if text is None:
                 continue
-            if not isinstance(text, str) or isinstance(text, _Number):
+            if not isinstance(text, str) or isinstance(text, Number):
                 return None
             found.append(text)
     return found

@@ -21,6 +21,7 @@ import httpx
 
 from order_monitor.core.answer import Answer, Blocked, Unreachable
 from order_monitor.providers.http.address_guard import ForbiddenHostError
+from order_monitor.providers.http.body import is_page
 from order_monitor.providers.http.failures import PROXY_REFUSED, NamedFailureError, ProxyFailedError
 from order_monitor.providers.http.transport import (
     CERTIFICATE_WORDS,
@@ -31,7 +32,6 @@ from order_monitor.providers.http.transport import (
     TlsFailedError,
 )
 from order_monitor.providers.provider import Reply
-from order_monitor.providers.znet.parser import is_page
 
 _SHORTEST_SECRET: Final = 3
 _RETRIED: Final = (httpx.ConnectError, httpx.ConnectTimeout)

@@ -21,11 +21,12 @@ def _open(
     if not access.user.strip() or not access.password.strip():
         msg = "kod or sifre is empty"
         raise ValueError(msg)
+    own: ZnetSettings = options.own
     account = ZnetAccount(
         access.base_url,
         access.user,
         access.password,
-        options.status_path,
+        own.status_path,
         options.connect_timeout,
         options.timeout,
         options.max_body,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from order_monitor.core.errors import TableError
-from order_monitor.core.login import BY_TOKEN, INTERNAL, KIND_OF, Credentials
+from order_monitor.core.login import INTERNAL, KIND_OF, Credentials
 from order_monitor.core.order import ReferenceFrom, Route
 from order_monitor.shop.database import Connection
 from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, qualified
@@ -77,7 +77,7 @@ class Integration:
         account, which is remembered together with the previous one (`Logins`).
         """
         kind = KIND_OF.get(self.provider, self.provider)
-        return Credentials(kind, self.base_url, self.token if kind in BY_TOKEN else self.user)
+        return Credentials.of(kind, self.base_url, self.user, self.token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from order_monitor.core.decision import Rules
 from order_monitor.core.errors import TableError
-from order_monitor.core.login import CLIENT_API, Credentials
+from order_monitor.core.login import Credentials, knows_own_ids
 from order_monitor.core.outcome import Outcome
 from order_monitor.shop.schema.columns import Table, literal, qualified
 
@@ -78,8 +78,9 @@ class TableConfig:
     @property
     def asks_by_id(self) -> bool:
         """Whether an order may be asked about by its own id: where an account can be a client API's."""
-        is_client_api = self.credentials is not None and self.credentials.provider == CLIENT_API
-        return self.accounts_from_shop or is_client_api
+        return self.accounts_from_shop or (
+            self.credentials is not None and knows_own_ids(self.credentials.provider)
+        )
 
     @property
     def wanted(self) -> tuple[str, ...]:

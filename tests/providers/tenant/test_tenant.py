@@ -22,6 +22,7 @@ from order_monitor.core.answer import (
 from order_monitor.core.pin import NO_PIN_WORDS, Pin
 from order_monitor.providers.client_api.client import ClientApi
 from order_monitor.providers.client_api.parser import Check, parse_check
+from order_monitor.providers.client_api.settings import ClientApiSettings
 from order_monitor.providers.kind import AccountAccess, ClientOptions
 from order_monitor.providers.provider import Balance, NoBalance
 from order_monitor.providers.tenant.dialect import TENANT
@@ -33,7 +34,9 @@ TOKEN = "TOKEN-CANARY/9?"
 CHILD = "3306d930-0000-4000-8000-000000000001"
 PARENT = "3306d930-0000-4000-8000-00000000000a"
 PIN = "AB12-CD34-EF56"
-OPTIONS = ClientOptions(5.0, 20.0, 65_536, "order-monitor", NO_PIN_WORDS, "", "pin", 100)
+OPTIONS = ClientOptions(
+    5.0, 20.0, 65_536, "order-monitor", NO_PIN_WORDS, 100, ClientApiSettings(replay="pin")
+)
 MISSING = Refused("missing", "the answer does not name the order")
 NOBODY = Garbled("not_understood", "the answer names no order")
 IN_TEXT = Garbled("unreadable_pin", "accepted (its texts may hold the code)")

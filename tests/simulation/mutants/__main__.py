@@ -724,18 +724,19 @@ def places_of(text: str, old: str) -> list[tuple[int, int]]:
     return [found.span() for found in re.finditer(f"{before}{pattern}{after}", text)]
 
 
+def copied(folder: Path) -> None:
+    """Copy the package and its tests."""
+    for name in ("order_monitor", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def planted(mutant: Mutant, folder: Path) -> None:
     """Copy the package and plant the bug.
 
     Raises:
         ValueError: the old text is missing, or occurs more than once.
     """
-    shutil.copytree(
-        ROOT / "order_monitor",
-        folder / "order_monitor",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    copied(folder)
     for file, old, new in mutant.changes:
         path = folder / "order_monitor" / file
         text = path.read_text()
@@ -751,18 +752,28 @@ def seen(mutant: Mutant, seeds: int = SEEDS) -> tuple[int, str]:
     """Return the first seed that breaks with the bug, and how; -1 if none does."""
     with tempfile.TemporaryDirectory() as folder:
         planted(mutant, Path(folder))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--short"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": folder},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return first_broken(Path(folder), seeds)
+
+
+def first_broken(folder: Path, seeds: int, timeout: float | None = None) -> tuple[int, str]:
+    """Return the first seed that breaks in this copy, and how; -1 if none does.
+
+    Raises:
+        ValueError: the simulation does not run there.
+        subprocess.TimeoutExpired: it takes longer than ``timeout`` seconds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--short"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
     found = _BROKE.search(done.stdout)
     if found is None and done.returncode:
-        msg = f"{mutant.name}: {done.stderr[-500:]}"
-        raise ValueError(msg)
+        raise ValueError(done.stderr[-500:])
     return (int(found[1]), found[2]) if found else (-1, "")
 
 
