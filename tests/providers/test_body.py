@@ -139,6 +139,9 @@ PAGE = "<!DOCTYPE html><html><body>Bakımdayız</body></html>"
         ({"content-encoding": "gzip"}, PAGE.encode(), False),
         ({"content-encoding": "gzip"}, gzip.compress(PAGE.encode() + b" " * 999, mtime=0), False),
         ({}, b"", False),
+        ({}, b"<br />\n<b>Notice</b>: x in <b>y</b> on line <b>7</b><br />\n[]", False),
+        ({}, b"<br />\n<b>Notice</b>: x in <b>y</b> on line <b>7</b><br />\n<p>", True),
+        ({}, b"<br />\n<b>Notice</b>: x in <b>y</b> on line <b>7</b><br />\n", True),
     ],
 )
 def test_a_page_is_known_by_its_text(headers: dict[str, str], body: bytes, *, found: bool) -> None:

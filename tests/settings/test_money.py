@@ -8,7 +8,6 @@ from order_monitor.core.errors import SettingsError
 from order_monitor.settings.model import Settings, known_keys
 from order_monitor.settings.money import MONEY, money_of, with_money
 
-
 NOT_MONEY = {
     "database": (
         *("dsn", "host", "port", "user", "password", "name", "statement_timeout", "time_zone"),
