@@ -147,6 +147,11 @@ MUTANTS = (
         "shop/writing/row_writer.py",
         "review=_OTHER_DISPATCH if finding.pin is not None else None",
         "review=None",
+        also=(
+            "shop/writing/held_pins.py",
+            "result.fate in (WriteStatus.HELD, WriteStatus.RESENT)",
+            "result.fate is WriteStatus.HELD",
+        ),
     ),
     Mutant(
         "a PIN for an ended order is dropped",
