@@ -1080,7 +1080,7 @@ def kept_a_package(room: int) -> tuple[float, float, float]:
         pieces = 200 if n >= 2 * room else 0
         while pieces and timed(0, timing.step):
             pieces -= 1
-    timing.take()
+    timing.drain()
     gc.collect()
     return (resident() - before) / room, longest[0], longest[1]
 

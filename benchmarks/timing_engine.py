@@ -45,7 +45,7 @@ class Nowhere:
     async def history(self) -> Sequence[object]:
         return []
 
-    async def add(self, learned: Mapping[Key, Sketch]) -> None:
+    async def save(self, learned: Mapping[Key, Sketch]) -> None:
         pass
 
 

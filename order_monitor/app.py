@@ -553,8 +553,8 @@ def learning_of(
     if settings.schedule.strategy != "learned":
         return None
     terms, schedule = terms_of(settings), schedule_of(settings)
-    keeper = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
-    return Learning(Timing(schedule, terms), keeper, clock, schedule)
+    timings = Timings(database, orders, settings.database.schema_, terms.half_life, terms.packages)
+    return Learning(Timing(schedule, terms), timings, clock, schedule)
 
 
 def chains_of(

@@ -44,7 +44,7 @@ class Handover:
         self._full_until = float("-inf")
         self._log = structlog.get_logger("order_monitor.cluster")
 
-    def start_anew(self) -> None:
+    def restart(self) -> None:
         """Reset after the membership was lost: nothing is held any more."""
         self.giving.clear()
         self._free.clear()
@@ -79,7 +79,7 @@ class Handover:
             wanted.append(LEADER)
         got = frozenset[str]()
         if wanted and self._clock.monotonic() >= self._full_until:
-            got = await session.take(wanted)
+            got = await session.acquire(wanted)
         if session.is_full:
             session.is_full, self._full_until = False, self._clock.monotonic() + FULL_FOR
             self._log.error(

@@ -114,14 +114,14 @@ class Cluster:
                 shown = self._membership.mark
                 await session.announce(self._membership.application)
             asked_at = self._clock.monotonic()
-            view = await session.look(self._engine.by_login)
+            view = await session.see(self._engine.by_login)
             if self.view is None:
                 self._log.info("cluster.joined", member=view.me.name, members=len(view.members))
             before, self.view, self.problem = self.view, view, ""
             self._see(before, view)
             await self._hold(before, view, asked_at)
             self._say_what_differs(view)
-            self._reach.look(view)
+            self._reach.note_view(view)
             await self._say_what_is_known(session, view)
             if not await self._handover.share(session, view):
                 await self._clock.sleep(LOOK_EVERY)
@@ -133,7 +133,7 @@ class Cluster:
         self.leads_until = NOT_HELD
         self.takeover.cancel()
         self._reach.cancel()
-        self._handover.start_anew()
+        self._handover.restart()
 
     def _lose(self, why: str) -> None:
         if self.view is not None:
@@ -197,7 +197,7 @@ class Cluster:
             (REACHES, view.me.reaches, self._reach.reached),
         ):
             if new := wanted - shown:
-                await session.take([f"{mark}{key}" for key in sorted(new)])
+                await session.acquire([f"{mark}{key}" for key in sorted(new)])
             if over := shown - wanted:
                 await session.give([f"{mark}{key}" for key in sorted(over)])
 

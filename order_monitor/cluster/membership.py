@@ -131,7 +131,7 @@ class Session:
             self.known[number] = key
         return number
 
-    async def look(self, keys: Collection[str]) -> View:
+    async def see(self, keys: Collection[str]) -> View:
         """Return who is there and who holds which of ``keys``.
 
         This also checks that this process is still a member.
@@ -182,7 +182,7 @@ class Session:
         keys = frozenset(key for key in held if not key.startswith(_MARKS)) - {LEADER}
         return Member(f"{name}/{row['pid']}", mark, keys, LEADER in held, *marked)
 
-    async def take(self, keys: Collection[str]) -> frozenset[str]:
+    async def acquire(self, keys: Collection[str]) -> frozenset[str]:
         """Try to take ``keys``; return what is ours. ``is_full``: the server has no more locks."""
         numbers = [self.number_of(key) for key in keys]
         sql = "SELECT n FROM unnest($1::bigint[]) AS n WHERE pg_try_advisory_lock(n)"

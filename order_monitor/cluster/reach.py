@@ -71,7 +71,7 @@ class Reach:
             key for key in view.me.keys & logins.keys() if is_cut_off(logins[key].accounts, *now)
         }
 
-    def look(self, view: View) -> None:
+    def note_view(self, view: View) -> None:
         """Try to reach what others are cut off from, and forget what nobody needs to know."""
         now, logins = self._clock.monotonic(), self._engine.by_login
         wanted = set[str]()

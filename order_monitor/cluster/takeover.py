@@ -175,7 +175,7 @@ class Takeover:
                 if key in before:
                     last = before[key]
                     is_asked = not (last.is_behind or self._engine.records_every_check)
-                    account.gate.start_anew()
+                    account.gate.restart()
                     taken[account.key] = last.kept_up_at
                     since[account.key] = last.held_at if is_asked else None
         async for entry in unhurried(list(context.queue)):

@@ -289,7 +289,7 @@ async def _check_cluster(settings: Settings, database: Database) -> list[CheckLi
     """Report whether locks work here, if processes should share the accounts."""
     try:
         async with membership_of(settings, database, on_trial=True).joined() as session:
-            await session.look(())
+            await session.see(())
     except SettingsError as error:
         return [CheckLine("error", *error.problems[0].split(": ", 1))]
     except OlderVersionError:

@@ -49,7 +49,7 @@ class BlockedWrites:
         at, _, _, alone = self._heap[0]
         return max(at, self._alone_from) if alone else at
 
-    def take(self, now: float, limit: int) -> list[CheckResult]:
+    def pop_due(self, now: float, limit: int) -> list[CheckResult]:
         """Return a batch that can be tried now: one ``alone``, or at most ``limit`` others."""
         batch: list[CheckResult] = []
         kept = []
@@ -81,7 +81,7 @@ class Backlog:
         self._parts: deque[list[CheckResult]] = deque()
         self._turn = 0
         self._is_last_round = False
-        self.parked = BlockedWrites()
+        self.blocked = BlockedWrites()
         self.free: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -123,14 +123,14 @@ class Backlog:
         middle = len(batch) // 2
         self._parts += [batch[:middle], batch[middle:]]
 
-    def park(self, finding: CheckResult, until: float, *, alone: bool) -> None:
+    def block(self, finding: CheckResult, until: float, *, alone: bool) -> None:
         """Keep a result until the given time.
 
         With ``alone`` it is tried in a batch of its own, because a batch would wait with it.
         """
         self.free[finding.account] -= 1
         if not self._is_last_round:
-            self.parked.add(finding, until, alone=alone)
+            self.blocked.add(finding, until, alone=alone)
 
     def done(self, finding: CheckResult) -> None:
         """Remove a result that has been dealt with."""
@@ -143,7 +143,7 @@ class Backlog:
 
     def last_round(self, now: float) -> None:
         """Try everything once more before shutdown; do not keep what is still held up then."""
-        self.parked.hurry(now)
+        self.blocked.hurry(now)
         self._is_last_round = True
 
     def next(self, now: float, limit: int) -> list[CheckResult]:
@@ -154,7 +154,7 @@ class Backlog:
         for _ in range(3):
             self._turn = (self._turn + 1) % 3
             if self._turn == 0:
-                batch = self.parked.take(now, limit)
+                batch = self.blocked.pop_due(now, limit)
                 self.free.update(finding.account for finding in batch)
             else:
                 batch = (

@@ -34,7 +34,7 @@ NOTABLE: Final = 30.0
 _LONGEST_DRIFT: Final = 86_400.0
 
 
-class Face(StrEnum):
+class WhichClock(StrEnum):
     """Which clock; a closed set."""
 
     MACHINE = "machine"
@@ -45,7 +45,7 @@ class Face(StrEnum):
 class Leap:
     """A clock jumped forward (positive) or back by this many seconds."""
 
-    clock: Face
+    clock: WhichClock
     seconds: float
 
 
@@ -148,7 +148,7 @@ class ClockWatch:
         With ``is_recalling``, also not before `recall` was called.
         """
         self._is_recalling = is_recalling
-        self._clocks = {face: _Watched() for face in Face}
+        self._clocks = {face: _Watched() for face in WhichClock}
         self._until = 0.0
         self._cause = ""
 
@@ -168,7 +168,7 @@ class ClockWatch:
 
         None before both were read.
         """
-        machine, database = self._clocks[Face.MACHINE], self._clocks[Face.DATABASE]
+        machine, database = self._clocks[WhichClock.MACHINE], self._clocks[WhichClock.DATABASE]
         if (
             not (machine.is_read and database.is_read)
             or machine.last is None
@@ -184,15 +184,15 @@ class ClockWatch:
 
     def note_machine(self, utc: float, boot: float) -> Leap | None:
         """Take a reading of this machine's clock: epoch seconds."""
-        return self._note(Face.MACHINE, utc, boot, 0.0)
+        return self._note(WhichClock.MACHINE, utc, boot, 0.0)
 
     def note_database(self, now: float, boot: float, took: float = 0.0) -> Leap | None:
         """Take a reading of the database's clock, made at some time within the last ``took``
         seconds.
         """
-        return self._note(Face.DATABASE, now, boot, took)
+        return self._note(WhichClock.DATABASE, now, boot, took)
 
-    def _note(self, face: Face, now: float, boot: float, took: float) -> Leap | None:
+    def _note(self, face: WhichClock, now: float, boot: float, took: float) -> Leap | None:
         watched = self._clocks[face]
         if not all(math.isfinite(value) for value in (now, boot, took)):
             watched.is_read = False
@@ -202,7 +202,7 @@ class ClockWatch:
             face, watched.read(_Band(now - boot, now - boot + max(0.0, took), boot)), boot
         )
 
-    def _leapt(self, face: Face, seconds: float, boot: float) -> Leap | None:
+    def _leapt(self, face: WhichClock, seconds: float, boot: float) -> Leap | None:
         if not seconds:
             return None
         self._settle(boot, f"the {face}'s clock leapt by {seconds:+.0f} s")
@@ -227,7 +227,7 @@ class ClockWatch:
         if until > self._until:
             self._until, self._cause = until, "a clock leapt before this process began"
         at = min(memory.at, boot) if memory.at is not None and math.isfinite(memory.at) else boot
-        kept = {Face.MACHINE: memory.machine, Face.DATABASE: memory.database}
+        kept = {WhichClock.MACHINE: memory.machine, WhichClock.DATABASE: memory.database}
         leaps = [
             self._leapt(face, self._clocks[face].remember(offset, at), boot)
             for face, offset in kept.items()
@@ -236,7 +236,7 @@ class ClockWatch:
 
     def state(self) -> ClockMemory:
         """Return what a later process needs to know."""
-        machine, database = self._clocks[Face.MACHINE], self._clocks[Face.DATABASE]
+        machine, database = self._clocks[WhichClock.MACHINE], self._clocks[WhichClock.DATABASE]
         at = machine.held.at if machine.held is not None else None
         return ClockMemory(machine.offset, database.offset, self._until, at)
 

@@ -118,7 +118,7 @@ class Gate:
         if probe:
             self.probing = False
 
-    def start_anew(self) -> None:
+    def restart(self) -> None:
         """Forget every failure: a person has resumed the account."""
         self.streak = self._pauses = 0
         self._shut = False
@@ -144,7 +144,7 @@ class Pace:
         """Return when the next call may start."""
         return self._next
 
-    def take(self, now: float, calls: int = 1) -> None:
+    def spend(self, now: float, calls: int = 1) -> None:
         """Count ``calls`` started at ``now``.
 
         Catches up after a late timer, by up to ``slack`` seconds.

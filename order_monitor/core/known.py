@@ -16,7 +16,7 @@ from order_monitor.core.tracked_order import (
     pack,
 )
 
-TRAITS_KEPT: Final = 50_000
+SHARED_KEPT: Final = 50_000
 
 
 class KnownOrders:
@@ -25,7 +25,7 @@ class KnownOrders:
     def __init__(self) -> None:
         """Start with no orders."""
         self._entries: dict[int | str, TrackedOrder] = {}
-        self._traits: dict[tuple[object, ...], SharedFields] = {}
+        self._shared: dict[tuple[object, ...], SharedFields] = {}
         self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class KnownOrders:
         return (self._add(key, order, account), True) if entry is None else (entry, False)
 
     def _add(self, key: int | str, order: Order, account: str) -> TrackedOrder:
-        shared_fields = self._traits_of(order, account)
+        shared_fields = self._shared_of(order, account)
         entry = TrackedOrder(
             key, shared_fields, order.sent_at, pack(order.reference), order.last_sync_at
         )
@@ -70,7 +70,7 @@ class KnownOrders:
         """Update ``entry`` with the newly read ``order`` and its ``account``."""
         self._count[entry.account] -= 1
         self._count[account] += 1
-        entry.shared_fields = self._traits_of(order, account)
+        entry.shared_fields = self._shared_of(order, account)
         entry.sent_at, entry.reference, entry.asked_at = (
             order.sent_at,
             order.reference,
@@ -94,13 +94,13 @@ class KnownOrders:
     def tidy(self) -> None:
         """Drop the accounts that have no known order any more."""
         self._count = +self._count
-        self._traits = {
+        self._shared = {
             shared_fields: shared_fields
-            for shared_fields in self._traits.values()
+            for shared_fields in self._shared.values()
             if shared_fields.account in self._count
         }
 
-    def _traits_of(self, order: Order, account: str) -> SharedFields:
+    def _shared_of(self, order: Order, account: str) -> SharedFields:
         """Return the shared copy of the values this order has in common with others."""
         fields = (
             account,
@@ -111,9 +111,9 @@ class KnownOrders:
             order.package,
             order.reference_from,
         )
-        found = self._traits.get(fields)
+        found = self._shared.get(fields)
         if found is None:
-            if len(self._traits) >= TRAITS_KEPT:
-                self._traits.clear()
-            found = self._traits[fields] = SharedFields(*fields)
+            if len(self._shared) >= SHARED_KEPT:
+                self._shared.clear()
+            found = self._shared[fields] = SharedFields(*fields)
         return found

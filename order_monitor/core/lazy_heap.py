@@ -42,7 +42,7 @@ class LazyHeap:
         """Return how many places there are, including those of entries that have left."""
         return len(self._front) + self._binned
 
-    def add(self, entry: TrackedOrder) -> None:
+    def push(self, entry: TrackedOrder) -> None:
         """Add an entry under its current number."""
         which = int(self._number(entry) // WIDTH)
         try:  # Most often there is one: to ask first takes longer.
@@ -88,7 +88,7 @@ class LazyHeap:
             places.clear()
         self._binned = 0
         for entry in kept:
-            self.add(entry)
+            self.push(entry)
 
     def _forward(self) -> Iterator[TrackedOrder]:
         """Yield the front in order: the lowest entry of a heap comes first, and the children of

@@ -70,9 +70,9 @@ class OrderQueue(KnownOrders):
         is_ready = (due if held is None else held) <= now
         self._step(entry, _READY if is_ready else _SCHEDULED)
         if entry.stage is _READY:
-            self.ready.add(entry)
+            self.ready.push(entry)
         else:
-            self._timers.add(entry)
+            self._timers.push(entry)
 
     def next_wake(self) -> float | None:
         """Return when the next scheduled order becomes ready, None if there is none."""
@@ -140,7 +140,7 @@ class OrderQueue(KnownOrders):
 
     def _make_ready(self, entry: TrackedOrder) -> None:
         self._step(entry, _READY)
-        self.ready.add(entry)
+        self.ready.push(entry)
 
     def _step(self, entry: TrackedOrder, stage: Stage) -> None:
         if entry.stage is _READY:

@@ -71,10 +71,10 @@ class AccountQueue:
         """Return how many places there are, including those of entries that have left."""
         return len(self._ranked) + len(self._longest)
 
-    def add(self, entry: TrackedOrder) -> None:
+    def push(self, entry: TrackedOrder) -> None:
         """Add a ready order to both queues."""
-        self._ranked.add(entry)
-        self._longest.add(entry)
+        self._ranked.push(entry)
+        self._longest.push(entry)
         self.count += 1
 
     def left(self) -> None:
@@ -112,13 +112,13 @@ class ReadyQueues:
         self.rank: Rank = rank or newest
         self.lines: dict[str, AccountQueue] = {}
 
-    def add(self, entry: TrackedOrder) -> None:
+    def push(self, entry: TrackedOrder) -> None:
         """Add a ready order."""
         account = entry.shared_fields.account
         lines = self.lines.get(account)
         if lines is None:
             lines = self.lines[account] = AccountQueue(account, self.rank)
-        lines.add(entry)
+        lines.push(entry)
 
     def left(self, entry: TrackedOrder) -> None:
         """Record that an order is no longer ready."""

@@ -19,7 +19,7 @@ from order_monitor.core.order import CLOCK_SKEW, Order
 from order_monitor.core.outcome import FINAL, Outcome
 from order_monitor.shop.accounts.tables import reference_sql
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.reading.orders import OrderReader, note_namesakes
+from order_monitor.shop.reading.orders import OrderReader, note_same_reference
 from order_monitor.shop.reading.queries import order_of
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table
@@ -137,7 +137,7 @@ class ObservationStore:
         by_id = {f.order.id: f for f in findings}
         async with self._database.transaction(lock_wait=lock_wait) as connection:
             ends = [f.order for f in findings if row_writer.may_end(f)]
-            await note_namesakes(connection, shop_tables, self._reader.queries, ends)
+            await note_same_reference(connection, shop_tables, self._reader.queries, ends)
             rows = await self._rows(connection, list(by_id))
             seen = {i: row for i, row in rows.items() if i in by_id}
             ended = {i for i, row in seen.items() if row["status"] in self._end_words}

@@ -57,7 +57,7 @@ class Orders:
             SettingsError: a person must change the settings or the table.
             ShopError: the database could not be asked.
         """
-        return (await self._schema_cache.look()).row_writer.table
+        return (await self._schema_cache.read_schema()).row_writer.table
 
     async def complete(self, *, again: bool = False) -> Table:
         """Look up the columns, and require that none of our tables is missing.
@@ -70,7 +70,7 @@ class Orders:
             ShopError: as `prepare`.
         """
         if again:
-            await self._schema_cache.look()
+            await self._schema_cache.read_schema()
         return (await self._schema_cache.complete()).row_writer.table
 
     async def prune(self) -> int:

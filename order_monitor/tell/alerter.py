@@ -127,14 +127,16 @@ class Alerter:
         self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False
     ) -> None:
         try:
-            await self.look(causes, waiting, one_pass=one_pass)
+            await self.notify_of(causes, waiting, one_pass=one_pass)
         except Exception as error:  # noqa: BLE001 - a mistake here must end neither daemon nor pass, which find PINs
             where = origin(error)
             if where != self._broken:
                 self._log.error("notify.broken", error=where)
             self._broken = where
 
-    async def look(self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False) -> None:
+    async def notify_of(
+        self, causes: Sequence[Cause], waiting: int, *, one_pass: bool = False
+    ) -> None:
         """Take the current causes, and send what is due; ``waiting`` orders are open.
 
         ``one_pass`` marks the only look of its process: new causes and ended ones are reported at

@@ -35,44 +35,44 @@ class TimingStore(Protocol):
     async def history(self) -> Sequence[PastEnd]:
         """Return past ends, oldest first."""
 
-    async def add(self, learned: Mapping[Key, Sketch]) -> None:
+    async def save(self, learned: Mapping[Key, Sketch]) -> None:
         """Add what was learned since the last call to the store."""
 
 
 class TimingSync:
     """Loads and saves a timing's learning."""
 
-    def __init__(self, timing: Timing, keeper: TimingStore) -> None:
-        """Save what ``timing`` has learned in ``keeper``."""
+    def __init__(self, timing: Timing, store: TimingStore) -> None:
+        """Save what ``timing`` has learned in ``store``."""
         self._timing = timing
-        self._keeper = keeper
+        self._store = store
         self._kept = True
         self._log = structlog.get_logger("order_monitor.timing")
 
     async def save(self) -> None:
         """Save what was learned; while the database is unavailable it waits for the next time."""
-        learned = self._timing.take()
+        learned = self._timing.drain()
         if not learned:
             return
         try:
-            await self._keeper.add(learned)
+            await self._store.save(learned)
         except ShopError as error:
             self._timing.give_back(learned)
-            self._say(str(error))
+            self._log_failure(str(error))
 
     async def read(self) -> tuple[Mapping[Key, str], Sequence[PastEnd]]:
         """Return the stored sketches or, if there are none, past ends to learn from."""
         try:
-            kept = await self._keeper.read()
-            past = [] if kept else await self._keeper.history()
+            kept = await self._store.read()
+            past = [] if kept else await self._store.history()
         except (ShopError, SettingsError) as error:
-            self._say(str(error))
+            self._log_failure(str(error))
             return {}, []
         if kept is None:
-            self._say("there is no table order_monitor_timing; run order-monitor migrate")
+            self._log_failure("there is no table order_monitor_timing; run order-monitor migrate")
         return kept or {}, past
 
-    def _say(self, why: str) -> None:
+    def _log_failure(self, why: str) -> None:
         if self._kept:
             self._kept = False
             self._log.warning("timing.not_kept", why=why)
@@ -92,14 +92,14 @@ class Learning(Observer):
     """Observes the engine, and trains the timing."""
 
     def __init__(
-        self, timing: Timing, keeper: TimingStore, clock: Clock, schedule: Schedule
+        self, timing: Timing, store: TimingStore, clock: Clock, schedule: Schedule
     ) -> None:
-        """Train ``timing``, and save what it has learned in ``keeper``.
+        """Train ``timing``, and save what it has learned in ``store``.
 
         Past ends were found by ``schedule``.
         """
         self.timing = timing
-        self._shelf = TimingSync(timing, keeper)
+        self._sync = TimingSync(timing, store)
         self._clock = clock
         self._schedule = schedule
         self._engine: Engine | None = None
@@ -207,11 +207,11 @@ class Learning(Observer):
                 await self._purge()
             if now - saved >= SAVE_EVERY:
                 saved = now
-                await self._shelf.save()
+                await self._sync.save()
 
     async def begin(self) -> None:
         """Load the store; at the first start, learn from the past."""
-        kept, past = await self._shelf.read()
+        kept, past = await self._sync.read()
         now = self._engine.now() if self._engine else self._clock.time()
         for key, sketch in kept.items():
             self.timing.load({key: sketch}, now)
@@ -262,7 +262,7 @@ class Learning(Observer):
 
     async def save(self) -> None:
         """Save what was learned; while the database is unavailable it waits for the next time."""
-        await self._shelf.save()
+        await self._sync.save()
 
     async def seed(self, past: Sequence[PastEnd]) -> None:
         """Learn from the past, at the first start."""

@@ -216,7 +216,7 @@ class Fresh:
             else:
                 self.of(key).merge(sketch)
 
-    def take(self) -> dict[Key, Sketch]:
+    def drain(self) -> dict[Key, Sketch]:
         """Return everything, and start empty again."""
         fresh, self._sketches = self._sketches, {}
         return fresh
@@ -570,9 +570,9 @@ class Timing(Outlook):
             self._memory.grown[self._making[0]] = None
             self._making = None
 
-    def take(self) -> dict[Key, Sketch]:
+    def drain(self) -> dict[Key, Sketch]:
         """Return what was learned since the last call, to be added to the store."""
-        return self._fresh.take()
+        return self._fresh.drain()
 
     def give_back(self, learned: Mapping[Key, Sketch]) -> None:
         """Take back what could not be stored, for the next time."""

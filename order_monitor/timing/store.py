@@ -71,7 +71,7 @@ class Timings:
             )
         return {(row["account"], row["package"]): row["sketch"] for row in rows}
 
-    async def add(self, learned: Mapping[Key, Sketch]) -> None:
+    async def save(self, learned: Mapping[Key, Sketch]) -> None:
         """Add sketches to the stored ones, in one transaction.
 
         Rows are locked in a fixed order, so that two processes never deadlock.

@@ -55,7 +55,7 @@ class AnswerHandler:
     def _monotonic(self) -> float:
         return self._context.clock.monotonic()
 
-    def take(self, account: Account, call: Call, *, probe: bool) -> None:
+    def handle_call(self, account: Account, call: Call, *, probe: bool) -> None:
         """Process the answers of a call.
 
         A call about several orders that failed as a whole counts as one failure, and not as a
@@ -129,7 +129,7 @@ class AnswerHandler:
     def _count_requests(self, account: Account, reply: Reply) -> None:
         """Count the requests of one call beyond the first in the account's pace."""
         if reply.requests > 1:
-            account.pace.take(self._monotonic(), reply.requests - 1)
+            account.pace.spend(self._monotonic(), reply.requests - 1)
 
     def _call_failed(
         self, account: Account, entries: Sequence[TrackedOrder], reply: Reply, *, probe: bool
@@ -399,7 +399,7 @@ class AnswerHandler:
         entry.written = told
         if fault is Fault.ORDER:
             self._count_odd(entry)
-        is_for_a_person = not entry.awaits_pin and needs_a_person(entry, answer)
+        is_for_a_person = not entry.awaits_pin and count_unreadable(entry, answer)
         if fault is not Fault.ORDER and self._is_unexplained(account, entry):
             self._submit(entry, answer, nobody_understood=True)
         elif (
@@ -541,7 +541,7 @@ class AnswerHandler:
         self._writer.submit(finding)
 
 
-def needs_a_person(entry: TrackedOrder, answer: Answer) -> bool:
+def count_unreadable(entry: TrackedOrder, answer: Answer) -> bool:
     """Count unreadable answers in a row; return whether a person must see the order now, unless it
     is stuck for the same reason already.
     """

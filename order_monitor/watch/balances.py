@@ -64,7 +64,7 @@ class Balances:
 
     async def _read(self, account: Account) -> None:
         """Ask for the balance, at the account's pace; a failure does not affect the gate."""
-        account.pace.take(self._clock.monotonic())
+        account.pace.spend(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             found = await account.provider.balance()
         if isinstance(found, Balance):

@@ -42,9 +42,9 @@ _LONGEST_WAIT: Final = 30.0
 class BrakeWatch(Observer):
     """Asks the controls of an engine's accounts, and records which other orders are understood."""
 
-    def __init__(self, desk: BrakeTable, clock: Clock) -> None:
-        """Store the evidence at ``desk``."""
-        self._desk = desk
+    def __init__(self, table: BrakeTable, clock: Clock) -> None:
+        """Store the evidence at ``table``."""
+        self._table = table
         self._clock = clock
         self._engine: Engine | None = None
         self._seen: dict[str, float] = {}
@@ -81,7 +81,7 @@ class BrakeWatch(Observer):
             return
         try:
             await self.note()
-            for question in await self._desk.questions():
+            for question in await self._table.questions():
                 await self._ask(engine, question)
         except (ShopError, SettingsError) as error:
             self._log.debug("brake.waiting", why=str(error))
@@ -94,7 +94,7 @@ class BrakeWatch(Observer):
             SettingsError: the table is not as expected.
         """
         if self._seen:
-            await self._desk.understood(dict(self._seen))
+            await self._table.understood(dict(self._seen))
 
     async def finish(self) -> None:
         """Record what a single pass has understood, for the next one."""
@@ -113,7 +113,7 @@ class BrakeWatch(Observer):
         answers = await self._answers(engine, question.controls)
         if answers is not None:
             verdict = verdict_of(answers)
-            await self._desk.answered(question.login, verdict)
+            await self._table.answered(question.login, verdict)
             self._log.info("brake.controlled", verdict=verdict, asked=len(answers))
 
     async def _answers(self, engine: Engine, controls: Sequence[Control]) -> list[Answer] | None:
@@ -125,7 +125,7 @@ class BrakeWatch(Observer):
                 continue
             if not await self._may_ask(account):
                 return None
-            account.pace.take(self._clock.monotonic())
+            account.pace.spend(self._clock.monotonic())
             with account.calling(self._clock.monotonic()):
                 answer = (await account.provider.ask(control.reference)).answer
             if isinstance(answer, (Blocked, Busy, Unreachable)):

@@ -71,7 +71,9 @@ class UnconfirmedCancellations:
         if self._waiting.pop(order_id, None) and isinstance(answer, Completed | Waiting):
             self._log.warning("order.cancel_withdrawn", order_id=order_id, outcome=answer.outcome)
 
-    def look(self, waiting: Sequence[Unconfirmed] | None, began: float, *, is_whole: bool) -> None:
+    def after_scan(
+        self, waiting: Sequence[Unconfirmed] | None, began: float, *, is_whole: bool
+    ) -> None:
         """Take over what a scan that ``began`` at this time (monotonic seconds) read; None if it
         read no such rows. ``is_whole``: it read all open orders.
         """

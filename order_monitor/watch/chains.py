@@ -138,7 +138,7 @@ class Chains:
         if result.fate is not WriteStatus.STUCK:
             self._let_go({order_id})
         if result.fate is WriteStatus.WRITTEN:
-            self._engine.writer.results.take(result)
+            self._engine.writer.results.handle(result)
         elif result.fate is WriteStatus.STUCK:
             reason = str(result.stuck)
             if self._stuck.get(order_id) != reason:

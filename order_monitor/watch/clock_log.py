@@ -33,7 +33,7 @@ class ClockLog:
         self._told[leap.clock] = boot
         self._log.warning("clock.leapt", clock=str(leap.clock), seconds=round(leap.seconds, 1))
 
-    def look(self, clocks: ClockWatch, boot: float) -> None:
+    def log_changes(self, clocks: ClockWatch, boot: float) -> None:
         """Log what has changed since the last look."""
         self._began = boot if self._began is None else self._began
         if clocks.difference is not None and clocks.differs is not self._differs:

@@ -95,7 +95,7 @@ class Context:
         """Compare this machine's clock with the seconds since boot, and return the latter."""
         boot = self.clock.boot()
         self.clock_log.leapt(self.clocks.note_machine(self.clock.time(), boot), boot)
-        self.clock_log.look(self.clocks, boot)
+        self.clock_log.log_changes(self.clocks, boot)
         return boot
 
     def compare(self, now: float, took: float = 0.0) -> None:
@@ -106,7 +106,7 @@ class Context:
         leap = self.clocks.note_database(now, boot, took)
         self.clock_log.leapt(leap, boot)
         self.has_gone_back |= leap is not None and leap.seconds < 0
-        self.clock_log.look(self.clocks, boot)
+        self.clock_log.log_changes(self.clocks, boot)
 
     def follow(self, now: float, since: float | None = None) -> None:
         """Follow the database's clock, which shows ``now`` and decides what is due.

@@ -90,7 +90,7 @@ class Discovery:
         """Details of some skipped orders, those that a person can fix."""
         self._awaiting: AbstractSet[str] = frozenset()
         self._apart = Apart()
-        self.whole_again_at = self._began = float("-inf")
+        self.full_scan_at = self._began = float("-inf")
         self._last_sent = float("-inf")
         self.dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
@@ -105,12 +105,12 @@ class Discovery:
                 those read until then.
             SettingsError: the table is not as expected.
         """
-        run = self._begin_run(is_whole=self._context.clock.monotonic() >= self.whole_again_at)
+        run = self._begin_run(is_whole=self._context.clock.monotonic() >= self.full_scan_at)
         known = set(self._directory.accounts)
         part = ALL if run.is_whole else Part(since=self._since())
         self.intake.scanning_since = run.began
         try:
-            scan = await self.shop.scan(part, run.take)
+            scan = await self.shop.scan(part, run.receive)
             await run.rest(scan)
         except (ShopError, SettingsError) as error:
             self._state.scan_problem = str(error)
@@ -128,13 +128,13 @@ class Discovery:
             self.dropped += run.dropped
             # Orders that were skipped may have an account now.
             is_changed = bool(run.dropped) or known != set(self._directory.accounts)
-            self.whole_again_at = float("-inf") if is_changed else self.whole_again_at
+            self.full_scan_at = float("-inf") if is_changed else self.full_scan_at
         self._context.elsewhere.finish(run.counts, is_whole=run.is_whole)
         self._take_apart(scan.apart)
         await self._let_go(run)
         self._plan_scans(run, is_changed=is_changed)
-        self._held.look(scan.held, scan.pauses, run.began)
-        self._cancellations.look(scan.unconfirmed, run.began, is_whole=run.is_whole)
+        self._held.after_scan(scan.held, scan.pauses, run.began)
+        self._cancellations.after_scan(scan.unconfirmed, run.began, is_whole=run.is_whole)
         self._state.events_waiting, self._state.reviews = scan.waiting, scan.reviews
         self._state.oldest_reviews = scan.oldest_reviews
         self._state.scans += 1
@@ -169,12 +169,12 @@ class Discovery:
         before = [e async for e in unhurried(list(self._queue)) if e.account in keys]
         known = set(self._directory.accounts)
         try:
-            scan = await self.shop.scan(Part(of=keys), run.take)
+            scan = await self.shop.scan(Part(of=keys), run.receive)
             await run.rest(scan)
         finally:
             self.dropped += run.dropped
             if run.dropped or known != set(self._directory.accounts):
-                self.whole_again_at = float("-inf")
+                self.full_scan_at = float("-inf")
         self._context.elsewhere.finish(run.counts, is_whole=False)
         await self._let_go(run)
         async for entry in unhurried(before):
@@ -234,7 +234,7 @@ class Discovery:
             if is_small or is_changed
             else min(reading.longest, (now - run.began) * reading.share)
         )
-        self.whole_again_at = now + pause
+        self.full_scan_at = now + pause
 
     async def refresh(self, entries: Sequence[TrackedOrder]) -> None:
         """Read stale orders again: some that are about to be asked about, and some that are due
@@ -286,7 +286,7 @@ class Discovery:
         if order is None:
             self.intake.let_go(entry)
             return None
-        taken = self.intake.take(order, self._context.now(), read_at)
+        taken = self.intake.take_in(order, self._context.now(), read_at)
         if isinstance(taken, LeftTo):
             self._context.elsewhere.drop(entry, taken.account)
         elif isinstance(taken, SkipReason):

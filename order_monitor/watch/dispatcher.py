@@ -115,7 +115,7 @@ class Dispatcher:
 
     def _in_turn(self) -> list[Account]:
         """The accounts that have due orders, starting with another one each time."""
-        accounts = self._those(self._context.queue.ready.accounts())
+        accounts = self._accounts_of(self._context.queue.ready.accounts())
         self._turn = (self._turn + 1) % max(1, len(accounts))
         return accounts[self._turn :] + accounts[: self._turn]
 
@@ -129,11 +129,11 @@ class Dispatcher:
         if len(self.calls) < concurrency:
             return True
         well = sum(
-            other.in_flight for other in self._those(self._calling) if not other.is_slow(now)
+            other.in_flight for other in self._accounts_of(self._calling) if not other.is_slow(now)
         )
         return not account.is_slow(now) and well < concurrency
 
-    def _those(self, keys: Iterable[str]) -> list[Account]:
+    def _accounts_of(self, keys: Iterable[str]) -> list[Account]:
         """The accounts with these keys, as far as they exist."""
         known = self._directory.accounts
         return [known[key] for key in keys if key in known]
@@ -145,9 +145,11 @@ class Dispatcher:
         wake = queue.next_wake()
         if wake is not None:
             pause = min(pause, wake - self._context.now())
-        self._calling = {account.key for account in self._those(self._calling) if account.in_flight}
+        self._calling = {
+            account.key for account in self._accounts_of(self._calling) if account.in_flight
+        }
         # With thousands of accounts, most have nothing due and no call in flight.
-        for account in self._those({*queue.ready.accounts(), *self._calling}):
+        for account in self._accounts_of({*queue.ready.accounts(), *self._calling}):
             # With no place free, one becomes free when a call ends, which wakes the loop, or when
             # an account turns out to be slow.
             has_room = self._has_room(account, now)
@@ -171,7 +173,7 @@ class Dispatcher:
             self.refresh.start(account.key, entry)
             return True
         probe = account.gate.started()
-        account.pace.take(now)
+        account.pace.spend(now)
         account.calls[entry] = now
         self._calling.add(account.key)
         # An order that a call about several left without an answer is asked about alone: it may be
@@ -179,7 +181,7 @@ class Dispatcher:
         entries = [entry]
         if not probe and not entry.rare.failures:
             entries += self._others(account)
-            filled = self.filler.take(account, entries)
+            filled = self.filler.fill(account, entries)
             if filled:
                 self._context.observer.filled(account.name, len(filled))
             entries += filled
@@ -189,7 +191,7 @@ class Dispatcher:
     async def _call(self, account: Account, entries: list[TrackedOrder], *, probe: bool) -> None:
         """Ask, and process the answers."""
         call = await ask(self._context, account, entries, probe=probe)
-        self._answers.take(account, call, probe=probe)
+        self._answers.handle_call(account, call, probe=probe)
 
     def _others(self, account: Account) -> list[TrackedOrder]:
         """Take other due orders of the account that fit into the same call."""

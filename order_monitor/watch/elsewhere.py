@@ -46,7 +46,7 @@ class Counts:
         self.awaiting: dict[str, str] = {}
         self._oldest: list[tuple[float, Counted]] = []
 
-    def add(self, order: Order | TrackedOrder, account: str) -> None:
+    def count(self, order: Order | TrackedOrder, account: str) -> None:
         """Count an order of ``account``."""
         sent_at = order.sent_at or 0.0
         if order.awaits_pin:
@@ -120,10 +120,10 @@ class Elsewhere:
 
     def drop(self, entry: TrackedOrder, account: str) -> None:
         """Count an order of ``account`` that was kept until now."""
-        self._counts.add(entry, account)
+        self._counts.count(entry, account)
         # A full scan that has read it already does not count it itself.
         if self._whole is not None and entry.read_at >= self._whole[0]:
-            self._whole[1].add(entry, account)
+            self._whole[1].count(entry, account)
 
     def with_orders(self) -> set[str]:
         """Return the accounts of which orders are counted, open ones or those that wait for their

@@ -40,7 +40,7 @@ class Filler:
         self.chance: Chance | None = None
         """The rating by learned timing, if that is enabled."""
 
-    def take(self, account: Account, due: Sequence[TrackedOrder]) -> list[TrackedOrder]:
+    def fill(self, account: Account, due: Sequence[TrackedOrder]) -> list[TrackedOrder]:
         """Take orders for the free places of the call about ``due``, ahead of their time."""
         provider, policy = account.provider, self._context.policy
         queue = self._context.queue

@@ -49,7 +49,7 @@ class HeldEnds:
         else:
             context.again(entry)
 
-    def look(self, held: Sequence[Held], pauses: Mapping[str, Pause], began: float) -> None:
+    def after_scan(self, held: Sequence[Held], pauses: Mapping[str, Pause], began: float) -> None:
         """Take over what a scan that ``began`` at this time (monotonic seconds) read."""
         state, counts = self._context.state, Counter(one.account for one in held)
         for account in counts.keys() - self._told.keys():

@@ -47,7 +47,7 @@ class Intake:
         while len(ended) > REMEMBERED and next(iter(ended.values())) < self.scanning_since:
             ended.popitem(last=False)
 
-    def take(
+    def take_in(
         self, order: Order, now: float, read_at: float
     ) -> SkipReason | LeftTo | TrackedOrder | None:
         """Take in an order that was read at ``read_at`` (monotonic seconds), with ``now`` in epoch

@@ -204,7 +204,7 @@ class Lifecycle:
             retry=tenacity.retry_if_exception(self._may_pass),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE),
             sleep=self._clock.sleep,
-            before_sleep=self._say,
+            before_sleep=self._log_retry,
             reraise=True,
         )
 
@@ -213,7 +213,7 @@ class Lifecycle:
         is_late = isinstance(error, SettingsError) and self._engine.state.scans > 0
         return isinstance(error, (ShopError, TableError)) or is_late
 
-    def _say(self, _: tenacity.RetryCallState) -> None:
+    def _log_retry(self, _: tenacity.RetryCallState) -> None:
         """Log what the scan waits for: once, again if it changes, and every few minutes."""
         why, now = self._engine.state.scan_problem or "", self._clock.monotonic()
         if why != self._waits_for or now - self._said_at >= _SAID_EVERY:
@@ -228,7 +228,7 @@ class Lifecycle:
         for task in others:
             if task.get_name() not in _OUTLIVE_CALLS:
                 task.cancel()
-        await self._engine.dispatcher.refresh.looks.finish(0.0)
+        await self._engine.dispatcher.refresh.reads.finish(0.0)
         cut = await self._engine.dispatcher.calls.finish(self._grace * _CALLS_SHARE)
         self._engine.writer.close()
         await asyncio.wait([writing], timeout=max(0.0, end - loop.time()))

@@ -79,9 +79,9 @@ class _Ended:
 class Recheck(Observer):
     """Remembers orders that ended, and asks about each once more."""
 
-    def __init__(self, desk: RecheckStore, clock: Clock, after: float) -> None:
-        """Ask ``after`` seconds after the end; report contradictions to ``desk``."""
-        self._desk = desk
+    def __init__(self, store: RecheckStore, clock: Clock, after: float) -> None:
+        """Ask ``after`` seconds after the end; report contradictions to ``store``."""
+        self._store = store
         self._clock = clock
         self._after = after
         self._heap: list[tuple[float, int, _Ended]] = []
@@ -119,7 +119,7 @@ class Recheck(Observer):
         """
         now = self._clock.monotonic()
         known = {ended.order.id for _, _, ended in self._heap}
-        for end in await self._desk.ended(self._after + LATE):
+        for end in await self._store.ended(self._after + LATE):
             account = engine.directory.account_of(end.order)
             if isinstance(account, Account) and end.order.id not in known:
                 self._remember(
@@ -133,7 +133,7 @@ class Recheck(Observer):
         taken, self._taken = self._taken, {}
         known = self._count
         try:
-            ends = await self._desk.ended(self._after + LATE)
+            ends = await self._store.ended(self._after + LATE)
         except (ShopError, SettingsError):
             self._taken = taken | self._taken
             raise
@@ -170,9 +170,9 @@ class Recheck(Observer):
                 except (ShopError, SettingsError) as error:
                     self._log.debug("recheck.waiting", why=str(error))
                     continue
-            await self.look(engine)
+            await self.ask_due(engine)
 
-    async def look(self, engine: Engine) -> None:
+    async def ask_due(self, engine: Engine) -> None:
         """Ask about the orders that are due, as far as the accounts allow calls."""
         if engine.context.hold:
             return
@@ -192,7 +192,7 @@ class Recheck(Observer):
 
     async def _ask(self, account: Account, ended: _Ended) -> bool:
         """Ask about one order; return whether what is to be reported about it is stored."""
-        account.pace.take(self._clock.monotonic())
+        account.pace.spend(self._clock.monotonic())
         with account.calling(self._clock.monotonic()):
             answer = (await account.provider.ask(ended.order.reference)).answer
         try:
@@ -201,7 +201,7 @@ class Recheck(Observer):
             self._log.error(
                 "order.contradicted", order_id=ended.order.id, account=account.name, kind=kind
             )
-            await self._desk.review(ended.order.id, kind, account.key)
+            await self._store.review(ended.order.id, kind, account.key)
         except (ShopError, SettingsError) as error:
             self._log.warning("review.not_kept", order_id=ended.order.id, why=str(error))
             return False
@@ -210,11 +210,11 @@ class Recheck(Observer):
     async def _contradiction(self, ended: _Ended, answer: Answer) -> str:
         """Return the kind of review if ``answer`` contradicts how the order ended, else nothing."""
         kind = _other_outcome(ended.outcome, answer)
-        if kind and not await self._desk.has_ended_so(ended.order.id, ended.outcome):
+        if kind and not await self._store.has_ended_so(ended.order.id, ended.outcome):
             return ""  # It was reopened or sent again since, and may have ended as the answer says.
         if kind or not isinstance(answer, Completed) or answer.pin is None:
             return kind
-        is_given = await self._desk.has_code(ended.order.id, answer.pin)
+        is_given = await self._store.has_code(ended.order.id, answer.pin)
         return "" if is_given else StuckReason.PIN_FOR_ENDED
 
 

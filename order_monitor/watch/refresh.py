@@ -29,7 +29,7 @@ class Refresh:
         self._context = context
         self._directory = directory
         self._discovery = discovery
-        self.looks = Calls(context.wake.set)
+        self.reads = Calls(context.wake.set)
         self.accounts: set[str] = set()
 
     def is_needed(self, entry: TrackedOrder) -> bool:
@@ -67,7 +67,7 @@ class Refresh:
                 lambda e: e.wake <= until and self.is_needed(e) and self._is_ours(e.account),
             )
         self.accounts.update((account, *others))
-        self.looks.start(self._read((account, *others), batch), f"read {account}")
+        self.reads.start(self._read((account, *others), batch), f"read {account}")
 
     def _take(self, account: str, batch: list[TrackedOrder], most: int, now: float) -> None:
         """Add an account's due orders to ``batch`` that must be read again; the others stay due."""

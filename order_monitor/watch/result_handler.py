@@ -59,7 +59,7 @@ class ResultHandler:
         """Whether an order whose write was refused is still open, ours, and not written."""
         return order_id in self._state.stuck
 
-    def take(self, result: WriteResult) -> None:
+    def handle(self, result: WriteResult) -> None:
         """Process the result of a write; an order that is still open becomes due again."""
         self._context.wake.set()
         order = result.finding.order

@@ -77,7 +77,7 @@ class ScanRun:
         self.dropped: list[Provider] = []
         self._log = structlog.get_logger("order_monitor.intake")
 
-    def take(self, part: Slice) -> None:
+    def receive(self, part: Slice) -> None:
         """Take in some orders, after the accounts and pauses that they depend on."""
         if part.integrations is not None:
             self.dropped += self._directory.update(part.integrations)
@@ -95,7 +95,7 @@ class ScanRun:
         """Take in what is not read in parts."""
         since = self._took_at
         if not self._is_open:
-            self.take(Slice(scan.now, (), scan.integrations, scan.pauses))
+            self.receive(Slice(scan.now, (), scan.integrations, scan.pauses))
         self._context.follow(scan.now, since)
         await self.meet_all(scan)
 
@@ -113,7 +113,7 @@ class ScanRun:
         return is_marked or order_id in self.met or order_id in self.skips
 
     def _meet(self, order: Order, now: float) -> None:
-        taken = self._intake.take(order, now, self.began)
+        taken = self._intake.take_in(order, now, self.began)
         if order.ended_at is None:
             self.found += 1
             if order.sent_at is not None and self.last_sent < order.sent_at:
@@ -124,7 +124,7 @@ class ScanRun:
         if isinstance(taken, TrackedOrder):
             is_in_hand = taken.is_in_hand
         elif isinstance(taken, LeftTo):
-            self.counts.add(order, taken.account)
+            self.counts.count(order, taken.account)
         elif taken is not None:
             self._skip(order, taken)
             return
@@ -151,7 +151,7 @@ class ScanRun:
                     by=account.paused.by,
                 )
             elif account.paused is None and before is not None:
-                account.gate.start_anew()
+                account.gate.restart()
                 self._log.info("account.resumed", account=account.name)
 
 

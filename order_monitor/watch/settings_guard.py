@@ -55,7 +55,7 @@ class SettingsGuard:
         self._clock = clock
         self._looking = asyncio.Lock()
         self._context: Context | None = None
-        self._was_in_accord = False
+        self._has_agreed = False
         self._seen_at = self._missed_at = float("-inf")
         self.problem = ""
         self._log = structlog.get_logger("order_monitor.settings")
@@ -69,14 +69,14 @@ class SettingsGuard:
         """The settings of this process."""
         return self._own
 
-    async def look(self) -> None:
+    async def compare(self) -> None:
         """Compare with the stored settings, and hold the context or let it continue.
 
         Raises:
             ShopError: the database is not available; nothing changes.
         """
         async with self._looking:
-            is_first, now = not self._was_in_accord, self._clock.monotonic()
+            is_first, now = not self._has_agreed, self._clock.monotonic()
             # Takes the lock only if there is something to store, or this daemon must be seen.
             me = self._me if is_first or self.problem or now - self._seen_at >= EVERY else None
             may_replace = is_first and now - self._missed_at >= LIVES_FOR
@@ -118,7 +118,7 @@ class SettingsGuard:
             replaced = {one.key: {"old": one.stored, "new": one.own} for one in agreement.replaced}
             self._log.info("settings.stored", replaced=replaced, added=list(agreement.added))
         before, self.problem = self.problem, problem_of(agreement.differing)
-        self._was_in_accord = self._was_in_accord or not self.problem
+        self._has_agreed = self._has_agreed or not self.problem
         if self.problem and self.problem != before:
             self._log.error("settings.differ", why=self.problem)
         elif before and not self.problem:
@@ -130,15 +130,15 @@ class SettingsGuard:
         """Check until cancelled, starting after the first scan's check."""
         while True:
             await self._clock.sleep(EVERY)
-            if self._was_in_accord or self.problem:
+            if self._has_agreed or self.problem:
                 try:
-                    await self.look()
+                    await self.compare()
                 except (ShopError, SettingsError) as error:
                     self._log.debug("settings.waiting", why=str(error))
 
     async def leave(self) -> None:
         """Let the next daemon see that this one is gone; without the database it learns later."""
-        if self._was_in_accord:
+        if self._has_agreed:
             try:
                 async with asyncio.timeout(_LEAVING), self._database.transaction() as connection:
                     await self._stored.leave(connection, self._me)
@@ -181,7 +181,7 @@ class GuardedShop:
         except ShopUnavailableError:
             self._settings_guard.missed()
             raise
-        await self._settings_guard.look()
+        await self._settings_guard.compare()
         self._see()
         return await self._shop.scan(part, take)
 

@@ -53,7 +53,7 @@ class Recorder(Protocol):
 class Results(Protocol):
     """Receives each write's result, as `order_monitor.watch.result_handler.ResultHandler` does."""
 
-    def take(self, result: WriteResult) -> None:
+    def handle(self, result: WriteResult) -> None:
         """Process one result."""
 
     def wrote(self, count: int, seconds: float) -> None:
@@ -91,13 +91,13 @@ class BatchDelay:
         come.
         """
         if backlog.could_grow_to(limit, unhurried=True) and (
-            most := self._most(backlog, UNHURRIED)
+            most := self._longest_wait(backlog, UNHURRIED)
         ):
             self._hurry.clear()
             await self._clock.wait(self._hurry, most)
         if not self._are_many():
             return
-        if backlog.could_grow_to(limit) and (most := self._most(backlog, self._linger)):
+        if backlog.could_grow_to(limit) and (most := self._longest_wait(backlog, self._linger)):
             await self._clock.wait(self.closed, most)
 
     def _are_many(self) -> bool:
@@ -105,9 +105,9 @@ class BatchDelay:
         ends = self._ends
         return len(ends) == _COUNTED and (self._clock.monotonic() - ends[0]) * FEW < _COUNTED
 
-    def _most(self, backlog: Backlog, seconds: float) -> float:
+    def _longest_wait(self, backlog: Backlog, seconds: float) -> float:
         """The longest wait: until a finding that was held up can be tried again."""
-        at = backlog.parked.next_at()
+        at = backlog.blocked.next_at()
         most = seconds if at is None else max(0.0, min(seconds, at - self._clock.monotonic()))
         return 0.0 if self.closed.is_set() else most
 
@@ -133,7 +133,7 @@ class WriteQueue:
         self._patience = patience
         self._progress_at = clock.monotonic()
         """When a write was last settled, with any result, or there was none that could be."""
-        self._hindered = StalledWrites()
+        self._stalled = StalledWrites()
         self._told_at = float("-inf")
         self._filled = asyncio.Event()
         self._batch_delay = BatchDelay(clock, linger)
@@ -161,7 +161,7 @@ class WriteQueue:
         """
         if self.backlog.free.total() > 0 and self._has_stood(STANDSTILL):
             return f"nothing written for {STANDSTILL:g} s: {len(self)} answers wait"
-        return self._hindered.problem(self._clock.monotonic(), self.results.is_stuck)
+        return self._stalled.problem(self._clock.monotonic(), self.results.is_stuck)
 
     def _has_stood(self, seconds: float) -> bool:
         """Whether there was no progress for longer than that."""
@@ -210,7 +210,7 @@ class WriteQueue:
     async def _wait(self) -> None:
         """Wait for a finding, or until one that was held up can be tried again."""
         self._filled.clear()
-        at = self.backlog.parked.next_at()
+        at = self.backlog.blocked.next_at()
         if at is None:
             await self._filled.wait()
         else:
@@ -230,7 +230,7 @@ class WriteQueue:
         if any(
             result.finding.tries and result.fate is not WriteStatus.LOCKED for result in results
         ):
-            self.backlog.parked.hurry(self._progress_at)
+            self.backlog.blocked.hurry(self._progress_at)
         self._throttle.passed(len(batch), self._clock.monotonic())
 
     async def _record(self, batch: list[CheckResult], lock_wait: float) -> list[WriteResult]:
@@ -246,11 +246,11 @@ class WriteQueue:
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE),
             stop=lambda _: self._is_given_up(),
             sleep=self._clock.sleep,
-            before_sleep=self._say,
+            before_sleep=self._log_retry,
             reraise=True,
         )
 
-    def _say(self, state: tenacity.RetryCallState) -> None:
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
             error = state.outcome.exception() if state.outcome else None
             self._log.warning("writes.waiting", pending=len(state.args[0]), why=str(error))
@@ -263,7 +263,7 @@ class WriteQueue:
             self.backlog.split(batch)
             return
         if not self._batch_delay.closed.is_set():
-            self.backlog.parked.rest(now + _ALONE_SHARE * (now - began))
+            self.backlog.blocked.rest(now + _ALONE_SHARE * (now - began))
         self._hold(batch[0], _LONGEST_BLOCKED, str(error), alone=True)
 
     def _settle(self, result: WriteResult) -> None:
@@ -274,19 +274,19 @@ class WriteQueue:
         self.backlog.done(finding)
         now = self._progress_at = self._clock.monotonic()
         if result.fate is WriteStatus.WRITTEN:
-            self._hindered.written(now)
+            self._stalled.written(now)
         if result.is_refused:
-            self._hindered.refused(finding.order.id, result.detail, now)
+            self._stalled.refused(finding.order.id, result.detail, now)
         else:
-            self._hindered.passed(finding.order.id)
-        self.results.take(result)
+            self._stalled.passed(finding.order.id)
+        self.results.handle(result)
 
     def _hold(self, finding: CheckResult, longest: float, why: str, *, alone: bool) -> None:
         now = self._clock.monotonic()
         pause = min(_LOCKED_PAUSE * 2.0 ** min(finding.tries, 16), longest)
         finding.tries += 1
-        self._hindered.held_up(finding.order.id, now)
-        self.backlog.park(finding, now + pause, alone=alone)
+        self._stalled.held_up(finding.order.id, now)
+        self.backlog.block(finding, now + pause, alone=alone)
         if now - self._told_at >= CALM_AFTER:
             self._told_at = now
             self._log.warning(

@@ -280,7 +280,7 @@ async def test_who_is_behind_no_more_says_so(house: House) -> None:
     gate = one.accounts["a"].gate
     gate.shut(one.stage.clock.monotonic(), "timeout", probe=False)
     await until(lambda: one.cluster.view and one.cluster.view.me.behind == {"a"})
-    gate.start_anew()
+    gate.restart()
     await until(lambda: one.cluster.view and not one.cluster.view.me.behind)
     assert one.held() == set(NAMES)
 
@@ -355,7 +355,7 @@ async def test_a_full_table_of_locks_is_said_and_what_is_held_goes_on(
         self.is_full = True
         return frozenset()
 
-    monkeypatch.setattr(Session, "take", full)
+    monkeypatch.setattr(Session, "acquire", full)
     with capture_logs() as lines:
         one.accounts["e"] = Account("e", stages.NeverAsked(), pace=Pace(10.0), lease_until=NOT_HELD)
         await until(lambda: any(line["event"] == "cluster.locks_full" for line in lines))

@@ -40,7 +40,7 @@ def test_every_finding_leaves_exactly_once(count: int, limit: int, fates: list[s
             continue
         for one in batch:
             if fate.startswith("park"):
-                backlog.park(one, now + 5.0, alone=fate.endswith("alone"))
+                backlog.block(one, now + 5.0, alone=fate.endswith("alone"))
             else:
                 backlog.done(one)
                 seen.append(one.order.id)
@@ -56,8 +56,8 @@ def test_what_is_held_up_does_not_count_as_free_and_is_not_tried_before_its_time
     for n in range(6):
         backlog.add(finding(n), 1.0)
     for one in backlog.next(1.0, 10):
-        backlog.park(one, 10.0, alone=False)
-    assert (len(backlog), backlog.free["a0"], backlog.next(9.9, 10), backlog.parked.next_at()) == (
+        backlog.block(one, 10.0, alone=False)
+    assert (len(backlog), backlog.free["a0"], backlog.next(9.9, 10), backlog.blocked.next_at()) == (
         6,
         0,
         [],
@@ -83,12 +83,12 @@ def test_alone_is_alone_and_rests() -> None:
     for n in range(3):
         backlog.add(finding(n), 0.0)
     for one in backlog.next(0.0, 3):
-        backlog.park(one, 1.0, alone=True)
+        backlog.block(one, 1.0, alone=True)
     assert len(backlog.next(2.0, 10)) == 1
-    backlog.parked.rest(50.0)
+    backlog.blocked.rest(50.0)
     assert backlog.next(3.0, 10) == []
-    assert backlog.parked.next_at() == 50.0
-    backlog.parked.hurry(4.0)
+    assert backlog.blocked.next_at() == 50.0
+    backlog.blocked.hurry(4.0)
     assert len(backlog.next(4.0, 10)) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_batch_waits_for_more_only_where_more_would_fill_it() -> None:
     assert not backlog.could_grow_to(9), "a half of a refused batch goes as it is"
     for _ in range(2):
         (one,) = backlog.next(0.0, 2)
-        backlog.park(one, 50.0, alone=False)
+        backlog.block(one, 50.0, alone=False)
     assert not backlog.could_grow_to(9), "nothing is free"
 
 
@@ -142,53 +142,53 @@ def test_an_odd_batch_is_split_as_evenly_as_can_be_and_a_half_goes_in_parts_wher
 
 
 def test_what_is_to_go_alone_goes_when_it_stands_first_and_else_waits_for_the_others() -> None:
-    parked = BlockedWrites()
+    blocked = BlockedWrites()
     for n, alone in ((1, True), (2, False), (3, True), (4, False), (5, False)):
-        parked.add(finding(n), float(n), alone=alone)
-    assert parked.next_at() == 1.0
-    assert names(parked.take(9.0, 9)) == ["1"]
-    assert names(parked.take(9.0, 2)) == ["2", "4"]
-    assert names(parked.take(4.9, 9)) == ["3"]
-    assert names(parked.take(4.9, 9)) == []
-    assert names(parked.take(5.0, 9)) == ["5"]
-    assert parked.next_at() is None
+        blocked.add(finding(n), float(n), alone=alone)
+    assert blocked.next_at() == 1.0
+    assert names(blocked.pop_due(9.0, 9)) == ["1"]
+    assert names(blocked.pop_due(9.0, 2)) == ["2", "4"]
+    assert names(blocked.pop_due(4.9, 9)) == ["3"]
+    assert names(blocked.pop_due(4.9, 9)) == []
+    assert names(blocked.pop_due(5.0, 9)) == ["5"]
+    assert blocked.next_at() is None
 
 
 def test_while_nothing_is_tried_alone_the_others_go_on() -> None:
-    parked = BlockedWrites()
-    parked.add(finding(1), 1.0, alone=True)
-    parked.add(finding(2), 2.0, alone=False)
-    parked.rest(50.0)
-    assert parked.next_at() == 50.0
-    assert names(parked.take(9.0, 9)) == ["2"]
-    assert names(parked.take(49.9, 9)) == []
-    assert names(parked.take(50.0, 9)) == ["1"]
-    parked.add(finding(3), 3.0, alone=False)
-    assert parked.next_at() == 3.0
-    parked.add(finding(4), 2.0, alone=True)
-    parked.rest(1.0)
-    assert parked.next_at() == 2.0
+    blocked = BlockedWrites()
+    blocked.add(finding(1), 1.0, alone=True)
+    blocked.add(finding(2), 2.0, alone=False)
+    blocked.rest(50.0)
+    assert blocked.next_at() == 50.0
+    assert names(blocked.pop_due(9.0, 9)) == ["2"]
+    assert names(blocked.pop_due(49.9, 9)) == []
+    assert names(blocked.pop_due(50.0, 9)) == ["1"]
+    blocked.add(finding(3), 3.0, alone=False)
+    assert blocked.next_at() == 3.0
+    blocked.add(finding(4), 2.0, alone=True)
+    blocked.rest(1.0)
+    assert blocked.next_at() == 2.0
 
 
 def test_whoever_hurries_tries_all_now_as_they_came() -> None:
-    parked = BlockedWrites()
+    blocked = BlockedWrites()
     for n, until in ((1, 90.0), (2, 80.0), (3, 70.0)):
-        parked.add(finding(n), until, alone=n == 2)
-    parked.rest(100.0)
-    parked.hurry(5.0)
-    assert parked.next_at() == 5.0
-    assert [names(parked.take(5.0, 9)) for _ in range(3)] == [["1", "3"], ["2"], []]
+        blocked.add(finding(n), until, alone=n == 2)
+    blocked.rest(100.0)
+    blocked.hurry(5.0)
+    assert blocked.next_at() == 5.0
+    assert [names(blocked.pop_due(5.0, 9)) for _ in range(3)] == [["1", "3"], ["2"], []]
 
 
 def test_in_the_last_round_each_is_tried_once_more_and_then_left() -> None:
     backlog = Backlog()
     backlog.add(finding(1), 0.0)
     (one,) = backlog.next(0.0, 1)
-    backlog.park(one, 100.0, alone=True)
+    backlog.block(one, 100.0, alone=True)
     backlog.last_round(1.0)
     (again,) = backlog.next(1.0, 1)
-    backlog.park(again, 200.0, alone=True)
-    assert (backlog.next(300.0, 1), backlog.parked.next_at(), len(backlog), list(backlog)) == (
+    backlog.block(again, 200.0, alone=True)
+    assert (backlog.next(300.0, 1), backlog.blocked.next_at(), len(backlog), list(backlog)) == (
         [],
         None,
         1,

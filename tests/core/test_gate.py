@@ -137,7 +137,7 @@ def test_whoever_resumes_an_account_finds_it_as_new() -> None:
     shut(gate)
     gate.started()
     gate.failed(FIRST_PAUSE, "timeout", probe=True)
-    gate.start_anew()
+    gate.restart()
     assert (gate.is_open, gate.reason, gate.streak) == (True, "", 0)
     assert not gate.failed(100, "timeout", probe=False)
     assert gate.failed(100, "timeout", probe=False)
@@ -242,7 +242,7 @@ def test_the_pace_spaces_calls_evenly() -> None:
     pace, now, calls = Pace(10.0), 100.0, 0
     while now < 200:
         if pace.ready_at() <= now:
-            pace.take(now)
+            pace.spend(now)
             calls += 1
         now += 0.001
     assert 999 <= calls <= 1001
@@ -250,25 +250,25 @@ def test_the_pace_spaces_calls_evenly() -> None:
 
 def test_the_pace_saves_nothing_up_for_a_burst() -> None:
     pace = Pace(10.0)
-    pace.take(0)
-    pace.take(1000)
+    pace.spend(0)
+    pace.spend(1000)
     assert pace.ready_at() > 1000
 
 
 def test_extra_requests_count() -> None:
     pace = Pace(10.0, slack=0)
-    pace.take(0)
-    pace.take(0, 2)
+    pace.spend(0)
+    pace.spend(0, 2)
     assert pace.ready_at() == pytest.approx(0.3)
 
 
 def test_a_timer_that_is_a_little_late_costs_no_call() -> None:
     pace = Pace(10.0, slack=0.02)
-    pace.take(100)
+    pace.spend(100)
     assert pace.ready_at() == pytest.approx(100.08)
-    pace.take(100.09)
+    pace.spend(100.09)
     assert pace.ready_at() == pytest.approx(100.18)
-    pace.take(100.25)
+    pace.spend(100.25)
     assert pace.ready_at() == pytest.approx(100.33), "no more than the slack is made up for"
 
 
@@ -286,7 +286,7 @@ class _Silent:
 def test_an_account_starts_when_both_gate_and_pace_allow() -> None:
     account = Account("a", _Silent(), Gate(limit=1), Pace(1.0, slack=0))
     assert account.may_start(0)
-    account.pace.take(0)
+    account.pace.spend(0)
     assert not account.may_start(0.5)
     assert account.may_start_at() == 1
     account.gate.failed(0, "timeout", probe=False)

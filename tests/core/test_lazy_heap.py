@@ -53,7 +53,7 @@ def test_the_least_stands_first_whatever_was_done_before(
             case "stand":
                 entries[n].step(Stage.SCHEDULED)
                 entries[n].due = due
-                standing.add(entries[n])
+                standing.push(entries[n])
             case "leave":
                 entries[n].step(Stage.IDLE)
             case "tidy":
@@ -71,18 +71,18 @@ def test_the_least_stands_first_whatever_was_done_before(
 def test_those_of_one_number_go_in_the_order_they_came() -> None:
     standing = line()
     for n in range(50):
-        standing.add(entry(str(n), 5.0))
+        standing.push(entry(str(n), 5.0))
     assert leave(standing) == [str(n) for n in range(50)]
 
 
 def test_whoever_stands_anew_later_no_longer_stands_where_he_stood() -> None:
     standing, late, other = line(), entry("late", 1.0), entry("other", 2.0)
-    standing.add(late)
-    standing.add(other)
+    standing.push(late)
+    standing.push(other)
     assert standing.first() is late
     late.step(Stage.SCHEDULED)
     late.due = 3.0
-    standing.add(late)
+    standing.push(late)
     assert leave(standing) == ["other", "late"]
 
 
@@ -96,7 +96,7 @@ def test_what_is_looked_at_for_the_soonest_is_bounded() -> None:
 
     standing = LazyHeap(number, lambda entry: entry.stage is Stage.SCHEDULED)
     for n in range(3000):
-        standing.add(entry(str(n), 10_000.0 * WIDTH + n * WIDTH))
+        standing.push(entry(str(n), 10_000.0 * WIDTH + n * WIDTH))
     standing.first()
     asked = 0
     assert [e.id for e in standing.soonest(5, 100)] == ["0", "1", "2", "3", "4"]
@@ -107,20 +107,20 @@ def test_an_old_place_that_looks_like_an_entrys_own_holds_nobody_up() -> None:
     """Turns are counted in a circle: once round, an old place bears the same turn again."""
     standing = line()
     one, other = entry("one", 5.0), entry("other", 6.0)
-    standing.add(one)
-    standing.add(other)
+    standing.push(one)
+    standing.push(other)
     assert standing.first() is one
     for _ in range(256):
         one.step(Stage.SCHEDULED)
     one.due = 700.0
-    standing.add(one)
+    standing.push(one)
     assert leave(standing) == ["other", "one"]
 
 
 def test_whose_number_has_grown_goes_back_to_where_he_belongs() -> None:
     standing, entries = line(), [entry(str(n), float(n)) for n in range(4)]
     for one in entries:
-        standing.add(one)
+        standing.push(one)
     assert standing.first() is entries[0]
     entries[0].due = 2.5
     assert leave(standing) == ["1", "2", "0", "3"]
@@ -129,8 +129,8 @@ def test_whose_number_has_grown_goes_back_to_where_he_belongs() -> None:
 def test_tidying_lets_go_of_whoever_has_left() -> None:
     standing, entries = line(), [entry(str(n), float(n)) for n in range(100)]
     for one in entries:
-        standing.add(one)
-        standing.add(one)
+        standing.push(one)
+        standing.push(one)
     standing.first()
     for one in entries[::2]:
         one.step(Stage.GONE)

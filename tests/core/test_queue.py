@@ -158,7 +158,7 @@ def test_places_of_those_who_left_in_any_other_way_do_not_pile_up_either() -> No
 def test_what_orders_have_in_common_is_kept_once_and_not_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("order_monitor.core.known.TRAITS_KEPT", 10)
+    monkeypatch.setattr("order_monitor.core.known.SHARED_KEPT", 10)
     queue = OrderQueue()
     one, two = (queue.add(Order(name, "sent", 0.0, "1", tenant_id="t"), "a") for name in "xy")
     assert one.shared_fields is two.shared_fields

@@ -940,7 +940,7 @@ def _name_of_reading(sql: str, row_writer: RowWriter, reader: OrderReader) -> st
         queries.unknown_sql(): "_unknown",
         queries.of_sql(): "_scan_of",
         reader.claims.sql(): "_unclaimed",
-        row_writer.dispatches.namesakes_sql(queries.select_sql()): "_namesakes",
+        row_writer.dispatches.same_reference_sql(queries.select_sql()): "_namesakes",
     }
     if sql.startswith(f"{queries.among_sql()}"):
         return "_scan_among"

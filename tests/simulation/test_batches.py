@@ -135,7 +135,7 @@ class Batches:
     def is_stuck(self, order_id: str) -> bool:
         return True
 
-    def take(self, result: WriteResult) -> None:
+    def handle(self, result: WriteResult) -> None:
         order_id = result.finding.order.id
         self.results.append(result)
         if result.fate is WriteStatus.WRITTEN:

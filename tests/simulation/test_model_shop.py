@@ -233,7 +233,7 @@ async def learn(hand: Hand, chance: random.Random, order_id: str) -> list[Any]:
     timings = Timings(hand.database, hand.orders, "public", 86_400.0, 100)
     sketch = Sketch(86_400.0)
     sketch.add((1, chance.randint(2, 9)), NOW)
-    await timings.add({("a", chance.choice("xy")): sketch, ("", ""): sketch})
+    await timings.save({("a", chance.choice("xy")): sketch, ("", ""): sketch})
     past = [(end.order_id, end.key[1], end.is_end) for end in await timings.history()]
     return [await timings.read(), sorted(past)]
 

@@ -488,7 +488,7 @@ class World:
         for number in range(60):
             key = (self.scenario.accounts[0], f"package-{number % 3}")
             timing.ended(key, 0.0, 5.0 + self.chance.random() * 300, EPOCH - 60 * number)
-        self.store.sketches |= {key: sketch.dump() for key, sketch in timing.take().items()}
+        self.store.sketches |= {key: sketch.dump() for key, sketch in timing.drain().items()}
 
     async def _run(self) -> None:
         for _ in range(max(1, self.scenario.members)):

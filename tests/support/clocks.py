@@ -128,7 +128,7 @@ class Drive:
         engine, asleep = self.engine, self.clock.asleep
         if any(task.done() for task in self.tasks):
             return True
-        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.refresh.looks)
+        under_way = len(engine.dispatcher.calls) + len(engine.dispatcher.refresh.reads)
         resting = asleep.get("engine", 0) > 0 and not engine.context.wake.is_set() and not under_way
         return resting and (not len(engine.writer) or asleep.get("writer", 0) > 0)
 

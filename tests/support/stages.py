@@ -170,7 +170,7 @@ class Stage:
     def stuck(self, order: Order, why: StuckReason = StuckReason.PIN_TOO_WIDE) -> None:
         """Make an answer unwritable."""
         finding = CheckResult(order, Completed(Pin(PIN)), self.clock.time())
-        self.engine.writer.results.take(WriteResult(finding, WriteStatus.STUCK, stuck=why))
+        self.engine.writer.results.handle(WriteResult(finding, WriteStatus.STUCK, stuck=why))
 
     def shut(self, name: str, why: str) -> None:
         account = self.accounts[name]

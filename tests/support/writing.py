@@ -15,7 +15,7 @@ from order_monitor.watch.write_queue import WriteQueue
 class Results(list[WriteResult]):
     """Stores each write's result, in place of the engine's handler."""
 
-    def take(self, result: WriteResult) -> None:
+    def handle(self, result: WriteResult) -> None:
         self.append(result)
 
     def wrote(self, count: int, seconds: float) -> None:

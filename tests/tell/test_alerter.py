@@ -76,7 +76,7 @@ class Bench:
         """Let each look as often as it does, all at once."""
         for _ in range(round(seconds / LOOK)):
             self.clock.elapsed += LOOK
-            await asyncio.gather(*(one.look(causes, waiting) for one in alerters))
+            await asyncio.gather(*(one.notify_of(causes, waiting) for one in alerters))
 
 
 async def test_what_begins_is_told_once_after_a_restart_too_and_so_is_its_end(
@@ -133,8 +133,8 @@ async def test_what_one_process_sees_the_other_does_not_take_for_over(
     sees, blind = bench.alerter("a"), bench.alerter("b")
     for _ in range(60):
         bench.clock.elapsed += LOOK
-        await sees.look([CLOSED], 0)
-        await blind.look([], 0)
+        await sees.notify_of([CLOSED], 0)
+        await blind.notify_of([], 0)
     assert box.texts == ["Accounts closed: 1 of 3"]
     await bench.run(600, blind, causes=[])
     assert box.texts[1:] == ["Over: Accounts closed: 1 of 3"], "the one that saw it is gone"

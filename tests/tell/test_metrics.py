@@ -2,7 +2,7 @@
 
 from order_monitor.core.answer import OUTCOMES
 from order_monitor.core.check_result import WriteStatus
-from order_monitor.core.clocks import Face
+from order_monitor.core.clocks import WhichClock
 from order_monitor.core.decision import StuckReason
 from order_monitor.core.order import SkipReason
 from order_monitor.tell.attention import REMEDIES
@@ -116,7 +116,7 @@ async def test_labels_come_from_closed_sets() -> None:
         "outcome": set(OUTCOMES),
         "reason": {str(r) for r in (*SkipReason, *StuckReason)},
         "result": {str(f) for f in WriteStatus},
-        "clock": {str(face) for face in Face},
+        "clock": {str(face) for face in WhichClock},
         "kind": set(REMEDIES),
     }
     accounts = {"account": {"default", *(await stages.crowded(count=3)).accounts}}

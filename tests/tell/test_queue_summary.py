@@ -96,7 +96,7 @@ async def test_counted_in_slices_it_is_the_same() -> None:
     elsewhere.accounts = {"b"}
     counts = elsewhere.begin(0.0, NOW, is_whole=True)
     for n in range(3000):
-        counts.add(order(f"b{n}", n * 60.0), "b")
+        counts.count(order(f"b{n}", n * 60.0), "b")
     elsewhere.finish(counts, is_whole=True)
     for known, least in ((None, 7), (elsewhere, 12)):
         counting = queue_summary.Counting(queue, skips, NOW, 86_400, known, {"a1"})

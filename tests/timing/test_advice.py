@@ -234,13 +234,13 @@ def test_what_cannot_be_an_age_is_left_out() -> None:
 def test_what_could_not_be_kept_is_taken_back() -> None:
     timing = Timing(SCHEDULE, Terms())
     timing.ended(("a", "p"), 10.0, 20.0, NOW)
-    taken = timing.take()
-    assert timing.take() == {}
+    taken = timing.drain()
+    assert timing.drain() == {}
     timing.give_back(taken)
-    assert timing.take() == taken
+    assert timing.drain() == taken
     timing.ended(("a", "p"), 10.0, 30.0, NOW)
     timing.give_back(taken)
-    assert {key: sketch.total for key, sketch in timing.take().items()} == {
+    assert {key: sketch.total for key, sketch in timing.drain().items()} == {
         ("a", "p"): 2,
         ("a", ""): 2,
         ("", ""): 2,
@@ -255,6 +255,6 @@ def test_what_is_fresh_is_bounded_too() -> None:
     timing = Timing(SCHEDULE, Terms(packages=3))
     for n in range(50):
         timing.ended((f"a{n}", f"p{n}"), 10.0, 20.0, NOW)
-    fresh = timing.take()
+    fresh = timing.drain()
     assert len(fresh) == 3
     assert sum(sketch.total for sketch in fresh.values()) == 150

@@ -48,7 +48,7 @@ def taught(*ages: float, key: Key = ("default", PACKAGE)) -> dict[Key, Sketch]:
     timing = Timing(SCHEDULE, Terms())
     for age in ages:
         timing.ended(key, age / 2, age, NOW)
-    return timing.take()
+    return timing.drain()
 
 
 def total(kept: Any, key: Key = ALL) -> float:
@@ -61,8 +61,8 @@ async def test_what_was_learned_is_kept_and_adds_up(plain_shop: Shop) -> None:
     """Two processes that write add up, and nothing is lost between them."""
     await prepared(plain_shop)
     one, other = timings(plain_shop), timings(plain_shop)
-    await one.add(taught(30, 40, 50))
-    await other.add(taught(60, 70))
+    await one.save(taught(30, 40, 50))
+    await other.save(taught(60, 70))
     kept = await one.read()
     assert kept is not None
     assert {key: total(kept, key) for key in kept} == {
@@ -88,7 +88,7 @@ async def test_the_table_is_bounded(plain_shop: Shop) -> None:
     await prepared(plain_shop)
     kept = timings(plain_shop, packages=10)
     for n in range(30):
-        await kept.add(taught(30, key=("default", f"p{n}")))
+        await kept.save(taught(30, key=("default", f"p{n}")))
     assert await plain_shop.connection.fetchval("SELECT count(*) FROM order_monitor_timing") == 10
 
 
@@ -102,7 +102,7 @@ async def test_a_sketch_that_cannot_be_read_is_begun_anew(plain_shop: Shop, sket
     )
     learning = learning_of(plain_shop)
     await learning.begin()
-    await timings(plain_shop).add(taught(30))
+    await timings(plain_shop).save(taught(30))
     kept = await timings(plain_shop).read()
     assert kept is not None
     assert total(kept) == 1
@@ -255,7 +255,7 @@ class Empty:
     async def history(self) -> list[PastEnd]:
         return []
 
-    async def add(self, learned: object) -> None:
+    async def save(self, learned: object) -> None:
         pass
 
 
@@ -306,7 +306,7 @@ async def test_migrate_makes_its_table(bare_shop: Shop) -> None:
     shop = bare_shop
     lines = [line async for line in Migration(shop.database(), LAYOUT, SystemClock()).apply()]
     assert "added table order_monitor_timing" in lines
-    await timings(shop).add(taught(30))
+    await timings(shop).save(taught(30))
     (row,) = await shop.connection.fetch("SELECT * FROM order_monitor_timing WHERE package <> ''")
     assert (row["account"], row["package"], json.loads(row["sketch"])["v"]) == (
         "default",
@@ -372,5 +372,5 @@ class Nowhere:
         """Return nothing."""
         return []
 
-    async def add(self, learned: Any) -> None:
+    async def save(self, learned: Any) -> None:
         """Keep nothing."""

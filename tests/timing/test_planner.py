@@ -356,7 +356,7 @@ def test_an_order_given_up_is_censored_not_ended() -> None:
     timing.lost(KEY, 60.0, NOW)
     timing.lost(KEY, 0.0, NOW)
     assert timing.orders() == {"shop": 2}
-    assert all(hi == BINS for _, hi, _ in timing.take()[KEY].spans()), "no end is known of either"
+    assert all(hi == BINS for _, hi, _ in timing.drain()[KEY].spans()), "no end is known of either"
 
 
 @pytest.mark.slow
@@ -467,23 +467,23 @@ def test_products_with_a_table_of_their_own_are_told_the_best_known_first() -> N
 def test_what_is_fresh_is_taken_once_and_what_could_not_be_kept_comes_again() -> None:
     timing = Timing(SCHEDULE, Terms(packages=4))
     timing.ended(KEY, 60.0, 90.0, NOW)
-    taken = timing.take()
+    taken = timing.drain()
     assert {key: sketch.total for key, sketch in taken.items()} == {
         KEY: 1,
         ("shop", ""): 1,
         ("", ""): 1,
     }
-    assert timing.take() == {}
+    assert timing.drain() == {}
     timing.ended(KEY, 60.0, 90.0, NOW)
     timing.give_back(taken)
-    assert {key: sketch.total for key, sketch in timing.take().items()} == {
+    assert {key: sketch.total for key, sketch in timing.drain().items()} == {
         KEY: 2,
         ("shop", ""): 2,
         ("", ""): 2,
     }
     for n in range(3):
         timing.ended(("shop", str(n)), 60.0, 90.0, NOW)
-    told = {key: sketch.total for key, sketch in timing.take().items()}
+    told = {key: sketch.total for key, sketch in timing.drain().items()}
     assert told == {("shop", "0"): 1, ("shop", "1"): 1, ("shop", ""): 4, ("", ""): 3}, (
         "beyond the room it is the account's"
     )
@@ -831,7 +831,7 @@ def test_what_lasts_longer_than_the_time_limit_is_bounded_or_left_out_and_counte
     timing = Timing(SCHEDULE, Terms())
     timing.ended(KEY, 300.0, 3 * DAY, NOW)
     assert timing.refused == {"too_long": 1}
-    assert list(timing.take()[KEY].spans()) == [(nearest(300.0), BINS, 1.0)]
+    assert list(timing.drain()[KEY].spans()) == [(nearest(300.0), BINS, 1.0)]
     timing.ended(KEY, 2 * DAY, 3 * DAY, NOW)
     timing.waiting(KEY, 2 * DAY, 3 * DAY, NOW)
     timing.lost(KEY, NOW, NOW)

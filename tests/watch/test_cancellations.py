@@ -21,7 +21,7 @@ from order_monitor.core.tracked_order import TrackedOrder
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Take
 from order_monitor.shop.writing import cancellations as writing
 from order_monitor.watch import cancellations as watching
-from order_monitor.watch.answer_handler import needs_a_person
+from order_monitor.watch.answer_handler import count_unreadable
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.observing import ObservingPlan, ObservingShop
 from order_monitor.watch.policy import Policy, Reading
@@ -160,7 +160,7 @@ async def test_a_repeated_waiting_withdraws_what_another_process_was_answered(sh
         async with Drive(other.engine, other.clock) as beside:
             await beside.run(60, scan_every=60)
         assert await is_waiting(shop) == {order_id: True}
-        made.engine.discovery.whole_again_at = float("-inf")
+        made.engine.discovery.full_scan_at = float("-inf")
         await drive.run(300, scan_every=10)
     assert await is_waiting(shop) == {order_id: False}
 
@@ -243,7 +243,7 @@ def test_a_person_looks_once_at_what_only_a_person_can_read(
 ) -> None:
     one = OrderQueue().add(Order("x", "sent", NOW, "1"), "a")
     assert seen_by_a_person(one, [answer] * len(told)) == told
-    assert not needs_a_person(one, Waiting("w"))
+    assert not count_unreadable(one, Waiting("w"))
     assert one.rare.unknown == 0, "an answer in between restarts the count"
     one.note(stuck=None)
     assert seen_by_a_person(one, [answer] * len(told)) == told
@@ -269,7 +269,7 @@ def seen_by_a_person(one: TrackedOrder, answers: list[Answer]) -> list[bool]:
     """Say of each answer whether it went to a person, as the queue of writes notes it."""
     told = []
     for answer in answers:
-        told.append(needs_a_person(one, answer))
+        told.append(count_unreadable(one, answer))
         if told[-1]:
             assert isinstance(answer, Garbled)
             one.note(stuck=str(FOR_A_PERSON[answer.why][0]))
@@ -475,11 +475,11 @@ async def test_one_that_another_process_confirmed_is_not_said_to_be_withdrawn(sh
     with capture_logs() as logs:
         async with Drive(made.engine, made.clock) as drive:
             await drive.run(61, scan_every=10)
-            made.engine.discovery.whole_again_at = 1e9
+            made.engine.discovery.full_scan_at = 1e9
             result = await cancelled_elsewhere(made, order_id, 60 + CONFIRM)
             assert result.fate is WriteStatus.WRITTEN
             await drive.run(20, scan_every=10)
-            made.engine.discovery.whole_again_at = float("-inf")
+            made.engine.discovery.full_scan_at = float("-inf")
             await drive.run(20, scan_every=10)
     assert made.engine.state.unconfirmed == {}
     assert "order.cancel_withdrawn" not in [line["event"] for line in logs]

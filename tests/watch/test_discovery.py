@@ -300,7 +300,7 @@ async def test_of_what_is_due_soon_only_what_this_process_asks_is_read_along() -
     clock.elapsed += 1.0
     engine.queue.promote(engine.context.now())
     engine.dispatcher.start_calls()
-    while engine.dispatcher.refresh.looks:
+    while engine.dispatcher.refresh.reads:
         await asyncio.sleep(0)
     assert sorted(read) == [f"ours{n}" for n in range(6)]
 
@@ -473,7 +473,7 @@ async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() 
     engine.queue.promote(NOW)
     engine.context.stale_before = 1.0
     engine.dispatcher.start_calls()
-    while engine.dispatcher.refresh.looks:
+    while engine.dispatcher.refresh.reads:
         await asyncio.sleep(0)
     assert engine.queue.get("ended") is not None
     assert len(engine.queue) == 21

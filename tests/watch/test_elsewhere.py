@@ -27,14 +27,14 @@ def test_a_full_scan_counts_anew_and_a_quick_one_adds_what_is_new() -> None:
     elsewhere.accounts = {"a", "b"}
     for _ in range(2):
         counts = elsewhere.begin(0.0, NOW - 120, is_whole=True)
-        counts.add(order("old", NOW - 5000), "a")
-        counts.add(order("young", NOW - 60), "b")
+        counts.count(order("old", NOW - 5000), "a")
+        counts.count(order("young", NOW - 60), "b")
         elsewhere.finish(counts, is_whole=True)
         assert counted(elsewhere) == {"a": 1, "b": 1}
     for _ in range(2):
         counts = elsewhere.begin(1.0, NOW, is_whole=False)
-        counts.add(order("young", NOW - 60), "b")
-        counts.add(order("new", NOW), "b")
+        counts.count(order("young", NOW - 60), "b")
+        counts.count(order("new", NOW), "b")
         elsewhere.finish(counts, is_whole=False)
         assert counted(elsewhere) == {"a": 1, "b": 2}, "an order that is read again is one"
     assert len(elsewhere) == 3
@@ -49,8 +49,8 @@ def test_an_account_that_is_kept_again_is_not_counted() -> None:
     elsewhere.accounts = {"a", "b"}
     counts = elsewhere.begin(0.0, NOW, is_whole=True)
     for n in range(4):
-        counts.add(order(str(n), NOW - 1000, "ab"[n % 2]), "ab"[n % 2])
-        counts.add(order(str(n), NOW - 1000, ended_at=NOW), "ab"[n % 2])
+        counts.count(order(str(n), NOW - 1000, "ab"[n % 2]), "ab"[n % 2])
+        counts.count(order(str(n), NOW - 1000, ended_at=NOW), "ab"[n % 2])
     elsewhere.finish(counts, is_whole=True)
     elsewhere.reading = {"a"}
     assert counted(elsewhere) == {"b": 2}
@@ -63,7 +63,7 @@ def test_the_oldest_are_known_by_id() -> None:
     elsewhere.accounts = {"a"}
     counts = elsewhere.begin(0.0, NOW, is_whole=True)
     for n in range(3 * SHOWN):
-        counts.add(order(str(n), NOW - 1000 - n * 7919 % 1009), "a")
+        counts.count(order(str(n), NOW - 1000 - n * 7919 % 1009), "a")
     elsewhere.finish(counts, is_whole=True)
     sent = sorted(NOW - 1000 - n * 7919 % 1009 for n in range(3 * SHOWN))
     assert [one.sent_at for one in elsewhere.oldest()] == sent[:SHOWN]
@@ -80,15 +80,15 @@ async def test_orders_dropped_in_the_middle_of_a_full_scan_are_counted_once() ->
     counts = elsewhere.begin(clock.monotonic(), stage.engine.now(), is_whole=True)
     for known in stage.shelf.orders[:2]:
         assert isinstance(
-            discovery.intake.take(known, stage.engine.now(), clock.monotonic()), TrackedOrder
+            discovery.intake.take_in(known, stage.engine.now(), clock.monotonic()), TrackedOrder
         )
     elsewhere.accounts = {"a"}
     await discovery.leave_accounts({"a"})
     assert (len(stage.engine.queue), len(elsewhere)) == (0, 4)
     for known in stage.shelf.orders[2:]:
-        left = discovery.intake.take(known, stage.engine.now(), clock.monotonic())
+        left = discovery.intake.take_in(known, stage.engine.now(), clock.monotonic())
         assert isinstance(left, LeftTo)
-        counts.add(known, "a")
+        counts.count(known, "a")
     elsewhere.finish(counts, is_whole=True)
     assert len(elsewhere) == 4
 
@@ -140,7 +140,7 @@ async def test_an_account_that_comes_and_goes_is_counted_once() -> None:
     await stage.begin()
     counts = elsewhere.begin(clock.monotonic(), stage.engine.now() - 100, is_whole=True)
     for known in stage.shelf.orders:
-        counts.add(known, "b")
+        counts.count(known, "b")
     for _ in range(2):
         assert len(elsewhere) == 4
         clock.elapsed += 1
@@ -181,8 +181,8 @@ def test_an_account_with_nothing_but_a_pin_to_come_or_that_is_being_read_has_ord
     elsewhere = Elsewhere()
     elsewhere.accounts = {"a", "b"}
     counts = elsewhere.begin(0.0, NOW, is_whole=True)
-    counts.add(order("ended", NOW - 1000, ended_at=NOW), "a")
-    counts.add(order("open", NOW - 1000), "b")
+    counts.count(order("ended", NOW - 1000, ended_at=NOW), "a")
+    counts.count(order("open", NOW - 1000), "b")
     elsewhere.finish(counts, is_whole=True)
     elsewhere.reading = {"b"}
     assert elsewhere.with_orders() == {"a", "b"}

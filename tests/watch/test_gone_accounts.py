@@ -105,7 +105,7 @@ class TimingStore:
     async def history(self) -> list[Any]:
         return []
 
-    async def add(self, learned: Any) -> None:
+    async def save(self, learned: Any) -> None:
         pass
 
 
@@ -184,7 +184,7 @@ class Town:
         assert read >= balances / 3, "those whose gate is open"
         while self.learning.timing.refresh():
             pass
-        self.learning.timing.take()
+        self.learning.timing.drain()
 
     def mentions(self) -> list[str]:
         """Every text that names an account which is gone, from the parts down."""

@@ -38,7 +38,7 @@ async def test_quick_scans_and_reads_of_accounts_keep_what_waits_for_its_pin() -
     stage.shelf.orders = [stage.order(5000.0, "a")]
     stage.shelf.more = {"awaiting": [waiting]}
     await stage.begin()
-    stage.engine.discovery.whole_again_at = float("inf")
+    stage.engine.discovery.full_scan_at = float("inf")
     for _ in range(3):
         clock.elapsed += 10
         await stage.engine.scan()
@@ -77,7 +77,7 @@ async def test_an_order_that_a_scan_finds_meanwhile_is_kept() -> None:
     clock.elapsed += 1
 
     async def found(_: Part) -> None:
-        stage.engine.discovery.intake.take(fresh, stage.engine.now(), began)
+        stage.engine.discovery.intake.take_in(fresh, stage.engine.now(), began)
 
     reading(stage, found)
     await stage.engine.discovery.read_accounts({"a"})
@@ -88,7 +88,7 @@ async def test_an_account_that_is_found_by_it_has_all_orders_read_again() -> Non
     """Orders that were skipped may have an account now."""
     stage, _ = staged()
     await stage.begin()
-    stage.engine.discovery.whole_again_at = float("inf")
+    stage.engine.discovery.full_scan_at = float("inf")
     sinces: list[float | None] = []
 
     async def found(part: Part) -> None:

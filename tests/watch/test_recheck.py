@@ -222,11 +222,11 @@ async def test_a_second_look_reports_a_change_of_mind(
     order = stage.order(100)
     stage.ended(order, pin=pin)
     clock.elapsed += 599
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert bank.asked == 0
     clock.elapsed += 1
-    await reconciliation.look(stage.engine)
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert bank.asked == 1, "once"
     assert desk.kept == ([(order.id, kind, "default")] if kind else [])
 
@@ -255,7 +255,7 @@ async def test_an_end_that_is_no_more_cannot_be_contradicted(plain_shop: Shop, s
         if since == "sent again":
             await orders.record([found(order, Completed(None, "tamam"))])
     clock.elapsed += 601
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert bank.asked == 1
     reviews = await plain_shop.connection.fetch("SELECT kind FROM order_monitor_review")
     told = ["completed_after_failed"] if since == "failed still" else []
@@ -276,18 +276,18 @@ async def test_a_second_look_waits_for_its_account_and_is_bounded(
     stage.ended(stage.order(100))
     account.gate.failed(0.0, "x", probe=False, retry_after=100)
     clock.elapsed += 11
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert bank.asked == 0
     account.gate.succeeded(probe=False)
     desk.away = True
     with capture_logs() as lines:
-        await reconciliation.look(stage.engine)
+        await reconciliation.ask_due(stage.engine)
     assert [line["event"] for line in lines] == ["order.contradicted", "review.not_kept"]
     desk.away = False
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert desk.kept == []
     clock.elapsed += 60
-    await reconciliation.look(stage.engine)
+    await reconciliation.ask_due(stage.engine)
     assert [kind for _, kind, _ in desk.kept] == ["cancelled_after_completed"], "it is not lost"
     monkeypatch.setattr("order_monitor.watch.recheck.REMEMBERED", 20)
     for _ in range(70):
@@ -295,7 +295,7 @@ async def test_a_second_look_waits_for_its_account_and_is_bounded(
     before = bank.asked
     clock.elapsed += 11
     for _ in range(70):
-        await reconciliation.look(stage.engine)
+        await reconciliation.ask_due(stage.engine)
         clock.elapsed += 0.2  # what the account's pace takes
     assert bank.asked == before + 20
 

@@ -34,32 +34,32 @@ async def test_after_the_database_was_away_nobody_counts_as_gone_at_once(plain_s
     either.
     """
     database, clock = await tables(plain_shop), ManualClock()
-    await settings_guard(database, OLD, "old", clock).look()
+    await settings_guard(database, OLD, "old", clock).compare()
     waiting = settings_guard(database, NEW, "new", clock)
-    await waiting.look()
+    await waiting.compare()
     assert waiting.problem
     await plain_shop.connection.execute(
         "UPDATE order_monitor_presence SET seen_at = seen_at - interval '1 h'"
     )
     waiting.missed()
-    await waiting.look()
+    await waiting.compare()
     assert waiting.problem
     clock.ring(clock.monotonic() + LIVES_FOR)
-    await waiting.look()
+    await waiting.compare()
     assert not waiting.problem
 
 
 async def test_what_is_in_accord_is_seen_again_and_again_and_leaves(plain_shop: Shop) -> None:
     database, clock = await tables(plain_shop), ManualClock()
     one = settings_guard(database, OLD, "old", clock)
-    await one.look()
+    await one.compare()
     await plain_shop.connection.execute("UPDATE order_monitor_presence SET seen_at = 'epoch'")
-    await one.look()
+    await one.compare()
     assert await plain_shop.connection.fetchval(
         "SELECT seen_at = 'epoch' FROM order_monitor_presence"
     )
     clock.ring(clock.monotonic() + EVERY)
-    await one.look()
+    await one.compare()
     assert await plain_shop.connection.fetchval(
         "SELECT seen_at > 'epoch' FROM order_monitor_presence"
     )
@@ -78,14 +78,14 @@ async def test_what_was_in_accord_once_replaces_nothing_and_holds_the_board(
         Context(policy_of(Settings()), clock, Observers()),
     )
     one.watch(context)
-    await one.look()
+    await one.compare()
     assert context.hold == ""
     await plain_shop.connection.execute(
         "UPDATE order_monitor_settings SET value = '3' WHERE name = 'money.a'"
     )
     await plain_shop.connection.execute("DELETE FROM order_monitor_presence")
     context.hold_for("another", "a table is missing")
-    await one.look()
+    await one.compare()
     assert context.hold.startswith(
         "a table is missing; settings differ from those in force: a is 1, in force 3; stop"
     )

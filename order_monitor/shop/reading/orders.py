@@ -379,7 +379,7 @@ class OrderReader:
                 times=TOUCHED,
                 rule="its age counts from when it was found",
             )
-        await note_namesakes(connection, self.schema_cache.shop_tables, self.queries, fresh)
+        await note_same_reference(connection, self.schema_cache.shop_tables, self.queries, fresh)
         noted = {o.id for o in fresh}
         return [o._replace(registered=True) if o.id in noted else o for o in orders]
 
@@ -602,14 +602,14 @@ class OrderReader:
         return await accounts.read(connection) if accounts else []
 
 
-async def note_namesakes(
+async def note_same_reference(
     connection: Connection, shop_tables: ShopTables, queries: Queries, orders: Sequence[Order]
 ) -> None:
     """Record the dispatches of other orders in the shop's table that were sent under the references
     of some, if they are not recorded yet.
     """
     dispatches, table = shop_tables.row_writer.dispatches, shop_tables.row_writer.table
-    sql = dispatches.namesakes_sql(queries.select_sql())
+    sql = dispatches.same_reference_sql(queries.select_sql())
     if not orders or sql is None:
         return
     references = spellings(

@@ -96,7 +96,7 @@ class SchemaCache:
     @property
     def shop_tables(self) -> ShopTables:
         """The result of the last look."""
-        assert self._shop_tables is not None, "look() comes first"
+        assert self._shop_tables is not None, "read_schema() comes first"
         return self._shop_tables
 
     @property
@@ -165,7 +165,7 @@ class SchemaCache:
             ShopError: the database could not be asked, or the table has changed.
         """
         if self._shop_tables is None:
-            await self.look()
+            await self.read_schema()
         elif self._is_stale:
             await self._look_again()
         elif self._is_doubted:
@@ -190,7 +190,7 @@ class SchemaCache:
         # Prevents concurrent callers from looking too.
         self._looked_in_vain_at = self._monotonic()
         try:
-            now = await self.look() if connection is None else await self._found(connection)
+            now = await self.read_schema() if connection is None else await self._found(connection)
         except ShopUnavailableError:
             self._looked_in_vain_at = before_at
             raise
@@ -204,7 +204,7 @@ class SchemaCache:
         ):
             self._looked_in_vain_at = float("-inf")
 
-    async def look(self) -> ShopTables:
+    async def read_schema(self) -> ShopTables:
         """Look up the columns and the tables, even if that was done before.
 
         Raises:

@@ -98,7 +98,7 @@ class Dispatches:
         )
         return [row["id"] for row in found if row["touched"] == TOUCHED]
 
-    def namesakes_sql(self, select: str) -> str | None:
+    def same_reference_sql(self, select: str) -> str | None:
         """SQL for other orders of the shop's table that are asked about by one of the references in
         ``$1``, except those in ``$2``.
 

@@ -100,7 +100,7 @@ class ProcessingWord:
             return rules
         return replace(rules, writes_processing=False)
 
-    async def look(self, findings: Iterable[CheckResult], lock_wait: float) -> None:
+    async def read_once(self, findings: Iterable[CheckResult], lock_wait: float) -> None:
         """Read once what others have found.
 
         If the word is left out, try it from time to time on an order that waits.

@@ -19,7 +19,7 @@ from order_monitor.core.errors import (
 )
 from order_monitor.core.pin import Pin
 from order_monitor.shop.database import Connection, Database
-from order_monitor.shop.reading.orders import note_namesakes
+from order_monitor.shop.reading.orders import note_same_reference
 from order_monitor.shop.reading.queries import Queries
 from order_monitor.shop.reviews import UNCONFIRMED, WORD_REFUSED
 from order_monitor.shop.schema.cache import SchemaCache
@@ -70,7 +70,7 @@ class OrderWriter:
         """
         await self._schema_cache.complete()
         try:
-            await self._word.look(findings, lock_wait)
+            await self._word.read_once(findings, lock_wait)
             results = await self._record(findings, lock_wait)
         except ShopMisfitError:
             self._schema_cache.doubt()
@@ -209,7 +209,7 @@ class OrderWriter:
         wide = [r for r in results if r.stuck is StuckReason.PIN_TOO_WIDE]
         known = self._row_writer.rules.pin_width
         if wide:
-            await self._schema_cache.look()
+            await self._schema_cache.read_schema()
         if self._row_writer.rules.pin_width == known:
             return results
         return [r for r in results if r not in wide] + await self._write(
@@ -282,7 +282,9 @@ class OrderWriter:
             # Another order sent since this one was recorded may have the same reference, whether or
             # not it was asked about.
             ends = [f.order for f in findings if row_writer.may_end(f)]
-            await note_namesakes(connection, self._schema_cache.shop_tables, self._queries, ends)
+            await note_same_reference(
+                connection, self._schema_cache.shop_tables, self._queries, ends
+            )
             results = await row_writer.write(connection, findings, with_notes=with_notes)
             await self._note(connection, results)
             return results
