@@ -8,7 +8,7 @@ account. Only `Completed` and `Cancelled` end an order.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from order_monitor.core.easing import SHORTAGE_WORDS
 from order_monitor.core.pin import Pin
@@ -97,19 +97,18 @@ class Unreachable:
     outcome: ClassVar[str] = "unreachable"
 
 
-Final: TypeAlias = Completed | Cancelled
 AboutOrder: TypeAlias = Waiting | Completed | Cancelled
 Odd: TypeAlias = Refused | Garbled | Blocked | Busy
 AccountFailure: TypeAlias = Blocked | Busy | Unreachable
 NotAnswered: TypeAlias = Refused | Garbled | AccountFailure
 Answer: TypeAlias = AboutOrder | NotAnswered
 
-EXHAUSTED: frozenset[str] = frozenset(SHORTAGE_WORDS)
+EXHAUSTED: Final = frozenset(SHORTAGE_WORDS)
 """``why`` of an `Unreachable` caused by a shortage on this machine or in this process: the provider
 is not at fault.
 """
 
-ON_THE_WAY: frozenset[str] = frozenset(
+ON_THE_WAY: Final = frozenset(
     {"proxy_unreachable", "proxy_login", "proxy_refused", "proxy_failed", "proxy_protocol_error"}
     | {"resolver_failed", "name_not_found"}
 )
@@ -121,4 +120,4 @@ OUTCOMES = tuple(
     kind.outcome
     for kind in (Waiting, Completed, Cancelled, Refused, Garbled, Blocked, Busy, Unreachable)
 )
-"""The names of all outcomes: the closed set of label values."""
+"""The names of all outcomes: the labels of the metrics come from here."""

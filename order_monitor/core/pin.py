@@ -88,7 +88,7 @@ class Pin:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the code itself; only the statement that stores it may call this."""
+        """Return the code itself: never for a log, an error, a metric or the page."""
         return self._value
 
     def masked(self, text: str) -> str:

@@ -193,11 +193,16 @@ class OnePass:
         latest = self.schedule.latest(order.id, now - sent)
         if latest is None:
             return None
-        if self.every is not None:
-            since = now - self.every if order.last_sync_at is None else order.last_sync_at
-            if sent + latest <= since:
-                return None
-        return sent + latest
+        since = self.since(order.last_sync_at, now)
+        return sent + latest if since is None or sent + latest > since else None
+
+    def since(self, asked_at: float | None, now: float) -> float | None:
+        """Return from when on a time belongs to this pass, for an order asked about at
+        ``asked_at``; None if each order is asked once, whatever its time.
+        """
+        if self.every is None:
+            return None
+        return now - self.every if asked_at is None else asked_at
 
     def again(self, order: Order, now: float) -> float | None:
         """Return None: one pass asks once."""

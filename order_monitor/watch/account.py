@@ -51,11 +51,11 @@ class Account:
     answered_at: float | None = None
     """When one of its answers was last understood, in epoch seconds."""
     closed_at: float = 0.0
+    """When the gate was closed, in monotonic seconds."""
     told_at: float = 0.0
+    """When that was last logged, in monotonic seconds."""
     failures: int = 0
-    """``failures`` counts failed calls since the gate was closed, ``closed_at`` is when that was,
-    and ``told_at`` when it was last logged (monotonic seconds).
-    """
+    """How many calls have failed since then."""
     calls: dict[object, float] = field(default_factory=dict)
     """The calls in flight and their start times, oldest first."""
     key: str = ""

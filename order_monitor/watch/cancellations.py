@@ -125,7 +125,5 @@ class UnconfirmedCancellations:
     def _is_due(self, entry: TrackedOrder, at: float, now: float) -> bool:
         """Whether a wait has ended since the order was asked, or within this pass's period."""
         plan = self._context.policy.plan
-        if not isinstance(plan, OnePass) or plan.every is None:
-            return False
-        asked_at = now - plan.every if entry.asked_at is None else entry.asked_at
-        return asked_at < at <= now
+        since = plan.since(entry.asked_at, now) if isinstance(plan, OnePass) else None
+        return since is not None and since < at <= now

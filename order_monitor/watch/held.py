@@ -98,10 +98,8 @@ class HeldEnds:
     def _is_due(self, entry: TrackedOrder, one: Held, now: float) -> bool:
         """Whether a held order's time came since it was asked, or within this pass's period."""
         plan = self._context.policy.plan
-        if not isinstance(plan, OnePass) or plan.every is None:
-            return False
-        asked_at = now - plan.every if entry.asked_at is None else entry.asked_at
-        return next_slot(one.since, now) > asked_at
+        since = plan.since(entry.asked_at, now) if isinstance(plan, OnePass) else None
+        return since is not None and next_slot(one.since, now) > since
 
     def _pauses(self, pauses: Mapping[str, Pause]) -> None:
         """Log whose ends a person holds from now on, and ask again about released orders."""
@@ -109,10 +107,10 @@ class HeldEnds:
         for key in now_held.keys() - state.ends_paused.keys():
             pause = now_held[key]
             self._log.warning(
-                "ends.paused", account=self._name(key), reason=pause.reason, by=pause.by
+                "ends.paused", account=self._context.name_of(key), reason=pause.reason, by=pause.by
             )
         for key in state.ends_paused.keys() - now_held.keys():
-            self._log.info("ends.resumed", account=self._name(key))
+            self._log.info("ends.resumed", account=self._context.name_of(key))
         is_over = bool(state.ends_paused.keys() - now_held.keys())
         state.ends_paused = now_held
         if not is_over:
@@ -126,6 +124,3 @@ class HeldEnds:
                 and pause_of_ends(pauses, entry.account) is None
             ):
                 self._context.queue.schedule(entry, now)
-
-    def _name(self, key: str) -> str:
-        return self._context.name_of(key)

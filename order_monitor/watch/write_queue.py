@@ -21,7 +21,7 @@ from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatu
 from order_monitor.core.clock import Clock
 from order_monitor.core.errors import RowRejectedError, ShopError, ShopUnavailableError
 from order_monitor.core.standstill import STANDSTILL, StalledWrites
-from order_monitor.core.throttle import CALM_AFTER, Throttle
+from order_monitor.core.throttle import Throttle
 
 LINGER: Final = 0.05
 """Seconds an end waits for others when there are many: one commit for several."""
@@ -34,6 +34,9 @@ _COUNTED: Final = 16
 
 UNHURRIED: Final = 0.5
 """Seconds to wait if no order in the batch has ended: less load for the shop's server."""
+
+LOGGED_EVERY: Final = 60.0
+"""Seconds between two log lines about writes that a lock holds up."""
 
 _LOCKED_PAUSE: Final = 0.5
 _LONGEST_LOCKED: Final = 10.0
@@ -287,7 +290,7 @@ class WriteQueue:
         finding.tries += 1
         self._stalled.held_up(finding.order.id, now)
         self.backlog.block(finding, now + pause, alone=alone)
-        if now - self._told_at >= CALM_AFTER:
+        if now - self._told_at >= LOGGED_EVERY:
             self._told_at = now
             self._log.warning(
                 "writes.held_up", order_id=finding.order.id, why=why, pending=len(self.backlog)

@@ -19,7 +19,7 @@ class Partly:
     outcome: ClassVar[str] = "partly"
 
 
-Final: TypeAlias'''
+AboutOrder: TypeAlias'''
 
 
 @pytest.mark.long
@@ -35,7 +35,7 @@ def test_a_new_end_is_a_type_error_wherever_it_must_be_known(tmp_path: Path) -> 
             '    FAILED = "failed"\n', '    FAILED = "failed"\n    PARTLY = "partly"\n'
         )
     )
-    text = answer.read_text().replace("Final: TypeAlias", PARTLY, 1)
+    text = answer.read_text().replace("AboutOrder: TypeAlias", PARTLY, 1)
     answer.write_text(
         text.replace(
             "Waiting | Completed | Cancelled\n", "Waiting | Completed | Cancelled | Partly\n"

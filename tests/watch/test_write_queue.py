@@ -14,12 +14,11 @@ from order_monitor.core.order import Order
 from order_monitor.core.pin import Pin
 from order_monitor.core.throttle import (
     BATCH,
-    CALM_AFTER,
     HURRIED_LOCK_WAIT,
     LOCK_WAIT,
     Throttle,
 )
-from order_monitor.watch.write_queue import WriteQueue
+from order_monitor.watch.write_queue import LOGGED_EVERY, WriteQueue
 from tests.support.clocks import ManualClock
 from tests.support.shops import NOW
 from tests.support.writing import Results
@@ -325,7 +324,7 @@ async def test_a_write_that_is_held_up_is_tried_again_after_growing_pauses(
     assert (told[0]["order_id"], told[0]["pending"], told[0]["log_level"]) == ("a", 1, "warning")
     why = "another session holds the row" if is_locked else "LockNotAvailableError [55P03]"
     assert told[0]["why"] == why
-    assert len(told) == 1 + int((times[-1] - times[0]) // CALM_AFTER), "once in a while"
+    assert len(told) == 1 + int((times[-1] - times[0]) // LOGGED_EVERY), "once in a while"
     bench.writer.close()
     await bench.run(ticks=2)
     await task

@@ -133,7 +133,7 @@ class Dispatches:
             "SELECT d.order_id::text AS id, extract(epoch FROM d.found_at)::float8 AS found_at, d.touched, "
             "d.meant_by IS NOT NULL AS meant, extract(epoch FROM d.first_odd_at)::float8 AS odd_at, ARRAY(SELECT t.order_id::text "
             f"FROM {self._table} t WHERE t.reference = d.reference AND t.order_id <> d.order_id "
-            f"AND t.login = ANY(string_to_array(u.logins, {_chr()}))) AS twins "
+            f"AND t.login = ANY(string_to_array(u.logins, chr(31)))) AS twins "
             "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, account, reference, logins) "
             f"JOIN {self._table} d ON d.order_id = u.id{self._orders['id'].cast} AND d.account = u.account "
             "AND d.reference = u.reference",
@@ -227,7 +227,3 @@ def root_sql(table: Table, alias: str) -> str:
     own = f"{alias}.{table['id'].sql}::text"
     root = table.get("root_order_id")
     return own if root is None else f"COALESCE({alias}.{root.sql}::text, {own})"
-
-
-def _chr() -> str:
-    return "chr(31)"
