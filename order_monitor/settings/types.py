@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from order_monitor.core.text import visible
@@ -176,7 +177,8 @@ def check_url(value: str, *, allow_http: bool) -> str:
     try:
         url = urlsplit(value.strip())
         is_address = url.port != 0
-    except ValueError:
+        httpx.URL(value.strip())
+    except (ValueError, httpx.InvalidURL):
         url, is_address = urlsplit(""), False
     has_blank = re.search(r"[\s\x00-\x1f\x7f]", value.strip())
     if not is_address or url.scheme not in ("http", "https") or not url.hostname or has_blank:

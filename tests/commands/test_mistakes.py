@@ -18,8 +18,10 @@ from order_monitor.settings.loading import readable_secrets
 from order_monitor.tell.listening import holder_of, trial
 from tests.support.commands import check, of
 from tests.support.market import PLAIN_TABLES, Market
-from tests.support.processes import KOD, SIFRE, running, settings
+from tests.support.processes import KOD, SIFRE, Panel, once, panel, running, sent, settings
 from tests.support.shops import Shop
+
+__all__ = ["panel"]
 
 pytestmark = pytest.mark.long
 
@@ -234,6 +236,27 @@ async def test_where_every_integration_is_on_http_each_is_named(
     )
     async with running(tmp_path, config, "--once", "--quiet") as run:
         assert await run.end() == 1
+
+
+async def test_an_address_that_is_no_host_name_stops_its_own_account_alone(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """An invisible character, pasted with the address, is in one row of many."""
+    await plain_shop.connection.execute(PLAIN_TABLES)
+    market = Market(plain_shop)
+    bad = await market.integration(None, name="bad", base="https://bayi.example.com\u200b")
+    good = await market.integration(None, name="good", base=panel.server.url, kod=KOD, sifre=SIFRE)
+    (lost,) = await sent(plain_shop, 1, provider_id=bad)
+    (found,) = await sent(plain_shop, 1, provider_id=good)
+    provider = {"source": "database", "allow_private": True}
+    config = settings(plain_shop.dsn, NOWHERE, provider=provider)
+    _, lines, _ = await check(tmp_path, config)
+    (warning,) = [line for s, line in of(lines, "warning").items() if s.startswith("account bad")]
+    assert "https://bayi.example.com" in warning["text"] + warning["do"]
+    _, summary, _ = await once(tmp_path, config)
+    assert (summary["completed"], summary["skipped"]) == (1, {"bad_address": 1})
+    assert (await plain_shop.row(found))["external_status"] == "completed"
+    assert (await plain_shop.row(lost))["external_status"] == "sent"
 
 
 async def test_secrets_that_every_user_can_read_are_a_warning(plain_shop: Shop) -> None:

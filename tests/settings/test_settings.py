@@ -135,6 +135,8 @@ BAD: list[tuple[str, list[Any]]] = [
             "https://x y",
             "https://x\ty",
             "https://x\0y",
+            "https://bayi.example.com\u200b",
+            "https://-bayi.örnek.com",
         ],
     ),
     ("provider.kod", ["", "  ", 5]),
