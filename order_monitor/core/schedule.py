@@ -23,6 +23,11 @@ _UNITS: Final = 2**32
 _SURELY: Final = 1 - 1e-9
 """No two slots are closer than this share of the cap, whatever the rounding."""
 
+_AHEAD: Final = 5.0
+"""Seconds by which the time of a check may seem to lie ahead, since processes estimate the
+database's clock.
+"""
+
 _eight: Final = Struct(f">{_FIRST}I").unpack
 
 
@@ -199,10 +204,13 @@ class OnePass:
     def since(self, asked_at: float | None, now: float) -> float | None:
         """Return from when on a time belongs to this pass, for an order asked about at
         ``asked_at``; None if each order is asked once, whatever its time.
+
+        A time later than now was noted before the database's clock went back, and is not known.
         """
         if self.every is None:
             return None
-        return now - self.every if asked_at is None else asked_at
+        is_known = asked_at is not None and asked_at <= now + _AHEAD
+        return asked_at if is_known else now - self.every
 
     def again(self, order: Order, now: float) -> float | None:
         """Return None: one pass asks once."""

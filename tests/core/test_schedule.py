@@ -208,6 +208,16 @@ def test_every_asks_only_what_came_due() -> None:
     assert plan.first(order(), SENT + 59) is None
 
 
+def test_a_last_check_that_lies_ahead_keeps_no_order_from_being_asked() -> None:
+    """It was noted by a clock that has gone back since, by months perhaps."""
+    plan = OnePass(Schedule(jitter=0), every=60)
+    ahead = order(last_sync_at=SENT + 7_776_000)
+    assert plan.first(ahead, SENT + 100) == SENT + 90
+    assert plan.first(ahead, SENT + 400) is None, "as if it were not known when it was asked"
+    assert plan.first(order(last_sync_at=SENT + 102), SENT + 100) is None, "by another's estimate"
+    assert plan.since(SENT + 7_776_000, SENT + 100) == SENT + 40
+
+
 def test_whoever_will_not_wait_asks_now_and_once() -> None:
     assert Now().first(order(), SENT - 5) == SENT - 5
     assert Now().again(order(), SENT) is None
