@@ -111,9 +111,9 @@ class Reloader:
         )
         self._settings = merged
         if live:
-            self._apply(
-                as_observed(self._settings), [key for key in live if key.startswith("provider.")]
-            )
+            # Accounts that are added later are opened by the same settings.
+            of_accounts = [key for key in live if key.startswith(("provider.", "limits."))]
+            self._apply(as_observed(self._settings), of_accounts)
         self._log.info("settings.reloaded", changed=live, need_restart=kept)
 
     async def _agree(self, own: Mapping[str, str]) -> None:
@@ -133,7 +133,7 @@ class Reloader:
         if differing:
             raise SettingsError([f"{one}; another daemon lives by it" for one in differing])
 
-    def _apply(self, settings: Settings, provider: list[str]) -> None:
+    def _apply(self, settings: Settings, of_accounts: list[str]) -> None:
         set_level(settings.log.level)
         parts, limits, schedule = self._parts, settings.limits, settings.schedule
         timing = None
@@ -142,7 +142,7 @@ class Reloader:
             parts.learning.reconfigure(schedule_of(settings))
         parts.engine.reconfigure(policy_of(settings, plan=plan_of(settings, timing)))
         shared = settings.cluster.enabled
-        opener = opener_of(settings, SystemClock(), shared=shared) if provider else None
+        opener = opener_of(settings, SystemClock(), shared=shared) if of_accounts else None
         parts.engine.reconfigure_accounts(opener, limits.calls_per_second, limits.gate_after)
         parts.orders.reconfigure(table_config_of(settings))
         if parts.view.cluster is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from order_monitor.commands.reload import LIVE
 from order_monitor.settings.model import known_keys
-from tests.support.market import PLAIN_TABLES, SHOP_TABLES
+from tests.support.market import PLAIN_TABLES, SHOP_TABLES, Market
 from tests.support.processes import KOD, SIFRE, Panel, Run, panel, running, sent, settings
 from tests.support.shops import SHOP, Shop
 
@@ -173,6 +173,28 @@ async def test_the_shops_accounts_get_new_clients(shop: Shop, panel: Panel, tmp_
         async with asyncio.timeout(20):
             while {(await shop.row(i))["external_status"] for i in ids} != {"completed"}:
                 await asyncio.sleep(0.02)
+        run.process.terminate()
+        assert await run.end() == 0
+
+
+async def test_an_account_that_is_added_later_has_the_new_limits(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    await plain_shop.connection.execute(PLAIN_TABLES)
+    market = Market(plain_shop)
+    provider = {"source": "database", "allow_private": True, "connect_timeout": 1}
+    many, two = [
+        settings(plain_shop.dsn, panel.server.url, provider=provider, limits={"gate_after": after})
+        for after in (1000, 2)
+    ]
+    async with running(tmp_path, many) as run:
+        await run.event("started")
+        reloaded = await reload(run, tmp_path, two)
+        assert reloaded["changed"] == ["limits.gate_after"]
+        added = await market.integration(None, name="added", base="http://127.0.0.1:1")
+        await sent(plain_shop, 4, provider_id=added)
+        closed = await run.event("account.closed")
+        assert closed["account"].startswith("added")
         run.process.terminate()
         assert await run.end() == 0
 
