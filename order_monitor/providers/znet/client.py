@@ -100,10 +100,11 @@ class Znet:
 
     async def ask(self, reference: str) -> Reply:
         """Ask once; retry once if no connection can be made."""
+        asked = {"tahsilat_api_islem_id": reference.strip()}
 
         async def once() -> Answer:
             account = self._account
-            response = await self._exchange.get(self._page, {"tahsilat_api_islem_id": reference})
+            response = await self._exchange.get(self._page, asked)
             now = self._clock.time()
             return account.masked(
                 parse(*response, now=now, max_body=account.max_body, no_pin=account.no_pin)

@@ -91,6 +91,15 @@ async def test_login_and_reference_are_escaped() -> None:
     )
 
 
+async def test_blanks_about_a_reference_are_not_asked_with() -> None:
+    """A panel would not know it, while everything else here takes it for the same reference."""
+    router = respx.MockRouter()
+    route = router.get("https://x.example/servis/pin_kontrol.php").respond(text="OK|1| |x")
+    znet = Znet(ZnetAccount("https://x.example", "k", "s"), answering(router), SystemClock())
+    await znet.ask(" 1760885915220128\r\n")
+    assert route.calls.last.request.url.params["tahsilat_api_islem_id"] == "1760885915220128"
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
