@@ -18,7 +18,7 @@ from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.search import SHORTEST_PREFIX, Hit, look_up
 from order_monitor.shop.repository import Orders
 from order_monitor.watch.account import Account
-from order_monitor.watch.routing import Directory, named, names_of
+from order_monitor.watch.routing import Directory, names_of
 
 LONGEST_NAME: Final = 60
 UNKNOWN: Final = "there is no such order"
@@ -68,7 +68,7 @@ def account_of(directory: Directory, typed: str, *, otherwise: int = ExitCode.NO
     Raises:
         NotDoneError: there is none, with similar names and the exit code ``otherwise``.
     """
-    account = named(directory.accounts, typed)
+    account = directory.named(typed)
     if account is None:
         close = near(typed, (one.name for one in directory.accounts.values()))
         raise NotDoneError(f"order-monitor: there is no account {typed!r}{close}", code=otherwise)

@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self
 
 import structlog
 
-from order_monitor.core.gate import Pace
+from order_monitor.core.gate import Pace, Pause
 from order_monitor.core.login import INTERNAL, KIND_OF
 from order_monitor.core.order import (
     CONFIGURED,
@@ -51,8 +51,18 @@ class Directory(Protocol):
     def account_of(self, order: Order) -> Account | SkipReason:
         """Return the order's account, or why it has none."""
 
+    def named(self, typed: str) -> Account | None:
+        """Return the account with this key, or with this name if it is unique."""
+        if typed in self.accounts:
+            return self.accounts[typed]
+        found = [account for account in self.accounts.values() if account.name == typed]
+        return found[0] if len(found) == 1 else None
+
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Take over the shop's current accounts; return clients that are to be closed."""
+
+    def note_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        """Note what people have paused, for an account that is opened after that."""
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Give every account a new client; return those that are no longer needed, for closing."""
@@ -94,6 +104,9 @@ class OneAccount(Directory):
         """Do nothing."""
         return []
 
+    def note_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        """Do nothing: there is no other account."""
+
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask through a new client, one call at once, so that a new password takes effect."""
         old = self.account.ask_as(opener(None))
@@ -119,6 +132,7 @@ class ShopAccounts(Directory):
     _names: dict[str, str] = field(default_factory=dict)
     _tenants: dict[str, Integration] = field(default_factory=dict)
     """The integrations that are other tenants of the shop."""
+    _pauses: Mapping[str, Pause] = field(default_factory=dict)
     _accounts: dict[str, Account] | None = None
 
     @property
@@ -144,6 +158,13 @@ class ShopAccounts(Directory):
         if order.integration.casefold() in NOBODYS:
             return SkipReason.NO_PROVIDER
         return self._refused.get(order.integration, _UNROUTED[Route(order.route)])
+
+    def named(self, typed: str) -> Account | None:
+        """Return the account with this key or name; another tenant's too, opened for it."""
+        for key in self._tenants:
+            if typed in (key, self._names[key]):
+                self._open_tenant(key)
+        return Directory.named(self, typed)
 
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Open new accounts, update those whose login or address changed, drop the rest.
@@ -172,6 +193,10 @@ class ShopAccounts(Directory):
         self._share_logins()
         return dropped
 
+    def note_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        """Note what people have paused: a tenant is opened as its first order is taken in."""
+        self._pauses = pauses
+
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Ask each account through a new client; drop one whose address must not be called."""
         self.open_account, self._accounts = opener, None
@@ -196,6 +221,8 @@ class ShopAccounts(Directory):
             self._refused[key] = reason
             return
         self._take(self._tenants[key])
+        if key in self._known:
+            self._known[key].account.paused = self._pauses.get(key)
         self._share_logins()
         self._accounts = None
 
@@ -284,14 +311,6 @@ def label(integration: Integration, *, whole: bool = False) -> str:
 
 def _visible(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE).strip()
-
-
-def named(accounts: Mapping[str, Account], typed: str) -> Account | None:
-    """Return the account with this key, or with this name if it is unique."""
-    if typed in accounts:
-        return accounts[typed]
-    found = [account for account in accounts.values() if account.name == typed]
-    return found[0] if len(found) == 1 else None
 
 
 def _access(integration: Integration) -> tuple[str, ...]:

@@ -141,6 +141,7 @@ class ScanRun:
 
     def _pause(self, pauses: Mapping[str, Pause]) -> None:
         """Take over what people have paused and resumed."""
+        self._directory.note_pauses(pauses)
         for key, account in self._directory.accounts.items():
             before, account.paused = account.paused, pauses.get(key)
             if account.paused is not None and before is None:

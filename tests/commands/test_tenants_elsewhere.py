@@ -232,3 +232,37 @@ async def test_a_child_that_comes_into_this_database_is_not_asked_about_any_more
         await call(tmp_path, config(shop), "--once")
     assert tenant.asked == []
     assert await status(shop, parent) == ("done", PIN)
+
+
+async def test_people_pause_a_tenant_and_hold_its_ends_as_any_account(
+    shop: RealShop, tmp_path: Path
+) -> None:
+    """By the name that is shown of it; a pass of its own finds its first order after the pauses."""
+    tenant, child = OtherTenant("nest"), new_id()
+    tenant.orders[child] = ("rejected", "")
+    async with RawServer(tenant) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        internal = await shop.integration("internal", name="north", baseUrl=url, apiToken=TOKEN)
+        parent = await parent_of(shop, internal, child)
+        name = f"north-{internal[:8]}"
+
+        async def done(*command: str) -> str:
+            code, out, err = await call(tmp_path, config(shop), *command)
+            assert code == 0, err
+            return out
+
+        assert f"{name}: paused" in await done("pause", name, "--reason", "x")
+        code, out, _ = await call(tmp_path, config(shop), "--once", "--json")
+        assert (code, tenant.asked) == (1, [])
+        assert json.loads(out.splitlines()[-1])["not_asked_accounts"] == {
+            name: {"orders": 1, "reason": "paused"}
+        }
+        assert await status(shop, parent) == ("sent", None)
+        await done("pause", name, "--ends", "--reason", "x")
+        await done("resume", name)
+        code, out, _ = await call(tmp_path, config(shop), "--once", "--json")
+        assert json.loads(out.splitlines()[-1])["held"] == 1
+        assert await status(shop, parent) == ("sent", None)
+        await done("resume", name, "--ends")
+        assert "now 'failed'" in await done("ask", "--account", name)
+    assert await status(shop, parent) == ("failed", None)

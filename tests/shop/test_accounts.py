@@ -20,7 +20,7 @@ from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.migration import Migration
 from order_monitor.shop.reading.orders import Part
 from order_monitor.watch.account import SLOW_AFTER, Account
-from order_monitor.watch.routing import OneAccount, ShopAccounts, asked_of, label, named, names_of
+from order_monitor.watch.routing import OneAccount, ShopAccounts, asked_of, label, names_of
 from order_monitor.watch.system_clock import SystemClock
 from tests.support.engines import AtClock, text
 from tests.support.market import PLAIN_TABLES, Market, Panels, Silent, market, new_id, running
@@ -389,8 +389,8 @@ def test_an_account_goes_by_its_id_and_is_called_what_the_shop_calls_it_now() ->
     assert accounts.update([integration(name="bayi"), integration("i-2")]) == []
     assert accounts.accounts["i-1"] is account
     assert account.name == "bayi-i-1"
-    assert named(accounts.accounts, "bayi-i-1") is named(accounts.accounts, "i-1") is account
-    assert named(accounts.accounts, "main-i-1") is None
+    assert accounts.named("bayi-i-1") is accounts.named("i-1") is account
+    assert accounts.named("main-i-1") is None
 
 
 ALIKE = [

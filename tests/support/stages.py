@@ -102,8 +102,8 @@ class Accounts:
             return SkipReason.NO_PROVIDER
         return self.accounts[order.integration or next(iter(self.accounts))]
 
-    def pauses(self, pauses: Any) -> Any:
-        return pauses
+    def note_pauses(self, pauses: Any) -> None:
+        pass
 
     def update(self, integrations: Any) -> list[Any]:
         return []
