@@ -637,6 +637,22 @@ async def test_routing_that_changes_later_moves_nothing(market: Market) -> None:
     assert (await known(market.orders(), order_id)).integration == a, "nor after a restart"
 
 
+async def test_what_was_asked_by_the_account_in_the_settings_is_asked_by_the_shops_own(
+    market: Market,
+) -> None:
+    """The settings have changed to the shop's accounts, or another process still has the old ones."""
+    account, package = await market.integration(None), new_id()
+    await market.route(None, package, account)
+    order_id = await market.shop.add(package_id=package)
+    before, after = market.shop.orders(), market.orders()
+    for _ in range(2):
+        assert (await known(before, order_id)).registered
+        found = await known(after, order_id)
+        assert (found.integration, found.registered) == (account, True)
+    (order,) = (await before.scan()).orders
+    assert order.registered, "each process has a dispatch of its own"
+
+
 async def test_routing_that_changed_since_it_was_sent_is_a_persons(market: Market) -> None:
     """Edited at noon: who was sent to before is known, and after.
 

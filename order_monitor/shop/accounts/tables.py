@@ -9,7 +9,7 @@ from typing import Final
 
 from order_monitor.core.errors import TableError
 from order_monitor.core.login import INTERNAL, KIND_OF, Credentials
-from order_monitor.core.order import ReferenceFrom, Route
+from order_monitor.core.order import CONFIGURED, ReferenceFrom, Route
 from order_monitor.shop.database import Connection
 from order_monitor.shop.schema.columns import Column, Table, columns_of, is_table, qualified
 from order_monitor.shop.schema.table_config import DISPATCHES, settings_of
@@ -95,7 +95,7 @@ class AccountTables:
         It is taken from the order's own row, otherwise from its recorded dispatch, otherwise from
         its package's present route.
         """
-        own, noted = own_sql(orders, alias), dispatch_join(self.schema, orders, alias)
+        own, noted = own_sql(orders, alias), dispatch_join(self.schema, orders, alias, "<>")
         if not orders.get("package_id"):
             column = f"COALESCE({own}, sent.account) AS integration"
             known = f"CASE WHEN {own} IS NOT NULL THEN {Route.OWN:d} WHEN sent.account IS NOT NULL THEN {Route.ONE:d}"
@@ -296,14 +296,17 @@ def _child_elsewhere(orders: Table, alias: str, own: str) -> tuple[str, str] | N
     return condition, name
 
 
-def dispatch_join(schema: str, orders: Table, alias: str) -> str:
-    """SQL that joins, as ``sent``, an order's newest recorded dispatch under its reference."""
+def dispatch_join(schema: str, orders: Table, alias: str, configured: str = "=") -> str:
+    """SQL that joins, as ``sent``, an order's newest recorded dispatch under its reference: to the
+    ``configured`` account, or with ``<>`` to one of the shop's. A process with the other kind of
+    accounts may have recorded its own.
+    """
     return (
         "LEFT JOIN LATERAL (SELECT d.account, extract(epoch FROM d.sent_at)::float8 AS at, d.touched, d.found_at, "
         "d.first_understood_at IS NOT NULL AS understood, extract(epoch FROM d.first_odd_at)::float8 AS odd_at "
         f"FROM {qualified(schema, DISPATCHES)} d "
         f"WHERE d.order_id = {alias}.{orders['id'].sql} AND d.reference = {reference_sql(orders, alias)} "
-        "ORDER BY d.number DESC LIMIT 1) sent ON true"
+        f"AND d.account {configured} '{CONFIGURED}' ORDER BY d.number DESC LIMIT 1) sent ON true"
     )
 
 
