@@ -144,11 +144,13 @@ class ResultHandler:
         )
 
     def _resent(self, entry: TrackedOrder | None, result: WriteResult) -> None:
-        """Read a changed order again, and ask about its new row; a single pass is done with it."""
+        """Read a changed order again, and ask about its new row; a single pass is done with it. One
+        that has ended is read by the next scan alone.
+        """
         order_id, policy = result.order_id, self._context.policy
         self._state.resent += 1
         self._log.info("order.resent", order_id=order_id)
-        if entry is None or policy.one_pass:
+        if entry is None or policy.one_pass or entry.awaits_pin:
             self._queue.forget(order_id)
         else:
             entry.read_at = READ_AGAIN

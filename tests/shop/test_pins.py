@@ -391,6 +391,29 @@ async def test_the_way_of_an_order_whose_pin_comes_late(plain_shop: Shop) -> Non
     assert len(bench.engine.queue) == 0
 
 
+async def test_what_awaits_its_pin_under_another_reference_by_now_is_not_asked_without_end(
+    plain_shop: Shop,
+) -> None:
+    """The shop has given it another reference; the next scan reads which."""
+    shop = plain_shop
+    await carrying(shop, await prepared(shop))
+    order_id = await shop.add(package_id=PACKAGE, sent_at=NOW - 100)
+    panel: list[str] = ["OK|2| |onaylandı"]
+    bench = Bench(shop, lambda _: text(panel[0]), table_config=AWAITING, calls_per_second=10.0)
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(20, scan_every=10)
+        assert await bench.status(order_id) == "completed"
+        bench.calls.clear()
+        panel[0] = "OK|2|LATE-1|yüklendi"
+        (entry,) = bench.engine.queue
+        await drive.run(entry.due - bench.engine.now() - 1)
+        await shop.set(order_id, provider_referans="4711")
+        await drive.run(5)
+        assert len(bench.calls) == 1
+        await drive.run(1500, scan_every=10)
+    assert (await shop.row(order_id))["pin_code"] == "LATE-1"
+
+
 async def test_what_awaits_its_pin_is_neither_overdue_nor_failed(plain_shop: Shop) -> None:
     shop = plain_shop
     orders = await prepared(shop)
