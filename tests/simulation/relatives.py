@@ -183,6 +183,20 @@ class Chained(Shared):
                 found.append({"id": order_id, **edge.columns})
         return found
 
+    def _led_to(self, _: str, args: Sequence[Any]) -> list[Any]:
+        """Find the orders that have ended since an event as their child, a reopened order, did."""
+        child, since = args
+        events = sorted([*self.store.events, *self._events], key=lambda event: event.id)
+        last = {event.order_id: event for event in events if event.id > since}
+        found = [
+            order_id
+            for order_id, event in last.items()
+            if event.cause == Cause.CHILD
+            and (row := self._row(order_id)) is not None
+            and (row.status, row.external) == (event.to_status, child)
+        ]
+        return [{"id": order_id} for order_id in sorted(found)]
+
 
 def _is_named(parent: "Stored", child: "Stored") -> bool:
     """Whether a child names its parent, or another order of its chain."""
@@ -218,6 +232,7 @@ CHAINED: Mapping[str, str] = {
     "WITH RECURSIVE p AS MATERIALIZED": "_ended_children",
     "SELECT p.*, ": "_late_children",
     "SELECT p.id, ": "_proof",
+    "SELECT e.order_id::text AS id FROM (SELECT DISTINCT ON (order_id) order_id, cause": "_led_to",
 }
 """The beginnings of the statements about chains, and their handlers."""
 

@@ -19,6 +19,7 @@ from order_monitor.shop.accounts.pauses import Pauses, ends_of
 from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.chains import ChainEnd, ChainTable
+from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.account import Account
 from order_monitor.watch.chains import Chains
 from order_monitor.watch.engine import Engine
@@ -276,6 +277,66 @@ async def test_a_child_that_is_deleted_or_reopened_ends_nobody(tenants: Tenants)
     await tenants.end(child, Completed(Pin(PIN)))
     assert await tenants.chains.step() == 1
     assert await tenants.status(parent) == ("done", PIN)
+
+
+async def reopened(tenants: Tenants, order_id: str) -> str:
+    row_writer = tenants.orders.row_writer
+    async with tenants.database.transaction() as connection:
+        return await Reopener(row_writer.table, row_writer.table_config).reopen(
+            connection, order_id, "the provider was wrong", "Ay"
+        )
+
+
+async def test_reopened_by_a_person_a_child_takes_back_the_ends_that_it_led_to(
+    tenants: Tenants,
+) -> None:
+    """Else its PIN would come into an order whose customer is paid back."""
+    top, child = await tenants.pair()
+    above = await tenants.parent(top)
+    await tenants.shop.set(top, root_order_id=above)
+    await tenants.end(child, Cancelled("stok yok"))
+    assert await tenants.chains.step() == 2
+    assert await reopened(tenants, child) == "sent"
+    assert await tenants.chains.step() == 0
+    for order_id in (child, top, above):
+        assert await tenants.status(order_id) == ("sent", None)
+        withdrawn, again = await tenants.shop.events(order_id)
+        assert (withdrawn["repeat"], again["outcome"]) == (True, "reopened")
+    await tenants.end(child, Completed(Pin(PIN)))
+    assert await tenants.chains.step() == 2
+    for order_id in (child, top, above):
+        assert await tenants.status(order_id) == ("done", PIN)
+
+
+async def test_a_child_stays_ended_once_the_shop_has_acted_on_its_parents_end(
+    tenants: Tenants,
+) -> None:
+    parent, child = await tenants.pair()
+    await tenants.end(child, Cancelled("stok yok"))
+    assert await tenants.chains.step() == 1
+    (event,) = await tenants.shop.events(parent)
+    await tenants.shop.connection.execute(
+        "UPDATE order_monitor_events SET consumed_at = now() WHERE id = $1", event["id"]
+    )
+    with pytest.raises(ReopenRefusedError, match=f"order {parent} .* the shop has acted on"):
+        await reopened(tenants, child)
+    assert await tenants.status(child) == ("failed", None)
+    assert [e["repeat"] for e in await tenants.shop.events(child)] == [False]
+
+
+async def test_a_parent_that_a_person_ended_again_stays_so_when_its_child_is_reopened(
+    tenants: Tenants,
+) -> None:
+    parent, child = await tenants.pair()
+    await tenants.end(child, Cancelled("stok yok"))
+    assert await tenants.chains.step() == 1
+    await tenants.shop.connection.execute(
+        "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, source, cause, decided_by) "
+        "VALUES ($1, 'sent', 'failed', false, 'failed', 'person', 'person', 'Ay')",
+        parent,
+    )
+    assert await reopened(tenants, child) == "sent"
+    assert await tenants.status(parent) == ("failed", None)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from order_monitor.core.outcome import Cause
 from order_monitor.shop.database import Connection
 from order_monitor.shop.money_settings import refuse_while_observed
 from order_monitor.shop.schema.columns import Table, literal, qualified
@@ -42,7 +43,8 @@ class Reopener:
         self._deliveries = qualified(table_config.schema, DELIVERIES)
 
     async def reopen(self, connection: Connection, order_id: str, reason: str, by: str) -> str:
-        """Reopen the order, withdraw the event of its end, and record the change.
+        """Reopen the order, withdraw the event of its end, and record the change; so also each order
+        that ended as its child did.
 
         Return the order's new status.
 
@@ -72,7 +74,31 @@ class Reopener:
             reason,
             by,
         )
+        for parent in await self._led_to(connection, order_id, event["id"]):
+            try:
+                await self.reopen(connection, parent, reason, by)
+            except ReopenRefusedError as error:
+                raise ReopenRefusedError(
+                    f"order {parent} has ended as it did, and {error}"
+                ) from None
         return back
+
+    async def _led_to(self, connection: Connection, order_id: str, event_id: int) -> list[str]:
+        """Return the orders that have ended as this one, their child, did, and not since in another
+        way. Its own row is changed by now, so that no pass over the chains can add one.
+        """
+        t, external = self._table, self._table.get("external_order_id")
+        if external is None or not self._table_config.follows_chains:
+            return []
+        rows = await connection.fetch(
+            "SELECT e.order_id::text AS id FROM (SELECT DISTINCT ON (order_id) order_id, cause, to_status "
+            f"FROM {self._events} WHERE id > $2 ORDER BY order_id, id DESC) e "
+            f"JOIN {t.sql} o ON o.{t['id'].sql} = e.order_id AND o.{t['external_status'].sql}::text = e.to_status "
+            f"WHERE e.cause = {literal(Cause.CHILD)} AND lower(btrim(o.{external.sql}::text)) = lower($1) ORDER BY 1",
+            order_id,
+            event_id,
+        )
+        return [row["id"] for row in rows]
 
     async def _last_event(self, connection: Connection, order_id: str) -> asyncpg.Record:
         row = await connection.fetchrow(
