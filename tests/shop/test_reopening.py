@@ -182,6 +182,23 @@ async def test_where_nobody_consumes_an_event_counts_as_untouched(plain_shop: Sh
     await refused(plain_shop, orders, other, "the shop has acted")
 
 
+@pytest.mark.parametrize("is_consumed", [True, False])
+async def test_a_repeat_is_not_taken_back_the_end_that_it_repeats_moves_the_money(
+    plain_shop: Shop, *, is_consumed: bool
+) -> None:
+    """The shop saved an old copy over a failure, which was then found out again: the refund hangs on
+    the first event. An order that is open again could still be delivered.
+    """
+    orders = await prepared(plain_shop)
+    order_id = await ended(plain_shop, orders)
+    if is_consumed:
+        await plain_shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
+    await plain_shop.set(order_id, external_status="sent")
+    await orders.record([found(plain_shop.order(order_id), Cancelled("iptal"), account="a1")])
+    assert [e["repeat"] for e in await events(plain_shop)] == [False, True]
+    await refused(plain_shop, orders, order_id, "reported before")
+
+
 async def test_what_was_consumed_stays_and_a_consumer_is_not_waited_for(plain_shop: Shop) -> None:
     orders = await prepared(plain_shop)
     order_id = await ended(plain_shop, orders)

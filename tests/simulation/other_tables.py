@@ -110,7 +110,7 @@ class OtherTables(Posting, Present):
 
     def _last_event(self, _: str, args: Sequence[Any]) -> list[Any]:
         events = [event for event in self.store.events if event.order_id == args[0]]
-        names = ("id", "from_status", "to_status", "decided_by", "source", "has_pin")
+        names = ("id", "from_status", "to_status", "decided_by", "source", "has_pin", "repeat")
         return [
             {name: getattr(e, name) for name in names}
             | {"is_taken": e.consumed_at is not None, "taken": "then"}

@@ -50,7 +50,8 @@ class Reopener:
 
         Raises:
             ObservedError: the shop is only observed.
-            ReopenRefusedError: a person ended it, it has a PIN, or its end was acted on.
+            ReopenRefusedError: a person ended it, it has a PIN, or its end was acted on, or may be by
+                an earlier event.
         """
         await refuse_while_observed(connection, self._table_config.schema)
         event = await self._last_event(connection, order_id)
@@ -102,7 +103,7 @@ class Reopener:
 
     async def _last_event(self, connection: Connection, order_id: str) -> asyncpg.Record:
         row = await connection.fetchrow(
-            "SELECT id, from_status, to_status, decided_by, source, has_pin, "
+            "SELECT id, from_status, to_status, decided_by, source, has_pin, repeat, "
             f"{self._is_taken} AS is_taken, to_char(consumed_at, 'YYYY-MM-DD HH24:MI:SS TZ') AS taken FROM {self._events} "
             f"WHERE order_id = $1::text{self._table['id'].cast} ORDER BY id DESC LIMIT 1",
             order_id,
@@ -121,6 +122,9 @@ class Reopener:
             raise ReopenRefusedError(f"{row['decided_by']} ended it, and not the daemon")
         if row["has_pin"]:
             raise ReopenRefusedError(_HAS_PIN)
+        if row["repeat"]:
+            # The money hangs on the event that it repeats, which stays.
+            raise ReopenRefusedError("its end was reported before, by an earlier event")
         # No stronger lock: a process that is just queueing the event for delivery holds a weaker
         # lock on it, and does not act on it.
         locked = await connection.fetchval(
