@@ -167,9 +167,12 @@ class Reviews:
 
     async def refused(self, connection: Connection, limit: int) -> list[Review]:
         """Return the orders whose rows the database refuses, oldest first."""
-        return [
-            r for r in await self.read(connection) if r.kind == StuckReason.REJECTED_BY_DATABASE
-        ][:limit]
+        rows = await connection.fetch(
+            f"{_READ} FROM {self._table} r WHERE closed_at IS NULL "
+            f"AND kind = {literal(StuckReason.REJECTED_BY_DATABASE)} ORDER BY r.id LIMIT $1",
+            limit,
+        )
+        return _reviews(rows)
 
     async def of(self, connection: Connection, table: Table, order_id: str) -> list[Review]:
         """Return everything that is open about one order, oldest first."""
@@ -187,8 +190,8 @@ class Reviews:
         )
         return list(dict.fromkeys(row["id"] for row in rows))
 
-    async def read(self, connection: Connection, limit: int = 1000) -> list[Review]:
-        """Return what is open, oldest first."""
+    async def read(self, connection: Connection, limit: int | None = None) -> list[Review]:
+        """Return what is open, oldest first; by default all of it."""
         rows = await connection.fetch(
             f"{_READ} FROM {self._table} r WHERE {_FOR_A_PERSON} ORDER BY r.id LIMIT $1", limit
         )

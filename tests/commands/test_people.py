@@ -803,3 +803,27 @@ async def test_review_shows_what_a_person_needs(
     )
     await plain_shop.connection.execute("DELETE FROM product_orders")
     assert "its row is gone" in (await call(tmp_path, config, "review"))[1]
+
+
+async def test_a_flood_of_one_kind_hides_no_other_review(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """A brake holds thousands of orders; what came after is listed, and all are counted."""
+    await prepare(plain_shop)
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_review (order_id, kind, account) "
+        "SELECT gen_random_uuid(), 'held_by_brake', 'default' FROM generate_series(1, 1500)"
+    )
+    refused, ended = [await plain_shop.add() for _ in range(2)]
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_review (order_id, kind, detail) "
+        "VALUES ($1::uuid, 'rejected_by_database', 'no [P0001]'), ($2::uuid, 'pin_for_ended', NULL)",
+        refused,
+        ended,
+    )
+    config = settings(plain_shop.dsn, panel.server.url)
+    _, out, _ = await call(tmp_path, config, "review")
+    assert "held_by_brake: 1500 orders" in out
+    assert f"{ended}  " in out
+    _, out, _ = await call(tmp_path, config, "check", "--json")
+    assert f"order {refused}" in [line["subject"] for line in json.loads(out)]
