@@ -307,6 +307,19 @@ async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_person
     assert await reviews(shop) == ({(order_id, "repeat_sent_anew")} if later else set())
 
 
+async def test_sent_for_the_first_time_after_a_person_had_failed_it_is_a_persons_too(
+    shop: Shop,
+) -> None:
+    """A dispatch that broke off left the reference and no time; its customer has paid again since."""
+    orders = await prepared(shop)
+    order_id = await shop.add(sent_at=None)
+    await answered(orders, shop.order(order_id, sent_at=None), Cancelled("x"), by_person=True)
+    await shop.set(order_id, external_status="sent", sent_at=at(NOW - 100))
+    result = await answered(orders, await known(orders, order_id), Cancelled("x"))
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
+    assert await reviews(shop) == {(order_id, "repeat_sent_anew")}
+
+
 async def test_an_older_event_that_does_not_say_its_reference_makes_a_repeat(shop: Shop) -> None:
     orders = await prepared(shop)
     order_id = await shop.add()

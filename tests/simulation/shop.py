@@ -682,9 +682,8 @@ class Connection(Chained, OtherTables):
             reference,
         )
         made.queued = WEBHOOK_MARK in self._all("settings")
-        earlier = any(
-            e.sent_at is not None and sent is not None and e.sent_at < sent - SAME_TIME
-            for e in same
+        earlier = sent is not None and any(
+            e.sent_at is None or e.sent_at < sent - SAME_TIME for e in same
         )
         return made, repeat and not is_late and earlier
 

@@ -43,11 +43,13 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
         f"e.order_id = c.id AND NOT e.repeat AND COALESCE({told} = c.outcome, e.to_status = c.status) "
         "AND (e.reference IS NULL OR (e.reference = c.reference AND e.account = c.account))"
     )
+    # What had no time then, and has one now, was sent since.
+    before = "COALESCE(e.sent_at, '-infinity')"
     consumed = "now()" if table_config.is_consumed else "NULL::timestamptz"
     hint = f"pg_notify({literal(CHANNEL)}, max(id)::text)::text" if hints else "NULL::text"
     return (
         f"WITH changed AS ({update}), told AS (SELECT c.id, count(*) > 0 AS before, "
-        f"COALESCE(bool_or(e.sent_at < to_timestamp(c.sent_at) - interval '{SAME_TIME:g} s'), false) AS earlier "
+        f"COALESCE(bool_or({before} < to_timestamp(c.sent_at) - interval '{SAME_TIME:g} s'), false) AS earlier "
         f"FROM changed c JOIN {events} e ON {same} GROUP BY c.id), event AS (INSERT INTO {events} "
         "(order_id, tenant_id, from_status, to_status, has_pin, message, checks, sent_at, consumed_at, decided_by, repeat, "
         "outcome, source, cause, account, reference) "
