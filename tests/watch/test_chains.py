@@ -19,6 +19,7 @@ from order_monitor.shop.accounts.pauses import Pauses, ends_of
 from order_monitor.shop.database import Database
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.chains import ChainEnd, ChainTable
+from order_monitor.shop.writing.dispatches import account_of
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.account import Account
 from order_monitor.watch.chains import Chains
@@ -627,6 +628,36 @@ async def test_an_order_that_waits_for_its_child_is_named_so(tenants: Tenants) -
     routed = await tenants.shop.add(packageId=package)
     await tenants.engine.scan()
     assert tenants.engine.skips == dict.fromkeys((parent, routed), "waits_for_child")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_person_and_a_child_tell_one_end_of_a_parent_once(
+    tenants: Tenants, *, is_first: bool
+) -> None:
+    """Where the package's route alone says that another tenant took it. The shop then saves an old
+    copy of it.
+    """
+    package, child = new_id(), new_id()
+    await tenants.shop.route(package, "internal")
+    parent = await tenants.parent(child, providerId=None, packageId=package)
+    await tenants.child(parent, id=child)
+
+    async def resolve() -> None:
+        order = (await tenants.orders.reader.among([parent]))[parent]
+        account = account_of(order)
+        finding = CheckResult(order, Cancelled("no"), NOW, account=account, by_person=True)
+        (result,) = await tenants.orders.record([finding])
+        assert result.fate is WriteStatus.WRITTEN
+
+    if is_first:
+        await resolve()
+        await tenants.shop.set(parent, externalStatus="sent")
+    await tenants.end(child, Cancelled("stok yok"))
+    assert await tenants.chains.step() == 1
+    if not is_first:
+        await tenants.shop.set(parent, externalStatus="sent")
+        await resolve()
+    assert [event["repeat"] for event in await tenants.shop.events(parent)] == [False, True]
 
 
 def test_no_orders_own_way_leads_through_here() -> None:

@@ -15,7 +15,6 @@ import asyncpg
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled
 from order_monitor.core.check_result import ANY_ORDER, CheckResult, WriteResult, WriteStatus
-from order_monitor.core.login import INTERNAL
 from order_monitor.core.order import Order, Route
 from order_monitor.core.outcome import FINAL, Cause, Outcome
 from order_monitor.core.pin import NoPin, Pin, Unreadable, may_hold_code, read_pin
@@ -32,7 +31,7 @@ from order_monitor.shop.schema.table_config import (
     literals,
     may_lack_pin,
 )
-from order_monitor.shop.writing.dispatches import LockedRow
+from order_monitor.shop.writing.dispatches import LockedRow, account_of
 from order_monitor.shop.writing.event_sql import outcome_of
 from order_monitor.shop.writing.order_writer import OrderWriter
 from order_monitor.shop.writing.row_writer import RowWriter
@@ -63,7 +62,7 @@ class ChainEnd:
 
     def finding(self, answer: Answer, now: float) -> CheckResult:
         """Return the end to write, as found at ``now`` (epoch seconds)."""
-        account = self.order.integration or INTERNAL
+        account = account_of(self.order)
         # Without `vouched`: the child decides, never the age of its parent.
         found = CheckResult(self.order, answer, now, now, account=account, vouched=False)
         found.child = found.same_as = self.child

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from order_monitor.core.check_result import CheckResult
-from order_monitor.core.order import CONFIGURED, NEVER_SENT, SAME_TIME, Order
+from order_monitor.core.login import INTERNAL
+from order_monitor.core.order import CONFIGURED, NEVER_SENT, SAME_TIME, Order, Route
 from order_monitor.shop.accounts.logins import Logins
 from order_monitor.shop.accounts.tables import is_blank_sql
 from order_monitor.shop.database import Connection
@@ -208,7 +209,9 @@ class Dispatches:
 
 
 def account_of(order: Order) -> str:
-    """Return the key of the account that took an order."""
+    """Return the key of the account that took an order, also of another tenant of the shop."""
+    if order.integration is None and order.route == Route.INTERNAL:
+        return INTERNAL
     return order.integration or CONFIGURED
 
 
