@@ -43,7 +43,7 @@ REMEDIES: Final = {
     "overdue": "order-monitor orders --overdue",
     "skipped": "order-monitor check",
     "first_start": "order-monitor release --first-start",
-    "events": "see the shop's code that takes events from order_monitor_events",
+    "events": "see the shop's code that takes events from order_monitor_events, or the webhook's receiver",
     "dead": "order-monitor replay --dead, once the receiver works",
     "reviews": "order-monitor review",
     CLOCKS: "see that both machines keep their time by NTP",

@@ -22,6 +22,7 @@ from tests.support.events import events, prepared
 from tests.support.orders import found
 from tests.support.proxies import Proxy
 from tests.support.shops import NOW, Shop, least_rights, migrate
+from tests.support.webhooks import hooked
 
 PIN = Pin("PIN-CANARY-99")
 
@@ -202,6 +203,34 @@ async def test_what_the_consumers_leave_alone_does_not_wait(
         assert await waiting() == 3
     await shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
     assert await waiting() == 0
+
+
+async def test_what_neither_the_webhook_nor_a_consumer_has_taken_waits(plain_shop: Shop) -> None:
+    """The mark stays where a shop goes back from the webhook to the table, and where no process that
+    posts runs any more: both are seen.
+    """
+    shop = plain_shop
+    orders = await hooked(shop, "https://shop.example/hook")
+    for _ in range(4):
+        await orders.record([found(shop.order(await shop.add()), Completed(None))])
+
+    async def waiting() -> tuple[int, float | None] | None:
+        return (await orders.scan()).waiting
+
+    oldest = await shop.connection.fetchval(
+        "UPDATE order_monitor_events SET decided_at = decided_at - interval '1 hour' WHERE id = 1 "
+        "RETURNING extract(epoch FROM decided_at)::float8"
+    )
+    assert await waiting() == (4, oldest)
+    await shop.connection.execute(
+        "UPDATE order_monitor_deliveries SET delivered_at = now() WHERE event_id = 1; "
+        "UPDATE order_monitor_deliveries SET dead_at = now() WHERE event_id = 2"
+    )
+    found_waiting = await waiting()
+    assert found_waiting is not None
+    assert found_waiting[0] == 2, "a dead letter is counted as such"
+    await shop.connection.execute("UPDATE order_monitor_events SET consumed_at = now()")
+    assert await waiting() == (0, None)
 
 
 async def test_a_consumers_start_that_may_not_be_read_changes_nothing(plain_shop: Shop) -> None:

@@ -490,10 +490,16 @@ class Connection(Chained, OtherTables):
         return [{"max": max((e.id for e in self.store.events), default=0)}]
 
     def _waiting(self, *_: Any) -> list[Any]:
-        open_ones = [event.decided_at for event in self.store.events if event.consumed_at is None]
-        is_posted, oldest = WEBHOOK_MARK in self._all("settings"), min(open_ones, default=None)
-        self.pool.seen["events"] = None if is_posted else (len(open_ones), oldest)
-        return [{"count": len(open_ones), "since": oldest, "is_posted": is_posted}]
+        is_posted, undelivered = WEBHOOK_MARK in self._all("settings"), self.store.deliveries
+        open_ones = [
+            event.decided_at
+            for event in self.store.events
+            if event.consumed_at is None
+            and (not is_posted or (event.id in undelivered and not undelivered[event.id].is_over))
+        ]
+        oldest = min(open_ones, default=None)
+        self.pool.seen["events"] = (len(open_ones), oldest)
+        return [{"count": len(open_ones), "since": oldest}]
 
     def _unknown(self, *_: Any) -> list[Any]:
         return []

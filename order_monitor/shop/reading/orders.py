@@ -23,9 +23,15 @@ from order_monitor.shop.reading.queries import Queries, order_of
 from order_monitor.shop.reading.recent_ends import RecentEnds, ended_sql
 from order_monitor.shop.reviews import UNCONFIRMED, Review
 from order_monitor.shop.schema.cache import SchemaCache, ShopTables
-from order_monitor.shop.schema.columns import literal, quoted
+from order_monitor.shop.schema.columns import literal, qualified, quoted
 from order_monitor.shop.schema.own_tables import lacking
-from order_monitor.shop.schema.table_config import CONSUMER, events_of, literals, settings_of
+from order_monitor.shop.schema.table_config import (
+    CONSUMER,
+    DELIVERIES,
+    events_of,
+    literals,
+    settings_of,
+)
 from order_monitor.shop.writing.brake import KIND, Held
 from order_monitor.shop.writing.claims import Claims
 from order_monitor.shop.writing.dispatches import TOUCHED
@@ -132,8 +138,8 @@ class Scan:
     ``now`` is the database's clock, epoch seconds; ``integrations`` where they were read.
     ``orders`` are those that nobody has taken part by part. ``is_whole`` tells that all were read,
     and not only some. ``waiting`` is how many events the shop has not consumed (at most
-    `WAITING_LIMIT`; without those that the Django app's consumers leave alone) and since when the
-    oldest waits; None where the webhook delivers them.
+    `WAITING_LIMIT`; without those that the Django app's consumers leave alone, or that the webhook
+    has delivered or put aside) and since when the oldest waits.
     ``pauses`` are the accounts a person has paused, ``reviews`` how many things wait for a person,
     and ``oldest_reviews`` the first `SHOWN_REVIEWS` of them. ``awaiting`` are orders that have
     ended without the PIN that may still come, ``held`` those whose end the brake holds,
@@ -571,13 +577,24 @@ class OrderReader:
                 "SELECT COALESCE(has_table_privilege(to_regclass($1), 'SELECT'), false)", consumer
             )
         is_wanted = _IS_WANTED.format(f"{consumer} c WHERE c.id = 1") if self._has_start else "true"
-        row = await connection.fetchrow(
-            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since, "
-            f"EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)}) AS is_posted "
-            f"FROM (SELECT decided_at FROM {events_of(schema)} e WHERE consumed_at IS NULL AND {is_wanted} "
-            f"ORDER BY id LIMIT {WAITING_LIMIT}) e"
+        is_posted = (
+            f"EXISTS (SELECT FROM {settings_of(schema)} WHERE name = {literal(WEBHOOK_MARK)})"
         )
-        return (row["count"], row["since"]) if row is not None and not row["is_posted"] else None
+        # Where events are posted, most are never consumed. Only what was not delivered either waits:
+        # a shop may have gone back to the table, where the mark stays.
+        undelivered = (
+            f"SELECT d.event_id FROM {qualified(schema, DELIVERIES)} d WHERE {is_posted} "
+            "AND d.delivered_at IS NULL AND d.dead_at IS NULL "
+            f"ORDER BY d.event_id DESC LIMIT {WAITING_LIMIT}"
+        )
+        row = await connection.fetchrow(
+            "SELECT count(*) AS count, extract(epoch FROM min(decided_at))::float8 AS since FROM ("
+            f"(SELECT decided_at FROM {events_of(schema)} e WHERE NOT {is_posted} "
+            f"AND consumed_at IS NULL AND {is_wanted} ORDER BY id LIMIT {WAITING_LIMIT}) UNION ALL "
+            f"(SELECT decided_at FROM ({undelivered}) d JOIN {events_of(schema)} e ON e.id = d.event_id "
+            f"WHERE e.consumed_at IS NULL AND {is_wanted})) e"
+        )
+        return None if row is None else (row["count"], row["since"])
 
     async def _integrations(
         self, connection: Connection, now: float, named: set[str]
