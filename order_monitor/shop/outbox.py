@@ -26,7 +26,12 @@ SLICE: Final = 10_000
 OVERLAP: Final = 10_000
 """Overlap between searches: an event of a long transaction has a lower id than the newest seen."""
 
-_LONGEST: Final = 7200.0
+LONGEST_RETRY: Final = 3600.0
+"""The longest pause before an event is tried again, in seconds, without the tenth that spreads
+retries.
+"""
+
+_LONGEST: Final = 2 * LONGEST_RETRY
 """Seconds beyond its lease for which no event pauses. One that seems to was dated before the
 database's clock went back, and is due.
 """

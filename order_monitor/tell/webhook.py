@@ -30,7 +30,7 @@ from order_monitor.core.errors import ShopError, ShopMisfitError
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.retry_after import retry_after
 from order_monitor.providers.http.failures import NamedFailureError
-from order_monitor.shop.outbox import Delivery, Outbox
+from order_monitor.shop.outbox import LONGEST_RETRY, Delivery, Outbox
 from order_monitor.shop.webhook_mark import Mark, address_of
 from order_monitor.watch.context import Context
 
@@ -45,7 +45,6 @@ OTHER_ADDRESS: Final = (
 )
 
 FIRST_RETRY: Final = 5.0
-LONGEST_RETRY: Final = 3600.0
 _AT_A_TIME: Final = 8
 _LEASE_MARGIN: Final = 60.0
 _GONE: Final = 410

@@ -19,8 +19,9 @@ from standardwebhooks import Webhook
 from order_monitor.core.answer import Cancelled, Completed
 from order_monitor.settings.sections import WebhookSettings
 from order_monitor.shop.locks import OLD_MEMBER, OLDER_VERSION, lock_class
+from order_monitor.shop.outbox import LONGEST_RETRY
 from order_monitor.shop.schema.columns import ADDED_BY_MIGRATE, LOGICAL, REQUIRED, quoted
-from order_monitor.tell.webhook import FIRST_RETRY, LONGEST_RETRY
+from order_monitor.tell.webhook import FIRST_RETRY
 from tests.support import readme
 from tests.support.commands import RARELY, call, daemon
 from tests.support.orders import found
