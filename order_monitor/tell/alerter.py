@@ -190,6 +190,7 @@ class Alerter:
                 shared.see(self._me, own, now)
                 for place, told in enumerate(self._of(shared, row)):
                     told.learn(self._told[place])
+                    told.lower(shared.causes())
                     self._told[place] = told
                 self._shared = shared
                 errands = self._errands(one_pass=one_pass)

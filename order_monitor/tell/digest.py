@@ -29,6 +29,9 @@ LEASE: Final = 120.0
 SEEN_FOR: Final = 180.0
 """Seconds after which a process's observation expires unless it is repeated."""
 
+_SETTLED_EACH: Final = ("reviews", "dead")
+"""Kinds of which a person settles one by one: those that come after some were settled are news."""
+
 _FIRST_RETRY: Final = 60.0
 _LONGEST_RETRY: Final = 3600.0
 _WORSE: Final = 2.0
@@ -80,6 +83,13 @@ class SentNotices:
         """Whether no other process is sending, and the pause after a failure is over."""
         is_others = self.by not in ("", me) and 0 < self.until - now <= LEASE
         return not is_others and not 0 < self.retry_at - now <= _LONGEST_RETRY
+
+    def lower(self, causes: Mapping[str, Cause]) -> None:
+        """Take note of how many are left of what is settled one by one."""
+        for kind in _SETTLED_EACH:
+            topic, cause = self.topics.get(kind), causes.get(kind)
+            if topic is not None and cause is not None and cause.n < topic.cause.n:
+                topic.cause = cause
 
     def news(self, causes: Mapping[str, Cause], over: set[str], now: float) -> News | None:
         """Return what to report of ``causes``, by topic, and of the topics that are ``over``.

@@ -101,6 +101,24 @@ async def test_what_begins_is_told_once_after_a_restart_too_and_so_is_its_end(
     ]
 
 
+@pytest.mark.parametrize("kind", ["reviews", "dead", "stuck"])
+async def test_after_some_were_settled_more_are_news_again(
+    database: Database, box: Mailbox, kind: str
+) -> None:
+    """Each is a matter of its own: many that were once told must not hide those that come later.
+    What comes and goes by itself is told only where it is worse.
+    """
+    bench = Bench(database, box.url)
+    first = bench.alerter("a")
+    await bench.run(60, first, causes=[Cause(kind, 50)])
+    await bench.run(60, first, causes=[Cause(kind, 1)])
+    second = bench.alerter("b")
+    await bench.run(4000, second, causes=[Cause(kind, 1)])
+    assert len(box.got) == 1
+    await bench.run(60, second, causes=[Cause(kind, 2)])
+    assert len(box.got) == (1 if kind == "stuck" else 2)
+
+
 async def test_what_lasts_for_a_moment_is_no_news(database: Database, box: Mailbox) -> None:
     bench = Bench(database, box.url)
     alerter = bench.alerter()
