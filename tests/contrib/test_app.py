@@ -365,6 +365,19 @@ def test_the_handler_of_the_book(django_shop: DjangoShop, monkeypatch: pytest.Mo
         )
         django_shop.event(order_id, repeat=True, has_pin=True)
         call_command("consume_order_events", "--once")
+        # A person gave the money back, or another PIN, before the late one came.
+        parents = {"rejected": None, "approved": "BY-HAND"}
+        for status, pin in parents.items():
+            parent = django_shop.order(pinCode=pin)
+            django_shop.sql.execute(
+                "UPDATE product_orders SET status = %s WHERE id = %s", [status, parent]
+            )
+            child = django_shop.order(root_order_id=parent, pinCode="CD34")
+            django_shop.event(child, repeat=True, has_pin=True)
+            call_command("consume_order_events", "--once")
+            assert (
+                django_shop.one('SELECT "pinCode" FROM product_orders WHERE id = %s', parent) == pin
+            )
     assert django_shop.one('SELECT "pinCode" FROM product_orders WHERE id = %s', root) == "AB12"
     assert len(django_shop.moved) == 3
     (found,) = [
