@@ -19,6 +19,10 @@ from order_monitor.core.folding import words as folded
 from order_monitor.settings.model import Settings
 from order_monitor.shop.money_settings import OBSERVE
 
+_CONSUMER: Final = "events.consumer"
+_READ: Final = ("table", "webhook")
+"""Values that write the same: an event that the shop takes."""
+
 MONEY: Final = (
     "statuses.open",
     "statuses.completed",
@@ -38,6 +42,7 @@ MONEY: Final = (
     "provider.replay",
     "provider.chains",
     OBSERVE,
+    _CONSUMER,
 )
 """The keys that decide about money.
 
@@ -90,6 +95,8 @@ def with_money(settings: Settings, stored: Mapping[str, str]) -> Settings:
 
 def _text(key: str, value: object) -> str:
     """Write a value in a form that is the same for equivalent values."""
+    if key == _CONSUMER and value in _READ:
+        return _READ[0]
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):

@@ -14,6 +14,7 @@ from order_monitor.settings.model import Settings
 from order_monitor.settings.money import MONEY, money_of
 from order_monitor.settings.sections import (
     DatabaseSettings,
+    EventSettings,
     ProviderSettings,
     ScheduleSettings,
     StatusSettings,
@@ -55,6 +56,7 @@ OTHER: dict[str, Any] = {
     "provider.replay": "pin",
     "provider.chains": "monitor",
     "schedule.observe": True,
+    "events.consumer": "none",
 }
 """A value of each key that is not the default."""
 
@@ -73,6 +75,7 @@ def digest(key: str, value: Any) -> str:
     section, _, name = key.partition(".")
     kinds: dict[str, Any] = {
         "database": DatabaseSettings,
+        "events": EventSettings,
         "provider": ProviderSettings,
         "schedule": ScheduleSettings,
         "statuses": StatusSettings,
@@ -100,6 +103,25 @@ async def lives(
 
 def test_another_value_of_each_key_is_tried() -> None:
     assert tuple(OTHER) == MONEY
+
+
+async def test_of_who_takes_the_events_it_matters_only_whether_anyone_does(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """An event that is written as consumed is taken by no consumer: its money never moves."""
+    await prepare(plain_shop)
+    one, other = await sent(plain_shop, 2)
+    usual, posts, none = (
+        of(plain_shop, panel.server.url, {"events.consumer": who})
+        for who in ("table", "webhook", "none")
+    )
+    decision = ("--failed", "--reason", "x")
+    assert (await call(tmp_path, usual, "resolve", one, *decision))[0] == 0
+    code, _, said = await call(tmp_path, none, "resolve", other, *decision)
+    assert (code, "events.consumer is none, in force table" in said) == (1, True)
+    assert (await call(tmp_path, posts, "resolve", other, *decision))[0] == 0
+    consumed = "SELECT count(consumed_at), count(*) FROM order_monitor_events"
+    assert tuple(await plain_shop.connection.fetchrow(consumed) or ()) == (0, 2)
 
 
 @pytest.mark.parametrize("key", MONEY)
