@@ -215,7 +215,8 @@ class Alerter:
         errands = []
         for place, told in enumerate(self._told):
             if told.may_be_tried(self._me, now):
-                news, day = told.news(causes, over, now), today if today > told.daily else ""
+                news = told.news(causes, over, now)
+                day = today if today and told.lacks_daily(today) else ""
                 if news is not None or day:
                     errands.append(_Errand(place, news, day))
         return errands

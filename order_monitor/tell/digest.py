@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from order_monitor.tell.attention import Cause
@@ -83,6 +83,15 @@ class SentNotices:
         """Whether no other process is sending, and the pause after a failure is over."""
         is_others = self.by not in ("", me) and 0 < self.until - now <= LEASE
         return not is_others and not 0 < self.retry_at - now <= _LONGEST_RETRY
+
+    def lacks_daily(self, today: str) -> bool:
+        """Whether the line of this day (an ISO date) is still to be sent.
+
+        A process in another time zone may be a day ahead. A later day was told by a clock that was
+        wrong.
+        """
+        tomorrow = (date.fromisoformat(today) + timedelta(days=1)).isoformat()
+        return not today <= self.daily <= tomorrow
 
     def lower(self, causes: Mapping[str, Cause]) -> None:
         """Take note of how many are left of what is settled one by one."""

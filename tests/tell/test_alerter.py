@@ -254,6 +254,23 @@ async def test_the_daily_line_comes_once_a_day_at_its_time(
     assert len(box.got) == 2
 
 
+async def test_a_clock_that_was_months_ahead_silences_no_daily_line(
+    database: Database, box: Mailbox
+) -> None:
+    bench = Bench(database, box.url, daily_at=0)
+    pair = [bench.alerter("a"), bench.alerter("b")]
+    bench.clock.epoch += 60 * 86_400
+    await bench.run(60, *pair, causes=[])
+    bench.clock.epoch -= 60 * 86_400
+    for day in range(3):
+        await bench.run(120, *pair, causes=[])
+        assert len(box.got) >= 2 + day
+        bench.clock.elapsed += 86_400
+    before = len(box.got)
+    await bench.run(120, *pair, causes=[])
+    assert len(box.got) == before + 1, "and then it comes once a day again"
+
+
 async def test_no_secret_is_in_a_message_in_the_log_or_in_the_database(
     database: Database, plain_shop: Shop, box: Mailbox, logged: list[Any]
 ) -> None:
