@@ -87,7 +87,7 @@ class SentNotices:
     def lacks_daily(self, today: str) -> bool:
         """Whether the line of this day (an ISO date) is still to be sent.
 
-        A process in another time zone may be a day ahead. A later day was told by a clock that was
+        A process in another time zone may be a day ahead. A later day was sent by a clock that was
         wrong.
         """
         tomorrow = (date.fromisoformat(today) + timedelta(days=1)).isoformat()

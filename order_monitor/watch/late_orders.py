@@ -45,7 +45,11 @@ class LateOrders:
 
     async def step(self) -> None:
         """Make one pass; whatever fails now is reported later."""
-        if not self._engine.state.scans or self._engine.context.hold or not self._is_ours():
+        context = self._engine.context
+        if not self._engine.state.scans or context.hold or not self._is_ours():
+            return
+        # An order is late by the database's clock, and told of once.
+        if not context.clocks.vouches(context.read_clock()):
             return
         try:
             found = await self._store.tell(self._after)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from order_monitor.core.answer import Cancelled
 from order_monitor.core.check_result import CheckResult, WriteStatus
+from order_monitor.core.clocks import SETTLING
 from order_monitor.core.decision import Rules
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.shop.repository import Orders
@@ -41,6 +42,7 @@ async def watching(orders: Orders, after: float) -> AsyncIterator[tuple[LateOrde
     account = OneAccount(Account("a", stages.NeverAsked()))
     engine: Any = Engine(orders, account, Policy(Continuous(Schedule())), clock)
     engine.state.scans = 1
+    engine.context.compare(clock.time())
     yield LateOrders(engine, LateTable(orders.schema_cache), clock, after), engine
 
 
@@ -77,6 +79,22 @@ async def test_an_open_order_is_told_of_once_a_dispatch(shop: Shop) -> None:
         )
         await told.step()
         assert len(await events(shop)) == 2, "nothing is written while the board is held"
+
+
+async def test_while_a_clock_is_not_to_be_trusted_no_order_is_late(shop: Shop) -> None:
+    """Each dispatch is told of once: after a false event, none would come when it is late."""
+    await shop.add(sent_at=time.time() - 2 * HOUR)
+    async with watching(shop.orders(), HOUR) as (told, engine):
+        clock: Any = engine.context.clock
+        engine.context.compare(clock.time() + 7 * 24 * HOUR)
+        await told.step()
+        assert await events(shop) == []
+        engine.context.compare(clock.time())
+        await told.step()
+        assert await events(shop) == []
+        clock.elapsed += SETTLING
+        await told.step()
+        assert len(await events(shop)) == 1
 
 
 async def test_the_end_that_comes_then_is_no_repeat(shop: Shop) -> None:
