@@ -16,6 +16,7 @@ from typing import Final
 from order_monitor.core.answer import Answer, Completed, Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
 from order_monitor.core.decision import Write
+from order_monitor.core.gate import Pause
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.outcome import Outcome
 from order_monitor.core.schedule import Plan
@@ -176,6 +177,9 @@ class ByIntegration(Directory):
     def update(self, integrations: Iterable[Integration]) -> list[Provider]:
         """Do nothing: the accounts stay."""
         return []
+
+    def note_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        """Do nothing: no account is opened later."""
 
     def reopen(self, opener: AnyOpener) -> list[Provider]:
         """Do nothing: nothing is reloaded."""
