@@ -1,10 +1,11 @@
 """What is known about each package: the ends seen, the table that plans its orders, and the level
 that it borrows from while few ends were seen. All of it is stored together and removed together.
 
-Three levels: (account, package), the account, all. A level's curve is estimated with its parent's
-as the prior, worth ``CREDIT`` orders: after n orders of its own, the parent's weight is CREDIT / (n
-+ CREDIT) (Bühlmann's credibility 1967; as a hierarchy of Dirichlet priors MacKay and Peto 1995).
-The root's prior is uniform: each bin has the same probability.
+Three levels: (account, package), the account, all; and of some packages two parts of the day. A
+level's curve is estimated with its parent's as the prior, worth ``CREDIT`` orders: after n orders
+of its own, the parent's weight is CREDIT / (n + CREDIT) (Bühlmann's credibility 1967; as a
+hierarchy of Dirichlet priors MacKay and Peto 1995). The root's prior is uniform: each
+bin has the same probability.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Final
 
+from order_monitor.timing.day import Day, is_part, key_of_part, whole
 from order_monitor.timing.distribution import (
     BINS,
     FEW,
@@ -119,7 +121,7 @@ class Place:
     to be seen before learning is used again. ``mass`` and
     ``ends`` are what the levels below borrow: a package has none below it and stores neither.
     ``recent`` are the ends from which the ``hour`` is learned; ``lead`` is its advantage over age,
-    and ``by_hour`` whether it plans.
+    and ``by_hour`` whether it plans. ``day`` are a package's ends by the hour of the day.
     """
 
     sketch: Sketch
@@ -143,6 +145,7 @@ class Place:
     hour: HourTable | None = None
     lead: float = 0.0
     by_hour: bool = False
+    day: Day | None = None
 
     @property
     def stale(self) -> bool:
@@ -201,6 +204,11 @@ class Place:
         """The table by the phase of the hour, where that plans."""
         return self.hour if self.by_hour else None
 
+    @property
+    def by_day(self) -> bool:
+        """Whether the parts of the day plan."""
+        return self.day is not None and self.day.plans and not self.by_hour
+
     def reads(self, before: float, age: float, now: float) -> bool:
         """Note an end for the phase of the hour, and let the better model plan.
 
@@ -240,6 +248,8 @@ def parent(key: Key) -> Key | None:
     """Return the key whose curve substitutes for this one's; None for the root."""
     if key == ALL:
         return None
+    if is_part(key):
+        return whole(key)
     return (key[0], "") if key[1] else ALL
 
 
@@ -304,11 +314,54 @@ class Memory:
         return 0.0 if place is None else place.sketch.total
 
     def lineage(self, key: Key) -> Iterator[Key]:
-        """Yield the key and its ancestors."""
+        """Yield the key and its ancestors. A part of the day stands alone: its package learns all that
+        it learns.
+        """
         level: Key | None = key
         while level is not None:
             yield level
-            level = parent(level)
+            level = None if is_part(level) else parent(level)
+
+    def part(self, key: Key, sent: float) -> Key | None:
+        """Return the key of the part of the day in which an order was sent (epoch seconds); None if
+        its package learns no parts.
+        """
+        place = self.places.get(key)
+        if place is None or place.day is None or not place.day.parts:
+            return None
+        return key_of_part(key, place.day.part(sent))
+
+    def planned_by(self, key: Key, sent: float) -> tuple[Place | None, PlanTable | None]:
+        """Return what plans an order that was sent at ``sent``: its package or, where they plan, its
+        part of the day; and the table.
+        """
+        place, table = self.places.get(key), self.find(key)
+        if place is not None and place.day is not None and place.by_day:
+            part = self.places.get(key_of_part(key, place.day.part(sent)))
+            if part is not None:
+                return part, part.table or table
+        return place, table
+
+    def part_again(self, key: Key, day: Day) -> None:
+        """Take notice that the parts of a package's day are others than before: which part each
+        waiting order belongs to is not known any more.
+        """
+        for name in (key_of_part(key, 0), key_of_part(key, 1)):
+            part = self.places.get(name)
+            if part is not None and day.parts:
+                part.waiting = array("H", bytes(2 * BINS))
+            elif part is not None:
+                self._remove(name)
+
+    def costs_by_day(self, key: Key) -> list[tuple[float, PlanTable]]:
+        """Return the tables of the parts of a package's day, each with the orders seen, if they
+        plan.
+        """
+        place = self.places.get(key)
+        if place is None or not place.by_day:
+            return []
+        parts = [self.places.get(key_of_part(key, part)) for part in (0, 1)]
+        return [(part.seen, part.table) for part in parts if part and part.table]
 
     def place(self, key: Key) -> Place:
         """Return the memory of a key, created if missing."""
@@ -391,9 +444,15 @@ class Memory:
         for key in looked_at:
             self.places[key] = self.places.pop(key)
         gone = min(looked_at, key=worth)
-        self.drop(gone)
-        self.grown.pop(gone, None)
-        del self.places[gone]
+        self._remove(gone)
+        for part in (key_of_part(gone, 0), key_of_part(gone, 1)):
+            if part in self.places:
+                self._remove(part)
+
+    def _remove(self, key: Key) -> None:
+        self.drop(key)
+        self.grown.pop(key, None)
+        del self.places[key]
 
     # --- tables and prices
 
@@ -425,7 +484,7 @@ class Memory:
         self.drop(key)
         place, account = self.place(key), self.account(key[0])
         place.table = table
-        if key[1]:
+        if key[1] and not is_part(key):
             place.weight = max(place.sketch.total, 1.0)
             account.count(table, place.weight)
         account.settle(self.own((key[0], "")))
@@ -498,13 +557,18 @@ def known_near(curve: Ends, after: float, until: float) -> float:
     return curve.share_by(until * NEAR) - curve.share_by(after / NEAR)
 
 
-def changed(place: Place, curve: Ends, after: float, until: float, now: float) -> bool:
+def changed(
+    place: Place, curve: Ends, after: float, until: float, now: float, other: Ends | None = None
+) -> bool:
     """Note one more end between two ages, found at ``now``.
 
     If that makes too many surprises, forget all but ``LEFT`` orders and return True. By chance that
     happens once in tens of thousands of orders. Surprises that came at one instant change nothing.
+    An end that the ``other`` part of the day expects is none: it came where one follows the other.
     """
     share = known_near(curve, after, until)
+    if other is not None:
+        share = max(share, known_near(other, after, until))
     is_surprise = share < RARE
     place.alert = WORRY if share < NEVER else max(0.0, place.alert - EXPECTED)
     if place.sketch.total < ENOUGH:

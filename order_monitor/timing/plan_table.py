@@ -244,14 +244,15 @@ class PlanTable:
         """Store what is needed of a curve and of its procedures at all prices (``ladder``), and of
         ``kept`` of them the plans.
 
-        ``trust`` is, by edge, the share of the orders that follow the table. ``price`` is the
-        account's place on the ladder; None means the price at which these orders alone cost as much
-        as backoff.
+        ``trust`` is, by edge, the share of the orders that follow the table; it never rises.
+        ``price`` is the account's place on the ladder; None means the price at which these orders
+        alone cost as much as backoff.
         """
         self.calls = array("d", [procedure.calls for procedure in ladder])
         self.equal = equal
         self._ended = array("f", curve.ended)
-        self._trust = array("B", [round(part * _BYTE) for part in trust])
+        levels = [-round(part * _BYTE) for part in trust]
+        self._trust = array("H", [bisect_left(levels, -level) for level in range(_BYTE)])
         near = position(self.calls, equal) if price is None else price
         self._rungs = Rungs.around(near, kept)
         gaps = [
@@ -260,6 +261,19 @@ class PlanTable:
         ]
         narrow = max(map(max, gaps)) <= _BYTE
         self._gaps = [array("B" if narrow else "H", steps) for steps in gaps]
+
+    def costs_as(self, tables: Sequence[tuple[float, PlanTable]]) -> None:
+        """Take the mean costs of others that plan in its place, each with its weight in orders."""
+        weight = math.fsum(orders for orders, _ in tables)
+        if weight > 0:
+            self.equal = math.fsum(orders * one.equal for orders, one in tables) / weight
+            self.calls = array(
+                "d",
+                [
+                    math.fsum(orders * one.calls[k] for orders, one in tables) / weight
+                    for k in range(len(PRICES))
+                ],
+            )
 
     def following(self, rung: int, edge: int) -> float:
         """Return the age (seconds) of the check after one at an edge, at a rung or the nearest
@@ -276,7 +290,7 @@ class PlanTable:
         """Whether an order that waits at an edge follows the table; ``fate`` in [0, 1) is the
         order's own.
         """
-        return fate * _BYTE < self._trust[edge]
+        return edge < self._trust[int(fate * _BYTE)]
 
     def share_by(self, age: float) -> float:
         """Return the probability that an order has ended by ``age`` seconds."""

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from order_monitor.core.schedule import Schedule
+from order_monitor.timing.day import Day, is_part, other_part, whole
 from order_monitor.timing.distribution import LAST, Ends, nearest, span
 from order_monitor.timing.hour import SPREAD, HourTable, making
 from order_monitor.timing.memory import ALL, Key, Memory, changed, parent
@@ -92,12 +93,15 @@ class Chooser:
         """Return the next check of an order, sent at ``sent_at`` (epoch seconds), that waited at
         ``age`` (seconds), 0 if it was never asked about.
         """
-        table = self.memory.find(key) if self.memory.known >= ENOUGH else None
-        if table is None or not 0 <= age < self.schedule.give_up_after:
+        place, table = self.memory.planned_by(key, sent_at)
+        if (
+            table is None
+            or self.memory.known < ENOUGH
+            or not 0 <= age < self.schedule.give_up_after
+        ):
             return self._backoff(order_id, max(0.0, age) if math.isfinite(age) else 0.0)
         here = nearest(age)
         fate, side, sway = _dice(order_id)
-        place = self.memory.places.get(key)
         is_doubted = place is not None and place.is_doubted
         if is_doubted:
             return self._backoff(order_id, age)
@@ -298,12 +302,14 @@ class Outlook:
         return self._next(key, order_id, age, sent_at).age
 
     def _next(self, key: Key, order_id: str, age: float, sent_at: float | None) -> Next:
-        sent_at = self._latest - age if sent_at is None else sent_at
-        return self._chooser.next(key, order_id, age, sent_at)
+        return self._chooser.next(key, order_id, age, self._sent(age, sent_at))
+
+    def _sent(self, age: float, sent_at: float | None) -> float:
+        return self._latest - age if sent_at is None else sent_at
 
     def reason(self, key: Key, order_id: str, age: float, sent_at: float | None = None) -> Reason:
         """Return when `next_check` asks, and what is known about such orders."""
-        table = self._memory.find(key)
+        _, table = self._memory.planned_by(key, self._sent(age, sent_at))
         is_own = table is None or self._memory.own(key) is not None
         return Reason(self._next(key, order_id, age, sent_at), table, is_own=is_own)
 
@@ -332,7 +338,7 @@ class Outlook:
         found = [
             (key, place.sketch.total)
             for key, place in self._memory.places.items()
-            if key[1] and place.table
+            if key[1] and place.table and not is_part(key)
         ]
         return sorted(found, key=lambda one: (-one[1], one[0]))
 
@@ -351,7 +357,8 @@ class Outlook:
     def dump(self) -> Iterator[tuple[Key, str]]:
         """Yield each level's sketch as JSON, to be stored with those of other processes."""
         for key, place in self._memory.places.items():
-            yield key, place.sketch.dump()
+            if not is_part(key):
+                yield key, place.sketch.dump()
 
 
 class Timing(Outlook):
@@ -415,6 +422,10 @@ class Timing(Outlook):
             self._memory.moved(level, nearest(before) if before > 0 else None, nearest(age))
             if level == key:
                 self._memory.place(key).waits(before, age, now)
+            part = self._part(key, age, now)
+            if part is not None:
+                self._memory.moved(part, nearest(before) if before > 0 else None, nearest(age))
+                self._memory.place(part).waits(before, age, now)
             self._memory.spend(key[0], self._reference.waited(before, age, found), steady)
 
     def ended(self, key: Key, before: float, age: float, now: float, found: float = 0.0) -> None:
@@ -446,14 +457,40 @@ class Timing(Outlook):
         if age > longest_age(self._schedule):
             self.refused["too_long"] += 1
             if before > 0:
-                self._lost(self._level(key, age, now), before, steady)
+                self._lost(key, before, age, now, steady)
             return None
+        self._learn_by_day(key, before, age, now, steady)
         level = self._level(key, age, now)
         if level == key and not self._is_to_be_learned(key, before, age, now):
             return steady
         self._memory.moved(level, nearest(before) if before > 0 else None, None)
         self._learn(level, before, age, steady)
         return steady
+
+    def _part(self, key: Key, age: float, now: float) -> Key | None:
+        """Return the part of the day that an order's answers are evidence of, if any."""
+        part = self._memory.part(key, now - age)
+        if part is not None and part in self._memory.places:
+            return None if self._memory.places[part].precedes(age, now) else part
+        return part
+
+    def _learn_by_day(self, key: Key, before: float, age: float, now: float, steady: float) -> None:
+        """Learn from an end by the part of the day in which the order was sent, and let the better of
+        the parts and the whole plan.
+        """
+        place = self._memory.place(key)
+        day = place.day = place.day or Day()
+        part = self._part(key, age, now)
+        if part is not None:
+            own = self._memory.own(part)
+            if own and place.table and day.judge(now - age, own, place.table, before, age):
+                self._memory.grown[key] = None
+            if self._is_to_be_learned(part, before, age, now):
+                self._memory.moved(part, nearest(before) if before > 0 else None, None)
+                self._memory.ended(part, before, age, steady)
+            for one in (part, other_part(part)):
+                self._note_growth(one)
+        day.add(now - age, before, age)
 
     def _is_to_be_learned(self, key: Key, before: float, age: float, now: float) -> bool:
         """Judge an end by what was known of its package, and return whether it is to be learned:
@@ -468,14 +505,15 @@ class Timing(Outlook):
                 return False
             place.outage = None
             self._memory.grown |= dict.fromkeys(self._memory.lineage(key))
-        if place.reads(before, age, now):
+        if not is_part(key) and place.reads(before, age, now):
             self._memory.grown[key] = None
-        if own is not None and not place.by_hour and changed(place, own, before, age, now):
+        other = self._memory.own(other_part(key)) if is_part(key) else None
+        if own is not None and not place.by_hour and changed(place, own, before, age, now, other):
             self._memory.drop(key)
             self._abandon(key)
             was_calm = True
         if was_calm and place.alert > 0:
-            self._surprised[key] = None
+            self._surprised[whole(key)] = None
         return True
 
     def surprised(self) -> dict[Key, None]:
@@ -503,11 +541,15 @@ class Timing(Outlook):
         """
         steady = self._checked(before, before, now)
         if steady is not None:
-            self._lost(self._level(key, before, now), before, steady)
+            self._lost(key, before, before, now, steady)
 
-    def _lost(self, key: Key, before: float, now: float) -> None:
-        self._memory.moved(key, nearest(before) if before > 0 else None, None)
-        self._learn(key, before, math.inf, now)
+    def _lost(self, key: Key, before: float, age: float, now: float, steady: float) -> None:
+        level, part = self._level(key, age, now), self._part(key, age, now)
+        for one in (level,) if part is None else (level, part):
+            self._memory.moved(one, nearest(before) if before > 0 else None, None)
+        self._learn(level, before, math.inf, steady)
+        if part is not None:
+            self._memory.ended(part, before, math.inf, steady)
 
     def step(self) -> bool:
         """Run one piece of rebuilding the tables whose orders grew by a tenth.
@@ -561,8 +603,13 @@ class Timing(Outlook):
         table = PlanTable(curve, trust, equal, ladder, price_now, KEPT if planning is None else 1)
         if planning is not None:
             table.calls = planning.calls
-        if self._memory.places.get(key) is place:
-            self._memory.put(key, table)
+        if self._memory.places.get(key) is not place:
+            return
+        if place.day is not None and place.day.look():
+            self._memory.part_again(key, place.day)
+        if by_day := self._memory.costs_by_day(key):
+            table.costs_as(by_day)
+        self._memory.put(key, table)
 
     def _abandon(self, key: Key | None = None) -> None:
         """Restart the table being built: any, or a key's."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from order_monitor.commands.timing_words import duration, explained
 from order_monitor.core.schedule import Schedule
+from order_monitor.timing.day import CELLS, Day
 from order_monitor.timing.distribution import BINS, EDGES, Curve, nearest
 from order_monitor.timing.hour import RECENT
 from order_monitor.timing.memory import AGAIN, ALL, PATIENCE, START, VAGUE, Memory, Place
@@ -414,6 +415,17 @@ def test_what_was_stored_is_added_to_what_is_known_whatever_else_is_broken() -> 
     assert timing.refresh(0) == 1, "as many orders as it had come new to the package"
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True))
+def test_of_each_age_a_share_of_the_orders_follows_the_table(
+    shares: list[float], fate: float
+) -> None:
+    curve = Curve.of(VAGUE)
+    trust = sorted(shares, reverse=True) + [0.0] * (BINS - len(shares))
+    table = PlanTable(curve, trust, 8.0, [optimum(curve, 8.0, 5.0, 600.0)] * len(PRICES))
+    for edge, share in enumerate(trust[:40]):
+        assert table.trusts(edge, fate) == (fate * 255 < round(share * 255))
+
+
 def even(timing: Timing) -> float:
     """Return the place on the ladder of prices at which a table alone costs what backoff does."""
     table = timing.basis(KEY).table
@@ -676,6 +688,7 @@ def test_what_is_kept_of_a_busy_package_is_bounded() -> None:
         memory.place(KEY).reads(age, age, NOW + 300 * n)
     memory.put(KEY, table_of(memory.curve(KEY)))
     place = memory.place(KEY)
+    place.day = Day(parts=2**CELLS - 1, lead=0.5, since=NOW)
     assert len(list(place.recent)) == RECENT
     assert sum(place.waiting) == 3000
     assert (place.mass, place.ends) == (None, ())
