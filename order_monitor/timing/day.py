@@ -87,7 +87,7 @@ class Day:
     is_long: bool = False
     _counts: array[int] = field(default_factory=lambda: array("B", bytes(CELLS * CLASSES)))
 
-    def add(self, sent: float, before: float, age: float) -> None:
+    def count(self, sent: float, before: float, age: float) -> None:
         """Count an order that was sent at ``sent`` and ended between two ages (seconds)."""
         self.since = min(self.since, sent)
         self.is_long = self.is_long or sent - self.since >= DAY
@@ -125,7 +125,7 @@ class Day:
         planned, self.plans = self.plans, self.lead > (0 if self.plans else LEADS)
         return planned is not self.plans
 
-    def look(self) -> bool:
+    def find_parts(self) -> bool:
         """Read the two parts again; return whether they are others than before."""
         until = [[0] * CLASSES]
         for k in range(0, CELLS * CLASSES, CLASSES):

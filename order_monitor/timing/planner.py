@@ -490,7 +490,7 @@ class Timing(Outlook):
                 self._memory.ended(part, before, age, steady)
             for one in (part, other_part(part)):
                 self._note_growth(one)
-        day.add(now - age, before, age)
+        day.count(now - age, before, age)
 
     def _is_to_be_learned(self, key: Key, before: float, age: float, now: float) -> bool:
         """Judge an end by what was known of its package, and return whether it is to be learned:
@@ -605,7 +605,7 @@ class Timing(Outlook):
             table.calls = planning.calls
         if self._memory.places.get(key) is not place:
             return
-        if place.day is not None and place.day.look():
+        if place.day is not None and place.day.find_parts():
             self._memory.part_again(key, place.day)
         if by_day := self._memory.costs_by_day(key):
             table.costs_as(by_day)

@@ -96,8 +96,8 @@ def test_before_a_day_has_passed_no_part_is_read(hours: float) -> None:
     day = Day()
     for n in range(300):
         sent = START + n * hours * 12
-        day.add(sent, 0.0, 2 * by_night(sent))
-    assert not day.look()
+        day.count(sent, 0.0, 2 * by_night(sent))
+    assert not day.find_parts()
     assert not day.parts
 
 
@@ -109,7 +109,7 @@ def shown(day: Day, lasting: Lasting, days: float, every: float, start: float) -
     for n in range(math.ceil(days * DAY / every) + 1):
         sent = start + n * every
         takes = lasting(sent) * (0.5 + n * 0.618 % 1)
-        day.add(sent, takes * 0.9, takes * 1.1)
+        day.count(sent, takes * 0.9, takes * 1.1)
     return day
 
 
@@ -121,49 +121,49 @@ def border(day: Day) -> list[int]:
 
 def test_parts_are_read_to_the_quarter_of_an_hour() -> None:
     day = seen(lambda sent: 900.0 if 9_900 <= sent % DAY < 41_400 else 90.0, 1.5)
-    assert day.look()
+    assert day.find_parts()
     assert border(day) == [11, 46]
-    assert not day.look(), "the same again"
+    assert not day.find_parts(), "the same again"
 
 
 def test_a_product_without_a_law_of_the_day_has_no_parts() -> None:
-    assert not seen(always, 4.0).look()
+    assert not seen(always, 4.0).find_parts()
     few = seen(by_night, 1.0, DAY / (FEWEST - 2))
-    assert not few.look()
-    assert seen(by_night, 1.0, DAY / FEWEST).look()
+    assert not few.find_parts()
+    assert seen(by_night, 1.0, DAY / FEWEST).find_parts()
 
 
 def test_parts_follow_when_the_clocks_are_set_and_keep_their_numbers() -> None:
     day = seen(by_night, 3.0)
-    assert day.look()
+    assert day.find_parts()
     night = day.part(MIDNIGHT)
     shown(day, lambda sent: by_night(sent + 3600), 3.0, EVERY, START + 3 * DAY)
-    assert day.look()
+    assert day.find_parts()
     assert border(day) == [28, 76]
     assert day.part(MIDNIGHT) == night
     half_round = seen(by_night, 1.5)
-    half_round.look()
+    half_round.find_parts()
     assert half_round.part(NOON) != half_round.part(MIDNIGHT)
 
 
 def test_a_part_that_lay_at_midnight_keeps_its_number() -> None:
     day = seen(lambda sent: 60.0 if sent % DAY < 36_000 else 3000.0, 3.0)
-    assert day.look()
+    assert day.find_parts()
     quick = day.part(MIDNIGHT)
     shown(day, lambda s: 60.0 if (s - 3600) % DAY < 36_000 else 3000.0, 5, EVERY, START + 3 * DAY)
-    assert day.look()
+    assert day.find_parts()
     assert border(day) == [4, 44]
     assert day.part(NOON - 4 * 3600) == quick
 
 
 def test_parts_that_plan_nothing_go_when_the_law_does() -> None:
     day = seen(by_night, 2.0)
-    assert day.look()
+    assert day.find_parts()
     shown(day, always, 2 * FULL * EVERY * CELLS / DAY, EVERY, START + 2 * DAY)
     day.plans = True
-    assert not day.look(), "while they plan, their lead decides"
+    assert not day.find_parts(), "while they plan, their lead decides"
     day.plans = False
-    assert day.look()
+    assert day.find_parts()
     assert not day.parts
 
 
@@ -299,4 +299,4 @@ def test_costs_are_the_parts_by_their_orders() -> None:
 @pytest.mark.untraced
 def test_a_look_is_a_short_step() -> None:
     day = seen(by_night, 3.0)
-    assert operations(day.look) < 150_000
+    assert operations(day.find_parts) < 150_000
