@@ -26,7 +26,6 @@ from order_monitor.core.check_result import CheckResult
 from order_monitor.core.decision import FOR_A_PERSON, StuckReason
 from order_monitor.core.judge import NOT_UNDERSTOOD, REFUSED, SAME_HOUR, SEARCHED, Fault, is_odd
 from order_monitor.core.tracked_order import Stage, TrackedOrder
-from order_monitor.providers.provider import Reply
 from order_monitor.watch.account import Account
 from order_monitor.watch.asker import Call
 from order_monitor.watch.context import Context
@@ -61,23 +60,25 @@ class AnswerHandler:
         A call about several orders that failed as a whole counts as one failure, and not as a
         failure of any order.
         """
-        observer, queue, requests = self._context.observer, self._context.queue, call.requests
-        if call.strangers:
-            observer.ignored(account.name, call.strangers)
+        observer, queue, answers = self._context.observer, self._context.queue, call.batch.answers
+        if call.batch.requests > 1:
+            # The first was counted when the call began.
+            account.pace.spend(self._monotonic(), call.batch.requests - 1)
+        if call.batch.strangers:
+            observer.ignored(account.name, call.batch.strangers)
         pairs = list(zip(call.entries, call.orders, strict=True))
-        left = [pair for pair in pairs if pair[1].reference not in call.answers]
+        left = [pair for pair in pairs if pair[1].reference not in answers]
         has_failed = bool(left) and len(pairs) > 1
         if has_failed:
             pairs = [pair for pair in pairs if pair not in left]
         for entry, order in pairs:
-            answer = call.answers.get(order.reference, call.failure)
+            answer = answers.get(order.reference, call.failure)
             if queue.is_filled(entry) and not isinstance(answer, AboutOrder):
                 # It is asked again when it is due; until then nothing new is known about it.
                 queue.schedule(entry, entry.due)
                 continue
             observer.checked(account.name, order, answer, call.seconds)
-            self._understand(account, entry, Reply(answer, requests), probe=probe)
-            requests = 1
+            self._understand(account, entry, answer, probe=probe)
         if has_failed:
             # Last: what the answers before it say of the account is older, and opens no gate that
             # the failure shuts.
@@ -88,13 +89,12 @@ class AnswerHandler:
                     queue.schedule(entry, entry.due)
                 else:
                     unanswered.append(entry)
-            self._call_failed(account, unanswered, Reply(call.failure, requests), probe=probe)
+            self._call_failed(account, unanswered, call.failure, probe=probe)
 
     def _understand(
-        self, account: Account, entry: TrackedOrder, reply: Reply, *, probe: bool
+        self, account: Account, entry: TrackedOrder, answer: Answer, *, probe: bool
     ) -> None:
-        answer, now = reply.answer, self._monotonic()
-        self._count_requests(account, reply)
+        now = self._monotonic()
         self._log.debug(
             "order.asked", order_id=entry.id, account=account.name, outcome=answer.outcome
         )
@@ -126,19 +126,12 @@ class AnswerHandler:
         if account.judge.odd:
             self._show_unexplained(account)
 
-    def _count_requests(self, account: Account, reply: Reply) -> None:
-        """Count the requests of one call beyond the first in the account's pace."""
-        if reply.requests > 1:
-            account.pace.spend(self._monotonic(), reply.requests - 1)
-
     def _call_failed(
-        self, account: Account, entries: Sequence[TrackedOrder], reply: Reply, *, probe: bool
+        self, account: Account, entries: Sequence[TrackedOrder], answer: Answer, *, probe: bool
     ) -> None:
         """Process a failed call about several orders: the account's or network's failure, not
         theirs.
         """
-        answer = reply.answer
-        self._count_requests(account, reply)
         self._context.state.outcomes[answer.outcome] += 1
         why = (
             f"refused_{answer.code}"

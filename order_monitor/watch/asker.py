@@ -24,15 +24,13 @@ class Call:
 
     entries: Sequence[TrackedOrder]
     orders: Sequence[Order]
-    answers: dict[str, Answer]
-    """By reference; orders without an answer are missing."""
-    failure: Answer
-    """Why the other orders got no answer."""
-    requests: int
-    """Number of requests sent: each counts in the account's pace."""
+    batch: Batch
     seconds: float
-    strangers: int = 0
-    """Number of entries about orders that were not asked about."""
+
+    @property
+    def failure(self) -> Answer:
+        """Why some orders got no answer."""
+        return self.batch.failure or Unreachable("internal_error")
 
 
 async def ask(
@@ -52,17 +50,7 @@ async def ask(
         batch = Batch({}, failure=Unreachable("internal_error"))
     finally:
         began = account.calls.pop(first)
-    seconds = context.clock.monotonic() - began
-    failure = batch.failure or Unreachable("internal_error")
-    return Call(
-        entries,
-        orders,
-        dict(batch.answers),
-        failure,
-        batch.requests,
-        seconds,
-        batch.strangers,
-    )
+    return Call(entries, orders, batch, context.clock.monotonic() - began)
 
 
 async def _answers(provider: Provider, orders: Sequence[Order]) -> Batch:

@@ -352,8 +352,8 @@ MUTANTS = (
     Mutant(
         "the second request of a question does not count in the pace",
         "watch/answer_handler.py",
-        "if reply.requests > 1:",
-        "if reply.requests > 2:",
+        "if call.batch.requests > 1:",
+        "if call.batch.requests > 2:",
     ),
     Mutant(
         "the brake counts accounts, and not logins",
