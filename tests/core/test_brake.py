@@ -11,6 +11,7 @@ from order_monitor.core.brake import (
     FEW,
     FINE,
     FRESH,
+    LEAP,
     UNCLEAR,
     Ends,
     Evidence,
@@ -88,11 +89,23 @@ def test_what_is_dated_later_than_now_proves_nothing() -> None:
     assert GOOD.as_of(3700) == GOOD
 
 
+@pytest.mark.parametrize("now", [500 - LEAP, 500, 500 + LEAP])
+def test_what_is_dated_a_few_seconds_ahead_counts(now: float) -> None:
+    just_noted = Evidence(500, 500, 500, FINE, 500, 500)
+    assert just_noted.as_of(now) == just_noted
+    assert just_noted.is_released(500, now)
+
+
 @pytest.mark.parametrize(("since", "is_released"), [(90, False), (4000, True), (5004, False)])
 def test_a_release_that_is_dated_later_is_of_what_was_held_then(
     since: float, *, is_released: bool
 ) -> None:
     assert AHEAD.is_released(since, 100) is is_released
+
+
+@pytest.mark.parametrize("since", [100 - LEAP, 100, 100 + LEAP])
+def test_an_order_held_now_is_not_released_by_a_person_of_later(since: float) -> None:
+    assert not AHEAD.is_released(since, 100)
 
 
 def test_a_person_reads_what_lacks() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Waiting
 from order_monitor.core.check_result import CheckResult, WriteResult, WriteStatus
-from order_monitor.core.decision import Write
+from order_monitor.core.decision import StuckReason, Write
 from order_monitor.core.order import Order
 from order_monitor.core.outcome import Outcome
 
@@ -56,3 +56,12 @@ def test_what_withdraws_a_held_end_and_what_a_cancellation(
     result = WriteResult(CheckResult(ORDER, answer, 1060.0), fate, **more)
     assert (result.is_withdrawal, result.withdraws_cancellation) == told
     assert result.is_end is bool(more.get("write"))
+
+
+def test_what_is_kept_back_writes_nothing_and_says_why() -> None:
+    finding = CheckResult(ORDER, Cancelled(""), 1060.0)
+    ended = WriteResult(finding, WriteStatus.WRITTEN, END, status="sent")
+    held = ended.kept_back(WriteStatus.HELD, StuckReason.HELD_BY_BRAKE, "too many")
+    assert held == WriteResult(
+        *(finding, WriteStatus.HELD, None, StuckReason.HELD_BY_BRAKE, "too many"), status="sent"
+    )

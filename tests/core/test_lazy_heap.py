@@ -117,6 +117,25 @@ def test_an_old_place_that_looks_like_an_entrys_own_holds_nobody_up() -> None:
     assert leave(standing) == ["other", "one"]
 
 
+def test_an_entry_that_left_does_not_come_back_by_an_old_place_that_looks_like_its_own() -> None:
+    standing = line()
+    one = entry("one", 5.0)
+    standing.push(one)
+    assert standing.first() is one
+    for _ in range(256):
+        one.step(Stage.IDLE)
+    assert standing.first() is None
+
+
+def test_below_zero_too_the_lowest_number_goes_first() -> None:
+    """The newest order has the lowest number, all of which are below zero."""
+    standing = line()
+    standing.push(entry("one", -WIDTH - 1))
+    assert standing.first() is not None
+    standing.push(entry("newer", -2 * WIDTH + 1))
+    assert leave(standing) == ["newer", "one"]
+
+
 def test_whose_number_has_grown_goes_back_to_where_he_belongs() -> None:
     standing, entries = line(), [entry(str(n), float(n)) for n in range(4)]
     for one in entries:
@@ -128,6 +147,7 @@ def test_whose_number_has_grown_goes_back_to_where_he_belongs() -> None:
 
 def test_tidying_lets_go_of_whoever_has_left() -> None:
     standing, entries = line(), [entry(str(n), float(n)) for n in range(100)]
+    assert len(standing) == 0
     for one in entries:
         standing.push(one)
         standing.push(one)

@@ -44,6 +44,7 @@ from order_monitor.core.pin import (
         # entities
         ("A&amp;B", "A&B"),
         ("A&amp;amp;B", "A&B"),
+        ("A&amp;amp;amp;B", "A&B"),
         ("A&#38;B", "A&B"),
         ("A&#x26;B", "A&B"),
         ("&nbsp;AB12&nbsp;", "AB12"),
@@ -71,6 +72,7 @@ from order_monitor.core.pin import (
         ("<p>AB12</p>", "AB12"),
         ("<p>AB12</p>\r\n<p class='x'>CD34</p>", "AB12\nCD34"),
         ("AB12<div>CD34</div>", "AB12\nCD34"),
+        ("AB12<p>CD34", "AB12\nCD34"),
         # signs that are no markup
         ("A<B-12", "A<B-12"),
         ("A<1>B", "A<1>B"),
@@ -226,6 +228,8 @@ def test_a_pin_is_taken_whole_and_as_it_is(text: str, pin: str) -> None:
             "stokta yok",
             "Mevcut Değil",
             "yok\n-\nnull",
+            "PIN YOK\nKOD YOK",
+            "Kod: yok\nSeri: yok",
             *(
                 "null null",
                 "NULL/NULL",
@@ -273,6 +277,7 @@ def test_no_text_is_no_pin() -> None:
         ("AB&am<b></b>p;12", MARKUP),
         ("AB&am&shy;p;12", MARKUP),
         ("&" + "amp;" * 9 + "lt;", MARKUP),
+        ('<b title="&' + "amp;" * 4 + '">AB12</b>', MARKUP),
         ("PIN\nWarning: mysql_fetch() expects in /p.php on line 12", NOTICE),
         ("Notice: Undefined index: pin in /p.php on line 1", NOTICE),
         ("AB12<br />\n<b>Warning</b>: x in <b>/p.php</b> on line <b>1</b><br />", NOTICE),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from order_monitor.core.order import Order, ReferenceFrom
 from order_monitor.core.queue import OrderQueue
 from order_monitor.core.ready_queues import LONGEST_WAITING_EVERY, STALE_ALLOWED
-from order_monitor.core.tracked_order import ODD, Stage, TrackedOrder
+from order_monitor.core.tracked_order import NOTHING, ODD, Stage, TrackedOrder
 
 
 def add(
@@ -94,6 +94,14 @@ def test_a_held_order_keeps_its_due_time() -> None:
     assert entry.due == 0
 
 
+def test_what_is_not_held_back_has_no_state_of_its_own() -> None:
+    """Of a million orders each byte counts."""
+    queue = OrderQueue()
+    entry = add(queue, "x", 0)
+    queue.schedule(entry, 5, wake=5)
+    assert entry.rare is NOTHING
+
+
 def test_what_is_forgotten_or_idle_is_never_taken() -> None:
     queue = OrderQueue()
     add(queue, "x", 0)
@@ -140,6 +148,17 @@ def test_stale_items_do_not_pile_up() -> None:
     ready = queue.ready.lines["a"]
     assert len(ready) < 3 * STALE_ALLOWED
     assert queue.take("a") is base
+
+
+def test_a_few_stale_places_stay() -> None:
+    """Sweeping goes through all orders: not whenever one leaves."""
+    queue = OrderQueue()
+    for n in range(10):
+        add(queue, str(n), due=0, sent_at=n)
+    queue.promote(0)
+    assert len(queue.ready.lines["a"]) == 20
+    queue.forget("3")
+    assert len(queue.ready.lines["a"]) == 20
 
 
 def test_places_of_those_who_left_in_any_other_way_do_not_pile_up_either() -> None:

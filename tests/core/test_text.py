@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from order_monitor.core.text import SHOWN, plain, shown, undamaged, visible, visible_lines
+from order_monitor.core.text import (
+    SHOWN,
+    escaped,
+    plain,
+    shown,
+    undamaged,
+    visible,
+    visible_lines,
+)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,10 @@ def test_all_that_acts_or_hides_is_written_out_and_nothing_else() -> None:
 )
 def test_what_is_unseen_is_written_out(text: str, expected: str) -> None:
     assert visible(text) == expected
+
+
+def test_each_character_is_written_out_by_its_number() -> None:
+    assert escaped("\uffff\U00010000ş\n") == r"\uffff\ud800\udc00\u015f\n"
 
 
 @given(st.text(st.characters(exclude_categories=[])))

@@ -96,6 +96,12 @@ def test_a_reference_is_kept_to_the_letter(reference: str) -> None:
 def test_a_number_is_kept_as_one() -> None:
     assert pack("1760885915220128") == 1760885915220128
     assert pack("01760885915220128") == "01760885915220128"
+    assert pack("9" * 18) == 999_999_999_999_999_999
+    assert pack("9" * 19) == "9" * 19
+
+
+def test_a_uuid_is_kept_as_a_number() -> None:
+    assert key_of("00000000-0000-0000-0000-00000000000f") == 15
 
 
 IDS = st.text() | st.uuids().map(str) | st.from_regex(r"[0-9a-fA-F-]{30,40}", fullmatch=True)

@@ -196,6 +196,16 @@ async def test_patience_ends_where_it_is_given(trouble: str) -> None:
     assert len(bench.writer) == 1
 
 
+def test_an_answer_knows_how_long_ago_it_was_read() -> None:
+    """By that a cancellation that had to wait for the database is dated."""
+    bench = Bench()
+    bench.clock.ring(100.0)
+    late = finding("1")
+    bench.writer.submit(late)
+    bench.clock.ring(130.0)
+    assert late.since_read() == 30.0
+
+
 async def test_closing_an_empty_writer_ends_it() -> None:
     bench = Bench()
     task = asyncio.create_task(bench.writer.run())
