@@ -233,7 +233,7 @@ def _says_nothing(text: str, nothing: frozenset[str]) -> bool:
     """
     label = _LABEL_ALONE.match(text)
     found = words(text[label.end() :] if label else text).split()
-    longest = max((phrase.count(" ") + 1 for phrase in nothing), default=1)
+    longest = max(phrase.count(" ") + 1 for phrase in nothing)
     reached = {0}
     for at in range(len(found)):
         if at not in reached:
@@ -281,10 +281,8 @@ def _without_style(text: str) -> str:
     """Remove tags that only change the look of a text. A paragraph becomes lines of its own."""
     if "<" not in text:
         return text
-    parts = _TAG.sub(_untagged, text).split(_BLOCK_MARK)
-    return (
-        parts[0] if len(parts) == 1 else "\n".join(part for part in map(str.strip, parts) if part)
-    )
+    parts = map(str.strip, _TAG.sub(_untagged, text).split(_BLOCK_MARK))
+    return "\n".join(part for part in parts if part)
 
 
 def _untagged(tag: re.Match[str]) -> str:

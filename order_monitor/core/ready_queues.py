@@ -41,7 +41,7 @@ def newest(entry: TrackedOrder) -> float:
 
 def _behind(entry: TrackedOrder) -> float:
     rare = entry.rare
-    return (rare.failures + bool(rare.odd)) * _BEHIND if rare.failures or rare.odd else 0.0
+    return (rare.failures + bool(rare.odd)) * _BEHIND
 
 
 class AccountQueue:
