@@ -40,6 +40,7 @@ DECLARED = "text/html; charset="
         "windows-1252",
         "cp1250",
         "latin1",
+        "utf-16",
         "x",
     ],
 )
@@ -203,6 +204,7 @@ def test_a_documents_text_is_what_stands_between_invisible_signs_and_notices(
         ({"content-encoding": "deflate"}, zlib.compress("ş".encode("cp1254")), False),
         ({"content-encoding": "deflate"}, zlib.compress("ş".encode()), True),
         ({"content-encoding": "br"}, b"\xff", True),
+        ({"content-type": "text/html; charset=utf-8-sig"}, "ş".encode("cp1254"), False),
     ],
 )
 def test_whether_a_body_is_in_the_encoding_that_it_claims(
@@ -243,6 +245,18 @@ def test_text_counts_as_utf_8_where_nearly_all_of_it_is(bad: int, good: int) -> 
 
     assert decode(body(good), "") == "a\ufffd" * bad + "a" + "ş" * good
     assert decode(body(good - 1), "") == "aÿ" * bad + "a" + "ÅŸ" * (good - 1)
+
+
+@pytest.mark.parametrize("end", [b"\xc5", b"\xc5\r\n", b"\xc5\0"])
+def test_a_last_character_that_was_cut_is_left_out_and_nothing_else(end: bytes) -> None:
+    """A PIN stands last, and may end with any letter."""
+    assert decode(" Şu: ğ XX".encode() + end, "") == " Şu: ğ XX"
+
+
+@pytest.mark.parametrize("end", [b"ABC", b"\xc5"])
+def test_what_was_declared_wide_and_is_not_is_read_as_utf_8(end: bytes) -> None:
+    said = "OK|2|\0|ğş|"
+    assert decode(said.encode() + end, DECLARED + "utf-16") == said + end.decode("ascii", "ignore")
 
 
 def test_a_body_is_unpacked_through_few_layers_of_known_kinds() -> None:
