@@ -136,6 +136,8 @@ PAGE = "<!DOCTYPE html><html><body>Bakımdayız</body></html>"
         ({}, PAGE.encode(), True),
         ({"content-encoding": "gzip"}, gzip.compress(PAGE.encode(), mtime=0), True),
         ({"content-type": "text/html; charset=utf-16-le"}, PAGE.encode("utf-16-le"), True),
+        ({"content-type": "text/html; charset=cp1026"}, "<p>İş".encode("cp1026"), True),
+        ({}, f"\u200b{PAGE}".encode(), True),
         ({"content-type": "text/html"}, b"OK|1|x|y", False),
         ({"content-encoding": "gzip"}, PAGE.encode(), False),
         ({"content-encoding": "gzip"}, gzip.compress(PAGE.encode() + b" " * 999, mtime=0), False),
@@ -184,6 +186,7 @@ NOTICE = "\nNotice: Undefined index in /srv/api.php on line 7\n"
             '{"x":"تم تحميل"}',
         ),
         ({"content-encoding": "gzip"}, gzip.compress(b"{}", mtime=0), "{}"),
+        ({}, gzip.compress(b"{}", mtime=0), "{}"),
         ({"content-encoding": "br"}, b"{}", None),
     ],
 )
@@ -268,6 +271,9 @@ def test_a_body_is_unpacked_through_few_layers_of_known_kinds() -> None:
     kinds.append("gzip")
     assert body_text({"content-encoding": ", ".join(kinds)}, gzip.compress(packed), 200) is None
     assert body_text({"content-encoding": "gzip, br"}, gzip.compress(b"{}"), 200) is None
+    packed = gzip.compress(gzip.compress(zlib.compress(zlib.compress(b"{}"))))
+    every = "deflate, x-deflate, gzip, x-gzip"
+    assert body_text({"content-encoding": every}, packed, 200) == "{}"
 
 
 def test_what_was_packed_twice_may_be_twice_as_large_in_between() -> None:

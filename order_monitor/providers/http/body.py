@@ -233,14 +233,14 @@ def _charset(name: str) -> str | None:
 
 
 def _is_nearly_utf_8(body: bytes) -> bool:
-    """Whether nearly all non-ASCII bytes are valid UTF-8.
+    """Whether nearly all non-ASCII bytes of a body that is not valid UTF-8 are valid.
 
     In text of another charset hardly any are.
     """
     text = body.decode("utf-8", "replace")
     bad = text.count("\ufffd")
-    good = len(text) - bad - sum(map(str.isascii, text)) if bad else 0
-    return bad > 0 and good >= (_FEW if bad == 1 else _MOST * bad)
+    good = len(text) - bad - sum(map(str.isascii, text))
+    return good >= (_FEW if bad == 1 else _MOST * bad)
 
 
 def _layers(encoding: str) -> list[str]:
