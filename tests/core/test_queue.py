@@ -60,6 +60,16 @@ def test_the_newest_goes_first_but_nobody_starves() -> None:
     assert not left & {str(n) for n in range(10)}, "the oldest were served meanwhile"
 
 
+def test_what_was_sent_at_no_known_time_goes_last() -> None:
+    queue = OrderQueue()
+    for name, sent_at in (("unknown", None), ("long ago", 0.5)):
+        queue.schedule(queue.add(Order(name, "sent", sent_at, "1"), "a"), 0)
+    queue.promote(0)
+    first = queue.take("a")
+    assert first is not None
+    assert first.id == "long ago"
+
+
 def test_equal_times_compare_no_payload() -> None:
     """E12: heap ties must not reach the orders themselves."""
     queue = OrderQueue()
@@ -150,15 +160,21 @@ def test_stale_items_do_not_pile_up() -> None:
     assert queue.take("a") is base
 
 
-def test_a_few_stale_places_stay() -> None:
+def test_stale_places_are_swept_once_they_are_many() -> None:
     """Sweeping goes through all orders: not whenever one leaves."""
     queue = OrderQueue()
-    for n in range(10):
-        add(queue, str(n), due=0, sent_at=n)
+    stale = [str(n) for n in range(STALE_ALLOWED + 1)]
+    for name in ("stays", *stale):
+        add(queue, name, due=0)
+    while queue.promote(0):
+        pass
+    for name in stale:
+        queue.forget(name)
+    assert len(queue.ready.lines["a"]) == 2 * (1 + len(stale))
+    add(queue, "one more", due=0)
     queue.promote(0)
-    assert len(queue.ready.lines["a"]) == 20
-    queue.forget("3")
-    assert len(queue.ready.lines["a"]) == 20
+    queue.forget("one more")
+    assert len(queue.ready.lines["a"]) == 2 * 2, "which stays, and which just leaves"
 
 
 def test_places_of_those_who_left_in_any_other_way_do_not_pile_up_either() -> None:
