@@ -42,6 +42,17 @@ def test_a_login_is_the_same_in_every_process_and_every_version() -> None:
     assert Credentials("znet", "https://h", "\ud800").login() == "znet h d2936c1eb2ee7f58fd02305c"
 
 
+@pytest.mark.parametrize(
+    ("kind", "user"),
+    [("znet", "dealer-7"), ("client_api", "token"), ("internal", "token"), ("unknown", "dealer-7")],
+)
+def test_who_is_logged_in_is_said_by_a_token_where_there_are_no_user_names(
+    kind: str, user: str
+) -> None:
+    found = Credentials.of(kind, "https://h", "dealer-7", "token")
+    assert found == Credentials(kind, "https://h", user)
+
+
 def test_of_unknown_times_there_is_no_age() -> None:
     order = Order("1", "sent", None, "ref")
     assert CheckResult(order, Waiting("x"), seen_at=5.0, checks=1).age_since(None) == 0.0
