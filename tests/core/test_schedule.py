@@ -216,6 +216,8 @@ def test_a_last_check_that_lies_ahead_keeps_no_order_from_being_asked() -> None:
     assert plan.first(ahead, SENT + 400) is None, "as if it were not known when it was asked"
     assert plan.first(order(last_sync_at=SENT + 102), SENT + 100) is None, "by another's estimate"
     assert plan.since(SENT + 7_776_000, SENT + 100) == SENT + 40
+    assert plan.since(SENT + 105, SENT + 100) == SENT + 105
+    assert plan.since(SENT + 105.1, SENT + 100) == SENT + 40
 
 
 def test_whoever_will_not_wait_asks_now_and_once() -> None:
