@@ -228,7 +228,7 @@ def test_a_pin_is_taken_whole_and_as_it_is(text: str, pin: str) -> None:
             "stokta yok",
             "Mevcut Değil",
             "yok\n-\nnull",
-            "PIN YOK\nKOD YOK",
+            "PIN YOK KOD YOK",
             "Kod: yok\nSeri: yok",
             *(
                 "null null",
