@@ -91,6 +91,9 @@ class Handover:
         row = self._row_of(reference)
         if row is None or not world.scenario.in_turn:
             return now
+        if self.is_cut_off(process, account):
+            # Its gate may shut, and the account go to another process, before the next look.
+            self._behind_at[process.engine.accounts[account].login] = now
         if row.status in OPEN:
             self._look_whether_repeated(process, account, row, now)
         elif self._is_rechecked(row) and now >= self._ended[row.id] + world.scenario.recheck - 1:
