@@ -14,7 +14,7 @@ from order_monitor.core.check_result import CheckResult
 from order_monitor.core.errors import ObservedError
 from order_monitor.core.order import CONFIGURED
 from order_monitor.settings.model import Settings
-from order_monitor.settings.money import money_of
+from order_monitor.settings.money import MONEY, money_of
 from order_monitor.settings.sections import NotifySettings, ScheduleSettings, WebhookSettings
 from order_monitor.shop.money_settings import OBSERVE, MoneySettings, refuse_while_observed
 from order_monitor.shop.outbox import Outbox
@@ -217,7 +217,8 @@ async def test_a_version_that_does_not_know_it_is_not_overruled(plain_shop: Shop
     await prepare(plain_shop)
     database, money = plain_shop.database(), MoneySettings("public")
     observing = money_of(Settings(schedule=ScheduleSettings(observe=True)))
-    older = {key: value for key, value in money_of(Settings()).items() if key != OBSERVE}
+    values = list(money_of(Settings()).items())
+    older = dict(values[: MONEY.index(OBSERVE)])
     async with database.transaction() as connection:
         await money.reconcile(connection, older, by="a", me=Ident("a", "h", 1, DAEMON, "0.1"))
         found = await money.reconcile(
