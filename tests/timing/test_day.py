@@ -300,3 +300,15 @@ def test_costs_are_the_parts_by_their_orders() -> None:
 def test_a_look_is_a_short_step() -> None:
     day = seen(by_night, 3.0)
     assert operations(day.find_parts) < 150_000
+
+
+def test_an_outage_leaves_no_trace_in_a_part_of_the_day() -> None:
+    """Orders sent by day wait for hours, and end at one instant, at all ages."""
+    now = NOON + 7.5 * 3600.0
+    long, short = deepcopy(TAUGHT), deepcopy(TAUGHT)
+    for timing, count in ((long, 40), (short, 8)):
+        for k in range(count):
+            timing.ended(KEY, 19_600.0 + 200 * k, 20_000.0 + 200 * k, now)
+    plans = [first_checks(rebuilt(timing), NOON) for timing in (long, short, deepcopy(TAUGHT))]
+    assert plans[0] == plans[1]
+    assert median(plans[0]) < 1.1 * median(plans[2])
