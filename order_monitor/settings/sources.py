@@ -37,7 +37,7 @@ _NOT_OURS: Final = re.compile(
     r"(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)"
 )
 
-ABOVE: Final = {"observe": "schedule"}
+_ABOVE: Final = {"observe": "schedule"}
 """Settings that may be written above all sections, with the section they belong to."""
 
 Keys = tuple[str, ...]
@@ -75,11 +75,16 @@ class TomlSource(TomlConfigSettingsSource):
     def __init__(self, settings: type[BaseSettings], found: Found) -> None:
         """Read the file, if there is one."""
         self._found = found
-        super().__init__(settings, toml_file=found.path)
+        # Absolute, a name that begins with "~" is taken as it is.
+        super().__init__(settings, toml_file=found.path and found.path.absolute())
+
+    def _read_files(self, files: Any, deep_merge: bool = False) -> dict[str, Any]:  # noqa: ANN401, FBT001, FBT002 - as in the base
+        # The base passes over a file that is gone: then the defaults would be in force.
+        return {} if self._found.path is None else self._read_file(self._found.path)
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         tree = read_toml(Path(str(file_path)))
-        for name, section in ABOVE.items():
+        for name, section in _ABOVE.items():
             node = tree.setdefault(section, {}) if name in tree else None
             if not isinstance(node, dict):
                 continue
@@ -197,7 +202,7 @@ def secret_files(environ: Mapping[str, str], problems: list[str]) -> list[Named]
 
 def _named(name: str, value: str, place: str) -> Named:
     keys = tuple(name[len(PREFIX) :].lower().split("__"))
-    return Named((ABOVE[keys[0]], *keys) if keys[0] in ABOVE else keys, value, place)
+    return Named((_ABOVE[keys[0]], *keys) if keys[0] in _ABOVE else keys, value, place)
 
 
 def _start_of(file: Path) -> bytes:

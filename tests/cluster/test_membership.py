@@ -31,7 +31,7 @@ async def test_members_see_each_other_and_what_each_holds(plain_shop: Shop) -> N
         membership(plain_shop, "two", mark="other").joined() as two,
     ):
         assert await one.acquire(["a", "ç/ğ", LEADER]) == {"a", "ç/ğ", LEADER}
-        assert await two.acquire(KEYS) == {"b"}, "what somebody holds is nobody else's"
+        assert await two.acquire(KEYS) == {"b"}, "only one member holds a key"
         view = await two.see(KEYS)
         assert (view.me.name.partition("/")[0], view.me.keys, view.me.leads) == (
             "two",

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from order_monitor.core.errors import SettingsError
 from order_monitor.settings.loading import load, load_notify
 from order_monitor.settings.model import Settings, known_keys
+from order_monitor.settings.sources import Found, TomlSource
 from order_monitor.settings.types import parse_seconds
 from tests.support.settings_files import EXAMPLE, example_lines, has_default
 
@@ -63,6 +64,17 @@ def secrets_folder(**files: str) -> dict[str, str]:
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")
     return {"ORDER_MONITOR_SECRETS_DIR": str(folder)}
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_an_error() -> None:
+    """Without it the defaults would be in force."""
+    with pytest.raises(SettingsError, match="cannot be read"):
+        TomlSource(Settings, Found(Path("gone.toml")))
+
+
+def test_a_file_is_read_under_the_name_that_is_given() -> None:
+    Path("~shop.toml").write_text("[schedule]\nbase = 77\n")
+    assert load(Path("~shop.toml"), {}).schedule.base == 77
 
 
 def test_nothing_at_all_gives_the_defaults() -> None:

@@ -106,7 +106,7 @@ async def test_after_some_were_settled_more_are_news_again(
     database: Database, box: Mailbox, kind: str
 ) -> None:
     """Each is a matter of its own: many that were once told must not hide those that come later.
-    What comes and goes by itself is told only where it is worse.
+    What comes and goes by itself is reported only where it is worse.
     """
     bench = Bench(database, box.url)
     first = bench.alerter("a")

@@ -82,7 +82,7 @@ async def test_an_open_order_is_told_of_once_a_dispatch(shop: Shop) -> None:
 
 
 async def test_while_a_clock_is_not_to_be_trusted_no_order_is_late(shop: Shop) -> None:
-    """Each dispatch is told of once: after a false event, none would come when it is late."""
+    """Each dispatch is reported once: after a false event, none would come when it is late."""
     await shop.add(sent_at=time.time() - 2 * HOUR)
     async with watching(shop.orders(), HOUR) as (told, engine):
         clock: Any = engine.context.clock
