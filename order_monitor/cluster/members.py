@@ -149,6 +149,8 @@ class Cluster:
         if gained:
             names = sorted(name for key in gained for name in logins[key].names)
             self._reach.taken(gained)
+            for key in gained:
+                logins[key].gained(asked_at)
             self._log.info("cluster.taken", count=len(names), accounts=names[:NAMED])
         seen = {key: self._seen.pop(key) for key in gained if key in self._seen}
         others = frozenset[str]().union(*(m.keys for m in view.members if m is not view.me))

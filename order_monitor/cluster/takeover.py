@@ -131,7 +131,7 @@ class Takeover:
         if unread:
             await self._read(unread)
             self._engine.context.elsewhere.keep(unread)
-        await self._take_up(gained, before, unread)
+        await self._take_up(gained, before)
 
     async def _read(self, keys: Collection[str]) -> None:
         """Read the accounts' open orders, however often that fails: nothing is asked before.
@@ -156,15 +156,11 @@ class Takeover:
                     self._unread |= batch
                     raise
 
-    async def _take_up(
-        self, gained: Collection[str], before: Mapping[str, Last], read: Collection[str]
-    ) -> None:
+    async def _take_up(self, gained: Collection[str], before: Mapping[str, Last]) -> None:
         """Forget what this process knew of the orders' answers, and schedule the orders again.
 
-        Those of accounts that were not ``read`` just now are read before they are asked about: they
-        may have ended since. If each check is recorded in the table, the record shows what was
-        asked. Otherwise we assume that everything due was asked, unless the previous holder was
-        behind.
+        If each check is recorded in the table, the record shows what was asked. Otherwise we assume
+        that everything due was asked, unless the previous holder was behind.
         """
         context, logins = self._engine.context, self._engine.by_login
         since: dict[str, float | None] = {}
@@ -182,8 +178,6 @@ class Takeover:
             if entry.account not in taken or context.queue.get(entry.id) is not entry:
                 continue
             if not entry.is_in_hand:
-                # This makes it read again, and keeps the mark that a scan may have set just now.
-                entry.registered = entry.registered and entry.account in read
                 entry.note(unknown=0)
             if entry.account in since and entry.is_waiting:
                 self._schedule(entry, since[entry.account])

@@ -41,6 +41,10 @@ class Account:
     """Until when this process asks the account (monotonic seconds): forever, unless several
     processes share the accounts.
     """
+    held_since: float = -math.inf
+    """Since when no other process may ask it (monotonic seconds): what this process read of its
+    orders before that may have changed.
+    """
     balance: str | None = None
     last_error: str = ""
     fault: Fault = Fault.UNDECIDED
@@ -165,6 +169,11 @@ class LoginAccounts:
     def is_held(self, now: float) -> bool:
         """Whether this process asks all of them (``now``: monotonic seconds)."""
         return all(account.is_held(now) for account in self.accounts)
+
+    def gained(self, at: float) -> None:
+        """Record that no other process may ask them from then on (monotonic seconds)."""
+        for account in self.accounts:
+            account.held_since = at
 
     def lease(self, until: float) -> None:
         """Let this process ask them until then (monotonic seconds)."""

@@ -41,8 +41,8 @@ _OWN_TABLES: Final = "own tables"
 _NOTED_AT_A_TIME: Final = 1000
 
 _UNREAD_HOLD: Final = 5.0
-"""Seconds until the next attempt to read an order that could not be read and whose dispatch is not
-recorded.
+"""Seconds until the next attempt to read an order that could not be read, and that is not asked
+about before.
 """
 
 
@@ -236,12 +236,19 @@ class Discovery:
         )
         self.full_scan_at = now + pause
 
+    def is_unread(self, entry: TrackedOrder) -> bool:
+        """Whether an order must be read before it is asked about, however long that takes: its
+        dispatch is not recorded, or another process could ask its account when it was read.
+        """
+        account = self._directory.accounts.get(entry.account)
+        return not entry.registered or (account is not None and entry.read_at < account.held_since)
+
     async def refresh(self, entries: Sequence[TrackedOrder]) -> None:
         """Read stale orders again: some that are about to be asked about, and some that are due
         soon.
 
-        The former are due again afterwards, even if the read failed; those whose dispatch is not
-        recorded a little later.
+        The former are due again afterwards, even if the read failed; those that must be read first
+        (`is_unread`) a little later.
         """
         read_at, queue = self._context.clock.monotonic(), self._queue
         in_hand = [entry for entry in entries if entry.stage is Stage.ASKING]
@@ -256,13 +263,14 @@ class Discovery:
         finally:
             for entry in in_hand:
                 if queue.get(entry.id) is entry:
-                    is_lost = found is None and not entry.registered
+                    is_lost = found is None and self.is_unread(entry)
                     queue.schedule(
                         entry,
                         entry.due,
                         wake=self._context.now() + (_UNREAD_HOLD if is_lost else 0.0),
                     )
-                    entry.read_at = read_at
+                    if not is_lost:
+                        entry.read_at = read_at
         if found is None:
             return
         skips: dict[str, SkipReason] = {}

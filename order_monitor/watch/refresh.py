@@ -37,7 +37,7 @@ class Refresh:
         if entry.awaits_pin:
             return False
         is_old = entry.read_at < self._context.stale_before or entry.read_at == READ_AGAIN
-        return not entry.registered or is_old
+        return is_old or self._discovery.is_unread(entry)
 
     def start(self, account: str, first: TrackedOrder) -> None:
         """Read an order of ``account`` again, together with other due orders of any account, and

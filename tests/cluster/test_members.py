@@ -196,8 +196,7 @@ async def test_what_came_of_an_order_under_its_former_holder_is_read_and_not_rem
     house: House,
 ) -> None:
     one = house.start("one", ("a", "b"))
-    one.stage.shelf.orders = [one.stage.order(40, "a"), one.stage.order(40, "b")]
-    await one.stage.begin()
+    one.stage.shelf.orders = [one.stage.order(40, name, registered=True) for name in ("a", "b")]
     told: list[dict[str, float]] = []
 
     class Told(Observer):
@@ -209,16 +208,37 @@ async def test_what_came_of_an_order_under_its_former_holder_is_read_and_not_rem
     other = house.start("other", ("a", "b"))
     await until(other.held)
     moved = next(iter(other.held()))
+    is_needed = one.stage.engine.dispatcher.refresh.is_needed
+    await one.stage.begin()
+    assert not any(map(is_needed, one.stage.engine.queue))
     for entry in one.stage.engine.queue:
-        entry.registered = True
         entry.note(unknown=1)
     await house.stop("other")
     await until(lambda: one.held() == {"a", "b"})
     for entry in one.stage.engine.queue:
         is_moved = entry.account == moved
         assert (entry.rare.unknown == 0) is is_moved
-        assert entry.registered is not is_moved
+        assert not is_needed(entry)
+    assert one.stage.shelf.read_again == {moved}
     assert [list(accounts) for accounts in told] == [[moved]]
+
+
+async def test_what_was_read_before_an_account_was_held_is_read_again(house: House) -> None:
+    """Another process may have ended it meanwhile, and be gone before this one saw it."""
+    one = Process(house.shop, "one", ("a", "b"))
+    one.stage.shelf.orders = [one.stage.order(40, name, registered=True) for name in ("a", "b")]
+    await one.stage.begin()
+    is_needed = one.stage.engine.dispatcher.refresh.is_needed
+    assert not any(map(is_needed, one.stage.engine.queue))
+    house.join("one", one)
+    await until(lambda: one.held() == {"a", "b"})
+    assert all(map(is_needed, one.stage.engine.queue))
+    one.stage.shelf.away = True
+    await one.stage.engine.discovery.refresh(list(one.stage.engine.queue))
+    assert all(map(is_needed, one.stage.engine.queue)), "however long the shop's table is away"
+    one.stage.shelf.away = False
+    await one.stage.engine.discovery.refresh(list(one.stage.engine.queue))
+    assert not any(map(is_needed, one.stage.engine.queue))
 
 
 async def test_what_its_holder_was_behind_with_is_asked_at_once(house: House) -> None:

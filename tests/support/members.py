@@ -52,8 +52,11 @@ class House:
 
     def start(self, name: str, accounts: tuple[str, ...] = NAMES) -> Process:
         process = Process(self.shop, name, accounts)
-        self.tasks[name] = asyncio.create_task(process.cluster.run())
+        self.join(name, process)
         return process
+
+    def join(self, name: str, process: Process) -> None:
+        self.tasks[name] = asyncio.create_task(process.cluster.run())
 
     async def stop(self, name: str) -> None:
         task = self.tasks.pop(name)

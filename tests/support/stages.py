@@ -70,7 +70,9 @@ class ShopInMemory:
     records_every_check = False
 
     async def reread(self, orders: Sequence[Order]) -> list[Order]:
-        return []
+        if self.away:
+            raise ShopUnavailableError("ConnectionRefusedError")
+        return [order for order in self.orders if order.id in {one.id for one in orders}]
 
     async def scan(self, part: Part = ALL, take: Take | None = None) -> Scan:
         if self.away:

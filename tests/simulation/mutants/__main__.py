@@ -185,9 +185,9 @@ MUTANTS = (
     ),
     Mutant(
         "an order is asked about before its dispatch is noted",
-        "watch/refresh.py",
-        "return not entry.registered or is_old",
-        "return is_old",
+        "watch/discovery.py",
+        "return not entry.registered or (account is not None",
+        "return (account is not None",
     ),
     Mutant(
         "an order that was moved is asked on as before",
