@@ -132,8 +132,8 @@ leaks: $(VENV)/dev.done ## a virtual day of accounts, orders and passwords that 
 
 CHECKS ?= 1000000
 
-mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see
-	$(BIN)/python -m tests.simulation.mutants
+mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see; ARGS="--since 40" leaves some out
+	$(BIN)/python -m tests.simulation.mutants $(ARGS)
 
 mutants-sample: $(VENV)/mutation.done ## random small changes to the whole package, and how many the simulation alone sees; ARGS="--number 60 --chosen 1"
 	$(BIN)/python -m tests.simulation.mutants.sample $(ARGS)

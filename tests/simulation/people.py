@@ -19,14 +19,13 @@ from order_monitor.shop.reading.history import OrderHistory
 from order_monitor.shop.reading.orders import Part
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from order_monitor.watch.routing import ShopAccounts
-from tests.simulation.process import Process
-from tests.simulation.scenario import HOUR, Fault
+from tests.simulation.process import PERSON, Process
+from tests.simulation.scenario import HOUR, Fault, has_file
 from tests.simulation.shop import FINAL, OPEN
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-PERSON = "Ayşe"
 _TRIES = 20
 
 
@@ -41,10 +40,23 @@ class People:
         await getattr(self, fault.kind)(fault)
 
     async def _type(
-        self, author: str, work: Callable[[Process], Coroutine[Any, Any, Any]]
+        self,
+        author: str,
+        work: Callable[[Process], Coroutine[Any, Any, Any]],
+        fault: Fault | None = None,
     ) -> Process:
-        """Run a command to its end; a refusal is only a message to the person."""
-        process = self._world.make(Now(), author, work)
+        """Run a command to its end; a refusal is only a message to the person.
+
+        With ``fault``, it is one that decides money, and its file may differ from the others'.
+        """
+
+        async def agreed(process: Process) -> None:
+            if fault is not None:
+                await process.agree()
+            await work(process)
+
+        file = {} if fault is None else has_file(fault)
+        process = self._world.make(Now(), author, agreed, **file)
         assert process.task is not None
         await asyncio.wait({process.task}, timeout=3 * HOUR)
         self._world.check(process.task.done(), "a command did not end")
@@ -63,7 +75,7 @@ class People:
             await _take_accounts(process)
             await process.once(Chosen(process.orders, ids, lambda *_: True))
 
-        await self._type("ask", work)
+        await self._type("ask", work, fault)
 
     async def resolve(self, fault: Fault) -> None:
         """End an order by hand while it is being asked about, answered, or written."""
@@ -90,7 +102,7 @@ class People:
                         return
                 await asyncio.sleep(0.25)
 
-        await self._type(PERSON, work)
+        await self._type(PERSON, work, fault)
 
     async def reopen(self, fault: Fault) -> None:
         """Reopen an order just after its end, or later."""
@@ -110,7 +122,7 @@ class People:
             async with process.database.transaction() as connection:
                 await reopener.reopen(connection, row.id, "x", PERSON)
 
-        await self._type(PERSON, work)
+        await self._type(PERSON, work, fault)
 
     async def replay(self, fault: Fault) -> None:
         """Have events posted again: those of an order, of the last minutes, or that failed."""

@@ -18,12 +18,13 @@ from order_monitor.cluster.membership import Membership
 from order_monitor.core.answer import Answer, Completed
 from order_monitor.core.check_result import WriteResult
 from order_monitor.core.clocks import ClockWatch
-from order_monitor.core.errors import OrderMonitorError
+from order_monitor.core.errors import OrderMonitorError, ShopMisfitError
 from order_monitor.core.gate import Gate, Pace
 from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.schedule import Continuous, Plan, Schedule
 from order_monitor.core.tracked_order import Stage
 from order_monitor.shop.accounts.tables import Integration
+from order_monitor.shop.money_settings import MoneySettings
 from order_monitor.shop.outbox import Outbox
 from order_monitor.shop.presence import DAEMON, Ident, Presence
 from order_monitor.shop.writing.chains import ChainTable
@@ -44,7 +45,7 @@ from order_monitor.watch.observer import Observer, Observers
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.recheck import Recheck
 from order_monitor.watch.routing import Directory, OneAccount, ShopAccounts, label
-from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard
+from order_monitor.watch.settings_guard import GuardedShop, SettingsGuard, problem_of
 from tests.simulation.loop import SimClock
 from tests.simulation.members import SPACE
 from tests.simulation.other_tables import Login
@@ -73,6 +74,7 @@ SKIPPED_FOR = 4
 
 MONEY = "schedule.give_up_after"
 BOOT = "one boot"
+PERSON = "Ayşe"
 """All processes run on one machine that is never rebooted."""
 
 ADDRESS = "https://s.example/h"
@@ -110,12 +112,13 @@ class Process(Observer):
         author: str = "daemon",
         *,
         is_other: bool = False,
+        accepts: bool = False,
     ) -> None:
         """``is_other``: its file has settings that differ from the others', and another address to
-        post events to.
+        post events to. A command that ``accepts`` uses those in force instead.
         """
         scenario = world.scenario
-        self.is_other = is_other
+        self.is_other, self._accepts = is_other, accepts
         self.differs = False
         """Whether it has read that others use settings different from its own."""
         self.unsteady: set[str] = set()
@@ -309,8 +312,10 @@ class Process(Observer):
 
     def _money_read(self, stored: dict[str, str]) -> None:
         own = self._money()
-        differs = self.is_daemon and any(own[key] != value for key, value in stored.items())
-        if differs:
+        differs = any(own[key] != value for key, value in stored.items())
+        if not self.is_daemon:
+            self.differs = differs and not self._accepts
+        elif differs:
             asyncio.get_running_loop().call_later(TAKES_EFFECT, self._differ)
         else:
             # It may ask at once.
@@ -450,8 +455,22 @@ class Process(Observer):
         await self.heartbeat.leave()
         await self.settings_guard.leave()
 
+    async def agree(self) -> None:
+        """Begin like a command: only with the settings that are in force.
+
+        Raises:
+            ShopMisfitError: this process's are different, and it does not accept others.
+        """
+        async with self.database.transaction() as connection:
+            agreement = await MoneySettings("public").reconcile(
+                connection, self._money(), by=PERSON
+            )
+        if (problem := problem_of(agreement.differing)) and not self._accepts:
+            raise ShopMisfitError(problem)
+
     async def once(self, shop: Shop | None = None) -> None:
         """Make one pass over all orders, or over some, and post what is due."""
+        await self.agree()
         if shop is not None:
             self.engine.discovery.shop = shop
         if self.sender is not None:

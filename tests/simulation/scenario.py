@@ -107,6 +107,12 @@ class Fault:
     size: float
 
 
+def has_file(fault: Fault) -> dict[str, bool]:
+    """Whether the file of a command has settings that differ, and whether it accepts others."""
+    drawn = fault.target // 64
+    return {"is_other": drawn % 8 == 0, "accepts": drawn % 16 == 0}
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One run."""

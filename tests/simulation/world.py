@@ -21,7 +21,7 @@ The invariants (a violation stops the run):
 - no order ends by its age before its time, whichever clock was moved, nor within ten minutes of a
   jump of the machine's clock;
 - a process that has read that others use different settings asks nothing, and posts nothing to
-  another address;
+  another address; a command writes no order then;
 - every order is due within the longest pause, and without faults it is asked then;
 - no order is skipped after its account has been well for some time, and a repaired login is tried
   in time;
@@ -64,11 +64,12 @@ from order_monitor.timing.planner import Terms, Timing
 from tests.simulation.handover import Handover
 from tests.simulation.members import Members
 from tests.simulation.other_tables import Login
-from tests.simulation.people import PERSON, People
+from tests.simulation.people import People
 from tests.simulation.process import (
     ADDRESS,
     EPOCH,
     MONEY,
+    PERSON,
     SCAN,
     TAKES_EFFECT,
     BrokenError,
@@ -88,6 +89,7 @@ from tests.simulation.scenario import (
     Fault,
     OrderPlan,
     Scenario,
+    has_file,
 )
 from tests.simulation.shared import Setting
 from tests.simulation.shop import FINAL, OPEN, Commit, Event, Store, Stored, lacks
@@ -198,6 +200,9 @@ class World:
 
     def _committed(self, before: Stored, after: Stored, commit: Commit) -> None:
         self.note("row", after.id, after.status, after.pin, commit.author)
+        process = owner.get()
+        if process is not None and not process.is_daemon:
+            self.check(not process.differs, f"{after.id} was written by other settings")
         event = next(
             (event for event in reversed(commit.events) if event.order_id == after.id), None
         )
@@ -563,13 +568,14 @@ class World:
         work: Callable[[Process], Coroutine[Any, Any, Any]],
         *,
         is_other: bool = False,
+        accepts: bool = False,
     ) -> Process:
         """Start a process that does ``work``."""
         self.count += 1
         made: list[Process] = []
 
         def make() -> None:
-            process = Process(self, self.count, plan, author, is_other=is_other)
+            process = Process(self, self.count, plan, author, is_other=is_other, accepts=accepts)
             owner.set(process)
             made.append(process)
             self.watch_steps(process)
@@ -1164,7 +1170,7 @@ class World:
     async def _once(self, fault: Fault) -> None:
         every = None if fault.size < 0.5 else 60.0
         plan = OnePass(Schedule(give_up_after=self.scenario.give_up_after), every)
-        process = self.make(plan, "daemon", Process.once)
+        process = self.make(plan, "daemon", Process.once, **has_file(fault))
         assert process.task is not None
         await asyncio.wait({process.task}, timeout=3 * HOUR)
         self.check(process.task.done(), "one pass did not end")
