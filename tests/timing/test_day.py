@@ -189,6 +189,7 @@ def flat() -> Curve:
     return Curve.of([1e-6] * (BINS - 1) + [1 - 1e-6 * (BINS - 1)])
 
 
+@pytest.mark.slow
 def test_what_is_known_of_a_plain_product_is_planned_as_without_the_day() -> None:
     timing = teach(Timing(SCHEDULE, Terms()), always, START, START + 2 * DAY)
     for sent in (NOON, MIDNIGHT, START + 3 * DAY + DUSK):
@@ -206,12 +207,14 @@ def test_parts_are_stored_nowhere_and_are_no_products() -> None:
     assert first_checks(other, NOON) == first_checks(other, MIDNIGHT), "a restart loses them"
 
 
+@pytest.mark.slow
 def test_where_the_law_ceases_the_whole_plans_again() -> None:
     timing = deepcopy(TAUGHT)
     teach(timing, lambda _: 60.0, START + 2.5 * DAY, START + 3 * DAY)
     assert median(first_checks(timing, MIDNIGHT)) < 80
 
 
+@pytest.mark.slow
 def test_an_order_that_is_lost_or_found_late_waits_in_no_part() -> None:
     """Were it left waiting, all later orders would seem to take long."""
     sent = START + 2.5 * DAY + 60.0
