@@ -59,10 +59,14 @@ class Handover:
         self._given.clear()
 
     async def share(self, session: Session, view: View) -> bool:
-        """Take and give up accounts to reach fair shares; return whether any was taken."""
+        """Take and give up accounts to reach fair shares; return whether any was taken.
+
+        A process that may ask nothing, such as one whose settings differ, gives up all of them: the
+        others take what no process holds.
+        """
         if self._engine.is_stopping:
             return False
-        accounts = self._wanted()
+        accounts = frozenset[str]() if self._engine.context.hold else self._wanted()
         held = {member.name: len(member.keys) for member in view.members}
         taken = frozenset().union(*(member.keys for member in view.members))
         self._free = {key: self._free.get(key, 0) + 1 for key in accounts if key not in taken}

@@ -39,6 +39,7 @@ LEASE: Final = 5.0
 
 LOOK_EVERY: Final = 1.0
 REJOIN_AFTER: Final = 1.0
+_KNOWN_EVERY: Final = 0.05
 
 
 class Cluster:
@@ -90,6 +91,7 @@ class Cluster:
         Raises:
             SettingsError: a connection pooler makes the locks worthless.
         """
+        await self._know_accounts()
         while True:
             try:
                 async with self._membership.joined() as session:
@@ -106,6 +108,16 @@ class Cluster:
             except ShopError as error:
                 self._lose(str(error))
             await self._clock.sleep(REJOIN_AFTER)
+
+    async def _know_accounts(self) -> None:
+        """Wait until a first scan has found accounts, or none, or has failed: locks are known by
+        account, and who is seen to hold one is not asked for the same again.
+
+        A process is ready only as a member, and a rolling update may then stop another one at once.
+        """
+        state = self._engine.state
+        while not (self._engine.accounts or state.scans or state.scan_problem is not None):
+            await self._clock.sleep(_KNOWN_EVERY)
 
     async def _live(self, session: Session) -> None:
         shown = self._membership.mark

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from order_monitor.cluster import handover
 from order_monitor.cluster.members import LEASE
 from order_monitor.cluster.membership import Session
 from order_monitor.cluster.takeover import Last, Takeover
+from order_monitor.core.errors import ShopUnavailableError
 from order_monitor.core.gate import Pace
 from order_monitor.core.tracked_order import Stage as At
 from order_monitor.shop.locks import OLD_MEMBER, lock_class
@@ -34,6 +36,34 @@ async def test_shares_follow_who_is_there(house: House) -> None:
     await house.stop("one")
     assert one.held() == set(), "who leaves asks nothing"
     await until(lambda: two.held() == set(NAMES) and two.cluster.leads)
+
+
+async def test_who_may_ask_nothing_leaves_all_to_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings differ, for example: until it is restarted, or a person adopts them."""
+    one, two = house.start("one"), house.start("two")
+    await until(lambda: len(one.held()) == len(two.held()) == 2)
+    two.stage.engine.context.hold_for("settings", "settings differ")
+    await until(lambda: one.held() == set(NAMES) and not two.held())
+    assert one.cluster.leads is not two.cluster.leads, "what it does for all it may go on doing"
+    two.stage.engine.context.hold_for("settings", "")
+    monkeypatch.setattr(handover, "KEPT_FOR", 0.0)
+    await until(lambda: len(one.held()) == len(two.held()) == 2)
+
+
+async def test_who_knows_no_account_yet_joins_with_the_first_scan(house: House) -> None:
+    """It would not know whose the others' locks are, which may be gone at the next look."""
+    one = Process(house.shop, "one", ())
+    house.join("one", one)
+    other = house.start("other")
+    await until(other.held)
+    assert one.cluster.view is None
+    assert one.cluster.problem == "not joined yet"
+    one.stage.shelf.away = True
+    with pytest.raises(ShopUnavailableError):
+        await one.stage.begin()
+    await until(lambda: one.cluster.view)
 
 
 @pytest.mark.long
@@ -208,6 +238,7 @@ async def test_what_came_of_an_order_under_its_former_holder_is_read_and_not_rem
     other = house.start("other", ("a", "b"))
     await until(other.held)
     moved = next(iter(other.held()))
+    await until(lambda: one.stage.engine.context.elsewhere.accounts == {moved})
     is_needed = one.stage.engine.dispatcher.refresh.is_needed
     await one.stage.begin()
     assert not any(map(is_needed, one.stage.engine.queue))
