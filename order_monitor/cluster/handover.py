@@ -79,7 +79,10 @@ class Handover:
             for key in dict.fromkeys(found)
             if not self._reach.leaves(key, view, self._free[key])
         ]
-        if not any(member.leads for member in view.members):
+        if self.leaves_lead(view):
+            if view.me.leads:
+                await session.give([LEADER])
+        elif not any(member.leads for member in view.members):
             wanted.append(LEADER)
         got = frozenset[str]()
         if wanted and self._clock.monotonic() >= self._full_until:
@@ -92,6 +95,13 @@ class Handover:
         if not got:
             await self._give(session, view, held, accounts)
         return bool(got)
+
+    def leaves_lead(self, view: View) -> bool:
+        """Whether this process leaves to others what one does for all: it may ask nothing, and
+        another one has accounts, so that one may.
+        """
+        is_other = any(member.keys for member in view.members if member is not view.me)
+        return is_other and bool(self._engine.context.hold)
 
     async def _give(
         self, session: Session, view: View, held: Mapping[str, int], wanted: AbstractSet[str]

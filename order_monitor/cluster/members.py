@@ -175,9 +175,10 @@ class Cluster:
             if is_ours and not login.is_held(now):
                 self._engine.context.wake.set()
             login.lease(asked_at + LEASE if is_ours else NOT_HELD)
-        if view.me.leads and self.leads_until == NOT_HELD:
+        leads = view.me.leads and not self._handover.leaves_lead(view)
+        if leads and self.leads_until == NOT_HELD:
             self._log.info("cluster.leads")
-        self.leads_until = asked_at + LEASE if view.me.leads else NOT_HELD
+        self.leads_until = asked_at + LEASE if leads else NOT_HELD
 
     def _see(self, before: View | None, view: View) -> None:
         """Record when others were last seen to hold accounts, and whether they were behind."""
