@@ -6,15 +6,19 @@ A change to a statement that no run of these seeds executes cannot be noticed, a
 
 import argparse
 import difflib
-import random
 import subprocess
 import tempfile
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import blake2b
+from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import coverage
+from libcst import Module
 from mutmut.mutation.file_mutation import create_mutations, deep_replace
 
 from tests.simulation.__main__ import say
@@ -51,19 +55,28 @@ def statements(seeds: int) -> dict[str, tuple[list[int], set[int]]]:
 
 
 def changes(number: int, chosen: int) -> list[Change]:
-    """Return ``number`` changes, drawn with the seed ``chosen`` from all that mutmut can make."""
-    made = []
+    """Return ``number`` changes, drawn with the seed ``chosen`` from all that mutmut can make.
+
+    Each is drawn by its own text and place, so that a change of the package elsewhere leaves the
+    draw as it was, and a run can be continued.
+    """
+    made: list[tuple[bytes, Path, str, Module, Any]] = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        code = path.read_text("utf-8")
+        code, met = path.read_text("utf-8"), Counter[str]()
         module, mutations, _, _ = create_mutations(str(path), code)
-        made += [(path, code, module, mutation) for mutation in mutations]
+        for mutation in mutations:
+            nodes = (mutation.original_node, mutation.mutated_node)
+            text = " -> ".join(module.code_for_node(node) for node in nodes)
+            met[text] += 1
+            name = f"{chosen} {path.relative_to(PACKAGE)} {text} {met[text]}"
+            made.append((blake2b(name.encode()).digest(), path, code, module, mutation))
     say(f"{len(made)} changes can be made; {number} of them are drawn")
-    return [_change(*one) for one in random.Random(chosen).sample(made, number)]
+    return [_change(*one) for _, *one in nsmallest(number, made, key=itemgetter(0))]
 
 
-def _change(path: Path, code: str, module: object, mutation: object) -> Change:
-    nodes = mutation.original_node, mutation.mutated_node  # type: ignore[attr-defined]
-    after = deep_replace(module, *nodes).code
+def _change(path: Path, code: str, module: Module, mutation: Any) -> Change:
+    changed: Any = deep_replace(module, mutation.original_node, mutation.mutated_node)
+    after: str = changed.code
     old, new = code.splitlines(), after.splitlines()
     first = next(
         n for n, pair in enumerate(zip([*old, ""], [*new, ""], strict=False)) if len(set(pair)) > 1
@@ -90,9 +103,10 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=60)
     parser.add_argument("--chosen", type=int, default=1, help="the seed of the draw")
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--since", type=int, default=0, help="leave out so many")
     args = parser.parse_args()
     where, fates = statements(args.seeds // 3), Counter[str]()
-    for change in changes(args.number, args.chosen):
+    for change in changes(args.number, args.chosen)[args.since :]:
         begins, run_there = where[change.file]
         statement = begins[max(0, bisect_right(begins, change.line) - 1)] if begins else 0
         if statement not in run_there:
