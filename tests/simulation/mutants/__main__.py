@@ -557,7 +557,7 @@ MUTANTS = (
     Mutant(
         "every member leads",
         "cluster/members.py",
-        "self.leads_until = asked_at + LEASE if view.me.leads else NOT_HELD",
+        "self.leads_until = asked_at + LEASE if leads else NOT_HELD",
         "self.leads_until = asked_at + LEASE",
     ),
     Mutant(
