@@ -40,6 +40,11 @@ _PAUSE: Final = 0.25
 SENT_AGAIN: Final = "not decided: it was sent again, or is of another account by now"
 _SETTLED: Final = "not decided: nothing of kind {} is open about it any more"
 _LONGEST_INPUT: Final = 65_536
+_FOR_REVIEW: Final = {
+    StuckReason.REPEAT_SENT_ANEW: "it was sent again since that end, and a second refund may be due",
+    StuckReason.PIN_FOR_ENDED: "the provider has sent another PIN for it, which was not written",
+}
+"""What a decision leaves for a person, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +301,8 @@ async def _end(
     pin = " with its PIN" if result.write.pin is not None else ""
     repeat = "; its event is a repeat: this end was reported before" if result.repeat else ""
     show(f"{order_id}: now {result.write.status!r}{pin}, by {decision.by}{repeat}")
-    if result.review is StuckReason.PIN_FOR_ENDED:
-        show(
-            f"{order_id}: the provider has sent another PIN for it, which was not written; "
-            f"it is for review: {result.review}"
-        )
+    if result.review in _FOR_REVIEW:
+        show(f"{order_id}: {_FOR_REVIEW[result.review]}; it is for review: {result.review}")
 
 
 async def write_decision(
@@ -346,6 +348,8 @@ async def _write_by(
         await reviews.close(connection, table, [order_id], decision.by, how)
         waits = [(order_id, UNCONFIRMED)]
         await reviews.mend(connection, table, waits, "decided by a person")
+        # After the others are closed: it is about what this very decision has left undone.
+        await reviews.open(connection, table, [result])
         if await row_writer.held_pins.settle(connection, [order_id]):
             result = replace(result, review=StuckReason.PIN_FOR_ENDED)
     return result

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -827,3 +828,25 @@ async def test_a_flood_of_one_kind_hides_no_other_review(
     assert f"{ended}  " in out
     _, out, _ = await call(tmp_path, config, "check", "--json")
     assert f"order {refused}" in [line["subject"] for line in json.loads(out)]
+
+
+async def test_what_a_person_fails_again_after_it_was_sent_anew_is_for_review_too(
+    plain_shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Its event is a repeat, so that the shop pays nothing back; its customer may have paid twice."""
+    shop = plain_shop
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop)
+    (order_id,) = await sent(shop, 1)
+    given = ("resolve", order_id, "--failed", "--reason", "iptal", "--by", "Ay")
+    assert (await call(tmp_path, config, *given))[0] == 0
+    await shop.set(order_id, external_status="sent")
+    assert "a repeat" in (await call(tmp_path, config, *given))[1]
+    assert (await call(tmp_path, config, "review", "--json"))[1].strip() == "[]"
+    await shop.set(order_id, external_status="sent", sent_at=datetime.now(UTC))
+    code, out, _ = await call(tmp_path, config, *given)
+    told = "it was sent again since that end, and a second refund may be due"
+    lines = [f"{order_id}: {told}; it is for review: repeat_sent_anew"]
+    assert (code, out.splitlines()[1:]) == (0, lines)
+    (review,) = json.loads((await call(tmp_path, config, "review", "--json"))[1])
+    assert (review["order_id"], review["kind"]) == (order_id, "repeat_sent_anew")
