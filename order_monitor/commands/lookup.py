@@ -49,10 +49,13 @@ def name_of(given: str | None) -> str:
 
 
 def when(seconds: float | None) -> str:
-    """Format epoch seconds for people, in UTC."""
+    """Format epoch seconds for people, in UTC; a dash if they are not a valid date."""
     if seconds is None:
         return "-"
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S UTC}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S UTC}"
+    except (ValueError, OverflowError, OSError):
+        return "-"
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -802,6 +802,8 @@ async def test_review_shows_what_a_person_needs(
         "R-4711",
         "sent",
     )
+    await plain_shop.connection.execute("UPDATE product_orders SET sent_at = '-infinity'")
+    assert "referans R-4711, sent -\n" in (await call(tmp_path, config, "review"))[1]
     await plain_shop.connection.execute("DELETE FROM product_orders")
     assert "its row is gone" in (await call(tmp_path, config, "review"))[1]
 

@@ -587,6 +587,22 @@ async def test_one_refused_row_keeps_no_other_from_its_end(tenants: Tenants) -> 
     assert tenants.engine.state.stuck == {pairs[1][0]: "rejected_by_database"}
 
 
+async def test_a_parent_sent_at_no_date_ends_too(tenants: Tenants) -> None:
+    """It once ended the daemon, at each start again."""
+    pairs = [await tenants.pair() for _ in range(2)]
+    parent, child = pairs[0]
+    connection = tenants.shop.connection
+    await connection.execute(
+        """UPDATE product_orders SET "sentAt" = '-infinity' WHERE id = $1::uuid""", parent
+    )
+    for one in pairs:
+        await tenants.end(one[1], Cancelled("iptal"))
+    assert await tenants.chains.step() == 2
+    for one in pairs:
+        assert await tenants.status(one[0]) == ("failed", None)
+    assert (await tenants.shop.row(parent))["durationMs"] == 2**31 - 1
+
+
 @pytest.mark.long
 async def test_the_ended_children_are_found_by_indexes_alone(tenants: Tenants) -> None:
     """Among very many orders that are of no concern."""

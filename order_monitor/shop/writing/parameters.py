@@ -39,7 +39,8 @@ class Change(NamedTuple):
         sent = self.finding.order.sent_at
         if sent is None or not self.write.final:
             return None
-        return max(0, min(int((self.finding.seen_at - sent) * 1000), _INT4_MAX))
+        # A time that is no real date may be infinite, which no integer is.
+        return int(max(0.0, min((self.finding.seen_at - sent) * 1000, _INT4_MAX)))
 
     @property
     def told(self) -> str | None:
