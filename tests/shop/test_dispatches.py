@@ -547,6 +547,28 @@ async def test_two_processes_at_once_give_one_pin_to_one_order(shop: Shop) -> No
     assert await shop.connection.fetchval("SELECT count(*) FROM order_monitor_pins") == 20
 
 
+async def test_a_code_that_stands_in_its_row_already_is_given_to_no_other_order(
+    shop: Shop,
+) -> None:
+    """The shop has stored what the panel said when it took the order."""
+    orders = await prepared(shop)
+    one, other = await shop.add(pin=PIN.reveal()), await shop.add()
+    assert (await answered(orders, shop.order(one), Completed(PIN))).fate is WriteStatus.WRITTEN
+    result = await answered(orders, shop.order(other), Completed(PIN))
+    assert (result.stuck, result.detail) == (StuckReason.PIN_DUPLICATE, f"order {one} has the same")
+
+
+async def test_two_rows_with_one_code_are_a_persons(shop: Shop) -> None:
+    orders = await prepared(shop)
+    ids = [await shop.add(pin=PIN.reveal()) for _ in range(2)]
+    results = [await answered(orders, shop.order(i), Completed(PIN)) for i in ids]
+    assert [r.stuck for r in results] == [None, StuckReason.PIN_DUPLICATE]
+    result = await answered(
+        orders, shop.order(ids[1]), Completed(PIN), by_person=True, same_as=ids[0]
+    )
+    assert result.fate is WriteStatus.WRITTEN
+
+
 @pytest.mark.parametrize(
     "text_", ["Yüklendi", "100 TL yüklenmiştir", "İşlem 29.11.2026 12:30 tamam", "660 UC"]
 )

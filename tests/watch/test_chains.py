@@ -590,17 +590,15 @@ async def test_one_refused_row_keeps_no_other_from_its_end(tenants: Tenants) -> 
 async def test_a_parent_sent_at_no_date_ends_too(tenants: Tenants) -> None:
     """It once ended the daemon, at each start again."""
     pairs = [await tenants.pair() for _ in range(2)]
-    parent, child = pairs[0]
-    connection = tenants.shop.connection
-    await connection.execute(
-        """UPDATE product_orders SET "sentAt" = '-infinity' WHERE id = $1::uuid""", parent
+    await tenants.shop.connection.execute(
+        """UPDATE product_orders SET "sentAt" = '-infinity' WHERE id = $1::uuid""", pairs[0][0]
     )
-    for one in pairs:
-        await tenants.end(one[1], Cancelled("iptal"))
+    for _, child in pairs:
+        await tenants.end(child, Cancelled("iptal"))
     assert await tenants.chains.step() == 2
-    for one in pairs:
-        assert await tenants.status(one[0]) == ("failed", None)
-    assert (await tenants.shop.row(parent))["durationMs"] == 2**31 - 1
+    for parent, _ in pairs:
+        assert await tenants.status(parent) == ("failed", None)
+    assert (await tenants.shop.row(pairs[0][0]))["durationMs"] == 2**31 - 1
 
 
 @pytest.mark.long

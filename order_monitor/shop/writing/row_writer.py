@@ -561,8 +561,8 @@ class RowWriter:
         known: dict[str, bytes] = {}
         for result in results:
             finding = result.finding
-            is_given = result.write is not None and result.write.pin is not None
-            is_claimed = is_given or result.review is _OTHER_DISPATCH
+            # Also what its row has already, as from the shop itself: then no PIN is written.
+            is_claimed = result.write is not None or result.review is _OTHER_DISPATCH
             if finding.pin is None or not (is_claimed or is_left(result)):
                 continue
             row = rows[finding.order.id]
