@@ -569,6 +569,17 @@ async def test_two_rows_with_one_code_are_a_persons(shop: Shop) -> None:
     assert result.fate is WriteStatus.WRITTEN
 
 
+async def test_orders_whose_root_is_an_empty_text_are_no_chain(plain_shop: Shop) -> None:
+    """A column that may not be NULL."""
+    await plain_shop.connection.execute(
+        "ALTER TABLE product_orders ADD COLUMN root_order_id varchar(64) NOT NULL DEFAULT ''"
+    )
+    orders = await prepared(plain_shop)
+    ids = [await plain_shop.add() for _ in range(2)]
+    results = [await answered(orders, plain_shop.order(i), Completed(PIN)) for i in ids]
+    assert [r.stuck for r in results] == [None, StuckReason.PIN_DUPLICATE]
+
+
 @pytest.mark.parametrize(
     "text_", ["Yüklendi", "100 TL yüklenmiştir", "İşlem 29.11.2026 12:30 tamam", "660 UC"]
 )

@@ -229,4 +229,5 @@ def root_sql(table: Table, alias: str) -> str:
     """SQL for the first order of an order's chain, or its own id: a chain counts as one owner."""
     own = f"{alias}.{table['id'].sql}::text"
     root = table.get("root_order_id")
-    return own if root is None else f"COALESCE({alias}.{root.sql}::text, {own})"
+    # An empty text names no order: it would make one chain of all that have it.
+    return own if root is None else f"COALESCE(NULLIF(btrim({alias}.{root.sql}::text), ''), {own})"
