@@ -16,11 +16,12 @@ from order_monitor.core.decision import StuckReason
 from order_monitor.core.errors import ShopMisfitError
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, Pauses, ends_of
+from order_monitor.shop.reading.history import read_order_history
 from order_monitor.shop.repository import Orders
 from tests.support.clocks import Drive
 from tests.support.engines import Bench, text
 from tests.support.events import events, prepared
-from tests.support.orders import found
+from tests.support.orders import found, reviews
 from tests.support.shops import NOW, Shop
 
 PACKAGE = str(uuid.uuid4())
@@ -323,6 +324,80 @@ async def test_a_late_pin_whose_commit_was_not_heard_of_is_known_as_ours(plain_s
     (result,) = await orders.record([finding])
     assert result.fate is WriteStatus.WRITTEN
     assert len(await events(plain_shop)) == 3
+
+
+async def moved_to_a_vault(shop: Shop) -> None:
+    """Let the shop move each PIN out of its column at once (``database.pins = "elsewhere"``)."""
+    pin = f'"{shop.spelling.name("pin_code")}"'
+    await shop.connection.execute(
+        "CREATE TABLE vault (id uuid, pin text); "
+        f"CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.{pin} IS NOT NULL THEN "
+        f"INSERT INTO vault VALUES (NEW.id, NEW.{pin}); NEW.{pin} = NULL; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER move BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION move()"
+    )
+
+
+async def vault(shop: Shop, order_id: str) -> list[str]:
+    rows = await shop.connection.fetch("SELECT pin FROM vault WHERE id = $1::uuid", order_id)
+    return [row["pin"] for row in rows]
+
+
+@pytest.mark.parametrize("wait", [0, 901], ids=["in time", "overdue"])
+async def test_a_pin_is_awaited_where_the_shop_moves_pins_away(shop: Shop, wait: float) -> None:
+    """By the rows, no package ever had one; and once it came, its row still has none."""
+    await moved_to_a_vault(shop)
+    orders = await prepared(shop, pins_elsewhere=True, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    await age(shop, order_id, wait)
+    assert [o.id for o in (await orders.scan()).awaiting] == ([] if wait else [order_id])
+    assert await reviews(shop) == ({(order_id, "pin_missing")} if wait else set())
+
+
+async def test_a_late_pin_that_the_shop_moved_away_is_not_asked_for_again(shop: Shop) -> None:
+    await moved_to_a_vault(shop)
+    orders = await prepared(shop, pins_elsewhere=True, **AWAITING)
+    await carrying(shop, orders)
+    order_id = await ended_without(shop, orders)
+    finding = await late(shop, orders, order_id)
+    other = replace(finding, answer=Completed(Pin("LATE-1")))
+    assert [(await orders.record([f]))[0].fate for f in (finding, finding, other)] == [
+        WriteStatus.WRITTEN,
+        WriteStatus.WRITTEN,
+        WriteStatus.GONE,
+    ]
+    assert await vault(shop, order_id) == ["LATE-1"]
+    assert (await orders.scan()).awaiting == []
+    await age(shop, order_id, 901)
+    await orders.scan()
+    assert await reviews(shop) == set()
+
+
+@pytest.mark.parametrize(
+    ("pin", "fate"),
+    [("CODE-7777", None), ("CODE-8888", "pin_for_ended")],
+    ids=["the same", "another"],
+)
+async def test_an_end_whose_pin_the_shop_moved_away_is_written_once(
+    shop: Shop, pin: str, fate: str | None
+) -> None:
+    """Its commit was not heard of; and another process had asked at the same time."""
+    await moved_to_a_vault(shop)
+    orders = await prepared(shop, pins_elsewhere=True)
+    order_id = await shop.add()
+    ours = found(shop.order(order_id), Completed(Pin("CODE-7777")))
+    theirs = found(shop.order(order_id), Completed(Pin(pin)))
+    assert [(await orders.record([f]))[0].fate for f in (ours, ours, theirs)] == [
+        WriteStatus.WRITTEN,
+        WriteStatus.WRITTEN,
+        WriteStatus.GONE,
+    ]
+    assert await vault(shop, order_id) == ["CODE-7777"]
+    assert len(await events(shop)) == 1
+    history = await read_order_history(shop.database(), orders, order_id)
+    assert history is not None
+    assert history.has_pin, "so that a person does not give it another by mistake"
+    assert await reviews(shop) == ({(order_id, fate)} if fate else set())
 
 
 async def test_a_row_that_somebody_holds_is_tried_again(plain_shop: Shop) -> None:

@@ -31,6 +31,7 @@ from order_monitor.shop.writing.brake import KIND
 class OrderHistory:
     """The state of one order. ``now`` and all times are epoch seconds by the database's clock.
 
+    ``has_pin``: its PIN is in the row, or the shop has moved it away.
     ``others_understood_at``: when another order of its account was last understood for the first
     time, or ended. ``left_alone_before`` is set if the order is left alone because it was sent
     before that time. ``held_before`` is set if it was sent before the first start, so that its age
@@ -111,14 +112,17 @@ async def read_order_history(
     except RowRejectedError:
         return None  # this text cannot be an id
     assert rest is not None
-    has_pin = not is_no_pin(rest["pin"], orders.row_writer.rules.no_pin)
+    is_in_row = not is_no_pin(rest["pin"], orders.row_writer.rules.no_pin)
+    is_elsewhere = orders.row_writer.table_config.pins_elsewhere and any(
+        event["has_pin"] and event["to_status"] == row["status"] for event in events[-1:]
+    )
     note = rest["note"] or ""
-    masked = Pin(rest["pin"]).masked(note) if has_pin else note
+    masked = Pin(rest["pin"]).masked(note) if is_in_row else note
     sent, row_writer = rest["sent_at"], orders.row_writer
     asked = _account(row), row["reference"] or ""
     return OrderHistory(
         order_of(row),
-        has_pin,
+        is_in_row or is_elsewhere,
         masked,
         rest["now"],
         events,

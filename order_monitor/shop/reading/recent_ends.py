@@ -119,11 +119,13 @@ def pins_sql(table_config: TableConfig, table: Table, accounts: AccountTables | 
     """SQL for the orders that got PINs in events after ``$1``, with their package and account."""
     route, join = accounts.route_sql(table, "o") if accounts else ("NULL::text AS integration", "")
     pin = f"o.{table['pin_code'].sql}::text"
+    # Where the shop moves PINs away, no row shows that it had one.
+    has_pin = "" if table_config.pins_elsewhere else f" WHERE NOT {lacks_pin(pin, table_config)}"
     return (
         f"SELECT DISTINCT {package_sql(table)}, {_tenant(table)}, {route} "
         f"FROM {table.sql} o {join} JOIN (SELECT id, order_id FROM {events_of(table_config.schema)} "
-        f"WHERE id > $1 AND has_pin AND decided_at > now() - interval '{_HOURS} hours') e ON e.order_id = o.{table['id'].sql} "
-        f"WHERE NOT {lacks_pin(pin, table_config)}"
+        f"WHERE id > $1 AND has_pin AND decided_at > now() - interval '{_HOURS} hours') e ON e.order_id = o.{table['id'].sql}"
+        f"{has_pin}"
     )
 
 
@@ -140,13 +142,25 @@ def without_pin_sql(row_writer: RowWriter, reviews: str) -> str:
     return (
         " JOIN (SELECT DISTINCT ON (order_id) order_id, to_status, extract(epoch FROM decided_at)::float8 AS ended_at, "
         f"decided_at < now() - make_interval(secs => $1) AS is_late, {in_reviews} AS is_told "
-        f"FROM {events} t "
-        f"WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} AND NOT has_pin "
+        f"FROM {events} t WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} "
+        f"AND NOT has_pin{no_pin_since(row_writer.table_config, 't')} "
         f"AND outcome = {literal(Outcome.COMPLETED)} AND source = {literal(PROGRAM)} "
         f"AND cause IS DISTINCT FROM {literal(Cause.CHILD)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE {status} = e.to_status AND {may_lack_pin(pin, row_writer.table_config)} "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
+    )
+
+
+def no_pin_since(table_config: TableConfig, event: str) -> str:
+    """SQL condition that no PIN has come to an order since an ``event`` without one, as far as its
+    row does not show that.
+    """
+    if not table_config.pins_elsewhere:
+        return ""
+    return (
+        f" AND NOT EXISTS (SELECT FROM {events_of(table_config.schema)} p WHERE p.order_id = {event}.order_id "
+        f"AND p.id > {event}.id AND p.has_pin)"
     )
 
 

@@ -21,7 +21,7 @@ from order_monitor.core.pin import NoPin, Pin, Unreadable, may_hold_code, read_p
 from order_monitor.core.text import without_codes
 from order_monitor.shop.database import Connection, Database
 from order_monitor.shop.reading.queries import Queries, order_of
-from order_monitor.shop.reading.recent_ends import LOOKED_AT
+from order_monitor.shop.reading.recent_ends import LOOKED_AT, no_pin_since
 from order_monitor.shop.schema.cache import SchemaCache
 from order_monitor.shop.schema.columns import Table, literal
 from order_monitor.shop.schema.table_config import (
@@ -263,8 +263,9 @@ class _Sql:
         events, pin = events_of(config.schema), f"o.{t['pin_code'].sql}::text"
         ends = (
             "SELECT DISTINCT ON (order_id) order_id, to_status, extract(epoch FROM decided_at)::float8 AS ended_at "
-            f"FROM {events} WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} "
-            f"AND cause = {literal(Cause.CHILD)} AND outcome = {literal(Outcome.COMPLETED)} AND NOT has_pin "
+            f"FROM {events} t WHERE id > (SELECT COALESCE(max(id), 0) FROM {events}) - {LOOKED_AT} "
+            f"AND cause = {literal(Cause.CHILD)} AND outcome = {literal(Outcome.COMPLETED)} "
+            f"AND NOT has_pin{no_pin_since(config, 't')} "
             "ORDER BY order_id, id DESC"
         )
         parents = (

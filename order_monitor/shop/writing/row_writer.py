@@ -206,9 +206,11 @@ class RowWriter:
         if late:
             sql = self.statements.late_lock_sql(self.statements.node(span))
             found = await connection.fetch(sql, list(late), list(set(late.values())))
-            rows += [
+            lacking = [
                 row for row in found if row["status"] == late[row["id"]] and self._lacks_pin(row)
             ]
+            gone = await self._gone_elsewhere(connection, [row["id"] for row in lacking])
+            rows += [row for row in lacking if row["id"] not in gone]
         return {row["id"]: row for row in rows}
 
     async def _ended_without_pin(
@@ -223,17 +225,30 @@ class RowWriter:
         rows = [row for row in found if self._lacks_pin(row)]
         if not rows:
             return {}
-        ours = await connection.fetch(self._last_sources_sql(), [row["id"] for row in rows])
+        ours = await connection.fetch(self._last_events_sql(), [row["id"] for row in rows])
         by_person = {row["id"] for row in ours if row["source"] == PERSON}
-        return {row["id"]: row for row in rows if row["id"] not in by_person}
+        gone = {row["id"] for row in ours if self._has_gone_elsewhere(row)}
+        return {row["id"]: row for row in rows if row["id"] not in by_person | gone}
+
+    async def _gone_elsewhere(self, connection: Connection, ids: Sequence[str]) -> set[str]:
+        """Return those of these orders that have ended with a PIN which the shop has moved away:
+        their rows do not show it.
+        """
+        if not (ids and self.table_config.pins_elsewhere):
+            return set()
+        rows = await connection.fetch(self._last_events_sql(), list(ids))
+        return {row["id"] for row in rows if self._has_gone_elsewhere(row)}
+
+    def _has_gone_elsewhere(self, event: LockedRow) -> bool:
+        return self.table_config.pins_elsewhere and event["has_pin"]
 
     def _lacks_pin(self, row: LockedRow) -> bool:
         return is_no_pin(row["pin"], self.rules.no_pin)
 
-    def _last_sources_sql(self) -> str:
+    def _last_events_sql(self) -> str:
         cast = self.table["id"].cast
         return (
-            f"SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM {events_of(self.table.schema)} e "
+            f"SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source, e.has_pin FROM {events_of(self.table.schema)} e "
             f"WHERE e.order_id = ANY($1::text[]{cast}[]) ORDER BY e.order_id, e.id DESC"
         )
 
@@ -746,7 +761,26 @@ class RowWriter:
         )
         there = {row["id"]: row for row in rows}
         open_statuses = self.statements.open_statuses
-        return [_explain(f, there.get(f.order.id), open_statuses, self.rules) for f in findings]
+        ended = [row["id"] for row in rows if row["status"] not in open_statuses]
+        gone = await self._gone_elsewhere(connection, ended)
+        lacking = {row["id"] for row in rows if self._lacks_pin(row)} - gone
+        given = {
+            f.order.id
+            for f in findings
+            if f.order.id in gone
+            and f.pin is not None
+            and await self.held_pins.has_code(connection, f.order.id, f.pin)
+        }
+        return [
+            _explain(
+                f,
+                there.get(f.order.id),
+                open_statuses,
+                lacks_pin=f.order.id in lacking,
+                is_given=f.order.id in given,
+            )
+            for f in findings
+        ]
 
 
 def _mark_of(result: WriteResult) -> bool | None:
@@ -819,27 +853,32 @@ def _told(
 
 
 def _explain(
-    finding: CheckResult, row: asyncpg.Record | None, open_statuses: Sequence[str], rules: Rules
+    finding: CheckResult,
+    row: asyncpg.Record | None,
+    open_statuses: Sequence[str],
+    *,
+    lacks_pin: bool,
+    is_given: bool,
 ) -> WriteResult:
+    """Say why a ``row`` was not locked. ``is_given``: the shop has moved away the finding's PIN."""
     kept = StuckReason.PIN_FOR_ENDED if finding.pin is not None and not finding.by_person else None
     if row is None:
         return WriteResult(finding, WriteStatus.GONE, detail="the row is deleted", review=kept)
     is_late = finding.order.awaits_pin
-    lacks = is_no_pin(row["pin"], rules.no_pin)
-    is_same = is_late and row["status"] == finding.order.status and lacks
+    is_same = is_late and row["status"] == finding.order.status and lacks_pin
     if is_same or (not is_late and row["status"] in open_statuses):
         return WriteResult(finding, WriteStatus.LOCKED, status=row["status"])
     tried, stored = finding.attempted, row["pin"] or ""
     if (
         tried is not None
         and tried.status == row["status"]
-        and (tried.pin is None or tried.pin.is_same(stored))
+        and (tried.pin is None or tried.pin.is_same(stored) or is_given)
     ):
         return WriteResult(finding, WriteStatus.WRITTEN, write=tried, status=finding.order.status)
     status = clean(row["status"] or "")
-    if finding.pin is not None and finding.pin.is_same(stored):
+    if finding.pin is not None and (finding.pin.is_same(stored) or is_given):
         return WriteResult(finding, WriteStatus.GONE, status=status)
-    detail = f"it is {status!r}{'' if lacks else ', with another PIN'}"
+    detail = f"it is {status!r}{'' if lacks_pin else ', with another PIN'}"
     return WriteResult(
         finding, WriteStatus.GONE, status=status, detail=detail if kept else "", review=kept
     )
