@@ -320,6 +320,31 @@ async def test_sent_for_the_first_time_after_a_person_had_failed_it_is_a_persons
     assert await reviews(shop) == {(order_id, "repeat_sent_anew")}
 
 
+@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent anew"])
+@pytest.mark.parametrize("first", ["by the settings", "by a person"])
+async def test_an_end_told_before_the_account_was_known_is_told_once(
+    market: Market, first: str, later: float
+) -> None:
+    """By a process whose account is in its settings; or by a person, of one of several routes."""
+    account, package = await market.integration(None), new_id()
+    for one in (account, await market.integration(None)):
+        await market.route(None, package, one)
+    shop = market.shop
+    order_id = await shop.add(package_id=package)
+    is_first = first == "by the settings"
+    one, other = await prepared(shop) if is_first else market.orders(), market.orders()
+    order = await known(one, order_id)
+    told = await answered(one, order, Cancelled("x"), by_person=not is_first)
+    assert (told.fate, told.repeat) == (WriteStatus.WRITTEN, False)
+    moved = {"external_status": "sent", "sent_at": at(NOW - 100 + later)}
+    await shop.set(order_id, provider_id=account, **moved)
+    result = await answered(
+        other, await known(other, order_id), Cancelled("x"), age=130.0 + later, account=account
+    )
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
+    assert await reviews(shop) == ({(order_id, "repeat_sent_anew")} if later else set())
+
+
 async def test_an_older_event_that_does_not_say_its_reference_makes_a_repeat(shop: Shop) -> None:
     orders = await prepared(shop)
     order_id = await shop.add()

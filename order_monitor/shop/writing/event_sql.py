@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from order_monitor.core.order import SAME_TIME
+from order_monitor.core.order import CONFIGURED, SAME_TIME
 from order_monitor.core.outcome import Outcome
 from order_monitor.shop.schema.columns import literal, qualified
 from order_monitor.shop.schema.table_config import (
@@ -35,13 +35,16 @@ def with_event(update: str, schema: str, table_config: TableConfig, *, hints: bo
     exactly the time of its decision, a time that no consumer waiting for the commit can have.
 
     An event is a repeat if the same outcome was recorded before for the same dispatch: its order,
-    account and reference. An older event without a reference counts as the same dispatch.
+    account and reference. An older event without a reference counts as the same dispatch; so does
+    one with this reference where one of the two does not know the account: a process whose account
+    is in its settings has another key for it, and of several routes a person decides by none.
     """
     events = events_of(schema)
     told = f"COALESCE(e.outcome, {outcome_of('e.to_status', table_config)})"
+    is_account = f"(e.account = c.account OR {literal(CONFIGURED)} IN (e.account, c.account))"
     same = (
         f"e.order_id = c.id AND NOT e.repeat AND COALESCE({told} = c.outcome, e.to_status = c.status) "
-        "AND (e.reference IS NULL OR (e.reference = c.reference AND e.account = c.account))"
+        f"AND (e.reference IS NULL OR (e.reference = c.reference AND {is_account}))"
     )
     # What had no time then, and has one now, was sent since.
     before = "COALESCE(e.sent_at, '-infinity')"
