@@ -327,8 +327,8 @@ async def test_an_end_told_before_the_account_was_known_is_told_once(
 ) -> None:
     """By a process whose account is in its settings; or by a person, of one of several routes."""
     account, package = await market.integration(None), new_id()
-    for one in (account, await market.integration(None)):
-        await market.route(None, package, one)
+    for target in (account, await market.integration(None)):
+        await market.route(None, package, target)
     shop = market.shop
     order_id = await shop.add(package_id=package)
     is_first = first == "by the settings"

@@ -486,3 +486,44 @@ async def test_a_pin_that_is_awaited_is_asked_for_whatever_the_shop_says(plain_s
     assert (
         order._replace(ended_at=None, reference="").skip_reason(NOW) is SkipReason.SETTLED_BY_SHOP
     ), "nobody's fault"
+
+
+@pytest.mark.parametrize("word", ["Rejected", "refunded"])
+async def test_a_late_pin_is_not_written_into_an_order_that_the_shop_has_paid_back(
+    shop: Shop, word: str
+) -> None:
+    """The shop ends orders by its own status alone, and rejects what came without a PIN."""
+    orders = shop.orders(settled=("approved", "rejected", "refunded"), await_pin=900.0)
+    package = uuid.uuid4()
+    ids = [await shop.add(package_id=package) for _ in range(4)]
+    pins = [Pin("AB12-CD34"), None, None, None]
+    for order_id, pin in zip(ids, pins, strict=True):
+        await orders.record([found(shop.order(order_id), Completed(pin))])
+    awaiting = {order.id: order for order in (await orders.scan()).awaiting}
+    assert awaiting.keys() == {*ids[1:]}
+    approved, rejected, by_hand = ids[1:]
+    await shop.connection.execute("UPDATE product_orders SET status = 'approved'")
+    for order_id in (rejected, by_hand):
+        await shop.connection.execute(
+            "UPDATE product_orders SET status = $2 WHERE id = $1::uuid", order_id, word
+        )
+    assert [order.id for order in (await orders.scan()).awaiting] == [approved]
+    answers = {i: Completed(Pin(f"LATE-{n}-CODE")) for n, i in enumerate(awaiting)}
+    findings = [found(order, answers[i]) for i, order in awaiting.items() if i != by_hand]
+    # Another process had asked about it before it ended.
+    findings.append(found(shop.order(by_hand), answers[by_hand]))
+    results = {r.order_id: r for r in await orders.record(findings)}
+    assert {i: results[i].fate for i in ids[1:]} == {
+        approved: WriteStatus.WRITTEN,
+        rejected: WriteStatus.GONE,
+        by_hand: WriteStatus.GONE,
+    }
+    rows = await shop.connection.fetch(
+        "SELECT order_id::text AS id, kind FROM order_monitor_review WHERE closed_at IS NULL"
+    )
+    assert {(row["id"], row["kind"]) for row in rows} == {
+        (rejected, "pin_for_ended"),
+        (by_hand, "pin_for_ended"),
+    }
+    stored = [(await shop.row(i))["pin_code"] for i in (rejected, by_hand)]
+    assert stored == [None, None]

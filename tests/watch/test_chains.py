@@ -464,6 +464,21 @@ async def test_a_pin_that_comes_late_goes_up_the_whole_chain(tenants: Tenants) -
     assert [event["repeat"] for event in await tenants.shop.events(top)] == [False, True]
 
 
+async def test_a_late_pin_goes_into_no_parent_that_was_paid_back(tenants: Tenants) -> None:
+    pairs = [await tenants.pair() for _ in range(2)]
+    for _, child in pairs:
+        await tenants.end(child, Completed(None, "tamam"))
+    assert await tenants.chains.step() == 2
+    (approved, one), (rejected, other) = pairs
+    await tenants.shop.set(approved, status="approved")
+    await tenants.shop.set(rejected, status="rejected")
+    for child in (one, other):
+        await tenants.shop.set(child, pinCode=f"{PIN}-{child[:4]}")
+    assert await tenants.chains.step() == 1
+    assert await tenants.status(approved) == ("done", f"{PIN}-{one[:4]}")
+    assert await tenants.status(rejected) == ("done", None)
+
+
 async def test_a_late_pin_that_another_order_has_is_told_of_once(tenants: Tenants) -> None:
     parent, child = await tenants.pair()
     await tenants.end(child, Completed(None, "tamam"))

@@ -24,6 +24,7 @@ from order_monitor.shop.schema.columns import Table, literal
 from order_monitor.shop.schema.table_config import (
     TableConfig,
     events_of,
+    is_paid_back,
     lacks_pin,
     literals,
     may_lack_pin,
@@ -148,6 +149,7 @@ def without_pin_sql(row_writer: RowWriter, reviews: str) -> str:
         f"AND cause IS DISTINCT FROM {literal(Cause.CHILD)} "
         f"AND decided_at > now() - make_interval(secs => $2) ORDER BY order_id, id DESC) e ON e.order_id = o.{table['id'].sql} "
         f"WHERE {status} = e.to_status AND {may_lack_pin(pin, row_writer.table_config)} "
+        f"AND NOT {is_paid_back(table, row_writer.table_config, 'o')} "
         f"AND NOT (e.is_late AND e.is_told) ORDER BY e.ended_at DESC LIMIT {_MOST}"
     )
 

@@ -114,11 +114,22 @@ def is_unknown(table: Table, table_config: TableConfig) -> str | None:
 
 def is_settled(table: Table, table_config: TableConfig, alias: str) -> str:
     """SQL for whether the shop's own status, in any case, says that an order is over."""
+    return _is_shops_word(table, table_config.settled, alias)
+
+
+def is_paid_back(table: Table, table_config: TableConfig, alias: str) -> str:
+    """SQL for whether the shop's own status says that an order has failed, whatever its end here
+    was: its customer has the money back.
+    """
+    return _is_shops_word(table, table_config.rules.words(Outcome.FAILED), alias)
+
+
+def _is_shops_word(table: Table, words: Iterable[str], alias: str) -> str:
     column = table.get("shop_status")
-    if column is None or not table_config.settled:
+    among = ", ".join(f"lower({literal(word.strip())})" for word in words)
+    if column is None or not among:
         return "false"
-    words = ", ".join(f"lower({literal(word.strip())})" for word in table_config.settled)
-    return f"COALESCE(lower(btrim({alias}.{column.sql}::text)) IN ({words}), false)"
+    return f"COALESCE(lower(btrim({alias}.{column.sql}::text)) IN ({among}), false)"
 
 
 def open_statuses(table: Table, table_config: TableConfig) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from order_monitor.shop.schema.columns import Table, literal
 from order_monitor.shop.schema.table_config import (
     events_of,
     is_open,
+    is_paid_back,
     is_settled,
     literals,
     may_lack_pin,
@@ -270,7 +271,8 @@ class _Sql:
         )
         parents = (
             f"{self._queries.select_sql(self._named() + ', e.ended_at')} JOIN ({ends}) e ON e.order_id = o.{t['id'].sql} "
-            f"WHERE o.{t['external_status'].sql}::text = e.to_status AND {may_lack_pin(pin, config)}"
+            f"WHERE o.{t['external_status'].sql}::text = e.to_status AND {may_lack_pin(pin, config)} "
+            f"AND NOT {is_paid_back(t, config, 'o')}"
         )
         return f"SELECT p.*, {self._child()} FROM {self._edges(parents)} AND {internal}"
 

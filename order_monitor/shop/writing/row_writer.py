@@ -401,12 +401,7 @@ class RowWriter:
                 status=status,
                 review=_OTHER_DISPATCH if finding.pin is not None else None,
             )
-        if (
-            not is_late
-            and not finding.order.awaits_pin
-            and not finding.by_person
-            and row["settled"]
-        ):
+        if row["settled"] and not finding.by_person:
             return _settled(finding, status)
         stands, sent_at = Row(status, row["pin"], row["note"]), row["sent_at"]
         if noted is not None and noted.touched >= TOUCHED:

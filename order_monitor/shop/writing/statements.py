@@ -15,6 +15,7 @@ from order_monitor.shop.schema.columns import Table, literal, quoted
 from order_monitor.shop.schema.table_config import (
     TableConfig,
     events_of,
+    is_paid_back,
     is_settled,
     lacks_pin,
     literals,
@@ -150,13 +151,14 @@ class Statements:
 
     def late_lock_sql(self, span: str = "") -> str:
         """SQL that locks those of the given orders that have one of the given statuses and may have
-        no PIN.
+        no PIN. One of these is settled only where the shop has paid it back since.
         """
         t = self.table
         status, pin = f"o.{t['external_status'].sql}::text", f"o.{t['pin_code'].sql}::text"
         return (
             f"SELECT o.{t['id'].sql}::text AS id, {status} AS status, {pin} AS pin, NULL::text AS note, "
-            f"{self.dispatch_sql()} FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
+            f"{self.dispatch_sql()}, {is_paid_back(t, self.table_config, 'o')} AS settled "
+            f"FROM {t.sql} o WHERE o.{t['id'].sql} = ANY({self._ids('$1')}) "
             f"AND {status} = ANY($2::text[]) AND {may_lack_pin(pin, self.table_config)}{span} "
             f"ORDER BY o.{t['id'].sql} FOR NO KEY UPDATE OF o SKIP LOCKED"
         )
