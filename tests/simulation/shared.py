@@ -579,12 +579,12 @@ class Shared:
         }
         return [{"reference": reference, "digest": digest} for reference, digest in found]
 
-    def _last_sources(self, _: str, args: Sequence[Any]) -> list[Any]:
-        last = {event.order_id: event.source for event in [*self.store.events, *self._events]}
+    def _last_events(self, _: str, args: Sequence[Any]) -> list[Any]:
+        last = {event.order_id: event for event in [*self.store.events, *self._events]}
         return [
-            {"id": order_id, "source": last[order_id]}
-            for order_id in sorted(args[0])
-            if order_id in last
+            {"id": i, "source": last[i].source, "has_pin": last[i].has_pin}
+            for i in sorted(args[0])
+            if i in last
         ]
 
 
@@ -639,6 +639,6 @@ SHARED: dict[str, str] = {
     'UPDATE "public"."order_monitor_review" r SET': "_mend",
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT w.order_id::text AS id, extract(epoch FROM w.opened_at)": "_unconfirmed",
-    "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source FROM": "_last_sources",
+    "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source, e.has_pin FROM": "_last_events",
 }
 """The beginnings of the statements about these tables, and their handlers."""

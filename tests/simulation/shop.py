@@ -552,10 +552,7 @@ class Connection(Chained, OtherTables):
 
         rows = [self._take(order_id, fits) for order_id in sorted(ids)]
         found = [self._as_locked(row) for row in rows if row is not None]
-        return [
-            {name: value for name, value in row.items() if name != "settled"} | {"note": None}
-            for row in found
-        ]
+        return [{**row, "note": None} for row in found]
 
     def _update(self, sql: str, args: Sequence[Any]) -> list[Any]:
         records = list(zip(*args, strict=True))
@@ -666,7 +663,8 @@ class Connection(Chained, OtherTables):
             if e.order_id == after.id
             and e.outcome == outcome
             and not e.repeat
-            and (e.reference is None or (e.reference, e.account) == (reference, account))
+            and (e.reference is None or e.reference == reference)
+            and (e.reference is None or e.account == account or CONFIGURED in (e.account, account))
         ]
         repeat, has_pin = (is_late and LATE_REPEATS in sql) or bool(same), not lacks(after.pin)
         made = Event(
