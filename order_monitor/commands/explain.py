@@ -278,6 +278,9 @@ class _Story:
         """Explain what becomes of an order that is past its time limit."""
         if (held := self.history.held_before) is not None:
             return f"it is overdue, but was sent before the first start ({when(held)}): {HELD_DO}"
+        back = self.history.put_back_at
+        if back is not None and self.history.now - back < self.schedule.give_up_after:
+            return f"it is overdue, but was put back to open ({when(back)}): its time limit counts from then"
         if self.ageless:
             return f"it is overdue, but its age cannot end it just now: {self.ageless}"
         words = timeout_message(self.schedule.give_up_after)

@@ -70,6 +70,24 @@ async def test_an_overdue_order_says_so(plain_shop: Shop, tmp_path: Path) -> Non
     assert "overdue" in story["why"]
 
 
+async def test_an_overdue_order_that_a_person_put_back_says_from_when_its_limit_counts(
+    plain_shop: Shop, tmp_path: Path
+) -> None:
+    order_id = await plain_shop.add(sent_at=1_700_000_000.0)
+    await plain_shop.connection.execute(
+        "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, outcome, source, cause) "
+        "VALUES ($1::uuid, 'failed', 'sent', false, 'reopened', 'person', 'person')",
+        order_id,
+    )
+    config = settings(plain_shop.dsn, "http://127.0.0.1:1")
+    told = "it is overdue, but was put back to open"
+    assert told in (await explain(tmp_path, config, order_id))[1]["why"]
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET decided_at = decided_at - interval '1 day'"
+    )
+    assert told not in (await explain(tmp_path, config, order_id))[1]["why"]
+
+
 async def test_its_pin_is_masked_wherever_it_stands(shop: Shop, tmp_path: Path) -> None:
     order_id = await shop.add("completed", pin=PIN, note=f"PIN {PIN} yüklendi")
     config = settings(shop.dsn, "http://127.0.0.1:1")

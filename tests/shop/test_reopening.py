@@ -3,6 +3,7 @@ whatever settings.
 """
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,11 @@ from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.reopening import Reopener, ReopenRefusedError
 from tests.support.events import events, prepared
 from tests.support.orders import found
-from tests.support.shops import Shop
+from tests.support.shops import NO_FIRST_START, Shop
 from tests.support.webhooks import hooked, mark
 
 URL = "https://shop.example/hook"
+DAY = 86_400.0
 
 
 async def ended(shop: Shop, orders: Orders, answer: Answer | None = None) -> str:
@@ -70,6 +72,30 @@ async def test_who_put_it_back_stands_in_the_event(shop: Shop) -> None:
     )
     assert back["uid"] not in (None, end["uid"])
     assert (back["has_pin"], back["repeat"], back["consumed_at"]) == (False, False, None)
+
+
+async def test_what_a_person_put_back_is_given_its_whole_time_again(plain_shop: Shop) -> None:
+    """Its age would end it again with the next answer, before the provider has decided."""
+    orders = await prepared(plain_shop)
+    await plain_shop.connection.execute(NO_FIRST_START)
+    orders = await prepared(plain_shop)
+    sent_at = time.time() - 2 * DAY
+    order_id = await plain_shop.add(sent_at=sent_at)
+
+    async def waits() -> str:
+        order = plain_shop.order(order_id, sent_at=sent_at)
+        await orders.record([found(order, Waiting("bekliyor"), age=time.time() - sent_at)])
+        return str((await plain_shop.row(order_id))["external_status"])
+
+    assert await waits() == "failed"
+    assert await reopen(plain_shop, orders, order_id) == "sent"
+    assert [await waits() for _ in range(2)] == ["processing"] * 2
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET decided_at = decided_at - interval '1 day' WHERE outcome = 'reopened'"
+    )
+    assert await waits() == "failed"
+    *_, end = await events(plain_shop)
+    assert (end["cause"], end["repeat"]) == ("time_limit", False)
 
 
 async def test_no_order_with_a_pin_is_put_back(plain_shop: Shop) -> None:

@@ -17,7 +17,7 @@ from order_monitor.core.order import SAME_TIME
 from order_monitor.shop.marks import FIRST_MIGRATE, FIRST_START
 from order_monitor.shop.reviews import HELD_PIN, NOT_FOR_A_PERSON, UNCONFIRMED
 from order_monitor.shop.writing.brake import KIND as HELD
-from order_monitor.shop.writing.event_sql import PROGRAM, WEBHOOK_MARK
+from order_monitor.shop.writing.event_sql import PERSON, PROGRAM, WEBHOOK_MARK
 
 if TYPE_CHECKING:
     from tests.simulation.shop import Event, Pool, Store, Stored
@@ -587,6 +587,14 @@ class Shared:
             if i in last
         ]
 
+    def _put_back_at(self, _: str, args: Sequence[Any]) -> list[Any]:
+        at = {
+            event.order_id: event.decided_at
+            for event in [*self.store.events, *self._events]
+            if (event.outcome, event.source) == ("reopened", PERSON)
+        }
+        return [{"id": i, "at": at[i]} for i in args[0] if i in at]
+
 
 def own_of(row: "Stored") -> str | None:
     """Return the account in an order's own row."""
@@ -640,5 +648,6 @@ SHARED: dict[str, str] = {
     'UPDATE "public"."order_monitor_review" SET closed_at': "_close_reviews",
     "SELECT w.order_id::text AS id, extract(epoch FROM w.opened_at)": "_unconfirmed",
     "SELECT DISTINCT ON (e.order_id) e.order_id::text AS id, e.source, e.has_pin FROM": "_last_events",
+    "SELECT e.order_id::text AS id, extract(epoch FROM max(e.decided_at))": "_put_back_at",
 }
 """The beginnings of the statements about these tables, and their handlers."""

@@ -25,6 +25,7 @@ from order_monitor.shop.reviews import Reviews
 from order_monitor.shop.schema.columns import Table, quoted
 from order_monitor.shop.schema.table_config import DELIVERIES, DISPATCHES, EVENTS
 from order_monitor.shop.writing.brake import KIND
+from order_monitor.shop.writing.event_sql import put_back_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class OrderHistory:
     ``others_understood_at``: when another order of its account was last understood for the first
     time, or ended. ``left_alone_before`` is set if the order is left alone because it was sent
     before that time. ``held_before`` is set if it was sent before the first start, so that its age
-    does not end it until a person releases that. ``cancelled_at`` is when the cancellation was
+    does not end it until a person releases that; ``put_back_at`` is when a person put it back to
+    open last. ``cancelled_at`` is when the cancellation was
     written that waits for a second answer, ``pin_held_at`` when a PIN was first read that could not
     be written because ends are held.
     """
@@ -51,6 +53,7 @@ class OrderHistory:
     left_alone_before: float | None = None
     held_before: float | None = None
     others_understood_at: float | None = None
+    put_back_at: float | None = None
     held: HeldOrder | None = None
     cancelled_at: float | None = None
     pin_held_at: float | None = None
@@ -106,6 +109,9 @@ async def read_order_history(
             )
             waiting = await orders.row_writer.cancellations.of(connection, [row["id"]])
             pins = await orders.row_writer.held_pins.of(connection, [row["id"]])
+            back = await connection.fetchrow(
+                put_back_sql(table.schema, table["id"].cast), [row["id"]]
+            )
             others = await connection.fetchval(
                 _OTHERS.format(schema=quoted(table.schema)), row["id"], _account(row)
             )
@@ -132,6 +138,7 @@ async def read_order_history(
         left_alone_before=row_writer.ignored_before if row_writer.leaves_alone(sent) else None,
         held_before=began if sent is not None and sent < began else None,
         others_understood_at=others,
+        put_back_at=back["at"] if back is not None else None,
         held=held,
         cancelled_at=next((w.since for w in waiting.values() if w.is_about(*asked)), None),
         pin_held_at=next((pin.since for pin in pins), None),

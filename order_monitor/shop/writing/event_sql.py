@@ -86,6 +86,14 @@ def is_withdrawn(schema: str, event: str) -> str:
     )
 
 
+def put_back_sql(schema: str, cast: str) -> str:
+    """SQL for when a person put some orders (``$1``) back to open last (epoch seconds)."""
+    return (
+        f"SELECT e.order_id::text AS id, extract(epoch FROM max(e.decided_at))::float8 AS at FROM {events_of(schema)} e "
+        f"WHERE e.order_id = ANY($1::text[]{cast}[]) AND e.outcome = 'reopened' AND e.source = {literal(PERSON)} GROUP BY 1"
+    )
+
+
 def dispatch_of(schema: str, event: str) -> str:
     """SQL for the key that identifies an end elsewhere, even after a restore: a digest of order,
     account, reference, outcome and round.

@@ -9,6 +9,7 @@ that dispatch. What a statement has stored is read back before it is believed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -52,7 +53,7 @@ from order_monitor.shop.writing.dispatches import (
     Twin,
     is_sent_again,
 )
-from order_monitor.shop.writing.event_sql import PERSON
+from order_monitor.shop.writing.event_sql import PERSON, put_back_sql
 from order_monitor.shop.writing.held_pins import HeldPins, is_left
 from order_monitor.shop.writing.parameters import LATE, UPDATE, Change, Parameter, record_of
 from order_monitor.shop.writing.pins import Claim, Codes
@@ -331,10 +332,15 @@ class RowWriter:
             if self._needs(f, is_late)
         ]
         standing = await self.dispatches.standing(connection, noted) if noted else {}
-        held = await self._held_before(connection, pairs)
+        held, put_back = await self._spared(connection, pairs, standing)
         results = [
             self._decide(
-                f, row, standing.get(f.order.id), held, is_late=is_late, with_notes=with_notes
+                f,
+                row,
+                standing.get(f.order.id),
+                math.inf if f.order.id in put_back else held,
+                is_late=is_late,
+                with_notes=with_notes,
             )
             for f, row, is_late in pairs
         ]
@@ -369,18 +375,28 @@ class RowWriter:
             return False
         return self.may_end(finding) or (is_late and not finding.by_person)
 
-    async def _held_before(
-        self, connection: Connection, pairs: Sequence[tuple[CheckResult, LockedRow, bool]]
-    ) -> float:
-        """Return the time (epoch seconds) from which sent orders may be ended by their age."""
-        ages = [
-            f.age_since(row["sent_at"])
+    async def _spared(
+        self,
+        connection: Connection,
+        pairs: Sequence[tuple[CheckResult, LockedRow, bool]],
+        standing: Mapping[str, Standing],
+    ) -> tuple[float, set[str]]:
+        """Return the time (epoch seconds) from which sent orders may be ended by their age, and the
+        orders that may not, because a person has put them back to open: for the same time again.
+        """
+        limit = self.rules.give_up_after
+        old = {
+            f.order.id: f
             for f, row, _ in pairs
             if not isinstance(f.answer, Completed | Cancelled)
-        ]
-        if not any(age >= self.rules.give_up_after for age in ages):
-            return float("-inf")
-        return await held_before(connection, self.table.schema)
+            and f.age_since(_counted_from(row, standing.get(f.order.id))) >= limit
+        }
+        if not old:
+            return float("-inf"), set()
+        sql = put_back_sql(self.table.schema, self.table["id"].cast)
+        rows = await connection.fetch(sql, list(old))
+        put_back = {row["id"] for row in rows if old[row["id"]].age_since(row["at"]) < limit}
+        return await held_before(connection, self.table.schema), put_back
 
     def _decide(
         self,
@@ -403,9 +419,7 @@ class RowWriter:
             )
         if row["settled"] and not finding.by_person:
             return _settled(finding, status)
-        stands, sent_at = Row(status, row["pin"], row["note"]), row["sent_at"]
-        if noted is not None and noted.touched >= TOUCHED:
-            sent_at = noted.found_at
+        stands, sent_at = Row(status, row["pin"], row["note"]), _counted_from(row, noted)
         if finding.order.awaits_pin or is_late:
             decision = decide_late_pin(stands, finding.answer, self.rules)
         else:
@@ -789,6 +803,14 @@ def _mark_of(result: WriteResult) -> bool | None:
     return (
         True if finding.odd_since is not None and not (finding.is_odd_noted or is_ended) else None
     )
+
+
+def _counted_from(row: LockedRow, noted: Standing | None) -> float | None:
+    """Return the time from which an order's age counts (epoch seconds)."""
+    if noted is not None and noted.touched >= TOUCHED:
+        return noted.found_at
+    sent_at: float | None = row["sent_at"]
+    return sent_at
 
 
 def _unknown(finding: CheckResult, noted: Standing | None, age: float) -> Unknown | None:
