@@ -26,6 +26,13 @@ __all__ = ["panel", "receiver"]
 pytestmark = pytest.mark.long
 
 
+async def one_sent(shop: Shop, panel: Panel) -> tuple[str, str]:
+    """Return the id of the shop's only order, and settings by which nothing is asked soon."""
+    await prepare(shop)
+    (order_id,) = await sent(shop, 1)
+    return order_id, settings(shop.dsn, panel.server.url, schedule=RARELY)
+
+
 @pytest.mark.wall_clock
 async def test_ask_answers_each_order_on_its_own_line(
     shop: Shop, panel: Panel, tmp_path: Path
@@ -309,9 +316,7 @@ async def test_what_is_no_pin_is_not_stored_as_one(
 ) -> None:
     """One line says why, and nothing of what was given."""
     shop = plain_shop
-    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop)
-    (order_id,) = await sent(shop, 1)
+    order_id, config = await one_sent(shop, panel)
     code, out, err = await call(
         tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin
     )
@@ -336,9 +341,7 @@ async def test_a_pin_of_several_lines_is_read_whole(
     plain_shop: Shop, panel: Panel, tmp_path: Path, stdin: bytes, stored: str
 ) -> None:
     shop = plain_shop
-    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop)
-    (order_id,) = await sent(shop, 1)
+    order_id, config = await one_sent(shop, panel)
     code, out, err = await call(
         tmp_path, config, "resolve", order_id, "--completed", "--pin-stdin", stdin=stdin
     )
@@ -475,9 +478,7 @@ async def test_a_row_that_somebody_holds_is_not_resolved(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     shop = plain_shop
-    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop)
-    (order_id,) = await sent(shop, 1)
+    order_id, config = await one_sent(shop, panel)
     async with shop.connection.transaction():
         await shop.connection.execute("SELECT * FROM product_orders FOR UPDATE")
         code, _, err = await call(
@@ -832,14 +833,12 @@ async def test_a_flood_of_one_kind_hides_no_other_review(
     assert f"order {refused}" in [line["subject"] for line in json.loads(out)]
 
 
-async def test_what_a_person_fails_again_after_it_was_sent_anew_is_for_review_too(
+async def test_what_a_person_fails_again_after_it_was_sent_again_is_for_review_too(
     plain_shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:
     """Its event is a repeat, so that the shop pays nothing back; its customer may have paid twice."""
     shop = plain_shop
-    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
-    await prepare(shop)
-    (order_id,) = await sent(shop, 1)
+    order_id, config = await one_sent(shop, panel)
     given = ("resolve", order_id, "--failed", "--reason", "iptal", "--by", "Ay")
     assert (await call(tmp_path, config, *given))[0] == 0
     await shop.set(order_id, external_status="sent")

@@ -294,7 +294,7 @@ async def test_failed_sent_anew_under_a_new_reference_and_failed_again_is_a_seco
     assert [event["repeat"] for event in await events(shop)] == [False, False]
 
 
-@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent anew"])
+@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent again"])
 async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_persons_too(
     shop: Shop, later: float
 ) -> None:
@@ -320,7 +320,7 @@ async def test_sent_for_the_first_time_after_a_person_had_failed_it_is_a_persons
     assert await reviews(shop) == {(order_id, "repeat_sent_anew")}
 
 
-@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent anew"])
+@pytest.mark.parametrize("later", [0.0, 50.0], ids=["a stale save", "sent again"])
 @pytest.mark.parametrize("first", ["by the settings", "by a person"])
 async def test_an_end_told_before_the_account_was_known_is_told_once(
     market: Market, first: str, later: float

@@ -74,8 +74,9 @@ SKIPPED_FOR = 4
 
 MONEY = "schedule.give_up_after"
 BOOT = "one boot"
-PERSON = "Ayşe"
 """All processes run on one machine that is never rebooted."""
+
+PERSON = "Ayşe"
 
 ADDRESS = "https://s.example/h"
 OTHER_ADDRESS = "https://t.example/h"
