@@ -33,7 +33,8 @@ from benchmarks.timing import (
     stream,
 )
 from order_monitor.timing import distribution, memory, planner
-from order_monitor.timing.memory import Instant, Place
+from order_monitor.timing.memory import Place
+from order_monitor.timing.surprise import Instant
 
 DRAWS: Final = 1 if "--quick" in sys.argv else 3
 """Draws of each family, of each kind of change, and of hourly batches."""
@@ -63,6 +64,7 @@ VARIANTS: Final[dict[str, Sequence[Change]]] = {
     "WORRY 0.75": [(memory, "WORRY", 0.75)],
     "WORRY 3": [(memory, "WORRY", 3.0)],
     "nothing is forgotten at once (ALARM)": [(memory, "ALARM", math.inf)],
+    "one early end is no suspicion (UNUSUAL 0)": [(memory, "UNUSUAL", 0.0)],
     "LEFT 2": [(memory, "LEFT", 2.0)],
     "no scouts (SCOUTS 0)": [(planner, "SCOUTS", 1e-9)],
     "SCOUTS 0.15": [(planner, "SCOUTS", 0.15)],

@@ -32,6 +32,7 @@ from order_monitor.timing.distribution import (
 from order_monitor.timing.hour import AT_MOST, LEADS, HourTable, RecentEnds, advantage
 from order_monitor.timing.plan_table import PRICES, CallBudget, PlanTable, position
 from order_monitor.timing.sketch import Sketch
+from order_monitor.timing.surprise import UNUSUAL, Instant, Suspicion, known_near
 
 Key = tuple[str, str]
 """(account, package); (account, "") is the account, and ("", "") all accounts."""
@@ -65,52 +66,6 @@ LOOKED_AT: Final = 16
 
 
 @dataclass(slots=True)
-class Instant:
-    """Whether surprising ends can all have come at one instant, as after a provider's outage,
-    rather than each at its order's own age.
-
-    Each end gives two intervals: of time, and of age. Orders that ended at one instant share a
-    time; orders of a product that has changed share an age. Example: at noon all open orders end,
-    and are found within ten minutes, one at an age of 20 minutes and one of 2 hours: one noon, no
-    common age. An order that was sent before an instant and still waits after it rules it out.
-    Times are epoch seconds, ages seconds.
-    """
-
-    since: float = -math.inf
-    until: float = math.inf
-    oldest: float = -math.inf
-    youngest: float = math.inf
-
-    def end(self, before: float, age: float, now: float) -> None:
-        """Count a surprising end; where no instant is left, start again with this one."""
-        if max(self.since, now - age + before) > min(self.until, now):
-            self.since, self.until, self.oldest, self.youngest = (
-                -math.inf,
-                math.inf,
-                -math.inf,
-                math.inf,
-            )
-        self.since = max(self.since, now - age + before)
-        self.until = min(self.until, now)
-        self.oldest = max(self.oldest, before)
-        self.youngest = min(self.youngest, age)
-
-    def waits(self, age: float, now: float) -> None:
-        """Count an order that still waits: nothing that was sent earlier has ended all at once."""
-        if now - age < self.since:
-            self.since = max(self.since, now)
-
-    @property
-    def is_one(self) -> bool:
-        """Whether the ends share an instant and no age."""
-        return self.since <= self.until and self.oldest > self.youngest
-
-    def holds(self, before: float, age: float, now: float) -> bool:
-        """Whether another end can have come at the same instant."""
-        return self.is_one and now - age + before <= self.until and now >= self.since
-
-
-@dataclass(slots=True)
 class Place:
     """One level's memory.
 
@@ -134,6 +89,7 @@ class Place:
     usual: float = 0.0
     instant: Instant = field(default_factory=Instant)
     outage: Instant | None = None
+    suspicion: Suspicion | None = None
     first_odd: float = math.inf
     since: float = -math.inf
     untold: int = 0
@@ -164,6 +120,15 @@ class Place:
         """
         return self.untold > 0 or self.stalled
 
+    @property
+    def worry(self) -> int:
+        """Which of its orders are asked about earlier than learned: 0 for none, 1 for those that
+        were sent since a surprise, 2 for all.
+        """
+        if self.alert > 0 or (self.suspicion is not None and self.suspicion.is_likely):
+            return 2
+        return int(self.suspicion is not None)
+
     def precedes(self, age: float, now: float) -> bool:
         """Whether an order of this age was sent before the latest change.
 
@@ -176,10 +141,20 @@ class Place:
         does. By the hour it is not: orders that end together are also late together.
         """
         self.instant.waits(age, now)
+        if self.suspicion is not None:
+            self.suspicion.waits(before, age, now)
+            self.suspicion = self.suspicion if self.suspicion.odds > 0 else None
         if self.table is not None and not self.by_hour:
             done = self.table.share_by(before)
             ended = self.table.share_by(age) - done
             self.overdue += ended / (1 - done) if done < 1 else 1.0
+
+    def suspects(self, share: float, after: float, until: float, now: float) -> None:
+        """Note an early end, near which only a ``share`` of the orders was known to end. How small
+        that is cannot be known better than by one in all that were seen.
+        """
+        self.suspicion = self.suspicion or Suspicion(after, until)
+        self.suspicion.ends(max(share, 1 / self.sketch.total), after, until, now)
 
     def starts_anew(self, *, ends_sooner: bool) -> None:
         """Forget all but a few orders: it has changed, with the first order that surprised.
@@ -523,7 +498,6 @@ class Memory:
             account.settle(self.own((name, "")))
 
 
-NEAR: Final = 1.5
 RARE: Final = 0.03
 EXPECTED: Final = 0.15
 ALARM: Final = 4.0
@@ -550,21 +524,15 @@ SOONER: Final = 0.5
 """Where fewer were known to have ended before the end that shows a change, orders end sooner."""
 
 
-def known_near(curve: Ends, after: float, until: float) -> float:
-    """Return the share of the orders that were known to end near: from ``after`` / 1.5 to ``until``
-    x 1.5.
-    """
-    return curve.share_by(until * NEAR) - curve.share_by(after / NEAR)
-
-
 def changed(
     place: Place, curve: Ends, after: float, until: float, now: float, other: Ends | None = None
 ) -> bool:
     """Note one more end between two ages, found at ``now``.
 
-    If that makes too many surprises, forget all but ``LEFT`` orders and return True. By chance that
-    happens once in tens of thousands of orders. Surprises that came at one instant change nothing.
-    An end that the ``other`` part of the day expects is none: it came where one follows the other.
+    If that makes too many surprises, or a suspicion certain, forget all but ``LEFT`` orders and
+    return True. By chance that happens once in tens of thousands of orders. Surprises that came at
+    one instant change nothing. An end that the ``other`` part of the day expects is none: it came
+    where one follows the other.
     """
     share = known_near(curve, after, until)
     if other is not None:
@@ -579,9 +547,15 @@ def changed(
     if is_surprise:
         place.first_odd = min(place.first_odd, now - until)
         place.instant.end(after, until, now)
-    if place.misfit < ALARM:
+    if share < UNUSUAL and curve.share_by(until) < SOONER:
+        place.suspects(share, after, until, now)
+    suspicion = place.suspicion
+    is_certain = suspicion is not None and suspicion.is_certain
+    if not is_certain and place.misfit < ALARM:
         return False
-    place.misfit = 0.0
+    place.misfit, place.suspicion = 0.0, None
+    if suspicion is not None and is_certain:
+        place.instant, place.first_odd = suspicion.instant, suspicion.since
     if place.instant.is_one:
         place.outage, place.instant = place.instant, Instant()
         place.alert = 0.0

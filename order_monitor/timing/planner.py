@@ -17,7 +17,7 @@ from order_monitor.core.schedule import Schedule
 from order_monitor.timing.day import Day, is_part, other_part, whole
 from order_monitor.timing.distribution import LAST, Ends, nearest, span
 from order_monitor.timing.hour import SPREAD, HourTable, making
-from order_monitor.timing.memory import ALL, Key, Memory, changed, parent
+from order_monitor.timing.memory import ALL, Key, Memory, Place, changed, parent
 from order_monitor.timing.plan_table import DEAREST, KEPT, PRICES, PlanTable, Reference, solving
 from order_monitor.timing.sketch import Sketch
 
@@ -56,7 +56,7 @@ INSTANT: Final = 1e-3
 """Seconds; a smaller difference is a rounding error."""
 
 
-SCOUTS: Final = 0.3
+SCOUTS: Final = 0.2
 """The part of the orders that are asked about at an early slot of backoff, whatever was learned."""
 
 EARLY: Final = 3
@@ -118,8 +118,7 @@ class Chooser:
         if age <= 0 and sway >= 1 - PROBES:
             gap *= SOONER
         gap = min(max(gap, self.min_interval), self.schedule.cap)
-        alert = place is not None and place.alert > 0
-        early = self._early(order_id, age, sway, alert=alert)
+        early = self._early(place, order_id, age, sent_at, sway)
         if early is not None and early < age + gap:
             age = max(early, age + self.min_interval)
             return Next(min(age, self.schedule.give_up_after), learned=False)
@@ -131,13 +130,19 @@ class Chooser:
         found = min(max(found, age + self.min_interval), age + self.schedule.cap)
         return Next(min(found, self.schedule.give_up_after), learned=True)
 
-    def _early(self, order_id: str, age: float, dice: float, *, alert: bool) -> float | None:
+    def _early(
+        self, place: Place | None, order_id: str, age: float, sent_at: float, dice: float
+    ) -> float | None:
         """Return backoff's next slot if it is to be asked as well; None otherwise.
 
-        All orders of a product that surprises ask early; of the others a part asks once, at one of
-        the first slots, so that a product that has become fast can surprise.
+        All orders of a product that surprises ask early, and those that a suspicion concerns about
+        its age; of the others a part asks once, at one of the first slots, so that a product that
+        has become fast can surprise.
         """
-        if alert:
+        suspicion = None if place is None else place.suspicion
+        if suspicion is not None and suspicion.concerns(age, sent_at):
+            return self.schedule.following(order_id, max(age, suspicion.after))
+        if place is not None and place.alert > 0:
             return self.schedule.following(order_id, age)
         if age > 0 or dice >= SCOUTS:
             return None
@@ -497,7 +502,7 @@ class Timing(Outlook):
         not if it came with an outage.
         """
         own, place = self._memory.own(key), self._memory.place(key)
-        was_calm = place.alert <= 0
+        was = place.worry
         place.resumes()
         if place.outage is not None:
             if place.outage.holds(before, age, now):
@@ -511,8 +516,8 @@ class Timing(Outlook):
         if own is not None and not place.by_hour and changed(place, own, before, age, now, other):
             self._memory.drop(key)
             self._abandon(key)
-            was_calm = True
-        if was_calm and place.alert > 0:
+            was = 0
+        if place.worry > was:
             self._surprised[whole(key)] = None
         return True
 

@@ -17,12 +17,10 @@ from order_monitor.timing.memory import (
     PATIENCE,
     WORRY,
     Account,
-    Instant,
     Key,
     Memory,
     Place,
     changed,
-    known_near,
 )
 from order_monitor.timing.plan import precedence
 from order_monitor.timing.plan_table import (
@@ -38,6 +36,10 @@ from order_monitor.timing.plan_table import (
     position,
 )
 from order_monitor.timing.sketch import Sketch
+from order_monitor.timing.surprise import (
+    Instant,
+    known_near,
+)
 
 NOW = 1_790_000_000.0
 REFERENCE = Reference(Schedule())

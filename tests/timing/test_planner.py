@@ -885,9 +885,9 @@ def test_a_history_is_learned_from_and_not_spent() -> None:
 
 
 def changed_to_a_minute() -> Timing:
-    """A product whose orders took an hour, and of which four have ended within a minute."""
+    """A product whose orders took an hour, and of which three have ended within a minute."""
     timing = trained(age=3600.0)
-    for k in range(4):
+    for k in range(3):
         timing.ended(KEY, 0.0, 60.0, NOW + 1000 + k)
     return timing
 
@@ -914,8 +914,7 @@ def test_a_surprise_is_told_once_so_that_waiting_orders_are_planned_again() -> N
     assert list(timing.surprised()) == [KEY]
     timing.ended(KEY, 0.0, 60.0, NOW + 201)
     assert not timing.surprised(), "all ask early already"
-    for k in range(2):
-        timing.ended(KEY, 0.0, 60.0, NOW + 202 + k)
+    timing.ended(KEY, 0.0, 60.0, NOW + 202)
     assert list(timing.surprised()) == [KEY], "it has changed, and is planned in another way"
 
 
