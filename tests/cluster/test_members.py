@@ -166,6 +166,60 @@ async def test_a_lease_runs_out_by_itself(house: House) -> None:
     assert account.lease_until <= now + LEASE
 
 
+async def test_a_lease_counts_from_the_question_and_not_from_its_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that answers after three seconds: the lock may be gone since."""
+    one = house.start("one")
+    await until(lambda: one.held() == set(NAMES))
+    clock, see, late = one.stage.clock, Session.see, [0.0]
+    monotonic = clock.monotonic
+    monkeypatch.setattr(clock, "monotonic", lambda: monotonic() + late[0])
+
+    async def slow(self: Session, known: Any) -> Any:
+        view = await see(self, known)
+        late[0] += 3.0
+        return view
+
+    monkeypatch.setattr(Session, "see", slow)
+    await until(lambda: late[0] >= 9)
+    assert one.cluster.leads
+    for until_when in (one.accounts["a"].lease_until, one.cluster.leads_until):
+        assert until_when <= clock.monotonic() + LEASE - 3
+
+
+async def test_an_account_is_given_a_look_after_its_last_call_has_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then what that call's answer has changed is stored, and the next holder reads it."""
+    one = house.start("one")
+    await until(lambda: one.held() == set(NAMES))
+    for account in one.accounts.values():
+        account.calls["a call"] = 0.0
+    two = house.start("two")
+    await until(lambda: len(one.held()) == 2)
+    see, give, looks, ended_at, given_at = Session.see, Session.give, [0], [0], list[int]()
+
+    async def seen(self: Session, known: Any) -> Any:
+        view = await see(self, known)
+        if view.me.name == one.cluster.view.me.name:  # type: ignore[union-attr]
+            looks[0] += 1
+            if not ended_at[0]:
+                ended_at[0] = looks[0]
+                for account in one.accounts.values():
+                    account.calls.clear()
+        return view
+
+    async def gave(self: Session, keys: Any) -> None:
+        given_at.append(looks[0])
+        await give(self, keys)
+
+    monkeypatch.setattr(Session, "see", seen)
+    monkeypatch.setattr(Session, "give", gave)
+    await until(lambda: len(two.held()) == 2)
+    assert given_at[0] == ended_at[0] + 1
+
+
 async def test_a_lost_connection_ends_the_leases_and_is_sought_anew(house: House) -> None:
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
@@ -175,6 +229,7 @@ async def test_a_lost_connection_ends_the_leases_and_is_sought_anew(house: House
     )
     await until(lambda: one.cluster.view is None)
     assert one.held() == set()
+    assert not one.cluster.leads, "another one may lead by now"
     assert one.cluster.problem
     await until(lambda: one.held() == set(NAMES))
     assert one.cluster.view != first

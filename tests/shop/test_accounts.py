@@ -451,8 +451,23 @@ def test_accounts_that_hold_one_login_share_its_pace_and_nothing_else() -> None:
 def test_the_secrets_of_the_tables_are_learned() -> None:
     learned: dict[str, Any] = {}
     accounts = ShopAccounts(lambda i: Account(label(i), Silent()), learned.update)
-    accounts.update([integration(user="KOD", password="SIFRE")])
-    assert [sorted(filter(None, secrets)) for secrets in learned.values()] == [["KOD", "SIFRE"]]
+    proxy = "http://someone:PROXY@proxy.example:3128"
+    accounts.update([integration(user="KOD", password="SIFRE", token="TOKEN", proxy=proxy)])
+    (secrets,) = learned.values()
+    assert {"KOD", "SIFRE", "TOKEN", "PROXY"} <= set(secrets)
+
+
+async def test_pausing_again_changes_the_reason_the_name_and_the_end(plain_shop: Shop) -> None:
+    async with plain_shop.database().transaction() as connection:
+        for seconds, reason, by in ((60.0, "x", "Ay"), (7200.0, "y", "Su"), (None, "z", "Ay")):
+            await Pauses("public").pause(connection, "a", reason, by, seconds)
+            (pause,) = (await Pauses("public").read(connection)).values()
+            assert (pause.reason, pause.by) == (reason, by)
+            left = await connection.fetchval(
+                "SELECT extract(epoch FROM until - clock_timestamp())::float8 "
+                "FROM order_monitor_pauses"
+            )
+            assert left is None if seconds is None else left > seconds - 30
 
 
 def test_one_account_serves_every_order() -> None:

@@ -167,17 +167,19 @@ async def test_an_order_that_was_ever_given_a_pin_is_failed_by_a_person_alone(sh
     assert (await answered(orders, now, Cancelled("x"), by_person=True)).fate is WriteStatus.WRITTEN
 
 
+@pytest.mark.parametrize("pin", [PIN, Pin("yüklendi")], ids=["code", "text"])
 async def test_a_stale_save_after_a_pin_is_not_failed_by_what_the_provider_says_later(
-    shop: Shop,
+    shop: Shop, pin: Pin
 ) -> None:
+    """A text is claimed by nobody, but the order's event says that it was given."""
     order_id = await shop.add()
     orders = await prepared(shop)
-    await answered(orders, shop.order(order_id), Completed(PIN))
+    await answered(orders, shop.order(order_id), Completed(pin))
     await shop.set(order_id, external_status="sent", pin_code=None)
     assert (
         await answered(orders, shop.order(order_id), Cancelled("x"))
     ).stuck is StuckReason.FAILED_WITH_PIN
-    result = await answered(orders, shop.order(order_id), Completed(PIN))
+    result = await answered(orders, shop.order(order_id), Completed(pin))
     assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
 
 
@@ -532,14 +534,21 @@ async def test_two_integrations_that_hold_one_login_are_one(market: Market, base
     assert fates == [None, StuckReason.PIN_DUPLICATE]
 
 
-async def test_a_former_login_guards_on(market: Market) -> None:
-    """The panel moves to another address: its codes and references are the same."""
+@pytest.mark.parametrize("is_moved_away", [False, True], ids=["in its row", "moved away"])
+async def test_a_former_login_guards_on(market: Market, *, is_moved_away: bool) -> None:
+    """The panel moves to another address: its codes and references are the same.
+
+    A code that stands in its row is claimed for the new login as well; of one that the shop has
+    moved away only the claim at the former login tells.
+    """
     account = await market.integration(None, kod="dealer")
     first = await market.shop.add(provider_id=account)
     orders = market.orders()
     assert (
         await answered(orders, await known(orders, first), Completed(PIN), account=account)
     ).fate is WriteStatus.WRITTEN
+    if is_moved_away:
+        await market.shop.set(first, pin_code=None)
     column = '"baseUrl"' if market.shop.spelling is SHOP else "base_url"
     await market.shop.connection.execute(
         f"UPDATE integrations SET {column} = 'https://new.example'"
@@ -548,6 +557,92 @@ async def test_a_former_login_guards_on(market: Market) -> None:
     fresh = market.orders()
     result = await answered(fresh, await known(fresh, second), Completed(PIN), account=account)
     assert result.stuck is StuckReason.PIN_DUPLICATE
+
+
+# --- what is noted of one dispatch is no other's
+
+
+async def test_back_at_its_first_account_an_order_is_asked_there(market: Market) -> None:
+    """Sent to A, moved to B, and back to A under the same reference."""
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    order_id = await market.shop.add(provider_id=a)
+    orders, column = market.orders(), "providerId" if market.is_shop else "provider_id"
+    for account in (a, b, a):
+        await market.shop.connection.execute(
+            f'UPDATE product_orders SET "{column}" = $1 WHERE id = $2::uuid', account, order_id
+        )
+        assert (await known(orders, order_id)).integration == account
+    (order,) = (await market.orders().scan()).orders
+    assert (order.integration, order.registered) == (a, True)
+
+
+async def marks(shop: Shop, order_id: str) -> dict[tuple[str, str], tuple[bool, bool]]:
+    """Return, of each dispatch of an order, whether it was understood, and whether it is odd."""
+    rows = await shop.connection.fetch(
+        "SELECT account, reference, first_understood_at IS NOT NULL AS known, "
+        "first_odd_at IS NOT NULL AS odd FROM order_monitor_dispatches WHERE order_id = $1::uuid",
+        order_id,
+    )
+    return {(row["account"], row["reference"]): (row["known"], row["odd"]) for row in rows}
+
+
+ODD = Garbled("unknown_state", "?")
+
+
+async def test_what_is_odd_at_one_account_is_not_so_at_the_next(market: Market) -> None:
+    a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
+    order_id = await market.shop.add(provider_id=a)
+    orders = market.orders()
+    first = await known(orders, order_id)
+    await answered(orders, first, ODD, account=a, odd_since=NOW)
+    column = "providerId" if market.is_shop else "provider_id"
+    await market.shop.connection.execute(f'UPDATE product_orders SET "{column}" = $1', b)
+    second = await known(orders, order_id)
+    reference = first.reference
+    assert await marks(market.shop, order_id) == {
+        (a, reference): (False, True),
+        (b, reference): (False, False),
+    }
+    async with orders.schema_cache.transaction() as connection:
+        dispatches = orders.row_writer.dispatches
+        standing = [
+            (await dispatches.standing(connection, [(order_id, account, reference)]))[order_id]
+            for account in (a, b)
+        ]
+    assert [one.odd_at is None for one in standing] == [False, True]
+    await answered(orders, second, Waiting("x"), account=b)
+    assert await marks(market.shop, order_id) == {
+        (a, reference): (False, True),
+        (b, reference): (True, False),
+    }
+
+
+async def test_what_is_odd_under_one_reference_is_not_so_under_the_next(shop: Shop) -> None:
+    order_id = await shop.add(noted=False)
+    orders = await prepared(shop)
+    first = await known(orders, order_id)
+    await answered(orders, first, Waiting("x"))
+    await shop.set(order_id, provider_referans="another")
+    second = await known(orders, order_id)
+    await answered(orders, second, ODD, odd_since=NOW)
+    assert await marks(shop, order_id) == {
+        ("default", first.reference): (True, False),
+        ("default", "another"): (False, True),
+    }
+
+
+async def test_an_answer_that_is_understood_clears_what_was_odd_since_the_last(shop: Shop) -> None:
+    """Understood, odd for an hour, and understood again: the next odd one begins a new time."""
+    order_id = await shop.add(noted=False)
+    orders = await prepared(shop)
+    order = await known(orders, order_id)
+    await answered(orders, order, Waiting("x"))
+    order = await known(orders, order_id)
+    assert order.understood
+    await answered(orders, order, ODD, odd_since=NOW)
+    assert set((await marks(shop, order_id)).values()) == {(True, True)}
+    await answered(orders, order, Waiting("y"), is_odd_noted=True)
+    assert set((await marks(shop, order_id)).values()) == {(True, False)}
 
 
 # --- one code, one order, for any number of processes

@@ -12,6 +12,7 @@ from order_monitor.core.decision import StuckReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT, Pauses, ends_of
 from order_monitor.shop.repository import Orders
+from order_monitor.shop.reviews import Reviews
 from tests.support.events import prepared
 from tests.support.orders import found
 from tests.support.shops import NOW, Shop
@@ -108,6 +109,18 @@ async def test_an_end_without_it_makes_it_a_matter_for_a_person(shop: Shop, read
     assert await reviews(shop, failed) == LOST, "once"
 
 
+async def test_a_person_closes_what_is_for_a_person_and_not_a_pin_that_is_kept(
+    shop: Shop,
+) -> None:
+    orders = await prepared(shop)
+    order_id = await held(shop, orders, PIN)
+    matters, table = Reviews("public"), orders.row_writer.table
+    async with orders.schema_cache.transaction() as connection:
+        await matters.note(connection, table, order_id, "order_late", "default")
+        closed = await matters.close(connection, table, [order_id], "Ay", "looked")
+    assert (closed, await is_kept(shop), await reviews(shop, order_id)) == (1, True, [])
+
+
 async def test_so_does_the_shops_own_word_that_an_order_is_over(shop: Shop) -> None:
     """It is open by its other status, but is not asked about any more."""
     orders = await prepared(shop, settled=("rejected", "approved"))
@@ -144,10 +157,11 @@ async def test_a_shop_that_moves_pins_away_has_given_it_too(shop: Shop) -> None:
     assert await reviews(shop, order_id) == []
 
 
-async def test_each_of_several_pins_counts(shop: Shop) -> None:
+@pytest.mark.parametrize("given", [PIN, OTHER], ids=["first", "second"])
+async def test_each_of_several_pins_counts(shop: Shop, given: Pin) -> None:
     orders = await prepared(shop)
-    order_id = await held(shop, orders, PIN, OTHER, PIN)
-    await by_person(shop, orders, order_id, Completed(OTHER, "tamam"))
+    order_id = await held(shop, orders, PIN, OTHER)
+    await by_person(shop, orders, order_id, Completed(given, "tamam"))
     await settle(shop, orders)
     assert await reviews(shop, order_id) == LOST
 

@@ -96,6 +96,8 @@ async def test_what_a_person_put_back_is_given_its_whole_time_again(plain_shop: 
     assert await waits() == "failed"
     *_, end = await events(plain_shop)
     assert (end["cause"], end["repeat"]) == ("time_limit", False)
+    assert await reopen(plain_shop, orders, order_id) == "processing"
+    assert await waits() == "processing", "from the last time, not from the first"
 
 
 async def test_no_order_with_a_pin_is_put_back(plain_shop: Shop) -> None:

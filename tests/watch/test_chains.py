@@ -450,6 +450,16 @@ async def test_what_a_child_says_in_two_ways_is_for_a_person(
     assert tenants.engine.state.stuck == {}
 
 
+async def test_a_child_whose_pin_is_no_longer_in_its_row_is_for_a_person(tenants: Tenants) -> None:
+    """Its event says that it had one: without it the parent's customer would get none."""
+    parent, child = await tenants.pair()
+    await tenants.end(child, Completed(Pin(PIN), "tamam"))
+    await tenants.shop.set(child, pinCode=None)
+    assert await tenants.chains.step() == 0
+    assert await tenants.status(parent) == ("sent", None)
+    assert tenants.engine.state.stuck == {parent: "pin_unreadable"}
+
+
 async def test_a_pin_that_comes_late_goes_up_the_whole_chain(tenants: Tenants) -> None:
     top, child = new_id(), new_id()
     parent = await tenants.parent(child, root_order_id=await tenants.parent(None, id=top))
