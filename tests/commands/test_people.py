@@ -351,6 +351,23 @@ async def test_a_pin_of_several_lines_is_read_whole(
     assert "1234" not in out
 
 
+async def test_a_persons_pin_that_another_order_has_is_not_written(
+    shop: Shop, panel: Panel, tmp_path: Path
+) -> None:
+    """Copied from the wrong line, say. Only where that is what waits for a person is it meant."""
+    config = settings(shop.dsn, panel.server.url, schedule=RARELY)
+    await prepare(shop)
+    first, second = await sent(shop, 2)
+    typed = ("--completed", "--pin-stdin")
+    assert (await call(tmp_path, config, "resolve", first, *typed, stdin=b"AB12-CD34\n"))[0] == 0
+    code, _, err = await call(tmp_path, config, "resolve", second, *typed, stdin=b"AB12-CD34\n")
+    assert (code, "pin_duplicate" in err, first in err) == (1, True, True)
+    row = await shop.row(second)
+    assert (row["external_status"], row["pin_code"]) == ("sent", None)
+    named = (*typed, "--same-as", first)
+    assert (await call(tmp_path, config, "resolve", second, *named, stdin=b"AB12-CD34\n"))[0] == 0
+
+
 async def test_reopen_takes_back_an_end_that_nobody_acted_on(
     shop: Shop, panel: Panel, tmp_path: Path
 ) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from order_monitor.core.answer import Completed
 from order_monitor.core.check_result import CheckResult, WriteStatus
-from order_monitor.core.errors import SettingsError, ShopError
+from order_monitor.core.errors import SettingsError, ShopError, ShopUnavailableError
 from order_monitor.core.order import Order, Route, SkipReason
 from order_monitor.core.pin import Pin
 from order_monitor.shop.accounts.pauses import Pauses
 from order_monitor.shop.accounts.tables import Integration
 from order_monitor.shop.migration import Migration
-from order_monitor.shop.reading.orders import Part
+from order_monitor.shop.reading.orders import Part, Slice
 from order_monitor.watch.account import SLOW_AFTER, Account
 from order_monitor.watch.routing import OneAccount, ShopAccounts, asked_of, label, names_of
 from order_monitor.watch.system_clock import SystemClock
@@ -516,6 +516,21 @@ async def test_a_client_dropped_by_a_look_that_failed_is_given_back_by_the_next(
     await market.shop.connection.execute("ALTER TABLE away RENAME TO order_monitor_events")
     assert await discovery.scan() == [account.provider]
     assert await discovery.scan() == []
+
+
+async def test_accounts_read_by_a_look_that_failed_are_read_again_by_the_next(
+    market: Market,
+) -> None:
+    """They may have reached nobody, and are read again only when `refresh` is over."""
+    account, orders = await market.integration(None), market.orders()
+
+    def breaks(_: Slice) -> None:
+        raise ShopUnavailableError("the connection is gone")
+
+    with pytest.raises(ShopUnavailableError):
+        await orders.scan(take=breaks)
+    assert [one.id for one in (await orders.scan()).integrations or ()] == [account]
+    assert (await orders.scan()).integrations is None, "the control: else not at each look"
 
 
 async def test_one_tenants_wrong_password_takes_nothing_from_the_others(market: Market) -> None:

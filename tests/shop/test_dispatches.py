@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from order_monitor.core.answer import Answer, Cancelled, Completed, Garbled, Unreachable, Waiting
+from order_monitor.core.answer import (
+    Answer,
+    Cancelled,
+    Completed,
+    Garbled,
+    Refused,
+    Unreachable,
+    Waiting,
+)
 from order_monitor.core.check_result import WriteResult, WriteStatus
 from order_monitor.core.decision import Rules, StuckReason
 from order_monitor.core.login import Credentials
@@ -587,6 +595,7 @@ async def marks(shop: Shop, order_id: str) -> dict[tuple[str, str], tuple[bool, 
 
 
 ODD = Garbled("unknown_state", "?")
+NOT_KNOWN = Refused("3", "no such order")
 
 
 async def test_what_is_odd_at_one_account_is_not_so_at_the_next(market: Market) -> None:
@@ -643,6 +652,22 @@ async def test_an_answer_that_is_understood_clears_what_was_odd_since_the_last(s
     assert set((await marks(shop, order_id)).values()) == {(True, True)}
     await answered(orders, order, Waiting("y"), is_odd_noted=True)
     assert set((await marks(shop, order_id)).values()) == {(True, False)}
+
+
+async def test_sent_again_under_its_reference_an_order_is_not_known_from_then_on_alone(
+    shop: Shop,
+) -> None:
+    order_id = await shop.add(noted=False, sent_at=NOW - 3 * DAY)
+    orders = await prepared(shop, rules=replace(shop.table_config.rules, give_up_unknown=True))
+    odd = {"odd_since": NOW - 3 * DAY, "others_understood": True}
+    await answered(orders, await known(orders, order_id), NOT_KNOWN, **odd)
+    await shop.set(order_id, sent_at=at(NOW - 1000))
+    again = await known(orders, order_id)
+    await answered(orders, again, NOT_KNOWN, age=900, **odd)
+    assert (await shop.row(order_id))["external_status"] == "sent"
+    result = await answered(orders, again, NOT_KNOWN, age=DAY + 900, **odd)
+    assert result.write is not None
+    assert result.write.final
 
 
 # --- one code, one order, for any number of processes
