@@ -58,7 +58,7 @@ LASTING: Final = 0.999
 PATIENCE: Final = 64
 """Calls of an account after which its price is recalculated."""
 
-START: Final = 5.0
+START: Final = 6.0
 """An account's initial place on the ladder of prices."""
 
 LOOKED_AT: Final = 16

@@ -163,7 +163,7 @@ class Reference:
         return cost_of(curve, self.ages)[0]
 
 
-PRICES: Final = tuple(0.5 * 2**k for k in range(11))
+PRICES: Final = tuple(0.25 * 2**k for k in range(12))
 """Seconds of delay that one more call must save."""
 
 DEAREST: Final = len(PRICES) - 1

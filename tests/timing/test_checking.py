@@ -253,7 +253,9 @@ def test_the_price_is_found_wherever_on_the_ladder_it_lies(place: float) -> None
     assert position(account.costs, calls_at(account, place)) == pytest.approx(place)
 
 
-@pytest.mark.parametrize(("price", "low"), [(0.0, 0), (4.4, 2), (7.0, 5), (10.0, 6)])
+@pytest.mark.parametrize(
+    ("price", "low"), [(0.0, 0), (4.4, 2), (7.0, 5), (float(DEAREST), DEAREST - 4)]
+)
 def test_a_table_keeps_the_plans_about_the_price_in_force(price: float, low: int) -> None:
     curve = exponential(900)
     kept = table(curve, price)
@@ -265,6 +267,13 @@ def test_a_table_keeps_the_plans_about_the_price_in_force(price: float, low: int
         ]
     assert kept.keeps(price)
     assert [place for place in range(len(PRICES)) if kept.keeps(place)] == [*range(low, low + 5)]
+
+
+def test_a_budget_of_four_times_backoffs_calls_can_be_spent() -> None:
+    """The lowest price of the ladder is that of a generous budget: nothing is cheaper."""
+    curve = exponential(2700)
+    cheapest = optimum(curve, PRICES[0], 5.0, 600.0)
+    assert cheapest.calls > 4.5 * REFERENCE.calls(curve)
 
 
 def test_gaps_of_any_width_are_kept() -> None:

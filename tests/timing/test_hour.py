@@ -26,6 +26,7 @@ from order_monitor.timing.hour import (
     making,
 )
 from order_monitor.timing.plan import Learned
+from order_monitor.timing.plan_table import PRICES
 from order_monitor.timing.planner import Terms, Timing
 
 KEY = ("shop", "top-up")
@@ -233,10 +234,11 @@ def test_an_even_hazard_is_asked_about_at_even_gaps() -> None:
     """Where nothing but time counts, the gap is √(2c / h) (Keller 1974)."""
     ends = [(START + k * 370.0, 100.0 + k, 700.0 + k) for k in range(RECENT)]
     narrow = Curve.of([1.0] + [0.0] * (BINS - 1))
-    table = finished(making(recent(ends), narrow, 5.0, 5.0, 600.0))
+    table = finished(making(recent(ends), narrow, float(PRICES.index(16.0)), 5.0, 600.0))
     assert table is not None
     hazard = table.hazard.sums[-1] / PERIOD
-    for rung, price in ((4, 8.0), (5, 16.0)):
+    for price in (8.0, 16.0):
+        rung = PRICES.index(price)
         gaps = [table.following(rung, START + at) - START - at for at in table.hazard.at[:-1]]
         assert sum(gaps) / len(gaps) == pytest.approx(math.sqrt(2 * price / hazard), rel=0.2)
 
