@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Final
 
 from order_monitor.core.order import Order
@@ -17,6 +18,9 @@ from order_monitor.core.tracked_order import (
 )
 
 SHARED_KEPT: Final = 50_000
+
+FOUND_WITHIN: Final = 60.0
+"""Seconds within which orders may be found in another order than they were sent in."""
 
 
 class KnownOrders:
@@ -35,6 +39,16 @@ class KnownOrders:
     def __iter__(self) -> Iterator[TrackedOrder]:
         """Iterate over all orders."""
         return iter(self._entries.values())
+
+    def newest(self, since: float) -> list[TrackedOrder]:
+        """Return the orders that were found last, newest first, down to the first one that was sent
+        well before ``since`` (epoch seconds).
+        """
+        sent = takewhile(
+            lambda entry: entry.sent_at is None or entry.sent_at >= since - FOUND_WITHIN,
+            reversed(self._entries.values()),
+        )
+        return list(sent)
 
     def get(self, order_id: str) -> TrackedOrder | None:
         """Return an order's entry, None if it is not known."""

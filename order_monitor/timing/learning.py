@@ -4,6 +4,7 @@ then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -235,8 +236,10 @@ class Learning(Observer):
         engine, keys = self._engine, self.timing.surprised()
         if engine is None or not keys:
             return
-        planned = 0
-        async for entry in unhurried(list(engine.queue)):
+        planned, since = 0, min(keys.values())
+        # Most often only the last few orders are meant: of very many, not all are looked through.
+        waiting = list(engine.queue) if math.isinf(since) else engine.queue.newest(since)
+        async for entry in unhurried(waiting):
             fields = entry.shared_fields
             if (
                 entry.stage is Stage.SCHEDULED

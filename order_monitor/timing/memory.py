@@ -121,13 +121,13 @@ class Place:
         return self.untold > 0 or self.stalled
 
     @property
-    def worry(self) -> int:
-        """Which of its orders are asked about earlier than learned: 0 for none, 1 for those that
-        were sent since a surprise, 2 for all.
+    def early_since(self) -> float:
+        """From when on sent orders are asked about earlier than learned, in epoch seconds: minus
+        infinity for all, infinity for none.
         """
         if self.alert > 0 or (self.suspicion is not None and self.suspicion.is_likely):
-            return 2
-        return int(self.suspicion is not None)
+            return -math.inf
+        return math.inf if self.suspicion is None else self.suspicion.since
 
     def precedes(self, age: float, now: float) -> bool:
         """Whether an order of this age was sent before the latest change.

@@ -377,7 +377,7 @@ class Timing(Outlook):
         self._fresh = Fresh(terms.half_life, terms.packages)
         self._time = SteadyTime()
         self._late: dict[str, float] = {}
-        self._surprised: dict[Key, None] = {}
+        self._surprised: dict[Key, float] = {}
         self._making: tuple[Key, Generator[None, None, None]] | None = None
 
     def reconfigure(self, schedule: Schedule) -> None:
@@ -502,7 +502,7 @@ class Timing(Outlook):
         not if it came with an outage.
         """
         own, place = self._memory.own(key), self._memory.place(key)
-        was = place.worry
+        was = place.early_since
         place.resumes()
         if place.outage is not None:
             if place.outage.holds(before, age, now):
@@ -516,14 +516,15 @@ class Timing(Outlook):
         if own is not None and not place.by_hour and changed(place, own, before, age, now, other):
             self._memory.drop(key)
             self._abandon(key)
-            was = 0
-        if place.worry > was:
-            self._surprised[whole(key)] = None
+            was = math.inf
+        if place.early_since < was:
+            name = whole(key)
+            self._surprised[name] = min(place.early_since, self._surprised.get(name, math.inf))
         return True
 
-    def surprised(self) -> dict[Key, None]:
-        """Return, once, the packages whose orders are asked earlier from now on: those that wait
-        are to be planned again.
+    def surprised(self) -> dict[Key, float]:
+        """Return, once, the packages whose orders are asked earlier from now on, with the time
+        (epoch seconds) since which they were sent: those that wait are to be planned again.
         """
         found, self._surprised = self._surprised, {}
         return found

@@ -45,6 +45,14 @@ def test_an_order_whose_answers_were_not_understood_before_is_known_as_odd_at_on
     assert (rare.odd, rare.odd_at, rare.odd_noted) == (ODD, 70.0, True)
 
 
+def test_of_very_many_orders_the_newest_are_found_without_looking_at_all() -> None:
+    queue = OrderQueue()
+    for n, sent_at in enumerate([5000.0, 0.0, 990.0, 955.0, None, 1010.0]):
+        queue.add(Order(str(n), "sent", sent_at, "1"), "a")
+    assert [entry.id for entry in queue.newest(1000.0)] == ["5", "4", "3", "2"]
+    assert queue.newest(2000.0) == []
+
+
 def test_the_newest_goes_first_but_nobody_starves() -> None:
     queue = OrderQueue()
     for n in range(100):

@@ -362,6 +362,29 @@ async def test_waiting_orders_of_a_product_that_surprises_are_planned_again() ->
     assert engine.context.wake.is_set()
 
 
+async def test_after_one_rare_early_end_only_the_orders_sent_since_are_planned_again() -> None:
+    """One in fifty was always fast: it may have been one of those."""
+    timing, key = Timing(SCHEDULE, Terms()), ("default", PACKAGE)
+    for n in range(200):
+        is_fast = n % 50 == 0
+        timing.ended(key, 0 if is_fast else 3500, 60 if is_fast else 3600, NOW - 20_000 + 100 * n)
+    timing.refresh(9)
+    timing.surprised()
+    learning = Learning(timing, Nowhere(), ManualClock(), SCHEDULE)
+    engine: Any = Planned()
+    learning.watch(engine)
+    sent = Order("", "sent", NOW, "1", package=PACKAGE)
+    before = engine.schedule(sent._replace(id="before", sent_at=NOW - 40), 600)
+    since = engine.schedule(sent._replace(id="since", sent_at=NOW + 50), 600)
+    timing.ended(key, 0, 60, NOW + 100)
+    await learning.plan_again()
+    assert before.due == NOW + 600
+    assert since.due <= NOW + 110, "backoff's first slot, or sooner"
+    timing.ended(key, 0, 60, NOW + 101)
+    await learning.plan_again()
+    assert before.due == NOW + 100, "by now it is likely"
+
+
 class Nowhere:
     """A store that keeps nothing."""
 
