@@ -278,6 +278,14 @@ async def test_a_write_refused_as_read_only_leaves_the_server(plain_shop: Shop) 
             pass
 
 
+async def test_a_server_that_is_shut_down_refuses_no_row(plain_shop: Shop) -> None:
+    """Taken for the rows' fault, all of a batch would be put up for a person."""
+    database = plain_shop.database()
+    with pytest.raises(ShopUnavailableError):
+        async with database.transaction(of_rows=True) as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
 async def test_losing_and_finding_the_server_is_said_once(
     plain_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -348,6 +348,20 @@ async def test_what_is_read_again_and_written_is_looked_for_in_its_own_partition
     )
 
 
+async def test_an_order_that_was_sent_again_is_found_in_another_partition(parted: Shop) -> None:
+    """Its time is no longer within those that were read: it is looked for everywhere."""
+    await lines(parted)
+    ids = [await parted.add(sent_at=NOW + n) for n in range(3)]
+    orders = await prepared(parted)
+    read = (await orders.scan()).orders
+    sent = parted.spelling.name("sent_at")
+    await parted.connection.execute(
+        f'UPDATE product_orders SET "{sent}" = to_timestamp({NOW} - 3e7) WHERE id = $1::uuid',
+        ids[1],
+    )
+    assert {order.id for order in await orders.reread(read)} == set(ids)
+
+
 async def test_of_two_rows_with_one_id_none_gets_a_late_pin(parted: Shop) -> None:
     """Whatever tenants and times they have: a late PIN finds its row wherever that is."""
     await lines(parted)

@@ -4,6 +4,7 @@ no.
 
 import asyncio
 import base64
+import math
 from typing import Any
 
 import httpx
@@ -14,9 +15,11 @@ from order_monitor.core.errors import SettingsError, ShopUnavailableError
 from order_monitor.core.order import Order
 from order_monitor.shop.reading.orders import ALL, Part, Scan, Slice, Take
 from order_monitor.tell.health import Access
+from order_monitor.watch.account import NOT_HELD
 from order_monitor.watch.dispatcher import TICK
 from tests.support.health import Bench, listening
 from tests.support.shops import NOW
+from tests.support.stages import Stage
 
 pytestmark = pytest.mark.outside
 
@@ -129,6 +132,17 @@ async def test_every_account_closed() -> None:
         assert (await state(client))["reasons"] == ["account main is closed: refused_8"]
         bench.account.gate.succeeded(probe=False)
         assert (await state(client))["ready"]
+
+
+async def test_only_the_accounts_that_it_asks_count() -> None:
+    """Another member asks the other one, and a process that can ask none of its own is not well."""
+    stage = Stage(("a", "b"))
+    await stage.begin()
+    stage.accounts["b"].lease_until = NOT_HELD
+    stage.accounts["a"].gate.shut(stage.clock.monotonic(), "refused_8", probe=False)
+    assert stage.probe.reasons() == ["account a is closed: refused_8"]
+    stage.accounts["b"].lease_until = math.inf
+    assert stage.probe.reasons() == []
 
 
 async def test_no_account_at_all() -> None:

@@ -159,6 +159,15 @@ def test_what_was_exchanged_is_forgotten_after_an_hour() -> None:
     assert redact(text) == "**** old-a **** kod-b **** **** dsn-old ****"
 
 
+def test_an_accounts_new_secret_is_hidden_in_its_lines_at_once() -> None:
+    """Though a line of it was logged before, with the secrets that it had then."""
+    redact = Redactor(ManualClock().monotonic)
+    redact.follow({"a": ("old-token",)})
+    assert redact.fields({"account": "a", "why": "old-token"})["why"] == "****"
+    redact.follow({"a": ("new-token",)})
+    assert redact.fields({"account": "a", "why": "old-token new-token"})["why"] == "**** ****"
+
+
 def test_one_that_comes_back_is_hidden_again() -> None:
     clock = ManualClock()
     redact = Redactor(clock.monotonic)
