@@ -332,7 +332,7 @@ async def test_an_error_page_that_repeats_the_address_shows_no_login(status: str
     page = "<html><title>No {} for {}</title>".format("KOD-CANARY", "SIFRE-CANARY")
     reply, _ = await ask_server(says(answer(page.encode(), status=status)))
     assert isinstance(reply.answer, (Blocked, Busy))
-    assert "CANARY" not in repr(reply)
+    assert "CANARY" not in f"{reply!r} {reply.answer.message}"
     assert reply.answer.message.startswith("No ")
 
 
