@@ -3,6 +3,7 @@ none of them its turn.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ class Together:
         pass
 
 
-def bench_of(shop: Shop, **options: bool) -> tuple[Bench, Together]:
+def bench_of(shop: Shop, **options: Any) -> tuple[Bench, Together]:
     bench, provider = Bench(shop, lambda _: text(""), **options), Together()
     bench.account.provider = provider
     return bench, provider
@@ -112,3 +113,20 @@ async def test_a_pause_that_the_second_request_of_a_call_asks_for_is_kept(plain_
         first = len(provider.calls)
         await drive.run(400, scan_every=10)
     assert len(provider.calls) == first
+
+
+async def test_further_requests_of_a_call_count_in_the_pace(plain_shop: Shop) -> None:
+    """A call that took ten requests is followed by none for as long as ten take."""
+    for n in range(40):
+        await plain_shop.add(sent_at=NOW - 100 - n)
+    bench, provider = bench_of(plain_shop, calls_per_second=1.0)
+    provider.batch = 2
+
+    async def often(references: Sequence[str]) -> Batch:
+        provider.calls.append(list(references))
+        return Batch(dict.fromkeys(references, Waiting("")), 10)
+
+    provider.ask_many = often  # type: ignore[method-assign]
+    async with Drive(bench.engine, bench.clock) as drive:
+        await drive.run(60, scan_every=10)
+    assert 5 <= len(provider.calls) <= 7

@@ -21,16 +21,22 @@ from order_monitor.core.order import Order, SkipReason
 from order_monitor.core.queue import READ_AGAIN
 from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.providers.provider import Reply
+from order_monitor.shop.accounts.pauses import Pauses
+from order_monitor.shop.migration import Migration
 from order_monitor.shop.reading.orders import ALL, Apart, Part, Scan, Slice, Take
 from order_monitor.watch.account import NOT_HELD, Account
 from order_monitor.watch.engine import Engine
 from order_monitor.watch.policy import Policy, Reading
 from order_monitor.watch.refresh import AT_A_TIME, FEWEST
 from order_monitor.watch.routing import ShopAccounts
+from order_monitor.watch.system_clock import SystemClock
 from tests.support import stages
 from tests.support.clocks import Drive, ManualClock
 from tests.support.engines import AtClock, Bench, text
-from tests.support.shops import NOW, Shop
+from tests.support.market import Market, Panels, market
+from tests.support.shops import LAYOUT, NOW, Shop
+
+__all__ = ["market"]
 
 QUICK = Reading(small=0, share=1000.0, longest=300.0, overlap=60.0, fresh_for=15.0)
 """As with very many orders: of a second's reading, all are read again after five minutes."""
@@ -460,6 +466,35 @@ async def test_another_reference_given_while_it_is_asked_about_is_asked_at_once(
     assert [reference for _, reference in made.calls] == ["first", "second"]
     assert (await plain_shop.row(order_id))["pin_code"] == "PIN-1"
     assert made.engine.state.resent == 1
+
+
+async def test_sent_again_under_another_reference_it_is_due_as_if_never_asked() -> None:
+    stage = stages.Stage()
+    now = stage.clock.time()
+    order = stage.order(5000, registered=True, last_sync_at=now - 1)
+    stage.shelf.orders = [order]
+    await stage.begin()
+    entry = stage.engine.queue.get(order.id)
+    assert entry is not None
+    assert entry.due > now, "asked a second ago"
+    stage.shelf.orders = [order._replace(reference="another", registered=False)]
+    await stage.engine.scan()
+    assert (entry.due <= now, entry.registered) == (True, False)
+
+
+async def test_an_account_that_is_met_during_a_look_is_paused_if_a_person_says_so(
+    market: Market,
+) -> None:
+    panels = Panels(market, lambda _: text("OK|1| |x"))
+    await market.integration(None, kod="A")
+    await panels.engine.scan()
+    _ = [line async for line in Migration(market.shop.database(), LAYOUT, SystemClock()).apply()]
+    new = await market.integration(None, kod="B")
+    await market.shop.add(provider_id=new, sent_at=NOW - 1000)
+    async with market.shop.database().transaction() as connection:
+        await Pauses("public").pause(connection, new, "x", "Ay", None)
+    await panels.engine.scan()
+    assert panels.engine.accounts[new].paused is not None
 
 
 async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() -> None:

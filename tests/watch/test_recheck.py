@@ -275,9 +275,10 @@ async def test_a_second_look_waits_for_its_account_and_is_bounded(
     stage.observer.add(reconciliation)
     stage.ended(stage.order(100))
     account.gate.failed(0.0, "x", probe=False, retry_after=100)
-    clock.elapsed += 11
-    await reconciliation.ask_due(stage.engine)
-    assert bank.asked == 0
+    for seconds in (11, 200):
+        clock.elapsed += seconds
+        await reconciliation.ask_due(stage.engine)
+        assert bank.asked == 0, "nor where a probe may go: that is for an open order"
     account.gate.succeeded(probe=False)
     desk.away = True
     with capture_logs() as lines:
