@@ -673,6 +673,20 @@ async def test_without_a_key_all_works_and_check_says_how_to_make_one(shop: Shop
     assert of(await examined(shop), "warning") == []
 
 
+async def test_two_rows_of_one_id_keep_no_other_order_from_being_read_again(shop: Shop) -> None:
+    """All of a batch were put off, at each question anew."""
+    await shop.connection.execute("ALTER TABLE product_orders DROP CONSTRAINT product_orders_pkey")
+    await lines(shop)
+    twice, other = [await shop.add(noted=False) for _ in range(2)]
+    await shop.add(order_id=twice, reference=f"r-{twice[:8]}", sent_at=NOW - 50, noted=False)
+    orders = shop.orders()
+    read = (await orders.scan()).orders
+    assert [order.id for order in read].count(twice) == 2
+    again = await orders.reread(read)
+    assert {order.id for order in again} == {twice, other}
+    assert all(order.registered for order in again)
+
+
 @pytest.mark.parametrize("second", ["sent", "failed"])
 async def test_two_rows_of_one_id_are_both_left_and_the_others_are_written(
     shop: Shop, second: str

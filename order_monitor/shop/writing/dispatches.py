@@ -79,13 +79,11 @@ class Dispatches:
 
     async def note(self, connection: Connection, orders: Sequence[Order]) -> list[str]:
         """Record dispatches before they are asked about; return orders touched `TOUCHED` times."""
-        rows = [
-            (o.id, account_of(o), o.reference.strip(), o.sent_at, self._logins.of(account_of(o))[0])
-            for o in orders
-        ]
+        # Two rows of the shop's table may have one id, and this INSERT takes no key twice.
+        sent = {(o.id, account_of(o), o.reference.strip()): o.sent_at for o in orders}
+        rows = [(*key, sent[key], self._logins.of(key[1])[0]) for key in sorted(sent)]
         if not rows:
             return []
-        rows.sort()
         moved = f"abs(extract(epoch FROM d.sent_at - EXCLUDED.sent_at)) >= {SAME_TIME}"
         found = await connection.fetch(
             f"INSERT INTO {self._table} AS d (order_id, account, reference, sent_at, login) "
