@@ -85,7 +85,8 @@ class Gate:
         self.reason = reason
         shutting = not self._shut and (self.streak >= self.limit or retry_after is not None)
         if retry_after is not None and self.streak < self.limit:
-            self._until = now
+            # What was under way when the gate shut does not shorten its pause.
+            self._until = max(self._until, now) if self._shut and not probe else now
         elif shutting or (probe and self._shut):
             self._pauses += grows or not self._pauses
             self._until = now + self._pause()

@@ -99,8 +99,9 @@ def test_an_outage_of_weeks_is_probed_all_the_while() -> None:
     assert gate.opens_at() == now + LONGEST_PAUSE
 
 
-def test_a_word_that_comes_late_shortens_no_pause() -> None:
-    gate = Gate(limit=1)
+@pytest.mark.parametrize("limit", [1, 5])
+def test_a_word_that_comes_late_shortens_no_pause(limit: int) -> None:
+    gate = Gate(limit=limit)
     gate.failed(0, "http_429", probe=False, retry_after=100)
     assert not gate.failed(1, "http_429", probe=False, retry_after=5)
     assert gate.opens_at() == 100

@@ -181,10 +181,9 @@ class ClientApi:
             parameters["uuid"] = "1"
         response = await self._exchange.get(self._page, parameters)
         found = self._parsed(response, chunk, by_uuid=by_uuid)
-        is_the_accounts = isinstance(found, Blocked) and found.why.startswith("refused_")
-        if response.status in _TOO_MANY and len(chunk) > 1 and not is_the_accounts:
-            return None
-        return found
+        # A document that names another cause, the account or too much at once, is believed.
+        is_size = not isinstance(found, (Blocked, Busy))
+        return None if response.status in _TOO_MANY and len(chunk) > 1 and is_size else found
 
     def _parsed(self, response: Response, chunk: Sequence[str], *, by_uuid: bool) -> Check | Answer:
         account = self._account

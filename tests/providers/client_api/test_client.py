@@ -13,7 +13,7 @@ import httpx
 import pytest
 import respx
 
-from order_monitor.core.answer import Blocked, Completed, Unreachable, Waiting
+from order_monitor.core.answer import Answer, Blocked, Busy, Completed, Unreachable, Waiting
 from order_monitor.core.pin import Pin
 from order_monitor.providers.client_api.client import ClientApi, ClientApiAccount
 from order_monitor.providers.provider import Balance
@@ -66,6 +66,27 @@ async def test_no_failure_shows_the_token() -> None:
     broken.get("https://api.example/client/api/check").mock(side_effect=httpx.ConnectError("x"))
     reply = await client(broken).ask("ID_1")
     assert (reply.answer, reply.requests) == (Unreachable("connect_error"), 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, '{"code": "121", "message": "no hunter here"}'),
+        (200, '{"code": "999", "message": "no hunter here"}'),
+        (200, "no hunter here"),
+        (503, "no hunter here"),
+        (418, "no hunter here"),
+    ],
+    ids=["blocked", "refused", "garbled", "busy", "an odd status"],
+)
+async def test_a_token_that_looks_like_no_code_is_hidden_too(status: int, body: str) -> None:
+    router = respx.MockRouter()
+    router.get("https://api.example/client/api/check").respond(status, text=body)
+    api = ClientApi(
+        ClientApiAccount("https://api.example", "hunter"), answering(router), SystemClock()
+    )
+    answer: Any = (await api.ask("ID_1")).answer
+    assert answer.message == "no **** here"
 
 
 async def test_the_balance() -> None:
@@ -377,10 +398,22 @@ async def test_a_smaller_batch_is_tried_larger_after_an_hour() -> None:
     assert client.batch == 50
 
 
-async def test_an_account_that_is_refused_is_not_asked_in_halves() -> None:
+@pytest.mark.parametrize(
+    ("body", "failure"),
+    [
+        ({"code": "121", "message": "x"}, Blocked("refused_121")),
+        ({"status": "ERROR", "error": "UNAUTHORIZED"}, Blocked("http_401")),
+        ({"status": "ERROR", "code": "429"}, Busy("http_429")),
+        ({"status": "ERROR", "code": "500"}, Busy("http_500")),
+    ],
+)
+async def test_what_names_another_cause_than_their_number_is_not_asked_in_halves(
+    body: dict[str, Any], failure: Answer
+) -> None:
+    """Refused or overloaded, the provider would get five more calls at once."""
     provider = Taking(0, status=400)
-    provider.body = {"code": 121, "message": "x"}
+    provider.body = body
     client, _ = taking(provider)
     batch = await client.ask_many(NAMES)
-    assert isinstance(batch.failure, Blocked)
+    assert batch.failure == failure
     assert (provider.sizes, client.batch) == ([50], 50)
