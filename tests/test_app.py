@@ -1,13 +1,17 @@
 """Settings reach the parts that use them."""
 
+import base64
 import ssl
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from order_monitor.app import (
     PATIENCE,
+    App,
+    as_observed,
     chains_of,
     late_orders_of,
     opener_of,
@@ -21,16 +25,21 @@ from order_monitor.providers.http.address_guard import ForbiddenHostError
 from order_monitor.providers.http.resolver import Resolve, Resolver
 from order_monitor.providers.http.transport import FreshConnections, ProxyRoute
 from order_monitor.settings.model import Settings
+from order_monitor.settings.money import money_of
 from order_monitor.settings.sections import (
+    ClusterSettings,
     DatabaseSettings,
     EventSettings,
     LimitSettings,
     ProviderSettings,
     ScheduleSettings,
     StatusSettings,
+    WebhookSettings,
 )
 from order_monitor.shop.accounts.tables import Integration
+from order_monitor.tell.redactor import Redactor
 from order_monitor.watch.account import Account
+from order_monitor.watch.lifecycle import Stop
 from order_monitor.watch.system_clock import SystemClock
 
 
@@ -230,3 +239,31 @@ def test_while_observing_no_chain_is_ended_and_no_late_order_told(*, observe: bo
     chains = chains_of(settings, nothing, nothing, orders, clock)
     late = late_orders_of(settings, nothing, orders, clock)
     assert (chains is None, late is None) == (observe, observe)
+
+
+def app_of(**given: Any) -> tuple[App, Settings]:
+    settings = Settings(
+        database=DatabaseSettings(dsn=SecretStr("postgresql://x@localhost/x")),
+        provider=ProviderSettings(source="database"),
+        **given,
+    )
+    return App(settings, Stop(), Redactor()), settings
+
+
+def test_a_member_posts_events_only_while_it_leads() -> None:
+    """Else each member would post them all."""
+    secret = "whsec_" + base64.b64encode(b"x" * 32).decode()
+    posted = WebhookSettings(url="https://shop.example/hook", secret=secret)  # type: ignore[arg-type]
+    app, _ = app_of(webhook=posted, cluster=ClusterSettings(enabled=True))
+    assert app.sender is not None
+    assert not app.sender._is_ours()
+    alone, _ = app_of(webhook=posted)
+    assert alone.sender is not None
+    assert alone.sender._is_ours()
+
+
+def test_what_an_observing_daemon_turns_off_is_not_stored_as_what_the_shop_wants() -> None:
+    """Else the daemon that writes later would differ, and ask nothing."""
+    app, given = app_of(schedule=ScheduleSettings(observe=True, await_pin=3600.0))
+    assert app.settings_guard.own == money_of(given)
+    assert as_observed(given) != given

@@ -18,6 +18,7 @@ from order_monitor.commands.exits import ExitCode
 from order_monitor.core.gate import Pause
 from order_monitor.core.order import SkipReason
 from order_monitor.settings.loading import load
+from order_monitor.shop.accounts.pauses import EVERY_ACCOUNT
 from order_monitor.shop.database import Database
 from order_monitor.shop.dsn import parse_dsn
 from order_monitor.tell.attention import NOT_READY, REMEDIES, causes_in
@@ -26,6 +27,7 @@ from order_monitor.tell.messages import Messages
 from tests.support import stages
 from tests.support.browsers import browser, browsers, opened, text
 from tests.support.clocks import ManualClock
+from tests.support.shops import NOW
 from tests.support.stages import STAGES, Stage
 
 __all__ = ["browser"]
@@ -213,3 +215,13 @@ async def test_an_older_daemon_is_judged_by_its_causes() -> None:
     assert status.code_of(document) == ExitCode.NOT_DONE
     document["attention"] = []
     assert status.code_of(document) == ExitCode.OK
+
+
+async def test_a_hold_on_the_ends_of_all_accounts_is_shown_at_each_account() -> None:
+    stage = Stage(("a", "b"))
+    await stage.begin()
+    told = document_of(stage.view)["accounts"]
+    assert [one["ends_paused"] for one in told] == [None, None]
+    stage.engine.state.ends_paused = {EVERY_ACCOUNT: Pause(EVERY_ACCOUNT, "stock", "Ay", NOW)}
+    told = document_of(stage.view)["accounts"]
+    assert [one["ends_paused"]["reason"] for one in told] == ["stock", "stock"]

@@ -3,6 +3,7 @@ stale knowledge.
 """
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -495,6 +496,31 @@ async def test_an_account_that_is_met_during_a_look_is_paused_if_a_person_says_s
         await Pauses("public").pause(connection, new, "x", "Ay", None)
     await panels.engine.scan()
     assert panels.engine.accounts[new].paused is not None
+
+
+async def test_an_account_that_a_quick_look_finds_lets_all_orders_be_read_again(
+    market: Market,
+) -> None:
+    """Those that were skipped may be its own, and were sent long before that look begins."""
+    lost = str(uuid.uuid4())
+    order_id = await market.shop.add(provider_id=lost, sent_at=NOW - 50_000)
+    await market.shop.add(provider_id=await market.integration(None, kod="A"), sent_at=NOW)
+    panels = Panels(market, lambda _: text("OK|1| |x"), reading=QUICK)
+    discovery = panels.engine.discovery
+    discovery.shop.cost = 1.0  # type: ignore[attr-defined]
+    await panels.engine.scan()
+    await panels.engine.scan()
+    assert panels.engine.queue.get(order_id) is None
+    column = '"tenantId"' if market.is_shop else "tenant_id"
+    await market.shop.connection.execute(
+        f"INSERT INTO integrations (id, {column}, name, provider, kod, sifre) "
+        "SELECT $1::uuid, NULL, 'again', provider, kod, sifre FROM integrations",
+        lost,
+    )
+    discovery.shop.orders.reader.accounts_read_at = float("-inf")  # type: ignore[attr-defined]
+    for _ in range(2):
+        await panels.engine.scan()
+    assert panels.engine.queue.get(order_id) is not None
 
 
 async def test_what_awaits_its_pin_is_not_let_go_by_reading_open_orders_again() -> None:
