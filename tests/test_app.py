@@ -256,10 +256,10 @@ def test_a_member_posts_events_only_while_it_leads() -> None:
     posted = WebhookSettings(url="https://shop.example/hook", secret=secret)  # type: ignore[arg-type]
     app, _ = app_of(webhook=posted, cluster=ClusterSettings(enabled=True))
     assert app.sender is not None
-    assert not app.sender._is_ours()
+    assert not app.sender.is_ours()
     alone, _ = app_of(webhook=posted)
     assert alone.sender is not None
-    assert alone.sender._is_ours()
+    assert alone.sender.is_ours()
 
 
 def test_what_an_observing_daemon_turns_off_is_not_stored_as_what_the_shop_wants() -> None:

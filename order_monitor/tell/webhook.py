@@ -116,7 +116,7 @@ class Sender:
         self._looked: tuple[float, bool] | None = None
         self._failing = False
         self._failing_since: float | None = -math.inf
-        self._is_ours = is_ours
+        self.is_ours = is_ours
         self._context = context
         self._log = structlog.get_logger("order_monitor.webhook")
         self.waiting = 0
@@ -127,7 +127,7 @@ class Sender:
         """Post until cancelled; while the database is unavailable, wait for it."""
         while True:
             try:
-                is_ours = self._is_ours()
+                is_ours = self.is_ours()
                 await self._look(is_ours=is_ours)
                 posted = await self.post_due() if is_ours else 0
                 self.waiting, self.dead = await self._outbox.counts()
