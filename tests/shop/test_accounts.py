@@ -521,7 +521,7 @@ async def test_a_client_dropped_by_a_look_that_failed_is_given_back_by_the_next(
 async def test_accounts_read_by_a_look_that_failed_are_read_again_by_the_next(
     market: Market,
 ) -> None:
-    """They may have reached nobody, and are read again only when `refresh` is over."""
+    """They may have reached no part of the program, and are read again only when `refresh` is over."""
     account, orders = await market.integration(None), market.orders()
 
     def breaks(_: Slice) -> None:

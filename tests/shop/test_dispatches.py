@@ -179,7 +179,7 @@ async def test_an_order_that_was_ever_given_a_pin_is_failed_by_a_person_alone(sh
 async def test_a_stale_save_after_a_pin_is_not_failed_by_what_the_provider_says_later(
     shop: Shop, pin: Pin
 ) -> None:
-    """A text is claimed by nobody, but the order's event says that it was given."""
+    """No order claims a text, but the order's event says that it was given."""
     order_id = await shop.add()
     orders = await prepared(shop)
     await answered(orders, shop.order(order_id), Completed(pin))

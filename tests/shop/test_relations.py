@@ -674,7 +674,7 @@ async def test_without_a_key_all_works_and_check_says_how_to_make_one(shop: Shop
 
 
 async def test_two_rows_of_one_id_keep_no_other_order_from_being_read_again(shop: Shop) -> None:
-    """All of a batch were put off, at each question anew."""
+    """All of a batch were put off, each time that they came due."""
     await shop.connection.execute("ALTER TABLE product_orders DROP CONSTRAINT product_orders_pkey")
     await lines(shop)
     twice, other = [await shop.add(noted=False) for _ in range(2)]

@@ -220,8 +220,8 @@ async def test_an_older_daemon_is_judged_by_its_causes() -> None:
 async def test_a_hold_on_the_ends_of_all_accounts_is_shown_at_each_account() -> None:
     stage = Stage(("a", "b"))
     await stage.begin()
-    told = document_of(stage.view)["accounts"]
-    assert [one["ends_paused"] for one in told] == [None, None]
+    accounts = document_of(stage.view)["accounts"]
+    assert [one["ends_paused"] for one in accounts] == [None, None]
     stage.engine.state.ends_paused = {EVERY_ACCOUNT: Pause(EVERY_ACCOUNT, "stock", "Ay", NOW)}
-    told = document_of(stage.view)["accounts"]
-    assert [one["ends_paused"]["reason"] for one in told] == ["stock", "stock"]
+    accounts = document_of(stage.view)["accounts"]
+    assert [one["ends_paused"]["reason"] for one in accounts] == ["stock", "stock"]

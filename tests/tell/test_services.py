@@ -34,6 +34,6 @@ async def test_an_address_is_hidden_as_it_is_written_and_as_it_is_meant() -> Non
     """A password with an @ in it is written %40, and the library says it in plain."""
     url = "mailtos://someone:pass%40word@mail.example/?to=ops"
     sender: Any = Refuses(f"login pass@word refused for pass%40word at {url}")
-    told = await Service(1, url, sender).send(Message("title", "body"))
-    assert "word" not in told
-    assert told.startswith("login **** refused")
+    reason = await Service(1, url, sender).send(Message("title", "body"))
+    assert "word" not in reason
+    assert reason.startswith("login **** refused")

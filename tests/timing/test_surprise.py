@@ -103,9 +103,9 @@ def test_a_product_of_which_some_were_always_fast_is_known_to_have_become_fast(
 ) -> None:
     """Surprises alone would never tell it above 3 %: each such end was known to come."""
     place, curve = place_of(), curve_of(early)
-    told = [changed(place, curve, 30.0, 60.0, NOW + 10 * k) for k in range(6)]
-    assert True in told[:5]
-    assert place.suspicion is None or told[-1] is False
+    found = [changed(place, curve, 30.0, 60.0, NOW + 10 * k) for k in range(6)]
+    assert True in found[:5]
+    assert place.suspicion is None or found[-1] is False
 
 
 def test_where_many_were_fast_an_early_end_is_no_suspicion() -> None:
