@@ -41,7 +41,7 @@ WORKERS ?= $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : $(CORES) < 8 ? 8 : $(C
 COMMA := ,
 EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
-CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice day distribution hour memory plan plan_table planner sketch)),$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/providers/%.py,http/body http/json_document znet/parser))
+CORE := order_monitor/core/*,$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/timing/%.py,advice day distribution hour memory plan plan_table planner sketch surprise)),$(subst $(SPACE),$(COMMA),$(patsubst %,order_monitor/providers/%.py,http/body http/json_document znet/parser))
 
 quick: $(VENV)/dev.done ## what decides, reads answers and plans, in 20 seconds: no server, no browser, no process, few examples
 	$(BIN)/python -m pytest -q -n $(CORES) -m "not outside and not long and not slow" -p no:cacheprovider --hypothesis-profile=quick \
