@@ -550,12 +550,11 @@ def changed(
     if share < UNUSUAL and curve.share_by(until) < SOONER:
         place.suspects(share, after, until, now)
     suspicion = place.suspicion
-    is_certain = suspicion is not None and suspicion.is_certain
-    if not is_certain and place.misfit < ALARM:
+    if suspicion is not None and suspicion.is_certain:
+        place.instant, place.first_odd = suspicion.instant, suspicion.since
+    elif place.misfit < ALARM:
         return False
     place.misfit, place.suspicion = 0.0, None
-    if suspicion is not None and is_certain:
-        place.instant, place.first_odd = suspicion.instant, suspicion.since
     if place.instant.is_one:
         place.outage, place.instant = place.instant, Instant()
         place.alert = 0.0

@@ -73,15 +73,21 @@ async def test_who_knows_no_account_yet_joins_with_the_first_scan(house: House) 
     await until(lambda: one.cluster.view)
 
 
-@pytest.mark.long
-@pytest.mark.wall_clock
-async def test_an_account_is_given_when_nothing_of_it_is_under_way(house: House) -> None:
+async def busy(house: House) -> tuple[Process, Process]:
+    """Return a process whose accounts all have a call under way, and one that is to get two."""
     one = house.start("one")
     await until(lambda: one.held() == set(NAMES))
     for account in one.accounts.values():
         account.calls["a call"] = 0.0
     two = house.start("two")
     await until(lambda: len(one.held()) == 2)
+    return one, two
+
+
+@pytest.mark.long
+@pytest.mark.wall_clock
+async def test_an_account_is_given_when_nothing_of_it_is_under_way(house: House) -> None:
+    one, two = await busy(house)
     await asyncio.sleep(0.2)
     assert two.held() == set()
     for account in one.accounts.values():
@@ -192,12 +198,7 @@ async def test_an_account_is_given_a_look_after_its_last_call_has_ended(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By then what that call's answer has changed is stored, and the next holder reads it."""
-    one = house.start("one")
-    await until(lambda: one.held() == set(NAMES))
-    for account in one.accounts.values():
-        account.calls["a call"] = 0.0
-    two = house.start("two")
-    await until(lambda: len(one.held()) == 2)
+    one, two = await busy(house)
     see, give, looks, ended_at, given_at = Session.see, Session.give, [0], [0], list[int]()
 
     async def seen(self: Session, known: Any) -> Any:
