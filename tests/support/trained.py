@@ -1,5 +1,7 @@
 """A product whose timing is learned."""
 
+from functools import cache
+
 from order_monitor.core.schedule import Schedule
 from order_monitor.timing.plan_table import Reference
 from order_monitor.timing.planner import Terms, Timing
@@ -30,4 +32,8 @@ def teach(timing: Timing, n: int, age: float) -> None:
                 pass
 
 
-TRAINED = trained()
+@cache
+def well_trained() -> Timing:
+    """One that the tests share and leave as it is: to learn takes a while, and an import should
+    not."""
+    return trained()

@@ -5,6 +5,7 @@ there.
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 
 import pytest
 
@@ -49,7 +50,7 @@ def teach(timing: Timing, lasting: Lasting, start: float, end: float) -> Timing:
             timing.ended(KEY, takes * 0.9, takes * 1.1, now)
         else:
             timing.waiting(KEY, 0.0, takes * 0.9, now)
-        if k % 60 == 0:
+        if k % 120 == 0:
             rebuilt(timing)
     return rebuilt(timing)
 
@@ -64,11 +65,11 @@ def first_checks(timing: Timing, sent: float) -> list[float]:
     return [timing.next_check(KEY, str(n), 0.0, sent) for n in range(20)]
 
 
+@cache
 def taught() -> Timing:
     return teach(Timing(SCHEDULE, Terms()), by_night, START, START + 2.5 * DAY)
 
 
-TAUGHT = taught()
 NOON, MIDNIGHT = START + 3 * DAY + 12 * 3600.0, START + 3 * DAY + 3600.0
 
 
@@ -77,16 +78,16 @@ def median(ages: list[float]) -> float:
 
 
 def test_orders_are_asked_about_by_the_part_of_the_day_in_which_they_were_sent() -> None:
-    by_day, night = first_checks(TAUGHT, NOON), first_checks(TAUGHT, MIDNIGHT)
+    by_day, night = first_checks(taught(), NOON), first_checks(taught(), MIDNIGHT)
     assert 45 < median(by_day) < 80
     assert median(night) > 1.5 * median(by_day)
     for sent, low, high in ((NOON, 45, 75), (MIDNIGHT, 2300, 3700)):
-        known = TAUGHT.reason(KEY, "a", 0.0, sent).known
+        known = taught().reason(KEY, "a", 0.0, sent).known
         assert known is not None
         assert low < (known.quantile(0.5) or 0) < high
     sent = START + 3 * DAY
     edges = [
-        cell for cell in range(CELLS) if first_checks(TAUGHT, sent + cell * DAY / CELLS) != night
+        cell for cell in range(CELLS) if first_checks(taught(), sent + cell * DAY / CELLS) != night
     ]
     assert edges == list(range(32, 80)), "from eight to eight"
 
@@ -198,7 +199,7 @@ def test_what_is_known_of_a_plain_product_is_planned_as_without_the_day() -> Non
 
 
 def test_parts_are_stored_nowhere_and_are_no_products() -> None:
-    timing = deepcopy(TAUGHT)
+    timing = deepcopy(taught())
     assert not [key for key in [*timing.drain(), *dict(timing.dump())] if is_part(key)]
     assert [key for key, _ in timing.learned()] == [KEY]
     other = Timing(SCHEDULE, Terms())
@@ -209,7 +210,7 @@ def test_parts_are_stored_nowhere_and_are_no_products() -> None:
 
 @pytest.mark.slow
 def test_where_the_law_ceases_the_whole_plans_again() -> None:
-    timing = deepcopy(TAUGHT)
+    timing = deepcopy(taught())
     teach(timing, lambda _: 60.0, START + 2.5 * DAY, START + 3 * DAY)
     assert median(first_checks(timing, MIDNIGHT)) < 80
 
@@ -220,7 +221,7 @@ def test_an_order_that_is_lost_or_found_late_waits_in_no_part() -> None:
     sent = START + 2.5 * DAY + 60.0
     checks = []
     for was_seen in (True, False):
-        lost, late = deepcopy(TAUGHT), deepcopy(TAUGHT)
+        lost, late = deepcopy(taught()), deepcopy(taught())
         for at in (sent + n for n in range(40 if was_seen else 0)):
             lost.waiting(KEY, 0.0, 50.0, at + 50.0)
             late.waiting(KEY, 0.0, 50.0, at + 50.0)
@@ -309,10 +310,10 @@ def test_a_look_is_a_short_step() -> None:
 def test_an_outage_leaves_no_trace_in_a_part_of_the_day() -> None:
     """Orders sent by day wait for hours, and end at one instant, at all ages."""
     now = NOON + 7.5 * 3600.0
-    long, short = deepcopy(TAUGHT), deepcopy(TAUGHT)
+    long, short = deepcopy(taught()), deepcopy(taught())
     for timing, count in ((long, 40), (short, 8)):
         for k in range(count):
             timing.ended(KEY, 19_600.0 + 200 * k, 20_000.0 + 200 * k, now)
-    plans = [first_checks(rebuilt(timing), NOON) for timing in (long, short, deepcopy(TAUGHT))]
+    plans = [first_checks(rebuilt(timing), NOON) for timing in (long, short, deepcopy(taught()))]
     assert plans[0] == plans[1]
     assert median(plans[0]) < 1.1 * median(plans[2])

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,7 @@ def rebuilt(timing: Timing) -> Timing:
     return timing
 
 
+@cache
 def taught() -> Timing:
     """Return a timing that has seen enough batches to read the hour, and more to trust it."""
     timing = Timing(SCHEDULE, Terms())
@@ -74,14 +76,11 @@ def asked(timing: Timing, order_id: str, sent_at: float) -> list[float]:
     return found
 
 
-TAUGHT = taught()
-
-
 @pytest.mark.parametrize("ago", [30.0, 400.0, 1500.0, 3000.0])
 def test_orders_that_end_in_batches_are_asked_about_right_after_the_next(ago: float) -> None:
     at = START + 20 * PERIOD + PHASE
     for order_id in ("a", "b", "c"):
-        checks = asked(TAUGHT, order_id, at - ago)
+        checks = asked(taught(), order_id, at - ago)
         late = min(check - at for check in checks if check >= at)
         assert late < 20, "whenever it was sent"
         assert all(5 <= after - before <= 600 for before, after in pairwise(checks))
@@ -89,21 +88,21 @@ def test_orders_that_end_in_batches_are_asked_about_right_after_the_next(ago: fl
 
 def test_checks_of_one_phase_are_spread_by_order() -> None:
     sent_at = START + 20 * PERIOD
-    firsts = {asked(TAUGHT, str(k), sent_at)[-1] % PERIOD for k in range(9)}
+    firsts = {asked(taught(), str(k), sent_at)[-1] % PERIOD for k in range(9)}
     assert len(firsts) == 9
 
 
 def test_the_plan_gives_the_time_of_sending() -> None:
     order = Order("a", "sent", START + 500.0, "1", integration=KEY[0], package=KEY[1])
-    plan = Learned(SCHEDULE, TAUGHT)
-    age = TAUGHT.next_check(KEY, "a", 0.0, START + 500.0)
+    plan = Learned(SCHEDULE, taught())
+    age = taught().next_check(KEY, "a", 0.0, START + 500.0)
     assert plan.first(order, START + 500.0) == START + 500.0 + age
-    age = TAUGHT.next_check(KEY, "a", 100.0, START + 500.0)
+    age = taught().next_check(KEY, "a", 100.0, START + 500.0)
     assert plan.again(order, START + 600.0) == START + 500.0 + age
 
 
 def test_without_a_time_of_sending_the_latest_answer_counts_as_now() -> None:
-    timing = deepcopy(TAUGHT)
+    timing = deepcopy(taught())
     timing.waiting(KEY, 0.0, 100.0, START + 20 * PERIOD + 600.0)
     found = timing.next_check(KEY, "a", 100.0)
     assert found == timing.next_check(KEY, "a", 100.0, START + 20 * PERIOD + 500.0)
@@ -112,7 +111,7 @@ def test_without_a_time_of_sending_the_latest_answer_counts_as_now() -> None:
 
 
 def test_the_time_limit_is_kept() -> None:
-    assert TAUGHT.next_check(KEY, "a", 86_399.0, START) == 86_400.0
+    assert taught().next_check(KEY, "a", 86_399.0, START) == 86_400.0
 
 
 @pytest.mark.slow
@@ -130,7 +129,7 @@ def test_orders_whose_age_tells_more_are_asked_about_by_age() -> None:
 
 
 def test_where_batches_cease_age_plans_again() -> None:
-    timing = deepcopy(TAUGHT)
+    timing = deepcopy(taught())
     for k in range(20):
         now = START + 12 * PERIOD + PHASE + 1500.0 + 70 * k
         timing.ended(KEY, 200.0, 700.0, now)
@@ -138,7 +137,7 @@ def test_where_batches_cease_age_plans_again() -> None:
 
 
 def test_a_batch_that_comes_late_is_no_stall() -> None:
-    timing = deepcopy(TAUGHT)
+    timing = deepcopy(taught())
     at = START + 13 * PERIOD + PHASE
     for k in range(60):
         timing.waiting(KEY, 0.0, 1800.0 + k, at + 300)

@@ -1,6 +1,7 @@
 """The daemon's plan by what was learned, order by order."""
 
 import math
+from functools import cache
 
 import pytest
 
@@ -9,10 +10,14 @@ from order_monitor.core.schedule import Continuous, Schedule
 from order_monitor.timing.plan import Learned, age_asked, key_of, known_to_wait, slot_before
 from order_monitor.timing.planner import Terms, Timing
 from order_monitor.timing.store import KeptEnd
-from tests.support.trained import KEY, SCHEDULE, TRAINED
+from tests.support.trained import KEY, SCHEDULE, well_trained
 
 SENT = 1_790_000_000.0
-PLAN = Learned(SCHEDULE, TRAINED)
+
+
+@cache
+def learned() -> Learned:
+    return Learned(SCHEDULE, well_trained())
 
 
 def order(last_sync_at: float | None = None, ended_at: float | None = None) -> Order:
@@ -49,27 +54,31 @@ def test_before_the_first_slot_of_all_there_is_none() -> None:
 
 
 def test_an_order_just_found_is_due_after_its_last_known_check() -> None:
-    assert PLAN.first(order(), SENT + 500) == SENT + TRAINED.next_check(KEY, "id-1", 0.0)
-    assert PLAN.first(order(SENT + 230), SENT + 500) == SENT + TRAINED.next_check(
+    assert learned().first(order(), SENT + 500) == SENT + well_trained().next_check(
+        KEY, "id-1", 0.0
+    )
+    assert learned().first(order(SENT + 230), SENT + 500) == SENT + well_trained().next_check(
         KEY, "id-1", 230.0
     )
-    assert PLAN.first(order(SENT + 230), SENT + 500) != PLAN.first(order(), SENT + 500)
-    assert PLAN.first(order(SENT - 9), SENT) == PLAN.first(order(), SENT), (
+    assert learned().first(order(SENT + 230), SENT + 500) != learned().first(order(), SENT + 500)
+    assert learned().first(order(SENT - 9), SENT) == learned().first(order(), SENT), (
         "asked about before it was sent: clocks differ"
     )
 
 
 def test_an_order_just_asked_about_is_due_by_its_age() -> None:
-    assert PLAN.again(order(), SENT + 230) == SENT + TRAINED.next_check(KEY, "id-1", 230.0)
-    assert PLAN.again(order(), SENT - 9) == SENT + TRAINED.next_check(KEY, "id-1", 0.0)
+    assert learned().again(order(), SENT + 230) == SENT + well_trained().next_check(
+        KEY, "id-1", 230.0
+    )
+    assert learned().again(order(), SENT - 9) == SENT + well_trained().next_check(KEY, "id-1", 0.0)
 
 
 def test_what_only_awaits_its_pin_keeps_to_the_schedule() -> None:
     usual, waits = Continuous(SCHEDULE), order(ended_at=SENT + 20)
     for age in (40.0, 230.0, 5000.0):
-        assert PLAN.first(waits, SENT + age) == usual.first(waits, SENT + age)
-        assert PLAN.again(waits, SENT + age) == usual.again(waits, SENT + age)
-    assert PLAN.again(waits, SENT + 230) != PLAN.again(order(), SENT + 230)
+        assert learned().first(waits, SENT + age) == usual.first(waits, SENT + age)
+        assert learned().again(waits, SENT + age) == usual.again(waits, SENT + age)
+    assert learned().again(waits, SENT + 230) != learned().again(order(), SENT + 230)
 
 
 def test_with_nothing_learned_the_times_are_the_schedules() -> None:
@@ -93,9 +102,9 @@ def test_when_it_was_asked_about_lies_between_when_it_was_sent_and_now(
 
 
 def test_an_order_that_was_asked_about_in_the_future_is_asked_about_now() -> None:
-    due = PLAN.first(order(SENT + 70 * 365 * DAY), SENT + 500)
-    assert due == PLAN.first(order(), SENT + 500)
-    assert PLAN.first(order(SENT + 700), SENT + 500) == PLAN.again(order(), SENT + 500)
+    due = learned().first(order(SENT + 70 * 365 * DAY), SENT + 500)
+    assert due == learned().first(order(), SENT + 500)
+    assert learned().first(order(SENT + 700), SENT + 500) == learned().again(order(), SENT + 500)
 
 
 def end(age: float, at: float) -> KeptEnd:
@@ -137,7 +146,7 @@ def test_an_order_that_is_found_when_a_check_of_backoff_is_overdue_is_noted(
 ) -> None:
     """Until it is asked about, once; where it is overdue by what was learned too, for either."""
     timing = Timing(Schedule(jitter=0), Terms())
-    timing.load(dict(TRAINED.dump()), SENT)
+    timing.load(dict(well_trained().dump()), SENT)
     timing.refresh(3)
     plan = Learned(Schedule(jitter=0), timing)
     due = plan.first(order(None if asked is None else SENT + asked), SENT + found)

@@ -42,7 +42,7 @@ from order_monitor.timing.planner import (
 )
 from order_monitor.timing.sketch import Sketch
 from tests.support.operations import operations
-from tests.support.trained import KEY, NOW, SCHEDULE, TRAINED, teach, trained
+from tests.support.trained import KEY, NOW, SCHEDULE, teach, trained, well_trained
 
 AGES = st.floats(0, 200_000)
 IDS = st.text(max_size=30)
@@ -103,11 +103,11 @@ def test_the_time_limit_is_never_left_out() -> None:
 @given(IDS, st.floats(0, 86_399))
 @settings(max_examples=60, deadline=None)
 def test_every_order_is_asked_within_the_cap_and_not_too_soon(order_id: str, age: float) -> None:
-    found = TRAINED.next_check(KEY, order_id, age)
+    found = well_trained().next_check(KEY, order_id, age)
     assert age < found <= SCHEDULE.give_up_after
     assert found >= age + 5 - 1e-6 or found == SCHEDULE.give_up_after
     assert found <= age + SCHEDULE.cap * (1 + SCHEDULE.jitter) + 5  # a slot too near is left out
-    if TRAINED.reason(KEY, order_id, age).next.learned:
+    if well_trained().reason(KEY, order_id, age).next.learned:
         assert found <= age + SCHEDULE.cap + 1e-6
 
 
@@ -116,19 +116,19 @@ def test_every_order_is_asked_within_the_cap_and_not_too_soon(order_id: str, age
 def test_an_age_that_makes_no_sense_is_planned_as_backoff_from_the_start(
     order_id: str, age: float
 ) -> None:
-    assert TRAINED.next_check(KEY, order_id, age) == SCHEDULE.following(order_id, 0.0)
+    assert well_trained().next_check(KEY, order_id, age) == SCHEDULE.following(order_id, 0.0)
 
 
 @given(IDS, st.floats(86_400, 1e7))
 @settings(deadline=None)
 def test_beyond_the_time_limit_it_is_backoff(order_id: str, age: float) -> None:
-    assert TRAINED.next_check(KEY, order_id, age) >= SCHEDULE.following(order_id, age)
+    assert well_trained().next_check(KEY, order_id, age) >= SCHEDULE.following(order_id, age)
 
 
 def test_a_day_of_a_never_ending_order_is_walked_through() -> None:
     age, checks = 0.0, 0
     while age < 86_400:
-        age, checks = TRAINED.next_check(KEY, "never", age), checks + 1
+        age, checks = well_trained().next_check(KEY, "never", age), checks + 1
     assert age == 86_400
     assert 130 <= checks <= 200
 
@@ -138,10 +138,12 @@ def test_it_asks_where_the_ends_are() -> None:
     and then they are close.
     """
     first = [
-        age for k in range(300) if (age := TRAINED.next_check(KEY, str(k), 0.0)) not in scouted(k)
+        age
+        for k in range(300)
+        if (age := well_trained().next_check(KEY, str(k), 0.0)) not in scouted(k)
     ]
     assert sum(150 < age < 330 for age in first) > 180
-    second = [TRAINED.next_check(KEY, str(k), age) - age for k, age in enumerate(first)]
+    second = [well_trained().next_check(KEY, str(k), age) - age for k, age in enumerate(first)]
     assert sum(5 <= gap < 80 for gap in second) > 150
 
 
@@ -232,8 +234,8 @@ def test_an_outage_leaves_no_trace() -> None:
 
 
 def test_orders_sent_together_are_not_asked_together() -> None:
-    assert len({TRAINED.next_check(KEY, str(k), 0.0) for k in range(100)}) > 90
-    assert TRAINED.next_check(KEY, "7", 0.0) == TRAINED.next_check(KEY, "7", 0.0)
+    assert len({well_trained().next_check(KEY, str(k), 0.0) for k in range(100)}) > 90
+    assert well_trained().next_check(KEY, "7", 0.0) == well_trained().next_check(KEY, "7", 0.0)
 
 
 @pytest.mark.long
@@ -248,12 +250,14 @@ def test_the_more_may_be_spent_the_closer_are_the_checks() -> None:
 
 
 def test_an_unknown_product_borrows_but_less() -> None:
-    learned = sum(TRAINED.reason(("shop", "new"), str(k), 0.0).next.learned for k in range(500))
-    own = sum(TRAINED.reason(KEY, str(k), 0.0).next.learned for k in range(500))
+    learned = sum(
+        well_trained().reason(("shop", "new"), str(k), 0.0).next.learned for k in range(500)
+    )
+    own = sum(well_trained().reason(KEY, str(k), 0.0).next.learned for k in range(500))
     assert 200 < learned < own
     assert (
         200
-        < sum(TRAINED.reason(("other", "new"), str(k), 0.0).next.learned for k in range(500))
+        < sum(well_trained().reason(("other", "new"), str(k), 0.0).next.learned for k in range(500))
         < own
     )
 
@@ -362,24 +366,24 @@ def test_an_order_given_up_is_censored_not_ended() -> None:
 
 @pytest.mark.slow
 def test_what_was_learned_outlives_the_process() -> None:
-    stored = dict(TRAINED.dump())
+    stored = dict(well_trained().dump())
     timing = Timing(SCHEDULE, Terms())
     timing.load({**stored, ("shop", "old"): '{"v":0}'}, NOW + 60)
     assert timing.refused == {"sketch": 1}
     while timing.refresh():
         pass
     assert timing.chance(KEY, 0.0, 240.0) == pytest.approx(
-        TRAINED.chance(KEY, 0.0, 240.0), abs=0.05
+        well_trained().chance(KEY, 0.0, 240.0), abs=0.05
     )
 
 
 def test_the_chance_that_it_has_ended() -> None:
-    assert TRAINED.chance(KEY, 0.0, 100.0) < 0.05
-    assert TRAINED.chance(KEY, 100.0, 330.0) > 0.9
-    assert TRAINED.chance(KEY, 30.0, 20.0) == 0.5
+    assert well_trained().chance(KEY, 0.0, 100.0) < 0.05
+    assert well_trained().chance(KEY, 100.0, 330.0) > 0.9
+    assert well_trained().chance(KEY, 30.0, 20.0) == 0.5
     assert Timing(SCHEDULE, Terms()).chance(KEY, 0.0, 60.0) == 0.5
-    assert 0 <= TRAINED.chance(KEY, 1e9, 2e9) <= 1
-    assert 0 <= TRAINED.chance(KEY, 3000.0, 4000.0) <= 1
+    assert 0 <= well_trained().chance(KEY, 1e9, 2e9) <= 1
+    assert 0 <= well_trained().chance(KEY, 3000.0, 4000.0) <= 1
 
 
 @pytest.mark.slow
@@ -401,14 +405,14 @@ def test_the_chance_is_of_those_that_still_waited() -> None:
 
 
 def test_what_was_stored_is_added_to_what_is_known_whatever_else_is_broken() -> None:
-    stored = dict(TRAINED.dump())
+    stored = dict(well_trained().dump())
     timing = Timing(SCHEDULE, Terms())
     timing.load({("shop", "old"): '{"v":0}', **stored, ("shop", "odd"): "["}, NOW + 200)
     assert timing.refused == {"sketch": 2}
     assert timing.refresh(0) == 3, "the package, its account, and all"
     rebuilt(timing)
-    assert timing.orders() == {"shop": pytest.approx(TRAINED.orders()["shop"], rel=0.01)}
-    own = dict(TRAINED.learned())[KEY]
+    assert timing.orders() == {"shop": pytest.approx(well_trained().orders()["shop"], rel=0.01)}
+    own = dict(well_trained().learned())[KEY]
     assert dict(timing.learned()) == {KEY: pytest.approx(own, rel=0.01)}
     timing.load({KEY: stored[KEY]}, NOW + 200)
     assert dict(timing.learned()) == {KEY: pytest.approx(2 * own, rel=0.01)}
@@ -590,14 +594,16 @@ def test_it_explains_itself_in_a_sentence() -> None:
     assert explained(Timing(SCHEDULE, Terms()).reason(KEY, "a", 0.0), 0.0) == (
         "no end of this package's orders was seen yet; asked again in 60 s, as backoff has it"
     )
-    learned = next(str(k) for k in range(99) if TRAINED.reason(KEY, str(k), 230.0).next.learned)
-    assert explained(TRAINED.reason(KEY, learned, 230.0), 230.0).startswith(
+    learned = next(
+        str(k) for k in range(99) if well_trained().reason(KEY, str(k), 230.0).next.learned
+    )
+    assert explained(well_trained().reason(KEY, learned, 230.0), 230.0).startswith(
         "half of this package's orders end within 4 min; asked again in "
     )
-    assert explained(TRAINED.reason(KEY, "a", 20_000.0), 20_000.0).endswith(
+    assert explained(well_trained().reason(KEY, "a", 20_000.0), 20_000.0).endswith(
         ", as backoff has it: too few ends were seen of this age"
     )
-    assert explained(TRAINED.reason(("shop", "new"), "a", 0.0), 0.0).startswith(
+    assert explained(well_trained().reason(("shop", "new"), "a", 0.0), 0.0).startswith(
         "half of orders like it end within "
     )
 
@@ -828,7 +834,7 @@ def test_a_clock_that_leaps_wipes_nothing_and_fading_goes_on(leap: float) -> Non
 
 def test_a_process_that_starts_with_a_wrong_clock_wipes_nothing() -> None:
     timing = Timing(SCHEDULE, Terms())
-    timing.load(dict(TRAINED.dump()), NOW + 60 * DAY)
+    timing.load(dict(well_trained().dump()), NOW + 60 * DAY)
     timing.ended(KEY, 60.0, 90.0, NOW + 60 * DAY)
     assert timing.orders()["shop"] > 100
     assert timing.refused == {"leap": 1}
