@@ -317,6 +317,17 @@ async def test_the_same_reference_and_outcome_is_a_repeat_and_sent_anew_a_person
     assert await reviews(shop) == ({(order_id, "repeat_sent_anew")} if later else set())
 
 
+async def test_repeated_by_a_person_without_a_time_it_was_not_sent_anew(shop: Shop) -> None:
+    orders = await prepared(shop)
+    order_id = await shop.add(noted=False)
+    await answered(orders, await known(orders, order_id), Cancelled("x"))
+    await shop.set(order_id, external_status="sent", sent_at=None)
+    undated = shop.order(order_id, sent_at=None)
+    result = await answered(orders, undated, Cancelled("x"), by_person=True)
+    assert (result.fate, result.repeat) == (WriteStatus.WRITTEN, True)
+    assert not await reviews(shop)
+
+
 async def test_sent_for_the_first_time_after_a_person_had_failed_it_is_a_persons_too(
     shop: Shop,
 ) -> None:
