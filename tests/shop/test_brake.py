@@ -3,6 +3,7 @@ what two writers do at once.
 """
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from order_monitor.core.pin import Pin
 from order_monitor.shop.repository import Orders
 from order_monitor.shop.writing.brake import KIND
 from tests.support.shops import NOW, Shop
+from tests.support.watching import watched
 
 HOUR = 3600.0
 DAY = 86_400.0
@@ -466,15 +468,27 @@ async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed
     assert await held(plain_shop) == 0
 
 
-async def test_the_count_reads_the_newest_events_by_their_numbers(plain_shop: Shop) -> None:
+async def test_counts_and_controls_read_the_newest_events_by_their_numbers(
+    plain_shop: Shop,
+) -> None:
     """Ten million events are no reason to read them all at each batch."""
+    async with watched(plain_shop.dsn) as (database, asked):
+        orders = braked(plain_shop, database=database)
+        await orders.record(await found(plain_shop, 30, Completed(Pin("PIN-1"))))
+        assert fates(await orders.record(await found(plain_shop, 70))) == {WriteStatus.HELD: 70}
+        assert await orders.brake.questions()
     await plain_shop.connection.execute(
         "INSERT INTO order_monitor_events (order_id, from_status, to_status, has_pin, decided_at, outcome, source, cause, account) "
         "SELECT gen_random_uuid(), 'sent', 'x', false, now() - interval '30 days', 'completed', 'program', 'answer', 'z' "
         "FROM generate_series(1, 60000) n"
     )
     await plain_shop.connection.execute("ANALYZE order_monitor_events")
-    plan = await plain_shop.connection.fetch(
-        "EXPLAIN SELECT count(*) FROM (SELECT * FROM order_monitor_events ORDER BY id DESC LIMIT 20000) e WHERE account = 'a'"
-    )
-    assert any("Index Scan Backward" in row[0] for row in plan)
+    limits = []
+    for statement in dict.fromkeys(asked):
+        if (limit := re.search(r"LIMIT (\d+)\) e ", statement)) is not None:
+            # Of so few events, all would be read.
+            fewer = statement.replace(limit[0], "LIMIT 1000) e ").replace("$1", "'{a}'")
+            plan = await plain_shop.connection.fetch(f"EXPLAIN {re.sub(r'[$][23]', '0', fewer)}")
+            assert any("Index Scan Backward" in row[0] for row in plan), statement
+            limits.append(int(limit[1]))
+    assert sorted(limits) == [20_000, 200_000, 200_000]
