@@ -685,6 +685,25 @@ class TestOutcome:
         (event,) = await events(plain_shop)
         assert event["outcome"] == outcome
 
+    async def test_what_older_versions_gave_out_within_the_time_claims_are_kept_is_claimed(
+        self, plain_shop: Shop
+    ) -> None:
+        orders = await prepared(plain_shop)
+        told = {"given lately": (True, 89), "given long ago": (True, 91), "not given": (False, 1)}
+        ids = {}
+        for what, (has_pin, days) in told.items():
+            ids[what] = await plain_shop.add("completed", pin=f"PIN-{days}")
+            await plain_shop.connection.execute(
+                "INSERT INTO order_monitor_events (order_id, to_status, has_pin, decided_at) "
+                "VALUES ($1, 'completed', $2, now() - make_interval(days => $3))",
+                uuid.UUID(ids[what]),
+                has_pin,
+                days,
+            )
+        assert await orders.reader.claims.fill() == 1
+        claimed = "SELECT order_id::text FROM order_monitor_pins"
+        assert await plain_shop.connection.fetchval(claimed) == ids["given lately"]
+
     async def test_before_migrate_adds_it_nothing_is_read_and_nothing_ends(
         self, shop: Shop
     ) -> None:
