@@ -28,6 +28,10 @@ OLDEST_SENT_AT: Final = 946_684_800.0
 An older ``sent_at`` (epoch zero, ``-infinity``) is a default or a fault, not a real date.
 """
 
+LONGEST_REFERENCE: Final = 500
+"""A longer reference is none of a provider's, and PostgreSQL may not take it into the index by which
+dispatches are found.
+"""
 
 _UUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
@@ -180,6 +184,8 @@ class Order(NamedTuple):
         reference, source = self.reference.strip(), self.reference_from
         if not reference:
             return SkipReason.NO_REFERENCE
+        if len(reference) > LONGEST_REFERENCE:
+            return SkipReason.BAD_REFERENCE
         if knows_own_ids(kind) or source == _CHILD:
             return None
         if source == _ORDER_ID:

@@ -58,6 +58,12 @@ def test_a_panel_is_asked_by_any_reference_of_the_column_but_a_uuid() -> None:
     assert order(UUID).skip_reason(NOW) is None, "its account is not known yet"
 
 
+@pytest.mark.parametrize("kind", ["", PANEL, CLIENT_API])
+def test_a_reference_of_any_length_is_none(kind: str) -> None:
+    assert order(f" {'7' * 500} ").skip_reason(NOW, kind) is None
+    assert order("7" * 501).skip_reason(NOW, kind) is SkipReason.BAD_REFERENCE
+
+
 @pytest.mark.parametrize("kind", ["", PANEL])
 def test_another_tenants_order_is_asked_about_by_its_uuid(kind: str) -> None:
     assert order(UUID, ReferenceFrom.CHILD).skip_reason(NOW, kind) is None

@@ -3,6 +3,7 @@ on a real PostgreSQL.
 """
 
 import asyncio
+import secrets
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -162,6 +163,22 @@ async def test_a_pin_for_the_dispatch_before_waits_for_a_person_until_this_one_b
     assert await reviews(shop) == (set() if same else {(order_id, "pin_for_other_dispatch")})
 
 
+async def test_a_text_of_the_dispatch_before_is_not_the_code_that_this_one_brings(
+    shop: Shop,
+) -> None:
+    """A text is no one's, so all that the order has is the code it was given just now."""
+    other, order_id = await shop.add(noted=False), await shop.add(noted=False)
+    orders = await prepared(shop)
+    await answered(orders, await known(orders, other), Completed(Pin("ZZ99-YY88-XX77")))
+    before = await known(orders, order_id)
+    await shop.set(order_id, provider_referans="another")
+    await answered(orders, before, Completed(Pin("yüklendi")))
+    assert await reviews(shop) == {(order_id, "pin_for_other_dispatch")}
+    result = await answered(orders, await known(orders, order_id), Completed(PIN))
+    assert result.fate is WriteStatus.WRITTEN
+    assert await reviews(shop) == {(order_id, "pin_for_other_dispatch")}
+
+
 async def test_an_order_that_was_ever_given_a_pin_is_failed_by_a_person_alone(shop: Shop) -> None:
     order_id = await shop.add(noted=False)
     orders = await prepared(shop)
@@ -200,6 +217,25 @@ async def test_sent_anew_while_the_question_is_under_way_an_age_ends_nothing(sho
     result = await answered(orders, asked, Waiting("x"), age=DAY + 10)
     assert (await shop.row(order_id))["external_status"] in ("sent", "processing")
     assert not (result.write is not None and result.write.final)
+
+
+async def test_a_reference_too_long_for_an_index_keeps_no_other_order_from_being_noted(
+    shop: Shop,
+) -> None:
+    """It can be there where the shop's table has no index on references."""
+    named = "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%(provider_referans%'"
+    for row in await shop.connection.fetch(named):
+        await shop.connection.execute(f'DROP INDEX "{row[0]}"')
+    await shop.connection.execute("ALTER TABLE product_orders ALTER provider_referans TYPE text")
+    longest = "".join(chr(0x10000 + ord(one)) for one in secrets.token_hex(250))
+    ids = [
+        await shop.add(noted=False, reference=reference)
+        for reference in (secrets.token_hex(4000), longest, "1")
+    ]
+    orders = await prepared(shop)
+    scanned = (await orders.scan()).orders
+    again = {order.id: order.registered for order in await orders.reread(scanned)}
+    assert again == dict(zip(ids, (False, True, True), strict=True))
 
 
 async def test_while_its_time_is_taken_away_a_cancellation_ends_nothing(shop: Shop) -> None:

@@ -15,7 +15,7 @@ import structlog
 from order_monitor.core.confirmation import Unconfirmed
 from order_monitor.core.errors import NotMigratedError
 from order_monitor.core.gate import Pause
-from order_monitor.core.order import Order
+from order_monitor.core.order import LONGEST_REFERENCE, Order
 from order_monitor.core.outcome import FINAL, Outcome
 from order_monitor.shop.accounts.tables import Integration, credentials_of
 from order_monitor.shop.database import Connection, Database, UndoError, now_of
@@ -644,7 +644,7 @@ def may_be_noted(shop_tables: ShopTables, order: Order) -> bool:
     is_known = shop_tables.accounts is None or order.integration is not None
     return (
         is_known
-        and bool(order.reference.strip())
+        and 0 < len(order.reference.strip()) <= LONGEST_REFERENCE
         and order.sent_at is not None
         and math.isfinite(order.sent_at)
     )
