@@ -259,6 +259,23 @@ async def test_a_row_that_is_refused_with_any_status_says_nothing_of_the_word(
     assert named(logs, "processing.left_out") == 0
 
 
+async def test_a_word_is_tried_on_the_refused_row_and_on_no_other(plain_shop: Shop) -> None:
+    """Whatever another row of the shop's refuses says nothing of this one."""
+    shop = plain_shop
+    await check(shop)
+    other = await shop.add()
+    await shop.connection.execute(
+        f"CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = '{other}' THEN "
+        "RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER t BEFORE UPDATE ON product_orders FOR EACH ROW EXECUTE FUNCTION t()"
+    )
+    orders = await prepared(shop)
+    ids = [await shop.add() for _ in range(ENOUGH + 5)]
+    with capture_logs() as logs:
+        await write(shop, orders, {i: Waiting("x") for i in ids})
+    assert named(logs, "processing.left_out") == 1
+
+
 async def test_a_table_of_events_that_refuses_is_not_the_columns_fault(plain_shop: Shop) -> None:
     """Without the status there would be no event, and the write would pass: the word is not to be
     left out for that.
