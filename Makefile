@@ -135,7 +135,7 @@ CHECKS ?= 1000000
 mutants: $(VENV)/dev.done ## planted bugs, each of which the simulation must see; ARGS="--since 40" leaves some out
 	$(BIN)/python -m tests.simulation.mutants $(ARGS)
 
-mutants-sample: $(VENV)/mutation.done ## random small changes to the whole package, and how many the simulation alone sees; ARGS="--number 60 --chosen 1"
+mutants-sample: $(VENV)/mutation.done ## random small changes to the whole package, and how many the simulation alone sees; ARGS="--sql --under shop --tests tests/shop": changes of SQL, by tests
 	$(BIN)/python -m tests.simulation.mutants.sample $(ARGS)
 
 mutation: $(VENV)/mutation.done ## small changes to what decides, each noticed or argued in .ci/survivors.toml; takes long, ARGS="order_monitor.core.gate.*" less

@@ -512,6 +512,7 @@ class Process(Observer):
 
     async def end(self) -> None:
         """Like SIGTERM."""
+        was_well = self.world.can_write()
         self.stop.event.set()
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=120)
@@ -520,6 +521,10 @@ class Process(Observer):
             error = None if self.task.cancelled() else self.task.exception()
             if error is not None and not isinstance(error, OrderMonitorError):
                 raise BrokenError(f"a process died of {error!r}")
+            may_write = was_well and self.world.can_write() and not (self.is_dead or self.differs)
+            if may_write and error is None:
+                unwritten = sorted(self.read)
+                self.world.check(not unwritten, f"{unwritten} were read, and not written at a stop")
 
 
 def _login_of(integration: Integration) -> Login:

@@ -228,7 +228,7 @@ class Sight:
             is_own = number == author.number
             if at < sent_at:
                 break
-            if is_own and not is_cancelled:
+            if not is_cancelled and (is_own or now - at > 120):
                 break
             if is_cancelled:
                 first = at

@@ -20,8 +20,9 @@ The invariants (a violation stops the run):
 - the shop moves money once for each end, even if a person reopens an order;
 - no order ends by its age before its time, whichever clock was moved, nor within ten minutes of a
   jump of the machine's clock;
-- a process that has read that others use different settings asks nothing, and posts nothing to
-  another address; a command writes no order then;
+- a process that has read that others use different settings asks nothing, writes no order, and
+  posts nothing to another address;
+- while nothing is in the way of a write, a process that is stopped leaves no PIN unwritten;
 - every order is due within the longest pause, and without faults it is asked then;
 - no order is skipped after its account has been well for some time, and a repaired login is tried
   in time;
@@ -201,7 +202,7 @@ class World:
     def _committed(self, before: Stored, after: Stored, commit: Commit) -> None:
         self.note("row", after.id, after.status, after.pin, commit.author)
         process = owner.get()
-        if process is not None and not process.is_daemon:
+        if process is not None:
             self.check(not process.differs, f"{after.id} was written by other settings")
         event = next(
             (event for event in reversed(commit.events) if event.order_id == after.id), None
@@ -452,6 +453,20 @@ class World:
     def wrong(self) -> int:
         """The number of active faults."""
         return self.going_on.total()
+
+    def can_write(self) -> bool:
+        """Whether nothing is in the way of a write: no row is locked, no trigger slow, and the
+        database answers.
+        """
+        store = self.store
+        is_away = store.down or store.stall or store.commits or store.deadlocks
+        return not (
+            is_away
+            or store.locked
+            or store.blocked
+            or store.slow
+            or store.cut_at > store.statements
+        )
 
     def was_quiet_since(self, at: float) -> bool:
         """Whether there has been no fault since then, and no process start."""
@@ -1073,6 +1088,9 @@ class World:
             process.steps.left = None
 
     async def _stop(self, fault: Fault) -> None:
+        """A daemon is stopped and started again; half of the time just when it asks."""
+        if fault.target % 2:
+            await self._asked_about(fault)
         if process := self._one(fault):
             self.processes.remove(process)
             process.is_replaced = True
@@ -1150,6 +1168,11 @@ class World:
         process = await self.start(is_other=True)
         process.is_replaced = True
         await asyncio.sleep(fault.seconds)
+        if fault.target % 2:
+            # While it asks, if it was the only one: from then on its settings are the other ones.
+            await self._asked_about(fault)
+            self._adopt()
+            await asyncio.sleep(5 * SCAN)
         if process in self.processes:
             self.processes.remove(process)
             await process.end()

@@ -78,6 +78,12 @@ MUTANTS = (
         "before, self.read_at = self.read_at, (self.clock.time(), at)",
     ),
     Mutant(
+        "a stop waits for no write",
+        "watch/lifecycle.py",
+        "await asyncio.wait([writing], timeout=max(0.0, end - loop.time()))",
+        "await asyncio.wait([writing], timeout=0.0)",
+    ),
+    Mutant(
         "no pace",
         "core/gate.py",
         "self._next = max(self._next, now - self.slack) + calls / self.per_second",
