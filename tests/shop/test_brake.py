@@ -468,6 +468,44 @@ async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed
     assert await held(plain_shop) == 0
 
 
+async def test_controls_are_what_answers_completed_in_the_last_day(plain_shop: Shop) -> None:
+    orders = braked(plain_shop)
+    await orders.prepare()
+    good = {
+        "account": CONFIGURED,
+        "reference": "r",
+        "outcome": "completed",
+        "source": "program",
+        "cause": "answer",
+        "repeat": False,
+        "days": 0.9,
+    }
+    for change in (
+        {},
+        {"account": "another"},
+        {"reference": ""},
+        {"outcome": "failed"},
+        {"outcome": "processing"},
+        {"source": "person"},
+        {"cause": "time_limit"},
+        {"repeat": True},
+        {"days": 1.1},
+        {"reference": "newer"},
+    ):
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_events (order_id, to_status, has_pin, account, reference, outcome, source, cause, "
+            "repeat, decided_at) "
+            "SELECT gen_random_uuid(), 'x', false, $1, $2, $3, $4, $5, $6, now() - make_interval(secs => 86400 * $7::float8)",
+            *(good | change).values(),
+        )
+    brake = orders.row_writer.brake
+    found = await brake.controls(plain_shop.connection, brake.login_of(CONFIGURED))
+    assert [(one.account, one.reference) for one in found] == [
+        (CONFIGURED, "newer"),
+        (CONFIGURED, "r"),
+    ]
+
+
 async def test_counts_and_controls_read_the_newest_events_by_their_numbers(
     plain_shop: Shop,
 ) -> None:
