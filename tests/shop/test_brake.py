@@ -468,6 +468,35 @@ async def test_with_the_brake_taken_out_of_the_settings_what_is_held_is_believed
     assert await held(plain_shop) == 0
 
 
+async def test_reviews_of_other_kinds_hold_nothing_and_say_nothing_of_since_when(
+    plain_shop: Shop,
+) -> None:
+    async def review(findings: list[CheckResult]) -> None:
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_review (order_id, kind, account, detail, opened_at) "
+            "SELECT id::uuid, 'unknown_state', $2, '', now() - interval '2 hours' FROM unnest($1::text[]) AS id",
+            [one.order.id for one in findings],
+            CONFIGURED,
+        )
+
+    orders = braked(plain_shop)
+    usual = await found(plain_shop, 60, Completed(None))
+    assert fates(await orders.record(usual)) == {WriteStatus.WRITTEN: 60}
+    await move(plain_shop, DAY)
+    few, many = await found(plain_shop, 19), await found(plain_shop, 30)
+    await review(few)
+    assert not await orders.brake.held()
+    assert fates(await orders.record(few)) == {WriteStatus.WRITTEN: 19}
+    assert fates(await orders.record(many)) == {WriteStatus.HELD: 30}
+    await review(many)
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(many)) == {WriteStatus.HELD: 30}
+    assert len(await orders.brake.held()) == 30
+    await move(plain_shop, HOUR + 60)
+    await let_through(orders, plain_shop)
+    assert fates(await orders.record(many)) == {WriteStatus.WRITTEN: 30}
+
+
 async def test_controls_are_what_answers_completed_in_the_last_day(plain_shop: Shop) -> None:
     orders = braked(plain_shop)
     await orders.prepare()
