@@ -81,6 +81,29 @@ async def test_an_open_order_is_told_of_once_a_dispatch(shop: Shop) -> None:
         assert len(await events(shop)) == 2, "nothing is written while the board is held"
 
 
+async def test_sent_elsewhere_under_its_reference_it_is_told_of_again(market: Market) -> None:
+    sent_at, accounts = time.time() - 2 * HOUR, [await market.integration(None) for _ in range(2)]
+    one, other = [
+        await market.shop.add(sent_at=sent_at, reference="1", provider_id=accounts[0]),
+        await market.shop.add(sent_at=sent_at + 60, reference="2", provider_id=accounts[0]),
+    ]
+    async with watching(market.orders(), HOUR) as (told, _):
+        await told.step()
+        await market.shop.set(one, provider_id=accounts[1])
+        await market.shop.set(other, provider_referans="1")
+        await told.step()
+    found = [
+        (str(row["order_id"]), row["account"], row["reference"])
+        for row in await events(market.shop)
+    ]
+    assert found == [
+        (one, accounts[0], "1"),
+        (other, accounts[0], "2"),
+        (one, accounts[1], "1"),
+        (other, accounts[0], "1"),
+    ]
+
+
 async def test_while_a_clock_is_not_to_be_trusted_no_order_is_late(shop: Shop) -> None:
     """Each dispatch is reported once: after a false event, none would come when it is late."""
     await shop.add(sent_at=time.time() - 2 * HOUR)
