@@ -279,7 +279,8 @@ async def test_the_shops_own_words_are_written(shop: Shop) -> None:
 
 
 async def test_waiting_is_written_once(shop: Shop) -> None:
-    order_id = await shop.add()
+    order_id, other = await shop.add(), await shop.add()
+    untouched = await shop.row(other)
     orders = await prepared(shop)
     first = (await orders.record([found(shop.order(order_id), Waiting("bekleniyor"))]))[0]
     assert first.fate is WriteStatus.WRITTEN
@@ -291,6 +292,7 @@ async def test_waiting_is_written_once(shop: Shop) -> None:
     if shop.spelling is SHOP:
         assert after.pop("last_sync_at") > row.pop("last_sync_at")
     assert after == row
+    assert await shop.row(other) == untouched
 
 
 async def test_record_sync_can_be_switched_off(shop: Shop) -> None:

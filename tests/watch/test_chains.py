@@ -489,6 +489,21 @@ async def test_a_late_pin_goes_into_no_parent_that_was_paid_back(tenants: Tenant
     assert await tenants.status(rejected) == ("done", None)
 
 
+async def test_a_late_pin_goes_into_no_parent_that_its_child_did_not_end(tenants: Tenants) -> None:
+    parent, child = await tenants.pair()
+    await tenants.end(child, Completed(None, "tamam"))
+    assert await tenants.chains.step() == 1
+    connection, ends = tenants.shop.connection, "WHERE order_id = $1::text::uuid"
+    await connection.execute(
+        f"UPDATE order_monitor_events SET source = 'person', cause = 'person' {ends}", parent
+    )
+    await tenants.shop.set(child, pinCode=PIN)
+    assert await tenants.chains.step() == 0
+    assert await tenants.status(parent) == ("done", None)
+    await connection.execute(f"UPDATE order_monitor_events SET cause = 'child' {ends}", parent)
+    assert await tenants.chains.step() == 1
+
+
 async def test_a_late_pin_that_another_order_has_is_told_of_once(tenants: Tenants) -> None:
     parent, child = await tenants.pair()
     await tenants.end(child, Completed(None, "tamam"))
