@@ -528,8 +528,9 @@ async def test_controls_are_what_answers_completed_in_the_last_day(plain_shop: S
             *(good | change).values(),
         )
     brake = orders.row_writer.brake
-    found = await brake.controls(plain_shop.connection, brake.login_of(CONFIGURED))
-    assert [(one.account, one.reference) for one in found] == [
+    connection: Any = plain_shop.connection
+    controls = await brake.controls(connection, brake.login_of(CONFIGURED))
+    assert [(one.account, one.reference) for one in controls] == [
         (CONFIGURED, "newer"),
         (CONFIGURED, "r"),
     ]
