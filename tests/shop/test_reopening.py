@@ -154,6 +154,51 @@ async def test_an_end_that_was_posted_is_not_taken_back_whoever_asks(plain_shop:
     ]
 
 
+async def test_a_try_that_this_machine_could_not_make_is_one_events_matter(
+    plain_shop: Shop,
+) -> None:
+    orders = await hooked(plain_shop, URL)
+    outbox = Outbox(plain_shop.database(), "public")
+    for _ in range(3):
+        await ended(plain_shop, orders)
+    await outbox.claim(2, 70.0, await mark(plain_shop, URL))
+    rows = "SELECT event_id, attempts, next_at FROM order_monitor_deliveries ORDER BY event_id"
+    before = await plain_shop.connection.fetch(rows)
+    await outbox.not_tried(1, 3600.0)
+    after = await plain_shop.connection.fetch(rows)
+    assert after[1:] == before[1:]
+    assert (after[0]["attempts"], after[0]["next_at"] > before[0]["next_at"]) == (1, True)
+    await outbox.delivered(1)
+    await outbox.not_tried(1, 7200.0)
+    assert (await plain_shop.connection.fetch(rows))[0] == after[0], "it was made elsewhere"
+
+
+async def test_a_replay_takes_what_it_was_asked_for_and_nothing_else(plain_shop: Shop) -> None:
+    orders = await hooked(plain_shop, URL)
+    outbox = Outbox(plain_shop.database(), "public")
+    ids = [await ended(plain_shop, orders) for _ in range(6)]
+    await outbox.claim(5, 70.0, await mark(plain_shop, URL))
+    await outbox.delivered(1)
+    await outbox.died(2, "http_500")
+    await outbox.failed(3, "http_500", 3600.0)
+    await outbox.delivered(5)
+    await plain_shop.connection.execute(
+        "UPDATE order_monitor_events SET decided_at = decided_at - interval '2 hours' WHERE id = 5"
+    )
+    nothing: dict[str, Any] = {"ids": [], "order_id": None, "since": None, "dead": False}
+    for asked, expected in (
+        ({}, []),
+        ({"waiting": True}, [3]),
+        ({"waiting": True}, []),
+        ({"dead": True}, [2]),
+        ({"dead": True}, []),
+        ({"ids": [1]}, [1]),
+        ({"order_id": ids[4]}, [5]),
+        ({"since": 3600.0}, [1, 2, 3, 4, 6]),
+    ):
+        assert await outbox.replay("Ayşe", **(nothing | asked)) == expected, asked
+
+
 @pytest.mark.parametrize("is_posted", [True, False])
 async def test_an_end_that_nobody_has_put_up_yet_never_will_be(
     plain_shop: Shop, *, is_posted: bool
