@@ -482,6 +482,20 @@ async def test_an_ended_order_of_last_year_has_it(shop: Shop) -> None:
     assert await reviews(shop) == {(two.id, "reference_twice")}
 
 
+async def test_an_ended_order_that_was_asked_by_its_external_id_has_it_too(shop: Shop) -> None:
+    column = shop.spelling.name("external_order_id")
+    await shop.connection.execute(
+        f'ALTER TABLE product_orders ADD COLUMN IF NOT EXISTS "{column}" text; '
+        f'CREATE INDEX ON product_orders ("{column}")'
+    )
+    orders = await prepared(shop)
+    done = await shop.add("completed", reference="", noted=False, pin="OLD1-OLD2-OLD3")
+    await shop.set(done, external_order_id="7")
+    order = await known(orders, await shop.add(reference="7", noted=False))
+    assert (await answered(orders, order, Completed(PIN))).stuck is StuckReason.REFERENCE_TWICE
+    assert await reviews(shop) == {(order.id, "reference_twice")}
+
+
 async def test_a_twin_that_appears_after_the_end_is_held_itself(shop: Shop) -> None:
     orders = await prepared(shop)
     a = await shop.add(reference="7", noted=False)
@@ -796,6 +810,17 @@ async def test_words_with_one_code_that_three_orders_have_brought_are_a_text(sho
     ]
     assert (await answered(orders, shop.order(ids[1]), Completed(told))).fate is WriteStatus.WRITTEN
     assert await reviews(shop) == set()
+
+
+async def test_what_makes_one_code_a_text_says_nothing_of_another(shop: Shop) -> None:
+    orders = await prepared(shop)
+    told, other = Pin("KAMPANYA2026 ile yüklendi"), Pin("GARANTI2026 ile yüklendi")
+    ids = [await shop.add() for _ in range(5)]
+    await answered(orders, shop.order(ids[0]), Completed(other))
+    for order_id in ids[1:4]:
+        await answered(orders, shop.order(order_id), Completed(told))
+    result = await answered(orders, shop.order(ids[4]), Completed(other))
+    assert result.stuck is StuckReason.PIN_DUPLICATE
 
 
 @pytest.mark.parametrize("held", ["+90 555 123 45 67", "5551234567", "0555 123 4567"])
