@@ -685,6 +685,18 @@ class TestOutcome:
         (event,) = await events(plain_shop)
         assert event["outcome"] == outcome
 
+    async def test_an_older_event_with_a_word_that_nothing_means_is_no_end(
+        self, plain_shop: Shop
+    ) -> None:
+        orders = await prepared(plain_shop)
+        order_id = await plain_shop.add()
+        await plain_shop.connection.execute(
+            "INSERT INTO order_monitor_events (order_id, to_status, has_pin) VALUES ($1, 'verildi', false)",
+            uuid.UUID(order_id),
+        )
+        (result,) = await orders.record([found(plain_shop.order(order_id), Completed(PIN))])
+        assert not result.repeat
+
     async def test_what_older_versions_gave_out_within_the_time_claims_are_kept_is_claimed(
         self, plain_shop: Shop
     ) -> None:
