@@ -183,7 +183,8 @@ async def test_a_replay_takes_what_it_was_asked_for_and_nothing_else(plain_shop:
     await outbox.failed(3, "http_500", 3600.0)
     await outbox.delivered(5)
     await plain_shop.connection.execute(
-        "UPDATE order_monitor_events SET decided_at = decided_at - interval '2 hours' WHERE id = 5"
+        "UPDATE order_monitor_events SET decided_at = decided_at - interval '2 hours' WHERE id = 5; "
+        "UPDATE order_monitor_events SET repeat = true WHERE id = 6"
     )
     nothing: dict[str, Any] = {"ids": [], "order_id": None, "since": None, "dead": False}
     for asked, expected in (
