@@ -21,7 +21,7 @@ from tests.support.servers import RawServer, answer
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 MIB = 1024 * 1024
-BOMB = gzip.compress(bytes(64 * MIB), 1)
+BOMB = gzip.compress(bytes(64 * MIB))
 REFUSED = Unreachable("protocol_error")
 
 
