@@ -1001,13 +1001,15 @@ async def test_an_order_moved_to_another_account_while_it_is_asked_about(
     a, b = await market.integration(None, kod="A"), await market.integration(None, kod="B")
     ids = [await market.shop.add(provider_id=a, sent_at=NOW - 1000) for _ in range(5)]
     column = '"providerId"' if market.is_shop else "provider_id"
-    moved = False
+    moving: asyncio.Task[Any] | None = None
 
     async def from_a() -> Any:
-        nonlocal moved
-        if not moved:
-            moved = True
-            await market.shop.connection.execute(f"UPDATE product_orders SET {column} = $1", b)
+        nonlocal moving
+        if moving is None:
+            move = market.shop.connection.execute(f"UPDATE product_orders SET {column} = $1", b)
+            moving = asyncio.create_task(move)
+        # No answer comes before it: one could be written first.
+        await moving
         return text("OK|3| |iptal" if how == "cancelled" else f"OK|2|AAAA-{uuid.uuid4().hex[:8]}|x")
 
     panels = Panels(
