@@ -25,7 +25,7 @@ _ROUTE: Final = (
 
 REMEDIES: Final = {
     SkipReason.NO_REFERENCE: "save provider_referans before an order is sent; see docs/shop.md",
-    SkipReason.BAD_REFERENCE: "znet knows no order by this: save what it was sent under in provider_referans; see docs/shop.md",
+    SkipReason.BAD_REFERENCE: "no provider knows this: save what the order was sent under in provider_referans; see docs/shop.md",
     SkipReason.NO_SENT_AT: "set the time these orders were sent, or end them by hand",
     SkipReason.SENT_IN_FUTURE: "correct their time; a column without a time zone needs database.time_zone",
     SkipReason.UNKNOWN_STATUS: "add the status to statuses.open, if it is an open one",

@@ -366,7 +366,7 @@ def _ended(history: OrderHistory) -> str:
 
 MEANINGS: Final = {
     SkipReason.NO_REFERENCE: "the shop saved no provider_referans",
-    SkipReason.BAD_REFERENCE: "what the shop saved is no reference of znet's: a UUID, or an order id that is no number",
+    SkipReason.BAD_REFERENCE: "no usable reference: over 500 characters, or at znet a UUID or an order id that is no number",
     SkipReason.NO_SENT_AT: "it has no time at which it was sent",
     SkipReason.NO_ROUTING: "the shop has no routing for its package",
     SkipReason.NO_INTEGRATION: "its integration is not there",

@@ -72,6 +72,8 @@ _LATELY = 100.0
 _WINDOW = 590.0
 _LOOK = 6.0
 _JITTER = 1.0
+_WRITTEN_WITHIN = 120.0
+"""Seconds within which what one process was answered has reached the table that all read."""
 
 
 class Sight:
@@ -228,7 +230,7 @@ class Sight:
             is_own = number == author.number
             if at < sent_at:
                 break
-            if not is_cancelled and (is_own or now - at > 120):
+            if not is_cancelled and (is_own or now - at > _WRITTEN_WITHIN):
                 break
             if is_cancelled:
                 first = at

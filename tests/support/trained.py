@@ -34,6 +34,5 @@ def teach(timing: Timing, n: int, age: float) -> None:
 
 @cache
 def well_trained() -> Timing:
-    """One that the tests share and leave as it is: to learn takes a while, and an import should
-    not."""
+    """Return one that the tests share and do not change: it takes too long for an import."""
     return trained()

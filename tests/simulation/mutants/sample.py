@@ -36,7 +36,8 @@ from tests.simulation.mutants.sql import PACKAGE, Change, changes_of_sql
 from tests.simulation.special import drawn
 from tests.simulation.world import play
 
-BESIDE = ("README.md", "pyproject.toml", "monitor.toml.example", "docs", "deploy")
+LINKED = ("README.md", "pyproject.toml", "monitor.toml.example", "docs", "deploy")
+"""What the tests read in addition to the package and themselves; a copy has links to it."""
 PYTEST = (
     *("-m", "pytest", "-x", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"),
     *("--tb", "line", "--show-capture", "no", "-m", "not long"),
@@ -121,7 +122,7 @@ def noticed(change: Change | None, tests: list[str]) -> str:
     """Return a test of these that fails with the change; nothing if all of them pass."""
     with tempfile.TemporaryDirectory() as folder:
         copied(Path(folder))
-        for name in BESIDE:
+        for name in LINKED:
             (Path(folder) / name).symlink_to(ROOT / name)
         if change is not None:
             (Path(folder) / "order_monitor" / change.file).write_text(change.code, "utf-8")
